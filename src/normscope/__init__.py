@@ -1,0 +1,85 @@
+"""Normalization for PyTorch: layers, and the instruments to know which one a network needs.
+
+Layers stand where ``torch.nn.LayerNorm`` stood: ``normscope.AdaNorm(512)``. A study asks whether one of them helps:
+``normscope.compare(card)``, or ``normscope compare digits`` on the command line.
+
+Nothing is imported before it is used: ``import normscope`` costs milliseconds, and reading results needs no torch.
+"""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from normscope.norms import (
+        FRN,
+        AdaNorm,
+        BatchNorm,
+        Derf,
+        DetachNorm,
+        DyT,
+        LayerNorm,
+        LayerNormSimple,
+        NoNorm,
+        RMSNorm,
+        ScaleNorm,
+        apply_weight_norm,
+    )
+    from normscope.results import Summary
+    from normscope.study import Arm, Card, compare, make_card
+
+__all__ = [
+    "FRN",
+    "AdaNorm",
+    "Arm",
+    "BatchNorm",
+    "Card",
+    "Derf",
+    "DetachNorm",
+    "DyT",
+    "LayerNorm",
+    "LayerNormSimple",
+    "NoNorm",
+    "RMSNorm",
+    "ScaleNorm",
+    "Summary",
+    "apply_weight_norm",
+    "compare",
+    "make_card",
+]
+
+_HOME = {"Arm": "study", "Card": "study", "compare": "study", "make_card": "study", "Summary": "results"}
+_OLDEST_TORCH = (2, 11)
+
+try:
+    __version__ = version("normscope")
+except PackageNotFoundError:
+    __version__ = "0+unknown"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'normscope' has no attribute {name!r}; it has {', '.join(__all__)}")
+    home = _HOME.get(name, "norms")
+    if home != "results":
+        _require_torch()
+    return getattr(import_module(f"normscope.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
+
+
+def _require_torch() -> None:
+    """Say what to do where torch is absent or too old, instead of failing somewhere inside."""
+    oldest = ".".join(map(str, _OLDEST_TORCH))
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"normscope needs torch >= {oldest}, and there is none here. It is not installed for you, so that it never "
+            "replaces the build that fits your machine: see https://pytorch.org/get-started, or `pip install torch`."
+        ) from error
+    found = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
+    if found < _OLDEST_TORCH:
+        raise ImportError(f"normscope needs torch >= {oldest}, got {torch.__version__}")

@@ -1,0 +1,272 @@
+"""The command line: compare, report, list, data, doctor. Nothing heavy is imported before it is needed."""
+
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn
+
+from cyclopts import App, Parameter
+from rich.console import Console
+
+import normscope
+
+app = App(
+    name="normscope",
+    help="Normalization for PyTorch: layers, and the instruments to know which one a network needs.",
+    version=normscope.__version__,
+)
+
+EXIT_ERROR = 1
+"""The study could not be answered: missing data, a full disk, a damaged file."""
+EXIT_USAGE = 2
+"""The command line asks for something that does not exist."""
+EXIT_INTERRUPTED = 130
+"""Stopped by Ctrl-C; the same command goes on."""
+
+
+@app.command
+def compare(
+    task: str,
+    /,
+    *,
+    norms: Annotated[str | None, Parameter(help="such as layer_norm,ada_norm(scale=2.0); see: normscope list norms")] = None,
+    placement: Annotated[str, Parameter(help="such as pre,post; the task's own where left out")] = "",
+    seeds: Annotated[str, Parameter(help="such as 0-9 or 3,5,8; ten is the least to claim something of several arms")] = "0-9",
+    steps: Annotated[int | None, Parameter(help="updates of every run; the task's preset where left out")] = None,
+    preset: Annotated[Literal["small", "full"], Parameter(help="full trains until the figures stop improving")] = "small",
+    baseline: Annotated[str | None, Parameter(help="the arm to compare with; layer_norm where left out")] = None,
+    margin: Annotated[float | None, Parameter(help="smallest difference worth having, in the metric's unit")] = None,
+    tune: Annotated[bool, Parameter(help="first choose every arm's learning rate: one grid, a split and seeds of its own")] = False,
+    out: Annotated[Path | None, Parameter(help="the study's folder; runs/<task>-<hash> where left out")] = None,
+    workers: Annotated[int | None, Parameter(help="processes; one a core where left out")] = None,
+    device: Annotated[str, Parameter(help="cpu, cuda or cuda:1")] = "cpu",
+    precision: Annotated[Literal["float32", "bfloat16"], Parameter(help="of the forward pass")] = "float32",
+    retry_failed: Annotated[bool, Parameter(help="compute runs anew that ended with an error")] = False,
+    json_output: Annotated[bool, Parameter(name="--json", help="print summary.json instead of the table")] = False,
+) -> None:
+    """Train every norm of a list on one task with the same seeds, and say whether one helps.
+
+    Writes summary.json, summary.csv and report.html. Stop it at any time: the same command goes on where it was,
+    and nothing that is finished is computed twice.
+
+    Examples:
+        normscope compare digits
+        normscope compare digits --norms layer_norm,rms_norm --placement pre,post --seeds 0-19
+        normscope compare mnist_mlp --tune --out studies/mnist
+    """
+    from normscope.catalogue import TASKS, look_up
+    from normscope.display import StudyProgress, verdict_table
+    from normscope.results.store import StudyFolder
+    from normscope.study import card as cards
+    from normscope.study.compare import compare as run_study
+    from normscope.study.compare import default_folder, states
+    from normscope.study.engine import RunEvent
+    from normscope.study.plan import plan
+    from normscope.study.tune import tuning_plan
+
+    entry = look_up("task", TASKS, task)
+    if steps is None and preset == "full":
+        steps = entry.full_steps
+    card = cards.make_card(
+        task,
+        norms=cards.PAPER_NORMS if norms is None else split_norms(norms),
+        placements=[word for word in placement.split(",") if word],
+        seeds=parse_seeds(seeds),
+        steps=steps,
+        margin=margin,
+        baseline=baseline,
+        precision=precision,
+        device=device,
+        tune=tune,
+    )
+    console = Console(stderr=json_output)
+    command = "normscope " + " ".join(_quote(word) for word in sys.argv[1:])
+    folder = out if out is not None else default_folder(card)
+    study = StudyFolder(folder)
+    specs = plan(card)
+    trials = tuning_plan(card) if tune else []
+    # With --tune an arm may run twice, tuned and untuned; how often is known only after the trials.
+    runs = len(specs) + len(trials)
+    before = states(specs, study)
+    done = len(specs) - before["open"]
+    console.print(
+        f"{card.question} {len(card.arms)} arms x {len(card.seeds)} seeds, {card.steps:,} updates each"
+        + (f", {len(trials)} tuning trials first" if trials else "")
+        + (f"; {done} of {len(specs)} runs are there already" if done else "")
+        + f". Folder: {folder}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    updates = runs * card.steps
+    with StudyProgress(console, runs=runs, updates=updates, done=done, done_updates=done * card.steps) as progress:
+
+        def tell(event: RunEvent) -> None:
+            progress.tell(event.spec.id, event.spec.label, event.spec.seed, event.state, event.step)
+
+        try:
+            summary = run_study(
+                card, out=folder, workers=workers, tell=tell, command=command, retry_failed=retry_failed
+            )
+        except KeyboardInterrupt:
+            progress.progress.stop()
+            counts = states(specs, study)
+            console.print(
+                f"\nStopped; {len(specs) - counts['open']} of {len(specs)} runs are finished, the others keep their "
+                f"checkpoints in {folder}.\nGo on with:  {command}\nLook at what is there with:  normscope report {folder}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+            sys.exit(EXIT_INTERRUPTED)
+    if json_output:
+        print(json.dumps(summary.to_dict(), indent=1, allow_nan=False))
+        return
+    console.print(verdict_table(summary, summary.arms, card.question + (" (tuned)" if tune else "")))
+    if summary.untuned:
+        console.print(verdict_table(summary, summary.untuned, "The same, untuned: every arm at the task's learning rate"))
+    console.print(f"Report: {study.report}", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command
+def report(
+    directory: Path,
+    /,
+    *,
+    json_output: Annotated[bool, Parameter(name="--json", help="print summary.json instead of the table")] = False,
+) -> None:
+    """Draw the table and the page of a study again from its folder, finished or not; needs no torch."""
+    from normscope.display import verdict_table
+    from normscope.report import write_report
+    from normscope.results import summarize
+
+    summary = summarize(directory)
+    summary.write(directory)
+    page = write_report(directory)
+    if json_output:
+        print(json.dumps(summary.to_dict(), indent=1, allow_nan=False))
+        return
+    console = Console()
+    console.print(verdict_table(summary, summary.arms, summary.card["question"]))
+    if summary.untuned:
+        console.print(verdict_table(summary, summary.untuned, "The same, untuned"))
+    console.print(f"Report: {page}", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command(name="list")
+def list_entries(what: Literal["norms", "placements", "tasks", "probes", "all"] = "all", /) -> None:
+    """List what the names stand for: norms, placements, tasks, probes."""
+    from normscope.catalogue import NORMS, PARAMETRIZATIONS, PLACEMENTS, PROBES, TASKS
+    from normscope.display import rows_table
+
+    console = Console()
+    if what in ("norms", "all"):
+        rows = [(name, _first_line(entry)) for name, entry in {**NORMS, **PARAMETRIZATIONS}.items()]
+        console.print(rows_table(("norm", "what it is"), rows, "Norms"))
+    if what in ("placements", "all"):
+        rows = [(name, entry.equation) for name, entry in PLACEMENTS.items()]
+        console.print(rows_table(("placement", "equation"), rows, "Placements"))
+    if what in ("tasks", "all"):
+        rows = [
+            (name, entry.description, entry.metric.name, ", ".join(entry.placements), f"{entry.steps:,} / {entry.full_steps:,}")
+            for name, entry in TASKS.items()
+        ]
+        console.print(rows_table(("task", "what it is", "metric", "placements", "updates small / full"), rows, "Tasks"))
+    if what in ("probes", "all"):
+        rows = [(name, _first_line(entry)) for name, entry in PROBES.items()]
+        console.print(rows_table(("probe", "what it measures"), rows, "Probes") if rows else "Probes: none in this version.")
+
+
+@app.command
+def data(
+    action: Literal["list", "fetch", "verify"] = "list",
+    /,
+    *names: str,
+) -> None:
+    """List the data sets with their state, size, licence and home page; fetch or verify some by name, or all.
+
+    Files are looked for in $NORMSCOPE_DATA/<set>, then in the cache, then fetched and checked against their SHA-256.
+
+    Examples:
+        normscope data
+        normscope data fetch mnist
+        normscope data verify
+    """
+    from normscope import data as sets
+    from normscope.display import rows_table
+
+    console = Console()
+    if action == "fetch":
+        sets.fetch(names)
+    elif action == "verify":
+        sets.verify(names)
+    console.print(rows_table(("set", "state", "size", "licence", "home page"), sets.table(), "Data sets"))
+
+
+@app.command
+def doctor() -> None:
+    """Say what is installed, which back ends run here, and what each missing part costs."""
+    from normscope.display import rows_table
+    from normscope.doctor import diagnose_installation
+
+    rows = [(check.name, check.state, check.found, check.advice) for check in diagnose_installation()]
+    Console().print(rows_table(("part", "state", "found", "what it costs, what to do"), rows, "This installation"))
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Read seeds such as ``0-9`` or ``3,5,8-10``.
+
+    Raises:
+        ValueError: If the text has another form.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise ValueError(f"seeds are written as 0-9 or 3,5,8, got {text!r}")
+        seeds.extend(range(int(first), int(last or first) + 1))
+    return seeds
+
+
+def split_norms(text: str) -> list[str]:
+    """Split a list of norms at the commas that stand outside brackets."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += {"(": 1, ")": -1}.get(letter, 0)
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts if part.strip()]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; errors that a user can mend are one sentence, without a traceback."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app(arguments)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    except (LookupError, ValueError, TypeError) as error:
+        _refuse(error, EXIT_USAGE)
+    except (OSError, ImportError, RuntimeError) as error:
+        _refuse(error, EXIT_ERROR)
+
+
+def _refuse(error: Exception, status: int) -> NoReturn:
+    Console(stderr=True).print(f"normscope: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(status)
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _first_line(entry: object) -> str:
+    return (entry.__doc__ or "").strip().splitlines()[0]
+
+
+def _quote(word: str) -> str:
+    return word if all(letter.isalnum() or letter in "-_.,=/:" for letter in word) else f"'{word}'"

@@ -1,0 +1,125 @@
+"""AdaNorm: layer normalization scaled by a detached function of its own output.
+
+Not AdaLN, the norm of diffusion transformers whose gain and bias come from a condition. Not the optimizer AdaNorm.
+"""
+
+import math
+from math import prod
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from normscope.norms.checks import Shape, as_shape, check_eps, check_input
+from normscope.norms.moments import standardize, trailing, widen
+
+Convention = Literal["paper", "released"]
+
+
+def ada_norm(
+    x: Tensor,
+    eps: float = 1e-5,
+    *,
+    scale: float = 1.0,
+    k: float = 0.1,
+    convention: Convention = "paper",
+    axes: int = 1,
+) -> Tensor:
+    r"""Normalize every row of ``x`` and scale each entry by a factor that is a constant in the backward pass.
+
+    .. math:: z = \hat\phi(y) \odot y, \quad \phi(y) = C (1 - k y), \quad y = \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}}
+
+    The hat copies the value and blocks the gradient. Where :math:`y > 1 / k` the factor is negative.
+
+    The convention ``released`` is the arithmetic of the authors' code: y = (x - mean) / (s + eps), where s is the
+    standard deviation with the divisor H - 1 and eps stands outside the root. The factor is detached there, too.
+
+    Args:
+        x: ``[..., D]``, any floating dtype; statistics in at least float32.
+        eps: Added to the variance (``paper``) or to the standard deviation (``released``).
+        scale: C, the mean of the factor over a row.
+        k: The slope of the factor.
+        convention: Whose arithmetic.
+        axes: How many trailing axes make a row.
+
+    Returns:
+        ``[..., D]`` in the dtype of ``x``, rounded once.
+
+    References:
+        Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, section 4, eq. (1) of the
+        poster; github.com/lancopku/AdaNorm for ``released``.
+        Departs from it in: ``eps`` under ``paper``, of which the paper has none; nothing under ``released``.
+    """
+    wide = widen(x)
+    if convention == "paper":
+        y = standardize(wide, eps, axes)
+    else:
+        over = trailing(axes)
+        deviation = wide.std(over, correction=1, keepdim=True)
+        y = (wide - wide.mean(over, keepdim=True)) / (deviation + eps)
+    factor = scale - scale * k * y.detach()
+    return (factor * y).to(x.dtype)
+
+
+class AdaNorm(nn.Module):
+    """AdaNorm of Xu et al. (2019): no parameters, a detached factor. Not AdaLN, and not the optimizer AdaNorm.
+
+    The output has the dtype of the input, also under autocast.
+
+    Args:
+        normalized_shape: Width, or sizes of the trailing axes.
+        eps: Added to the variance (``paper``) or to the standard deviation (``released``).
+        scale: C, the mean of the factor over a row. The paper tunes it; the released script's choices are 1 and 2.
+        k: The slope of the factor; 0 makes it a constant.
+        convention: ``paper`` for the equations, ``released`` for the arithmetic of the authors' code.
+        device: Unused, for there are no parameters.
+        dtype: Unused, for there are no parameters.
+
+    Raises:
+        TypeError: On call, if the input is not of a floating dtype.
+        ValueError: If a size is below one, ``eps`` or ``k`` is negative or not finite, ``scale`` is not positive and
+            finite, the convention is unknown, or it is ``released`` and a row has one entry, for which the divisor is
+            zero; on call, if the trailing axes of the input differ.
+
+    References:
+        Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, section 4, eq. (1) of the
+        poster; github.com/lancopku/AdaNorm for ``released``.
+        Departs from it in: ``eps`` under ``paper``, of which the paper has none; nothing under ``released``.
+    """
+
+    def __init__(
+        self,
+        normalized_shape: Shape,
+        eps: float = 1e-5,
+        *,
+        scale: float = 1.0,
+        k: float = 0.1,
+        convention: Convention = "paper",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.normalized_shape = as_shape(normalized_shape)
+        self.eps = check_eps(eps)
+        if not (math.isfinite(scale) and scale > 0):
+            raise ValueError(f"scale must be finite and above 0, got {scale}")
+        if not (math.isfinite(k) and k >= 0):
+            raise ValueError(f"k must be finite and at least 0, got {k}")
+        if convention not in ("paper", "released"):
+            raise ValueError(f"convention must be 'paper' or 'released', got {convention!r}")
+        if convention == "released" and prod(self.normalized_shape) == 1:
+            raise ValueError(f"convention 'released' needs two entries a row, got normalized_shape {normalized_shape}")
+        self.scale = scale
+        self.k = k
+        self.convention: Convention = convention
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[..., D]`` to ``[..., D]``."""
+        check_input(self, x, self.normalized_shape)
+        axes = len(self.normalized_shape)
+        return ada_norm(x, self.eps, scale=self.scale, k=self.k, convention=self.convention, axes=axes)
+
+    def extra_repr(self) -> str:
+        """Return the settings, for ``repr``."""
+        shape = self.normalized_shape
+        return f"{shape}, eps={self.eps}, scale={self.scale}, k={self.k}, convention={self.convention!r}"

@@ -1,0 +1,178 @@
+"""Batch normalization with the features on the last axis."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from normscope.norms.checks import Shape, as_shape, check_eps, check_input
+from normscope.norms.moments import widen
+
+
+def batch_moments(x: Tensor, *, axes: int = 1) -> tuple[Tensor, Tensor]:
+    r"""Return the mean and the variance of every feature over all leading axes.
+
+    .. math:: \mu_j = \frac{1}{n} \sum_i x_{ij}, \quad \sigma_j^2 = \frac{1}{n} \sum_i (x_{ij} - \mu_j)^2
+
+    Args:
+        x: ``[..., D]``, any floating dtype; the moments are in at least float32.
+        axes: How many trailing axes are features.
+
+    Returns:
+        Mean and variance, each ``[D]``. The variance is biased: its divisor is n.
+
+    References:
+        Ioffe, Szegedy (2015). Batch normalization. arXiv:1502.03167, Algorithm 1.
+        Departs from it in: nothing.
+    """
+    wide = widen(x)
+    over = tuple(range(x.dim() - axes))
+    mean = wide.mean(over)
+    return mean, (wide - mean).square().mean(over)
+
+
+def batch_norm(
+    x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float = 1e-5
+) -> Tensor:
+    r"""Normalize every feature by the given moments, then scale and shift.
+
+    .. math:: h_j = g_j \frac{x_j - \mu_j}{\sqrt{\sigma_j^2 + \epsilon}} + b_j
+
+    Args:
+        x: ``[..., D]``, any floating dtype; arithmetic in at least float32.
+        mean: ``[D]``, of the batch in training, the running one in evaluation.
+        variance: ``[D]``, as the mean.
+        weight: The gain g, ``[D]``.
+        bias: The bias b, ``[D]``.
+        eps: Added to the variance.
+
+    Returns:
+        ``[..., D]`` in the dtype of ``x``, rounded once.
+
+    References:
+        Ioffe, Szegedy (2015). Batch normalization. arXiv:1502.03167, Algorithm 1.
+        Departs from it in: nothing.
+    """
+    scale = (variance + eps).rsqrt()
+    if weight is not None:
+        scale = scale * weight
+    y = (widen(x) - mean) * scale
+    if bias is not None:
+        y = y + bias
+    return y.to(x.dtype)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalization of ``[..., D]``: the moments of a feature are taken over all other axes.
+
+    In training the batch's moments normalize and the running ones are updated; in evaluation the running ones
+    normalize. The running variance has the divisor n - 1, as torch's. The state dict has the keys of
+    ``torch.nn.BatchNorm1d``. An empty batch changes nothing. The output has the dtype of the input, also under
+    autocast. Rows of a training batch are not independent, and ``torch.vmap`` over them cannot update the running
+    moments: evaluate, or give ``track_running_stats=False``.
+
+    Args:
+        normalized_shape: Width, or sizes of the trailing axes, each place of which is a feature.
+        eps: Added to the variance.
+        momentum: The weight of the new batch in the running moments; None makes them plain averages.
+        affine: Whether there are a gain and a bias.
+        track_running_stats: Whether there are running moments; without them evaluation uses the batch's, too.
+        unbiased: Whether the batch is normalized by the variance with the divisor n - 1.
+        device: Where parameters and running moments are.
+        dtype: The dtype of parameters and running moments.
+
+    Raises:
+        TypeError: On call, if the input is not of a floating dtype.
+        ValueError: If a size is below one, ``eps`` is negative or ``momentum`` is outside 0 to 1; on call, if the
+            trailing axes of the input differ, or the batch's moments are needed and it has a single row.
+
+    References:
+        Ioffe, Szegedy (2015). Batch normalization. arXiv:1502.03167, Algorithms 1 and 2; Ba, Kiros, Hinton (2016).
+        Layer normalization. arXiv:1607.06450, section 6.6, for ``unbiased``.
+        Departs from it in: the running moments are exponential averages, not averages over the training set.
+    """
+
+    def __init__(
+        self,
+        normalized_shape: Shape,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        *,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        unbiased: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if momentum is not None and not (math.isfinite(momentum) and 0 <= momentum <= 1):
+            raise ValueError(f"momentum must be None or between 0 and 1, got {momentum}")
+        self.normalized_shape = as_shape(normalized_shape)
+        self.eps = check_eps(eps)
+        self.momentum = momentum
+        self.unbiased = unbiased
+        shape = self.normalized_shape
+        self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype)) if affine else None
+        self.bias = nn.Parameter(torch.empty(shape, device=device, dtype=dtype)) if affine else None
+        self.running_mean: Tensor | None
+        self.running_var: Tensor | None
+        self.num_batches_tracked: Tensor | None
+        tracked = track_running_stats
+        self.register_buffer("running_mean", torch.empty(shape, device=device, dtype=dtype) if tracked else None)
+        self.register_buffer("running_var", torch.empty(shape, device=device, dtype=dtype) if tracked else None)
+        count = torch.empty((), device=device, dtype=torch.long) if tracked else None
+        self.register_buffer("num_batches_tracked", count)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set the gain and the running variance to one, the rest to zero."""
+        for tensor in (self.weight, self.running_var):
+            if tensor is not None:
+                nn.init.ones_(tensor)
+        for tensor in (self.bias, self.running_mean, self.num_batches_tracked):
+            if tensor is not None:
+                nn.init.zeros_(tensor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[..., D]`` to ``[..., D]``.
+
+        Args:
+            x: The batch.
+
+        Returns:
+            The shape and dtype of ``x``.
+
+        Raises:
+            ValueError: If the batch's moments are needed and it has a single row.
+        """
+        check_input(self, x, self.normalized_shape)
+        if not self.training and self.running_mean is not None and self.running_var is not None:
+            return batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.eps)
+        axes = len(self.normalized_shape)
+        rows = math.prod(x.shape[:-axes])
+        if rows == 1:
+            raise ValueError(f"{self} expects more than one row in training, got {list(x.shape)}")
+        mean, variance = batch_moments(x, axes=axes)
+        if rows > 1:
+            spread = variance * (rows / (rows - 1))
+            if self.training:
+                self._track(mean.detach(), spread.detach())
+            if self.unbiased:
+                variance = spread
+        return batch_norm(x, mean, variance, self.weight, self.bias, self.eps)
+
+    def _track(self, mean: Tensor, variance: Tensor) -> None:
+        """Move the running moments towards those of a batch."""
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked.add_(1)
+        step = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
+        self.running_mean.add_((mean - self.running_mean) * step)
+        self.running_var.add_((variance - self.running_var) * step)
+
+    def extra_repr(self) -> str:
+        """Return the settings, for ``repr``."""
+        return (
+            f"{self.normalized_shape}, eps={self.eps}, momentum={self.momentum}, affine={self.weight is not None}, "
+            f"track_running_stats={self.running_mean is not None}, unbiased={self.unbiased}"
+        )

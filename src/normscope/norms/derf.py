@@ -1,0 +1,91 @@
+"""Derf: an element-wise error function in the place of a norm."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from normscope.norms.checks import Shape, as_shape, check_input
+from normscope.norms.moments import widen
+
+
+def derf(x: Tensor, alpha: Tensor, shift: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    r"""Squash every entry of ``x``; no statistics are taken.
+
+    .. math:: h = \gamma \odot \mathrm{erf}(\alpha x + s) + \beta
+
+    Args:
+        x: ``[..., D]``, any floating dtype; arithmetic in at least float32.
+        alpha: The scalar slope, ``[1]``.
+        shift: The scalar s, ``[1]``.
+        weight: The gain, ``[D]``.
+        bias: The bias, ``[D]``.
+
+    Returns:
+        ``[..., D]`` in the dtype of ``x``, rounded once.
+
+    References:
+        Chen et al. (2025). Stronger normalization-free transformers. arXiv:2512.10938.
+        Departs from it in: nothing.
+    """
+    return (weight * torch.erf(alpha * widen(x) + shift) + bias).to(x.dtype)
+
+
+class Derf(nn.Module):
+    """Dynamic erf: a learned slope and shift, a gain and a bias.
+
+    The output has the dtype of the input, also under autocast.
+
+    Args:
+        normalized_shape: Width, or sizes of the trailing axes.
+        alpha: The slope at the start.
+        shift: The shift at the start.
+        device: Where the parameters are.
+        dtype: The dtype of the parameters.
+
+    Raises:
+        TypeError: On call, if the input is not of a floating dtype.
+        ValueError: If a size is below one, or ``alpha`` or ``shift`` is not finite; on call, if the trailing axes of
+            the input differ.
+
+    References:
+        Chen et al. (2025). Stronger normalization-free transformers. arXiv:2512.10938.
+        Departs from it in: nothing.
+    """
+
+    def __init__(
+        self,
+        normalized_shape: Shape,
+        *,
+        alpha: float = 0.5,
+        shift: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if not (math.isfinite(alpha) and math.isfinite(shift)):
+            raise ValueError(f"alpha and shift must be finite, got {alpha} and {shift}")
+        self.normalized_shape = as_shape(normalized_shape)
+        self.initial_alpha = alpha
+        self.initial_shift = shift
+        self.alpha = nn.Parameter(torch.empty(1, device=device, dtype=dtype))
+        self.shift = nn.Parameter(torch.empty(1, device=device, dtype=dtype))
+        self.weight = nn.Parameter(torch.empty(self.normalized_shape, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(self.normalized_shape, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set slope and shift to their start, the gain to one and the bias to zero."""
+        nn.init.constant_(self.alpha, self.initial_alpha)
+        nn.init.constant_(self.shift, self.initial_shift)
+        nn.init.ones_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[..., D]`` to ``[..., D]``."""
+        check_input(self, x, self.normalized_shape)
+        return derf(x, self.alpha, self.shift, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        """Return the settings, for ``repr``."""
+        return f"{self.normalized_shape}, alpha={self.initial_alpha}, shift={self.initial_shift}"

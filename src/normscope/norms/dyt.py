@@ -1,0 +1,85 @@
+"""DyT: an element-wise tanh in the place of a norm."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from normscope.norms.checks import Shape, as_shape, check_input
+from normscope.norms.moments import widen
+
+
+def dyt(x: Tensor, alpha: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    r"""Squash every entry of ``x``; no statistics are taken.
+
+    .. math:: h = \gamma \odot \tanh(\alpha x) + \beta
+
+    Args:
+        x: ``[..., D]``, any floating dtype; arithmetic in at least float32.
+        alpha: The scalar slope, ``[1]``.
+        weight: The gain, ``[D]``.
+        bias: The bias, ``[D]``.
+
+    Returns:
+        ``[..., D]`` in the dtype of ``x``, rounded once.
+
+    References:
+        Zhu et al. (2025). Transformers without normalization. arXiv:2503.10622, eq. (3).
+        Departs from it in: nothing.
+    """
+    return (weight * torch.tanh(alpha * widen(x)) + bias).to(x.dtype)
+
+
+class DyT(nn.Module):
+    """Dynamic tanh: a learned slope, a gain and a bias.
+
+    Its authors replace layer norms by it, not batch norms. The output has the dtype of the input, also under autocast.
+
+    Args:
+        normalized_shape: Width, or sizes of the trailing axes.
+        alpha: The slope at the start.
+        device: Where the parameters are.
+        dtype: The dtype of the parameters.
+
+    Raises:
+        TypeError: On call, if the input is not of a floating dtype.
+        ValueError: If a size is below one or ``alpha`` is not finite; on call, if the trailing axes of the input
+            differ.
+
+    References:
+        Zhu et al. (2025). Transformers without normalization. arXiv:2503.10622, eq. (3).
+        Departs from it in: nothing.
+    """
+
+    def __init__(
+        self,
+        normalized_shape: Shape,
+        *,
+        alpha: float = 0.5,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if not math.isfinite(alpha):
+            raise ValueError(f"alpha must be finite, got {alpha}")
+        self.normalized_shape = as_shape(normalized_shape)
+        self.initial_alpha = alpha
+        self.alpha = nn.Parameter(torch.empty(1, device=device, dtype=dtype))
+        self.weight = nn.Parameter(torch.empty(self.normalized_shape, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(self.normalized_shape, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set the slope to its start, the gain to one and the bias to zero."""
+        nn.init.constant_(self.alpha, self.initial_alpha)
+        nn.init.ones_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[..., D]`` to ``[..., D]``."""
+        check_input(self, x, self.normalized_shape)
+        return dyt(x, self.alpha, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        """Return the settings, for ``repr``."""
+        return f"{self.normalized_shape}, alpha={self.initial_alpha}"

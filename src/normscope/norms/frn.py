@@ -1,0 +1,113 @@
+"""Filter response normalization: a channel of one feature map, divided by its root mean square, then thresholded."""
+
+import torch
+from torch import Tensor, nn
+
+from normscope.norms.checks import Shape, as_shape, check_eps, check_input
+from normscope.norms.moments import widen
+
+
+def frn(
+    x: Tensor, weight: Tensor, bias: Tensor, threshold: Tensor, eps: float | Tensor = 1e-6, *, axes: int = 1
+) -> Tensor:
+    r"""Normalize every channel of every sample over its spatial axes, then threshold it.
+
+    .. math::
+        y = \gamma \odot \frac{x}{\sqrt{\nu^2 + |\epsilon|}} + \beta, \quad z = \max(y, \tau), \quad
+        \nu^2 = \frac{1}{N} \sum_i x_i^2
+
+    The sum runs over the N places of the map, of one sample and one channel; the mean is not subtracted.
+
+    Args:
+        x: ``[B, ..., C]``, any floating dtype; the mean square in at least float32.
+        weight: gamma, ``[C]``.
+        bias: beta, ``[C]``.
+        threshold: tau, ``[C]``, of the thresholded linear unit.
+        eps: Added to the mean square without its sign; a number, or a learned scalar.
+        axes: How many trailing axes are channels.
+
+    Returns:
+        ``[B, ..., C]`` in the dtype of ``x``, rounded once.
+
+    References:
+        Singh, Krishnan (2020). Filter response normalization layer. arXiv:1911.09737, section 3.
+        Departs from it in: channels are last, whatever the number of spatial axes.
+    """
+    wide = widen(x)
+    mean_square = wide.square().mean(tuple(range(1, x.dim() - axes)), keepdim=True)
+    y = weight * (wide * (mean_square + abs(eps)).rsqrt()) + bias
+    return torch.maximum(y, threshold).to(x.dtype)
+
+
+class FRN(nn.Module):
+    """Filter response normalization with its thresholded linear unit, which stands for the non-linearity.
+
+    Feature maps are channels-last, ``[B, ..., C]``, with one spatial axis or more. The places of a map are not
+    independent; the samples are. The output has the dtype of the input, also under autocast.
+
+    Args:
+        normalized_shape: Number of channels, or sizes of the trailing axes, each place of which is a channel.
+        eps: Added to the mean square. It is advisable to learn it where maps have a single place.
+        learnable_eps: Whether ``eps`` is the start of a learned scalar, used without its sign.
+        device: Where the parameters are.
+        dtype: The dtype of the parameters.
+
+    Raises:
+        TypeError: On call, if the input is not of a floating dtype.
+        ValueError: If a size is below one or ``eps`` is negative; on call, if the trailing axes of the input differ,
+            or there is no spatial axis.
+
+    References:
+        Singh, Krishnan (2020). Filter response normalization layer. arXiv:1911.09737, section 3.
+        Departs from it in: channels are last; the learned scalar starts at ``eps``, which is our choice.
+    """
+
+    def __init__(
+        self,
+        normalized_shape: Shape,
+        eps: float = 1e-6,
+        *,
+        learnable_eps: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.normalized_shape = as_shape(normalized_shape)
+        self.initial_eps = check_eps(eps)
+        self.weight = nn.Parameter(torch.empty(self.normalized_shape, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(self.normalized_shape, device=device, dtype=dtype))
+        self.threshold = nn.Parameter(torch.empty(self.normalized_shape, device=device, dtype=dtype))
+        self.eps = nn.Parameter(torch.empty(1, device=device, dtype=dtype)) if learnable_eps else eps
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set the gain to one, bias and threshold to zero, a learned eps to its start."""
+        nn.init.ones_(self.weight)
+        nn.init.zeros_(self.bias)
+        nn.init.zeros_(self.threshold)
+        if isinstance(self.eps, nn.Parameter):
+            nn.init.constant_(self.eps, self.initial_eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[B, ..., C]`` to ``[B, ..., C]``.
+
+        Args:
+            x: The feature maps.
+
+        Returns:
+            The shape and dtype of ``x``.
+
+        Raises:
+            ValueError: If ``x`` has no spatial axis.
+        """
+        check_input(self, x, self.normalized_shape)
+        axes = len(self.normalized_shape)
+        if x.dim() < axes + 2:
+            wanted = ", ".join(map(str, self.normalized_shape))
+            raise ValueError(f"{self} expects [batch, space, ..., {wanted}], got {list(x.shape)}")
+        return frn(x, self.weight, self.bias, self.threshold, self.eps, axes=axes)
+
+    def extra_repr(self) -> str:
+        """Return the settings, for ``repr``."""
+        learned = isinstance(self.eps, nn.Parameter)
+        return f"{self.normalized_shape}, eps={self.initial_eps}, learnable_eps={learned}"

@@ -1,0 +1,101 @@
+"""Layer normalization, with a gain and a bias."""
+
+from functools import reduce
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from normscope.norms.checks import Shape, as_shape, check_eps, check_input
+from normscope.norms.moments import standardize, widen
+
+
+def layer_norm(
+    x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5, *, axes: int = 1
+) -> Tensor:
+    r"""Normalize every row of ``x`` by its own mean and standard deviation, then scale and shift.
+
+    .. math:: h = g \odot \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + b
+
+    Args:
+        x: ``[..., D]``, any floating dtype; statistics in at least float32.
+        weight: The gain g, ``[D]``.
+        bias: The bias b, ``[D]``.
+        eps: Added to the variance.
+        axes: How many trailing axes make a row.
+
+    Returns:
+        ``[..., D]`` in the dtype of ``x``, rounded once.
+
+    References:
+        Ba, Kiros, Hinton (2016). Layer normalization. arXiv:1607.06450, eqs. (15)-(16).
+        Departs from it in: ``eps``, of which the paper has none.
+    """
+    y = standardize(widen(x), eps, axes)
+    if weight is not None:
+        y = y * weight
+    if bias is not None:
+        y = y + bias
+    return y.to(x.dtype)
+
+
+class LayerNorm(nn.LayerNorm):
+    """``torch.nn.LayerNorm`` with checked inputs, a dtype rule and an optional gain.
+
+    The constructor, the state dict and ``isinstance`` are torch's. The output has the dtype of the input, also under
+    autocast, where torch's own layer returns float32 on a CUDA device and the dtype of the input on a CPU. Parameters
+    may be wider than the input, or narrower: the arithmetic is done in the wider dtype and rounded once.
+
+    Args:
+        normalized_shape: Width, or sizes of the trailing axes.
+        eps: Added to the variance.
+        elementwise_affine: Whether there are parameters at all.
+        bias: Whether there is a bias, if there are parameters.
+        device: Where the parameters are.
+        dtype: The dtype of the parameters.
+        gain: Whether there is a gain, if there are parameters.
+
+    Raises:
+        TypeError: On call, if the input is not of a floating dtype.
+        ValueError: If a size is below one or ``eps`` is negative; on call, if the trailing axes of the input differ.
+
+    References:
+        Ba, Kiros, Hinton (2016). Layer normalization. arXiv:1607.06450, eqs. (15)-(16).
+        Departs from it in: ``eps``, of which the paper has none.
+    """
+
+    def __init__(
+        self,
+        normalized_shape: Shape,
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        gain: bool = True,
+    ) -> None:
+        shape = list(as_shape(normalized_shape))
+        super().__init__(shape, check_eps(eps), elementwise_affine, bias, device, dtype)
+        if not gain:
+            self.register_parameter("weight", None)
+
+    def reset_parameters(self) -> None:
+        """Set the gain to one and the bias to zero."""
+        if self.weight is not None:
+            nn.init.ones_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[..., D]`` to ``[..., D]``."""
+        check_input(self, x, self.normalized_shape)
+        parameters = [p for p in (self.weight, self.bias) if p is not None]
+        dtype = reduce(torch.promote_types, (p.dtype for p in parameters), x.dtype)
+        weight = None if self.weight is None else self.weight.to(dtype)
+        bias = None if self.bias is None else self.bias.to(dtype)
+        return F.layer_norm(x.to(dtype), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        """Return the settings, for ``repr``."""
+        return f"{super().extra_repr()}, gain={self.weight is not None}"

@@ -1,0 +1,68 @@
+"""LayerNorm-simple: layer normalization without parameters."""
+
+import torch
+from torch import Tensor, nn
+
+from normscope.norms.checks import Shape, as_shape, check_eps, check_input
+from normscope.norms.moments import standardize, widen
+
+
+def layer_norm_simple(x: Tensor, eps: float = 1e-5, *, axes: int = 1) -> Tensor:
+    r"""Normalize every row of ``x`` by its own mean and standard deviation.
+
+    .. math:: h = \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}}
+
+    Args:
+        x: ``[..., D]``, any floating dtype; statistics in at least float32.
+        eps: Added to the variance.
+        axes: How many trailing axes make a row.
+
+    Returns:
+        ``[..., D]`` in the dtype of ``x``, rounded once.
+
+    References:
+        Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, section 3.1.
+        Departs from it in: ``eps``, of which the paper has none.
+    """
+    return standardize(widen(x), eps, axes).to(x.dtype)
+
+
+class LayerNormSimple(nn.Module):
+    """Layer normalization without gain and bias. The output has the dtype of the input, also under autocast.
+
+    Args:
+        normalized_shape: Width, or sizes of the trailing axes.
+        eps: Added to the variance.
+        device: Unused, for there are no parameters.
+        dtype: Unused, for there are no parameters.
+
+    Raises:
+        TypeError: On call, if the input is not of a floating dtype.
+        ValueError: If a size is below one or ``eps`` is negative; on call, if the trailing axes of the input differ.
+
+    References:
+        Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, section 3.1.
+        Departs from it in: ``eps``, of which the paper has none. The released code divides by the unbiased standard
+        deviation plus eps instead: ``AdaNorm(width, k=0, convention="released")`` is that arithmetic.
+    """
+
+    def __init__(
+        self,
+        normalized_shape: Shape,
+        eps: float = 1e-5,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.normalized_shape = as_shape(normalized_shape)
+        self.eps = check_eps(eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[..., D]`` to ``[..., D]``."""
+        check_input(self, x, self.normalized_shape)
+        return layer_norm_simple(x, self.eps, axes=len(self.normalized_shape))
+
+    def extra_repr(self) -> str:
+        """Return the settings, for ``repr``."""
+        return f"{self.normalized_shape}, eps={self.eps}"

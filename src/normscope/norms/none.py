@@ -1,0 +1,45 @@
+"""No normalization: the arm every comparison needs."""
+
+import torch
+from torch import Tensor, nn
+
+from normscope.norms.checks import Shape, as_shape, check_input
+
+
+class NoNorm(nn.Module):
+    """The identity. It checks its input as a norm does, so that a wrong width is found in this arm, too.
+
+    .. math:: h = x
+
+    Args:
+        normalized_shape: Width, or sizes of the trailing axes.
+        device: Unused, for there are no parameters.
+        dtype: Unused, for there are no parameters.
+
+    Raises:
+        TypeError: On call, if the input is not of a floating dtype.
+        ValueError: If a size is below one; on call, if the trailing axes of the input differ.
+
+    References:
+        Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, "w/o Norm" in Table 1.
+        Departs from it in: nothing.
+    """
+
+    def __init__(
+        self,
+        normalized_shape: Shape,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.normalized_shape = as_shape(normalized_shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x`` itself, not a copy."""
+        check_input(self, x, self.normalized_shape)
+        return x
+
+    def extra_repr(self) -> str:
+        """Return the settings, for ``repr``."""
+        return f"{self.normalized_shape}"

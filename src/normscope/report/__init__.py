@@ -1,0 +1,5 @@
+"""The report: reads a study folder and writes one self-contained HTML page; needs no torch."""
+
+from normscope.report.page import write_report
+
+__all__ = ["write_report"]

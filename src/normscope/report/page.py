@@ -1,0 +1,176 @@
+"""Assembles the page: one HTML file that needs nothing but itself."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from normscope.report import curves, figures, pairs, palette, provenance, table, tuning, words
+from normscope.report.folder import Study, read_study
+from normscope.results.store import FINAL_STATES, StudyFolder, write_bytes
+
+_POINTS = 60_000
+"""The most points of all learning curves together: what keeps a study of hundreds of runs a small page."""
+
+
+def write_report(directory: Path) -> Path:
+    """Write ``report.html`` from the files of a study.
+
+    The page shows the numbers of summary.json and computes no statistic of its own. Equal files give equal bytes.
+
+    Args:
+        directory: A study folder (``docs/studies.md``) that has its summary.json.
+
+    Returns:
+        Where the page is.
+
+    Raises:
+        FileNotFoundError: If there is no study, no summary.json, or a finished run has lost a file.
+        ValueError: If a file is damaged, lacks a field, or contradicts another one.
+    """
+    folder = StudyFolder(Path(directory))
+    write_bytes(folder.report, render(read_study(folder.path)).encode())
+    return folder.report
+
+
+def render(study: Study) -> str:
+    """Write the page of a study as HTML."""
+    summary = study.summary
+    looks = palette.looks([arm["label"] for arm in summary["arms"]], summary["baseline"])
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    script = _own("page.js")
+    ended = sum(run.state in FINAL_STATES for run in study.runs)
+    return environment.from_string(_own("page.html")).render(
+        card=study.card,
+        summary=summary,
+        looks=looks,
+        style=Markup(palette.style_sheet() + _own("page.css")),
+        script=Markup(script),
+        # Only this very script may run, whatever a card is called.
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        headline=words.headline(summary),
+        answers=_answers(summary),
+        ended=ended,
+        planned=len(study.runs),
+        rows=table.verdict_rows(summary["arms"], summary),
+        untuned_rows=table.verdict_rows(summary.get("untuned") or [], summary),
+        beside=table.tuned_beside_untuned(summary) if summary.get("untuned") else [],
+        breakages=table.breakages(study),
+        published=table.published_tables(study),
+        facts=provenance.facts(study),
+        disagreements=provenance.disagreements(study),
+        pictures=_pictures(study, looks),
+        island=_island(summary),
+        downloads=_downloads(study),
+        number=words.number,
+        unit=words.apart(summary["metric"]["unit"]),
+        margin=f"{summary['margin']:g} {words.apart(summary['metric']['unit'])}".strip(),
+    )
+
+
+def _answers(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Make the sentences: arms that fail to train first, the baseline last, the others in their order."""
+    arms = sorted(summary["arms"], key=lambda arm: (not arm["failures"], arm["label"] == summary["baseline"]))
+    return [
+        {
+            "label": arm["label"],
+            "kind": words.verdict_kind(arm["verdict"]),
+            "broken": words.broken(arm),
+            "sentence": words.sentence(arm, summary),
+        }
+        for arm in arms
+    ]
+
+
+def _pictures(study: Study, looks: Mapping[str, palette.Look]) -> dict[str, Any]:
+    """Draw every picture of the page."""
+    summary, metric = study.summary, study.summary["metric"]
+    groups = {arm["label"]: study.of(arm["label"]) for arm in summary["arms"]}
+    groups = {label: runs for label, runs in groups.items() if runs}
+    baseline = groups.get(summary["baseline"], [])
+    others = [label for label in groups if label != summary["baseline"]]
+    points = max(20, min(200, _POINTS // max(1, 2 * len(study.runs))))
+    shared = curves.frame(list(groups.values()), study.card["steps"], metric)
+    scales = pairs.common_scale(
+        {
+            label: [run.value for run in (*runs, *baseline) if run.value is not None and not run.broke]
+            for label, runs in groups.items()
+        }
+    )
+    started = {label: runs for label, runs in groups.items() if any(run.metrics for run in runs)}
+    drawn: dict[str, Any] = {
+        "forest": [Markup(figures.forest(summary, looks, width=width, name=f"forest-{width}")) for width in (780, 340)]
+        if others
+        else [],
+        "pairs": {
+            label: Markup(
+                pairs.pairs(
+                    groups[label], baseline, looks[label], summary, scales[label], name=f"pairs-{looks[label].index}"
+                )
+            )
+            for label in others
+            if any(run.state in FINAL_STATES for run in (*groups[label], *baseline))
+        },
+        "curves": {
+            label: Markup(
+                curves.learning(
+                    runs, baseline, looks[label], metric, shared, points, name=f"curves-{looks[label].index}"
+                )
+            )
+            for label, runs in started.items()
+        },
+        "cost": [],
+        "tuning": {},
+    }
+    for field, axis in (
+        ("step_ms", "time per step (ms)"),
+        ("peak_bytes", "peak memory (MiB)"),
+        ("saved_bytes", "saved for the backward pass (MiB)"),
+    ):
+        arms = [arm for arm in summary["arms"] if arm["mean"] is not None and arm.get(field) is not None]
+        if len(arms) > 1 and len(drawn["cost"]) < 2:
+            drawn["cost"].append(Markup(figures.cost(arms, looks, metric, field, axis, name=f"cost-{field}")))
+    tuned = (summary.get("tuning") or {}).get("arms", {})
+    values = {
+        label: [value for entry in found["curve"] for value in entry["values"] if value is not None]
+        for label, found in tuned.items()
+    }
+    limits = pairs.common_scale(values)
+    for place, (label, found) in enumerate(tuned.items()):
+        if label not in looks:
+            raise ValueError(f"{study.directory}/summary.json: tuning is about {label!r}, the arms are {list(looks)}")
+        picture = tuning.tuning(
+            found["curve"], found["chosen"], looks[label], label, metric, limits[label], name=f"tuning-{place}"
+        )
+        drawn["tuning"][label] = Markup(picture)
+    return drawn
+
+
+def _own(name: str) -> str:
+    """Read a file that lies beside this one."""
+    return files("normscope.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _island(summary: Mapping[str, Any]) -> Markup:
+    """Write summary.json for a reader's own program; no letter of it can end the element it stands in."""
+    text = json.dumps(summary, allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
+
+
+def _downloads(study: Study) -> list[tuple[str, str]]:
+    """Make the files that the page gives away, as name and ``data:`` address."""
+    contents = [("summary.json", "application/json", json.dumps(study.summary, indent=1, allow_nan=False) + "\n")]
+    if study.table is not None:
+        contents.append(("summary.csv", "text/csv", study.table))
+    return [(name, f"data:{kind};base64,{base64.b64encode(text.encode()).decode()}") for name, kind, text in contents]

@@ -1,0 +1,210 @@
+"""A study's question, written down before its first run."""
+
+import ast
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from normscope.catalogue import NORMS, PARAMETRIZATIONS, PLACEMENTS, TASKS, look_up
+from normscope.train import Recipe
+
+PAPER_NORMS = ("none", "layer_norm", "layer_norm_simple", "detach_norm", "ada_norm", "rms_norm", "batch_norm")
+"""The norms of the AdaNorm paper, and the two that everybody asks about next."""
+
+DEFAULT_SEEDS = tuple(range(10))
+"""Ten: with five, no sign-flip test can reach 0.05."""
+
+GRID = (0.3, 1.0, 3.0)
+"""Factors on the task's learning rate that tuning tries, the same for every arm."""
+
+TUNING_SEEDS = (1000,)
+"""Seeds that only tuning uses."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """What is compared: a norm with its arguments, and where it stands."""
+
+    norm: str
+    """Key of ``NORMS`` or ``PARAMETRIZATIONS``."""
+    placement: str
+    """Key of ``PLACEMENTS``."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the norm, beside its width."""
+    learning_rate: float | None = None
+    """Its own learning rate where it was tuned; None for the task's."""
+
+    def __post_init__(self) -> None:
+        look_up("norm", {**NORMS, **PARAMETRIZATIONS}, self.norm)
+        look_up("placement", PLACEMENTS, self.placement)
+        if self.norm in PARAMETRIZATIONS and self.arguments:
+            raise ValueError(f"{self.norm} takes no arguments, got {dict(self.arguments)}")
+        if self.norm in NORMS:
+            NORMS[self.norm](8, **self.arguments)
+
+
+def parse_norm(text: str) -> tuple[str, dict[str, Any]]:
+    """Read a norm as the command line writes it: ``ada_norm`` or ``ada_norm(scale=2.0,k=0.1)``.
+
+    Raises:
+        ValueError: If the text has another form.
+    """
+    match = re.fullmatch(r"\s*(\w+)\s*(?:\((.*)\))?\s*", text)
+    if match is None:
+        raise ValueError(f"expected a norm such as 'ada_norm' or 'ada_norm(scale=2.0)', got {text!r}")
+    name, inside = match.groups()
+    if not inside:
+        return name, {}
+    try:
+        call = ast.parse(f"f({inside})", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args:
+            raise ValueError(f"the arguments of a norm are written as name=value, got {text!r}")
+        return name, {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
+    except SyntaxError as error:
+        raise ValueError(f"expected a norm such as 'ada_norm(scale=2.0)', got {text!r}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """A study's question. Two cards of equal content are one study, in one folder."""
+
+    question: str
+    """In words; the title of the report."""
+    task: str
+    """Key of ``TASKS``."""
+    arms: tuple[Arm, ...]
+    """What is compared, the order of every table."""
+    baseline: int
+    """Which arm the others are compared with, by its position."""
+    margin: float
+    """Smallest difference worth having, in the metric's unit."""
+    seeds: tuple[int, ...]
+    """One run an arm and seed; two arms with one seed are a pair."""
+    steps: int
+    """Optimizer updates of every run."""
+    alpha: float = 0.05
+    """Chance of a false claim that is accepted, over all arms together."""
+    precision: str = "float32"
+    """Key of ``normscope.train.loop.PRECISIONS``."""
+    device: str = "cpu"
+    """As torch names it."""
+    tune: bool = False
+    """Whether every arm's learning rate is first chosen from :data:`GRID`, on seeds and a split of its own."""
+
+    def __post_init__(self) -> None:
+        task = look_up("task", TASKS, self.task)
+        if len(self.arms) < 1:
+            raise ValueError("a study needs at least one arm")
+        if not 0 <= self.baseline < len(self.arms):
+            raise ValueError(f"baseline must be 0 to {len(self.arms) - 1}, got {self.baseline}")
+        if len(set(self.labels())) < len(self.arms):
+            raise ValueError(f"every arm must differ from the others, got {', '.join(self.labels())}")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise ValueError(f"seeds must be different whole numbers from 0 up, got {list(self.seeds)}")
+        if not self.margin > 0:
+            raise ValueError(f"margin must be positive, in {task.metric.unit} of {task.metric.name}, got {self.margin}")
+        if not 0 < self.alpha < 1:
+            raise ValueError(f"alpha must lie between 0 and 1, got {self.alpha}")
+        if self.tune and set(self.seeds) & set(TUNING_SEEDS):
+            raise ValueError(f"seeds {list(TUNING_SEEDS)} are tuning's own; choose others for the verdict")
+        for arm in self.arms:
+            if arm.placement not in task.placements:
+                raise ValueError(
+                    f"task {self.task} takes the placements {', '.join(task.placements)}, got {arm.placement!r}"
+                )
+        self.recipe(self.arms[0])
+
+    def labels(self) -> tuple[str, ...]:
+        """Name every arm as briefly as keeps them apart: norm, arguments if any, placement if several are compared."""
+        several = len({arm.placement for arm in self.arms}) > 1
+        return tuple(
+            arm.norm
+            + (f"({', '.join(f'{key}={value!r}' for key, value in arm.arguments.items())})" if arm.arguments else "")
+            + (f"@{arm.placement}" if several else "")
+            for arm in self.arms
+        )
+
+    def recipe(self, arm: Arm) -> Recipe:
+        """Give the recipe of an arm's runs."""
+        task = TASKS[self.task]
+        return Recipe(
+            steps=self.steps,
+            batch_size=task.batch_size,
+            learning_rate=arm.learning_rate if arm.learning_rate is not None else task.learning_rate,
+            precision=self.precision,
+            device=self.device,
+        )
+
+    @property
+    def id(self) -> str:
+        """Hash of the content: the name of the study's folder."""
+        content = {**asdict(self), "revision": TASKS[self.task].revision}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
+
+    def with_learning_rates(self, rates: Mapping[str, float]) -> "Card":
+        """Give the card whose arms have these learning rates, by label."""
+        arms = tuple(
+            replace(arm, learning_rate=rates[label]) for arm, label in zip(self.arms, self.labels(), strict=True)
+        )
+        return replace(self, arms=arms)
+
+
+def make_card(
+    task: str,
+    *,
+    norms: Sequence[str] = PAPER_NORMS,
+    placements: Sequence[str] = (),
+    seeds: Sequence[int] = DEFAULT_SEEDS,
+    steps: int | None = None,
+    margin: float | None = None,
+    baseline: str | None = None,
+    precision: str = "float32",
+    device: str = "cpu",
+    tune: bool = False,
+    question: str | None = None,
+) -> Card:
+    """Write a card from names, with the task's own defaults for what is left out.
+
+    Args:
+        task: Key of ``TASKS``.
+        norms: As the command line writes them, such as ``"ada_norm(scale=2.0)"``.
+        placements: Keys of ``PLACEMENTS``; the task's default where empty.
+        seeds: One run an arm and seed.
+        steps: Optimizer updates; the task's default preset where None.
+        margin: Smallest difference worth having; the task's where None.
+        baseline: The label of the arm to compare with; ``layer_norm`` where None, or else the first arm.
+        precision: ``"float32"`` or ``"bfloat16"``.
+        device: As torch names it.
+        tune: Whether every arm's learning rate is chosen first.
+        question: The report's title; made from the names where None.
+
+    Raises:
+        LookupError: If a name is not in the catalogue.
+        ValueError: If a value is out of range, or the baseline is no arm.
+    """
+    entry = look_up("task", TASKS, task)
+    wanted = tuple(placements) or entry.placements[:1]
+    parsed = [parse_norm(text) for text in norms]
+    arms = tuple(Arm(norm=name, placement=place, arguments=arguments) for place in wanted for name, arguments in parsed)
+    card = Card(
+        question=question or f"Does the norm matter on {task}?",
+        task=task,
+        arms=arms,
+        baseline=0,
+        margin=entry.margin if margin is None else margin,
+        seeds=tuple(seeds),
+        steps=entry.steps if steps is None else steps,
+        precision=precision,
+        device=device,
+        tune=tune,
+    )
+    labels = card.labels()
+    if baseline is None:
+        found = [index for index, arm in enumerate(arms) if arm.norm == "layer_norm"]
+        return replace(card, baseline=found[0] if found else 0)
+    if baseline not in labels:
+        raise ValueError(f"baseline must be one of the arms {', '.join(labels)}, got {baseline!r}")
+    return replace(card, baseline=labels.index(baseline))

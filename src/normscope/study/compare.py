@@ -1,0 +1,122 @@
+"""A study from its question to its answer."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from normscope import data
+from normscope.catalogue import TASKS
+from normscope.report import write_report
+from normscope.results import Summary, summarize
+from normscope.results.store import FINAL_STATES, StudyFolder, read_json, write_json
+from normscope.study.card import Card
+from normscope.study.engine import Engine, RunEvent
+from normscope.study.local import LocalEngine
+from normscope.study.plan import RunSpec, plan
+from normscope.study.record import record
+from normscope.study.tune import tune, tuning_plan
+
+
+class StudyMismatch(ValueError):
+    """The folder holds the answer to another question."""
+
+
+def default_folder(card: Card) -> Path:
+    """Give ``runs/<task>-<hash>``."""
+    return Path("runs") / f"{card.task}-{card.id}"
+
+
+def default_workers(card: Card) -> int:
+    """Give one worker a core that this process may use, or a single one for an accelerator."""
+    if card.device != "cpu":
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def compare(
+    card: Card,
+    *,
+    out: Path | None = None,
+    workers: int | None = None,
+    engine: Engine | None = None,
+    tell: Callable[[RunEvent], None] | None = None,
+    command: str | None = None,
+    retry_failed: bool = False,
+) -> Summary:
+    """Answer a study's question: plan its runs, compute those that are missing, and say what they mean.
+
+    The folder may hold a part of the study, or all of it: nothing is computed twice.
+
+    Args:
+        card: The question.
+        out: The study's folder; ``runs/<task>-<hash>`` where None.
+        workers: Processes of the local engine; one a core where None.
+        engine: Computes the runs; the local engine where None.
+        tell: Takes an event whenever a run moves.
+        command: What the report says makes the study again; a line of Python where None.
+        retry_failed: Whether runs that failed are computed anew; their results are forgotten.
+
+    Returns:
+        The answer, which is also written to ``summary.json``, ``summary.csv`` and ``report.html`` in the folder.
+
+    Raises:
+        StudyMismatch: If the folder holds another study.
+        normscope.data.DataNotFound: If the data set is not here and cannot be fetched.
+        normscope.data.DataDamaged: If one of its files is not the published one.
+        normscope.study.engine.EngineError: If runs cannot be computed here.
+        KeyboardInterrupt: If the user stopped it; the same call goes on.
+    """
+    study = StudyFolder(default_folder(card) if out is None else Path(out))
+    engine = engine or LocalEngine(workers=workers or default_workers(card))
+    tell = tell or (lambda event: None)
+    command = command or f"normscope.compare({card!r})"
+    _refuse_other(card, study)
+    data.locate(data.SETS[TASKS[card.task].dataset])
+    tuned = tuning = None
+    if card.tune:
+        if retry_failed:
+            _forget_failed(tuning_plan(card), StudyFolder(study.path / "tuning"))
+        tuning = tune(card, study, engine, tell)
+        tuned = card.with_learning_rates({label: arm["chosen"] for label, arm in tuning["arms"].items()})
+    specs = planned(card, tuned)
+    if not study.card.exists():
+        study.path.mkdir(parents=True, exist_ok=True)
+        write_json(study.card, record(card, command=command, tuned=tuned, tuning=tuning))
+    if retry_failed:
+        _forget_failed(specs, study)
+    engine.run(specs, study, tell)
+    summary = summarize(study.path)
+    summary.write(study.path)
+    write_report(study.path)
+    return summary
+
+
+def planned(card: Card, tuned: Card | None) -> list[RunSpec]:
+    """List the runs of a verdict, each once: an arm whose tuned rate is the task's is one arm."""
+    return list({spec.id: spec for one in (card, tuned) if one is not None for spec in plan(one)}.values())
+
+
+def _refuse_other(card: Card, study: StudyFolder) -> None:
+    if study.path.exists() and not study.path.is_dir():
+        raise StudyMismatch(f"{study.path} is a file; a study needs a folder of its own")
+    if study.card.exists() and (held := study.read_card().get("id")) != card.id:
+        raise StudyMismatch(
+            f"{study.path} holds another study ({study.read_card().get('question')!r}, {held}); this one is {card.id}: "
+            "choose another folder with --out, or repeat the question that the folder holds"
+        )
+
+
+def _forget_failed(specs: list[RunSpec], study: StudyFolder) -> None:
+    for spec in specs:
+        result = study.run(spec.id).result
+        if result.exists() and read_json(result)["state"] == "failed":
+            result.unlink()
+
+
+def states(specs: list[RunSpec], study: StudyFolder) -> dict[str, int]:
+    """Count the runs of a plan by state; those without a result are ``"open"``."""
+    counts = dict.fromkeys((*FINAL_STATES, "open"), 0)
+    for spec in specs:
+        result = study.run(spec.id).result
+        counts[read_json(result)["state"] if result.exists() else "open"] += 1
+    return counts

@@ -1,0 +1,68 @@
+"""One run of a study, under its lock, brought to a state."""
+
+import traceback
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from normscope.catalogue import TASKS
+from normscope.results.store import SCHEMA, StudyFolder, write_bytes, write_json
+from normscope.study.plan import RunSpec
+from normscope.train import Interrupted, Watch, train
+
+
+def execute(spec: RunSpec, study: StudyFolder, watch: Watch) -> str:
+    """Compute one run, unless it is finished or another process holds its lock.
+
+    The lock is the operating system's: it goes with the process that holds it, however that ends.
+
+    Args:
+        spec: The run.
+        study: Where it keeps its files.
+        watch: Takes signs of life; may stop the run.
+
+    Returns:
+        A final state, ``"interrupted"``, or ``"elsewhere"``: another process computes the run, or has computed it.
+
+    Raises:
+        OSError: If the machine, not the run, is at fault: a full disk, say. The run stays resumable.
+        MemoryError: Likewise.
+    """
+    folder = study.run(spec.id)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.lock)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return "elsewhere"
+    with lock:
+        if folder.finished():
+            return "elsewhere"
+        # Training writes it again with all that it knows; a run that fails before then must say what it was, too.
+        write_json(folder.description, {"schema": SCHEMA, **spec.identity()})
+        try:
+            return train(
+                TASKS[spec.task],
+                spec.build,
+                seed=spec.seed,
+                recipe=spec.recipe,
+                split=spec.split,
+                folder=folder,
+                identity=spec.identity(),
+                watch=watch,
+            )
+        except Interrupted:
+            return "interrupted"
+        except (OSError, MemoryError):
+            raise
+        except BaseException as error:
+            # Whatever a norm or a model raises costs this run, not the study; the traceback is kept beside it.
+            write_bytes(folder.path / "error.txt", traceback.format_exc().encode())
+            write_failure(folder.result, f"{type(error).__name__}: {error}")
+            return "failed"
+
+
+def write_failure(path: Path, reason: str) -> None:
+    """Write the ``result.json`` of a run that failed."""
+    empty = ("value", "valid_value", "selected_step", "step_ms", "peak_bytes", "saved_bytes", "seconds", "parameters")
+    write_json(path, {"schema": SCHEMA, "state": "failed", **dict.fromkeys(empty), "steps": 0, "reason": reason})

@@ -1,0 +1,216 @@
+"""The local engine: one worker process a core, one thread each."""
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from normscope.results.store import StudyFolder, read_json
+from normscope.study.engine import EngineError, RunEvent
+from normscope.study.execute import write_failure
+from normscope.study.plan import RunSpec
+
+ATTEMPTS = 3
+"""How often a worker may die over one run before the run counts as failed."""
+
+GRACE_SECONDS = 30.0
+"""How long a worker may take to write its checkpoint when the study is stopped."""
+
+POLL_SECONDS = 0.5
+"""How often the runs that other processes hold are looked at."""
+
+WORKER_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    # glibc gives large tensors back to the system after every step; the page faults cost more than the arithmetic.
+    "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(16 << 30),
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+}
+"""What workers are started with, where the user has not set it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalEngine:
+    """Computes runs on this machine.
+
+    A worker that dies is started anew and its run goes on from the checkpoint; after :data:`ATTEMPTS` deaths the run
+    has failed. Runs that another invocation on the same folder holds are waited for, and taken over if it dies.
+    """
+
+    workers: int
+    """Processes; at least 1."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ValueError(f"workers must be at least 1, got {self.workers}")
+
+    def run(self, specs: Sequence[RunSpec], study: StudyFolder, tell: Callable[[RunEvent], None]) -> None:
+        """Return when every run has a result; see :class:`normscope.study.engine.Engine`."""
+        waiting = {spec.id: spec for spec in specs if not study.run(spec.id).finished()}
+        if not waiting:
+            return
+        _Pool(min(self.workers, len(waiting)), waiting, study, tell).run()
+
+
+class _Worker:
+    """A worker process, and the thread that reads what it says into a queue that all workers share."""
+
+    def __init__(self, log: int, said: "queue.Queue[tuple[_Worker, str]]") -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "normscope.study.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env={**WORKER_ENVIRONMENT, **os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        self.spec: RunSpec | None = None
+        self.was_ready = False
+        threading.Thread(target=self._listen, args=(said,), daemon=True).start()
+
+    def _listen(self, said: "queue.Queue[tuple[_Worker, str]]") -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as lines:
+            for line in lines:
+                said.put((self, line))
+        said.put((self, ""))
+
+    def give(self, spec: RunSpec, study: StudyFolder) -> None:
+        self.spec = spec
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(json.dumps({"spec": spec.to_json(), "study": str(study.path)}) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            # It is dead; the end of its output, which is seen next, puts the run back.
+            return
+
+    def dismiss(self) -> None:
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.close()
+        except BrokenPipeError:
+            return
+
+
+class _Pool:
+    def __init__(
+        self, size: int, waiting: dict[str, RunSpec], study: StudyFolder, tell: Callable[[RunEvent], None]
+    ) -> None:
+        self.size, self.study, self.tell = size, study, tell
+        self.queue = list(waiting.values())
+        self.elsewhere: dict[str, RunSpec] = {}
+        self.deaths: dict[str, int] = {}
+        self.said: queue.Queue[tuple[_Worker, str]] = queue.Queue()
+        self.looked_at = 0.0
+        self.workers: set[_Worker] = set()
+        self.log = study.path / "workers.log"
+
+    def run(self) -> None:
+        with self.log.open("ab") as log:
+            try:
+                for _ in range(self.size):
+                    self._start(log.fileno())
+                while self.queue or self.elsewhere or any(worker.spec for worker in self.workers):
+                    self._hear(log.fileno())
+                    if time.monotonic() - self.looked_at > POLL_SECONDS:
+                        self._look_elsewhere()
+                    self._hand_out()
+            finally:
+                self._dismiss_all()
+
+    def _start(self, log: int) -> None:
+        self.workers.add(_Worker(log, self.said))
+
+    def _hear(self, log: int) -> None:
+        """Take the next thing that a worker says, or wait a moment for one."""
+        try:
+            worker, line = self.said.get(timeout=POLL_SECONDS)
+        except queue.Empty:
+            return
+        if not line:
+            self._bury(worker, log)
+            return
+        event = json.loads(line)
+        if event["event"] == "ready":
+            worker.was_ready = True
+        elif worker.spec is not None and event["event"] == "progress":
+            self.tell(RunEvent(spec=worker.spec, state="running", step=event["step"]))
+        elif worker.spec is not None:
+            self._ended(worker.spec, event["state"])
+            worker.spec = None
+
+    def _ended(self, spec: RunSpec, state: str) -> None:
+        if state == "elsewhere":
+            self.elsewhere[spec.id] = spec
+            self.tell(RunEvent(spec=spec, state="elsewhere", step=0))
+        elif state == "interrupted":
+            self.queue.insert(0, spec)
+        else:
+            self.tell(RunEvent(spec=spec, state=state, step=spec.recipe.steps))
+
+    def _bury(self, worker: _Worker, log: int) -> None:
+        """Take note of a worker that died, and start another."""
+        self.workers.discard(worker)
+        code = worker.process.wait()
+        how = f"by signal {-code}" if code < 0 else f"with exit status {code}"
+        if not worker.was_ready or (code > 0 and worker.spec is not None):
+            raise EngineError(f"a worker ended {how}; its last words are in {self.log}:\n{_tail(self.log)}")
+        if worker.spec is not None:
+            spec = worker.spec
+            self.deaths[spec.id] = self.deaths.get(spec.id, 0) + 1
+            if self.deaths[spec.id] >= ATTEMPTS:
+                write_failure(
+                    self.study.run(spec.id).result, f"its worker ended {how} {ATTEMPTS} times (9 is often a lack of memory)"
+                )
+                self.tell(RunEvent(spec=spec, state="failed", step=0))
+            else:
+                self.queue.insert(0, spec)
+        self._start(log)
+
+    def _look_elsewhere(self) -> None:
+        """See what became of the runs that others hold; one whose holder died is free to take."""
+        self.looked_at = time.monotonic()
+        for identity, spec in list(self.elsewhere.items()):
+            folder = self.study.run(identity)
+            if folder.finished():
+                del self.elsewhere[identity]
+                self.tell(RunEvent(spec=spec, state=read_json(folder.result)["state"], step=spec.recipe.steps))
+            elif not self.queue and any(worker.spec is None for worker in self.workers):
+                del self.elsewhere[identity]
+                self.queue.append(spec)
+
+    def _hand_out(self) -> None:
+        for worker in self.workers:
+            while self.queue and worker.was_ready and worker.spec is None:
+                spec = self.queue.pop(0)
+                folder = self.study.run(spec.id)
+                if folder.finished():
+                    self.tell(
+                        RunEvent(spec=spec, state=read_json(folder.result)["state"], step=spec.recipe.steps)
+                    )
+                    continue
+                worker.give(spec, self.study)
+
+    def _dismiss_all(self) -> None:
+        """End every worker: its input ends, it writes its checkpoint; one that does not is killed."""
+        for worker in self.workers:
+            worker.dismiss()
+        deadline = time.monotonic() + GRACE_SECONDS
+        for worker in self.workers:
+            try:
+                worker.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+                worker.process.wait()
+
+
+def _tail(path: os.PathLike[str], lines: int = 15) -> str:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return "".join(file.readlines()[-lines:])

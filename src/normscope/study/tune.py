@@ -1,0 +1,66 @@
+"""The same tuning budget for every arm: one grid of learning rates, on seeds and a split that nothing else uses."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from normscope.catalogue import TASKS
+from normscope.results.store import SCHEMA, StudyFolder, read_json, write_json
+from normscope.study.card import GRID, TUNING_SEEDS, Card
+from normscope.study.engine import Engine, RunEvent
+from normscope.study.plan import RunSpec, plan
+
+
+def tuning_plan(card: Card) -> list[RunSpec]:
+    """List the trials of a card: every arm, every learning rate of the grid, every tuning seed."""
+    return [spec for rate in _rates(card) for spec in plan(_at(card, rate), seeds=TUNING_SEEDS, split="tune")]
+
+
+def tune(card: Card, study: StudyFolder, engine: Engine, tell: Callable[[RunEvent], None]) -> dict[str, Any]:
+    """Choose every arm's learning rate by its validation value on the tuning split.
+
+    A trial that diverged or failed counts as worst. An arm none of whose trials finished keeps the task's rate.
+
+    Args:
+        card: The question; its seeds are not used here.
+        study: The study's folder; trials are kept in ``tuning/`` inside it.
+        engine: Computes the trials.
+        tell: Takes events.
+
+    Returns:
+        ``{"grid", "seeds", "arms": {label: {"chosen", "curve": [{"learning_rate", "values"}]}}}``.
+    """
+    folder = StudyFolder(study.path / "tuning")
+    question = {"schema": SCHEMA, "grid": _rates(card), "seeds": list(TUNING_SEEDS), "arms": list(card.labels())}
+    write_json(folder.path / "tuning.json", question)
+    engine.run(tuning_plan(card), folder, tell)
+    sign = -1.0 if TASKS[card.task].metric.higher_is_better else 1.0
+    arms = {}
+    for index, label in enumerate(card.labels()):
+        curve = []
+        for rate in _rates(card):
+            specs = plan(_at(card, rate), seeds=TUNING_SEEDS, split="tune")[index :: len(card.arms)]
+            curve.append({"learning_rate": rate, "values": [_value(folder, spec) for spec in specs]})
+        chosen = min(curve, key=lambda point: _cost(point["values"], sign))
+        finished = math.isfinite(_cost(chosen["values"], sign))
+        arms[label] = {
+            "chosen": chosen["learning_rate"] if finished else TASKS[card.task].learning_rate,
+            "curve": curve,
+        }
+    return {"grid": question["grid"], "seeds": question["seeds"], "arms": arms}
+
+
+def _rates(card: Card) -> list[float]:
+    return [TASKS[card.task].learning_rate * factor for factor in GRID]
+
+
+def _at(card: Card, rate: float) -> Card:
+    return card.with_learning_rates(dict.fromkeys(card.labels(), rate))
+
+
+def _value(folder: StudyFolder, spec: RunSpec) -> float | None:
+    return read_json(folder.run(spec.id).result)["value"]
+
+
+def _cost(values: list[float | None], sign: float) -> float:
+    return sum(math.inf if value is None else sign * value for value in values)

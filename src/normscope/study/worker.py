@@ -1,0 +1,88 @@
+"""A process that computes runs: reads one run a line from standard input, tells how it goes on standard output.
+
+It is started by an engine, as ``python -m normscope.study.worker``, and stops when its input ends: whoever started it
+may be killed at any moment, and no worker stays behind. It belongs to one study folder and holds one run's lock at a
+time; the lock goes with the process, however it ends.
+"""
+
+import json
+import math
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+
+from normscope.results.store import StudyFolder
+from normscope.study.execute import execute
+from normscope.study.plan import RunSpec
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    events = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    stop = threading.Event()
+    inbox = _Inbox(sys.stdin, stop)
+    _tell(events, {"event": "ready"})
+    for line in inbox:
+        order = json.loads(line)
+        spec = RunSpec.from_json(order["spec"])
+
+        def watch(step: int, loss: float) -> bool:
+            _tell(events, {"event": "progress", "step": step, "loss": loss if math.isfinite(loss) else None})
+            return stop.is_set()
+
+        state = execute(spec, StudyFolder(Path(order["study"])), watch)
+        _tell(events, {"event": "end", "state": state})
+
+
+class _Inbox:
+    """Lines of standard input, read by a thread of its own, so that its end is noticed in the middle of a run."""
+
+    def __init__(self, source: TextIO, stop: threading.Event) -> None:
+        self.lines: list[str] = []
+        self.ready = threading.Condition()
+        self.source = source
+        self.stop = stop
+        self.ended = False
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        for line in self.source:
+            with self.ready:
+                self.lines.append(line)
+                self.ready.notify()
+        self.stop.set()
+        with self.ready:
+            self.ended = True
+            self.ready.notify()
+
+    def __iter__(self) -> "_Inbox":
+        return self
+
+    def __next__(self) -> str:
+        with self.ready:
+            while not self.lines and not self.ended:
+                self.ready.wait()
+            if self.ended:
+                raise StopIteration
+            return self.lines.pop(0)
+
+
+def _tell(events: TextIO, event: dict[str, Any]) -> None:
+    try:
+        events.write(json.dumps(event) + "\n")
+        events.flush()
+    except BrokenPipeError:
+        # Nobody listens any more; the end of standard input stops the run in good order.
+        return
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""Image classification: handwritten digits by a residual MLP, a plain MLP or a small convolutional network."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from normscope import data, models
+from normscope.tasks.task import Metric, NormFactory, PlacementLike, Published
+
+EVALUATION_BATCH = 1000
+"""Examples a forward pass outside training; it bounds memory and changes no number beyond rounding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """Labelled images on a device."""
+
+    x: Tensor
+    """``[N, ...]`` float32 in the shape that the network takes."""
+    y: Tensor
+    """``[N]`` int64."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSplits:
+    """The three parts of a set of images; ``test`` is empty where a split may not touch it."""
+
+    train: Images
+    valid: Images
+    test: Images
+    hashes: Mapping[str, str]
+
+    @property
+    def train_examples(self) -> int:
+        """Size of the training set."""
+        return len(self.train.y)
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Give images ``[B, ...]`` and labels ``[B]``."""
+        indices = indices.to(self.train.y.device)
+        return self.train.x[indices], self.train.y[indices]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageClassification:
+    """Classify images by cross entropy; the metric is the share of test images that are wrong (or right), in per cent.
+
+    Pixels are scaled to mean 0 and variance 1 by two numbers, taken over the whole training set.
+    """
+
+    name: str
+    """Key in the catalogue."""
+    description: str
+    """One line for ``normscope list tasks``."""
+    dataset: str
+    """Key of the data set it reads."""
+    read: Callable[[], data.ArraySplits]
+    """Reads the original files."""
+    shape: tuple[int, ...]
+    """Shape of one image as the network takes it."""
+    build: Callable[[NormFactory, PlacementLike], nn.Module]
+    """Builds the network."""
+    placements: tuple[str, ...]
+    """Placements that the network can take, its default first."""
+    steps: int
+    """Updates of the default preset."""
+    full_steps: int
+    """Updates of the full preset."""
+    batch_size: int
+    """Examples an update."""
+    learning_rate: float
+    """Adam's first learning rate."""
+    accuracy: bool
+    """Whether the metric is accuracy, as the source prints it, or error."""
+    margin: float
+    """Smallest difference worth having, in points of per cent."""
+    regime: str
+    """What claims are limited to."""
+    published: tuple[Published, ...] = ()
+    """What others printed for it."""
+    revision: int = 1
+    """Raised whenever numbers change."""
+
+    @property
+    def metric(self) -> Metric:
+        """What a run is judged by."""
+        name = "test accuracy" if self.accuracy else "test error"
+        return Metric(name=name, unit="%", higher_is_better=self.accuracy)
+
+    def network(self, norm: NormFactory, placement: PlacementLike) -> nn.Module:
+        """Build the network with any weights."""
+        return self.build(norm, placement)
+
+    def load(self, device: torch.device, split: str) -> ImageSplits:
+        """Read the data onto a device.
+
+        Args:
+            device: Where the tensors go.
+            split: ``"study"`` for the set's own parts; ``"tune"`` for the training part alone, every tenth held out:
+                what is chosen there has seen neither the validation nor the test images of the study.
+
+        Raises:
+            ValueError: If ``split`` is neither.
+        """
+        if split not in ("study", "tune"):
+            raise ValueError(f"split must be 'study' or 'tune', got {split!r}")
+        return _load(self.read, self.shape, device, split)
+
+    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Compute the mean cross entropy of a batch in nats, a scalar."""
+        x, y = batch
+        return F.cross_entropy(model(x).float(), y)
+
+    def evaluate(self, model: nn.Module, data: ImageSplits, part: str) -> tuple[float, np.ndarray]:
+        """Give the mean cross entropy in nats, and 100 or 0 for every image of a part, ``[N]`` float32."""
+        images = {"valid": data.valid, "test": data.test}[part]
+        losses, wrong = [], []
+        for x, y in zip(images.x.split(EVALUATION_BATCH), images.y.split(EVALUATION_BATCH), strict=True):
+            logits = model(x).float()
+            losses.append(F.cross_entropy(logits, y, reduction="none"))
+            wrong.append(logits.argmax(-1) != y)
+        scores = 100.0 * torch.cat(wrong).float()
+        if self.accuracy:
+            scores = 100.0 - scores
+        return torch.cat(losses).double().mean().item(), scores.cpu().numpy()
+
+
+def plain_mlp(*widths: int) -> Callable[[NormFactory, PlacementLike], nn.Module]:
+    """Build an :class:`normscope.models.MLP` of these widths."""
+    return lambda norm, placement: models.MLP(widths, norm)
+
+
+def convnet(*channels: int, size: int, classes: int) -> Callable[[NormFactory, PlacementLike], nn.Module]:
+    """Build an :class:`normscope.models.ConvNet` of these channels."""
+    return lambda norm, placement: models.ConvNet(channels, size=size, classes=classes, norm=norm)
+
+
+def residual_mlp(
+    *, inputs: int, width: int, depth: int, classes: int
+) -> Callable[[NormFactory, PlacementLike], nn.Module]:
+    """Build an :class:`normscope.models.ResidualMLP` of this size."""
+
+    def build(norm: NormFactory, placement: PlacementLike) -> nn.Module:
+        if placement.block is None:
+            raise ValueError("a residual network needs a placement with residual blocks, such as 'pre' or 'post'")
+        return models.ResidualMLP(
+            inputs=inputs,
+            width=width,
+            depth=depth,
+            classes=classes,
+            norm=norm,
+            block=placement.block,
+            normalize_stem=placement.normalize_stem,
+            normalize_final=placement.normalize_final,
+        )
+
+    return build
+
+
+@cache
+def _load(read: Callable[[], data.ArraySplits], shape: tuple[int, ...], device: torch.device, split: str) -> ImageSplits:
+    """Read once a process: a worker computes many runs."""
+    arrays = read()
+    counts = np.bincount(arrays.train.x.reshape(-1), minlength=256)
+    levels = np.arange(len(counts))
+    mean = np.average(levels, weights=counts)
+    deviation = np.sqrt(np.average((levels - mean) ** 2, weights=counts))
+
+    def images(part: data.Arrays) -> Images:
+        x = ((part.x.astype(np.float32) - np.float32(mean)) / np.float32(deviation)).reshape(-1, *shape)
+        return Images(x=torch.from_numpy(x).to(device), y=torch.from_numpy(part.y.astype(np.int64)).to(device))
+
+    train, valid, test = images(arrays.train), images(arrays.valid), images(arrays.test)
+    if split == "tune":
+        held = torch.arange(len(train.y), device=device) % 10 == 9
+        valid = Images(x=train.x[held], y=train.y[held])
+        train = Images(x=train.x[~held], y=train.y[~held])
+        test = Images(x=test.x[:0], y=test.y[:0])
+    return ImageSplits(train=train, valid=valid, test=test, hashes=arrays.hashes)

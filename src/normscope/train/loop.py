@@ -1,0 +1,346 @@
+"""One run, from its first weights to its result on disk."""
+
+import io
+import json
+import math
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from normscope.results.store import SCHEMA, RunFolder, write_bytes, write_json
+from normscope.tasks.task import Task, TaskData
+from normscope.train import checkpoint
+from normscope.train.memory import count_saved, peak_bytes, reset_peak
+from normscope.train.streams import BatchOrder, seed_dropout
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""What the forward pass computes in: bfloat16 by autocast, with parameters and optimizer in float32."""
+
+CHECKPOINT_SECONDS = 20.0
+"""Wall time between checkpoints: what a kill can cost."""
+
+PROGRESS_SECONDS = 0.2
+"""Wall time between two calls of ``progress``."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; its checkpoint is written and the run can go on from it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a run is trained; equal for every arm but for what the card says is tuned."""
+
+    steps: int
+    """Optimizer updates, fixed before the first run."""
+    batch_size: int
+    """Examples an update."""
+    learning_rate: float
+    """Adam's first learning rate; it falls linearly to zero at the last step."""
+    evaluations: int = 10
+    """Evenly spaced looks at the validation set; the best of them is tested."""
+    precision: str = "float32"
+    """Key of :data:`PRECISIONS`."""
+    device: str = "cpu"
+    """Where tensors live, as torch names it."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "evaluations"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise ValueError(f"learning_rate must be positive and finite, got {self.learning_rate!r}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+
+    def evaluates_after(self, done: int) -> bool:
+        """Whether the validation set is looked at after ``done`` updates; always after the last."""
+        looks = min(self.evaluations, self.steps)
+        return (done * looks) // self.steps > ((done - 1) * looks) // self.steps
+
+
+class Watch(Protocol):
+    """What a run tells while it goes, and asks."""
+
+    def __call__(self, step: int, loss: float) -> bool:
+        """Take a sign of life; return True to stop the run at its next checkpoint, which is now."""
+        ...
+
+
+@dataclass(kw_only=True)
+class _Progress:
+    """What a checkpoint holds beside weights and optimizer."""
+
+    step: int = 0
+    best_key: list[float] = field(default_factory=list)
+    best_step: int = 0
+    best_value: float = 0.0
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    losses: list[float] = field(default_factory=list)
+    step_ms: list[float] = field(default_factory=list)
+    saved_bytes: int = 0
+    peak_bytes: int = 0
+    seconds: float = 0.0
+    metrics_bytes: int = 0
+
+
+def train(
+    task: Task,
+    build: Callable[[], nn.Module],
+    *,
+    seed: int,
+    recipe: Recipe,
+    split: str,
+    folder: RunFolder,
+    identity: Mapping[str, Any],
+    watch: Watch,
+) -> str:
+    """Train one model, or go on where an interrupted run stopped, and write its result.
+
+    The model that is tested is the one with the best validation value, ties broken by validation loss, then by the
+    earlier step: the same rule for every arm. The test set is read once, after the last update.
+
+    Args:
+        task: Data, loss and metric.
+        build: Makes the model with its first weights, see :func:`normscope.train.streams.initialize`.
+        seed: Source of the streams of data order and dropout.
+        recipe: How it is trained.
+        split: ``"study"``, or ``"tune"``: a split of its own, which never touches the test set.
+        folder: Where the run keeps its files; the caller holds its lock.
+        identity: What the run is, written to ``run.json`` before step 0.
+        watch: Called a few times a second.
+
+    Returns:
+        ``"done"`` or ``"diverged"``: the loss was not finite at some step.
+
+    Raises:
+        Interrupted: If ``watch`` asked for it; a checkpoint has been written.
+        ValueError: If the checkpoint cannot be read, or the recipe does not fit the data.
+    """
+    device = torch.device(recipe.device)
+    with _deterministic(device):
+        data = task.load(device, split)
+        model = build().to(device)
+        return _Run(task, data, model, seed, recipe, split, folder, identity, watch).execute()
+
+
+class _Run:
+    def __init__(
+        self,
+        task: Task,
+        data: TaskData,
+        model: nn.Module,
+        seed: int,
+        recipe: Recipe,
+        split: str,
+        folder: RunFolder,
+        identity: Mapping[str, Any],
+        watch: Watch,
+    ) -> None:
+        self.task, self.data, self.model, self.seed, self.recipe = task, data, model, seed, recipe
+        self.split, self.folder, self.identity, self.watch = split, folder, identity, watch
+        self.device = torch.device(recipe.device)
+        self.order = BatchOrder(data.train_examples, recipe.batch_size, seed)
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, fused=True)
+        self.parameters = sum(parameter.numel() for parameter in model.parameters())
+        self.progress = _Progress()
+        self.loss = math.nan
+
+    def execute(self) -> str:
+        reset_peak(self.device)
+        self._restore()
+        self._describe()
+        started = time.perf_counter() - self.progress.seconds
+        saved_at = told_at = time.perf_counter()
+        while self.progress.step < self.recipe.steps:
+            begin = time.perf_counter()
+            finite = self._update()
+            end = time.perf_counter()
+            self.progress.step_ms.append((end - begin) * 1e3)
+            self.progress.seconds = end - started
+            if not finite:
+                return self._end("diverged", reason=f"the training loss was {self.loss} at step {self.progress.step}")
+            if self.recipe.evaluates_after(self.progress.step) and not self._evaluate():
+                return self._end("diverged", reason=f"the validation loss was not finite at step {self.progress.step}")
+            if end - told_at < PROGRESS_SECONDS and self.progress.step > 1:
+                continue
+            told_at = end
+            stop = self.watch(self.progress.step, self.loss)
+            if stop or end - saved_at > CHECKPOINT_SECONDS:
+                self._save()
+                saved_at = time.perf_counter()
+            if stop:
+                raise Interrupted(f"{self.folder.path} stopped at step {self.progress.step} of {self.recipe.steps}")
+        return self._end("done", reason=None)
+
+    def _update(self) -> bool:
+        """Make one update; tell whether its loss was finite."""
+        step = self.progress.step
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.learning_rate * (1.0 - step / self.recipe.steps)
+        seed_dropout(self.seed, step, self.device)
+        self.model.train()
+        batch = self.data.batch(self.order.batch(step))
+        if step == 0:
+            with count_saved(self.model) as saved, self._autocast():
+                loss = self.task.loss(self.model, batch)
+            self.progress.saved_bytes = saved[0]
+        else:
+            with self._autocast():
+                loss = self.task.loss(self.model, batch)
+        self.progress.step = step + 1
+        self.loss = loss.item()
+        if not math.isfinite(self.loss):
+            return False
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.progress.losses.append(self.loss)
+        return True
+
+    def _evaluate(self) -> bool:
+        """Look at the validation set, keep the best weights; tell whether the loss was finite."""
+        loss, scores = self._score("valid")
+        if not math.isfinite(loss):
+            return False
+        value = float(scores.mean(dtype=np.float64))
+        key = [-value if self.task.metric.higher_is_better else value, loss]
+        if not self.progress.best_weights or key < self.progress.best_key:
+            self.progress.best_key, self.progress.best_value = key, value
+            self.progress.best_step = self.progress.step
+            self.progress.best_weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        row = {
+            "step": self.progress.step,
+            "train_loss": statistics.fmean(self.progress.losses),
+            "valid_loss": loss,
+            "valid_value": value,
+            "seconds": round(self.progress.seconds, 4),
+        }
+        self.progress.losses = []
+        with self.folder.metrics.open("ab") as file:
+            file.write(_line(row))
+        self.progress.metrics_bytes = self.folder.metrics.stat().st_size
+        return True
+
+    def _score(self, part: str) -> tuple[float, np.ndarray]:
+        self.model.eval()
+        with torch.no_grad(), self._autocast():
+            return self.task.evaluate(self.model, self.data, part)
+
+    def _end(self, state: str, *, reason: str | None) -> str:
+        value = valid_value = selected = None
+        if state == "done":
+            valid_value, selected = self.progress.best_value, self.progress.best_step
+            value = valid_value
+            if self.split == "study":
+                self.model.load_state_dict(self.progress.best_weights)
+                _, scores = self._score("test")
+                value = float(scores.mean(dtype=np.float64))
+                write_bytes(self.folder.examples, _npy(scores.astype(np.float32)))
+        write_json(
+            self.folder.result,
+            {
+                "schema": SCHEMA,
+                "state": state,
+                "value": value,
+                "valid_value": valid_value,
+                "selected_step": selected,
+                "steps": self.progress.step,
+                "step_ms": statistics.median(self.progress.step_ms),
+                "peak_bytes": max(self.progress.peak_bytes, peak_bytes(self.device)),
+                "saved_bytes": self.progress.saved_bytes,
+                "seconds": self.progress.seconds,
+                "parameters": self.parameters,
+                "reason": reason,
+            },
+        )
+        self.folder.checkpoint.unlink(missing_ok=True)
+        return state
+
+    def _describe(self) -> None:
+        write_json(
+            self.folder.description,
+            {
+                "schema": SCHEMA,
+                **self.identity,
+                "parameters": self.parameters,
+                "backend": "eager",
+                "device_name": device_name(self.device),
+                "versions": {
+                    "normscope": version("normscope"),
+                    "torch": torch.__version__,
+                    "numpy": np.__version__,
+                    "python": platform.python_version(),
+                },
+                "threads": torch.get_num_threads(),
+                "data": dict(self.data.hashes),
+            },
+        )
+
+    def _save(self) -> None:
+        self.progress.peak_bytes = max(self.progress.peak_bytes, peak_bytes(self.device))
+        checkpoint.save(
+            self.folder,
+            {
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "progress": dict(vars(self.progress)),
+            },
+        )
+
+    def _restore(self) -> None:
+        """Take up the checkpoint, and drop what was appended to the metrics after it."""
+        state = checkpoint.load(self.folder, self.device)
+        if state is not None:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.progress = _Progress(**state["progress"])
+        if self.folder.metrics.exists():
+            os.truncate(self.folder.metrics, min(self.progress.metrics_bytes, self.folder.metrics.stat().st_size))
+
+    def _autocast(self) -> torch.autocast:
+        wanted = self.recipe.precision != "float32"
+        return torch.autocast(self.device.type, dtype=PRECISIONS[self.recipe.precision], enabled=wanted)
+
+
+@contextmanager
+def _deterministic(device: torch.device) -> Iterator[None]:
+    """Ask for operations that give the same bits again; on CPUs with a fixed number of threads they do anyway."""
+    if device.type == "cpu":
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def device_name(device: torch.device) -> str:
+    """Name the chip in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    return (json.dumps(row, allow_nan=False) + "\n").encode()
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()

@@ -1,0 +1,93 @@
+"""Named random streams: what two runs with one seed share, they share whatever else differs between them.
+
+One seed gives many streams, each by its name: the order of the data, the dropout masks of a step, the first weights
+of a module. A stream does not know how much another one has drawn, so an arm whose norm draws random numbers, or has
+parameters that another arm lacks, leaves data order, dropout and every shared weight as they were.
+"""
+
+import hashlib
+
+import torch
+from torch import Tensor, nn
+
+
+def seed_for(seed: int, *names: str | int) -> int:
+    """Derive the seed of a named stream.
+
+    Args:
+        seed: The run's seed.
+        names: What the stream is for, such as ``("init", "blocks.0.linear")``.
+
+    Returns:
+        An integer in [0, 2^63), from SHA-256, so that it is the same everywhere and for ever.
+    """
+    text = "/".join([str(seed), *map(str, names)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def initialize(model: nn.Module, seed: int) -> None:
+    """Draw every module's first parameters anew, in place, from a stream named after the module.
+
+    A module draws what its own ``reset_parameters`` draws, so the distribution is the module's; modules of equal name,
+    type and shape start equal in every model. The global generator is left as it was.
+
+    Raises:
+        TypeError: If a module owns parameters and cannot reset them: two arms could not be made equal.
+    """
+    for name, module in model.named_modules():
+        if not any(True for _ in module.parameters(recurse=False)):
+            continue
+        reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+        if reset is None:
+            raise TypeError(f"{type(module).__name__} at {name!r} has parameters but no reset_parameters()")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_for(seed, "init", name))
+            reset()
+
+
+class BatchOrder:
+    """The examples of every training batch: one random permutation of the set after another, cut into equal batches.
+
+    Every example is seen once in each pass, every batch is full, and batch ``step`` can be asked for at any time, so a
+    resumed run needs nothing but its step.
+
+    Args:
+        examples: Size of the training set.
+        batch_size: Examples a batch.
+        seed: The run's seed.
+
+    Raises:
+        ValueError: If the batch is larger than the set.
+    """
+
+    def __init__(self, examples: int, batch_size: int, seed: int) -> None:
+        if not 1 <= batch_size <= examples:
+            raise ValueError(f"batch_size must be 1 to {examples}, the size of the training set, got {batch_size}")
+        self.examples = examples
+        self.batch_size = batch_size
+        self.seed = seed
+        self._passes: dict[int, Tensor] = {}
+
+    def batch(self, step: int) -> Tensor:
+        """Give the indices of batch ``step``, ``[batch_size]`` int64."""
+        start = step * self.batch_size
+        number, offset = divmod(start, self.examples)
+        indices = self._pass(number)[offset : offset + self.batch_size]
+        missing = self.batch_size - len(indices)
+        return torch.cat([indices, self._pass(number + 1)[:missing]]) if missing else indices
+
+    def _pass(self, number: int) -> Tensor:
+        if number not in self._passes:
+            generator = torch.Generator().manual_seed(seed_for(self.seed, "data", number))
+            self._passes = {key: order for key, order in self._passes.items() if key == number - 1}
+            self._passes[number] = torch.randperm(self.examples, generator=generator)
+        return self._passes[number]
+
+
+def seed_dropout(seed: int, step: int, device: torch.device) -> None:
+    """Set the generator that dropout draws from, so that the masks of a step depend on seed and step alone."""
+    value = seed_for(seed, "dropout", step)
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(value)
+    else:
+        torch.manual_seed(value)

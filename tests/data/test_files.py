@@ -1,0 +1,130 @@
+import hashlib
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from normscope.data.files import DataDamaged, DataNotFound, folders, locate, state
+from normscope.data.sets import SETS, DataFile, DataSet
+
+ONE, TWO = b"one" * 1000, b"two" * 500
+
+
+def pair(address: str) -> DataSet:
+    files = tuple(
+        DataFile(name=name, sha256=hashlib.sha256(body).hexdigest(), bytes=len(body), urls=(f"{address}/{name}",))
+        for name, body in (("one.bin", ONE), ("two.bin", TWO))
+    )
+    return DataSet(name="pair", what="two files", files=files, licence="none", home="here")
+
+
+def nowhere() -> DataSet:
+    return pair("http://127.0.0.1:9")
+
+
+@pytest.fixture
+def own(tmp_path, cache, monkeypatch):
+    (tmp_path / "own" / "pair").mkdir(parents=True)
+    monkeypatch.setenv("NORMSCOPE_DATA", str(tmp_path / "own"))
+    return tmp_path / "own" / "pair"
+
+
+def test_the_users_folder_comes_first_and_nothing_is_asked_of_the_network(own, cache):
+    (own / "one.bin").write_bytes(ONE)
+    (own / "two.bin").write_bytes(TWO)
+    assert locate(nowhere()) == {"one.bin": own / "one.bin", "two.bin": own / "two.bin"}
+    assert state(nowhere()).kind == "present"
+    assert str(own) in state(nowhere()).words
+    assert not cache.exists()
+
+
+def test_what_is_missing_is_fetched_once_and_kept(own, cache, mirror):
+    mirror.files |= {"/one.bin": ONE, "/two.bin": TWO}
+    (own / "one.bin").write_bytes(ONE)
+    dataset = pair(mirror.address)
+    assert state(dataset).words == "not here: 1 of 2 files missing (4 kB to fetch)"
+    for _ in range(2):
+        assert locate(dataset) == {"one.bin": own / "one.bin", "two.bin": cache / "pair" / "two.bin"}
+    assert mirror.asked == ["/two.bin"]
+    assert (cache / "pair" / "two.bin").read_bytes() == TWO
+    assert state(dataset).kind == "cached"
+    assert [path.name for path in own.iterdir()] == ["one.bin"]
+
+
+def test_not_found_names_the_set_the_folders_the_addresses_and_the_hash(own, cache):
+    with pytest.raises(DataNotFound, match=r"data set 'pair' is not here: no good one\.bin") as caught:
+        locate(nowhere())
+    for words in (str(own), str(cache / "pair"), "http://127.0.0.1:9/one.bin", hashlib.sha256(ONE).hexdigest()):
+        assert words in str(caught.value)
+    assert isinstance(caught.value, FileNotFoundError)
+    assert state(nowhere()).words == "not here (4 kB to fetch)"
+
+
+@pytest.mark.parametrize("bad", [ONE[:-1], ONE[:-1] + b"x", b""])
+def test_a_damaged_file_of_the_user_is_named_and_left_alone(own, cache, mirror, bad):
+    mirror.files |= {"/one.bin": ONE, "/two.bin": TWO}
+    (own / "one.bin").write_bytes(bad)
+    with pytest.raises(DataDamaged, match=r"own/pair/one.bin is not the pair file") as caught:
+        locate(pair(mirror.address))
+    assert hashlib.sha256(ONE).hexdigest() in str(caught.value)
+    assert hashlib.sha256(bad).hexdigest() in str(caught.value)
+    assert (own / "one.bin").read_bytes() == bad
+    assert state(nowhere()).kind == "damaged"
+    assert str(own / "one.bin") in state(nowhere()).words
+
+
+def test_a_damaged_file_in_the_cache_is_fetched_again(cache, mirror):
+    mirror.files |= {"/one.bin": ONE, "/two.bin": TWO}
+    dataset = pair(mirror.address)
+    locate(dataset)
+    (cache / "pair" / "one.bin").write_bytes(ONE[:5])
+    assert state(dataset).kind == "damaged"
+    assert locate(dataset)["one.bin"].read_bytes() == ONE
+    assert mirror.asked == ["/one.bin", "/two.bin", "/one.bin"]
+
+
+def test_a_damaged_cache_without_a_network_says_both(cache):
+    (cache / "pair").mkdir(parents=True)
+    (cache / "pair" / "one.bin").write_bytes(b"x")
+    with pytest.raises(DataNotFound, match="could not be fetched; the copy in the cache is damaged"):
+        locate(nowhere())
+
+
+def test_what_a_killed_download_left_is_swept_away(cache, mirror):
+    mirror.files |= {"/one.bin": ONE, "/two.bin": TWO}
+    (cache / "pair").mkdir(parents=True)
+    (cache / "pair" / ".one.bin.abc.part").write_bytes(ONE[:7])
+    locate(pair(mirror.address))
+    assert sorted(path.name for path in (cache / "pair").glob("*.bin")) == ["one.bin", "two.bin"]
+    assert list((cache / "pair").glob(".*.part")) == []
+
+
+def test_a_folder_variable_that_names_no_folder_is_an_error(tmp_path, cache, monkeypatch):
+    monkeypatch.setenv("NORMSCOPE_DATA", str(tmp_path / "typo"))
+    with pytest.raises(DataNotFound, match=r"NORMSCOPE_DATA is '.*typo', which is no folder"):
+        locate(nowhere())
+
+
+def test_a_set_inside_a_package_is_looked_for_there_only(own):
+    import sklearn
+
+    (folder,) = folders(SETS["digits"])
+    assert str(folder).startswith(sklearn.__path__[0])
+    assert locate(SETS["digits"])["digits.csv.gz"].is_file()
+
+
+def test_a_package_that_is_absent_or_lacks_the_file_is_named():
+    with pytest.raises(DataNotFound, match="the package is not installed"):
+        locate(replace(SETS["digits"], package="no_such_package"))
+    with pytest.raises(DataNotFound, match=r"digits\.csv\.gz is not in .*elsewhere"):
+        locate(replace(SETS["digits"], folder_in_package="elsewhere"))
+
+
+def test_reading_data_imports_neither_torch_nor_scikit_learn():
+    program = (
+        "import sys; from normscope import data; data.load_digits();"
+        "print(sorted({'torch', 'sklearn', 'pooch', 'normscope.norms'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
