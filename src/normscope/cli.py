@@ -5,12 +5,15 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 from cyclopts import App, Parameter
 from rich.console import Console
 
 import normscope
+
+if TYPE_CHECKING:
+    from normscope.results import Summary
 
 app = App(
     name="normscope",
@@ -57,7 +60,7 @@ def compare(
         normscope compare mnist_mlp --tune --out studies/mnist
     """
     from normscope.catalogue import TASKS, look_up
-    from normscope.display import StudyProgress, verdict_table
+    from normscope.display import StudyProgress
     from normscope.results.store import StudyFolder
     from normscope.study import card as cards
     from normscope.study.compare import compare as run_study
@@ -124,9 +127,7 @@ def compare(
     if json_output:
         print(json.dumps(summary.to_dict(), indent=1, allow_nan=False))
         return
-    console.print(verdict_table(summary, summary.arms, card.question + (" (tuned)" if tune else "")))
-    if summary.untuned:
-        console.print(verdict_table(summary, summary.untuned, "The same, untuned: every arm at the task's learning rate"))
+    _show(summary, console)
     console.print(f"Report: {study.report}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -138,7 +139,6 @@ def report(
     json_output: Annotated[bool, Parameter(name="--json", help="print summary.json instead of the table")] = False,
 ) -> None:
     """Draw the table and the page of a study again from its folder, finished or not; needs no torch."""
-    from normscope.display import verdict_table
     from normscope.report import write_report
     from normscope.results import summarize
 
@@ -149,9 +149,7 @@ def report(
         print(json.dumps(summary.to_dict(), indent=1, allow_nan=False))
         return
     console = Console()
-    console.print(verdict_table(summary, summary.arms, summary.card["question"]))
-    if summary.untuned:
-        console.print(verdict_table(summary, summary.untuned, "The same, untuned"))
+    _show(summary, console)
     console.print(f"Report: {page}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -213,6 +211,16 @@ def doctor() -> None:
 
     rows = [(check.name, check.state, check.found, check.advice) for check in diagnose_installation()]
     Console().print(rows_table(("part", "state", "found", "what it costs, what to do"), rows, "This installation"))
+
+
+def _show(summary: "Summary", console: Console) -> None:
+    from normscope.display import verdict_table
+
+    title = summary.card["question"] + ("" if summary.untuned is None else " Every arm at its own, tuned learning rate:")
+    console.print(verdict_table(summary, summary.arms, title, width=console.width))
+    if summary.untuned is not None:
+        title = "The same, untuned: every arm at the task's learning rate:"
+        console.print(verdict_table(summary, summary.untuned, title, width=console.width))
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -1,9 +1,11 @@
 """What a person sees in the terminal: the progress of a study, and its verdict."""
 
+import math
 import time
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -13,6 +15,9 @@ from normscope.results import ArmSummary, Summary
 
 LINE_SECONDS = 30.0
 """How often a line is printed where there is no terminal to draw in."""
+
+WIDE = 120
+"""Columns from which the cost of an arm has room."""
 
 STYLES = {"better": "bold green", "worse": "bold red", "fails": "bold red", "equivalent": "cyan", "baseline": "dim"}
 """The colour of a verdict, by its first word; the words say it all."""
@@ -77,29 +82,34 @@ class StudyProgress:
         return f"{self.finished} of {self.runs} runs{bad}" + (f" · {now}" if now else "")
 
 
-def verdict_table(summary: Summary, arms: Sequence[ArmSummary], title: str) -> Table:
-    """Draw the verdicts."""
-    unit = summary.card["metric"]["unit"]
+def verdict_table(summary: Summary, arms: Sequence[ArmSummary], title: str, *, width: int) -> Table:
+    """Draw the verdicts; what they cost is left to the page where the terminal is narrower than 120 columns."""
+    metric = summary.card["metric"]
+    places = max(0, 1 - math.floor(math.log10(summary.card["margin"])))
     table = Table(title=Text(title), caption=Text(_caption(summary)), caption_justify="left", title_justify="left")
-    table.add_column("arm", no_wrap=True)
-    for name in (f"mean {unit}", "difference", "95 % interval", "adjusted p"):
+    table.box, table.padding = box.SIMPLE_HEAD, (0, 1)
+    table.add_column("arm", overflow="fold")
+    for name in (f"mean {metric['unit']}", "diff.", "95 % interval", "adj. p"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", overflow="fold")
-    for name in ("ms/step", "MB", "parameters"):
+    table.add_column("verdict", overflow="fold", min_width=14)
+    costs = ("ms/step", "MB", "parameters") if width >= WIDE else ()
+    for name in costs:
         table.add_column(name, justify="right", no_wrap=True)
     for arm in arms:
         style = next((style for word, style in STYLES.items() if arm.verdict.startswith(word)), "")
-        table.add_row(
+        low, high = arm.interval or (None, None)
+        cells = [
             Text(arm.label),
-            _number(arm.mean, ".3f"),
-            _number(arm.difference, "+.3f"),
-            "" if arm.interval is None else f"{arm.interval[0]:+.3f} to {arm.interval[1]:+.3f}",
-            _number(arm.p_adjusted, ".3g"),
+            _number(arm.mean, f".{places}f"),
+            _number(arm.difference, f"+.{places}f"),
+            "" if low is None else f"{low:+.{places}f} to {high:+.{places}f}",
+            _number(arm.p_adjusted, ".3f"),
             Text(arm.verdict, style=style),
             _number(arm.step_ms, ".2f"),
-            "" if arm.peak_bytes is None else f"{arm.peak_bytes / 1e6:.0f}",
-            "" if arm.parameters is None else f"{arm.parameters:,}",
-        )
+            _number(None if arm.peak_bytes is None else arm.peak_bytes / 1e6, ".0f"),
+            _number(arm.parameters, ",d"),
+        ]
+        table.add_row(*cells[: len(table.columns)])
     return table
 
 

@@ -43,7 +43,7 @@ def test_what_is_missing_is_fetched_once_and_kept(own, cache, mirror):
     mirror.files |= {"/one.bin": ONE, "/two.bin": TWO}
     (own / "one.bin").write_bytes(ONE)
     dataset = pair(mirror.address)
-    assert state(dataset).words == "not here: 1 of 2 files missing (4 kB to fetch)"
+    assert state(dataset).words == "not here: 1 of 2 files missing (2 kB to fetch)"
     for _ in range(2):
         assert locate(dataset) == {"one.bin": own / "one.bin", "two.bin": cache / "pair" / "two.bin"}
     assert mirror.asked == ["/two.bin"]
@@ -117,6 +117,8 @@ def test_a_set_inside_a_package_is_looked_for_there_only(own):
 def test_a_package_that_is_absent_or_lacks_the_file_is_named():
     with pytest.raises(DataNotFound, match="the package is not installed"):
         locate(replace(SETS["digits"], package="no_such_package"))
+    absent = state(replace(SETS["digits"], package="no_such_package"))
+    assert absent.words == "not here (58 kB comes with the package no_such_package)"
     with pytest.raises(DataNotFound, match=r"digits\.csv\.gz is not in .*elsewhere"):
         locate(replace(SETS["digits"], folder_in_package="elsewhere"))
 

@@ -4,7 +4,7 @@ from normscope.data.arrays import Arrays, ArraySplits
 from normscope.data.digits import load_digits
 from normscope.data.download import Progress
 from normscope.data.files import DataDamaged, DataNotFound, State, cache_folder, locate, state
-from normscope.data.inventory import Checked, Row, fetch, table, verify
+from normscope.data.inventory import fetch, table, verify
 from normscope.data.mnist import load_mnist
 from normscope.data.sets import SETS, DataFile, DataSet
 
@@ -12,13 +12,11 @@ __all__ = [
     "SETS",
     "ArraySplits",
     "Arrays",
-    "Checked",
     "DataDamaged",
     "DataFile",
     "DataNotFound",
     "DataSet",
     "Progress",
-    "Row",
     "State",
     "cache_folder",
     "fetch",

@@ -53,26 +53,42 @@ def locate(dataset: DataSet, *, progress: Progress | None = None) -> dict[str, P
 def state(dataset: DataSet) -> State:
     """Say what there is of a data set, without fetching anything."""
     found: list[Path] = []
+    absent: list[DataFile] = []
     for file in dataset.files:
         path = find(dataset, file)
-        if path is not None and sha256(path) != file.sha256:
-            return State(kind="damaged", words=f"damaged: {path} ({_size(path.stat().st_size)}, wrong sha256)")
-        if path is not None:
+        if path is None:
+            absent.append(file)
+        elif sha256(path) != file.sha256:
+            return State(kind="damaged", words=f"damaged: {path} ({size_in_words(path.stat().st_size)}, wrong sha256)")
+        else:
             found.append(path)
-    absent = len(dataset.files) - len(found)
     if absent:
-        part = f": {absent} of {len(dataset.files)} files missing" if found else ""
-        return State(kind="missing", words=f"not here{part} ({_size(dataset.bytes)} to fetch)")
-    size = _size(sum(path.stat().st_size for path in found))
-    folders = " and ".join(dict.fromkeys(str(path.parent) for path in found))
+        part = f": {len(absent)} of {len(dataset.files)} files missing" if found else ""
+        source = f"comes with the package {dataset.package}" if dataset.package else "to fetch"
+        return State(
+            kind="missing", words=f"not here{part} ({size_in_words(sum(file.bytes for file in absent))} {source})"
+        )
+    where = " and ".join(dict.fromkeys(str(path.parent) for path in found))
+    size = size_in_words(dataset.bytes)
     if dataset.package is None and any(path.parent == cache_folder() / dataset.name for path in found):
-        return State(kind="cached", words=f"cached in {folders} ({size})")
-    return State(kind="present", words=f"present in {folders} ({size})")
+        return State(kind="cached", words=f"cached in {where} ({size})")
+    return State(kind="present", words=f"present in {where} ({size})")
 
 
 def find(dataset: DataSet, file: DataFile) -> Path | None:
     """Give the first place that has a file of this name, whatever its bytes."""
     return next((folder / file.name for folder in folders(dataset) if (folder / file.name).is_file()), None)
+
+
+def damage(dataset: DataSet, file: DataFile, path: Path) -> str | None:
+    """Say what is wrong with a file's bytes; None when they are the published ones."""
+    found = sha256(path)
+    if found == file.sha256:
+        return None
+    return (
+        f"{path} is not the {dataset.name} file of that name: expected sha256 {file.sha256} ({file.bytes} bytes), "
+        f"found {found} ({path.stat().st_size} bytes). It was left as it is; replace it or move it."
+    )
 
 
 def folders(dataset: DataSet) -> list[Path]:
@@ -102,6 +118,11 @@ def cache_folder() -> Path:
     return Path(os_cache("normscope"))
 
 
+def size_in_words(count: int) -> str:
+    """Write a number of bytes for people; 1 MB is a million."""
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
+
+
 def _locate_file(dataset: DataSet, file: DataFile, progress: Progress | None) -> Path:
     """Find one file, or fetch it.
 
@@ -111,14 +132,11 @@ def _locate_file(dataset: DataSet, file: DataFile, progress: Progress | None) ->
     """
     path = find(dataset, file)
     if path is not None:
-        found = sha256(path)
-        if found == file.sha256:
+        damaged = damage(dataset, file, path)
+        if damaged is None:
             return path
         if dataset.package is not None or path.parent != cache_folder() / dataset.name:
-            raise DataDamaged(
-                f"{path} is not the {dataset.name} file of that name: expected sha256 {file.sha256} ({file.bytes} "
-                f"bytes), found {found} ({path.stat().st_size} bytes). It was left as it is; replace it or move it."
-            )
+            raise DataDamaged(damaged)
     if dataset.package is not None:
         raise DataNotFound(
             f"data set {dataset.name!r} comes with the Python package {dataset.package}, and {file.name} is not in "
@@ -155,7 +173,3 @@ def _fetch(dataset: DataSet, file: DataFile, progress: Progress | None) -> Path:
             + f"{FOLDER_VARIABLE} to a folder that has {dataset.name}/{file.name}."
         )
     return target
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"

@@ -1,68 +1,60 @@
 """The data sets as a person asks about them: what there is, fetch these, check those."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from normscope.data.download import Progress, sha256
-from normscope.data.files import State, find, locate, state
+from normscope.data.download import Progress
+from normscope.data.files import DataDamaged, DataNotFound, damage, find, locate, size_in_words, state
 from normscope.data.sets import SETS, DataSet
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One line of the table of data sets."""
-
-    name: str
-    what: str
-    state: State
-    bytes: int
-    licence: str
-    home: str
+def table() -> list[tuple[str, str, str, str, str]]:
+    """List every data set: name, state on this machine, size, licence, home page. Nothing is fetched."""
+    return [(one.name, state(one).words, size_in_words(one.bytes), one.licence, one.home) for one in SETS.values()]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Checked:
-    """One file, hashed just now."""
+def fetch(names: Iterable[str] = (), *, progress: Progress | None = None) -> dict[str, dict[str, Path]]:
+    """Make data sets ready to be read without the network.
 
-    dataset: str
-    file: str
-    path: Path | None
-    """None where there is no such file."""
-    expected: str
-    found: str | None
-    """sha256 of what is there."""
+    Args:
+        names: Which; all of them when none is named.
+        progress: Told how far a download is.
 
-    @property
-    def whole(self) -> bool:
-        """Whether the bytes are the published ones."""
-        return self.found == self.expected
+    Returns:
+        The paths of their files, by set and by file name.
+    """
+    return {one.name: locate(one, progress=progress) for one in _chosen(names)}
 
 
-def table() -> list[Row]:
-    """List every data set with its state on this machine; nothing is fetched."""
-    return [
-        Row(name=one.name, what=one.what, state=state(one), bytes=one.bytes, licence=one.licence, home=one.home)
-        for one in SETS.values()
-    ]
+def verify(names: Iterable[str] = ()) -> None:
+    """Hash every file that is here; nothing is fetched.
 
+    Args:
+        names: Which sets; all of them when none is named, and then one that is not here is no fault.
 
-def fetch(names: Iterable[str], *, progress: Progress | None = None) -> dict[str, dict[str, Path]]:
-    """Make data sets ready to be read without the network; return their files' paths by set and by name."""
-    chosen = [_dataset(name) for name in names]
-    return {one.name: locate(one, progress=progress) for one in chosen}
-
-
-def verify(names: Iterable[str]) -> list[Checked]:
-    """Hash every file of some data sets; nothing is fetched."""
-    checked = []
-    for one in [_dataset(name) for name in names]:
+    Raises:
+        DataDamaged: If files have the wrong bytes; the message names each with both hashes.
+        DataNotFound: If a set asked for by name is not here, or not whole.
+    """
+    names = list(names)
+    chosen = _chosen(names)
+    damaged = []
+    for one in chosen:
         for file in one.files:
             path = find(one, file)
-            found = None if path is None else sha256(path)
-            checked.append(Checked(dataset=one.name, file=file.name, path=path, expected=file.sha256, found=found))
-    return checked
+            found = path and damage(one, file, path)
+            if found:
+                damaged.append(found)
+    if damaged:
+        raise DataDamaged("\n".join(damaged))
+    absent = [f"data set {one.name!r} is {state(one).words}" for one in chosen if not state(one).ready]
+    if names and absent:
+        raise DataNotFound("\n".join(absent))
+
+
+def _chosen(names: Iterable[str]) -> list[DataSet]:
+    return [_dataset(name) for name in list(names) or SETS]
 
 
 def _dataset(name: str) -> DataSet:

@@ -4,7 +4,6 @@ Not AdaLN, the norm of diffusion transformers whose gain and bias come from a co
 """
 
 import math
-from math import prod
 from typing import Literal
 
 import torch
@@ -55,9 +54,12 @@ def ada_norm(
         y = standardize(wide, eps, axes)
     else:
         over = trailing(axes)
-        deviation = wide.std(over, correction=1, keepdim=True)
-        y = (wide - wide.mean(over, keepdim=True)) / (deviation + eps)
-    factor = scale - scale * k * y.detach()
+        centered = wide - wide.mean(over, keepdim=True)
+        # A length, for its derivative at a constant row is zero and that of a root is not a number.
+        length = torch.linalg.vector_norm(centered, dim=over, keepdim=True)
+        y = centered / (length / math.sqrt(math.prod(x.shape[-axes:]) - 1) + eps)
+    # C - (C k) y in one pass over y.
+    factor = torch.rsub(y.detach(), scale, alpha=scale * k)
     return (factor * y).to(x.dtype)
 
 
@@ -107,7 +109,7 @@ class AdaNorm(nn.Module):
             raise ValueError(f"k must be finite and at least 0, got {k}")
         if convention not in ("paper", "released"):
             raise ValueError(f"convention must be 'paper' or 'released', got {convention!r}")
-        if convention == "released" and prod(self.normalized_shape) == 1:
+        if convention == "released" and math.prod(self.normalized_shape) == 1:
             raise ValueError(f"convention 'released' needs two entries a row, got normalized_shape {normalized_shape}")
         self.scale = scale
         self.k = k

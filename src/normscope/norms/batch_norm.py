@@ -152,21 +152,24 @@ class BatchNorm(nn.Module):
         rows = math.prod(x.shape[:-axes])
         if rows == 1:
             raise ValueError(f"{self} expects more than one row in training, got {list(x.shape)}")
+        if rows == 0:
+            # The moments of nothing are not numbers, and would make the gradients of gain and bias none.
+            nothing = x.new_zeros(self.normalized_shape)
+            return batch_norm(x, nothing, nothing + 1, self.weight, self.bias, self.eps)
         mean, variance = batch_moments(x, axes=axes)
-        if rows > 1:
-            spread = variance * (rows / (rows - 1))
-            if self.training:
-                self._track(mean.detach(), spread.detach())
-            if self.unbiased:
-                variance = spread
-        return batch_norm(x, mean, variance, self.weight, self.bias, self.eps)
+        spread = variance * (rows / (rows - 1))
+        if self.training:
+            self._track(mean.detach(), spread.detach())
+        return batch_norm(x, mean, spread if self.unbiased else variance, self.weight, self.bias, self.eps)
 
     def _track(self, mean: Tensor, variance: Tensor) -> None:
         """Move the running moments towards those of a batch."""
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked.add_(1)
-        step = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
+        step = self.momentum
+        if step is None:
+            step = self.num_batches_tracked.to(mean.dtype).reciprocal()
         self.running_mean.add_((mean - self.running_mean) * step)
         self.running_var.add_((variance - self.running_var) * step)
 

@@ -35,7 +35,8 @@ def scale_norm(x: Tensor, weight: Tensor, eps: float = 1e-5, *, axes: int = 1) -
 class ScaleNorm(nn.Module):
     """Division by the Euclidean length, times one learned scalar, the square root of the width at the start.
 
-    The output has the dtype of the input, also under autocast.
+    The output has the dtype of the input, also under autocast. At a row of zeros the derivative is g / eps, which
+    float16 cannot hold at the default ``eps``.
 
     Args:
         normalized_shape: Width, or sizes of the trailing axes.

@@ -8,10 +8,10 @@ import numpy as np
 from normscope.report.palette import Look, stand_in
 from normscope.report.scale import describe, fence, padded, plain_ticks
 from normscope.report.svg import axes, blank, clean, drawing, mark, to_svg
-from normscope.report.words import broken, change, decimals, span
+from normscope.report.words import change, decimals, level, span, split_verdict
 
 _INK, _MUTED, _BAND, _FAIL = stand_in("ink"), stand_in("muted"), stand_in("band"), stand_in("fail")
-_ROW = 46
+_ROW = 52
 
 
 def forest(summary: Mapping[str, Any], looks: Mapping[str, Look], *, width: int, name: str) -> str:
@@ -60,7 +60,7 @@ def forest(summary: Mapping[str, Any], looks: Mapping[str, Look], *, width: int,
             f"{arm['label']}: {change(arm['difference'], places, metric['unit'])} {span(arm['interval'], places)}"
             for arm in arms
         )
-        title = f"Difference to {summary['baseline']} in {metric['name']}, with 95 % interval"
+        title = f"Difference to {summary['baseline']} in {metric['name']}, with {level(summary['alpha'])} interval"
         return to_svg(figure, name=name, title=title, words=f"{words}. The margin is ±{margin} {metric['unit']}.")
 
 
@@ -135,7 +135,11 @@ def _axis(metric: Mapping[str, Any]) -> str:
 
 def _reach(arms: Sequence[Mapping[str, Any]], margin: float) -> tuple[float, float]:
     """Choose the ends of the forest's axis: all intervals but those six times as far out as the middle one."""
-    ends = [arm["interval"] or [arm["difference"]] * 2 for arm in arms if arm["difference"] is not None]
+    ends = []
+    for arm in arms:
+        if arm["difference"] is not None:
+            both = [*(arm["interval"] or [arm["difference"]]), *(arm.get("interval_examples") or [])]
+            ends.append((min(both), max(both)))
     far = [max(abs(low), abs(high), margin) for low, high in ends]
     kept = [end for end, size in zip(ends, far, strict=True) if size <= 6 * float(np.median(far))]
     edges = [-1.25 * margin, 1.25 * margin, *(edge for end in kept for edge in end)]
@@ -147,7 +151,7 @@ def _forest_row(
 ) -> None:
     """Draw one arm: its name and numbers above, its intervals below."""
     low, high = limits
-    fails = broken(arm)
+    fails = split_verdict(arm)[0]
     name = clean(arm["label"], longest)
     above = {
         "xycoords": ("axes fraction", "data"),
@@ -161,7 +165,7 @@ def _forest_row(
     y = row + 0.14
     if arm["difference"] is not None:
         if arm.get("interval_examples"):
-            plot.plot(arm["interval_examples"], [y, y], color=look.colour, linewidth=1, gid=mark(look.index))
+            plot.plot(arm["interval_examples"], [y + 0.13] * 2, color=look.colour, linewidth=1, gid=mark(look.index))
         if arm["interval"]:
             plot.plot(
                 arm["interval"], [y, y], color=look.colour, linewidth=3.5, solid_capstyle="butt", gid=mark(look.index)
@@ -172,4 +176,4 @@ def _forest_row(
             if inside:
                 plot.plot([edge], [y], arrow, color=look.colour, markersize=9, clip_on=False, gid=mark(look.index, tip))
     if fails:
-        plot.annotate(fails, (0, y + 0.16), (2, 0), color=_FAIL, fontsize=11, weight="bold", **above)
+        plot.annotate(fails, (0, y + 0.29), (2, 0), color=_FAIL, fontsize=11, weight="bold", **above)

@@ -88,7 +88,7 @@ def read_study(directory: Path) -> Study:
 
     Raises:
         FileNotFoundError: If card.json or summary.json is not there, or a finished run has lost a file.
-        ValueError: If a file is not valid JSON, lacks a field, or card.json and summary.json are about different studies.
+        ValueError: If a file is not valid JSON or lacks a field, or if card and summary are about two studies.
     """
     folder = StudyFolder(directory)
     card = folder.read_card()
@@ -116,7 +116,11 @@ def read_study(directory: Path) -> Study:
 
 
 def _read_run(folder: StudyFolder, label: str, entry: Mapping[str, Any]) -> Run:
-    """Read one run that summary.json names."""
+    """Read one run that summary.json names.
+
+    Raises:
+        FileNotFoundError: If a finished run has lost its run.json or result.json.
+    """
     _require(entry, ("seed", "state", "value"), folder.summary)
     description: Mapping[str, Any] = {}
     result: Mapping[str, Any] = {}
@@ -146,7 +150,11 @@ def _read_run(folder: StudyFolder, label: str, entry: Mapping[str, Any]) -> Run:
 
 
 def _require(content: Mapping[str, Any], fields: tuple[str, ...], path: Path) -> None:
-    """Name every field that a file lacks."""
+    """Check that a file has its fields.
+
+    Raises:
+        ValueError: If it lacks any; the message names all of them.
+    """
     missing = [field for field in fields if field not in content]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}; see docs/studies.md")

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from normscope.report import curves, figures, pairs, palette, provenance, table, tuning, words
+from normscope.report import beside, curves, figures, pairs, palette, provenance, table, tuning, words
 from normscope.report.folder import Study, read_study
 from normscope.results.store import FINAL_STATES, StudyFolder, write_bytes
 
@@ -23,16 +23,13 @@ def write_report(directory: Path) -> Path:
     """Write ``report.html`` from the files of a study.
 
     The page shows the numbers of summary.json and computes no statistic of its own. Equal files give equal bytes.
+    It is written whole or not at all; what `read_study` refuses, this refuses with the same error.
 
     Args:
         directory: A study folder (``docs/studies.md``) that has its summary.json.
 
     Returns:
         Where the page is.
-
-    Raises:
-        FileNotFoundError: If there is no study, no summary.json, or a finished run has lost a file.
-        ValueError: If a file is damaged, lacks a field, or contradicts another one.
     """
     folder = StudyFolder(Path(directory))
     write_bytes(folder.report, render(read_study(folder.path)).encode())
@@ -50,7 +47,7 @@ def render(study: Study) -> str:
         lstrip_blocks=True,
     )
     script = _own("page.js")
-    ended = sum(run.state in FINAL_STATES for run in study.runs)
+    states = [run["state"] for arm in [*summary["arms"], *(summary.get("untuned") or [])] for run in arm["runs"]]
     return environment.from_string(_own("page.html")).render(
         card=study.card,
         summary=summary,
@@ -61,19 +58,21 @@ def render(study: Study) -> str:
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         headline=words.headline(summary),
         answers=_answers(summary),
-        ended=ended,
-        planned=len(study.runs),
+        ended=sum(state in FINAL_STATES for state in states),
+        planned=len(states),
         rows=table.verdict_rows(summary["arms"], summary),
         untuned_rows=table.verdict_rows(summary.get("untuned") or [], summary),
-        beside=table.tuned_beside_untuned(summary) if summary.get("untuned") else [],
+        beside=beside.tuned_beside_untuned(summary) if summary.get("untuned") else [],
         breakages=table.breakages(study),
-        published=table.published_tables(study),
+        published=beside.published_tables(study),
         facts=provenance.facts(study),
+        strangers=provenance.strangers(study),
         disagreements=provenance.disagreements(study),
         pictures=_pictures(study, looks),
         island=_island(summary),
         downloads=_downloads(study),
         number=words.number,
+        level=words.level(summary["alpha"]),
         unit=words.apart(summary["metric"]["unit"]),
         margin=f"{summary['margin']:g} {words.apart(summary['metric']['unit'])}".strip(),
     )
@@ -81,20 +80,20 @@ def render(study: Study) -> str:
 
 def _answers(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Make the sentences: arms that fail to train first, the baseline last, the others in their order."""
-    arms = sorted(summary["arms"], key=lambda arm: (not arm["failures"], arm["label"] == summary["baseline"]))
+    parts = [(arm, *words.split_verdict(arm)) for arm in summary["arms"]]
+    parts.sort(key=lambda part: (not part[1], part[0]["label"] == summary["baseline"]))
     return [
-        {
-            "label": arm["label"],
-            "kind": words.verdict_kind(arm["verdict"]),
-            "broken": words.broken(arm),
-            "sentence": words.sentence(arm, summary),
-        }
-        for arm in arms
+        {"label": arm["label"], "broken": failures, "sentence": words.sentence(arm, summary)}
+        for arm, failures, _ in parts
     ]
 
 
 def _pictures(study: Study, looks: Mapping[str, palette.Look]) -> dict[str, Any]:
-    """Draw every picture of the page."""
+    """Draw every picture of the page.
+
+    Raises:
+        ValueError: If the tuning is about an arm that the study does not have.
+    """
     summary, metric = study.summary, study.summary["metric"]
     groups = {arm["label"]: study.of(arm["label"]) for arm in summary["arms"]}
     groups = {label: runs for label, runs in groups.items() if runs}

@@ -23,7 +23,7 @@ def common_scale(values: Mapping[str, Sequence[float]]) -> dict[str, tuple[float
     """
     everything = [value for each in values.values() for value in each]
     if not everything:
-        return {label: (0.0, 1.0) for label in values}
+        return dict.fromkeys(values, (0.0, 1.0))
     low, high = fence(everything)
     shared = padded(low, high)
     return {
@@ -59,9 +59,6 @@ def pairs(
 
     Returns:
         An ``<svg>`` element.
-
-    Raises:
-        ValueError: If one seed comes twice among the runs of one side.
     """
     metric, higher = summary["metric"], summary["metric"]["higher_is_better"]
     left, right = _by_seed(partners), _by_seed(runs)
@@ -79,20 +76,18 @@ def pairs(
         plain_ticks(plot, "y", count=5)
         plot.set_xticks([_LEFT, _RIGHT], ["baseline", "arm"], color=_INK)
         for seed in sorted(left.keys() | right.keys()):
-            ends = [left.get(seed), right.get(seed)]
-            heights = [_height(run, worst) for run in ends]
-            tip = mark(
-                look.index, f"seed {seed}: {_words(ends[0], metric)} \N{RIGHTWARDS ARROW} {_words(ends[1], metric)}"
-            )
-            if None not in heights:
-                broke = any(run.broke for run in ends if run is not None)
-                ahead = heights[0] != heights[1] and (heights[1] > heights[0]) == higher
+            base, arm = left.get(seed), right.get(seed)
+            start, stop = _height(base, worst), _height(arm, worst)
+            tip = mark(look.index, f"seed {seed}: {_words(base, metric)} \N{RIGHTWARDS ARROW} {_words(arm, metric)}")
+            if start is not None and stop is not None:
+                broke = any(run.broke for run in (base, arm) if run is not None)
+                ahead = start != stop and (stop > start) == higher
                 won, lost = won + (ahead and not broke), lost + (not ahead and not broke)
                 colour = _FAIL if broke else look.colour if ahead else _MUTED
                 style = (0, (2, 2)) if broke else "-"
-                plot.plot([_LEFT, _RIGHT], heights, linestyle=style, linewidth=1.3, color=colour, gid=tip)
-            _dot(plot, _LEFT, ends[0], heights[0], _INK, "o", tip)
-            _dot(plot, _RIGHT, ends[1], heights[1], look.colour, look.marker, tip)
+                plot.plot([_LEFT, _RIGHT], [start, stop], linestyle=style, linewidth=1.3, color=colour, gid=tip)
+            _dot(plot, _LEFT, base, start, _INK, "o", tip)
+            _dot(plot, _RIGHT, arm, stop, look.colour, look.marker, tip)
         for x, mean in means.items():
             if mean is not None:
                 side = -0.13 if x == _LEFT else 0.13
@@ -100,7 +95,10 @@ def pairs(
                     [x + side - 0.06, x + side + 0.06], [mean, mean], color=_INK, linewidth=2.4, solid_capstyle="butt"
                 )
         crosses = sum(run.broke for run in runs)
-        words = f"{label} is ahead in {won} and behind in {lost} pairs with {summary['baseline']}; {crosses} of its runs failed to train."
+        words = (
+            f"{label} is ahead in {won} and behind in {lost} pairs with {summary['baseline']};"
+            f" {crosses} of its runs failed to train."
+        )
         return to_svg(figure, name=name, title=f"{label} against {summary['baseline']}, seed by seed", words=words)
 
 
@@ -116,7 +114,11 @@ def _dot(plot: Axes, x: float, run: Run | None, height: float | None, colour: st
 
 
 def _by_seed(runs: Sequence[Run]) -> dict[int, Run]:
-    """Key runs by seed."""
+    """Key runs by seed.
+
+    Raises:
+        ValueError: If a seed comes twice.
+    """
     table = {run.seed: run for run in runs}
     if len(table) != len(runs):
         raise ValueError(f"{runs[0].label} has {len(runs)} runs for {len(table)} seeds: a seed comes twice")

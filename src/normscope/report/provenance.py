@@ -1,4 +1,4 @@
-"""Where the numbers come from: settings, versions and data of all runs, and a warning where runs of one study differ."""
+"""Where the numbers come from: settings, versions and data of all runs, and where runs of one study differ."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -8,18 +8,25 @@ from normscope.report.folder import Study
 
 _MUST_AGREE = ("task", "steps", "batch_size", "precision", "device", "device_name", "backend")
 
+_ELSEWHERE = ("data", "foreign_runs")
+
 
 def facts(study: Study) -> dict[str, list[tuple[str, str]]]:
     """List settings, versions and data hashes as name and value, in that order of groups."""
     counts = _counts(study)
     seen = {name: ", ".join(values) for name, values in counts.items()}
     settings = {name: seen[name] for name in _MUST_AGREE if name in seen}
-    settings |= dict(_flat(study.summary.get("settings") or {}))
-    versions = dict(_flat(study.summary.get("versions") or {}))
-    versions |= {name.removeprefix("versions."): value for name, value in seen.items() if name.startswith("versions.")}
+    more = {key: value for key, value in (study.summary.get("settings") or {}).items() if key not in _ELSEWHERE}
+    settings |= {name: value for name, value in _flat(more) if name not in settings}
+    versions = {name.removeprefix("versions."): value for name, value in seen.items() if name.startswith("versions.")}
     data = {name.removeprefix("data."): value for name, value in seen.items() if name.startswith("data.")}
     groups = {"Settings": settings, "Versions": versions, "Data (SHA-256)": data}
     return {head: list(group.items()) for head, group in groups.items() if group}
+
+
+def strangers(study: Study) -> list[str]:
+    """Name the run folders that belong to no planned run; they are left out of every number."""
+    return list((study.summary.get("settings") or {}).get("foreign_runs") or [])
 
 
 def disagreements(study: Study) -> list[str]:

@@ -8,18 +8,20 @@ from typing import Any
 from normscope.report.folder import Study
 from normscope.report.words import (
     MISSING,
-    broken,
+    apart,
+    aside,
     decimals,
     duration,
+    level,
     number,
     probability,
     rate,
     significant,
     span,
+    split_verdict,
     storage,
     verdict_kind,
 )
-
 
 _MEMORY = {"peak_bytes": "Peak memory", "saved_bytes": "Saved for backward"}
 
@@ -44,12 +46,14 @@ class Row:
 
     label: str
     """The arm."""
-    kind: str
-    """The first words of its verdict."""
     verdict: str
     """Its verdict in full."""
     broken: str
-    """In how many seeds it fails to train; empty for none."""
+    """The part of it that says in how many seeds the arm fails to train; empty for none."""
+    kind: str
+    """The first words of the other part, or ``open``."""
+    note: str
+    """The rest of it."""
     cells: tuple[Cell, ...]
     """The columns after the verdict."""
     details: tuple[Cell, ...]
@@ -58,21 +62,26 @@ class Row:
 
 def verdict_rows(arms: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> list[Row]:
     """Make the verdict table of some arms, in their order."""
-    places, metric = decimals(summary["margin"]), summary["metric"]
+    places = decimals(summary["margin"])
     baseline = next((arm for arm in arms if arm["label"] == summary["baseline"]), None)
     # The allocator's peak is known on GPUs only; what autograd saves is known everywhere.
     memory = "peak_bytes" if any(arm.get("peak_bytes") is not None for arm in arms) else "saved_bytes"
-    return [
-        Row(
-            label=arm["label"],
-            kind=verdict_kind(arm["verdict"]),
-            verdict=arm["verdict"] or "no verdict yet",
-            broken=broken(arm),
-            cells=_cells(arm, baseline, memory, places, metric),
-            details=_details(arm, places, metric),
+    rows = []
+    for arm in arms:
+        failures, rest = split_verdict(arm)
+        kind = verdict_kind(rest)
+        rows.append(
+            Row(
+                label=arm["label"],
+                verdict=arm["verdict"],
+                broken=failures,
+                kind=kind,
+                note=rest if kind == "open" else aside(rest, kind),
+                cells=_cells(arm, baseline, memory, places, summary),
+                details=_details(arm, places, summary),
+            )
         )
-        for arm in arms
-    ]
+    return rows
 
 
 def breakages(study: Study) -> list[dict[str, Any]]:
@@ -82,7 +91,7 @@ def breakages(study: Study) -> list[dict[str, Any]]:
             "label": run.label,
             "seed": run.seed,
             "state": run.state,
-            "step": f"{run.result['steps']:,}".replace(",", "\N{THIN SPACE}")
+            "step": f"{run.result['steps']:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
             if run.result.get("steps") is not None
             else MISSING,
             "reason": run.result.get("reason") or "no reason was recorded",
@@ -92,71 +101,16 @@ def breakages(study: Study) -> list[dict[str, Any]]:
     ]
 
 
-def published_tables(study: Study) -> list[dict[str, Any]]:
-    """Set every published table beside the arms with the same norm, as values and as differences to the baseline."""
-    arms, places = study.summary["arms"], decimals(study.summary["margin"])
-    base = next(arm["norm"] for arm in arms if arm["label"] == study.summary["baseline"])
-    tables = []
-    for table in study.card.get("published") or []:
-        theirs = {row["norm"]: row["value"] for row in table["rows"]}
-        rows = []
-        for norm, value in theirs.items():
-            apart = value - theirs[base] if norm != base and None not in (value, theirs.get(base)) else None
-            for arm in [arm for arm in arms if arm["norm"] == norm] or [None]:
-                rows.append(
-                    {
-                        "norm": norm,
-                        "label": arm and arm["label"],
-                        "theirs": MISSING if value is None else str(value),
-                        "ours": number(arm and arm["mean"], places),
-                        "their_difference": number(apart, places, signed=True),
-                        "our_difference": number(arm and arm["difference"], places, signed=True),
-                        "our_interval": span(arm and arm["interval"], places),
-                    }
-                )
-        tables.append({"label": table["label"], "source": table["source"], "note": table.get("note"), "rows": rows})
-    return tables
-
-
-def tuned_beside_untuned(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Set the verdict of every tuned arm beside that of the same arm with the recipe's own learning rate."""
-    places = decimals(summary["margin"])
-    rows = []
-    for arm in summary["arms"]:
-        twin = next((other for other in summary.get("untuned") or [] if _same(arm, other)), None)
-        rows.append(
-            {
-                "label": arm["label"],
-                "sides": [
-                    {
-                        "rate": MISSING if side is None else rate(side.get("learning_rate")),
-                        "mean": number(side and side["mean"], places),
-                        "difference": change(side and side["difference"], places, unit),
-                        "interval": span(side and side["interval"], places),
-                        "verdict": MISSING if side is None else side["verdict"] or MISSING,
-                        "broken": "" if side is None else broken(side),
-                    }
-                    for side in (twin, arm)
-                ],
-            }
-        )
-    return rows
-
-
-def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two arms differ in nothing but the learning rate."""
-    return all(one.get(key) == other.get(key) for key in ("norm", "placement", "arguments"))
-
-
 def _cells(
-    arm: Mapping[str, Any], baseline: Mapping[str, Any] | None, memory: str, places: int, metric: Mapping[str, Any]
+    arm: Mapping[str, Any], baseline: Mapping[str, Any] | None, memory: str, places: int, summary: Mapping[str, Any]
 ) -> tuple[Cell, ...]:
     """Make the columns that always show."""
-    unit = f" ({metric['unit']})" if metric["unit"] else ""
+    unit = summary["metric"]["unit"]
+    unit, points = (f" ({name})" if name else "" for name in (unit, apart(unit)))
     step = arm.get("step_ms")
     return (
-        _cell(f"Difference{unit}", number(arm["difference"], places, signed=True), arm["difference"]),
-        _cell("95 % interval", span(arm["interval"], places), arm["interval"]),
+        _cell(f"Difference{points}", number(arm["difference"], places, signed=True), arm["difference"]),
+        _cell(f"{level(summary['alpha'])} interval", span(arm["interval"], places), arm["interval"]),
         _cell("Adjusted p", probability(arm["p_adjusted"]), arm["p_adjusted"]),
         _cell(f"Mean{unit}", number(arm["mean"], places), arm["mean"]),
         _cell(
@@ -165,20 +119,18 @@ def _cells(
             step,
             _times(arm, baseline, "step_ms"),
         ),
-        _cell(
-            "Peak memory", storage(arm.get("peak_bytes")), arm.get("peak_bytes"), _times(arm, baseline, "peak_bytes")
-        ),
+        _cell(_MEMORY[memory], storage(arm.get(memory)), arm.get(memory), _times(arm, baseline, memory)),
         _cell("Parameters", number(arm.get("parameters"), 0), arm.get("parameters")),
     )
 
 
-def _details(arm: Mapping[str, Any], places: int, metric: Mapping[str, Any]) -> tuple[Cell, ...]:
+def _details(arm: Mapping[str, Any], places: int, summary: Mapping[str, Any]) -> tuple[Cell, ...]:
     """Make what unfolds under an arm."""
     improvement = arm.get("improvement")
     alone = arm.get("unpaired") or []
     return (
         _cell("Standard deviation over seeds", number(arm.get("sd"), places + 1), arm.get("sd")),
-        _cell("Worst seed", number(arm.get("worst"), places), arm.get("worst")),
+        _cell("Worst seed", _worst(arm, places), arm.get("worst")),
         _cell(
             "Pairs",
             str(arm["pairs"]),
@@ -189,8 +141,8 @@ def _details(arm: Mapping[str, Any], places: int, metric: Mapping[str, Any]) -> 
         _cell("Test-set interval", span(arm.get("interval_examples"), places), arm.get("interval_examples")),
         _cell("p before adjustment", probability(arm.get("p")), arm.get("p")),
         _cell("p of equivalence", probability(arm.get("p_equivalent")), arm.get("p_equivalent")),
-        _cell("Effect (in sd of the differences)", significant(arm.get("effect")), arm.get("effect")),
-        _cell("Probability of improvement", MISSING if improvement is None else f"{improvement:.0%}", improvement),
+        _cell("Effect, in standard deviations of the baseline", significant(arm.get("effect")), arm.get("effect")),
+        _cell("Pairs in which it is ahead", MISSING if improvement is None else f"{improvement:.0%}", improvement),
         _cell("More seeds needed", number(arm.get("seeds_needed"), 0), arm.get("seeds_needed")),
         _cell("Learning rate", rate(arm.get("learning_rate")), arm.get("learning_rate")),
         *(_cell(head, storage(arm.get(field)), arm.get(field)) for field, head in _MEMORY.items()),
@@ -202,6 +154,11 @@ def _details(arm: Mapping[str, Any], places: int, metric: Mapping[str, Any]) -> 
             arm.get("arguments"),
         ),
     )
+
+
+def _worst(arm: Mapping[str, Any], places: int) -> str:
+    """Write the value of the worst seed; no value is worse than a run that broke."""
+    return "failed to train" if arm["failures"] else number(arm.get("worst"), places)
 
 
 def _cell(head: str, text: str, value: Any, note: str = "") -> Cell:

@@ -55,7 +55,8 @@ def tuning(
         plot.plot(rates, means, color=look.colour, linewidth=2, gid=mark(look.index))
         for entry in curve:
             for value in entry["values"]:
-                tip = f"{label}, learning rate {entry['learning_rate']:g}: {describe(value, metric['unit']) if value is not None else 'failed to train'}"
+                found = "failed to train" if value is None else describe(value, metric["unit"])
+                tip = f"{label}, learning rate {entry['learning_rate']:g}: {found}"
                 x, y = [entry["learning_rate"]], [worst if value is None else value]
                 plot.plot(
                     x,
@@ -71,7 +72,7 @@ def tuning(
             figure,
             name=name,
             title=f"Tuning of {label}",
-            words=f"{label} was tuned over the learning rates {', '.join(f'{rate:g}' for rate in rates)}; {chosen:g} was chosen.",
+            words=f"{label} was tuned over the rates {', '.join(f'{at:g}' for at in rates)}; {chosen:g} was chosen.",
         )
 
 

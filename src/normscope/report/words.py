@@ -4,11 +4,16 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from normscope.results.store import FINAL_STATES
+
 MISSING = "\N{EM DASH}"
 """What stands where nothing can be said."""
 
 VERDICTS = ("better", "worse", "equivalent", "not enough evidence", "baseline")
 """The verdicts that the page has a colour for, by their first words."""
+
+
+_FAILS = "fails to train"
 
 
 def decimals(margin: float) -> int:
@@ -23,7 +28,7 @@ def number(value: float | None, places: int, *, signed: bool = False) -> str:
     text = f"{value:+,.{places}f}" if signed else f"{value:,.{places}f}"
     if float(text.replace(",", "")) == 0:
         text = text.lstrip("+-")
-    return text.replace("-", "\N{MINUS SIGN}").replace(",", "\N{THIN SPACE}")
+    return text.replace("-", "\N{MINUS SIGN}").replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
 def span(interval: list[float] | None, places: int) -> str:
@@ -88,62 +93,89 @@ def apart(unit: str) -> str:
     return "points" if unit == "%" else unit
 
 
-def verdict_kind(verdict: str | None) -> str:
-    """Give the first words of a verdict that `VERDICTS` knows, else ``open``."""
-    return next((kind for kind in VERDICTS if (verdict or "").startswith(kind)), "open")
+def level(alpha: float) -> str:
+    """Write the level of the intervals: ``95 %`` where alpha is 0.05."""
+    return f"{100 * (1 - alpha):g}\N{NARROW NO-BREAK SPACE}%"
 
 
-def broken(arm: Mapping[str, Any]) -> str:
-    """Say in how many seeds an arm fails to train; empty where it never does."""
-    ended = sum(run["state"] in ("done", "diverged", "failed") for run in arm["runs"])
-    return f"fails to train in {arm['failures']} of {ended}" if arm["failures"] else ""
+def split_verdict(arm: Mapping[str, Any]) -> tuple[str, str]:
+    """Part an arm's own failures to train from what else its verdict says; either may be empty.
+
+    A baseline's verdict does not mention its failures: then they come from the count.
+    """
+    verdict = arm["verdict"] or ""
+    if verdict.startswith(_FAILS):
+        failures, _, rest = verdict.partition("; ")
+        return failures, rest
+    ended = sum(run["state"] in FINAL_STATES for run in arm["runs"])
+    return (f"{_FAILS} in {arm['failures']} of {ended} seeds" if arm["failures"] else ""), verdict
+
+
+def verdict_kind(words: str) -> str:
+    """Give the first words of a verdict if `VERDICTS` has them, else ``open``."""
+    return next((kind for kind in VERDICTS if words.startswith(kind)), "open")
+
+
+def aside(verdict: str, kind: str) -> str:
+    """Give what a verdict says in brackets after its first words."""
+    return verdict.removeprefix(kind).strip().removeprefix("(").removesuffix(")")
 
 
 def headline(summary: Mapping[str, Any]) -> str:
-    """Say the whole answer in one line: how many arms are better, worse, equivalent, open."""
+    """Say the whole answer in one line: how many arms fail, are better, worse, equivalent, undecided."""
     arms = [arm for arm in summary["arms"] if arm["label"] != summary["baseline"]]
-    kinds = [verdict_kind(arm["verdict"]) for arm in arms]
-    parts = [f"{kinds.count(kind)} {kind}" for kind in ("better", "worse", "equivalent") if kind in kinds]
-    undecided = sum(kind not in ("better", "worse", "equivalent") for kind in kinds)
-    if undecided:
-        parts.append(f"{undecided} undecided")
-    number_of = "1 arm" if len(arms) == 1 else f"{len(arms)} arms"
-    text = f"Of {number_of} against {summary['baseline']}: {', '.join(parts)}."
-    failing = sum(bool(arm["failures"]) for arm in summary["arms"])
-    if not failing:
-        return text
-    verb = "fails" if failing == 1 else "fail"
-    return f"{text} {failing} of all {len(summary['arms'])} arms {verb} to train in some seeds."
+    parts = [split_verdict(arm) for arm in arms]
+    kinds = ["failing to train in some seeds" if failures else verdict_kind(rest) for failures, rest in parts]
+    kinds = ["undecided" if kind in ("open", "not enough evidence", "baseline") else kind for kind in kinds]
+    order = ("failing to train in some seeds", "better", "worse", "equivalent", "undecided")
+    counted = ", ".join(f"{kinds.count(kind)} {kind}" for kind in order if kind in kinds)
+    if not arms:
+        return f"{summary['baseline']} alone: there is nothing to compare it with."
+    return f"{'1 arm' if len(arms) == 1 else f'{len(arms)} arms'} against {summary['baseline']}: {counted}."
 
 
 def sentence(arm: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
-    """Say what a study found about one arm, without its name in front: the page sets that in bold."""
+    """Say what a study found about one arm, beginning after its name and its failures, which the page sets in bold."""
     baseline, metric, margin = summary["baseline"], summary["metric"], summary["margin"]
-    places = decimals(margin)
+    failures, rest = split_verdict(arm)
     if arm["label"] == baseline:
-        value = f"{number(arm['mean'], places)} {metric['unit']}".strip()
-        return (
-            f"is the baseline: {metric['name']} {value} on average."
-            if arm["mean"] is not None
-            else "is the baseline; no run has ended yet."
-        )
-    if arm["difference"] is None:
-        return f"cannot be judged yet: {arm['pairs']} finished pairs with {baseline}."
-    found = change(arm["difference"], places, metric["unit"])
-    evidence = []
-    if arm["interval"] is not None:
-        evidence.append(f"95 % interval {span(arm['interval'], places)}")
-    if arm["p_adjusted"] is not None:
-        p = probability(arm["p_adjusted"])
-        evidence.append(f"adjusted p {p}" if p.startswith("<") else f"adjusted p = {p}")
-    evidence.append("1 pair" if arm["pairs"] == 1 else f"{arm['pairs']} pairs")
-    facts = f"{found} ({'; '.join(evidence)})"
-    kind = verdict_kind(arm["verdict"])
-    boundary = f"±{margin:g} {apart(metric['unit'])}".strip()
+        if arm["mean"] is None:
+            return "is the baseline; it has no value yet."
+        value = f"{number(arm['mean'], decimals(margin))} {metric['unit']}".strip()
+        return f"is the baseline, with a mean {metric['name']} of {value}."
+    facts = _facts(arm, summary)
+    kind = verdict_kind(rest)
     if kind in ("better", "worse"):
         return f"is {kind} than {baseline} in {metric['name']}: {facts}."
     if kind == "equivalent":
-        return f"is equivalent to {baseline} in {metric['name']}, within the margin of {boundary}: {facts}."
-    more = arm.get("seeds_needed")
-    wanted = f" About {more} more seeds would be needed." if more else ""
-    return f"cannot be told apart from {baseline} in {metric['name']} yet: {facts}.{wanted}"
+        boundary = f"±{margin:g} {apart(metric['unit'])}".strip()
+        side = rest.removeprefix(kind)
+        return f"is equivalent to {baseline} in {metric['name']}{side}, within the margin of {boundary}: {facts}."
+    if kind == "not enough evidence":
+        reason = aside(rest, kind)
+        if reason.startswith(("about", "over")):
+            reason = f"it would take {reason} to decide"
+        why = f" {reason[:1].upper()}{reason[1:]}." if reason else ""
+        return f"cannot be told apart from {baseline} in {metric['name']} yet: {facts}.{why}"
+    said = rest[:1].upper() + rest[1:]
+    return f"{said}: {facts}." if failures else f"has no verdict of its own. {said}: {facts}."
+
+
+def _facts(arm: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+    """Write the numbers behind a verdict."""
+    if arm["difference"] is None:
+        return "no pair of runs has finished"
+    places = decimals(summary["margin"])
+    evidence = []
+    if arm["interval"] is not None:
+        evidence.append(f"{level(summary['alpha'])} interval {span(arm['interval'], places)}")
+    if arm["p_adjusted"] is not None:
+        p = probability(arm["p_adjusted"])
+        evidence.append(_unbroken(f"adjusted p {p}" if p.startswith("<") else f"adjusted p = {p}"))
+    evidence.append(_unbroken("1 pair" if arm["pairs"] == 1 else f"{arm['pairs']} pairs"))
+    return f"{change(arm['difference'], places, summary['metric']['unit'])} ({'; '.join(evidence)})"
+
+
+def _unbroken(text: str) -> str:
+    """Keep a few words on one line."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")

@@ -124,7 +124,7 @@ class Summary:
     untuned: tuple[ArmSummary, ...] | None
     """The same at the task's learning rate, against the untuned baseline; None where nothing was tuned."""
     settings: Mapping[str, Any]
-    """Every value that occurs among the matched runs, as lists; ``foreign_runs`` names folders that are none of them."""
+    """Every value that occurs among the matched runs, as lists; ``foreign_runs`` names the folders left out."""
     versions: Mapping[str, Sequence[str]]
     """Every version of every package among the matched runs; more than one is worth a warning."""
 
@@ -161,8 +161,9 @@ class Summary:
         """Give ``summary.csv``: a row an arm, a column a number or a seed; what cannot be said is empty."""
         intervals = ("interval", "interval_bca", "interval_examples")
         rows = []
-        for arm in [*self.arms, *(self.untuned or ())]:
-            row: dict[str, Any] = {"tuned": "" if self.untuned is None else int(arm in self.arms)}
+        tuned = "" if self.untuned is None else 1
+        for mark, arm in [*((tuned, arm) for arm in self.arms), *((0, arm) for arm in self.untuned or ())]:
+            row: dict[str, Any] = {"tuned": mark}
             for name, value in _plain(arm).items():
                 if name in intervals:
                     row[f"{name}_low"], row[f"{name}_high"] = value or (None, None)
@@ -438,10 +439,10 @@ def _summarize_arm(
 
 
 def _parameters(arm: _Arm) -> int | None:
-    counts = {run.described.get("parameters") for run in arm.runs.values()} - {None}
+    counts = _distinct([run.described.get("parameters") for run in arm.runs.values()])
     if len(counts) > 1:
         raise ValueError(f"the runs of {arm.entry['label']} differ in their number of parameters: {counts}")
-    return counts.pop() if counts else None
+    return counts[0] if counts else None
 
 
 def _summarize_run(seed: int, arm: _Arm) -> RunSummary:

@@ -155,7 +155,9 @@ def verdict(
         return words
     if not evidence.pairs:
         return f"{failures}; no pair finished"
-    return f"{failures}; over the {_count(evidence.pairs, 'pair')} that finished: {_SURVIVORS.get(words, words)}"
+    for claim, said in _SURVIVORS.items():
+        words = words.replace(claim, said)
+    return f"{failures}; over the {_count(evidence.pairs, 'pair')} that finished: {words}"
 
 
 def _judge(evidence: Evidence, p_adjusted: float | None, higher_is_better: bool, margin: float, alpha: float) -> str:

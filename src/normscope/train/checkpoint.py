@@ -27,6 +27,8 @@ def load(folder: RunFolder, device: torch.device) -> dict[str, Any] | None:
     try:
         return torch.load(folder.checkpoint, map_location=device, weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError) as error:
+        # torch's own words advise to load it without weights_only, which would run whatever a hostile file holds.
         raise ValueError(
-            f"{folder.checkpoint} cannot be read ({type(error).__name__}: {error}); delete it to begin this run again"
+            f"{folder.checkpoint} cannot be read ({type(error).__name__}): it is damaged, or not a checkpoint of ours; "
+            "delete it to begin this run again"
         ) from error

@@ -1,0 +1,69 @@
+"""Tables with two sources side by side: published figures and ours, untuned arms and tuned ones."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from normscope.report.folder import Study
+from normscope.report.words import MISSING, decimals, number, rate, span, split_verdict
+
+
+def published_tables(study: Study) -> list[dict[str, Any]]:
+    """Set every published table beside the arms with the same norm, as values and as differences to the baseline."""
+    arms, places = study.summary["arms"], decimals(study.summary["margin"])
+    base = next(arm["norm"] for arm in arms if arm["label"] == study.summary["baseline"])
+    tables = []
+    for table in study.card.get("published") or []:
+        theirs = {row["norm"]: row["value"] for row in table["rows"]}
+        rows = []
+        for norm, value in theirs.items():
+            apart = value - theirs[base] if norm != base and None not in (value, theirs.get(base)) else None
+            for arm in [arm for arm in arms if arm["norm"] == norm] or [None]:
+                rows.append(
+                    {
+                        "norm": norm,
+                        "label": arm and arm["label"],
+                        "theirs": MISSING if value is None else str(value),
+                        "ours": number(arm and arm["mean"], places),
+                        "their_difference": number(apart, places, signed=True),
+                        "our_difference": number(arm and arm["difference"], places, signed=True),
+                        "our_interval": span(arm and arm["interval"], places),
+                    }
+                )
+        tables.append(
+            {
+                "label": table["label"],
+                "source": table["source"] if table["source"] != table["label"] else "",
+                "note": table.get("note"),
+                "rows": rows,
+            }
+        )
+    return tables
+
+
+def tuned_beside_untuned(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Set the verdict of every tuned arm beside that of the same arm with the recipe's own learning rate."""
+    places = decimals(summary["margin"])
+    rows = []
+    for arm in summary["arms"]:
+        twin = next((other for other in summary.get("untuned") or [] if _same(arm, other)), None)
+        rows.append(
+            {
+                "label": arm["label"],
+                "sides": [
+                    {
+                        "rate": MISSING if side is None else rate(side.get("learning_rate")),
+                        "difference": number(side and side["difference"], places, signed=True),
+                        "interval": span(side and side["interval"], places),
+                        "broken": "" if side is None else split_verdict(side)[0],
+                        "verdict": MISSING if side is None else split_verdict(side)[1],
+                    }
+                    for side in (twin, arm)
+                ],
+            }
+        )
+    return rows
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two arms differ in nothing but the learning rate."""
+    return all(one.get(key) == other.get(key) for key in ("norm", "placement", "arguments"))

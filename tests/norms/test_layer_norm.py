@@ -1,0 +1,106 @@
+"""LayerNorm is torch's layer, to torch's own test samples."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.testing._internal.common_methods_invocations import op_db
+from torch.testing._internal.common_modules import module_db
+
+from normscope.norms import LayerNorm, layer_norm
+
+# Float64 sums of at most twenty terms of order ten, in either order.
+SAME = {"rtol": 0, "atol": 1e-12}
+
+
+def torch_samples() -> list:
+    """Return PyTorch's samples of the operator, without the one of a negative eps, which we refuse."""
+    (operator,) = [op for op in op_db if op.name == "nn.functional.layer_norm"]
+    torch.manual_seed(0)
+    samples = list(operator.sample_inputs("cpu", torch.float64, requires_grad=True))
+    kept = [s for s in samples if s.kwargs.get("eps", 1e-5) >= 0]
+    assert len(kept) == len(samples) - 1
+    return kept
+
+
+def torch_module_inputs() -> list:
+    (info,) = [info for info in module_db if info.module_cls is nn.LayerNorm]
+    torch.manual_seed(0)
+    inputs = info.module_inputs_func(info, device="cpu", dtype=torch.float64, requires_grad=True, training=True)
+    return list(inputs)
+
+
+def gradients(y: Tensor, tensors: list[Tensor]) -> list[Tensor]:
+    upstream = torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(1))
+    return list(torch.autograd.grad(y, tensors, upstream))
+
+
+@pytest.mark.parametrize("sample", torch_samples(), ids=str)
+def test_definition_is_torch_on_its_operator_samples(sample) -> None:
+    shape, *affine = sample.args
+    tensors = [sample.input, *affine]
+    ours = layer_norm(sample.input, *affine, **sample.kwargs, axes=len(shape))
+    theirs = F.layer_norm(sample.input, *sample.args, **sample.kwargs)
+    torch.testing.assert_close(ours, theirs, **SAME)
+    torch.testing.assert_close(gradients(ours, tensors), gradients(theirs, tensors), **SAME)
+
+
+@pytest.mark.parametrize("sample", torch_module_inputs(), ids=lambda sample: sample.desc)
+def test_module_is_torchs_on_its_module_samples(sample) -> None:
+    arguments, (x,) = sample.constructor_input, sample.forward_input.args
+    theirs = nn.LayerNorm(*arguments.args, **arguments.kwargs).double()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.uniform_(1, 3)
+    ours = LayerNorm(*arguments.args, **arguments.kwargs).double()
+    ours.load_state_dict(theirs.state_dict())
+    torch.testing.assert_close(ours(x), theirs(x), **SAME)
+    want = gradients(theirs(x), [x, *theirs.parameters()])
+    torch.testing.assert_close(gradients(ours(x), [x, *ours.parameters()]), want, **SAME)
+
+
+def test_module_is_its_definition() -> None:
+    module = LayerNorm(7, eps=0.3, dtype=torch.float64)
+    nn.init.normal_(module.weight)
+    nn.init.normal_(module.bias)
+    x = torch.randn(4, 7, dtype=torch.float64)
+    torch.testing.assert_close(module(x), layer_norm(x, module.weight, module.bias, 0.3), **SAME)
+
+
+def test_stands_where_torchs_layer_stood() -> None:
+    module = LayerNorm(7)
+    assert isinstance(module, nn.LayerNorm)
+    assert list(module.state_dict()) == list(nn.LayerNorm(7).state_dict())
+    positional = LayerNorm(7, 1e-3, True, False, "cpu", torch.float64)
+    assert positional.bias is None
+    assert positional.weight.dtype == torch.float64
+
+
+@pytest.mark.parametrize("gain", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_gain_and_bias_are_each_optional(gain: bool, bias: bool) -> None:
+    module = LayerNorm(7, bias=bias, gain=gain, dtype=torch.float64)
+    assert [name for name, _ in module.named_parameters()] == ["weight"] * gain + ["bias"] * bias
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.uniform_(1, 3)
+    x = torch.randn(4, 7, dtype=torch.float64)
+    want = F.layer_norm(x, (7,))
+    want = want * module.weight if gain else want
+    want = want + module.bias if bias else want
+    torch.testing.assert_close(module(x), want, **SAME)
+    torch.testing.assert_close(copy.deepcopy(module)(x), want, **SAME)
+    assert f"bias={bias}, gain={gain}" in repr(module)
+
+
+def test_without_affine_there_is_nothing_to_learn() -> None:
+    assert list(LayerNorm(7, elementwise_affine=False).parameters()) == []
+
+
+def test_gain_comes_after_the_normalization_and_bias_after_the_gain() -> None:
+    # The row has mean 4 and deviation 2; by hand: 3 * (-1, 1) + (10, 20).
+    x = torch.tensor([2.0, 6.0], dtype=torch.float64)
+    y = layer_norm(x, torch.tensor([3.0, 3.0]), torch.tensor([10.0, 20.0]), 0.0)
+    assert y.tolist() == [7.0, 23.0]

@@ -1,0 +1,245 @@
+"""The words for every kind of evidence, and how often they are wrong in simulated studies."""
+
+import re
+
+import numpy as np
+import pytest
+
+from normscope.results.statistics import holm, t_interval
+from normscope.results.verdict import verdict, weigh
+
+STUDIES = 2000
+"""Simulated ones for each figure: a share near 0.05 then has a standard error of 0.005."""
+
+SPREAD = np.array([-1.0, 1.0, -0.5, 0.5, -0.8, 0.8, -0.2, 0.2, -0.4, 0.4])
+"""Ten differences of mean zero, not all alike."""
+
+
+def say(
+    differences,
+    *,
+    scores=None,
+    higher_is_better=True,
+    margin=0.5,
+    alpha=0.05,
+    comparisons=1,
+    failed=(),
+    baseline_failed=(),
+    waiting=0,
+):
+    """Give the verdict on an arm whose Holm adjustment is the strictest that the card admits."""
+    differences = np.asarray(differences, dtype=np.float64)
+    evidence = weigh(
+        differences,
+        scores=scores,
+        higher_is_better=higher_is_better,
+        margin=margin,
+        alpha=alpha,
+        comparisons=comparisons,
+        rng=np.random.default_rng(0),
+    )
+    finished = dict(enumerate(differences.tolist()))
+    others = set(failed) | set(baseline_failed)
+    return verdict(
+        evidence,
+        p_adjusted=None if evidence.p is None else min(1.0, comparisons * evidence.p),
+        arm={**finished, **{seed: None if seed in failed else 1.0 for seed in others}},
+        baseline={
+            **dict.fromkeys(finished, 0.0),
+            **{seed: None if seed in baseline_failed else 1.0 for seed in others},
+        },
+        seeds=[*finished, *others, *range(1000, 1000 + waiting)],
+        higher_is_better=higher_is_better,
+        margin=margin,
+        alpha=alpha,
+        comparisons=comparisons,
+    )
+
+
+@pytest.mark.parametrize("higher_is_better", [True, False])
+def test_better_and_worse_follow_the_direction_of_the_metric(higher_is_better):
+    gain = 1.0 if higher_is_better else -1.0
+    assert say(2 * gain + SPREAD, higher_is_better=higher_is_better) == "better"
+    assert say(-2 * gain + SPREAD, higher_is_better=higher_is_better) == "worse"
+
+
+def test_equivalent_needs_the_margin():
+    assert say(0.1 * SPREAD) == "equivalent"
+    assert say(0.1 * SPREAD, margin=0.01).startswith("not enough evidence (")
+
+
+def test_a_clear_difference_smaller_than_the_margin_is_equivalent_and_says_on_which_side():
+    assert say(0.1 + 0.01 * SPREAD) == "equivalent (ahead, by less than the margin)"
+    assert say(0.1 + 0.01 * SPREAD, higher_is_better=False) == "equivalent (behind, by less than the margin)"
+    assert say(0.1 + 0.01 * SPREAD, margin=0.05) == "better"
+
+
+def test_not_enough_evidence_plans_for_the_difference_that_was_seen():
+    # sd 1.363: a difference of 0.6 is 0.440 sd, and ((1.960 + 0.842) / 0.440)^2 = 40.5, plus 1.96^2 / 2 for Student.
+    assert say(0.6 + 2 * SPREAD, margin=0.1) == "not enough evidence (about 33 more seeds)"
+
+
+def test_not_enough_evidence_plans_for_the_margin_where_nothing_was_seen():
+    # sd 1.363: the margin of 0.5 is 0.367 sd, and likewise 58.3 + 1.9 pairs.
+    assert say(2 * SPREAD) == "not enough evidence (about 51 more seeds)"
+    assert say(2 * SPREAD, margin=0.001) == "not enough evidence (over 1000 more seeds)"
+
+
+def test_the_sign_flip_must_agree_with_the_interval():
+    differences = np.array([1.0, 1.1, 0.9, 1.0, 1.2, 0.8])
+    assert say(differences) == "better"
+    assert say([*differences[:5], -0.05], margin=0.1) == "not enough evidence (about 1 more seed)"
+
+
+def test_the_interval_must_agree_with_the_sign_flip():
+    # Eight small gains and a large one: one sign pattern in 512, but the t interval reaches below zero.
+    differences = np.array([0.1] * 8 + [5.0])
+    assert t_interval(differences, level=0.95)[0] < 0
+    assert say(differences, margin=0.1).startswith("not enough evidence (about")
+
+
+def test_too_few_seeds_claim_nothing():
+    sure = 5.0 + 0.01 * SPREAD
+    assert say(sure[:5]) == "not enough evidence (5 seeds cannot claim anything with 1 arm; about 1 more seed)"
+    assert say(sure[:6]) == "better"
+    assert say(sure[:8], comparisons=8) == (
+        "not enough evidence (8 seeds cannot claim anything with 8 arms; about 1 more seed)"
+    )
+    assert say(sure[:9], comparisons=8) == "better"
+    assert say(0.001 * SPREAD[:5]).startswith("not enough evidence (5 seeds cannot claim anything")
+
+
+def test_one_pair_and_none_are_told():
+    assert say([5.0]) == "not enough evidence (1 seed cannot claim anything with 1 arm; about 5 more seeds)"
+    assert say([]) == "not enough evidence (0 seeds cannot claim anything with 1 arm; about 6 more seeds)"
+
+
+def test_a_study_that_has_not_ended_claims_nothing():
+    assert say(5.0 + SPREAD, waiting=2) == "not enough evidence (2 of 12 planned seeds not ended)"
+
+
+def test_failures_come_first_and_leave_no_bare_claim():
+    assert say(2.0 + SPREAD, failed=(20, 21, 22)) == (
+        "fails to train in 3 of 13 seeds; over the 10 pairs that finished: ahead"
+    )
+    assert say(SPREAD - 2.0, failed=(20,)) == "fails to train in 1 of 11 seeds; over the 10 pairs that finished: behind"
+    assert say(0.1 * SPREAD, failed=(20,)).endswith("over the 10 pairs that finished: within the margin")
+    assert say(0.1 + 0.01 * SPREAD, failed=(20,)).endswith(
+        "over the 10 pairs that finished: within the margin (ahead, by less than the margin)"
+    )
+    assert say([5.0], failed=(20,)) == (
+        "fails to train in 1 of 2 seeds; over the 1 pair that finished: "
+        "not enough evidence (1 seed cannot claim anything with 1 arm; about 5 more seeds)"
+    )
+
+
+def test_an_arm_that_never_trains():
+    assert say([], failed=(0, 1, 2)) == "fails to train in 3 of 3 seeds; no pair finished"
+
+
+def test_the_baselines_failures_are_told():
+    assert say(2.0 + SPREAD, baseline_failed=(20, 21)) == (
+        "the baseline fails to train in 2 of 12 seeds; over the 10 pairs that finished: ahead"
+    )
+    assert say(2.0 + SPREAD, failed=(21,), baseline_failed=(20, 21)).startswith(
+        "fails to train in 1 of 12 seeds; the baseline fails to train in 2 of 12 seeds; over the 10 pairs"
+    )
+
+
+def scores_for(differences, examples, seed=0):
+    """Give 0-or-1 scores of both sides whose per-seed means differ by as much, up to chance."""
+    rng = np.random.default_rng(seed)
+    chance = rng.random((len(differences), examples))
+    return (chance < 0.8 + np.asarray(differences)[:, None]).astype(np.float32), (
+        rng.random((len(differences), examples)) < 0.8
+    ).astype(np.float32)
+
+
+def test_a_claim_must_survive_the_noise_of_the_test_set():
+    differences = 0.02 + 0.004 * SPREAD
+    assert say(differences, margin=0.005) == "better"
+    assert say(differences, margin=0.005, scores=scores_for(differences, 20_000)) == "better"
+    words = say(differences, margin=0.005, scores=scores_for(differences, 50))
+    pattern = r"not enough evidence \(the test set is too small: over its examples -[\d.]+ to \+[\d.]+\)"
+    assert re.fullmatch(pattern, words), words
+
+
+def test_equivalence_must_survive_the_noise_of_the_test_set():
+    differences = 0.001 * SPREAD
+    assert say(differences, margin=0.005, scores=scores_for(differences, 100_000)) == "equivalent"
+    assert "the test set is too small" in say(differences, margin=0.005, scores=scores_for(differences, 100))
+
+
+def test_a_test_set_too_small_for_equivalence_may_still_show_a_difference():
+    differences = 0.004 + 0.0001 * SPREAD
+    each = np.where(np.arange(200) < 160, 0.0, 0.02)
+    scores = (np.tile(each, (10, 1)), np.zeros((10, 200)))
+    assert say(differences, margin=0.00405, scores=scores) == "better"
+
+
+def gaussian(rng, shape):
+    return rng.normal(size=shape)
+
+
+def error_counts(rng, shape):
+    """Paired test errors in counts: two shared-seed runs that disagree on a few dozen of 1,000 examples."""
+    return (rng.binomial(1000, 0.02, size=shape) - rng.binomial(1000, 0.02, size=shape)).astype(np.float64)
+
+
+def skewed(rng, shape):
+    return rng.exponential(size=shape) - 1.0
+
+
+@pytest.mark.parametrize("pairs", [5, 10])
+@pytest.mark.parametrize("noise", [gaussian, error_counts], ids=["gaussian", "test errors"])
+def test_the_interval_of_the_verdict_covers_the_truth(noise, pairs):
+    draws = noise(np.random.default_rng(pairs), (STUDIES, pairs)) + 3.0
+    ends = np.array([t_interval(row, level=0.95) for row in draws])
+    covered = np.mean((ends[:, 0] <= 3.0) & (ends[:, 1] >= 3.0))
+    assert 0.92 <= covered <= 0.98
+
+
+def claims(rng, *, pairs, arms, gain=0.0, margin=0.2, noise=gaussian):
+    """Give every arm's words in one simulated study whose arms share their baseline's noise."""
+    values = noise(rng, (arms + 1, pairs))
+    values[1:] += gain
+    rows = values[1:] - values[0]
+    settings = {"higher_is_better": True, "margin": margin, "alpha": 0.05, "comparisons": arms}
+    found = [weigh(row, scores=None, rng=rng, **settings) for row in rows]
+    ended = dict.fromkeys(range(pairs), 0.0)
+    return [
+        verdict(each, p_adjusted=p, arm=ended, baseline=ended, seeds=range(pairs), **settings)
+        for each, p in zip(found, holm([each.p for each in found]), strict=True)
+    ]
+
+
+def false_claims(studies, **settings):
+    rng = np.random.default_rng(0)
+    return sum(any(words in ("better", "worse") for words in claims(rng, **settings)) for _ in range(studies))
+
+
+@pytest.mark.parametrize("arms", [1, 6])
+@pytest.mark.parametrize("noise", [gaussian, error_counts, skewed], ids=["gaussian", "test errors", "skewed"])
+def test_a_card_without_any_difference_seldom_claims_one(noise, arms):
+    assert false_claims(STUDIES, pairs=10, arms=arms, noise=noise) / STUDIES <= 0.06
+
+
+@pytest.mark.parametrize("arms", [1, 6])
+def test_five_seeds_never_claim_a_difference(arms):
+    assert false_claims(300, pairs=5, arms=arms) == 0
+
+
+def test_arms_at_the_margin_are_seldom_called_equivalent():
+    rng = np.random.default_rng(0)
+    false = sum(claims(rng, pairs=10, arms=1, gain=3.0, margin=3.0)[0].startswith("equivalent") for _ in range(STUDIES))
+    # The test has size 0.05 at the margin itself.
+    assert 0.03 <= false / STUDIES <= 0.06
+
+
+@pytest.mark.parametrize(("arms", "least"), [(1, 0.99), (6, 0.9)])
+def test_a_difference_of_two_deviations_is_found_with_ten_seeds(arms, least):
+    rng = np.random.default_rng(0)
+    # Two standard deviations of a difference, which holds the noise of two runs.
+    found = [words for _ in range(200) for words in claims(rng, pairs=10, arms=arms, gain=2 * 2**0.5)]
+    assert np.mean([words == "better" for words in found]) >= least
+    assert "worse" not in found

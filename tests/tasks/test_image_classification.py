@@ -1,0 +1,76 @@
+"""Image classification: scaling, splits, loss and metric, by hand."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from normscope.catalogue import TASKS
+from normscope.data import load_digits
+from normscope.tasks.image_classification import ImageClassification, Images, ImageSplits, residual_mlp
+
+CPU = torch.device("cpu")
+DIGITS = TASKS["digits"]
+assert isinstance(DIGITS, ImageClassification)
+
+
+class Table(nn.Module):
+    """Gives prescribed logits."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.logits[: len(x)]
+
+
+def splits(labels: list[int]) -> ImageSplits:
+    images = Images(x=torch.zeros(len(labels), 4), y=torch.tensor(labels))
+    return ImageSplits(train=images, valid=images, test=images, hashes={})
+
+
+def test_metric_on_a_hand_computed_case() -> None:
+    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 0.5]])
+    loss, scores = DIGITS.evaluate(Table(logits), splits([0, 1, 1, 0]), "test")
+    assert scores.tolist() == [0.0, 0.0, 100.0, 100.0]
+    by_hand = [np.log1p(np.exp(-2.0)), np.log1p(np.exp(-1.0)), np.log1p(np.exp(3.0)), np.log1p(np.exp(0.5))]
+    assert loss == pytest.approx(np.mean(by_hand), rel=1e-6)
+    accurate = dataclasses.replace(DIGITS, accuracy=True)
+    _, right = accurate.evaluate(Table(logits), splits([0, 1, 1, 0]), "test")
+    assert right.tolist() == [100.0, 100.0, 0.0, 0.0]
+    assert accurate.metric.higher_is_better
+    assert not DIGITS.metric.higher_is_better
+
+
+def test_pixels_are_scaled_by_the_training_set() -> None:
+    raw = load_digits()
+    data = DIGITS.load(CPU, "study")
+    mean, deviation = raw.train.x.mean(), raw.train.x.std()
+    want = (raw.test.x.reshape(len(raw.test), -1) - mean) / deviation
+    np.testing.assert_allclose(data.test.x.numpy(), want, rtol=0, atol=1e-6)
+    assert data.train.x.mean().abs() < 1e-5
+    assert data.train_examples == len(raw.train)
+
+
+def test_tuning_has_a_split_of_its_own() -> None:
+    study, tuning = DIGITS.load(CPU, "study"), DIGITS.load(CPU, "tune")
+    assert len(tuning.test.y) == 0
+    assert tuning.train_examples + len(tuning.valid.y) == study.train_examples
+    seen = torch.cat([tuning.train.x, tuning.valid.x])
+    assert {row.numpy().tobytes() for row in seen} == {row.numpy().tobytes() for row in study.train.x}
+    assert set(tuning.valid.y.tolist()) == set(range(10))
+
+
+def test_an_unknown_split_is_refused() -> None:
+    with pytest.raises(ValueError, match="split must be 'study' or 'tune', got 'test'"):
+        DIGITS.load(CPU, "test")
+
+
+def test_a_residual_network_needs_a_placement_with_blocks() -> None:
+    from normscope.catalogue import PLACEMENTS
+
+    with pytest.raises(ValueError, match="needs a placement with residual blocks"):
+        residual_mlp(inputs=4, width=4, depth=1, classes=2)(nn.LayerNorm, PLACEMENTS["preactivation"])

@@ -1,0 +1,86 @@
+"""Who may import whom, and that every module has its test: the plan of the house, enforced."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "normscope"
+
+MAY_IMPORT = {
+    "norms": set(),
+    "models": set(),
+    "data": set(),
+    "results": set(),
+    "placement": {"norms"},
+    "tasks": {"models", "data"},
+    "catalogue": {"norms", "placement", "tasks", "data"},
+    "train": {"tasks", "results"},
+    "report": {"results"},
+    "study": {"catalogue", "train", "results", "report", "data"},
+    "doctor": {"data"},
+    "display": {"results"},
+    "cli": {"catalogue", "study", "results", "report", "display", "data", "doctor"},
+    "__init__": {"norms", "results", "study"},
+}
+"""From a part to the parts it may import; lazy imports count, too."""
+
+WITHOUT_TORCH = {"results", "report", "data", "display", "cli", "doctor"}
+"""Parts that must work where torch is missing, or before it is needed."""
+
+MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
+
+
+def part_of(path: Path) -> str:
+    """Name the part of the package that a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """List the parts of our own package that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            names = [f"{module}.{alias.name}" for alias in node.names] if module == "normscope" else [module]
+        else:
+            continue
+        found |= {name.split(".")[1] for name in names if name.startswith("normscope.")}
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_module_imports_only_what_its_part_may(path: Path) -> None:
+    part = part_of(path)
+    others = imports(path) - {part}
+    assert others <= MAY_IMPORT[part], f"{part} may not import {others - MAY_IMPORT[part]}"
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if part_of(path) in WITHOUT_TORCH], ids=lambda path: path.stem)
+def test_module_does_not_import_torch_at_the_top(path: Path) -> None:
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        assert not any(name.split(".")[0] == "torch" for name in names)
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if path.name != "__init__.py"], ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_module_has_its_test(path: Path) -> None:
+    relative = path.relative_to(PACKAGE)
+    test = ROOT / "tests" / relative.parent / f"test_{relative.name}"
+    assert test.exists(), f"{relative} has no test: write {test.relative_to(ROOT)}"
+
+
+def test_tree_in_readme_names_every_part() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    missing = [part for part in MAY_IMPORT if part != "__init__" and part not in readme]
+    assert not missing, f"the tree in README.md leaves out {missing}"
+
+
+def test_every_part_has_a_rule() -> None:
+    assert {part_of(path) for path in MODULES} == set(MAY_IMPORT)
