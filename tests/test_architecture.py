@@ -59,7 +59,11 @@ def test_module_imports_only_what_its_part_may(path: Path) -> None:
     assert others <= MAY_IMPORT[part], f"{part} may not import {others - MAY_IMPORT[part]}"
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if part_of(path) in WITHOUT_TORCH], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [path for path in MODULES if part_of(path) in WITHOUT_TORCH],
+    ids=lambda path: str(path.relative_to(PACKAGE)),
+)
 def test_module_does_not_import_torch_at_the_top(path: Path) -> None:
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -43,9 +43,7 @@ def test_blocks_equal_torch_encoder_layer(name: str, first: bool) -> None:
     torch.testing.assert_close(ours(x), layer(x), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("name", "norms"), [("post", 3), ("pre", 3 + 1), ("output", 3 + 1), ("peri", 2 * 3 + 1 + 1)]
-)
+@pytest.mark.parametrize(("name", "norms"), [("post", 3), ("pre", 3 + 1), ("output", 3 + 1), ("peri", 2 * 3 + 1 + 1)])
 def test_network_holds_the_norms_of_its_placement(name: str, norms: int) -> None:
     place = PLACEMENTS[name]
     assert place.block is not None

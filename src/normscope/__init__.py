@@ -71,7 +71,12 @@ def __dir__() -> list[str]:
 
 
 def _require_torch() -> None:
-    """Say what to do where torch is absent or too old, instead of failing somewhere inside."""
+    """Say what to do where torch is absent or too old, instead of failing somewhere inside.
+
+    Raises:
+        ModuleNotFoundError: If there is no torch.
+        ImportError: If it is older than this package can use.
+    """
     oldest = ".".join(map(str, _OLDEST_TORCH))
     try:
         import torch

@@ -19,6 +19,8 @@ app = App(
     name="normscope",
     help="Normalization for PyTorch: layers, and the instruments to know which one a network needs.",
     version=normscope.__version__,
+    help_format="plaintext",
+    default_parameter=Parameter(negative=()),
 )
 
 EXIT_ERROR = 1
@@ -34,14 +36,22 @@ def compare(
     task: str,
     /,
     *,
-    norms: Annotated[str | None, Parameter(help="such as layer_norm,ada_norm(scale=2.0); see: normscope list norms")] = None,
+    norms: Annotated[
+        str | None, Parameter(help="such as layer_norm,ada_norm(scale=2.0); see: normscope list norms")
+    ] = None,
     placement: Annotated[str, Parameter(help="such as pre,post; the task's own where left out")] = "",
-    seeds: Annotated[str, Parameter(help="such as 0-9 or 3,5,8; ten is the least to claim something of several arms")] = "0-9",
+    seeds: Annotated[
+        str, Parameter(help="such as 0-9 or 3,5,8; ten is the least to claim something of several arms")
+    ] = "0-9",
     steps: Annotated[int | None, Parameter(help="updates of every run; the task's preset where left out")] = None,
-    preset: Annotated[Literal["small", "full"], Parameter(help="full trains until the figures stop improving")] = "small",
+    preset: Annotated[
+        Literal["small", "full"], Parameter(help="full trains until the figures stop improving")
+    ] = "small",
     baseline: Annotated[str | None, Parameter(help="the arm to compare with; layer_norm where left out")] = None,
     margin: Annotated[float | None, Parameter(help="smallest difference worth having, in the metric's unit")] = None,
-    tune: Annotated[bool, Parameter(help="first choose every arm's learning rate: one grid, a split and seeds of its own")] = False,
+    tune: Annotated[
+        bool, Parameter(help="first choose every arm's learning rate: one grid, a split and seeds of its own")
+    ] = False,
     out: Annotated[Path | None, Parameter(help="the study's folder; runs/<task>-<hash> where left out")] = None,
     workers: Annotated[int | None, Parameter(help="processes; one a core where left out")] = None,
     device: Annotated[str, Parameter(help="cpu, cuda or cuda:1")] = "cpu",
@@ -54,10 +64,13 @@ def compare(
     Writes summary.json, summary.csv and report.html. Stop it at any time: the same command goes on where it was,
     and nothing that is finished is computed twice.
 
-    Examples:
-        normscope compare digits
-        normscope compare digits --norms layer_norm,rms_norm --placement pre,post --seeds 0-19
-        normscope compare mnist_mlp --tune --out studies/mnist
+    For example:
+
+    normscope compare digits
+
+    normscope compare digits --norms layer_norm,rms_norm --placement pre,post --seeds 0-19
+
+    normscope compare mnist_mlp --tune --out studies/mnist
     """
     from normscope.catalogue import TASKS, look_up
     from normscope.display import StudyProgress
@@ -118,7 +131,8 @@ def compare(
             counts = states(specs, study)
             console.print(
                 f"\nStopped; {len(specs) - counts['open']} of {len(specs)} runs are finished, the others keep their "
-                f"checkpoints in {folder}.\nGo on with:  {command}\nLook at what is there with:  normscope report {folder}",
+                f"checkpoints in {folder}.\nGo on with:  {command}\n"
+                f"Look at what is there with:  normscope report {folder}",
                 markup=False,
                 highlight=False,
                 soft_wrap=True,
@@ -168,13 +182,21 @@ def list_entries(what: Literal["norms", "placements", "tasks", "probes", "all"] 
         console.print(rows_table(("placement", "equation"), rows, "Placements"))
     if what in ("tasks", "all"):
         rows = [
-            (name, entry.description, entry.metric.name, ", ".join(entry.placements), f"{entry.steps:,} / {entry.full_steps:,}")
+            (
+                name,
+                entry.description,
+                entry.metric.name,
+                ", ".join(entry.placements),
+                f"{entry.steps:,} / {entry.full_steps:,}",
+            )
             for name, entry in TASKS.items()
         ]
         console.print(rows_table(("task", "what it is", "metric", "placements", "updates small / full"), rows, "Tasks"))
     if what in ("probes", "all"):
         rows = [(name, _first_line(entry)) for name, entry in PROBES.items()]
-        console.print(rows_table(("probe", "what it measures"), rows, "Probes") if rows else "Probes: none in this version.")
+        console.print(
+            rows_table(("probe", "what it measures"), rows, "Probes") if rows else "Probes: none in this version."
+        )
 
 
 @app.command
@@ -187,10 +209,13 @@ def data(
 
     Files are looked for in $NORMSCOPE_DATA/<set>, then in the cache, then fetched and checked against their SHA-256.
 
-    Examples:
-        normscope data
-        normscope data fetch mnist
-        normscope data verify
+    For example:
+
+    normscope data
+
+    normscope data fetch mnist
+
+    normscope data verify
     """
     from normscope import data as sets
     from normscope.display import rows_table
@@ -216,7 +241,9 @@ def doctor() -> None:
 def _show(summary: "Summary", console: Console) -> None:
     from normscope.display import verdict_table
 
-    title = summary.card["question"] + ("" if summary.untuned is None else " Every arm at its own, tuned learning rate:")
+    title = summary.card["question"] + (
+        "" if summary.untuned is None else " Every arm at its own, tuned learning rate:"
+    )
     console.print(verdict_table(summary, summary.arms, title, width=console.width))
     if summary.untuned is not None:
         title = "The same, untuned: every arm at the task's learning rate:"
@@ -278,3 +305,7 @@ def _first_line(entry: object) -> str:
 
 def _quote(word: str) -> str:
     return word if all(letter.isalnum() or letter in "-_.,=/:" for letter in word) else f"'{word}'"
+
+
+if __name__ == "__main__":
+    main()

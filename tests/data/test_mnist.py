@@ -14,7 +14,7 @@ from normscope.data.sets import SETS
 def mnist():
     there = state(SETS["mnist"])
     if not there.ready and not os.environ.get("CI"):
-        pytest.skip(f"data set mnist: {there.words}; set NORMSCOPE_DATA, or run `normscope data mnist`")
+        pytest.skip(f"data set mnist: {there.words}; set NORMSCOPE_DATA, or run `normscope data fetch mnist`")
     assert there.ready, f"data set mnist: {there.words}; with CI set, its absence is a failure"
     return load_mnist()
 

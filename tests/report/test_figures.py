@@ -74,7 +74,7 @@ def test_failures_are_written_beside_the_arm(summary: dict) -> None:
 @pytest.mark.parametrize(("higher", "first"), [(True, "← worse"), (False, "← better")])
 def test_the_direction_is_written_on_the_axis(summary: dict, higher: bool, first: str) -> None:
     turned = summary | {"metric": summary["metric"] | {"higher_is_better": higher}}
-    texts = [text for text in ET.fromstring(forest(turned, _looks(summary), width=780, name="f")).iter("text")]
+    texts = list(ET.fromstring(forest(turned, _looks(summary), width=780, name="f")).iter("text"))
     left = min(
         (text for text in texts if "better" in (text.text or "") or "worse" in (text.text or "")),
         key=lambda text: float(text.get("x", "")),

@@ -41,7 +41,7 @@ def test_wants_logarithm_only_for_positive_values_that_span_much() -> None:
     ("low", "high", "logarithmic", "wanted"),
     [
         (0, 2000, False, ["0", "500", "1k", "1.5k", "2k"]),
-        (-0.5, 0.5, False, ["−0.5", "−0.25", "0", "0.25", "0.5"]),
+        (-0.5, 0.5, False, ["−0.4", "−0.2", "0", "0.2", "0.4"]),
         (0.01, 1, True, ["0.01", "0.02", "0.05", "0.1", "0.2", "0.5", "1"]),
     ],
 )

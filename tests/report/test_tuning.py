@@ -28,9 +28,9 @@ def test_every_trial_is_a_mark_with_its_value() -> None:
 
 def test_a_failed_trial_is_at_the_worse_edge() -> None:
     for higher, edge in ((True, 140.0), (False, 12.0)):
-        group = [
+        group = next(
             group for group in _draw(higher).iter("g") if (group.findtext("title") or "").endswith("failed to train")
-        ][0]
+        )
         assert float(next(group.iter("use")).get("y", "")) == edge
 
 

@@ -326,6 +326,22 @@ def test_strangers_are_left_out_and_listed(study):
     assert summary.arms[1].verdict == "better"
 
 
+def test_a_run_that_failed_before_it_was_described_is_counted(study):
+    for entry in study.card["arms"]:
+        entry["runs"] = {str(seed): f"{entry['label']}-{seed}-0.1" for seed in study.seeds}
+    study.save()
+    study.run("ada_norm", 4, 0.0, name="not-on-the-card")
+    (study.folder.path / "runs" / "notes").mkdir()
+    for seed, state in ((2, "failed"), (3, "interrupted")):
+        folder = study.folder.run(f"ada_norm-{seed}-0.1")
+        folder.result.unlink()
+        study.run("ada_norm", seed, state=state).description.unlink()
+    summary = read(study)
+    assert [run.state for run in summary.arms[1].runs[:5]] == ["done", "done", "failed", "interrupted", "done"]
+    assert summary.arms[1].verdict.startswith("fails to train in 1 of 9 seeds; over the 8 pairs")
+    assert summary.settings["foreign_runs"] == ["not-on-the-card", "notes"]
+
+
 def test_two_runs_for_one_seed_are_refused(study):
     study.run("ada_norm", 4, 1.0, name="again")
     with pytest.raises(ValueError, match=r"arm ada_norm has two runs with seed 4: .*ada_norm-4.* and .*again"):

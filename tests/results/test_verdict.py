@@ -85,6 +85,11 @@ def test_not_enough_evidence_plans_for_the_margin_where_nothing_was_seen():
     assert say(2 * SPREAD, margin=0.001) == "not enough evidence (over 1000 more seeds)"
 
 
+def test_a_difference_near_the_margin_takes_more_seeds_than_one_near_zero():
+    # Half the margin, 0.25 or 0.183 sd from either claim: (2.802 / 0.183)^2 = 233.3, and 1.9 more.
+    assert say(0.25 + 2 * SPREAD) == "not enough evidence (about 226 more seeds)"
+
+
 def test_the_sign_flip_must_agree_with_the_interval():
     differences = np.array([1.0, 1.1, 0.9, 1.0, 1.2, 0.8])
     assert say(differences) == "better"

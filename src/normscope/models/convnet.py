@@ -1,6 +1,7 @@
 """A small convolutional network for images, with the norm over the channels of its feature maps."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -26,9 +27,7 @@ class ConvNet(nn.Module):
         halvings = len(channels) - 2
         if size % 2**halvings:
             raise ValueError(f"an image of {size} x {size} cannot be halved {halvings} times")
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(a, b, 3, padding=1) for a, b in zip(channels[:-1], channels[1:], strict=True)
-        )
+        self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(channels))
         self.norms = nn.ModuleList(norm(width) for width in channels[1:])
         self.pool = nn.MaxPool2d(2)
         self.head = nn.Linear(channels[-1] * (size // 2**halvings) ** 2, classes)

@@ -1,6 +1,7 @@
 """A plain multi-layer perceptron with the norm on the summed inputs of its hidden layers."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -26,7 +27,7 @@ class MLP(nn.Module):
         super().__init__()
         if len(widths) < 2:
             raise ValueError(f"widths must hold an input and an output width, got {list(widths)}")
-        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-2], widths[1:-1], strict=True))
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths[:-1]))
         self.norms = nn.ModuleList(norm(width) for width in widths[1:-1])
         self.logits = nn.Linear(widths[-2], widths[-1])
 

@@ -158,12 +158,11 @@ class BatchNorm(nn.Module):
             return batch_norm(x, nothing, nothing + 1, self.weight, self.bias, self.eps)
         mean, variance = batch_moments(x, axes=axes)
         spread = variance * (rows / (rows - 1))
-        if self.training:
-            self._track(mean.detach(), spread.detach())
+        self._track(mean.detach(), spread.detach())
         return batch_norm(x, mean, spread if self.unbiased else variance, self.weight, self.bias, self.eps)
 
     def _track(self, mean: Tensor, variance: Tensor) -> None:
-        """Move the running moments towards those of a batch."""
+        """Move the running moments, if there are any, towards those of a batch."""
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked.add_(1)

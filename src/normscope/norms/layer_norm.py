@@ -43,8 +43,8 @@ class LayerNorm(nn.LayerNorm):
     """``torch.nn.LayerNorm`` with checked inputs, a dtype rule and an optional gain.
 
     The constructor, the state dict and ``isinstance`` are torch's. The output has the dtype of the input, also under
-    autocast, where torch's own layer returns float32 on a CUDA device and the dtype of the input on a CPU. Parameters
-    may be wider than the input, or narrower: the arithmetic is done in the wider dtype and rounded once.
+    autocast; torch's own keeps it on a CPU, while its CUDA autocast runs layer norm in float32. Parameters may be wider
+    than the input, or narrower: the arithmetic is done in the wider dtype and rounded once.
 
     Args:
         normalized_shape: Width, or sizes of the trailing axes.

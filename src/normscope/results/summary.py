@@ -232,8 +232,8 @@ def summarize(directory: Path) -> Summary:
     """Read a study and say what it found.
 
     A run belongs to an arm if its label, norm, placement, arguments and learning rate are the arm's, its seed is one
-    of the card's, and its task, steps, batch size and precision are the card's; so a run may serve a tuned and an
-    untuned arm with one learning rate. Runs that only chose a learning rate are left out. Resampling is seeded by
+    of the card's, and its task, steps, batch size and precision are the card's; where the card names the arm's runs,
+    it is one of them. So a run may serve a tuned and an untuned arm with one learning rate. Runs that only chose a learning rate are left out. Resampling is seeded by
     :data:`RESAMPLING_SEED`. A folder without a card is a FileNotFoundError; a file that cannot be read, or that
     contradicts the card or another file, is a ValueError that names it.
 
@@ -245,7 +245,7 @@ def summarize(directory: Path) -> Summary:
     """
     study = StudyFolder(Path(directory))
     card = study.read_card()
-    runs, foreign = _read_runs(study)
+    runs, foreign = _read_runs(study, card)
     arms = [_match(card, entry, runs) for entry in card["arms"]]
     groups = [[arm for arm in arms if arm.entry["tuned"]], [arm for arm in arms if not arm.entry["tuned"]]]
     baselines = [_find_baseline(card, group, study.card) for group in groups if group]
@@ -270,16 +270,18 @@ def summarize(directory: Path) -> Summary:
     )
 
 
-def _read_runs(study: StudyFolder) -> tuple[list[_Run], list[str]]:
+def _read_runs(study: StudyFolder, card: Mapping[str, Any]) -> tuple[list[_Run], list[str]]:
     """Read every run folder but tuning's, and name the folders that do not say what they are."""
     runs, foreign = [], []
     home = study.path / "runs"
+    named = {identity for entry in card["arms"] for identity in (entry.get("runs") or {}).values()}
     for path in sorted(home.iterdir()) if home.is_dir() else []:
         folder = study.run(path.name)
-        if not folder.description.exists():
+        if not folder.description.exists() and path.name not in named:
             foreign.append(path.name)
             continue
-        described = read_json(folder.description)
+        # A run may fail before it is described; the card knows it by name.
+        described = read_json(folder.description) if folder.description.exists() else {}
         if described.get("split", "study") == "study":
             result = _checked(read_json(folder.result), folder.result) if folder.finished() else None
             runs.append(_Run(folder=folder, described=described, result=result))
@@ -300,8 +302,11 @@ def _match(card: Mapping[str, Any], entry: Mapping[str, Any], runs: Sequence[_Ru
     wanted = {key: entry.get(key) for key in _ARM_WIDE} | {key: card.get(name) for key, name in _CARD_WIDE.items()}
     wanted = {key: value for key, value in wanted.items() if value is not None}
     found: dict[int, _Run] = {}
+    seeds = {identity: int(seed) for seed, identity in (entry.get("runs") or {}).items()}
     for run in runs:
-        seed = run.described.get("seed")
+        seed = run.described.get("seed", seeds.get(run.folder.path.name))
+        if seeds and seeds.get(run.folder.path.name) != seed:
+            continue
         same = all(run.described.get(key, value) == value for key, value in wanted.items())
         if seed is None or seed not in card["seeds"] or not same:
             continue

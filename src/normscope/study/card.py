@@ -53,18 +53,20 @@ def parse_norm(text: str) -> tuple[str, dict[str, Any]]:
         ValueError: If the text has another form.
     """
     match = re.fullmatch(r"\s*(\w+)\s*(?:\((.*)\))?\s*", text)
+    wanted = (
+        "expected a norm such as 'ada_norm' or 'ada_norm(scale=2.0)', its arguments written as name=value, "
+        f"got {text!r}"
+    )
     if match is None:
-        raise ValueError(f"expected a norm such as 'ada_norm' or 'ada_norm(scale=2.0)', got {text!r}")
+        raise ValueError(wanted)
     name, inside = match.groups()
-    if not inside:
-        return name, {}
     try:
-        call = ast.parse(f"f({inside})", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args:
-            raise ValueError(f"the arguments of a norm are written as name=value, got {text!r}")
+        call = ast.parse(f"f({inside or ''})", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args or any(word.arg is None for word in call.keywords):
+            raise ValueError(wanted)
         return name, {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
-    except SyntaxError as error:
-        raise ValueError(f"expected a norm such as 'ada_norm(scale=2.0)', got {text!r}") from error
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(wanted) from error
 
 
 @dataclass(frozen=True, kw_only=True)

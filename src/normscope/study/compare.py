@@ -4,13 +4,15 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from normscope import data
 from normscope.catalogue import TASKS
 from normscope.report import write_report
 from normscope.results import Summary, summarize
 from normscope.results.store import FINAL_STATES, StudyFolder, read_json, write_json
 from normscope.study.card import Card
-from normscope.study.engine import Engine, RunEvent
+from normscope.study.engine import Engine, EngineError, RunEvent
 from normscope.study.local import LocalEngine
 from normscope.study.plan import RunSpec, plan
 from normscope.study.record import record
@@ -61,9 +63,9 @@ def compare(
 
     Raises:
         StudyMismatch: If the folder holds another study.
-        normscope.data.DataNotFound: If the data set is not here and cannot be fetched.
-        normscope.data.DataDamaged: If one of its files is not the published one.
-        normscope.study.engine.EngineError: If runs cannot be computed here.
+        DataNotFound: If the data set is not here and cannot be fetched.
+        DataDamaged: If one of its files is not the published one.
+        EngineError: If runs cannot be computed here: no such device, workers that do not start.
         KeyboardInterrupt: If the user stopped it; the same call goes on.
     """
     study = StudyFolder(default_folder(card) if out is None else Path(out))
@@ -71,6 +73,10 @@ def compare(
     tell = tell or (lambda event: None)
     command = command or f"normscope.compare({card!r})"
     _refuse_other(card, study)
+    if card.device != "cpu" and not torch.cuda.is_available():
+        raise EngineError(
+            f"device {card.device!r} is asked for, and torch {torch.__version__} finds no CUDA device here"
+        )
     data.locate(data.SETS[TASKS[card.task].dataset])
     tuned = tuning = None
     if card.tune:
@@ -115,7 +121,7 @@ def _forget_failed(specs: list[RunSpec], study: StudyFolder) -> None:
 
 def states(specs: list[RunSpec], study: StudyFolder) -> dict[str, int]:
     """Count the runs of a plan by state; those without a result are ``"open"``."""
-    counts = dict.fromkeys((*FINAL_STATES, "open"), 0)
+    counts: dict[str, int] = dict.fromkeys((*FINAL_STATES, "open"), 0)
     for spec in specs:
         result = study.run(spec.id).result
         counts[read_json(result)["state"] if result.exists() else "open"] += 1

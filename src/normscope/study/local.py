@@ -156,8 +156,13 @@ class _Pool:
             self.tell(RunEvent(spec=spec, state=state, step=spec.recipe.steps))
 
     def _bury(self, worker: _Worker, log: int) -> None:
-        """Take note of a worker that died, and start another."""
+        """Take note of a worker that died, and start another.
+
+        Raises:
+            EngineError: If it never came up, or ended by itself: the machine or the set-up is at fault.
+        """
         self.workers.discard(worker)
+        worker.dismiss()
         code = worker.process.wait()
         how = f"by signal {-code}" if code < 0 else f"with exit status {code}"
         if not worker.was_ready or (code > 0 and worker.spec is not None):
@@ -167,7 +172,8 @@ class _Pool:
             self.deaths[spec.id] = self.deaths.get(spec.id, 0) + 1
             if self.deaths[spec.id] >= ATTEMPTS:
                 write_failure(
-                    self.study.run(spec.id).result, f"its worker ended {how} {ATTEMPTS} times (9 is often a lack of memory)"
+                    self.study.run(spec.id).result,
+                    f"its worker ended {how} {ATTEMPTS} times (9 is often a lack of memory)",
                 )
                 self.tell(RunEvent(spec=spec, state="failed", step=0))
             else:
@@ -192,9 +198,7 @@ class _Pool:
                 spec = self.queue.pop(0)
                 folder = self.study.run(spec.id)
                 if folder.finished():
-                    self.tell(
-                        RunEvent(spec=spec, state=read_json(folder.result)["state"], step=spec.recipe.steps)
-                    )
+                    self.tell(RunEvent(spec=spec, state=read_json(folder.result)["state"], step=spec.recipe.steps))
                     continue
                 worker.give(spec, self.study)
 

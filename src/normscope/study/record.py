@@ -9,7 +9,9 @@ from normscope.results.store import SCHEMA
 from normscope.study.card import Arm, Card
 from normscope.study.plan import spec_for
 
-FAILURE = "a run fails if its training or validation loss is not finite at any step; failures are counted, never dropped"
+FAILURE = (
+    "a run fails if its training or validation loss is not finite at any step; failures are counted, never dropped"
+)
 
 
 def record(card: Card, *, command: str, tuned: Card | None, tuning: Mapping[str, Any] | None) -> dict[str, Any]:

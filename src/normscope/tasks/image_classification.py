@@ -163,7 +163,9 @@ def residual_mlp(
 
 
 @cache
-def _load(read: Callable[[], data.ArraySplits], shape: tuple[int, ...], device: torch.device, split: str) -> ImageSplits:
+def _load(
+    read: Callable[[], data.ArraySplits], shape: tuple[int, ...], device: torch.device, split: str
+) -> ImageSplits:
     """Read once a process: a worker computes many runs."""
     arrays = read()
     counts = np.bincount(arrays.train.x.reshape(-1), minlength=256)

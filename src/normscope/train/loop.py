@@ -63,6 +63,12 @@ class Recipe:
             raise ValueError(f"learning_rate must be positive and finite, got {self.learning_rate!r}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+        try:
+            kind = torch.device(self.device).type
+        except RuntimeError as error:
+            raise ValueError(f"device must be cpu, or cuda with or without a number, got {self.device!r}") from error
+        if kind not in ("cpu", "cuda"):
+            raise ValueError(f"device must be cpu, or cuda with or without a number, got {self.device!r}")
 
     def evaluates_after(self, done: int) -> bool:
         """Whether the validation set is looked at after ``done`` updates; always after the last."""
@@ -322,7 +328,6 @@ def _deterministic(device: torch.device) -> Iterator[None]:
         return
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
     try:
         yield
     finally:

@@ -1,0 +1,180 @@
+"""A study from its question to its answer: killed, resumed, doubled, refused."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from normscope import data
+from normscope.results.store import StudyFolder, write_json
+from normscope.study import compare, make_card
+from normscope.study.compare import StudyMismatch, default_folder, default_workers, states
+from normscope.study.execute import write_failure
+from normscope.study.plan import plan
+
+TIMES = {"step_ms", "peak_bytes", "seconds"}
+COMMAND = [sys.executable, "-m", "normscope.cli", "compare", "digits"]
+OPTIONS = ["--norms", "layer_norm,none,batch_norm", "--seeds", "0-3", "--steps", "1500"]
+
+
+def start(out: Path, *options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*COMMAND, *OPTIONS, "--out", str(out), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(out: Path, *options: str) -> str:
+    with start(out, *options) as process:
+        words, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, words
+    return words
+
+
+def numbers(content: Any) -> Any:
+    """Leave out what a clock or the system measured, and the command that was typed."""
+    if isinstance(content, dict):
+        return {key: numbers(value) for key, value in content.items() if key not in TIMES and key != "command"}
+    return [numbers(value) for value in content] if isinstance(content, list) else content
+
+
+def summary(out: Path) -> Any:
+    return numbers(json.loads((out / "summary.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    out = tmp_path_factory.mktemp("unbroken")
+    finish(out)
+    return summary(out)
+
+
+@pytest.mark.slow
+def test_ten_kills_at_random_moments_change_no_number(tmp_path: Path, unbroken: Any) -> None:
+    moments = random.Random(2019)
+    out = tmp_path / "killed"
+    cut_short = 0
+    for number in range(10):
+        with start(out) as process:
+            time.sleep(moments.uniform(1.0, 8.0))
+            cut_short += process.poll() is None
+            if number % 2:
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()
+    assert cut_short >= 3
+    finish(out)
+    assert summary(out) == unbroken
+    assert not list(out.rglob("*.tmp"))
+    assert not list(out.rglob("checkpoint.pt"))
+
+
+@pytest.mark.slow
+def test_two_invocations_on_one_folder_share_the_work(tmp_path: Path, unbroken: Any) -> None:
+    out = tmp_path / "shared"
+    with start(out) as first, start(out) as second:
+        words = [process.communicate(timeout=300)[0] for process in (first, second)]
+    assert (first.returncode, second.returncode) == (0, 0), words
+    assert summary(out) == unbroken
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_a_resumable_folder_and_says_how_to_go_on(tmp_path: Path, unbroken: Any) -> None:
+    out = tmp_path / "stopped"
+    with start(out) as process:
+        while not list(out.glob("runs/*/result.json")):
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)
+        words, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Go on with:  normscope compare digits --norms layer_norm,none,batch_norm" in words
+    assert "Traceback" not in words
+    assert list(out.glob("runs/*/checkpoint.pt"))
+    told = finish(out)
+    assert "of 12 runs are there already" in told
+    assert summary(out) == unbroken
+
+
+def test_a_finished_study_is_answered_from_its_folder(tmp_path: Path) -> None:
+    card = make_card("digits", norms=["none", "layer_norm"], seeds=[0, 1], steps=20)
+    first = compare(card, out=tmp_path, workers=1)
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")}
+    begin = time.monotonic()
+    second = compare(card, out=tmp_path, workers=1)
+    assert first.to_dict() == second.to_dict()
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")} == stamps
+    # No worker was started: that alone takes longer.
+    assert time.monotonic() - begin < 20
+
+
+def test_the_fixed_fields_of_summary_json_are_there(tmp_path: Path) -> None:
+    compare(make_card("digits", norms=["none", "layer_norm"], seeds=[0, 1], steps=20), out=tmp_path, workers=2)
+    content = json.loads((tmp_path / "summary.json").read_text())
+    assert content["schema"] == 1
+    assert set(content["metric"]) == {"name", "unit", "higher_is_better"}
+    assert {"task", "baseline", "margin", "arms"} <= set(content)
+    fixed = {
+        "norm", "placement", "parameters", "runs", "mean", "difference", "interval", "p_adjusted", "verdict",
+        "step_ms", "peak_bytes",
+    }  # fmt: skip
+    for arm in content["arms"]:
+        assert fixed <= set(arm)
+        assert all({"seed", "state", "value", "steps"} <= set(run) for run in arm["runs"])
+        assert {run["state"] for run in arm["runs"]} == {"done"}
+        assert len(arm["interval"] or [0, 0]) == 2
+    assert (tmp_path / "summary.csv").read_text().count("\n") == 3
+    page = (tmp_path / "report.html").read_bytes()
+    assert page.startswith(b"<!doctype html>") or page.startswith(b"<!DOCTYPE html>")
+    assert len(page) < 6_000_000
+
+
+def test_a_folder_of_another_question_is_refused(tmp_path: Path) -> None:
+    compare(make_card("digits", norms=["none"], seeds=[0], steps=10), out=tmp_path, workers=1)
+    before = (tmp_path / "summary.json").read_bytes()
+    with pytest.raises(StudyMismatch, match=r"holds another study .* choose another folder with --out"):
+        compare(make_card("digits", norms=["none"], seeds=[0], steps=11), out=tmp_path, workers=1)
+    assert (tmp_path / "summary.json").read_bytes() == before
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(StudyMismatch, match="is a file; a study needs a folder of its own"):
+        compare(make_card("digits", norms=["none"], seeds=[0], steps=11), out=file, workers=1)
+    assert file.read_text() == "mine"
+
+
+def test_missing_data_stops_the_study_before_its_first_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mnist = tmp_path / "sets" / "mnist"
+    mnist.mkdir(parents=True)
+    for file in data.SETS["mnist"].files:
+        (mnist / file.name).write_bytes(b"altered")
+    monkeypatch.setenv("NORMSCOPE_DATA", str(tmp_path / "sets"))
+    with pytest.raises(data.DataDamaged, match=r"ubyte\.gz"):
+        compare(make_card("mnist_mlp"), out=tmp_path / "study")
+    assert not (tmp_path / "study" / "runs").exists()
+
+
+def test_failed_runs_can_be_computed_anew(tmp_path: Path) -> None:
+    card = make_card("digits", norms=["none"], seeds=[0], steps=10)
+    study = StudyFolder(tmp_path)
+    (spec,) = plan(card)
+    write_json(study.run(spec.id).description, {"schema": 1, **spec.identity()})
+    write_failure(study.run(spec.id).result, "on purpose")
+    assert states([spec], study)["failed"] == 1
+    assert compare(card, out=tmp_path, workers=1).arms[0].failures == 1
+    assert compare(card, out=tmp_path, workers=1, retry_failed=True).arms[0].failures == 0
+
+
+def test_the_folder_is_named_after_task_and_question() -> None:
+    card = make_card("digits")
+    assert str(default_folder(card)) == str(Path("runs") / f"digits-{card.id}")
+    assert default_workers(make_card("digits", device="cuda")) == 1
+    assert default_workers(card) >= 1

@@ -1,0 +1,120 @@
+"""The local engine: workers that die, runs that others hold, and machines that are at fault."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from normscope.results.store import StudyFolder, read_json
+from normscope.study import make_card
+from normscope.study.engine import EngineError, RunEvent
+from normscope.study.local import ATTEMPTS, LocalEngine
+from normscope.study.plan import RunSpec, plan
+
+
+def runs(*, steps: int = 30, seeds: int = 2) -> list[RunSpec]:
+    return plan(make_card("digits", norms=["none"], seeds=range(seeds), steps=steps))
+
+
+def workers() -> list[int]:
+    """List the worker processes of this one."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                status = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+                command = (entry / "cmdline").read_bytes()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if int(status[1]) == os.getpid() and b"normscope.study.worker" in command:
+                found.append(int(entry.name))
+    return found
+
+
+def test_every_run_ends_and_is_told_once(tmp_path: Path) -> None:
+    events: list[RunEvent] = []
+    study = StudyFolder(tmp_path)
+    LocalEngine(workers=2).run(runs(seeds=4), study, events.append)
+    ended = [event.spec.seed for event in events if event.state == "done"]
+    assert sorted(ended) == [0, 1, 2, 3]
+    assert all(study.run(spec.id).finished() for spec in runs(seeds=4))
+    assert workers() == []
+
+
+def test_a_worker_that_is_killed_costs_nothing_but_time(tmp_path: Path) -> None:
+    killed: list[int] = []
+
+    def tell(event: RunEvent) -> None:
+        if event.state == "running" and not killed and event.step > 100:
+            killed.extend(workers())
+            os.kill(killed[0], signal.SIGKILL)
+
+    study = StudyFolder(tmp_path / "broken")
+    study.path.mkdir()
+    LocalEngine(workers=1).run(runs(steps=1500, seeds=1), study, tell)
+    assert killed
+    whole = StudyFolder(tmp_path / "whole")
+    whole.path.mkdir()
+    LocalEngine(workers=1).run(runs(steps=1500, seeds=1), whole, lambda event: None)
+    (spec,) = runs(steps=1500, seeds=1)
+    ours, theirs = (read_json(folder.run(spec.id).result) for folder in (study, whole))
+    assert ours["value"] == theirs["value"]
+    assert ours["state"] == "done"
+
+
+def test_a_run_that_kills_every_worker_fails(tmp_path: Path) -> None:
+    deaths: list[int] = []
+
+    def tell(event: RunEvent) -> None:
+        if event.state == "running":
+            for worker in workers():
+                if worker not in deaths:
+                    deaths.append(worker)
+                    os.kill(worker, signal.SIGKILL)
+
+    study = StudyFolder(tmp_path)
+    (spec,) = runs(steps=100_000, seeds=1)
+    LocalEngine(workers=1).run([spec], study, tell)
+    result = read_json(study.run(spec.id).result)
+    assert result["state"] == "failed"
+    assert f"ended by signal 9 {ATTEMPTS} times" in result["reason"]
+
+
+def test_a_run_held_elsewhere_is_waited_for_and_taken_over(tmp_path: Path) -> None:
+    study = StudyFolder(tmp_path)
+    first, second = runs()
+    folder = study.run(first.id)
+    folder.path.mkdir(parents=True)
+    lock = FileLock(folder.lock, thread_local=False)
+    lock.acquire()
+    states: list[tuple[int, str]] = []
+
+    def release() -> None:
+        time.sleep(6)
+        lock.release()
+
+    thread = threading.Thread(target=release)
+    thread.start()
+    LocalEngine(workers=1).run([first, second], study, lambda event: states.append((event.spec.seed, event.state)))
+    thread.join()
+    assert (0, "elsewhere") in states
+    assert states.index((1, "done")) < states.index((0, "done"))
+    assert folder.finished()
+
+
+def test_a_worker_that_cannot_start_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('this torch is broken')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    study = StudyFolder(tmp_path / "study")
+    study.path.mkdir()
+    with pytest.raises(EngineError, match=r"(?s)a worker ended with exit status 1.*this torch is broken"):
+        LocalEngine(workers=1).run(runs(seeds=1), study, lambda event: None)
+
+
+def test_workers_must_be_positive() -> None:
+    with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
+        LocalEngine(workers=0)

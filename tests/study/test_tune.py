@@ -1,0 +1,78 @@
+"""Tuning: one budget for all, on seeds and a split of its own."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from normscope.results.store import StudyFolder, read_json
+from normscope.study import compare, make_card
+from normscope.study.card import GRID, TUNING_SEEDS
+from normscope.study.engine import RunEvent
+from normscope.study.execute import execute, write_failure
+from normscope.study.plan import RunSpec
+from normscope.study.tune import tune, tuning_plan
+
+CARD = make_card("digits", norms=["none", "layer_norm"], seeds=[0, 1], steps=25, tune=True)
+
+
+class Here:
+    """Computes runs in this process; some fail on purpose."""
+
+    def __init__(self, fails: Callable[[RunSpec], bool] = lambda spec: False) -> None:
+        self.fails = fails
+        self.seen: list[RunSpec] = []
+
+    def run(self, specs: Sequence[RunSpec], study: StudyFolder, tell: Callable[[RunEvent], None]) -> None:
+        for spec in specs:
+            self.seen.append(spec)
+            if self.fails(spec):
+                write_failure(study.run(spec.id).result, "on purpose")
+            else:
+                execute(spec, study, lambda step, loss: False)
+
+
+def test_every_arm_has_the_same_trials() -> None:
+    trials = tuning_plan(CARD)
+    assert all(spec.split == "tune" for spec in trials)
+    assert {spec.seed for spec in trials} == set(TUNING_SEEDS)
+    budget = {
+        norm: sorted(spec.recipe.learning_rate for spec in trials if spec.norm == norm)
+        for norm in ("none", "layer_norm")
+    }
+    assert budget["none"] == budget["layer_norm"]
+    assert len(budget["none"]) == len(GRID) * len(TUNING_SEEDS)
+
+
+def test_the_best_validation_value_is_chosen(tmp_path: Path) -> None:
+    study = StudyFolder(tmp_path)
+    tuning = tune(CARD, study, Here(), lambda event: None)
+    for arm in tuning["arms"].values():
+        means = {point["learning_rate"]: sum(point["values"]) for point in arm["curve"]}
+        assert arm["chosen"] == min(means, key=lambda rate: means[rate])
+    assert read_json(tmp_path / "tuning" / "tuning.json")["arms"] == ["none", "layer_norm"]
+
+
+def test_a_trial_that_failed_is_worst_and_an_arm_without_trials_keeps_its_rate(tmp_path: Path) -> None:
+    def fails(spec: RunSpec) -> bool:
+        return spec.norm == "none" or spec.recipe.learning_rate > 0.001
+
+    tuning = tune(CARD, StudyFolder(tmp_path), Here(fails), lambda event: None)
+    assert tuning["arms"]["none"]["chosen"] == pytest.approx(0.002)
+    assert tuning["arms"]["layer_norm"]["chosen"] == pytest.approx(0.0006)
+
+
+def test_the_verdict_uses_fresh_seeds_and_shows_the_untuned_beside(tmp_path: Path) -> None:
+    engine = Here(lambda spec: spec.split == "tune" and spec.norm == "none" and spec.recipe.learning_rate < 0.005)
+    summary = compare(CARD, out=tmp_path, engine=engine)
+    study_seeds = {spec.seed for spec in engine.seen if spec.split == "study"}
+    assert study_seeds == {0, 1}
+    assert not study_seeds & set(TUNING_SEEDS)
+    assert summary.untuned is not None
+    assert [arm.label for arm in summary.arms] == [arm.label for arm in summary.untuned] == ["none", "layer_norm"]
+    assert summary.arms[0].learning_rate == pytest.approx(0.006)
+    assert summary.untuned[0].learning_rate == pytest.approx(0.002)
+    assert summary.complete
+    content = read_json(tmp_path / "summary.json")
+    assert set(content["tuning"]["arms"]) == {"none", "layer_norm"}
+    assert "tuning" in (tmp_path / "report.html").read_text().lower()

@@ -1,0 +1,133 @@
+"""The command line as a person uses it: real processes, their words, their exit status."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from normscope.cli import parse_seeds, split_norms
+
+
+def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "normscope.cli", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env={**os.environ, "COLUMNS": "100", **environment},
+    )
+
+
+def test_help_teaches_without_torch(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('torch was imported')")
+    for words in (["--help"], ["compare", "--help"], ["data", "--help"], ["report", "--help"]):
+        told = run(*words, PYTHONPATH=str(tmp_path))
+        assert told.returncode == 0, told.stderr
+        assert "Usage" in told.stdout
+    assert "normscope compare digits" in run("compare", "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "told"),
+    [
+        (["compare", "digts"], 2, "there is no task 'digts': did you mean 'digits'?"),
+        (["compare", "digits", "--norms", "layernorm"], 2, "did you mean 'layer_norm'?"),
+        (["compare", "digits", "--placement", "prenorm"], 2, "did you mean 'pre'?"),
+        (["compare", "digits", "--seeds", "a-b"], 2, "seeds are written as 0-9 or 3,5,8, got 'a-b'"),
+        (["compare", "digits", "--steps", "0"], 2, "steps must be a whole number of at least 1, got 0"),
+        (["compare", "digits", "--device", "toaster"], 2, "toaster"),
+        (["report", "nowhere"], 1, "nowhere holds no study"),
+        (["data", "fetch", "mnst"], 2, "Did you mean 'mnist'?"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_no_traceback(words: list[str], status: int, told: str, tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "normscope.cli", *words], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert told in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.returncode == status
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_study_is_printed_written_and_drawn_again(tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    options = ["--norms", "layer_norm,ada_norm(scale=2.0,k=0.2)", "--seeds", "0-1", "--steps", "20", "--out", str(out)]
+    told = run("compare", "digits", *options)
+    assert told.returncode == 0, told.stderr
+    for words in ("layer_norm", "ada_norm(scale=2.0, k=0.2)", "baseline", "not enough evidence", "Report:"):
+        assert words in told.stdout
+    as_json = run("compare", "digits", *options, "--json")
+    assert json.loads(as_json.stdout) == json.loads((out / "summary.json").read_text())
+    (out / "report.html").unlink()
+    (out / "summary.json").unlink()
+    again = run("report", str(out))
+    assert again.returncode == 0, again.stderr
+    assert (out / "report.html").exists()
+    assert json.loads((out / "summary.json").read_text()) == json.loads(as_json.stdout)
+
+
+def test_a_report_needs_no_torch(tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    run("compare", "digits", "--norms", "none,layer_norm", "--seeds", "0", "--steps", "10", "--out", str(out))
+    (tmp_path / "torch.py").write_text("raise ImportError('torch was imported')")
+    told = run("report", str(out), PYTHONPATH=str(tmp_path))
+    assert told.returncode == 0, told.stderr
+
+
+def test_lists_name_everything() -> None:
+    from normscope.catalogue import NORMS, PARAMETRIZATIONS, PLACEMENTS, TASKS
+
+    told = run("list", COLUMNS="200").stdout
+    for name in (*NORMS, *PARAMETRIZATIONS, *PLACEMENTS, *TASKS):
+        assert name in told
+    assert "Probes: none in this version" in told
+    assert "scale_norm" in run("list", "norms").stdout
+    assert "digits" not in run("list", "norms").stdout
+
+
+def test_data_tells_state_licence_and_home_page() -> None:
+    told = run("data", COLUMNS="200")
+    assert told.returncode == 0, told.stderr
+    for words in ("digits", "mnist", "CC BY", "yann.lecun.com"):
+        assert words in told.stdout
+
+
+def test_a_damaged_set_is_named(tmp_path: Path) -> None:
+    from normscope.data import SETS
+
+    (tmp_path / "mnist").mkdir()
+    for file in SETS["mnist"].files:
+        (tmp_path / "mnist" / file.name).write_bytes(b"short")
+    told = run("data", "verify", "mnist", NORMSCOPE_DATA=str(tmp_path))
+    assert told.returncode != 0
+    assert "train-images-idx3-ubyte.gz" in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+def test_doctor_works_where_torch_is_broken(tmp_path: Path) -> None:
+    told = run("doctor", COLUMNS="200")
+    assert told.returncode == 0, told.stderr
+    assert "torch" in told.stdout
+    (tmp_path / "torch.py").write_text("raise ImportError('this torch is broken')")
+    broken = run("doctor", COLUMNS="200", PYTHONPATH=str(tmp_path))
+    assert broken.returncode == 0, broken.stderr
+
+
+@pytest.mark.parametrize(("text", "want"), [("0-2", [0, 1, 2]), ("3,5,8-9", [3, 5, 8, 9]), ("7", [7])])
+def test_seeds_are_read(text: str, want: list[int]) -> None:
+    assert parse_seeds(text) == want
+
+
+@pytest.mark.parametrize("text", ["", "1-", "-1", "a", "1,,2", "0 to 3"])
+def test_other_seeds_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="seeds are written as 0-9 or 3,5,8"):
+        parse_seeds(text)
+
+
+def test_commas_inside_brackets_do_not_split() -> None:
+    assert split_norms("none, ada_norm(scale=2.0,k=0.1),dyt") == ["none", "ada_norm(scale=2.0,k=0.1)", "dyt"]

@@ -1,0 +1,64 @@
+"""What the terminal shows."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from normscope.display import StudyProgress, rows_table, verdict_table
+from normscope.results import Summary, summarize
+from normscope.study import compare, make_card
+
+
+@pytest.fixture(scope="module")
+def summary(tmp_path_factory: pytest.TempPathFactory) -> Summary:
+    out = tmp_path_factory.mktemp("study")
+    compare(make_card("digits", norms=["layer_norm", "none"], seeds=[0, 1], steps=20), out=out, workers=1)
+    return summarize(out)
+
+
+def drawn(table: object, width: int) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(table)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_every_number_and_word_is_there(summary: Summary, width: int) -> None:
+    text = drawn(verdict_table(summary, summary.arms, "Does it?", width=width), width)
+    assert max(map(len, text.splitlines())) <= width
+    for arm in summary.arms:
+        assert f"{arm.mean:.2f}" in text
+        for word in arm.verdict.split()[:3]:
+            assert word in text
+    other = summary.arms[1]
+    assert other.interval is not None
+    assert f"{other.interval[0]:+.2f} to {other.interval[1]:+.2f}" in text
+    assert ("ms/step" in text) is (width == 160)
+    assert "Noise floor" in text
+
+
+def test_markup_in_names_is_shown_not_obeyed() -> None:
+    assert "[red]x[/red]" in drawn(rows_table(("a", "b"), [("[red]x[/red]", "y")], "T"), 80)
+
+
+def test_progress_without_a_terminal_prints_lines() -> None:
+    console = Console(file=io.StringIO(), width=100)
+    with StudyProgress(console, runs=2, updates=200, done=0, done_updates=0) as progress:
+        progress.tell("a", "layer_norm", 0, "running", 50)
+        progress.tell("a", "layer_norm", 0, "done", 100)
+        progress.tell("b", "none", 0, "diverged", 100)
+    assert isinstance(console.file, io.StringIO)
+    assert "2 of 2 runs, 1 diverged · none seed 0: 100% of the updates" in console.file.getvalue()
+
+
+def test_progress_on_a_terminal_draws_a_bar(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=100, force_terminal=True)
+    with StudyProgress(console, runs=2, updates=200, done=1, done_updates=100) as progress:
+        progress.tell("b", "none", 3, "running", 50)
+        progress.progress.refresh()
+    assert isinstance(console.file, io.StringIO)
+    assert "1 of 2 runs · none seed 3" in console.file.getvalue()
+    assert "150/200" in console.file.getvalue()

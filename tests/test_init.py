@@ -1,0 +1,56 @@
+"""The public face: light to import, complete, and plain about a torch that is missing or too old."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import normscope
+
+
+def python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env={"PYTHONPATH": str(folder)}
+    )
+
+
+def test_every_public_name_is_there() -> None:
+    for name in normscope.__all__:
+        assert getattr(normscope, name).__name__ == name
+        assert name in dir(normscope)
+
+
+def test_a_layer_stands_where_layer_norm_stood() -> None:
+    x = torch.randn(3, 512)
+    assert normscope.AdaNorm(512)(x).shape == x.shape
+    assert torch.equal(normscope.LayerNorm(512)(x), torch.nn.LayerNorm(512)(x))
+
+
+def test_a_wrong_name_lists_the_right_ones() -> None:
+    with pytest.raises(AttributeError, match=r"no attribute 'LayerNrom'; it has FRN, AdaNorm"):
+        normscope.LayerNrom  # noqa: B018
+
+
+def test_import_does_not_import_torch(tmp_path: Path) -> None:
+    told = python("import sys, normscope; assert 'torch' not in sys.modules", tmp_path)
+    assert told.returncode == 0, told.stderr
+
+
+def test_a_missing_torch_is_told_in_words(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['torch'] = None; import normscope; normscope.AdaNorm"
+    told = python(code, tmp_path)
+    assert "normscope needs torch >= 2.11, and there is none here" in told.stderr
+
+
+def test_an_old_torch_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("__version__ = '2.10.1+cpu'")
+    told = python("import normscope; normscope.AdaNorm", tmp_path)
+    assert "normscope needs torch >= 2.11, got 2.10.1+cpu" in told.stderr
+
+
+def test_a_nightly_build_is_accepted(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("__version__ = '2.12.0a0+git123'")
+    told = python("import normscope; normscope._require_torch()", tmp_path)
+    assert told.returncode == 0, told.stderr
