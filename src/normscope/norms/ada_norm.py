@@ -45,7 +45,7 @@ def ada_norm(
         ``[..., D]`` in the dtype of ``x``, rounded once.
 
     References:
-        Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, section 4, eq. (1) of the
+        Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, eq. (1) of the authors'
         poster; github.com/lancopku/AdaNorm for ``released``.
         Departs from it in: ``eps`` under ``paper``, of which the paper has none; nothing under ``released``.
     """
@@ -84,7 +84,7 @@ class AdaNorm(nn.Module):
             zero; on call, if the trailing axes of the input differ.
 
     References:
-        Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, section 4, eq. (1) of the
+        Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, eq. (1) of the authors'
         poster; github.com/lancopku/AdaNorm for ``released``.
         Departs from it in: ``eps`` under ``paper``, of which the paper has none; nothing under ``released``.
     """

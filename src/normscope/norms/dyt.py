@@ -24,7 +24,7 @@ def dyt(x: Tensor, alpha: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ``[..., D]`` in the dtype of ``x``, rounded once.
 
     References:
-        Zhu et al. (2025). Transformers without normalization. arXiv:2503.10622, eq. (3).
+        Zhu et al. (2025). Transformers without normalization. arXiv:2503.10622.
         Departs from it in: nothing.
     """
     return (weight * torch.tanh(alpha * widen(x)) + bias).to(x.dtype)
@@ -47,7 +47,7 @@ class DyT(nn.Module):
             differ.
 
     References:
-        Zhu et al. (2025). Transformers without normalization. arXiv:2503.10622, eq. (3).
+        Zhu et al. (2025). Transformers without normalization. arXiv:2503.10622.
         Departs from it in: nothing.
     """
 

@@ -124,5 +124,5 @@ def style_sheet() -> str:
     dark = "".join(f"--{name}:{value};" for name, value in DARK.items())
     return (
         f":root{{color-scheme:light;{light}}}"
-        f"@media (prefers-color-scheme:dark){{:root{{color-scheme:dark;{dark}}}}}"
+        f"@media screen and (prefers-color-scheme:dark){{:root{{color-scheme:dark;{dark}}}}}"
     )

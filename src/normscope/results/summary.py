@@ -233,7 +233,8 @@ def summarize(directory: Path) -> Summary:
 
     A run belongs to an arm if its label, norm, placement, arguments and learning rate are the arm's, its seed is one
     of the card's, and its task, steps, batch size and precision are the card's; where the card names the arm's runs,
-    it is one of them. So a run may serve a tuned and an untuned arm with one learning rate. Runs that only chose a learning rate are left out. Resampling is seeded by
+    it is one of them. So a run may serve a tuned and an untuned arm with one learning rate. Runs that only chose a
+    learning rate are left out. Resampling is seeded by
     :data:`RESAMPLING_SEED`. A folder without a card is a FileNotFoundError; a file that cannot be read, or that
     contradicts the card or another file, is a ValueError that names it.
 
