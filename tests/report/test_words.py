@@ -67,11 +67,11 @@ FACTS = "+0.42 points (95 % interval [+0.20, +0.64]; adjusted p = 0.012; 10 pair
         ),
         (
             "not enough evidence (about 4 more seeds)",
-            f"cannot be told apart from ln in accuracy yet: {FACTS}. It would take about 4 more seeds to decide.",
+            f"cannot yet be said to differ from ln in accuracy, nor to equal it: {FACTS}. It would take about 4 more seeds to decide.",
         ),
         (
             "not enough evidence (2 of 10 planned seeds not ended)",
-            f"cannot be told apart from ln in accuracy yet: {FACTS}. 2 of 10 planned seeds not ended.",
+            f"cannot yet be said to differ from ln in accuracy, nor to equal it: {FACTS}. 2 of 10 planned seeds not ended.",
         ),
         (
             "fails to train in 3 of 10 seeds; over the 7 pairs that finished: ahead",
@@ -90,7 +90,7 @@ def test_a_sentence_says_the_verdict_and_its_numbers(verdict: str, wanted: str) 
 
 def test_a_sentence_without_pairs_says_so() -> None:
     arm = _arm("not enough evidence (10 of 10 planned seeds not ended)", difference=None)
-    assert "yet: no pair of runs has finished." in words.sentence(arm, SUMMARY)
+    assert "nor to equal it: no pair of runs has finished." in words.sentence(arm, SUMMARY)
 
 
 def test_the_baseline_is_described_with_and_without_a_value() -> None:

@@ -26,7 +26,7 @@ def detach_norm(x: Tensor, eps: float = 1e-5, *, mean: bool = True, std: bool = 
         ``[..., D]`` in the dtype of ``x``, rounded once; the values are those of LayerNorm-simple.
 
     References:
-        Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, the authors' poster, Theorem 1.
+        Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, poster, Theorem 1.
         Departs from it in: ``eps``, of which the paper has none.
     """
     wide = widen(x)
@@ -57,7 +57,7 @@ class DetachNorm(nn.Module):
         ValueError: If a size is below one or ``eps`` is negative; on call, if the trailing axes of the input differ.
 
     References:
-        Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, the authors' poster, Theorem 1.
+        Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, poster, Theorem 1.
         Departs from it in: ``eps``, of which the paper has none.
     """
 

@@ -21,7 +21,7 @@ def layer_norm_simple(x: Tensor, eps: float = 1e-5, *, axes: int = 1) -> Tensor:
         ``[..., D]`` in the dtype of ``x``, rounded once.
 
     References:
-        Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, the authors' poster, Table 1.
+        Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, poster, Table 1.
         Departs from it in: ``eps``, of which the paper has none.
     """
     return standardize(widen(x), eps, axes).to(x.dtype)
@@ -41,7 +41,7 @@ class LayerNormSimple(nn.Module):
         ValueError: If a size is below one or ``eps`` is negative; on call, if the trailing axes of the input differ.
 
     References:
-        Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, the authors' poster, Table 1.
+        Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, poster, Table 1.
         Departs from it in: ``eps``, of which the paper has none. The released code divides by the unbiased standard
         deviation plus eps instead: ``AdaNorm(width, k=0, convention="released")`` is that arithmetic.
     """

@@ -156,7 +156,7 @@ def sentence(arm: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
         if reason.startswith(("about", "over")):
             reason = f"it would take {reason} to decide"
         why = f" {reason[:1].upper()}{reason[1:]}." if reason else ""
-        return f"cannot be told apart from {baseline} in {metric['name']} yet: {facts}.{why}"
+        return f"cannot yet be said to differ from {baseline} in {metric['name']}, nor to equal it: {facts}.{why}"
     said = rest[:1].upper() + rest[1:]
     return f"{said}: {facts}." if failures else f"has no verdict of its own. {said}: {facts}."
 
