@@ -68,7 +68,7 @@ _MNIST_MLP = ImageClassification(
         Published(
             source="Ba, Kiros, Hinton (2016), Figure 6, batch 128",
             rows={"none": 1.5, "layer_norm": 1.3, "batch_norm": 1.35},
-            note="read off a plot, about +-0.1; 65 epochs, one run, learning rate not printed; batch norm on the logits",
+            note="read off a plot, about +-0.1; 65 epochs, one run, rate not printed; batch norm on the logits",
         ),
     ),
 )

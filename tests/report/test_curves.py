@@ -50,13 +50,23 @@ def test_evaluations_without_a_value_are_gaps() -> None:
     assert median([], "valid_value", higher_is_better=True)[0].tolist() == []
 
 
-def test_the_frame_holds_the_late_medians_and_not_the_early_ones() -> None:
-    groups = [[_run(0, [10, 80, 90, 91, 92, 92])], [_run(0, [5, 70, 80, 85, 90, 91])]]
+def test_the_frame_holds_the_late_values_of_every_seed_and_not_the_early_ones() -> None:
+    groups = [[_run(0, [10, 80, 90, 91, 92, 92])], [_run(0, [5, 70, 80, 85, 90, 91]), _run(1, [9, 70, 80, 85, 90, 97])]]
     shared = frame(groups, 60, METRIC)
     low, high = shared.limits["valid_value"]
     assert 10 < low < 70
-    assert 92 < high < 100
+    assert 97 < high < 100
     assert not shared.logarithmic["valid_value"]
+
+
+def test_a_run_that_broke_does_not_stretch_the_frame() -> None:
+    whole = [_run(0, [80, 90, 91, 92]), _run(1, [80, 91, 92, 93]), _run(2, [80, 92, 93, 94])]
+    assert frame([[*whole, _run(3, [70, 5], "diverged")]], 40, METRIC).limits["valid_value"][0] > 70
+
+
+def test_the_frame_holds_the_end_of_an_arm_far_below() -> None:
+    near = [_run(seed, [90, 95, 95.5, 96]) for seed in range(9)]
+    assert frame([near, [_run(0, [10, 10, 11, 12])]], 40, METRIC).limits["valid_value"][0] < 12
 
 
 def test_a_loss_that_spans_much_is_logarithmic() -> None:
@@ -81,10 +91,10 @@ def test_every_seed_is_drawn_with_at_most_so_many_points(points: int) -> None:
     assert max(line.get("d", "").count("L") + 1 for line in lines if line is not None) <= points
     crosses = [group.findtext("title") or "" for group in tips if "diverged" in (group.findtext("title") or "")]
     assert len(crosses) == 2
-    assert "1 failed to train" in (root.findtext("desc") or "")
+    assert "1 of 3 seeds failed to train" in (root.findtext("desc") or "")
 
 
 def test_a_run_before_its_first_evaluation_is_described() -> None:
     runs = [_run(0, []), _run(1, [], "failed")]
     root = ET.fromstring(learning(runs, [], looks(["a"], "a")["a"], METRIC, frame([runs], 300, METRIC), 9, name="c"))
-    assert root.findtext("desc") == "a: no evaluation yet. 1 of 2 seeds failed to train."
+    assert root.findtext("desc") == "a: no evaluation yet; 1 of 2 seeds failed to train."

@@ -28,20 +28,23 @@ class Frame:
 
 
 def frame(groups: Sequence[Sequence[Run]], steps: int, metric: Mapping[str, Any]) -> Frame:
-    """Choose the axes: each holds every arm's median from a quarter of the training on; what lies outside runs off.
+    """Choose the axes: what the runs show from a quarter of the training on, and where every arm's median ends.
 
-    So neither the first steps nor a diverging run flattens the part where the arms differ.
+    So neither the first steps nor a run that broke nor a rare outlier flattens the part where the arms differ.
     """
     limits, logarithmic = {}, {}
     for field, higher in zip(_FIELDS, (metric["higher_is_better"], False), strict=True):
-        seen: list[float] = []
+        ends: list[float] = []
         for runs in groups:
-            grid, middle = median(runs, field, higher_is_better=higher)
-            seen += [
-                float(value) for at, value in zip(grid, middle, strict=True) if at >= steps / 4 and np.isfinite(value)
-            ]
-        logarithmic[field] = not higher and wants_logarithm(seen, 4)
+            middle = median(runs, field, higher_is_better=higher)[1]
+            ends += [float(value) for value in middle[-1:] if np.isfinite(value)]
+        late = [
+            row for runs in groups for run in runs if not run.broke for row in run.metrics if row["step"] >= steps / 4
+        ]
+        seen = [float(row[field]) for row in late if row.get(field) is not None]
         low, high = fence(seen, reach=8) if seen else (0.0, 1.0)
+        low, high = min([low, *ends]), max([high, *ends])
+        logarithmic[field] = not higher and wants_logarithm([low, high], 4)
         if logarithmic[field]:
             low, high = (10**edge for edge in padded(np.log10(low), np.log10(high)))
             limits[field] = (low, high)
@@ -99,7 +102,8 @@ def learning(
         An ``<svg>`` element.
     """
     label = runs[0].label
-    heads = (f"validation {metric['name']}" + (f" ({metric['unit']})" if metric["unit"] else ""), "training loss")
+    unit = f" ({metric['unit']})" if metric["unit"] else ""
+    heads = (f"{metric['name']}{unit}, validation set", "training loss")
     with drawing():
         figure = blank(350, 340)
         for field, head, top, bottom in zip(_FIELDS, heads, (24, 198), (180, 30), strict=True):
@@ -174,15 +178,10 @@ def _thin(count: int, points: int) -> np.ndarray:
 def _words(runs: Sequence[Run], metric: Mapping[str, Any]) -> str:
     """Say where the curves end."""
     grid, middle = median(runs, _FIELDS[0], higher_is_better=metric["higher_is_better"])
-    broke = [run for run in runs if run.broke]
+    broke = f"{sum(run.broke for run in runs)} of {len(runs)} seeds failed to train."
     if not len(grid):
-        return f"{runs[0].label}: no evaluation yet." + f" {len(broke)} of {len(runs)} seeds failed to train." * bool(
-            broke
-        )
-    last = float(middle[-1])
-    end = (
-        f"the median validation {metric['name']} at step {grid[-1]} is {describe(last, metric['unit'])}"
-        if np.isfinite(last)
-        else "more than half of the runs broke"
-    )
-    return f"{runs[0].label}, {len(runs)} seeds: {end}; {len(broke)} failed to train."
+        return f"{runs[0].label}: no evaluation yet; {broke}"
+    if not np.isfinite(middle[-1]):
+        return f"{runs[0].label}: the median has no value at step {grid[-1]}; {broke}"
+    end = describe(float(middle[-1]), metric["unit"])
+    return f"{runs[0].label}: the median {metric['name']} on the validation set at step {grid[-1]} is {end}; {broke}"
