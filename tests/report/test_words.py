@@ -50,6 +50,7 @@ def _arm(verdict: str, **more: object) -> dict:
     return arm | {"p_adjusted": 0.012, "pairs": 10, "mean": 97.5} | more
 
 
+OPEN = "cannot yet be said to differ from ln in accuracy, nor to equal it"
 SUMMARY = {"baseline": "ln", "metric": {"name": "accuracy", "unit": "%"}, "margin": 0.3, "alpha": 0.05}
 FACTS = "+0.42 points (95 % interval [+0.20, +0.64]; adjusted p = 0.012; 10 pairs)"
 
@@ -67,11 +68,11 @@ FACTS = "+0.42 points (95 % interval [+0.20, +0.64]; adjusted p = 0.012; 10 pair
         ),
         (
             "not enough evidence (about 4 more seeds)",
-            f"cannot yet be said to differ from ln in accuracy, nor to equal it: {FACTS}. It would take about 4 more seeds to decide.",
+            f"{OPEN}: {FACTS}. It would take about 4 more seeds to decide.",
         ),
         (
             "not enough evidence (2 of 10 planned seeds not ended)",
-            f"cannot yet be said to differ from ln in accuracy, nor to equal it: {FACTS}. 2 of 10 planned seeds not ended.",
+            f"{OPEN}: {FACTS}. 2 of 10 planned seeds not ended.",
         ),
         (
             "fails to train in 3 of 10 seeds; over the 7 pairs that finished: ahead",
