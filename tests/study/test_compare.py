@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from normscope.study.plan import plan
 
 TIMES = {"step_ms", "peak_bytes", "seconds"}
 COMMAND = [sys.executable, "-m", "normscope.cli", "compare", "digits"]
-OPTIONS = ["--norms", "layer_norm,none,batch_norm", "--seeds", "0-3", "--steps", "1500"]
+OPTIONS = ["--norms", "layer_norm,none,batch_norm", "--seeds", "0-3", "--steps", "3000"]
 
 
 def start(out: Path, *options: str) -> subprocess.Popen[str]:
@@ -66,13 +67,13 @@ def test_ten_kills_at_random_moments_change_no_number(tmp_path: Path, unbroken: 
     cut_short = 0
     for number in range(10):
         with start(out) as process:
-            time.sleep(moments.uniform(1.0, 8.0))
+            time.sleep(moments.uniform(1.0, 6.0))
             cut_short += process.poll() is None
-            if number % 2:
-                os.killpg(process.pid, signal.SIGKILL)
-            else:
-                process.kill()
-    assert cut_short >= 3
+            with suppress(ProcessLookupError):
+                # In turn the study alone, whose workers then stop by themselves, and everything at once.
+                os.killpg(process.pid, signal.SIGKILL) if number % 2 else os.kill(process.pid, signal.SIGKILL)
+    print(f"{cut_short} of 10 kills met a study that was still going")
+    assert cut_short >= 5
     finish(out)
     assert summary(out) == unbroken
     assert not list(out.rglob("*.tmp"))
