@@ -90,7 +90,7 @@ class Card:
     alpha: float = 0.05
     """Chance of a false claim that is accepted, over all arms together."""
     precision: str = "float32"
-    """Key of ``normscope.train.loop.PRECISIONS``."""
+    """Key of ``normscope.train.recipe.PRECISIONS``."""
     device: str = "cpu"
     """As torch names it."""
     tune: bool = False

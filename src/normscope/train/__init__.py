@@ -1,7 +1,7 @@
 """One run: named random streams, the training loop, checkpoints."""
 
 from normscope.train.loop import Interrupted as Interrupted
-from normscope.train.loop import Recipe as Recipe
 from normscope.train.loop import Watch as Watch
 from normscope.train.loop import train as train
+from normscope.train.recipe import Recipe as Recipe
 from normscope.train.streams import initialize as initialize

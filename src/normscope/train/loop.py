@@ -4,13 +4,11 @@ import io
 import json
 import math
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,10 +19,9 @@ from normscope.results.store import SCHEMA, RunFolder, write_bytes, write_json
 from normscope.tasks.task import Task, TaskData
 from normscope.train import checkpoint
 from normscope.train.memory import count_saved, peak_bytes, reset_peak
+from normscope.train.provenance import device_name, versions
+from normscope.train.recipe import PRECISIONS, Recipe
 from normscope.train.streams import BatchOrder, seed_dropout
-
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-"""What the forward pass computes in: bfloat16 by autocast, with parameters and optimizer in float32."""
 
 CHECKPOINT_SECONDS = 20.0
 """Wall time between checkpoints: what a kill can cost."""
@@ -35,45 +32,6 @@ PROGRESS_SECONDS = 0.2
 
 class Interrupted(Exception):
     """The run was asked to stop; its checkpoint is written and the run can go on from it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How a run is trained; equal for every arm but for what the card says is tuned."""
-
-    steps: int
-    """Optimizer updates, fixed before the first run."""
-    batch_size: int
-    """Examples an update."""
-    learning_rate: float
-    """Adam's first learning rate; it falls linearly to zero at the last step."""
-    evaluations: int = 10
-    """Evenly spaced looks at the validation set; the best of them is tested."""
-    precision: str = "float32"
-    """Key of :data:`PRECISIONS`."""
-    device: str = "cpu"
-    """Where tensors live, as torch names it."""
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "evaluations"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ValueError(f"learning_rate must be positive and finite, got {self.learning_rate!r}")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
-        try:
-            kind = torch.device(self.device).type
-        except RuntimeError as error:
-            raise ValueError(f"device must be cpu, or cuda with or without a number, got {self.device!r}") from error
-        if kind not in ("cpu", "cuda"):
-            raise ValueError(f"device must be cpu, or cuda with or without a number, got {self.device!r}")
-
-    def evaluates_after(self, done: int) -> bool:
-        """Whether the validation set is looked at after ``done`` updates; always after the last."""
-        looks = min(self.evaluations, self.steps)
-        return (done * looks) // self.steps > ((done - 1) * looks) // self.steps
 
 
 class Watch(Protocol):
@@ -167,6 +125,7 @@ class _Run:
         reset_peak(self.device)
         self._restore()
         self._describe()
+        self.model.train()
         started = time.perf_counter() - self.progress.seconds
         saved_at = told_at = time.perf_counter()
         while self.progress.step < self.recipe.steps:
@@ -196,7 +155,6 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate * (1.0 - step / self.recipe.steps)
         seed_dropout(self.seed, step, self.device)
-        self.model.train()
         batch = self.data.batch(self.order.batch(step))
         if step == 0:
             with count_saved(self.model) as saved, self._autocast():
@@ -242,7 +200,9 @@ class _Run:
     def _score(self, part: str) -> tuple[float, np.ndarray]:
         self.model.eval()
         with torch.no_grad(), self._autocast():
-            return self.task.evaluate(self.model, self.data, part)
+            scored = self.task.evaluate(self.model, self.data, part)
+        self.model.train()
+        return scored
 
     def _end(self, state: str, *, reason: str | None) -> str:
         value = valid_value = selected = None
@@ -283,12 +243,7 @@ class _Run:
                 "parameters": self.parameters,
                 "backend": "eager",
                 "device_name": device_name(self.device),
-                "versions": {
-                    "normscope": version("normscope"),
-                    "torch": torch.__version__,
-                    "numpy": np.__version__,
-                    "python": platform.python_version(),
-                },
+                "versions": versions(),
                 "threads": torch.get_num_threads(),
                 "data": dict(self.data.hashes),
             },
@@ -332,13 +287,6 @@ def _deterministic(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
-
-
-def device_name(device: torch.device) -> str:
-    """Name the chip in words."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _line(row: dict[str, Any]) -> bytes:
