@@ -74,6 +74,8 @@ def test_every_number_of_the_table_is_the_summarys(whole_study: Path, whole_page
         "peak_bytes",
         "saved_bytes",
         "seconds",
+        "steps_to_baseline",
+        "seconds_to_baseline",
         "placement",
         "arguments",
     )

@@ -9,7 +9,8 @@ from normscope.report.words import number, storage
 
 SHOWN = ("difference", "interval", "p_adjusted", "mean", "step_ms", "saved_bytes", "parameters")
 UNFOLDED = ("sd", "worst", "pairs", "interval_bca", "interval_examples", "p", "p_equivalent", "effect", "improvement")
-UNFOLDED += ("seeds_needed", "learning_rate", "peak_bytes", "saved_bytes", "seconds", "placement", "arguments")
+UNFOLDED += ("seeds_needed", "learning_rate", "peak_bytes", "saved_bytes", "seconds")
+UNFOLDED += ("steps_to_baseline", "seconds_to_baseline", "placement", "arguments")
 
 
 def test_every_cell_keeps_the_number_of_the_summary(whole_study: Path) -> None:

@@ -1,7 +1,5 @@
 """The statistics against hand-computed values, scipy as a peer, and what they must refuse."""
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,12 +9,9 @@ from scipy import stats
 from normscope.results.statistics import (
     bca_interval,
     equivalence,
-    examples_intervals,
-    fewest_pairs,
     holm,
     paired_differences,
     probability_of_improvement,
-    seeds_needed,
     sign_flip_p,
     t_interval,
 )
@@ -221,112 +216,6 @@ def test_probability_of_improvement_counts_draws_half():
     assert probability_of_improvement(differences, higher_is_better=False) == (1 + 0.5) / 4
 
 
-@pytest.mark.parametrize(("alpha", "pairs"), [(0.05, 6), (0.05 / 8, 9), (0.5, 3), (0.0625, 6)])
-def test_fewest_pairs_is_where_the_sign_flip_can_speak(alpha, pairs):
-    assert fewest_pairs(alpha) == pairs
-    assert sign_flip_p(np.ones(pairs), rng=generator()) < alpha <= sign_flip_p(np.ones(pairs - 1), rng=generator())
-
-
-@pytest.mark.parametrize(("effect", "pairs", "strict"), [(1.5, 6, 10), (1.0, 10, 17), (0.8, 15, 24), (0.5, 34, 55)])
-def test_seeds_needed_for_known_effects(effect, pairs, strict):
-    # n for 80 % power of the paired t test, as G*Power gives it.
-    assert seeds_needed(sd=2.0, effect=2 * effect, alpha=0.05) == pairs
-    assert seeds_needed(sd=2.0, effect=-2 * effect, alpha=0.05 / 8) == strict
-
-
-def test_seeds_needed_are_enough_and_not_more():
-    rng = generator()
-    pairs = seeds_needed(sd=1.0, effect=0.8, alpha=0.05)
-    assert pairs is not None
-    power = [
-        np.mean(stats.ttest_1samp(rng.normal(0.8, 1, (20_000, n)), 0, axis=1).pvalue < 0.05) for n in (pairs - 1, pairs)
-    ]
-    # Three standard errors of a share of 20,000 near 0.8.
-    assert power[0] < 0.8 + 0.009
-    assert power[1] > 0.8 - 0.009
-
-
-def test_seeds_needed_never_fall_below_the_sign_flip():
-    assert seeds_needed(sd=0.0, effect=1.0, alpha=0.05) == 6
-    assert seeds_needed(sd=1e-9, effect=1.0, alpha=0.05 / 8) == 9
-    assert seeds_needed(sd=1.0, effect=1e12, alpha=0.05) == 6
-
-
-def test_seeds_needed_stop_at_a_thousand():
-    assert seeds_needed(sd=1.0, effect=0.09, alpha=0.05) == pytest.approx((2.8016 / 0.09) ** 2, abs=3)
-    assert seeds_needed(sd=1.0, effect=0.08, alpha=0.05) is None
-    assert seeds_needed(sd=1.0, effect=0.0, alpha=0.05) is None
-
-
-@pytest.mark.parametrize("wrong", [{"sd": -1.0}, {"sd": float("nan")}, {"effect": float("inf")}])
-def test_seeds_needed_refuse_what_is_no_spread(wrong):
-    with pytest.raises(ValueError, match=r"expected sd >= 0, a finite effect"):
-        seeds_needed(**{"sd": 1.0, "effect": 1.0, "alpha": 0.05, **wrong})
-
-
-def right_or_wrong(shape: tuple[int, int], share: float, seed: int) -> np.ndarray:
-    return (generator(seed).random(shape) < share).astype(np.float32)
-
-
-@pytest.mark.parametrize("kind", ["binary", "continuous"])
-def test_examples_interval_agrees_with_the_normal_one_on_many_examples(kind):
-    if kind == "binary":
-        arm, baseline = right_or_wrong((5, 4000), 0.93, 1), right_or_wrong((5, 4000), 0.91, 2)
-    else:
-        arm, baseline = generator(1).normal(0.1, 1, (5, 4000)), generator(2).normal(0, 1, (5, 4000))
-    [(low, high)] = examples_intervals(arm, baseline, levels=[0.95], rng=generator(), resamples=4000)
-    each = (arm.astype(np.float64) - baseline).mean(axis=0)
-    error = each.std() / len(each) ** 0.5
-    # A 2.5 % quantile of 4,000 draws has a standard error of 0.042 standard deviations.
-    assert (low, high) == pytest.approx((each.mean() - 1.96 * error, each.mean() + 1.96 * error), abs=0.15 * error)
-
-
-def test_examples_are_drawn_for_both_sides_together():
-    hard = generator().normal(0, 100.0, 500)
-    arm, baseline = (hard + 1.0)[None], hard[None]
-    [(low, high)] = examples_intervals(arm, baseline, levels=[0.95], rng=generator(), resamples=500)
-    # 101 - 100 keeps 13 digits; drawn apart, the interval would be 25 wide.
-    assert (low, high) == pytest.approx((1.0, 1.0), abs=1e-12)
-
-
-def test_both_ways_of_drawing_examples_agree(monkeypatch):
-    arm, baseline = right_or_wrong((3, 600), 0.9, 1), right_or_wrong((3, 600), 0.8, 2)
-    counted = examples_intervals(arm, baseline, levels=[0.95, 0.9], rng=generator())
-    monkeypatch.setattr("normscope.results.statistics._FEW_VALUES", 0)
-    drawn = examples_intervals(arm, baseline, levels=[0.95, 0.9], rng=generator())
-    error = (arm - baseline).mean(axis=0).std() / 600**0.5
-    # Quantiles of 10,000 draws: 0.027 standard deviations each; and a step of 1 / 1800.
-    np.testing.assert_allclose(counted, drawn, rtol=0, atol=0.13 * error + 1 / 1800)
-
-
-def test_a_wider_level_holds_a_narrower_one():
-    arm, baseline = generator(1).normal(size=(2, 300)), generator(2).normal(size=(2, 300))
-    wide, narrow = examples_intervals(arm, baseline, levels=[0.95, 0.9], rng=generator(), resamples=1000)
-    assert wide[0] < narrow[0] < narrow[1] < wide[1]
-    again = examples_intervals(arm, baseline, levels=[0.9], rng=generator(), resamples=1000)
-    assert again == [narrow]
-
-
-def test_seven_arms_of_ten_thousand_examples_take_seconds():
-    start = time.perf_counter()
-    for seed in range(7):
-        arm, baseline = right_or_wrong((10, 10_000), 0.97, seed), right_or_wrong((10, 10_000), 0.97, 100 + seed)
-        examples_intervals(arm, baseline, levels=[0.95, 0.9], rng=generator())
-    # Measured 0.3 s; drawing 10,000 x 10,000 examples would take that long for each arm.
-    assert time.perf_counter() - start < 3.0
-
-
-def test_examples_of_different_shapes_are_refused():
-    with pytest.raises(ValueError, match=r"of equal shape, got \[2, 5\] and \[2, 6\]"):
-        examples_intervals(np.zeros((2, 5)), np.zeros((2, 6)), levels=[0.95], rng=generator())
-    with pytest.raises(ValueError, match=r"got \[5\] and \[5\]"):
-        examples_intervals(np.zeros(5), np.zeros(5), levels=[0.95], rng=generator())
-    with pytest.raises(ValueError, match=r"got \[0, 5\]"):
-        examples_intervals(np.zeros((0, 5)), np.zeros((0, 5)), levels=[0.95], rng=generator())
-    with pytest.raises(ValueError, match="scores must be finite"):
-        examples_intervals(np.full((1, 5), np.nan), np.zeros((1, 5)), levels=[0.95], rng=generator())
-
-
 STATISTICS = {
     "t": lambda d: t_interval(d, level=0.95),
     "bca": lambda d: bca_interval(d, level=0.95, rng=generator()),
@@ -347,5 +236,3 @@ def test_every_statistic_refuses_nan_and_nothing(name):
 def test_a_level_outside_zero_and_one_is_refused():
     with pytest.raises(ValueError, match="level must lie between 0 and 1, got 95"):
         t_interval(np.array([0.0, 1.0]), level=95)
-    with pytest.raises(ValueError, match="alpha must lie between 0 and 1, got 0"):
-        fewest_pairs(0.0)

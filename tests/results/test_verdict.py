@@ -105,18 +105,18 @@ def test_the_interval_must_agree_with_the_sign_flip():
 
 def test_too_few_seeds_claim_nothing():
     sure = 5.0 + 0.01 * SPREAD
-    assert say(sure[:5]) == "not enough evidence (5 seeds cannot claim anything with 1 arm; about 1 more seed)"
+    assert say(sure[:5]) == "not enough evidence (5 seeds cannot claim anything with 1 comparison; about 1 more seed)"
     assert say(sure[:6]) == "better"
     assert say(sure[:8], comparisons=8) == (
-        "not enough evidence (8 seeds cannot claim anything with 8 arms; about 1 more seed)"
+        "not enough evidence (8 seeds cannot claim anything with 8 comparisons; about 1 more seed)"
     )
     assert say(sure[:9], comparisons=8) == "better"
     assert say(0.001 * SPREAD[:5]).startswith("not enough evidence (5 seeds cannot claim anything")
 
 
 def test_one_pair_and_none_are_told():
-    assert say([5.0]) == "not enough evidence (1 seed cannot claim anything with 1 arm; about 5 more seeds)"
-    assert say([]) == "not enough evidence (0 seeds cannot claim anything with 1 arm; about 6 more seeds)"
+    assert say([5.0]) == "not enough evidence (1 seed cannot claim anything with 1 comparison; about 5 more seeds)"
+    assert say([]) == "not enough evidence (0 seeds cannot claim anything with 1 comparison; about 6 more seeds)"
 
 
 def test_a_study_that_has_not_ended_claims_nothing():
@@ -134,7 +134,7 @@ def test_failures_come_first_and_leave_no_bare_claim():
     )
     assert say([5.0], failed=(20,)) == (
         "fails to train in 1 of 2 seeds; over the 1 pair that finished: "
-        "not enough evidence (1 seed cannot claim anything with 1 arm; about 5 more seeds)"
+        "not enough evidence (1 seed cannot claim anything with 1 comparison; about 5 more seeds)"
     )
 
 

@@ -20,7 +20,7 @@ from normscope.study.compare import StudyMismatch, default_folder, default_worke
 from normscope.study.execute import write_failure
 from normscope.study.plan import plan
 
-TIMES = {"step_ms", "peak_bytes", "seconds"}
+TIMES = {"step_ms", "peak_bytes", "seconds", "seconds_to_baseline"}
 COMMAND = [sys.executable, "-m", "normscope.cli", "compare", "digits"]
 OPTIONS = ["--norms", "layer_norm,none,batch_norm", "--seeds", "0-3", "--steps", "3000"]
 

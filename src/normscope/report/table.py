@@ -147,6 +147,12 @@ def _details(arm: Mapping[str, Any], places: int, summary: Mapping[str, Any]) ->
         _cell("Learning rate", rate(arm.get("learning_rate")), arm.get("learning_rate")),
         *(_cell(head, storage(arm.get(field)), arm.get(field)) for field, head in _MEMORY.items()),
         _cell("Time of one run", duration(arm.get("seconds")), arm.get("seconds")),
+        _cell(
+            "Updates to the baseline's final validation loss",
+            number(arm.get("steps_to_baseline"), 0),
+            arm.get("steps_to_baseline"),
+        ),
+        _cell("Time to it", duration(arm.get("seconds_to_baseline")), arm.get("seconds_to_baseline")),
         _cell("Placement", arm.get("placement") or MISSING, arm.get("placement")),
         _cell(
             "Arguments",

@@ -1,5 +1,6 @@
 """Numbers on disk and what they mean: store, statistics, verdict, summary; numpy and scipy, no torch."""
 
-from normscope.results.summary import ArmSummary, RunSummary, Summary, summarize
+from normscope.results.arms import ArmSummary, RunSummary
+from normscope.results.summary import Summary, summarize
 
 __all__ = ["ArmSummary", "RunSummary", "Summary", "summarize"]

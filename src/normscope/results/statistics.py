@@ -1,11 +1,9 @@
-"""What paired runs say: differences, intervals, tests, and how many seeds a claim needs; numpy and scipy, no torch.
+"""What paired runs say: differences, intervals, tests; numpy and scipy, no torch.
 
-A difference is the arm minus the baseline, in the metric's own unit, for one seed. ``P`` pairs, ``S`` seeds, ``E`` test
-examples. Every function refuses differences that are too few or not finite, and a level that is not between 0 and 1,
-with a ValueError that shows them.
+A difference is the arm minus the baseline, in the metric's own unit, for one seed; ``P`` pairs. Every function refuses
+differences that are too few or not finite, and a level that is not between 0 and 1, with a ValueError that shows them.
 """
 
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,17 +20,11 @@ RESAMPLES = 10_000
 EXACT_PAIRS = 16
 """Most pairs whose sign flips are all enumerated."""
 
-MOST_SEEDS = 1000
-"""Where planning stops: a study that needs more is not going to be run."""
-
 # Values that should be equal differ by this much, relative to their size, once they went through float32 or a sum.
 _ROUNDING = 1e-6
 
 # Differences that should be equal, computed in float64 from values a thousand times their size.
 _CONSTANT = 1e-12
-
-# Below so many distinct values per example, their counts are drawn; above, the examples themselves.
-_FEW_VALUES = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +80,7 @@ def t_interval(differences: np.ndarray, *, level: float) -> Interval:
     """
     values = _checked(differences, least=2)
     mean, error = _mean_and_error(values)
-    reach = float(special.stdtrit(len(values) - 1, 1 - _tail(level))) * error
+    reach = float(special.stdtrit(len(values) - 1, 1 - tail(level))) * error
     return mean - reach, mean + reach
 
 
@@ -115,7 +107,7 @@ def bca_interval(
         Departs from it in: ties with the mean count half in the bias, since differences of test errors are discrete.
     """
     values = _checked(differences, least=2)
-    tail, mean, size = _tail(level), float(values.mean()), float(np.abs(values).max())
+    outside, mean, size = tail(level), float(values.mean()), float(np.abs(values).max())
     if np.ptp(values) <= _CONSTANT * size:
         return mean, mean
     means = values[rng.integers(len(values), size=(resamples, len(values)))].mean(axis=1)
@@ -125,7 +117,7 @@ def bca_interval(
     bias = special.ndtri(np.clip(below, 0.5 / resamples, 1 - 0.5 / resamples))
     influence = (values - mean) / (len(values) - 1)
     acceleration = (influence**3).sum() / (6 * (influence**2).sum() ** 1.5)
-    shifted = bias + special.ndtri(np.array([tail, 1 - tail]))
+    shifted = bias + special.ndtri(np.array([outside, 1 - outside]))
     low, high = np.quantile(means, special.ndtr(bias + shifted / (1 - acceleration * shifted)))
     return float(low), float(high)
 
@@ -234,113 +226,15 @@ def probability_of_improvement(differences: np.ndarray, *, higher_is_better: boo
     return float((gains > 0).mean() + (gains == 0).mean() / 2)
 
 
-def fewest_pairs(alpha: float) -> int:
-    """Count the pairs below which no sign-flip p-value, at the least 2 / 2^P, can be under ``alpha``.
+def tail(level: float) -> float:
+    """Give the probability that an interval of this level leaves out on each side.
 
     Raises:
-        ValueError: If alpha is not within 0 and 1.
+        ValueError: If the level is not between 0 and 1.
     """
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha must lie between 0 and 1, got {alpha}")
-    return next(pairs for pairs in range(2, 1100) if 2.0 ** (1 - pairs) < alpha)
-
-
-def seeds_needed(*, sd: float, effect: float, alpha: float, power: float = 0.8) -> int | None:
-    r"""Count the pairs that a study needs in all to find an effect.
-
-    The smallest :math:`n` at which the two-sided paired t test of size ``alpha`` finds a true mean difference of
-    ``effect`` with chance ``power``, its differences being Gaussian with standard deviation ``sd``:
-
-    .. math::
-        P(T'_{n-1}(\sqrt n \, |effect| / sd) > t_{n-1,\,1-\alpha/2}) \ge power
-
-    where :math:`T'` is the noncentral t: found, and on the right side. Never fewer than :func:`fewest_pairs`: the
-    sign-flip test must be able to agree. The sd of few pairs is itself uncertain, so the answer says "about".
-
-    Args:
-        sd: Of the paired differences, in the metric's unit.
-        effect: Difference to be found, same unit: the observed one, or the margin. Its sign does not matter.
-        alpha: Size of the strictest test that must be passed: with ``m`` comparisons, Holm's first step is alpha / m.
-        power: Chance of finding it.
-
-    Returns:
-        The number of pairs, or None where it is over :data:`MOST_SEEDS`.
-
-    Raises:
-        ValueError: If ``sd`` is negative or a number is not finite, or alpha or power is not within 0 and 1.
-    """
-    if not (np.isfinite(sd) and np.isfinite(effect) and sd >= 0 and 0 < power < 1):
-        raise ValueError(f"expected sd >= 0, a finite effect and a power within 0 and 1, got {sd}, {effect}, {power}")
-    least = fewest_pairs(alpha)
-    if effect == 0 or least > MOST_SEEDS:
-        return None
-    # An effect of 20 sd is found by any number of pairs that the sign flip admits, and keeps the noncentral t in range.
-    ratio = min(abs(effect) / sd, 20.0) if sd > 0 else 20.0
-    pairs = range(least, MOST_SEEDS + 1)
-    index = bisect_left(pairs, power, key=lambda count: _t_power(count, ratio, alpha))
-    return pairs[index] if index < len(pairs) else None
-
-
-def examples_intervals(
-    arm: np.ndarray,
-    baseline: np.ndarray,
-    *,
-    levels: Sequence[float],
-    rng: np.random.Generator,
-    resamples: int = RESAMPLES,
-) -> list[Interval]:
-    """Give percentile intervals of the mean difference over resampled test examples: the noise of the test set alone.
-
-    The scores are averaged over the seeds, and the examples are drawn with replacement, the same for both sides.
-    Where the averaged differences take few values, as they do for right-or-wrong scores, most being zero, the number
-    of examples with each value is drawn instead of the examples: the same distribution, a thousand times faster.
-
-    Args:
-        arm: Scores, ``[S, E]``, one row a seed.
-        baseline: Likewise, of the same seeds and examples.
-        levels: Nominal coverage of every interval wanted; all come from the same resamples.
-        rng: Source of the resamples.
-        resamples: How many.
-
-    Returns:
-        One interval a level.
-
-    Raises:
-        ValueError: If the shapes differ, are not ``[S, E]`` with at least one of each, or a score is not finite.
-
-    References:
-        Efron and Tibshirani (1993). An introduction to the bootstrap, section 13.3.
-    """
-    shapes = np.shape(arm), np.shape(baseline)
-    if shapes[0] != shapes[1] or len(shapes[0]) != 2 or 0 in shapes[0]:
-        raise ValueError(
-            f"expected scores [seeds, examples] of equal shape, got {list(shapes[0])} and {list(shapes[1])}"
-        )
-    scores = np.asarray(arm, dtype=np.float64) - np.asarray(baseline, dtype=np.float64)
-    if not np.isfinite(scores).all():
-        raise ValueError("scores must be finite, got NaN or infinity")
-    means = _resampled_means(scores.mean(axis=0), rng, resamples)
-    ends = [np.quantile(means, [_tail(level), 1 - _tail(level)]) for level in levels]
-    return [(float(low), float(high)) for low, high in ends]
-
-
-def _t_power(pairs: int, ratio: float, alpha: float) -> float:
-    critical = special.stdtrit(pairs - 1, 1 - alpha / 2)
-    shift = min(ratio * np.sqrt(pairs), 30.0)
-    return float(1 - special.nctdtr(pairs - 1, shift, critical))
-
-
-def _resampled_means(differences: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:
-    examples = len(differences)
-    values, counts = np.unique(differences, return_counts=True)
-    if len(values) <= _FEW_VALUES:
-        return rng.multinomial(examples, counts / examples, size=resamples) @ values / examples
-    means = np.empty(resamples)
-    rows = max(1, 2**20 // examples)
-    for start in range(0, resamples, rows):
-        shape = (min(rows, resamples - start), examples)
-        means[start : start + rows] = differences.take(rng.integers(examples, size=shape)).mean(axis=1)
-    return means
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, got {level}")
+    return (1 - level) / 2
 
 
 def _checked(differences: np.ndarray, *, least: int) -> np.ndarray:
@@ -357,9 +251,3 @@ def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
     if np.ptp(values) <= _CONSTANT * np.abs(values).max():
         return float(values.mean()), 0.0
     return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
-
-
-def _tail(level: float) -> float:
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, got {level}")
-    return (1 - level) / 2

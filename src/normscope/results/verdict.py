@@ -9,14 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from normscope.results.examples import examples_intervals
+from normscope.results.planning import MOST_SEEDS, fewest_pairs, seeds_needed
 from normscope.results.statistics import (
-    MOST_SEEDS,
     Interval,
     equivalence,
-    examples_intervals,
-    fewest_pairs,
     probability_of_improvement,
-    seeds_needed,
     sign_flip_p,
     t_interval,
 )
@@ -146,7 +144,7 @@ def verdict(
     if waiting:
         words = f"not enough evidence ({waiting} of {_count(len(seeds), 'planned seed')} not ended)"
     elif evidence.pairs < least:
-        limit = f"{_count(evidence.pairs, 'seed')} cannot claim anything with {_count(comparisons, 'arm')}"
+        limit = f"{_count(evidence.pairs, 'seed')} cannot claim anything with {_count(comparisons, 'comparison')}"
         words = f"not enough evidence ({limit}; {_more(evidence)})"
     else:
         words = _judge(evidence, p_adjusted, higher_is_better, margin, alpha)

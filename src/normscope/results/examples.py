@@ -1,0 +1,67 @@
+"""The noise of the test set: a paired bootstrap over its examples."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from normscope.results.statistics import RESAMPLES, Interval, tail
+
+# Below so many distinct values per example, their counts are drawn; above, the examples themselves.
+_FEW_VALUES = 256
+
+
+def examples_intervals(
+    arm: np.ndarray,
+    baseline: np.ndarray,
+    *,
+    levels: Sequence[float],
+    rng: np.random.Generator,
+    resamples: int = RESAMPLES,
+) -> list[Interval]:
+    """Give percentile intervals of the mean difference over resampled test examples: the noise of the test set alone.
+
+    ``S`` seeds, ``E`` examples. The scores are averaged over the seeds, and the examples are drawn with replacement,
+    the same for both sides. Where the averaged differences take few values, as they do for right-or-wrong scores, most
+    being zero, the number of examples with each value is drawn instead of the examples: the same distribution, a
+    thousand times faster.
+
+    Args:
+        arm: Scores, ``[S, E]``, one row a seed.
+        baseline: Likewise, of the same seeds and examples.
+        levels: Nominal coverage of every interval wanted; all come from the same resamples.
+        rng: Source of the resamples.
+        resamples: How many.
+
+    Returns:
+        One interval a level.
+
+    Raises:
+        ValueError: If the shapes differ, are not ``[S, E]`` with at least one of each, or a score is not finite.
+
+    References:
+        Efron and Tibshirani (1993). An introduction to the bootstrap, section 13.3.
+    """
+    shapes = np.shape(arm), np.shape(baseline)
+    if shapes[0] != shapes[1] or len(shapes[0]) != 2 or 0 in shapes[0]:
+        raise ValueError(
+            f"expected scores [seeds, examples] of equal shape, got {list(shapes[0])} and {list(shapes[1])}"
+        )
+    scores = np.asarray(arm, dtype=np.float64) - np.asarray(baseline, dtype=np.float64)
+    if not np.isfinite(scores).all():
+        raise ValueError("scores must be finite, got NaN or infinity")
+    means = _resampled_means(scores.mean(axis=0), rng, resamples)
+    ends = [np.quantile(means, [tail(level), 1 - tail(level)]) for level in levels]
+    return [(float(low), float(high)) for low, high in ends]
+
+
+def _resampled_means(differences: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:
+    examples = len(differences)
+    values, counts = np.unique(differences, return_counts=True)
+    if len(values) <= _FEW_VALUES:
+        return rng.multinomial(examples, counts / examples, size=resamples) @ values / examples
+    means = np.empty(resamples)
+    rows = max(1, 2**20 // examples)
+    for start in range(0, resamples, rows):
+        shape = (min(rows, resamples - start), examples)
+        means[start : start + rows] = differences.take(rng.integers(examples, size=shape)).mean(axis=1)
+    return means

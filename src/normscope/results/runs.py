@@ -1,0 +1,181 @@
+"""Which run of a study's folder belongs to which arm, and the numbers of its pairs; needs no torch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from normscope.results.statistics import paired_differences
+from normscope.results.store import FINAL_STATES, RunFolder, StudyFolder, read_json
+
+RESAMPLING_SEED = 20191116
+"""Of every resampled number, together with the arm's label: the same folder gives the same summary to the bit, and an
+arm's intervals do not depend on the other arms."""
+
+# What a run must share with its card; `task_revision` is what the card calls a run's `revision`.
+_CARD_WIDE = {"task": "task", "steps": "steps", "batch_size": "batch_size", "precision": "precision"}
+_CARD_WIDE |= {"revision": "task_revision"}
+_ARM_WIDE = ("label", "norm", "placement", "arguments", "learning_rate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run folder that says what it is."""
+
+    folder: RunFolder
+    described: Mapping[str, Any]
+    result: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """An arm of the card with its runs, by seed."""
+
+    entry: Mapping[str, Any]
+    runs: Mapping[int, Run]
+
+    @property
+    def ended(self) -> dict[int, float | None]:
+        """Values of the runs that ended; None for one that diverged or failed."""
+        return {
+            seed: run.result["value"] if run.result["state"] == "done" else None
+            for seed, run in sorted(self.runs.items())
+            if run.result is not None
+        }
+
+    @property
+    def values(self) -> dict[int, float]:
+        """Values of the runs that are done."""
+        return {seed: value for seed, value in self.ended.items() if value is not None}
+
+    @property
+    def final_loss(self) -> float | None:
+        """Median over the done runs of the last validation loss."""
+        losses = [rows[-1]["valid_loss"] for rows in self._done_metrics() if rows and "valid_loss" in rows[-1]]
+        return float(np.median(losses)) if losses else None
+
+    @property
+    def sd(self) -> float | None:
+        """Spread over the seeds that are done."""
+        return float(np.std(list(self.values.values()), ddof=1)) if len(self.values) >= 2 else None
+
+    def median(self, key: str) -> float | None:
+        """Median of a number in ``result.json`` over the runs that are done."""
+        results = [run.result for seed, run in self.runs.items() if seed in self.values and run.result is not None]
+        numbers = [result[key] for result in results if result.get(key) is not None]
+        return float(np.median(numbers)) if numbers else None
+
+    def median_until(self, loss: float | None, key: str) -> float | None:
+        """Median over the done runs of a number at the first evaluation whose validation loss is at most ``loss``.
+
+        A run that never gets there counts as later than any other; None where that is the median.
+        """
+        if loss is None:
+            return None
+        reached = [[row for row in rows if row.get("valid_loss", np.inf) <= loss] for rows in self._done_metrics()]
+        numbers = [rows[0][key] if rows and key in rows[0] else np.inf for rows in reached]
+        middle = float(np.median(numbers)) if numbers else np.inf
+        return middle if np.isfinite(middle) else None
+
+    def generator(self) -> np.random.Generator:
+        """Source of this arm's resamples."""
+        return np.random.default_rng([RESAMPLING_SEED, *self.entry["label"].encode()])
+
+    def _done_metrics(self) -> list[list[dict[str, Any]]]:
+        return [self.runs[seed].folder.read_metrics() for seed in self.values]
+
+
+def read_runs(study: StudyFolder, card: Mapping[str, Any]) -> tuple[list[Run], list[str]]:
+    """Read every run folder but tuning's, and name the folders that do not say what they are.
+
+    Raises:
+        ValueError: If a file cannot be read, or a result has an unknown state or lacks its value; it is named.
+    """
+    runs, foreign = [], []
+    home = study.path / "runs"
+    named = {identity for entry in card["arms"] for identity in (entry.get("runs") or {}).values()}
+    for path in sorted(home.iterdir()) if home.is_dir() else []:
+        folder = study.run(path.name)
+        if not folder.description.exists() and path.name not in named:
+            foreign.append(path.name)
+            continue
+        # A run may fail before it is described; the card knows it by name.
+        described = read_json(folder.description) if folder.description.exists() else {}
+        if described.get("split", "study") == "study":
+            result = _checked(read_json(folder.result), folder.result) if folder.finished() else None
+            runs.append(Run(folder=folder, described=described, result=result))
+    return runs, foreign
+
+
+def _checked(result: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    state, value = result.get("state"), result.get("value")
+    if state not in FINAL_STATES:
+        raise ValueError(f"{path} has state {state!r}, expected one of {', '.join(FINAL_STATES)}")
+    if state == "done" and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise ValueError(f"{path} is done and needs a value, got {value!r}")
+    return result
+
+
+def match_runs(card: Mapping[str, Any], entry: Mapping[str, Any], runs: Sequence[Run]) -> Arm:
+    """Find the runs of one of the card's arms; what the card leaves open, by null or absence, matches anything.
+
+    Raises:
+        ValueError: If two runs claim one seed of the arm.
+    """
+    wanted = {key: entry.get(key) for key in _ARM_WIDE} | {key: card.get(name) for key, name in _CARD_WIDE.items()}
+    wanted = {key: value for key, value in wanted.items() if value is not None}
+    found: dict[int, Run] = {}
+    seeds = {identity: int(seed) for seed, identity in (entry.get("runs") or {}).items()}
+    for run in runs:
+        seed = run.described.get("seed", seeds.get(run.folder.path.name))
+        if seeds and seeds.get(run.folder.path.name) != seed:
+            continue
+        same = all(run.described.get(key, value) == value for key, value in wanted.items())
+        if seed is None or seed not in card["seeds"] or not same:
+            continue
+        if seed in found:
+            raise ValueError(
+                f"arm {entry['label']} has two runs with seed {seed}: {found[seed].folder.path} and {run.folder.path};"
+                " move one of them out of the study"
+            )
+        found[seed] = run
+    return Arm(entry=entry, runs=found)
+
+
+def pair_values(arm: Arm, base: Arm) -> np.ndarray:
+    """Give arm minus baseline over the seeds that both finished, ``[P]`` in ascending order of the seeds."""
+    seeds = arm.values.keys() & base.values.keys()
+    ours, theirs = ([(seed, side.values[seed]) for seed in seeds] for side in (arm, base))
+    return paired_differences(ours, theirs)
+
+
+def pair_scores(arm: Arm, base: Arm) -> tuple[np.ndarray, np.ndarray] | None:
+    """Give both sides' scores of every test example, ``[P, E]`` each, over the pairs that have them on both sides.
+
+    Raises:
+        ValueError: If their lengths differ, or one contradicts the value of its run.
+    """
+    seeds = sorted(arm.values.keys() & base.values.keys())
+    pairs = [(_scores_of(arm, seed), _scores_of(base, seed)) for seed in seeds]
+    kept = [(ours, theirs) for ours, theirs in pairs if ours is not None and theirs is not None]
+    sizes = {len(scores) for pair in kept for scores in pair}
+    if len(sizes) > 1:
+        names = f"{arm.entry['label']} and {base.entry['label']}"
+        raise ValueError(f"the runs of {names} have examples.npy of different lengths, {sorted(sizes)}")
+    return (np.stack([ours for ours, _ in kept]), np.stack([theirs for _, theirs in kept])) if kept else None
+
+
+def _scores_of(arm: Arm, seed: int) -> np.ndarray | None:
+    folder = arm.runs[seed].folder
+    scores = folder.read_examples()
+    if scores is None:
+        return None
+    if scores.ndim != 1 or not len(scores):
+        raise ValueError(f"{folder.examples} must hold one score a test example, got shape {list(scores.shape)}")
+    # The value was averaged before the scores were rounded to float32.
+    mean, size = float(scores.mean(dtype=np.float64)), float(np.abs(scores).max())
+    if not abs(mean - arm.values[seed]) <= 1e-5 * size:
+        raise ValueError(f"{folder.examples} has mean {mean}, its run has value {arm.values[seed]}: one was changed")
+    return scores
