@@ -39,6 +39,7 @@ def test_help_teaches_without_torch(tmp_path: Path) -> None:
         (["compare", "digits", "--placement", "prenorm"], 2, "did you mean 'pre'?"),
         (["compare", "digits", "--seeds", "a-b"], 2, "seeds are written as 0-9 or 3,5,8, got 'a-b'"),
         (["compare", "digits", "--steps", "0"], 2, "steps must be a whole number of at least 1, got 0"),
+        (["compare", "digits", "--norms", "frn"], 2, "arm frn cannot be trained on digits: "),
         (["compare", "digits", "--device", "toaster"], 2, "toaster"),
         (["report", "nowhere"], 1, "nowhere holds no study"),
         (["data", "fetch", "mnst"], 2, "Did you mean 'mnist'?"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from normscope.display import StudyProgress, rows_table, verdict_table
+from normscope.display import DownloadProgress, StudyProgress, rows_table, verdict_table
 from normscope.results import Summary, summarize
 from normscope.study import compare, make_card
 
@@ -62,3 +62,24 @@ def test_progress_on_a_terminal_draws_a_bar(tmp_path: Path) -> None:
     assert isinstance(console.file, io.StringIO)
     assert "1 of 2 runs · none seed 3" in console.file.getvalue()
     assert "150/200" in console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("terminal", "wanted"), [(False, "fetching images.gz, 9.9 MB\nfetching labels.gz, 0.0 MB\n"), (True, "9.9/9.9 MB")]
+)
+def test_a_download_is_shown_file_by_file(terminal: bool, wanted: str) -> None:
+    console = Console(file=io.StringIO(), width=100, force_terminal=terminal)
+    with DownloadProgress(console) as progress:
+        for done in (1_000_000, 9_900_000):
+            progress("images.gz", done, 9_900_000)
+        progress("labels.gz", 10, 10)
+    assert isinstance(console.file, io.StringIO)
+    assert wanted in console.file.getvalue()
+
+
+def test_nothing_is_shown_where_nothing_is_fetched() -> None:
+    console = Console(file=io.StringIO(), width=100, force_terminal=True)
+    with DownloadProgress(console):
+        pass
+    assert isinstance(console.file, io.StringIO)
+    assert not console.file.getvalue()

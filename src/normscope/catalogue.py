@@ -63,7 +63,7 @@ _MNIST_MLP = ImageClassification(
     learning_rate=1e-3,
     accuracy=False,
     margin=0.1,
-    regime="a two-hidden-layer MLP of width 1000 on MNIST, Adam with linear decay, float32, no regularization",
+    regime="a two-hidden-layer MLP of width 1000 on MNIST, Adam with linear decay, no regularization",
     published=(
         Published(
             source="Ba, Kiros, Hinton (2016), Figure 6, batch 128",
@@ -88,7 +88,7 @@ TASKS: dict[str, Task] = {
         learning_rate=2e-3,
         accuracy=False,
         margin=0.5,
-        regime="a four-block residual MLP of width 64 on 1,029 images of 8 x 8, Adam with linear decay, float32",
+        regime="a four-block residual MLP of width 64 on 1,029 images of 8 x 8, Adam with linear decay",
     ),
     "mnist_mlp": _MNIST_MLP,
     "mnist_mlp_batch4": ImageClassification(
@@ -128,7 +128,7 @@ TASKS: dict[str, Task] = {
         learning_rate=2e-3,
         accuracy=True,
         margin=0.1,
-        regime="a three-convolution network (16, 32, 64 channels) on MNIST, Adam with linear decay, float32",
+        regime="a three-convolution network (16, 32, 64 channels) on MNIST, Adam with linear decay",
         published=(
             Published(
                 source="Xu et al. (2019), Tables 1 to 3, MNIST",

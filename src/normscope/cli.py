@@ -72,8 +72,9 @@ def compare(
 
     normscope compare mnist_mlp --tune --out studies/mnist
     """
+    from normscope import data as data_sets
     from normscope.catalogue import TASKS, look_up
-    from normscope.display import StudyProgress
+    from normscope.display import DownloadProgress, StudyProgress
     from normscope.results.store import StudyFolder
     from normscope.study import card as cards
     from normscope.study.compare import compare as run_study
@@ -108,7 +109,7 @@ def compare(
     before = states(specs, study)
     done = len(specs) - before["open"]
     console.print(
-        f"{card.question} {len(card.arms)} arms x {len(card.seeds)} seeds, {card.steps:,} updates each"
+        f"{card.question} {_count(card.arms, 'arm')} x {_count(card.seeds, 'seed')}, {card.steps:,} updates each"
         + (f", {len(trials)} tuning trials first" if trials else "")
         + (f"; {done} of {len(specs)} runs are there already" if done else "")
         + f". Folder: {folder}",
@@ -116,6 +117,9 @@ def compare(
         highlight=False,
         soft_wrap=True,
     )
+    if before["open"]:
+        with DownloadProgress(console) as fetched:
+            data_sets.locate(data_sets.SETS[entry.dataset], progress=fetched)
     updates = runs * card.steps
     with StudyProgress(console, runs=runs, updates=updates, done=done, done_updates=done * card.steps) as progress:
 
@@ -218,11 +222,12 @@ def data(
     normscope data verify
     """
     from normscope import data as sets
-    from normscope.display import rows_table
+    from normscope.display import DownloadProgress, rows_table
 
     console = Console()
     if action == "fetch":
-        sets.fetch(names)
+        with DownloadProgress(console) as fetched:
+            sets.fetch(names, progress=fetched)
     elif action == "verify":
         sets.verify(names)
     console.print(rows_table(("set", "state", "size", "licence", "home page"), sets.table(), "Data sets"))
@@ -297,6 +302,10 @@ def _refuse(error: Exception, status: int) -> NoReturn:
 
 def _interrupt(number: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
+
+
+def _count(things: Sequence[object], noun: str) -> str:
+    return f"{len(things)} {noun}" if len(things) == 1 else f"{len(things)} {noun}s"
 
 
 def _first_line(entry: object) -> str:

@@ -7,7 +7,17 @@ from types import TracebackType
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -80,6 +90,44 @@ class StudyProgress:
     def _words(self, now: str) -> str:
         bad = "".join(f", {count} {state}" for state, count in self.bad.items())
         return f"{self.finished} of {self.runs} runs{bad}" + (f" · {now}" if now else "")
+
+
+class DownloadProgress:
+    """A bar a file while data sets are fetched; a line a file where there is no terminal. Silent if nothing is.
+
+    Args:
+        console: Where it draws.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.bars: dict[str, TaskID] = {}
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> "DownloadProgress":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        """Take what was fetched of a file so far, in bytes."""
+        if name not in self.bars:
+            self.progress.start()
+            self.bars[name] = self.progress.add_task(name, total=total)
+            if not self.console.is_terminal:
+                self.console.print(f"fetching {name}, {total / 1e6:.1f} MB", markup=False, highlight=False)
+        self.progress.update(self.bars[name], completed=done)
 
 
 def verdict_table(summary: Summary, arms: Sequence[ArmSummary], title: str, *, width: int) -> Table:

@@ -15,6 +15,7 @@ from normscope.study.card import Card
 from normscope.study.engine import Engine, EngineError, RunEvent
 from normscope.study.local import LocalEngine
 from normscope.study.plan import RunSpec, plan
+from normscope.study.preflight import preflight
 from normscope.study.record import record
 from normscope.study.tune import tune, tuning_plan
 
@@ -65,6 +66,7 @@ def compare(
         StudyMismatch: If the folder holds another study.
         DataNotFound: If the data set is not here and cannot be fetched.
         DataDamaged: If one of its files is not the published one.
+        ArmMisfit: If an arm cannot be trained on the task; told before the first run.
         EngineError: If runs cannot be computed here: no such device, workers that do not start.
         KeyboardInterrupt: If the user stopped it; the same call goes on.
     """
@@ -77,7 +79,9 @@ def compare(
         raise EngineError(
             f"device {card.device!r} is asked for, and torch {torch.__version__} finds no CUDA device here"
         )
-    data.locate(data.SETS[TASKS[card.task].dataset])
+    if states(plan(card), study)["open"]:
+        data.locate(data.SETS[TASKS[card.task].dataset])
+        preflight(card)
     tuned = tuning = None
     if card.tune:
         if retry_failed:

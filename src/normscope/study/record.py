@@ -48,7 +48,7 @@ def record(card: Card, *, command: str, tuned: Card | None, tuning: Mapping[str,
         "precision": card.precision,
         "device": card.device,
         "tune": card.tune,
-        "regime": task.regime,
+        "regime": f"{task.regime}; {card.steps:,} updates of {recipe.batch_size} examples, {card.precision}",
         "failure": FAILURE,
         "command": command,
         "published": [

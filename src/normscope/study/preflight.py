@@ -1,0 +1,29 @@
+"""One forward pass of every arm before the first run: a norm that does not fit is an error, not a study of failures."""
+
+import torch
+
+from normscope.catalogue import TASKS
+from normscope.study.card import Card
+from normscope.study.plan import plan
+
+
+class ArmMisfit(ValueError):
+    """An arm cannot be trained on the task."""
+
+
+def preflight(card: Card) -> None:
+    """Compute every arm's loss on the first batch of the training set; the caller's random numbers are untouched.
+
+    Raises:
+        ArmMisfit: If an arm's network cannot be built or computed; the message has the arm, the task and the reason.
+    """
+    task = TASKS[card.task]
+    device = torch.device(card.device)
+    data = task.load(device, "study")
+    batch = data.batch(torch.arange(min(task.batch_size, data.train_examples)))
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
+        for spec in plan(card, seeds=card.seeds[:1]):
+            try:
+                task.loss(spec.build().to(device), batch)
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise ArmMisfit(f"arm {spec.label} cannot be trained on {card.task}: {error}") from error
