@@ -5,6 +5,7 @@ from torch import nn
 
 from normscope import data
 from normscope.catalogue import NORMS, PARAMETRIZATIONS, PLACEMENTS, TASKS, look_up
+from normscope.study.card import parse_norm
 
 
 def test_keys_are_the_names_of_the_files() -> None:
@@ -39,4 +40,4 @@ def test_published_figures_name_norms_that_exist() -> None:
     known = {**NORMS, **PARAMETRIZATIONS}
     for task in TASKS.values():
         for published in task.published:
-            assert set(published.rows) <= set(known)
+            assert {parse_norm(text)[0] for text in published.rows} <= set(known)

@@ -140,7 +140,9 @@ def verdict_table(summary: Summary, arms: Sequence[ArmSummary], title: str, *, w
     for name in (f"mean {metric['unit']}", "diff.", "95 % interval", "adj. p"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", overflow="fold", min_width=14)
-    costs = ("ms/step", "MB", "parameters") if width >= WIDE else ()
+    # The peak is measured on accelerators; what autograd keeps is counted everywhere.
+    memory = "peak_bytes" if any(arm.peak_bytes is not None for arm in arms) else "saved_bytes"
+    costs = ("ms/step", "MB peak" if memory == "peak_bytes" else "MB saved", "parameters") if width >= WIDE else ()
     for name in costs:
         table.add_column(name, justify="right", no_wrap=True)
     for arm in arms:
@@ -154,7 +156,7 @@ def verdict_table(summary: Summary, arms: Sequence[ArmSummary], title: str, *, w
             _number(arm.p_adjusted, ".3f"),
             Text(arm.verdict, style=style),
             _number(arm.step_ms, ".2f"),
-            _number(None if arm.peak_bytes is None else arm.peak_bytes / 1e6, ".0f"),
+            _megabytes(getattr(arm, memory)),
             _number(arm.parameters, ",d"),
         ]
         table.add_row(*cells[: len(table.columns)])
@@ -178,6 +180,10 @@ def _caption(summary: Summary) -> str:
         f"{metric['name']}, {better} is better; difference from {summary.baseline} over paired seeds; "
         f"margin {summary.card['margin']:g} {metric['unit']}. Noise floor: {summary.noise['words']}."
     )
+
+
+def _megabytes(count: int | None) -> str:
+    return _number(None if count is None else count / 1e6, ".1f")
 
 
 def _number(value: float | None, form: str) -> str:

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from normscope.models import ConvNet
+from normscope.norms import FRN
 
 
 class SeeShape(nn.Module):
@@ -42,3 +43,13 @@ def test_equals_batch_norm_2d_channels_first() -> None:
 def test_odd_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="an image of 30 x 30 cannot be halved 2 times"):
         ConvNet([1, 4, 6, 8], size=30, classes=10, norm=nn.LayerNorm)
+
+
+def test_a_norm_that_brings_its_activation_gets_no_relu() -> None:
+    model = ConvNet((1, 4, 8), size=8, classes=3, norm=FRN)
+    x, g = torch.randn(5, 1, 8, 8), torch.randn(5, 3)
+    (model(x) * g).sum().backward()
+    for norm in model.norms:
+        assert norm.threshold.grad is not None
+        assert norm.threshold.grad.abs().max() > 0
+    assert FRN.brings_activation

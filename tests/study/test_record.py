@@ -41,4 +41,4 @@ def test_tuned_arms_stand_before_the_untuned() -> None:
 def test_published_figures_travel_with_the_card() -> None:
     content = record(make_card("mnist_cnn"), command="x", tuned=None, tuning=None)
     (table,) = content["published"]
-    assert {"norm": "ada_norm", "value": 99.35} in table["rows"]
+    assert {"norm": "ada_norm", "arguments": {}, "value": 99.35} in table["rows"]

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 class ConvNet(nn.Module):
     """Convolutions of 3 x 3, each with a norm and a ReLU; pooling by two after all but the last; a linear head.
 
+    The ReLU is left out after a norm that ``brings_activation`` of its own.
+
     A norm sees feature maps channels-last, ``[B, H, W, C]``: layer norms act on the channels of one position, batch
     normalization takes its statistics over batch and positions, filter response normalization over positions.
 
@@ -36,7 +38,8 @@ class ConvNet(nn.Module):
         """Map images ``[B, C, H, W]`` to logits ``[B, classes]``."""
         for number, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True), start=1):
             maps = convolution(x).permute(0, 2, 3, 1)  # [B, H, W, C]
-            x = norm(maps).relu().permute(0, 3, 1, 2)  # [B, C, H, W]
+            maps = norm(maps) if getattr(norm, "brings_activation", False) else norm(maps).relu()
+            x = maps.permute(0, 3, 1, 2)  # [B, C, H, W]
             if number < len(self.norms):
                 x = self.pool(x)
         return self.head(x.flatten(1))

@@ -62,6 +62,9 @@ class FRN(nn.Module):
         Departs from it in: channels are last; the learned scalar starts at ``eps``, which is our choice.
     """
 
+    brings_activation = True
+    """A network's own non-linearity after this norm is to be left out."""
+
     def __init__(
         self,
         normalized_shape: Shape,

@@ -8,19 +8,20 @@ from normscope.report.words import MISSING, decimals, number, rate, span, split_
 
 
 def published_tables(study: Study) -> list[dict[str, Any]]:
-    """Set every published table beside the arms with the same norm, as values and as differences to the baseline."""
+    """Set every published figure beside the arms with its norm and arguments, as values and as differences."""
     arms, places = study.summary["arms"], decimals(study.summary["margin"])
-    base = next(arm["norm"] for arm in arms if arm["label"] == study.summary["baseline"])
+    base = next(arm for arm in arms if arm["label"] == study.summary["baseline"])
     tables = []
     for table in study.card.get("published") or []:
-        theirs = {row["norm"]: row["value"] for row in table["rows"]}
+        zero = next((row["value"] for row in table["rows"] if _is_of(base, row)), None)
         rows = []
-        for norm, value in theirs.items():
-            apart = value - theirs[base] if norm != base and None not in (value, theirs.get(base)) else None
-            for arm in [arm for arm in arms if arm["norm"] == norm] or [None]:
+        for row in table["rows"]:
+            value = row["value"]
+            apart = value - zero if not _is_of(base, row) and None not in (value, zero) else None
+            for arm in [arm for arm in arms if _is_of(arm, row)] or [None]:
                 rows.append(
                     {
-                        "norm": norm,
+                        "norm": row["norm"],
                         "label": arm and arm["label"],
                         "theirs": MISSING if value is None else str(value),
                         "ours": number(arm and arm["mean"], places),
@@ -62,6 +63,12 @@ def tuned_beside_untuned(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _is_of(arm: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    """Whether an arm has a published row's norm, and the arguments that the row names."""
+    arguments = row.get("arguments") or {}
+    return arm["norm"] == row["norm"] and arguments.items() <= (arm.get("arguments") or {}).items()
 
 
 def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

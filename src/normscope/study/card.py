@@ -88,7 +88,7 @@ class Card:
     steps: int
     """Optimizer updates of every run."""
     alpha: float = 0.05
-    """Chance of a false claim that is accepted, over all arms together."""
+    """Chance of a false ``better`` or ``worse`` that is accepted, over all arms together; equivalence is per arm."""
     precision: str = "float32"
     """Key of ``normscope.train.recipe.PRECISIONS``."""
     device: str = "cpu"
@@ -142,8 +142,10 @@ class Card:
 
     @property
     def id(self) -> str:
-        """Hash of the content: the name of the study's folder."""
-        content = {**asdict(self), "revision": TASKS[self.task].revision}
+        """Hash of the content and of what the task and tuning add to it: the name of the study's folder."""
+        recipes = [asdict(self.recipe(arm)) for arm in self.arms]
+        content = {**asdict(self), "revision": TASKS[self.task].revision, "recipes": recipes}
+        content |= {"grid": GRID, "tuning_seeds": TUNING_SEEDS} if self.tune else {}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
     def with_learning_rates(self, rates: Mapping[str, float]) -> "Card":

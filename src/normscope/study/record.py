@@ -6,7 +6,7 @@ from typing import Any
 
 from normscope.catalogue import TASKS
 from normscope.results.store import SCHEMA
-from normscope.study.card import Arm, Card
+from normscope.study.card import Arm, Card, parse_norm
 from normscope.study.plan import spec_for
 
 FAILURE = (
@@ -55,7 +55,12 @@ def record(card: Card, *, command: str, tuned: Card | None, tuning: Mapping[str,
             {
                 "label": published.source,
                 "source": published.source,
-                "rows": [{"norm": norm, "value": value} for norm, value in published.rows.items()],
+                "rows": [
+                    {"norm": norm, "arguments": arguments, "value": value}
+                    for (norm, arguments), value in (
+                        (parse_norm(text), value) for text, value in published.rows.items()
+                    )
+                ],
                 "note": published.note,
             }
             for published in task.published

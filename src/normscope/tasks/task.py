@@ -30,7 +30,7 @@ class Published:
     source: str
     """Paper, table or figure."""
     rows: Mapping[str, float]
-    """From a norm's name to its figure, in the task's metric and unit."""
+    """From a norm, as the command line writes it, to its figure, in the task's metric and unit."""
     note: str
     """How exact they are and what differs from our setting."""
 

@@ -54,7 +54,7 @@ class _Progress:
     losses: list[float] = field(default_factory=list)
     step_ms: list[float] = field(default_factory=list)
     saved_bytes: int = 0
-    peak_bytes: int = 0
+    peak_bytes: int | None = None
     seconds: float = 0.0
     metrics_bytes: int = 0
 
@@ -224,7 +224,7 @@ class _Run:
                 "selected_step": selected,
                 "steps": self.progress.step,
                 "step_ms": statistics.median(self.progress.step_ms),
-                "peak_bytes": max(self.progress.peak_bytes, peak_bytes(self.device)),
+                "peak_bytes": self._peak(),
                 "saved_bytes": self.progress.saved_bytes,
                 "seconds": self.progress.seconds,
                 "parameters": self.parameters,
@@ -249,8 +249,13 @@ class _Run:
             },
         )
 
+    def _peak(self) -> int | None:
+        """Give the peak over every process that worked on this run."""
+        peaks = [peak for peak in (self.progress.peak_bytes, peak_bytes(self.device)) if peak is not None]
+        return max(peaks, default=None)
+
     def _save(self) -> None:
-        self.progress.peak_bytes = max(self.progress.peak_bytes, peak_bytes(self.device))
+        self.progress.peak_bytes = self._peak()
         checkpoint.save(
             self.folder,
             {

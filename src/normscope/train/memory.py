@@ -1,41 +1,25 @@
-"""How much memory a run takes: the peak of a device or process, and what autograd keeps for backward."""
+"""How much memory a run takes: the peak of an accelerator, and what autograd keeps for backward anywhere."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 
 def reset_peak(device: torch.device) -> None:
-    """Start a new measurement of the peak. On CPUs only Linux can forget an earlier one."""
+    """Start a new measurement of the peak."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-        return
-    forget = Path("/proc/self/clear_refs")
-    if forget.exists():
-        try:
-            forget.write_text("5")
-        except PermissionError:
-            # Some containers forbid it: the peak is then that of the process's whole life, as it is on macOS.
-            return
 
 
-def peak_bytes(device: torch.device) -> int:
-    """Measure the peak since :func:`reset_peak`: allocated device memory, or the process's resident memory on CPUs."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    import resource
+def peak_bytes(device: torch.device) -> int | None:
+    """Give the most memory that was allocated on a device since :func:`reset_peak`; None on CPUs.
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    What an operating system tells of a process is no measurement of a run: the heap of a worker does not shrink, so a
+    run would be charged with the runs before it.
+    """
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
 @contextmanager
