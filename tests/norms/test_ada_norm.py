@@ -1,5 +1,7 @@
 """AdaNorm's factor scales its output and is a constant in the backward pass."""
 
+from typing import Literal
+
 import pytest
 import torch
 from torch import Tensor
@@ -52,6 +54,19 @@ def test_a_row_by_hand() -> None:
 def test_without_slope_it_is_layer_norm_simple_times_a_constant() -> None:
     x = torch.randn(4, 7, dtype=torch.float64)
     torch.testing.assert_close(AdaNorm(7, scale=3.0, k=0)(x), 3 * F.layer_norm(x, (7,)), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("convention", ["paper", "released"])
+def test_several_axes_are_one_row(convention: Literal["paper", "released"]) -> None:
+    x = torch.randn(5, 3, 4, dtype=torch.float64)
+    want = ada_norm(x.flatten(1), convention=convention).view_as(x)
+    torch.testing.assert_close(ada_norm(x, convention=convention, axes=2), want)
+    torch.testing.assert_close(AdaNorm((3, 4), convention=convention)(x), want)
+
+
+def test_the_function_knows_the_conventions_too() -> None:
+    with pytest.raises(ValueError, match="convention must be 'paper' or 'released', got 'Paper'"):
+        ada_norm(torch.randn(2, 3), convention="Paper")  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

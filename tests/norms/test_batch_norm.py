@@ -90,3 +90,17 @@ def test_running_moments_hold_no_graph() -> None:
 def test_refuses_a_momentum_that_is_no_weight(momentum: float) -> None:
     with pytest.raises(ValueError, match=f"momentum must be None or between 0 and 1, got {momentum}"):
         BatchNorm(7, momentum=momentum)
+
+
+@pytest.mark.parametrize(("dtype", "digits"), [(torch.bfloat16, 8), (torch.float16, 11)])
+def test_evaluation_in_half_precision_rounds_once(dtype: torch.dtype, digits: int) -> None:
+    module = BatchNorm(64, dtype=dtype).eval()
+    torch.nn.init.uniform_(module.weight, 0.5, 2.0)
+    torch.nn.init.normal_(module.bias)
+    module.running_mean.normal_()
+    module.running_var.uniform_(0.5, 2.0)
+    x = torch.randn(256, 64, dtype=dtype)
+    scale = (module.running_var.double() + module.eps).rsqrt() * module.weight.double()
+    want = (x.double() - module.running_mean.double()) * scale + module.bias.double()
+    # Half a unit in the last place of the output, and float32's own rounding of terms that may cancel.
+    torch.testing.assert_close(module(x).double(), want, rtol=2.0**-digits, atol=1e-5)

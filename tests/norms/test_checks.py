@@ -1,5 +1,6 @@
 """Checks refuse what a norm cannot compute, and say what they wanted."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -16,6 +17,23 @@ def test_a_shape_is_a_tuple(given: int | tuple[int, ...], want: tuple[int, ...])
 def test_a_shape_has_entries(given: int | tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="normalized_shape must hold one or more sizes of at least 1, got"):
         as_shape(given)
+
+
+@pytest.mark.parametrize("given", [2.5, (2.5,), (3, True), None, "ab", ("4",)])
+def test_a_shape_has_whole_numbers(given: object) -> None:
+    with pytest.raises(TypeError, match="normalized_shape must be a whole number or several, got"):
+        as_shape(given)  # pyright: ignore[reportArgumentType]
+
+
+def test_numpys_whole_numbers_are_whole_numbers() -> None:
+    (size,) = as_shape(np.int64(4))
+    assert (size, type(size)) == (4, int)
+
+
+@pytest.mark.parametrize("eps", [None, "1e-5"])
+def test_eps_is_a_number(eps: object) -> None:
+    with pytest.raises(TypeError, match="eps must be a number, got"):
+        check_eps(eps)  # pyright: ignore[reportArgumentType]
 
 
 def test_eps_may_be_zero() -> None:

@@ -44,20 +44,26 @@ def ada_norm(
     Returns:
         ``[..., D]`` in the dtype of ``x``, rounded once.
 
+    Raises:
+        ValueError: If the convention is unknown.
+
     References:
         Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, eq. (1) of the authors'
         poster; github.com/lancopku/AdaNorm for ``released``.
-        Departs from it in: ``eps`` under ``paper``, of which the paper has none; nothing under ``released``.
+        Departs from it in: ``eps`` under ``paper``, of which the paper has none; under ``released`` the gradient of a
+        constant row, which is zero here and NaN there.
     """
     wide = widen(x)
     if convention == "paper":
         y = standardize(wide, eps, axes)
-    else:
+    elif convention == "released":
         over = trailing(axes)
         centered = wide - wide.mean(over, keepdim=True)
         # A length, for its derivative at a constant row is zero and that of a root is not a number.
         length = torch.linalg.vector_norm(centered, dim=over, keepdim=True)
         y = centered / (length / math.sqrt(math.prod(x.shape[-axes:]) - 1) + eps)
+    else:
+        raise ValueError(f"convention must be 'paper' or 'released', got {convention!r}")
     # C - (C k) y in one pass over y.
     factor = torch.rsub(y.detach(), scale, alpha=scale * k)
     return (factor * y).to(x.dtype)
@@ -86,7 +92,8 @@ class AdaNorm(nn.Module):
     References:
         Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, eq. (1) of the authors'
         poster; github.com/lancopku/AdaNorm for ``released``.
-        Departs from it in: ``eps`` under ``paper``, of which the paper has none; nothing under ``released``.
+        Departs from it in: ``eps`` under ``paper``, of which the paper has none; under ``released`` the gradient of a
+        constant row, which is zero here and NaN there.
     """
 
     def __init__(

@@ -53,12 +53,12 @@ def batch_norm(
         Ioffe, Szegedy (2015). Batch normalization. arXiv:1502.03167, Algorithm 1.
         Departs from it in: nothing.
     """
-    scale = (variance + eps).rsqrt()
+    scale = (widen(variance) + eps).rsqrt()
     if weight is not None:
-        scale = scale * weight
-    y = (widen(x) - mean) * scale
+        scale = scale * widen(weight)
+    y = (widen(x) - widen(mean)) * scale
     if bias is not None:
-        y = y + bias
+        y = y + widen(bias)
     return y.to(x.dtype)
 
 

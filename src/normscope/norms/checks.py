@@ -1,7 +1,8 @@
 """What every norm checks before it computes: its shape, its numbers and its input."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
 
 from torch import Tensor, nn
 
@@ -19,12 +20,16 @@ def as_shape(normalized_shape: Shape) -> tuple[int, ...]:
         One positive size an axis, at least one axis.
 
     Raises:
+        TypeError: If it is neither a whole number nor several of them.
         ValueError: If there is no axis, or a size is below one.
     """
-    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-    if not shape or min(shape) < 1:
-        raise ValueError(f"normalized_shape must hold one or more sizes of at least 1, got {normalized_shape}")
-    return shape
+    given = normalized_shape
+    sizes = tuple(given) if isinstance(given, Iterable) else (given,)
+    if not all(isinstance(size, Integral) and not isinstance(size, bool) for size in sizes):
+        raise TypeError(f"normalized_shape must be a whole number or several, got {given!r}")
+    if not sizes or min(sizes) < 1:
+        raise ValueError(f"normalized_shape must hold one or more sizes of at least 1, got {given}")
+    return tuple(int(size) for size in sizes)
 
 
 def check_eps(eps: float) -> float:
@@ -37,8 +42,11 @@ def check_eps(eps: float) -> float:
         The same number.
 
     Raises:
-        ValueError: If ``eps`` is negative, infinite or not a number.
+        TypeError: If ``eps`` is no real number.
+        ValueError: If ``eps`` is negative, infinite or NaN.
     """
+    if not isinstance(eps, Real):
+        raise TypeError(f"eps must be a number, got {eps!r}")
     if not (math.isfinite(eps) and eps >= 0):
         raise ValueError(f"eps must be finite and at least 0, got {eps}")
     return eps
