@@ -102,6 +102,8 @@ def test_the_baseline_is_described_with_and_without_a_value() -> None:
 def test_failures_are_parted_from_the_rest_of_a_verdict() -> None:
     failing = _arm("fails to train in 3 of 10 seeds; over the 7 pairs that finished: ahead", failures=3)
     assert words.split_verdict(failing) == ("fails to train in 3 of 10 seeds", "over the 7 pairs that finished: ahead")
+    both = "fails to train in 1 of 9 seeds; could not be computed in 1 of 9 seeds"
+    assert words.split_verdict(_arm(f"{both}; over the 7 pairs")) == (both, "over the 7 pairs")
     assert words.split_verdict(_arm("baseline", failures=3)) == ("fails to train in 3 of 10 seeds", "baseline")
     assert words.split_verdict(_arm("better")) == ("", "better")
 
@@ -113,6 +115,10 @@ def test_headline_counts_failures_first_and_never_as_better() -> None:
         _arm("not enough evidence (about 4 more seeds)"),
         _arm("fails to train in 3 of 10 seeds; over the 7 pairs that finished: ahead", failures=3),
     ]
+    lost = _arm("could not be computed in 1 of 10 seeds; no pair finished")
+    assert "1 failing to train in some seeds, 1 not computed in some seeds, 1 better" in words.headline(
+        SUMMARY | {"arms": [*arms, lost]}
+    )
     said = words.headline(SUMMARY | {"arms": arms})
     assert said == "3 arms against ln: 1 failing to train in some seeds, 1 better, 1 undecided."
     assert words.headline(SUMMARY | {"arms": arms[:1]}) == "ln alone: there is nothing to compare it with."

@@ -34,7 +34,7 @@ def test_every_state_is_told(tmp_path):
     assert not summary.complete
     assert (arm.failures, arm.pairs, arm.unpaired, arm.mean, arm.worst) == (2, 1, (1, 2, 3, 4), 4.0, None)
     assert arm.verdict == (
-        "fails to train in 2 of 3 seeds; over the 1 pair that finished: "
+        "fails to train in 1 of 3 seeds; could not be computed in 1 of 3 seeds; over the 1 pair that finished: "
         "not enough evidence (2 of 5 planned seeds not ended)"
     )
     assert (arm.interval, arm.interval_bca, arm.p_equivalent, arm.p) == (None, None, None, 1.0)

@@ -30,7 +30,7 @@ def test_a_run_that_failed_before_it_was_described_is_counted(study):
         study.run("ada_norm", seed, state=state).description.unlink()
     summary = read(study)
     assert [run.state for run in summary.arms[1].runs[:5]] == ["done", "done", "failed", "interrupted", "done"]
-    assert summary.arms[1].verdict.startswith("fails to train in 1 of 9 seeds; over the 8 pairs")
+    assert summary.arms[1].verdict.startswith("could not be computed in 1 of 9 seeds; over the 8 pairs")
     assert summary.settings["foreign_runs"] == ["not-on-the-card", "notes"]
 
 

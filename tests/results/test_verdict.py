@@ -24,6 +24,7 @@ def say(
     alpha=0.05,
     comparisons=1,
     failed=(),
+    lost=(),
     baseline_failed=(),
     waiting=0,
 ):
@@ -39,14 +40,15 @@ def say(
         rng=np.random.default_rng(0),
     )
     finished = dict(enumerate(differences.tolist()))
-    others = set(failed) | set(baseline_failed)
+    others = set(failed) | set(lost) | set(baseline_failed)
+    states = {**dict.fromkeys(failed, "diverged"), **dict.fromkeys(lost, "failed")}
     return verdict(
         evidence,
         p_adjusted=None if evidence.p is None else min(1.0, comparisons * evidence.p),
-        arm={**finished, **{seed: None if seed in failed else 1.0 for seed in others}},
+        arm={**finished, **{seed: states.get(seed, 1.0) for seed in others}},
         baseline={
             **dict.fromkeys(finished, 0.0),
-            **{seed: None if seed in baseline_failed else 1.0 for seed in others},
+            **{seed: "diverged" if seed in baseline_failed else 1.0 for seed in others},
         },
         seeds=[*finished, *others, *range(1000, 1000 + waiting)],
         higher_is_better=higher_is_better,
@@ -136,6 +138,14 @@ def test_failures_come_first_and_leave_no_bare_claim():
         "fails to train in 1 of 2 seeds; over the 1 pair that finished: "
         "not enough evidence (1 seed cannot claim anything with 1 comparison; about 5 more seeds)"
     )
+
+
+def test_what_the_machine_could_not_compute_is_not_said_of_the_norm():
+    assert say(2.0 + SPREAD, failed=(20,), lost=(21, 22)) == (
+        "fails to train in 1 of 13 seeds; could not be computed in 2 of 13 seeds; "
+        "over the 10 pairs that finished: ahead"
+    )
+    assert say(2.0 + SPREAD, lost=(20,)).startswith("could not be computed in 1 of 11 seeds; over the 10 pairs")
 
 
 def test_an_arm_that_never_trains():

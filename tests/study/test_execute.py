@@ -9,6 +9,7 @@ from filelock import FileLock
 from torch import nn
 
 from normscope.catalogue import NORMS
+from normscope.data import DataDamaged
 from normscope.results.store import StudyFolder
 from normscope.study import make_card
 from normscope.study.execute import execute
@@ -65,13 +66,18 @@ def test_an_error_costs_the_run_and_keeps_its_traceback(tmp_path: Path, monkeypa
     assert json.loads(study.run(wanted.id).description.read_text())["norm"] == "layer_norm"
 
 
-def test_a_full_disk_is_not_the_fault_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), MemoryError(), DataDamaged("altered"), KeyboardInterrupt()]
+)
+def test_what_is_not_the_fault_of_the_run_leaves_it_resumable(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(width: int) -> nn.Module:
-        raise OSError(28, "No space left on device")
+        raise error
 
     wanted = spec()
     monkeypatch.setitem(NORMS, "layer_norm", full)
     study = StudyFolder(tmp_path)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(type(error)):
         execute(wanted, study, never)
     assert not study.run(wanted.id).finished()

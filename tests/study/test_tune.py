@@ -1,11 +1,13 @@
 """Tuning: one budget for all, on seeds and a split of its own."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from normscope.results.store import StudyFolder, read_json
+from normscope.catalogue import TASKS
+from normscope.results.store import StudyFolder, read_json, write_json
 from normscope.study import compare, make_card
 from normscope.study.card import GRID, TUNING_SEEDS
 from normscope.study.engine import RunEvent
@@ -51,6 +53,34 @@ def test_the_best_validation_value_is_chosen(tmp_path: Path) -> None:
         means = {point["learning_rate"]: sum(point["values"]) for point in arm["curve"]}
         assert arm["chosen"] == min(means, key=lambda rate: means[rate])
     assert read_json(tmp_path / "tuning" / "tuning.json")["arms"] == ["none", "layer_norm"]
+
+
+def told(results: dict[float, tuple[float, float]], task: str, tmp_path: Path) -> float:
+    """Tune one arm on trials that ended with these values and losses, by factor of the task's rate; give the factor."""
+    card = make_card(task, norms=["layer_norm"], seeds=[0], steps=25, tune=True)
+    rate = TASKS[task].learning_rate
+
+    class Written:
+        def run(self, specs: Sequence[RunSpec], study: StudyFolder, tell: Callable[[RunEvent], None]) -> None:
+            for spec in specs:
+                value, loss = results[round(spec.recipe.learning_rate / rate, 6)]
+                run = study.run(spec.id)
+                run.path.mkdir(parents=True)
+                run.metrics.write_text(json.dumps({"step": 20, "valid_loss": loss, "valid_value": value}) + "\n")
+                write_json(run.result, {"schema": 1, "state": "done", "value": value, "selected_step": 20})
+
+    tuning = tune(card, StudyFolder(tmp_path), Written(), lambda event: None)
+    return round(tuning["arms"]["layer_norm"]["chosen"] / rate, 6)
+
+
+def test_the_best_follows_the_metrics_direction(tmp_path: Path) -> None:
+    values = {0.3: (90.0, 1.0), 1.0: (97.0, 1.0), 3.0: (95.0, 1.0)}
+    assert told(values, "mnist_cnn", tmp_path / "accuracy") == 1.0
+    assert told(values, "mnist_mlp", tmp_path / "error") == 0.3
+
+
+def test_equal_values_are_parted_by_the_loss(tmp_path: Path) -> None:
+    assert told({0.3: (5.0, 0.4), 1.0: (5.0, 0.2), 3.0: (5.0, 0.3)}, "digits", tmp_path) == 1.0
 
 
 def test_a_trial_that_failed_is_worst_and_an_arm_without_trials_keeps_its_rate(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from torch import nn
 
 from normscope.catalogue import TASKS
 from normscope.data import load_digits
+from normscope.data.digits import SHEETS
 from normscope.tasks.image_classification import ImageClassification, Images, ImageSplits, residual_mlp
 
 CPU = torch.device("cpu")
@@ -61,7 +62,11 @@ def test_tuning_has_a_split_of_its_own() -> None:
     assert tuning.train_examples + len(tuning.valid.y) == study.train_examples
     seen = torch.cat([tuning.train.x, tuning.valid.x])
     assert {row.numpy().tobytes() for row in seen} == {row.numpy().tobytes() for row in study.train.x}
-    assert set(tuning.valid.y.tolist()) == set(range(10))
+    # A whole sheet of writing, which has each class 9 to 14 times.
+    assert len(tuning.valid.y) == SHEETS[8] - SHEETS[7]
+    assert torch.equal(tuning.valid.y, study.train.y[SHEETS[7] :])
+    counts = tuning.valid.y.bincount()
+    assert (len(counts), int(counts.min()) >= 9, int(counts.max()) <= 14) == (10, True, True)
 
 
 def test_an_unknown_split_is_refused() -> None:

@@ -139,6 +139,20 @@ def test_a_resumed_run_equals_the_unbroken_one_to_the_bit(
     assert not (tmp_path / "broken" / "checkpoint.pt").exists()
 
 
+def test_a_damaged_checkpoint_is_kept_and_the_run_begins_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("normscope.train.loop.PROGRESS_SECONDS", 0.0)
+    want = run(tmp_path / "whole")
+    with pytest.raises(Interrupted, match="step 37"):
+        run(tmp_path / "broken", watch=lambda step, loss: step == 37)
+    whole = (tmp_path / "broken" / "checkpoint.pt").read_bytes()
+    (tmp_path / "broken" / "checkpoint.pt").write_bytes(whole[: len(whole) // 2])
+    with pytest.warns(UserWarning, match=r"checkpoint\.pt cannot be read .* the run begins again"):
+        found = run(tmp_path / "broken")
+    assert numbers(found) == numbers(want)
+    assert curve(tmp_path / "broken") == curve(tmp_path / "whole")
+    assert (tmp_path / "broken" / "checkpoint.damaged").read_bytes() == whole[: len(whole) // 2]
+
+
 def test_lines_written_after_the_checkpoint_are_dropped_on_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

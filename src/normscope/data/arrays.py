@@ -26,5 +26,7 @@ class ArraySplits:
     train: Arrays
     valid: Arrays
     test: Arrays
+    held_for_tuning: int
+    """How many training examples, the last ones, judge a learning rate while it is chosen on the others."""
     hashes: dict[str, str]
     """sha256 of every source file by name; recorded with every run."""

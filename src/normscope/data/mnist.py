@@ -15,6 +15,9 @@ from normscope.data.sets import SETS
 VALID_EXAMPLES = 5_000
 """The last ones of the training file, as is usual. The file does not say who wrote what, so writers may overlap."""
 
+TUNING_EXAMPLES = 5_000
+"""The last ones before those: they judge learning rates."""
+
 _UBYTE = 0x08
 
 
@@ -36,6 +39,7 @@ def load_mnist(*, progress: Progress | None = None) -> ArraySplits:
         train=Arrays(x=train.x[:cut], y=train.y[:cut]),
         valid=Arrays(x=train.x[cut:], y=train.y[cut:]),
         test=test,
+        held_for_tuning=TUNING_EXAMPLES,
         hashes=dataset.hashes,
     )
 

@@ -2,18 +2,17 @@
 
 import math
 from collections.abc import Mapping
+from itertools import takewhile
 from typing import Any
 
 from normscope.results.store import FINAL_STATES
+from normscope.results.verdict import FAILURES
 
 MISSING = "\N{EM DASH}"
 """What stands where nothing can be said."""
 
 VERDICTS = ("better", "worse", "equivalent", "not enough evidence", "baseline")
 """The verdicts that the page has a colour for, by their first words."""
-
-
-_FAILS = "fails to train"
 
 
 def decimals(margin: float) -> int:
@@ -99,16 +98,17 @@ def level(alpha: float) -> str:
 
 
 def split_verdict(arm: Mapping[str, Any]) -> tuple[str, str]:
-    """Part an arm's own failures to train from what else its verdict says; either may be empty.
+    """Part an arm's own failures from what else its verdict says; either may be empty.
 
-    A baseline's verdict does not mention its failures: then they come from the count.
+    A baseline's verdict does not mention its failures: they come from its runs.
     """
-    verdict = arm["verdict"] or ""
-    if verdict.startswith(_FAILS):
-        failures, _, rest = verdict.partition("; ")
-        return failures, rest
-    ended = sum(run["state"] in FINAL_STATES for run in arm["runs"])
-    return (f"{_FAILS} in {arm['failures']} of {ended} seeds" if arm["failures"] else ""), verdict
+    parts = (arm["verdict"] or "").split("; ")
+    own = list(takewhile(lambda part: part.startswith(tuple(FAILURES.values())), parts))
+    if arm["verdict"] == "baseline":
+        states = [run["state"] for run in arm["runs"] if run["state"] in FINAL_STATES]
+        told = [(what, states.count(state)) for state, what in FAILURES.items()]
+        return "; ".join(f"{what} in {count} of {len(states)} seeds" for what, count in told if count), "baseline"
+    return "; ".join(own), "; ".join(parts[len(own) :])
 
 
 def verdict_kind(words: str) -> str:
@@ -125,9 +125,10 @@ def headline(summary: Mapping[str, Any]) -> str:
     """Say the whole answer in one line: how many arms fail, are better, worse, equivalent, undecided."""
     arms = [arm for arm in summary["arms"] if arm["label"] != summary["baseline"]]
     parts = [split_verdict(arm) for arm in arms]
-    kinds = ["failing to train in some seeds" if failures else verdict_kind(rest) for failures, rest in parts]
+    broken = {"fails": "failing to train in some seeds", "could": "not computed in some seeds", "": ""}
+    kinds = [broken[failures.partition(" ")[0]] or verdict_kind(rest) for failures, rest in parts]
     kinds = ["undecided" if kind in ("open", "not enough evidence", "baseline") else kind for kind in kinds]
-    order = ("failing to train in some seeds", "better", "worse", "equivalent", "undecided")
+    order = (*broken.values(), "better", "worse", "equivalent", "undecided")
     counted = ", ".join(f"{kinds.count(kind)} {kind}" for kind in order if kind in kinds)
     if not arms:
         return f"{summary['baseline']} alone: there is nothing to compare it with."

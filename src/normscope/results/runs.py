@@ -37,10 +37,10 @@ class Arm:
     runs: Mapping[int, Run]
 
     @property
-    def ended(self) -> dict[int, float | None]:
-        """Values of the runs that ended; None for one that diverged or failed."""
+    def ended(self) -> dict[int, float | str]:
+        """Values of the runs that ended; the state of one that has none."""
         return {
-            seed: run.result["value"] if run.result["state"] == "done" else None
+            seed: run.result["value"] if run.result["state"] == "done" else run.result["state"]
             for seed, run in sorted(self.runs.items())
             if run.result is not None
         }
@@ -48,7 +48,7 @@ class Arm:
     @property
     def values(self) -> dict[int, float]:
         """Values of the runs that are done."""
-        return {seed: value for seed, value in self.ended.items() if value is not None}
+        return {seed: value for seed, value in self.ended.items() if not isinstance(value, str)}
 
     @property
     def final_loss(self) -> float | None:

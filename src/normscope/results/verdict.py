@@ -19,6 +19,9 @@ from normscope.results.statistics import (
     t_interval,
 )
 
+FAILURES = {"diverged": "fails to train", "failed": "could not be computed"}
+"""What is said of an arm whose runs ended so. A norm that diverges and a machine that lacks memory are two findings."""
+
 # Among survivors only: the words of a claim would be read as one.
 _SURVIVORS = {"better": "ahead", "worse": "behind", "equivalent": "within the margin"}
 
@@ -104,8 +107,8 @@ def verdict(
     evidence: Evidence,
     *,
     p_adjusted: float | None,
-    arm: Mapping[int, float | None],
-    baseline: Mapping[int, float | None],
+    arm: Mapping[int, float | str],
+    baseline: Mapping[int, float | str],
     seeds: Collection[int],
     higher_is_better: bool,
     margin: float,
@@ -125,7 +128,7 @@ def verdict(
     Args:
         evidence: What :func:`weigh` found over the finished pairs.
         p_adjusted: Its p after Holm over the card.
-        arm: Value of every run that ended, by seed; None for one that diverged or failed.
+        arm: Value of every run that ended, by seed; its state in the place of a value where it has none.
         baseline: Likewise.
         seeds: The seeds that the card plans.
         higher_is_better: Direction of the metric.
@@ -173,12 +176,13 @@ def _judge(evidence: Evidence, p_adjusted: float | None, higher_is_better: bool,
     return f"not enough evidence ({_more(evidence)})"
 
 
-def _failures(arm: Mapping[int, float | None], baseline: Mapping[int, float | None]) -> str:
+def _failures(arm: Mapping[int, float | str], baseline: Mapping[int, float | str]) -> str:
     parts = []
     for who, runs in (("", arm), ("the baseline ", baseline)):
-        failed = sum(value is None for value in runs.values())
-        if failed:
-            parts.append(f"{who}fails to train in {failed} of {_count(len(runs), 'seed')}")
+        for state, what in FAILURES.items():
+            count = sum(ended == state for ended in runs.values())
+            if count:
+                parts.append(f"{who}{what} in {count} of {_count(len(runs), 'seed')}")
     return "; ".join(parts)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from normscope.catalogue import TASKS
+from normscope.data import DataDamaged
 from normscope.results.store import SCHEMA, StudyFolder, write_bytes, write_json
 from normscope.study.plan import RunSpec
 from normscope.train import Interrupted, Watch, train
@@ -27,6 +28,7 @@ def execute(spec: RunSpec, study: StudyFolder, watch: Watch) -> str:
     Raises:
         OSError: If the machine, not the run, is at fault: a full disk, say. The run stays resumable.
         MemoryError: Likewise.
+        DataDamaged: Likewise, if a file of the data set was changed since the study began.
     """
     folder = study.run(spec.id)
     folder.path.mkdir(parents=True, exist_ok=True)
@@ -53,9 +55,9 @@ def execute(spec: RunSpec, study: StudyFolder, watch: Watch) -> str:
             )
         except Interrupted:
             return "interrupted"
-        except (OSError, MemoryError):
+        except (OSError, MemoryError, DataDamaged):
             raise
-        except BaseException as error:
+        except Exception as error:
             # Whatever a norm or a model raises costs this run, not the study; the traceback is kept beside it.
             write_bytes(folder.path / "error.txt", traceback.format_exc().encode())
             write_failure(folder.result, f"{type(error).__name__}: {error}")

@@ -1,7 +1,7 @@
 """The same tuning budget for every arm: one grid of learning rates, on seeds and a split that nothing else uses."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from normscope.catalogue import TASKS
@@ -19,7 +19,8 @@ def tuning_plan(card: Card) -> list[RunSpec]:
 def tune(card: Card, study: StudyFolder, engine: Engine, tell: Callable[[RunEvent], None]) -> dict[str, Any]:
     """Choose every arm's learning rate by its validation value on the tuning split.
 
-    A trial that diverged or failed counts as worst. An arm none of whose trials finished keeps the task's rate.
+    Equal values, which are common where the metric counts errors, are parted by the validation loss. A trial that
+    diverged or failed counts as worst. An arm none of whose trials finished keeps the task's rate.
 
     Args:
         card: The question; its seeds are not used here.
@@ -28,7 +29,7 @@ def tune(card: Card, study: StudyFolder, engine: Engine, tell: Callable[[RunEven
         tell: Takes events.
 
     Returns:
-        ``{"grid", "seeds", "arms": {label: {"chosen", "curve": [{"learning_rate", "values"}]}}}``.
+        ``{"grid", "seeds", "arms": {label: {"chosen", "curve": [{"learning_rate", "values", "losses"}]}}}``.
     """
     folder = StudyFolder(study.path / "tuning")
     question = {"schema": SCHEMA, "grid": _rates(card), "seeds": list(TUNING_SEEDS), "arms": list(card.labels())}
@@ -40,8 +41,9 @@ def tune(card: Card, study: StudyFolder, engine: Engine, tell: Callable[[RunEven
         curve = []
         for rate in _rates(card):
             specs = plan(_at(card, rate), seeds=TUNING_SEEDS, split="tune")[index :: len(card.arms)]
-            curve.append({"learning_rate": rate, "values": [_value(folder, spec) for spec in specs]})
-        chosen = min(curve, key=lambda point: _cost(point["values"], sign))
+            values, losses = zip(*(_value_and_loss(folder, spec) for spec in specs), strict=True)
+            curve.append({"learning_rate": rate, "values": list(values), "losses": list(losses)})
+        chosen = min(curve, key=lambda point: (_cost(point["values"], sign), _cost(point["losses"], 1.0)))
         finished = math.isfinite(_cost(chosen["values"], sign))
         arms[label] = {
             "chosen": chosen["learning_rate"] if finished else TASKS[card.task].learning_rate,
@@ -58,9 +60,12 @@ def _at(card: Card, rate: float) -> Card:
     return card.with_learning_rates(dict.fromkeys(card.labels(), rate))
 
 
-def _value(folder: StudyFolder, spec: RunSpec) -> float | None:
-    return read_json(folder.run(spec.id).result)["value"]
+def _value_and_loss(folder: StudyFolder, spec: RunSpec) -> tuple[float | None, float | None]:
+    run = folder.run(spec.id)
+    result = read_json(run.result)
+    losses = {row["step"]: row["valid_loss"] for row in run.read_metrics()}
+    return result["value"], losses.get(result["selected_step"])
 
 
-def _cost(values: list[float | None], sign: float) -> float:
+def _cost(values: Sequence[float | None], sign: float) -> float:
     return sum(math.inf if value is None else sign * value for value in values)

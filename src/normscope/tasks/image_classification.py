@@ -101,8 +101,8 @@ class ImageClassification:
 
         Args:
             device: Where the tensors go.
-            split: ``"study"`` for the set's own parts; ``"tune"`` for the training part alone, every tenth held out:
-                what is chosen there has seen neither the validation nor the test images of the study.
+            split: ``"study"`` for the set's own parts; ``"tune"`` for the training part alone, its last images held
+                out: what is chosen there has seen neither the validation nor the test images of the study.
 
         Raises:
             ValueError: If ``split`` is neither.
@@ -179,8 +179,7 @@ def _load(
 
     train, valid, test = images(arrays.train), images(arrays.valid), images(arrays.test)
     if split == "tune":
-        held = torch.arange(len(train.y), device=device) % 10 == 9
-        valid = Images(x=train.x[held], y=train.y[held])
-        train = Images(x=train.x[~held], y=train.y[~held])
+        kept = len(train.y) - arrays.held_for_tuning
+        train, valid = Images(x=train.x[:kept], y=train.y[:kept]), Images(x=train.x[kept:], y=train.y[kept:])
         test = Images(x=test.x[:0], y=test.y[:0])
     return ImageSplits(train=train, valid=valid, test=test, hashes=arrays.hashes)

@@ -2,33 +2,92 @@
 
 import io
 import pickle
+import struct
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from normscope.results.store import RunFolder, write_bytes
 
 
-def save(folder: RunFolder, state: dict[str, Any]) -> None:
+class CheckpointDamaged(ValueError):
+    """A checkpoint cannot be read, or belongs to another network or version."""
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """How far a run has come, beside its weights and its optimizer."""
+
+    step: int = 0
+    """Updates made."""
+    best_key: list[float] = field(default_factory=list)
+    """Validation value, smaller is better, and loss, of the best evaluation."""
+    best_step: int = 0
+    """When that was."""
+    best_value: float = 0.0
+    """Its value in the metric's unit."""
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    """The model's state dict then."""
+    losses: list[float] = field(default_factory=list)
+    """Training losses since the last evaluation."""
+    step_ms: list[float] = field(default_factory=list)
+    """Milliseconds of every update."""
+    saved_bytes: int = 0
+    """What autograd kept for backward in the first update."""
+    peak_bytes: int | None = None
+    """Most device memory over the processes before this one."""
+    seconds: float = 0.0
+    """Spent in training."""
+    metrics_bytes: int = 0
+    """Length of ``metrics.jsonl``: what stands after it was written later."""
+
+
+def save(folder: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
     """Write a checkpoint atomically: a kill leaves the one before it."""
     buffer = io.BytesIO()
-    torch.save(state, buffer)
+    content = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "progress": dict(vars(progress))}
+    torch.save(content, buffer)
     write_bytes(folder.checkpoint, buffer.getvalue())
 
 
-def load(folder: RunFolder, device: torch.device) -> dict[str, Any] | None:
-    """Read a checkpoint, with ``weights_only=True``, or None where there is none.
+def restore(
+    folder: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+) -> Progress | None:
+    """Put model and optimizer back where the checkpoint says, and tell how far that is; None where there is none.
+
+    The file is loaded with ``weights_only=True``: nothing in it is executed.
 
     Raises:
-        ValueError: If the file cannot be read; the message names it and says how to go on without it.
+        CheckpointDamaged: If that fails. Model and optimizer may then be changed in part: make new ones.
     """
     if not folder.checkpoint.exists():
         return None
+    # A disk that cannot be read is another fault than bytes that make no sense, which torch may call an OSError, too.
+    content = io.BytesIO(folder.checkpoint.read_bytes())
     try:
-        return torch.load(folder.checkpoint, map_location=device, weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError) as error:
+        state: dict[str, Any] = torch.load(content, map_location=device, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        return Progress(**state["progress"])
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        EOFError,
+        OSError,
+        pickle.UnpicklingError,
+        struct.error,
+    ) as error:
         # torch's own words advise to load it without weights_only, which would run whatever a hostile file holds.
-        raise ValueError(
-            f"{folder.checkpoint} cannot be read ({type(error).__name__}): it is damaged, or not a checkpoint of ours; "
-            "delete it to begin this run again"
+        raise CheckpointDamaged(
+            f"{folder.checkpoint} cannot be read ({type(error).__name__}): it is damaged, or not of this run"
         ) from error
+
+
+def set_aside(folder: RunFolder) -> None:
+    """Keep a damaged checkpoint under another name, out of the way; one that was kept before is replaced."""
+    folder.checkpoint.replace(folder.checkpoint.with_suffix(".damaged"))

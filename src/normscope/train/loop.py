@@ -6,14 +6,14 @@ import math
 import os
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from normscope.results.store import SCHEMA, RunFolder, write_bytes, write_json
 from normscope.tasks.task import Task, TaskData
@@ -42,23 +42,6 @@ class Watch(Protocol):
         ...
 
 
-@dataclass(kw_only=True)
-class _Progress:
-    """What a checkpoint holds beside weights and optimizer."""
-
-    step: int = 0
-    best_key: list[float] = field(default_factory=list)
-    best_step: int = 0
-    best_value: float = 0.0
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
-    losses: list[float] = field(default_factory=list)
-    step_ms: list[float] = field(default_factory=list)
-    saved_bytes: int = 0
-    peak_bytes: int | None = None
-    seconds: float = 0.0
-    metrics_bytes: int = 0
-
-
 def train(
     task: Task,
     build: Callable[[], nn.Module],
@@ -73,7 +56,8 @@ def train(
     """Train one model, or go on where an interrupted run stopped, and write its result.
 
     The model that is tested is the one with the best validation value, ties broken by validation loss, then by the
-    earlier step: the same rule for every arm. The test set is read once, after the last update.
+    earlier step: the same rule for every arm. The test set is read once, after the last update. A checkpoint that
+    cannot be read is kept under another name with a warning, and the run begins again: the same numbers, only later.
 
     Args:
         task: Data, loss and metric.
@@ -90,13 +74,18 @@ def train(
 
     Raises:
         Interrupted: If ``watch`` asked for it; a checkpoint has been written.
-        ValueError: If the checkpoint cannot be read, or the recipe does not fit the data.
+        ValueError: If the recipe does not fit the data.
     """
     device = torch.device(recipe.device)
     with _deterministic(device):
         data = task.load(device, split)
-        model = build().to(device)
-        return _Run(task, data, model, seed, recipe, split, folder, identity, watch).execute()
+        try:
+            run = _Run(task, data, build().to(device), seed, recipe, split, folder, identity, watch)
+        except checkpoint.CheckpointDamaged as error:
+            checkpoint.set_aside(folder)
+            warnings.warn(f"{error}; the run begins again, and the file is kept beside it", stacklevel=2)
+            run = _Run(task, data, build().to(device), seed, recipe, split, folder, identity, watch)
+        return run.execute()
 
 
 class _Run:
@@ -118,12 +107,12 @@ class _Run:
         self.order = BatchOrder(data.train_examples, recipe.batch_size, seed)
         self.optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, fused=True)
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
-        self.progress = _Progress()
+        self.progress = checkpoint.restore(folder, model, self.optimizer, self.device) or checkpoint.Progress()
         self.loss = math.nan
 
     def execute(self) -> str:
         reset_peak(self.device)
-        self._restore()
+        self._forget_later_lines()
         self._describe()
         self.model.train()
         started = time.perf_counter() - self.progress.seconds
@@ -234,6 +223,11 @@ class _Run:
         self.folder.checkpoint.unlink(missing_ok=True)
         return state
 
+    def _forget_later_lines(self) -> None:
+        """Drop what was appended to the metrics after the checkpoint."""
+        if self.folder.metrics.exists():
+            os.truncate(self.folder.metrics, min(self.progress.metrics_bytes, self.folder.metrics.stat().st_size))
+
     def _describe(self) -> None:
         write_json(
             self.folder.description,
@@ -256,24 +250,7 @@ class _Run:
 
     def _save(self) -> None:
         self.progress.peak_bytes = self._peak()
-        checkpoint.save(
-            self.folder,
-            {
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "progress": dict(vars(self.progress)),
-            },
-        )
-
-    def _restore(self) -> None:
-        """Take up the checkpoint, and drop what was appended to the metrics after it."""
-        state = checkpoint.load(self.folder, self.device)
-        if state is not None:
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.progress = _Progress(**state["progress"])
-        if self.folder.metrics.exists():
-            os.truncate(self.folder.metrics, min(self.progress.metrics_bytes, self.folder.metrics.stat().st_size))
+        checkpoint.save(self.folder, self.model, self.optimizer, self.progress)
 
     def _autocast(self) -> torch.autocast:
         wanted = self.recipe.precision != "float32"
