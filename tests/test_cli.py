@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,10 @@ def test_help_teaches_without_torch(tmp_path: Path) -> None:
         (["compare", "digits", "--norms", "layernorm"], 2, "did you mean 'layer_norm'?"),
         (["compare", "digits", "--placement", "prenorm"], 2, "did you mean 'pre'?"),
         (["compare", "digits", "--seeds", "a-b"], 2, "seeds are written as 0-9 or 3,5,8, got 'a-b'"),
+        (["compare", "digits", "--seeds", "9-0"], 2, "seeds are written as 0-9 or 3,5,8, got '9-0'"),
+        (["compare", "digits", "--seeds", "0-99999999"], 2, "a study may have 10000 seeds at most"),
+        (["compare", "digits", "--workers", "0"], 2, "workers must be at least 1, got 0"),
+        (["compare", "digits", "--margin", "inf"], 2, "margin must be positive and finite"),
         (["compare", "digits", "--steps", "0"], 2, "steps must be a whole number of at least 1, got 0"),
         (["compare", "digits", "--norms", "frn"], 2, "arm frn cannot be trained on digits: "),
         (["compare", "digits", "--device", "toaster"], 2, "toaster"),
@@ -70,6 +75,15 @@ def test_a_study_is_printed_written_and_drawn_again(tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
     assert (out / "report.html").exists()
     assert json.loads((out / "summary.json").read_text()) == json.loads(as_json.stdout)
+
+
+def test_a_terminal_that_lacks_letters_ends_no_study(tmp_path: Path) -> None:
+    out = tmp_path / "it's mine"
+    options = ["--norms", "layer_norm,ada_norm(convention='released')", "--seeds", "0", "--steps", "10"]
+    told = run("compare", "digits", *options, "--out", str(out), PYTHONIOENCODING="ascii")
+    assert told.returncode == 0, told.stderr
+    command = json.loads((out / "card.json").read_text())["command"]
+    assert shlex.split(command) == ["normscope", "compare", "digits", *options, "--out", str(out)]
 
 
 def test_a_report_needs_no_torch(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """The command line: compare, report, list, data, doctor. Nothing heavy is imported before it is needed."""
 
+import io
 import json
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -23,6 +25,9 @@ app = App(
     default_parameter=Parameter(negative=()),
 )
 
+MOST_SEEDS = 10_000
+"""A study of more is a slip of the finger."""
+
 EXIT_ERROR = 1
 """The study could not be answered: missing data, a full disk, a damaged file."""
 EXIT_USAGE = 2
@@ -41,7 +46,7 @@ def compare(
     ] = None,
     placement: Annotated[str, Parameter(help="such as pre,post; the task's own where left out")] = "",
     seeds: Annotated[
-        str, Parameter(help="such as 0-9 or 3,5,8; ten is the least to claim something of several arms")
+        str, Parameter(help="such as 0-9 or 3,5,8; six can claim something of one arm, eight of six")
     ] = "0-9",
     steps: Annotated[int | None, Parameter(help="updates of every run; the task's preset where left out")] = None,
     preset: Annotated[
@@ -74,7 +79,7 @@ def compare(
     """
     from normscope import data as data_sets
     from normscope.catalogue import TASKS, look_up
-    from normscope.display import DownloadProgress, StudyProgress
+    from normscope.display import DownloadProgress, StudyProgress, open_console
     from normscope.results.store import StudyFolder
     from normscope.study import card as cards
     from normscope.study.compare import compare as run_study
@@ -98,8 +103,8 @@ def compare(
         device=device,
         tune=tune,
     )
-    console = Console(stderr=json_output)
-    command = "normscope " + " ".join(_quote(word) for word in sys.argv[1:])
+    console = open_console(stderr=json_output)
+    command = shlex.join(["normscope", *sys.argv[1:]])
     folder = out if out is not None else default_folder(card)
     study = StudyFolder(folder)
     specs = plan(card)
@@ -136,7 +141,7 @@ def compare(
             console.print(
                 f"\nStopped; {len(specs) - counts['open']} of {len(specs)} runs are finished, the others keep their "
                 f"checkpoints in {folder}.\nGo on with:  {command}\n"
-                f"Look at what is there with:  normscope report {folder}",
+                f"Look at what is there with:  normscope report {shlex.quote(str(folder))}",
                 markup=False,
                 highlight=False,
                 soft_wrap=True,
@@ -157,6 +162,7 @@ def report(
     json_output: Annotated[bool, Parameter(name="--json", help="print summary.json instead of the table")] = False,
 ) -> None:
     """Draw the table and the page of a study again from its folder, finished or not; needs no torch."""
+    from normscope.display import open_console
     from normscope.report import write_report
     from normscope.results import summarize
 
@@ -166,7 +172,7 @@ def report(
     if json_output:
         print(json.dumps(summary.to_dict(), indent=1, allow_nan=False))
         return
-    console = Console()
+    console = open_console()
     _show(summary, console)
     console.print(f"Report: {page}", markup=False, highlight=False, soft_wrap=True)
 
@@ -175,9 +181,9 @@ def report(
 def list_entries(what: Literal["norms", "placements", "tasks", "probes", "all"] = "all", /) -> None:
     """List what the names stand for: norms, placements, tasks, probes."""
     from normscope.catalogue import NORMS, PARAMETRIZATIONS, PLACEMENTS, PROBES, TASKS
-    from normscope.display import rows_table
+    from normscope.display import open_console, rows_table
 
-    console = Console()
+    console = open_console()
     if what in ("norms", "all"):
         rows = [(name, _first_line(entry)) for name, entry in {**NORMS, **PARAMETRIZATIONS}.items()]
         console.print(rows_table(("norm", "what it is"), rows, "Norms"))
@@ -222,9 +228,9 @@ def data(
     normscope data verify
     """
     from normscope import data as sets
-    from normscope.display import DownloadProgress, rows_table
+    from normscope.display import DownloadProgress, open_console, rows_table
 
-    console = Console()
+    console = open_console()
     if action == "fetch":
         with DownloadProgress(console) as fetched:
             sets.fetch(names, progress=fetched)
@@ -236,11 +242,11 @@ def data(
 @app.command
 def doctor() -> None:
     """Say what is installed, which back ends run here, and what each missing part costs."""
-    from normscope.display import rows_table
+    from normscope.display import open_console, rows_table
     from normscope.doctor import diagnose_installation
 
     rows = [(check.name, check.state, check.found, check.advice) for check in diagnose_installation()]
-    Console().print(rows_table(("part", "state", "found", "what it costs, what to do"), rows, "This installation"))
+    open_console().print(rows_table(("part", "state", "found", "what it costs, what to do"), rows, "This installation"))
 
 
 def _show(summary: "Summary", console: Console) -> None:
@@ -259,13 +265,15 @@ def parse_seeds(text: str) -> list[int]:
     """Read seeds such as ``0-9`` or ``3,5,8-10``.
 
     Raises:
-        ValueError: If the text has another form.
+        ValueError: If the text has another form, counts down, or names more than :data:`MOST_SEEDS`.
     """
     seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
+        if not first.isdecimal() or (dash and not last.isdecimal()) or int(last or first) < int(first):
             raise ValueError(f"seeds are written as 0-9 or 3,5,8, got {text!r}")
+        if len(seeds) + int(last or first) - int(first) >= MOST_SEEDS:
+            raise ValueError(f"a study may have {MOST_SEEDS} seeds at most, got {text!r}")
         seeds.extend(range(int(first), int(last or first) + 1))
     return seeds
 
@@ -285,6 +293,10 @@ def split_norms(text: str) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; errors that a user can mend are one sentence, without a traceback."""
     signal.signal(signal.SIGTERM, _interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that lacks a letter shows another one; it does not end a study.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app(arguments)
     except KeyboardInterrupt:
@@ -296,7 +308,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _refuse(error: Exception, status: int) -> NoReturn:
-    Console(stderr=True).print(f"normscope: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+    words = "".join(letter for letter in f"normscope: {error}" if letter.isprintable() or letter == "\n")
+    Console(stderr=True).print(words, style="red", markup=False, highlight=False, soft_wrap=True)
     sys.exit(status)
 
 
@@ -310,10 +323,6 @@ def _count(things: Sequence[object], noun: str) -> str:
 
 def _first_line(entry: object) -> str:
     return (entry.__doc__ or "").strip().splitlines()[0]
-
-
-def _quote(word: str) -> str:
-    return word if all(letter.isalnum() or letter in "-_.,=/:" for letter in word) else f"'{word}'"
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 
 from rich import box
@@ -29,8 +29,14 @@ LINE_SECONDS = 30.0
 WIDE = 120
 """Columns from which the cost of an arm has room."""
 
+NARROWEST = 40
+"""Columns that a table needs to be read."""
+
 STYLES = {"better": "bold green", "worse": "bold red", "fails": "bold red", "equivalent": "cyan", "baseline": "dim"}
 """The colour of a verdict, by its first word; the words say it all."""
+
+# To what a label, and the words of a verdict, may be folded.
+_ARM_WIDTH, _VERDICT_WIDTH = 10, 14
 
 
 class StudyProgress:
@@ -50,7 +56,7 @@ class StudyProgress:
         self.updates, self.done_updates = updates, done_updates
         self.told_at = self.started_at = time.monotonic()
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("updates"),
@@ -103,7 +109,7 @@ class DownloadProgress:
         self.console = console
         self.bars: dict[str, TaskID] = {}
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             DownloadColumn(),
             TransferSpeedColumn(),
@@ -130,47 +136,89 @@ class DownloadProgress:
         self.progress.update(self.bars[name], completed=done)
 
 
+def open_console(*, stderr: bool = False) -> Console:
+    """Open the terminal; one that says it has fewer than `NARROWEST` columns, or none, is taken to have as many."""
+    console = Console(stderr=stderr)
+    return console if console.width >= NARROWEST else Console(stderr=stderr, width=NARROWEST)
+
+
 def verdict_table(summary: Summary, arms: Sequence[ArmSummary], title: str, *, width: int) -> Table:
-    """Draw the verdicts; what they cost is left to the page where the terminal is narrower than 120 columns."""
+    """Draw the verdicts, and beside them the numbers for which there is room; the page has them all.
+
+    What an arm costs is left out below 120 columns; the adjusted p, then the interval, where the arm and its verdict
+    need the room.
+    """
     metric = summary.card["metric"]
     places = max(0, 1 - math.floor(math.log10(summary.card["margin"])))
-    table = Table(title=Text(title), caption=Text(_caption(summary)), caption_justify="left", title_justify="left")
+    table = Table(title=_text(title), caption=_text(_caption(summary)), caption_justify="left", title_justify="left")
     table.box, table.padding = box.SIMPLE_HEAD, (0, 1)
-    table.add_column("arm", overflow="fold")
-    for name in (f"mean {metric['unit']}", "diff.", "95 % interval", "adj. p"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", overflow="fold", min_width=14)
+    intervals = [arm.interval and [f"{end:+.{places}f}" for end in arm.interval] for arm in arms]
+    interval = f"{100 * (1 - summary.card['alpha']):g} % interval"
+    numbers = {
+        f"mean {metric['unit']}": [_number(arm.mean, f".{places}f") for arm in arms],
+        "diff.": [_number(arm.difference, f"+.{places}f") for arm in arms],
+        interval: [" to ".join(ends or ()) for ends in intervals],
+        "adj. p": [_number(arm.p_adjusted, ".3f") for arm in arms],
+    }
     # The peak is measured on accelerators; what autograd keeps is counted everywhere.
     memory = "peak_bytes" if any(arm.peak_bytes is not None for arm in arms) else "saved_bytes"
-    costs = ("ms/step", "MB peak" if memory == "peak_bytes" else "MB saved", "parameters") if width >= WIDE else ()
+    costs = {
+        "ms/step": [_number(arm.step_ms, ".2f") for arm in arms],
+        "MB peak" if memory == "peak_bytes" else "MB saved": [_megabytes(getattr(arm, memory)) for arm in arms],
+        "parameters": [_number(arm.parameters, ",d") for arm in arms],
+    }
+    least = _ARM_WIDTH + _VERDICT_WIDTH
+    if width < WIDE or _room(numbers | costs, width, gap=3) < least:
+        costs = {}
+    for name in ("adj. p", interval):
+        if _room(numbers | costs, width, gap=3) < least:
+            del numbers[name]
+    room, folded = _room(numbers | costs, width, gap=3), False
+    if tight := room < least:
+        table.padding = 0
+        folded = _room(numbers, width, gap=1) < least
+        room = max(2, _room(numbers, width, gap=1, folded=folded))
+    arm_width = max(1, room * _ARM_WIDTH // least) if tight else room - _VERDICT_WIDTH
+    table.add_column("arm", overflow="fold", max_width=arm_width, width=arm_width if tight else None)
+    for name, cells in numbers.items():
+        table.add_column(_text(name), justify="right", overflow="fold", width=_longest(name, cells, folded=folded))
+    table.add_column("verdict", overflow="fold", min_width=_VERDICT_WIDTH, width=room - arm_width if tight else None)
     for name in costs:
         table.add_column(name, justify="right", no_wrap=True)
-    for arm in arms:
+    for place, arm in enumerate(arms):
         style = next((style for word, style in STYLES.items() if arm.verdict.startswith(word)), "")
-        low, high = arm.interval or (None, None)
-        cells = [
-            Text(arm.label),
-            _number(arm.mean, f".{places}f"),
-            _number(arm.difference, f"+.{places}f"),
-            "" if low is None else f"{low:+.{places}f} to {high:+.{places}f}",
-            _number(arm.p_adjusted, ".3f"),
-            Text(arm.verdict, style=style),
-            _number(arm.step_ms, ".2f"),
-            _megabytes(getattr(arm, memory)),
-            _number(arm.parameters, ",d"),
-        ]
-        table.add_row(*cells[: len(table.columns)])
+        table.add_row(
+            _text(arm.label),
+            *(cells[place] for cells in numbers.values()),
+            _text(arm.verdict, style),
+            *(cells[place] for cells in costs.values()),
+        )
     return table
 
 
 def rows_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str) -> Table:
     """Draw plain rows of words."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=_text(title, "table.title"), title_justify="left")
     for number, column in enumerate(columns):
-        table.add_column(column, no_wrap=number == 0, overflow="fold")
+        table.add_column(_text(column), no_wrap=number == 0, overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*map(_text, row))
     return table
+
+
+def _text(words: str, style: str = "") -> Text:
+    """Show words as they are: no markup is obeyed, and no escape sequence of a card reaches the terminal."""
+    return Text("".join(letter for letter in " ".join(words.split()) if letter.isprintable()), style=style)
+
+
+def _room(numbers: Mapping[str, Sequence[str]], width: int, *, gap: int, folded: bool = False) -> int:
+    """Count what is left for the arm and its verdict, where the columns and the edges are ``gap`` apart."""
+    taken = sum(_longest(head, cells, folded=folded) for head, cells in numbers.items())
+    return width - taken - gap * (len(numbers) + 2) - 1
+
+
+def _longest(head: str, cells: Sequence[str], *, folded: bool) -> int:
+    return max(map(len, (*(head.split() if folded else [head]), *cells)))
 
 
 def _caption(summary: Summary) -> str:

@@ -5,6 +5,8 @@ import itertools
 import numpy as np
 import pytest
 from sklearn import datasets
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 
 from normscope.data.digits import SHEETS, load_digits, read_digits
 
@@ -60,3 +62,21 @@ def test_values_out_of_range_are_refused(tmp_path, pixel, label):
     (tmp_path / "d.csv.gz").write_bytes(gzip.compress(line.encode()))
     with pytest.raises(ValueError, match="expected 0 to 16 and 0 to 9"):
         read_digits(tmp_path / "d.csv.gz")
+
+
+def test_a_split_inside_sheets_flatters_every_classifier():
+    digits = load_digits()
+    parts = (digits.train, digits.valid, digits.test)
+    x = np.concatenate([part.x for part in parts]).reshape(-1, 64) / 16.0
+    y = np.concatenate([part.y for part in parts])
+    turn = np.arange(len(y)) % 10
+    sheets = np.repeat([0, 1, 2], [len(part) for part in parts])
+    right = {}
+    for name, make in (
+        ("logistic regression", lambda: LogisticRegression(max_iter=5000)),
+        ("3 nearest neighbours", lambda: KNeighborsClassifier(3)),
+    ):
+        for split, train, test in (("dealt out", turn < 6, turn >= 7), ("whole sheets", sheets == 0, sheets == 2)):
+            right[name, split] = 100 * make().fit(x[train], y[train]).score(x[test], y[test])
+            print(f"{name}, {split}: {right[name, split]:.1f} % of test images right")
+        assert right[name, "dealt out"] > right[name, "whole sheets"] + 1

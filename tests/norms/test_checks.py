@@ -1,11 +1,13 @@
 """Checks refuse what a norm cannot compute, and say what they wanted."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from normscope.norms.checks import as_shape, check_eps, check_input
+from normscope.norms.checks import as_shape, check_eps, check_input, check_number
 
 
 @pytest.mark.parametrize(("given", "want"), [(7, (7,)), ((3, 7), (3, 7)), ([7], (7,)), (torch.Size([2, 3]), (2, 3))])
@@ -62,3 +64,18 @@ def test_an_input_has_the_trailing_axes(shape: tuple[int, ...]) -> None:
 def test_an_input_is_floating(dtype: torch.dtype) -> None:
     with pytest.raises(TypeError, match=rf"Identity\(\) expects a floating dtype, got {dtype}"):
         check_input(nn.Identity(), torch.zeros(2, 3, dtype=dtype), (3,))
+
+
+@pytest.mark.parametrize(
+    ("value", "bounds", "error", "words"),
+    [
+        ("2", {}, TypeError, "scale must be a number, got '2'"),
+        (math.nan, {}, ValueError, "scale must be finite, got nan"),
+        (0.0, {"above": 0}, ValueError, "scale must be finite and above 0, got 0"),
+        (-0.5, {"least": 0}, ValueError, r"scale must be finite and at least 0, got -0\.5"),
+    ],
+)
+def test_a_number_has_its_bounds(value: float, bounds: dict[str, float], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        check_number("scale", value, **bounds)
+    assert check_number("scale", 0.25, **bounds) == 0.25

@@ -55,5 +55,5 @@ def test_an_entry_depends_on_no_other_entry() -> None:
 
 @pytest.mark.parametrize(("alpha", "shift"), [(float("inf"), 0.0), (0.5, float("nan"))])
 def test_refuses_starts_that_are_not_finite(alpha: float, shift: float) -> None:
-    with pytest.raises(ValueError, match=f"alpha and shift must be finite, got {alpha} and {shift}"):
+    with pytest.raises(ValueError, match=r"(alpha|shift) must be finite, got (nan|inf|-inf)"):
         Derf(7, alpha=alpha, shift=shift)

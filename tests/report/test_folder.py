@@ -66,7 +66,50 @@ def test_an_arm_without_a_verdict_is_refused(study: Path) -> None:
     content = json.loads((study / "summary.json").read_text())
     del content["arms"][1]["verdict"]
     (study / "summary.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"summary\.json lacks verdict"):
+    with pytest.raises(ValueError, match=r"summary\.json lacks verdict in arms\[1\]; see docs/studies\.md"):
+        read_study(study)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "words"),
+    [
+        ("card.json", {"arms": ["a"]}, r"has arms\[0\] 'a', expected an object"),
+        ("card.json", {"tuning": [1]}, r"has tuning \[1\], expected an object"),
+        ("card.json", {"published": [{"rows": 3}]}, r"lacks label, source in published\[0\]"),
+        ("summary.json", {"arms": []}, r"has arms \[\], expected one or more"),
+        ("summary.json", {"arms": 5}, "has arms 5, expected a list"),
+        ("summary.json", {"untuned": [5]}, r"has untuned\[0\] 5, expected an object"),
+        ("summary.json", {"metric": {"name": "a", "unit": ""}}, "lacks higher_is_better in metric"),
+        ("summary.json", {"noise": "x"}, "has noise 'x', expected null or an object"),
+        ("summary.json", {"settings": [1]}, r"has settings \[1\], expected an object"),
+    ],
+)
+def test_a_file_of_another_shape_is_refused(study: Path, name: str, changes: dict, words: str) -> None:
+    _edit(study / name, **changes)
+    with pytest.raises(ValueError, match=rf"{re.escape(name)} {words}"):
+        read_study(study)
+
+
+def test_an_interval_has_two_ends(study: Path) -> None:
+    content = json.loads((study / "summary.json").read_text())
+    content["arms"][1]["interval"] = [0.5]
+    (study / "summary.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"summary\.json has arms\[1\]\.interval \[0\.5\], expected 2 of them"):
+        read_study(study)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("run.json", '{"schema": 1, "data": "x"}', r"run\.json has data 'x', expected an object"),
+        ("result.json", '{"schema": 1}', r"result\.json lacks state, value; see docs"),
+        ("metrics.jsonl", "5\n", r"metrics\.jsonl, line 1, is 5, expected an object"),
+    ],
+)
+def test_a_run_of_another_shape_is_refused(study: Path, name: str, text: str, words: str) -> None:
+    identity = json.loads((study / "summary.json").read_text())["arms"][0]["runs"][1]["id"]
+    (study / "runs" / identity / name).write_text(text)
+    with pytest.raises(ValueError, match=words):
         read_study(study)
 
 

@@ -14,7 +14,7 @@ def _picture(name: str = "one", label: str = NASTY) -> str:
         figure = blank(200, 100)
         plot = axes(figure, left=20, right=10, top=10, bottom=20)
         plot.plot([0, 1, 2], [1, 3, 2], "-s", color=stand_in("arm-1"), gid=mark(3, label))
-        plot.set_title(label, color=stand_in("ink"))
+        plot.set_title(clean(label), color=stand_in("ink"))
         return to_svg(figure, name=name, title=label, words=f"{label} goes up.")
 
 
@@ -55,6 +55,12 @@ def test_marks_of_an_arm_carry_its_index_and_tip() -> None:
     group = ET.fromstring(_picture()).find(".//g[@data-arm='3']")
     assert group is not None
     assert group.findtext("title") == NASTY
+
+
+def test_a_control_character_in_a_tip_leaves_the_picture_whole() -> None:
+    group = ET.fromstring(_picture(label="a\u001bb\x00|c")).find(".//g[@data-arm='3']")
+    assert group is not None
+    assert group.findtext("title") == "a\ufffdb\ufffd|c"
 
 
 def test_size_is_in_css_pixels() -> None:

@@ -3,10 +3,13 @@
 import dataclasses
 from typing import Any
 
+import numpy as np
 import pytest
 
+from normscope.catalogue import TASKS
 from normscope.study import Arm, Card, make_card
-from normscope.study.card import PAPER_NORMS, parse_norm
+from normscope.study.card import GRID, PAPER_NORMS
+from normscope.tasks import ImageClassification
 
 
 def test_defaults_are_the_main_job() -> None:
@@ -39,32 +42,34 @@ def test_equal_content_is_one_study() -> None:
     assert len({base.id, *(card.id for card in others)}) == 1 + len(others)
 
 
-@pytest.mark.parametrize(
-    ("text", "want"),
-    [
-        ("ada_norm", ("ada_norm", {})),
-        (" ada_norm(scale=2.0, k=0.2) ", ("ada_norm", {"scale": 2.0, "k": 0.2})),
-        ("ada_norm(convention='released')", ("ada_norm", {"convention": "released"})),
-        ("detach_norm(std=False)", ("detach_norm", {"std": False})),
-    ],
-)
-def test_norms_are_read_as_the_command_line_writes_them(text: str, want: tuple[str, dict[str, Any]]) -> None:
-    assert parse_norm(text) == want
+def test_a_changed_task_is_another_study(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = TASKS["digits"]
+    assert isinstance(task, ImageClassification)
+    base, tuned = make_card("digits").id, make_card("digits", tune=True).id
+    for change in ({"revision": 2}, {"batch_size": 16}, {"learning_rate": 1e-3}):
+        monkeypatch.setitem(TASKS, "digits", dataclasses.replace(task, **change))
+        assert make_card("digits", steps=1000).id != base
+    monkeypatch.setitem(TASKS, "digits", task)
+    monkeypatch.setattr("normscope.study.card.GRID", (*GRID, 10.0))
+    assert make_card("digits").id == base
+    assert make_card("digits", tune=True).id != tuned
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("ada norm", "expected a norm such as"),
-        ("ada_norm(2.0)", "written as name=value"),
-        ("ada_norm(scale=", "expected a norm such as"),
-        ("ada_norm(scale=open('x'))", "expected a norm such as"),
-        ("ada_norm(**{})", "written as name=value"),
-    ],
-)
-def test_other_forms_are_refused(text: str, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        parse_norm(text)
+@pytest.mark.parametrize("seeds", [[0.5, 1.0], [True, False], ["0"]])
+def test_seeds_are_whole_numbers(seeds: list[Any]) -> None:
+    with pytest.raises(TypeError, match="seeds must be whole numbers, got"):
+        make_card("digits", seeds=seeds)
+
+
+def test_numpys_seeds_are_seeds() -> None:
+    card = make_card("digits", seeds=np.arange(3))  # pyright: ignore[reportArgumentType]
+    assert card == make_card("digits", seeds=range(3))
+    assert card.id == make_card("digits", seeds=range(3)).id
+
+
+def test_a_text_is_no_list() -> None:
+    with pytest.raises(TypeError, match="norms must be a list of names, got the text 'layer_norm'"):
+        make_card("digits", norms="layer_norm")
 
 
 @pytest.mark.parametrize(
@@ -74,12 +79,12 @@ def test_other_forms_are_refused(text: str, words: str) -> None:
         ({"placements": ["prenorm"]}, LookupError, "did you mean 'pre'"),
         ({"placements": ["preactivation"]}, ValueError, "takes the placements pre, post, output, peri, got 'preactiv"),
         ({"norms": ["ada_norm(scale=-1.0)"]}, ValueError, "scale"),
-        ({"norms": ["ada_norm(skale=1.0)"]}, TypeError, "skale"),
+        ({"norms": ["ada_norm(skale=1.0)"]}, ValueError, "ada_norm has no argument .skale."),
         ({"norms": ["dyt", "dyt"]}, ValueError, "every arm must differ from the others, got dyt, dyt"),
         ({"norms": []}, ValueError, "at least one arm"),
         ({"seeds": [1, 1]}, ValueError, r"different whole numbers from 0 up, got \[1, 1\]"),
         ({"seeds": []}, ValueError, "seeds must be different"),
-        ({"margin": 0.0}, ValueError, "margin must be positive, in % of test error, got 0.0"),
+        ({"margin": 0.0}, ValueError, "margin must be positive and finite, in % of test error, got 0.0"),
         ({"steps": 0}, ValueError, "steps must be a whole number of at least 1, got 0"),
         ({"baseline": "frn"}, ValueError, "baseline must be one of the arms none, layer_norm"),
         ({"tune": True, "seeds": [1000]}, ValueError, "are tuning's own"),

@@ -17,7 +17,7 @@ from normscope import data
 from normscope.results.store import StudyFolder, write_json
 from normscope.study import compare, make_card
 from normscope.study.compare import StudyMismatch, default_folder, default_workers, states
-from normscope.study.execute import write_failure
+from normscope.study.execute import fail
 from normscope.study.plan import plan
 
 TIMES = {"step_ms", "peak_bytes", "seconds", "seconds_to_baseline"}
@@ -168,7 +168,7 @@ def test_failed_runs_can_be_computed_anew(tmp_path: Path) -> None:
     study = StudyFolder(tmp_path)
     (spec,) = plan(card)
     write_json(study.run(spec.id).description, {"schema": 1, **spec.identity()})
-    write_failure(study.run(spec.id).result, "on purpose")
+    assert fail(spec, study, "on purpose") == "failed"
     assert states([spec], study)["failed"] == 1
     assert compare(card, out=tmp_path, workers=1).arms[0].failures == 1
     assert compare(card, out=tmp_path, workers=1, retry_failed=True).arms[0].failures == 0

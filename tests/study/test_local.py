@@ -2,8 +2,6 @@
 
 import os
 import signal
-import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ from filelock import FileLock
 from normscope.results.store import StudyFolder, read_json
 from normscope.study import make_card
 from normscope.study.engine import EngineError, RunEvent
+from normscope.study.execute import execute, fail
 from normscope.study.local import ATTEMPTS, LocalEngine
 from normscope.study.plan import RunSpec, plan
 
@@ -93,14 +92,12 @@ def test_a_run_held_elsewhere_is_waited_for_and_taken_over(tmp_path: Path) -> No
     lock.acquire()
     states: list[tuple[int, str]] = []
 
-    def release() -> None:
-        time.sleep(6)
-        lock.release()
+    def tell(event: RunEvent) -> None:
+        states.append((event.spec.seed, event.state))
+        if states[-1] == (1, "done"):
+            lock.release()
 
-    thread = threading.Thread(target=release)
-    thread.start()
-    LocalEngine(workers=1).run([first, second], study, lambda event: states.append((event.spec.seed, event.state)))
-    thread.join()
+    LocalEngine(workers=1).run([first, second], study, tell)
     assert (0, "elsewhere") in states
     assert states.index((1, "done")) < states.index((0, "done"))
     assert folder.finished()
@@ -118,3 +115,34 @@ def test_a_worker_that_cannot_start_is_told(tmp_path: Path, monkeypatch: pytest.
 def test_workers_must_be_positive() -> None:
     with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
         LocalEngine(workers=0)
+
+
+def test_what_lies_in_the_current_folder_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "filelock.py").write_text("raise SystemExit('hostile')")
+    (tmp_path / "queue.py").write_text("raise SystemExit('innocent')")
+    monkeypatch.chdir(tmp_path)
+    study = StudyFolder(tmp_path / "study")
+    study.path.mkdir()
+    LocalEngine(workers=1).run(runs(seeds=1), study, lambda event: None)
+    assert read_json(study.run(runs(seeds=1)[0].id).result)["state"] == "done"
+
+
+def test_the_machines_fault_is_one_line(tmp_path: Path) -> None:
+    study = StudyFolder(tmp_path)
+    (tmp_path / "runs").write_text("a file where a folder belongs")
+    with pytest.raises(EngineError) as raised:
+        LocalEngine(workers=1).run(runs(seeds=1), study, lambda event: None)
+    assert "Traceback" not in str(raised.value)
+    assert "NotADirectoryError" in str(raised.value)
+
+
+def test_a_run_that_another_process_finished_is_not_given_up(tmp_path: Path) -> None:
+    study = StudyFolder(tmp_path)
+    (spec,) = runs(seeds=1)
+    folder = study.run(spec.id)
+    folder.path.mkdir(parents=True)
+    with FileLock(folder.lock):
+        assert fail(spec, study, "no memory") == "elsewhere"
+    assert execute(spec, study, lambda step, loss: False) == "done"
+    assert fail(spec, study, "no memory") == "elsewhere"
+    assert read_json(folder.result)["state"] == "done"

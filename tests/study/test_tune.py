@@ -10,8 +10,9 @@ from normscope.catalogue import TASKS
 from normscope.results.store import StudyFolder, read_json, write_json
 from normscope.study import compare, make_card
 from normscope.study.card import GRID, TUNING_SEEDS
+from normscope.study.compare import StudyMismatch
 from normscope.study.engine import RunEvent
-from normscope.study.execute import execute, write_failure
+from normscope.study.execute import execute, fail
 from normscope.study.plan import RunSpec
 from normscope.study.tune import tune, tuning_plan
 
@@ -29,7 +30,8 @@ class Here:
         for spec in specs:
             self.seen.append(spec)
             if self.fails(spec):
-                write_failure(study.run(spec.id).result, "on purpose")
+                study.run(spec.id).path.mkdir(parents=True)
+                assert fail(spec, study, "on purpose") == "failed"
             else:
                 execute(spec, study, lambda step, loss: False)
 
@@ -106,3 +108,31 @@ def test_the_verdict_uses_fresh_seeds_and_shows_the_untuned_beside(tmp_path: Pat
     content = read_json(tmp_path / "summary.json")
     assert set(content["tuning"]["arms"]) == {"none", "layer_norm"}
     assert "tuning" in (tmp_path / "report.html").read_text().lower()
+
+
+def test_the_folder_is_claimed_before_the_first_trial(tmp_path: Path) -> None:
+    other = make_card("digits", norms=["layer_norm", "rms_norm"], seeds=[0], steps=20)
+
+    class Intruded(Here):
+        def run(self, specs: Sequence[RunSpec], study: StudyFolder, tell: Callable[[RunEvent], None]) -> None:
+            before = (tmp_path / "card.json").read_bytes()
+            with pytest.raises(StudyMismatch, match="holds another study"):
+                compare(other, out=tmp_path)
+            assert (tmp_path / "card.json").read_bytes() == before
+            super().run(specs, study, tell)
+
+    assert compare(CARD, out=tmp_path, engine=Intruded()).complete
+
+
+def test_a_trial_computed_anew_may_choose_another_rate(tmp_path: Path) -> None:
+    def fails(spec: RunSpec) -> bool:
+        return spec.split == "tune" and spec.norm == "none" and spec.recipe.learning_rate > 0.001
+
+    first = compare(CARD, out=tmp_path, engine=Here(fails))
+    assert first.arms[0].learning_rate == pytest.approx(0.0006)
+    second = compare(CARD, out=tmp_path, engine=Here(), retry_failed=True)
+    (curve,) = [arm["curve"] for label, arm in second.to_dict()["tuning"]["arms"].items() if label == "none"]
+    assert all(point["values"][0] is not None for point in curve)
+    best = min(curve, key=lambda point: (point["values"], point["losses"]))
+    assert second.arms[0].learning_rate == best["learning_rate"] == pytest.approx(0.006)
+    assert second.complete

@@ -166,6 +166,16 @@ def test_lines_written_after_the_checkpoint_are_dropped_on_resume(
     assert curve(tmp_path / "broken") == curve(tmp_path / "whole")
 
 
+def test_a_link_in_the_place_of_the_metrics_leads_nowhere(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("do not touch\n")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").symlink_to(precious)
+    run(tmp_path / "run")
+    assert precious.read_text() == "do not touch\n"
+    assert len(curve(tmp_path / "run")) == RECIPE.evaluations
+
+
 def test_a_loss_that_is_not_finite_is_a_state(tmp_path: Path) -> None:
     def explode(model: nn.Module, batch: Any) -> Tensor:
         return DIGITS.loss(model, batch) * (math.nan if model.training and len(seen) == 12 else 1.0)

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from normscope.norms.checks import Shape, as_shape, check_eps, check_input
+from normscope.norms.checks import Shape, as_shape, check_eps, check_input, check_number
 from normscope.norms.moments import standardize, trailing, widen
 
 Convention = Literal["paper", "released"]
@@ -84,7 +84,7 @@ class AdaNorm(nn.Module):
         dtype: Unused, for there are no parameters.
 
     Raises:
-        TypeError: On call, if the input is not of a floating dtype.
+        TypeError: If a size or a number is none; on call, if the input is not of a floating dtype.
         ValueError: If a size is below one, ``eps`` or ``k`` is negative or not finite, ``scale`` is not positive and
             finite, the convention is unknown, or it is ``released`` and a row has one entry, for which the divisor is
             zero; on call, if the trailing axes of the input differ.
@@ -110,16 +110,12 @@ class AdaNorm(nn.Module):
         super().__init__()
         self.normalized_shape = as_shape(normalized_shape)
         self.eps = check_eps(eps)
-        if not (math.isfinite(scale) and scale > 0):
-            raise ValueError(f"scale must be finite and above 0, got {scale}")
-        if not (math.isfinite(k) and k >= 0):
-            raise ValueError(f"k must be finite and at least 0, got {k}")
         if convention not in ("paper", "released"):
             raise ValueError(f"convention must be 'paper' or 'released', got {convention!r}")
         if convention == "released" and math.prod(self.normalized_shape) == 1:
             raise ValueError(f"convention 'released' needs two entries a row, got normalized_shape {normalized_shape}")
-        self.scale = scale
-        self.k = k
+        self.scale = check_number("scale", scale, above=0)
+        self.k = check_number("k", k, least=0)
         self.convention: Convention = convention
 
     def forward(self, x: Tensor) -> Tensor:

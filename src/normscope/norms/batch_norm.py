@@ -1,6 +1,7 @@
 """Batch normalization with the features on the last axis."""
 
 import math
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +83,7 @@ class BatchNorm(nn.Module):
         dtype: The dtype of parameters and running moments.
 
     Raises:
-        TypeError: On call, if the input is not of a floating dtype.
+        TypeError: If a size or a number is none; on call, if the input is not of a floating dtype.
         ValueError: If a size is below one, ``eps`` is negative or ``momentum`` is outside 0 to 1; on call, if the
             trailing axes of the input differ, or the batch's moments are needed and it has a single row.
 
@@ -105,8 +106,8 @@ class BatchNorm(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if momentum is not None and not (math.isfinite(momentum) and 0 <= momentum <= 1):
-            raise ValueError(f"momentum must be None or between 0 and 1, got {momentum}")
+        if momentum is not None and not (isinstance(momentum, Real) and 0 <= momentum <= 1):
+            raise ValueError(f"momentum must be None or between 0 and 1, got {momentum!r}")
         self.normalized_shape = as_shape(normalized_shape)
         self.eps = check_eps(eps)
         self.momentum = momentum

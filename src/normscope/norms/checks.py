@@ -45,11 +45,31 @@ def check_eps(eps: float) -> float:
         TypeError: If ``eps`` is no real number.
         ValueError: If ``eps`` is negative, infinite or NaN.
     """
-    if not isinstance(eps, Real):
-        raise TypeError(f"eps must be a number, got {eps!r}")
-    if not (math.isfinite(eps) and eps >= 0):
-        raise ValueError(f"eps must be finite and at least 0, got {eps}")
-    return eps
+    return check_number("eps", eps, least=0)
+
+
+def check_number(name: str, value: float, *, least: float = -math.inf, above: float = -math.inf) -> float:
+    """Return ``value`` if it is finite and within its bounds.
+
+    Args:
+        name: What it is, for the words of the error.
+        value: The number.
+        least: It may be this or larger.
+        above: It must be larger than this.
+
+    Returns:
+        The same number.
+
+    Raises:
+        TypeError: If it is no real number.
+        ValueError: If it is infinite, NaN or out of bounds.
+    """
+    if not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not (math.isfinite(value) and value >= least and value > above):
+        bounds = [f"at least {least:g}"] * (least > -math.inf) + [f"above {above:g}"] * (above > -math.inf)
+        raise ValueError(f"{name} must be {' and '.join(['finite', *bounds])}, got {value}")
+    return value
 
 
 def check_input(module: nn.Module, x: Tensor, shape: tuple[int, ...]) -> None:

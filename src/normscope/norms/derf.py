@@ -1,11 +1,9 @@
 """Derf: an element-wise error function in the place of a norm."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 
-from normscope.norms.checks import Shape, as_shape, check_input
+from normscope.norms.checks import Shape, as_shape, check_input, check_number
 from normscope.norms.moments import widen
 
 
@@ -44,7 +42,7 @@ class Derf(nn.Module):
         dtype: The dtype of the parameters.
 
     Raises:
-        TypeError: On call, if the input is not of a floating dtype.
+        TypeError: If a size or a number is none; on call, if the input is not of a floating dtype.
         ValueError: If a size is below one, or ``alpha`` or ``shift`` is not finite; on call, if the trailing axes of
             the input differ.
 
@@ -63,11 +61,9 @@ class Derf(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if not (math.isfinite(alpha) and math.isfinite(shift)):
-            raise ValueError(f"alpha and shift must be finite, got {alpha} and {shift}")
         self.normalized_shape = as_shape(normalized_shape)
-        self.initial_alpha = alpha
-        self.initial_shift = shift
+        self.initial_alpha = check_number("alpha", alpha)
+        self.initial_shift = check_number("shift", shift)
         self.alpha = nn.Parameter(torch.empty(1, device=device, dtype=dtype))
         self.shift = nn.Parameter(torch.empty(1, device=device, dtype=dtype))
         self.weight = nn.Parameter(torch.empty(self.normalized_shape, device=device, dtype=dtype))

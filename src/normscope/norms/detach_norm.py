@@ -53,7 +53,7 @@ class DetachNorm(nn.Module):
         dtype: Unused, for there are no parameters.
 
     Raises:
-        TypeError: On call, if the input is not of a floating dtype.
+        TypeError: If a size or a number is none; on call, if the input is not of a floating dtype.
         ValueError: If a size is below one or ``eps`` is negative; on call, if the trailing axes of the input differ.
 
     References:

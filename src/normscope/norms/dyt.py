@@ -1,11 +1,9 @@
 """DyT: an element-wise tanh in the place of a norm."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 
-from normscope.norms.checks import Shape, as_shape, check_input
+from normscope.norms.checks import Shape, as_shape, check_input, check_number
 from normscope.norms.moments import widen
 
 
@@ -42,7 +40,7 @@ class DyT(nn.Module):
         dtype: The dtype of the parameters.
 
     Raises:
-        TypeError: On call, if the input is not of a floating dtype.
+        TypeError: If a size or a number is none; on call, if the input is not of a floating dtype.
         ValueError: If a size is below one or ``alpha`` is not finite; on call, if the trailing axes of the input
             differ.
 
@@ -60,10 +58,8 @@ class DyT(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if not math.isfinite(alpha):
-            raise ValueError(f"alpha must be finite, got {alpha}")
         self.normalized_shape = as_shape(normalized_shape)
-        self.initial_alpha = alpha
+        self.initial_alpha = check_number("alpha", alpha)
         self.alpha = nn.Parameter(torch.empty(1, device=device, dtype=dtype))
         self.weight = nn.Parameter(torch.empty(self.normalized_shape, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(self.normalized_shape, device=device, dtype=dtype))

@@ -17,7 +17,7 @@ class NoNorm(nn.Module):
         dtype: Unused, for there are no parameters.
 
     Raises:
-        TypeError: On call, if the input is not of a floating dtype.
+        TypeError: If a size or a number is none; on call, if the input is not of a floating dtype.
         ValueError: If a size is below one; on call, if the trailing axes of the input differ.
 
     References:

@@ -5,37 +5,48 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from normscope.results.shapes import QUESTION, TUNING, check
 from normscope.results.store import FINAL_STATES, StudyFolder, read_json
 
-_CARD = (
-    "question",
-    "task",
-    "metric",
-    "margin",
-    "alpha",
-    "baseline",
-    "arms",
-    "seeds",
-    "steps",
-    "regime",
-    "failure",
-    "command",
-)
-_SUMMARY = (
-    "task",
-    "question",
-    "metric",
-    "baseline",
-    "margin",
-    "alpha",
-    "complete",
-    "noise",
-    "arms",
-    "regime",
-    "command",
-)
-_ARM = ("label", "norm", "runs", "mean", "difference", "interval", "p_adjusted", "verdict", "failures", "pairs")
-_METRIC = ("name", "unit", "higher_is_better")
+_INTERVAL = (None, [float, float])
+_ARM = {
+    "label": str,
+    "norm": str,
+    "runs": [
+        {
+            "seed": int,
+            "state": (*FINAL_STATES, "interrupted", "planned"),
+            "value": (float, None),
+            "steps?": int,
+            "id?": str,
+        }
+    ],
+    **dict.fromkeys(("mean", "sd", "difference", "p_adjusted"), (float, None)),
+    "interval": _INTERVAL,
+    "verdict": str,
+    "failures": int,
+    "pairs": int,
+    "placement?": str,
+    "arguments?": {},
+    "unpaired?": [int],
+    **dict.fromkeys(("interval_bca?", "interval_examples?"), _INTERVAL),
+    **dict.fromkeys(("learning_rate?", "worst?", "p?", "p_equivalent?", "effect?", "improvement?"), float),
+    **dict.fromkeys(("parameters?", "seeds_needed?"), int),
+    **dict.fromkeys(("step_ms?", "peak_bytes?", "saved_bytes?", "seconds?"), float),
+    **dict.fromkeys(("steps_to_baseline?", "seconds_to_baseline?"), float),
+}
+# summary.json, as far as the page reads it.
+_SUMMARY = {
+    **QUESTION,
+    "complete": bool,
+    "noise": (None, {"words": str}),
+    "arms": [_ARM, ...],
+    "regime": str,
+    "command": str,
+    "untuned?": [_ARM],
+    "tuning?": TUNING,
+    "settings?": {"foreign_runs?": [str]},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,19 +99,14 @@ def read_study(directory: Path) -> Study:
 
     Raises:
         FileNotFoundError: If card.json or summary.json is not there, or a finished run has lost a file.
-        ValueError: If a file is not valid JSON or lacks a field, or if card and summary are about two studies.
+        ValueError: If a file is not valid JSON or has another shape, or if card and summary are about two studies.
     """
     folder = StudyFolder(directory)
     card = folder.read_card()
-    _require(card, _CARD, folder.card)
-    _require(card["metric"], _METRIC, folder.card)
     if not folder.summary.exists():
         raise FileNotFoundError(f"{directory} has no summary.json: run `normscope report {directory}` to make it")
     summary = read_json(folder.summary)
-    _require(summary, _SUMMARY, folder.summary)
-    _require(summary["metric"], _METRIC, folder.summary)
-    for arm in [*summary["arms"], *(summary.get("untuned") or [])]:
-        _require(arm, _ARM, folder.summary)
+    check(summary, _SUMMARY, folder.summary)
     for key in ("question", "baseline", "margin"):
         if card[key] != summary[key]:
             raise ValueError(
@@ -121,17 +127,16 @@ def _read_run(folder: StudyFolder, label: str, entry: Mapping[str, Any]) -> Run:
     Raises:
         FileNotFoundError: If a finished run has lost its run.json or result.json.
     """
-    _require(entry, ("seed", "state", "value"), folder.summary)
     description: Mapping[str, Any] = {}
     result: Mapping[str, Any] = {}
     metrics: list[dict[str, Any]] = []
     if entry.get("id") is not None:
         run = folder.run(entry["id"])
         if run.description.exists():
-            description = read_json(run.description)
+            description = run.read_description()
             metrics = run.read_metrics()
         if run.finished():
-            result = read_json(run.result)
+            result = run.read_result()
     if entry["state"] in FINAL_STATES and not (description and result):
         missing = "run.json" if not description else "result.json"
         raise FileNotFoundError(
@@ -147,14 +152,3 @@ def _read_run(folder: StudyFolder, label: str, entry: Mapping[str, Any]) -> Run:
         result=result,
         metrics=tuple(metrics),
     )
-
-
-def _require(content: Mapping[str, Any], fields: tuple[str, ...], path: Path) -> None:
-    """Check that a file has its fields.
-
-    Raises:
-        ValueError: If it lacks any; the message names all of them.
-    """
-    missing = [field for field in fields if field not in content]
-    if missing:
-        raise ValueError(f"{path} lacks {', '.join(missing)}; see docs/studies.md")

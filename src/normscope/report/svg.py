@@ -61,7 +61,7 @@ def drawing() -> Iterator[None]:
 
 def mark(index: int, tip: str = "") -> str:
     """Give the ``gid`` of what belongs to arm ``index``; the page highlights it and shows ``tip`` on hover."""
-    return f"{_MARK}|{index}|{tip}"
+    return f"{_MARK}|{index}|{clean(tip)}"
 
 
 def clean(text: str, longest: int = 200) -> str:
@@ -117,7 +117,7 @@ def _translate(element: ET.Element, name: str) -> None:
         attributes["data-arm"] = index
         if tip:
             note = ET.Element("title")
-            note.text = clean(tip)
+            note.text = tip
             element.insert(0, note)
     elif identity is not None and element.tag != "g":
         attributes["id"] = f"{name}-{identity}"

@@ -5,19 +5,24 @@ from bisect import bisect_left
 import numpy as np
 from scipy import special
 
+LEAST_PAIRS = 6
+"""No claim rests on fewer, whatever alpha is: with five, no sign-flip test can reach 0.05."""
+
 MOST_SEEDS = 1000
 """Where planning stops: a study that needs more is not going to be run."""
 
 
 def fewest_pairs(alpha: float) -> int:
-    """Count the pairs below which no sign-flip p-value, at the least 2 / 2^P, can be under ``alpha``.
+    """Count the pairs below which nothing is claimed: a sign-flip p is at least 2 / 2^P, and must be under alpha.
+
+    Never below :data:`LEAST_PAIRS`.
 
     Raises:
         ValueError: If alpha is not within 0 and 1.
     """
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must lie between 0 and 1, got {alpha}")
-    return next(pairs for pairs in range(2, 1100) if 2.0 ** (1 - pairs) < alpha)
+    return next(pairs for pairs in range(LEAST_PAIRS, 1100) if 2.0 ** (1 - pairs) < alpha)
 
 
 def seeds_needed(*, sd: float, effect: float, alpha: float, power: float = 0.8) -> int | None:

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from normscope.results.statistics import paired_differences
-from normscope.results.store import FINAL_STATES, RunFolder, StudyFolder, read_json
+from normscope.results.store import RunFolder, StudyFolder
 
 RESAMPLING_SEED = 20191116
 """Of every resampled number, together with the arm's label: the same folder gives the same summary to the bit, and an
@@ -53,8 +52,9 @@ class Arm:
     @property
     def final_loss(self) -> float | None:
         """Median over the done runs of the last validation loss."""
-        losses = [rows[-1]["valid_loss"] for rows in self._done_metrics() if rows and "valid_loss" in rows[-1]]
-        return float(np.median(losses)) if losses else None
+        losses = [rows[-1].get("valid_loss") for rows in self._done_metrics() if rows]
+        known = [loss for loss in losses if loss is not None]
+        return float(np.median(known)) if known else None
 
     @property
     def sd(self) -> float | None:
@@ -74,8 +74,11 @@ class Arm:
         """
         if loss is None:
             return None
-        reached = [[row for row in rows if row.get("valid_loss", np.inf) <= loss] for rows in self._done_metrics()]
-        numbers = [rows[0][key] if rows and key in rows[0] else np.inf for rows in reached]
+        reached = [
+            [row for row in rows if (found := row.get("valid_loss")) is not None and found <= loss]
+            for rows in self._done_metrics()
+        ]
+        numbers = [rows[0][key] if rows and rows[0].get(key) is not None else np.inf for rows in reached]
         middle = float(np.median(numbers)) if numbers else np.inf
         return middle if np.isfinite(middle) else None
 
@@ -91,7 +94,7 @@ def read_runs(study: StudyFolder, card: Mapping[str, Any]) -> tuple[list[Run], l
     """Read every run folder but tuning's, and name the folders that do not say what they are.
 
     Raises:
-        ValueError: If a file cannot be read, or a result has an unknown state or lacks its value; it is named.
+        ValueError: If a file cannot be read, or has another shape than docs/studies.md says; it is named.
     """
     runs, foreign = [], []
     home = study.path / "runs"
@@ -102,20 +105,11 @@ def read_runs(study: StudyFolder, card: Mapping[str, Any]) -> tuple[list[Run], l
             foreign.append(path.name)
             continue
         # A run may fail before it is described; the card knows it by name.
-        described = read_json(folder.description) if folder.description.exists() else {}
+        described = folder.read_description() if folder.description.exists() else {}
         if described.get("split", "study") == "study":
-            result = _checked(read_json(folder.result), folder.result) if folder.finished() else None
+            result = folder.read_result() if folder.finished() else None
             runs.append(Run(folder=folder, described=described, result=result))
     return runs, foreign
-
-
-def _checked(result: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
-    state, value = result.get("state"), result.get("value")
-    if state not in FINAL_STATES:
-        raise ValueError(f"{path} has state {state!r}, expected one of {', '.join(FINAL_STATES)}")
-    if state == "done" and (isinstance(value, bool) or not isinstance(value, int | float)):
-        raise ValueError(f"{path} is done and needs a value, got {value!r}")
-    return result
 
 
 def match_runs(card: Mapping[str, Any], entry: Mapping[str, Any], runs: Sequence[Run]) -> Arm:
@@ -172,8 +166,8 @@ def _scores_of(arm: Arm, seed: int) -> np.ndarray | None:
     scores = folder.read_examples()
     if scores is None:
         return None
-    if scores.ndim != 1 or not len(scores):
-        raise ValueError(f"{folder.examples} must hold one score a test example, got shape {list(scores.shape)}")
+    if not len(scores):
+        raise ValueError(f"{folder.examples} must hold one score a test example, got none")
     # The value was averaged before the scores were rounded to float32.
     mean, size = float(scores.mean(dtype=np.float64)), float(np.abs(scores).max())
     if not abs(mean - arm.values[seed]) <= 1e-5 * size:

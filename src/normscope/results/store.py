@@ -5,19 +5,28 @@ The layout and every field are in ``docs/studies.md``.
 
 import json
 import os
+import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from normscope.results.shapes import CARD, RESULT, ROW, RUN, check
+
 SCHEMA = 1
 """The version of every file below; a reader refuses a newer one."""
 
 FINAL_STATES = ("done", "diverged", "failed")
 """States that a run never leaves."""
+
+# Deeper than any file of ours; what writes JSON again, and what compares it, would stop at about 1000.
+_DEEPEST = 100
+
+# The header that np.save gives to one row of floating numbers.
+_SCORES = re.compile(rb"\{'descr': '([<>]f[248])', 'fortran_order': False, 'shape': \((\d{1,18}),\), \}\s*")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -47,10 +56,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: If the file is not JSON, or was written by a newer version; the message names the file.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); was it edited or cut short?") from error
+    content = _parse(path.read_bytes(), path)
     schema = content.get("schema") if isinstance(content, dict) else None
     if type(schema) is not int or not 1 <= schema <= SCHEMA:
         raise ValueError(
@@ -92,6 +98,11 @@ class RunFolder:
         return self.path / "result.json"
 
     @property
+    def error(self) -> Path:
+        """Traceback of a run that failed."""
+        return self.path / "error.txt"
+
+    @property
     def lock(self) -> Path:
         """Held by the process that computes the run."""
         return self.path / "lock"
@@ -100,23 +111,71 @@ class RunFolder:
         """Whether the run has ended for good."""
         return self.result.exists()
 
+    def read_description(self) -> dict[str, Any]:
+        """Read what the run is; a file of another shape is a ValueError that names it."""
+        described = read_json(self.description)
+        check(described, RUN, self.description)
+        return described
+
+    def read_result(self) -> dict[str, Any]:
+        """Read how the run ended.
+
+        Raises:
+            ValueError: If the file has another shape, or lacks the value that a run needs to be done; it is named.
+        """
+        result = read_json(self.result)
+        check(result, RESULT, self.result)
+        if result["state"] == "done" and result["value"] is None:
+            raise ValueError(f"{self.result} is done and needs a value, got None")
+        return result
+
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Read the evaluations; a last line that a kill cut short is left out."""
+        """Read the evaluations; a last line that a kill cut short is left out.
+
+        Raises:
+            ValueError: If any other line is not the JSON of an evaluation; the message names file and line.
+        """
         if not self.metrics.exists():
             return []
         rows = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+        *lines, rest = self.metrics.read_bytes().split(b"\n")
+        for number, line in enumerate([*lines, rest] if rest else lines, 1):
+            name = f"{self.metrics}, line {number},"
             try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
+                row = _parse(line, name)
+            except ValueError:
+                # Every line begins so, and only one that was cut short lacks its end.
+                if number > len(lines) and line.startswith(b"{"):
+                    break
+                raise
+            check(row, ROW, name)
+            rows.append(row)
         return rows
 
     def read_examples(self) -> np.ndarray | None:
-        """Read the score of every test example, ``[examples]`` float32, or None where the run has none."""
+        """Read the score of every test example, ``[examples]`` float32, or None where the run has none.
+
+        The header is compared with the file's size before anything is allocated, and nothing in it is evaluated.
+
+        Raises:
+            ValueError: If the file holds anything but one row of floating numbers, whole; the message names it.
+        """
         if not self.examples.exists():
             return None
-        return np.load(self.examples, allow_pickle=False)
+        with self.examples.open("rb") as file:
+            start = file.read(10)
+            header = file.read(int.from_bytes(start[8:], "little"))
+            found = _SCORES.fullmatch(header) if start.startswith(b"\x93NUMPY\x01\x00") else None
+            if found is None:
+                raise self._no_scores(f"a file that begins with {(start + header)[:100]!r}")
+            kind, count = np.dtype(found[1].decode()), int(found[2])
+            size = os.fstat(file.fileno()).st_size - file.tell()
+            if size != count * kind.itemsize:
+                raise self._no_scores(f"a header for {count} scores of {kind.itemsize} bytes, and {size} bytes")
+            return np.frombuffer(file.read(), dtype=kind)
+
+    def _no_scores(self, got: str) -> ValueError:
+        return ValueError(f"{self.examples} must hold one score a test example (.npy, float32 [examples]), got {got}")
 
 
 @dataclass(frozen=True)
@@ -146,6 +205,11 @@ class StudyFolder:
         """The answer, for people."""
         return self.path / "report.html"
 
+    @property
+    def lock(self) -> Path:
+        """Held while the card is written."""
+        return self.path / "lock"
+
     def run(self, identity: str) -> RunFolder:
         """Give the folder of one run."""
         return RunFolder(self.path / "runs" / identity)
@@ -155,10 +219,32 @@ class StudyFolder:
 
         Raises:
             FileNotFoundError: If the folder holds no study.
+            ValueError: If the card has another shape; the message names the file.
         """
         if not self.card.exists():
             raise FileNotFoundError(f"{self.path} holds no study: there is no card.json in it")
-        return read_json(self.card)
+        card = read_json(self.card)
+        check(card, CARD, self.card)
+        return card
+
+
+def _parse(data: bytes, name: Path | str) -> Any:
+    try:
+        content = json.loads(data.decode("utf-8"), parse_constant=_refuse)
+    except ValueError as error:
+        raise ValueError(f"{name} is not valid JSON ({error}); was it edited or cut short?") from error
+    except RecursionError:
+        raise ValueError(f"{name} is nested too deep to be a file of a study; was it edited?") from None
+    level = [content]
+    for _ in range(_DEEPEST):
+        level = [each for one in level if isinstance(one, dict | list) for each in _inside(one)]
+        if not level:
+            return content
+    raise ValueError(f"{name} is nested too deep to be a file of a study; was it edited?")
+
+
+def _inside(content: Mapping[str, Any] | list[Any]) -> Iterable[Any]:
+    return content if isinstance(content, list) else content.values()
 
 
 def _refuse(constant: str) -> None:

@@ -1,14 +1,14 @@
 """A study's question, written down before its first run."""
 
-import ast
 import hashlib
 import json
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from numbers import Integral
 
-from normscope.catalogue import NORMS, PARAMETRIZATIONS, PLACEMENTS, TASKS, look_up
+from normscope.catalogue import TASKS, look_up
+from normscope.study.arm import Arm, parse_norm
 from normscope.train import Recipe
 
 PAPER_NORMS = ("none", "layer_norm", "layer_norm_simple", "detach_norm", "ada_norm", "rms_norm", "batch_norm")
@@ -22,51 +22,6 @@ GRID = (0.3, 1.0, 3.0)
 
 TUNING_SEEDS = (1000,)
 """Seeds that only tuning uses."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arm:
-    """What is compared: a norm with its arguments, and where it stands."""
-
-    norm: str
-    """Key of ``NORMS`` or ``PARAMETRIZATIONS``."""
-    placement: str
-    """Key of ``PLACEMENTS``."""
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the norm, beside its width."""
-    learning_rate: float | None = None
-    """Its own learning rate where it was tuned; None for the task's."""
-
-    def __post_init__(self) -> None:
-        look_up("norm", {**NORMS, **PARAMETRIZATIONS}, self.norm)
-        look_up("placement", PLACEMENTS, self.placement)
-        if self.norm in PARAMETRIZATIONS and self.arguments:
-            raise ValueError(f"{self.norm} takes no arguments, got {dict(self.arguments)}")
-        if self.norm in NORMS:
-            NORMS[self.norm](8, **self.arguments)
-
-
-def parse_norm(text: str) -> tuple[str, dict[str, Any]]:
-    """Read a norm as the command line writes it: ``ada_norm`` or ``ada_norm(scale=2.0,k=0.1)``.
-
-    Raises:
-        ValueError: If the text has another form.
-    """
-    match = re.fullmatch(r"\s*(\w+)\s*(?:\((.*)\))?\s*", text)
-    wanted = (
-        "expected a norm such as 'ada_norm' or 'ada_norm(scale=2.0)', its arguments written as name=value, "
-        f"got {text!r}"
-    )
-    if match is None:
-        raise ValueError(wanted)
-    name, inside = match.groups()
-    try:
-        call = ast.parse(f"f({inside or ''})", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args or any(word.arg is None for word in call.keywords):
-            raise ValueError(wanted)
-        return name, {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
-    except (SyntaxError, ValueError) as error:
-        raise ValueError(wanted) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,10 +59,10 @@ class Card:
             raise ValueError(f"baseline must be 0 to {len(self.arms) - 1}, got {self.baseline}")
         if len(set(self.labels())) < len(self.arms):
             raise ValueError(f"every arm must differ from the others, got {', '.join(self.labels())}")
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise ValueError(f"seeds must be different whole numbers from 0 up, got {list(self.seeds)}")
-        if not self.margin > 0:
-            raise ValueError(f"margin must be positive, in {task.metric.unit} of {task.metric.name}, got {self.margin}")
+        object.__setattr__(self, "seeds", _whole_numbers(self.seeds))
+        if not (math.isfinite(self.margin) and self.margin > 0):
+            unit = f"{task.metric.unit} of {task.metric.name}"
+            raise ValueError(f"margin must be positive and finite, in {unit}, got {self.margin}")
         if not 0 < self.alpha < 1:
             raise ValueError(f"alpha must lie between 0 and 1, got {self.alpha}")
         if self.tune and set(self.seeds) & set(TUNING_SEEDS):
@@ -187,9 +142,13 @@ def make_card(
 
     Raises:
         LookupError: If a name is not in the catalogue.
+        TypeError: If a value is of another kind: a text for a list, a fraction for a seed.
         ValueError: If a value is out of range, or the baseline is no arm.
     """
     entry = look_up("task", TASKS, task)
+    for name, given in (("norms", norms), ("placements", placements)):
+        if isinstance(given, str):
+            raise TypeError(f"{name} must be a list of names, got the text {given!r}")
     wanted = tuple(placements) or entry.placements[:1]
     parsed = [parse_norm(text) for text in norms]
     arms = tuple(Arm(norm=name, placement=place, arguments=arguments) for place in wanted for name, arguments in parsed)
@@ -199,7 +158,7 @@ def make_card(
         arms=arms,
         baseline=0,
         margin=entry.margin if margin is None else margin,
-        seeds=tuple(seeds),
+        seeds=_whole_numbers(seeds),
         steps=entry.steps if steps is None else steps,
         precision=precision,
         device=device,
@@ -212,3 +171,12 @@ def make_card(
     if baseline not in labels:
         raise ValueError(f"baseline must be one of the arms {', '.join(labels)}, got {baseline!r}")
     return replace(card, baseline=labels.index(baseline))
+
+
+def _whole_numbers(seeds: Iterable[int]) -> tuple[int, ...]:
+    given = tuple(seeds)
+    if not all(isinstance(seed, Integral) and not isinstance(seed, bool) for seed in given):
+        raise TypeError(f"seeds must be whole numbers, got {list(given)}")
+    if not given or len(set(given)) < len(given) or min(given) < 0:
+        raise ValueError(f"seeds must be different whole numbers from 0 up, got {list(given)}")
+    return tuple(int(seed) for seed in given)

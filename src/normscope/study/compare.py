@@ -1,16 +1,18 @@
 """A study from its question to its answer."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from filelock import FileLock
 
 from normscope import data
 from normscope.catalogue import TASKS
 from normscope.report import write_report
 from normscope.results import Summary, summarize
-from normscope.results.store import FINAL_STATES, StudyFolder, read_json, write_json
+from normscope.results.store import FINAL_STATES, StudyFolder, write_json
 from normscope.study.card import Card
 from normscope.study.engine import Engine, EngineError, RunEvent
 from normscope.study.local import LocalEngine
@@ -31,7 +33,7 @@ def default_folder(card: Card) -> Path:
 
 def default_workers(card: Card) -> int:
     """Give one worker a core that this process may use, or a single one for an accelerator."""
-    if card.device != "cpu":
+    if torch.device(card.device).type != "cpu":
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -63,6 +65,7 @@ def compare(
         The answer, which is also written to ``summary.json``, ``summary.csv`` and ``report.html`` in the folder.
 
     Raises:
+        TypeError: If ``card`` is none.
         StudyMismatch: If the folder holds another study.
         DataNotFound: If the data set is not here and cannot be fetched.
         DataDamaged: If one of its files is not the published one.
@@ -70,28 +73,29 @@ def compare(
         EngineError: If runs cannot be computed here: no such device, workers that do not start.
         KeyboardInterrupt: If the user stopped it; the same call goes on.
     """
+    if not isinstance(card, Card):
+        raise TypeError(f"expected a Card, as normscope.make_card() makes it, got {card!r}")
     study = StudyFolder(default_folder(card) if out is None else Path(out))
-    engine = engine or LocalEngine(workers=workers or default_workers(card))
+    engine = engine or LocalEngine(workers=default_workers(card) if workers is None else workers)
     tell = tell or (lambda event: None)
     command = command or f"normscope.compare({card!r})"
     _refuse_other(card, study)
-    if card.device != "cpu" and not torch.cuda.is_available():
+    if torch.device(card.device).type != "cpu" and not torch.cuda.is_available():
         raise EngineError(
             f"device {card.device!r} is asked for, and torch {torch.__version__} finds no CUDA device here"
         )
     if states(plan(card), study)["open"]:
         data.locate(data.SETS[TASKS[card.task].dataset])
         preflight(card)
+    _write_card(card, study, record(card, command=command, tuned=None, tuning=None))
     tuned = tuning = None
     if card.tune:
         if retry_failed:
             _forget_failed(tuning_plan(card), StudyFolder(study.path / "tuning"))
         tuning = tune(card, study, engine, tell)
         tuned = card.with_learning_rates({label: arm["chosen"] for label, arm in tuning["arms"].items()})
+        _write_card(card, study, record(card, command=command, tuned=tuned, tuning=tuning))
     specs = planned(card, tuned)
-    if not study.card.exists():
-        study.path.mkdir(parents=True, exist_ok=True)
-        write_json(study.card, record(card, command=command, tuned=tuned, tuning=tuning))
     if retry_failed:
         _forget_failed(specs, study)
     engine.run(specs, study, tell)
@@ -116,11 +120,26 @@ def _refuse_other(card: Card, study: StudyFolder) -> None:
         )
 
 
+def _write_card(card: Card, study: StudyFolder, content: Mapping[str, Any]) -> None:
+    """Claim the folder for the question, or add to it what tuning chose; what is there already stays as it is.
+
+    Raises:
+        StudyMismatch: If another question came first.
+    """
+    study.path.mkdir(parents=True, exist_ok=True)
+    with FileLock(study.lock):
+        _refuse_other(card, study)
+        held = study.read_card() if study.card.exists() else None
+        if held is None or (content["tuning"] is not None and content["tuning"] != held.get("tuning")):
+            write_json(study.card, {**content, "command": held["command"] if held else content["command"]})
+
+
 def _forget_failed(specs: list[RunSpec], study: StudyFolder) -> None:
     for spec in specs:
         result = study.run(spec.id).result
-        if result.exists() and read_json(result)["state"] == "failed":
-            result.unlink()
+        if result.exists() and study.run(spec.id).read_result()["state"] == "failed":
+            for path in (result, study.run(spec.id).checkpoint, study.run(spec.id).error):
+                path.unlink(missing_ok=True)
 
 
 def states(specs: list[RunSpec], study: StudyFolder) -> dict[str, int]:
@@ -128,5 +147,5 @@ def states(specs: list[RunSpec], study: StudyFolder) -> dict[str, int]:
     counts: dict[str, int] = dict.fromkeys((*FINAL_STATES, "open"), 0)
     for spec in specs:
         result = study.run(spec.id).result
-        counts[read_json(result)["state"] if result.exists() else "open"] += 1
+        counts[study.run(spec.id).read_result()["state"] if result.exists() else "open"] += 1
     return counts

@@ -59,12 +59,30 @@ def execute(spec: RunSpec, study: StudyFolder, watch: Watch) -> str:
             raise
         except Exception as error:
             # Whatever a norm or a model raises costs this run, not the study; the traceback is kept beside it.
-            write_bytes(folder.path / "error.txt", traceback.format_exc().encode())
-            write_failure(folder.result, f"{type(error).__name__}: {error}")
+            write_bytes(folder.error, traceback.format_exc().encode())
+            _write_failure(folder.result, f"{type(error).__name__}: {error}")
             return "failed"
 
 
-def write_failure(path: Path, reason: str) -> None:
-    """Write the ``result.json`` of a run that failed."""
+def fail(spec: RunSpec, study: StudyFolder, reason: str) -> str:
+    """Give a run up that nobody could compute, unless another process has or holds it.
+
+    Returns:
+        ``"failed"``, or ``"elsewhere"``.
+    """
+    folder = study.run(spec.id)
+    lock = FileLock(folder.lock)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return "elsewhere"
+    with lock:
+        if folder.finished():
+            return "elsewhere"
+        _write_failure(folder.result, reason)
+    return "failed"
+
+
+def _write_failure(path: Path, reason: str) -> None:
     empty = ("value", "valid_value", "selected_step", "step_ms", "peak_bytes", "saved_bytes", "seconds", "parameters")
     write_json(path, {"schema": SCHEMA, "state": "failed", **dict.fromkeys(empty), "steps": 0, "reason": reason})

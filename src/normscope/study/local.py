@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from normscope.results.store import StudyFolder, read_json
+from normscope.results.store import StudyFolder
 from normscope.study.engine import EngineError, RunEvent
-from normscope.study.execute import write_failure
+from normscope.study.execute import fail
 from normscope.study.plan import RunSpec
 
 ATTEMPTS = 3
@@ -63,7 +63,8 @@ class _Worker:
 
     def __init__(self, log: int, said: "queue.Queue[tuple[_Worker, str]]") -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "normscope.study.worker"],
+            # -P: what lies in the current folder, a queue.py or worse, must not stand for a module.
+            [sys.executable, "-P", "-m", "normscope.study.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -171,11 +172,8 @@ class _Pool:
             spec = worker.spec
             self.deaths[spec.id] = self.deaths.get(spec.id, 0) + 1
             if self.deaths[spec.id] >= ATTEMPTS:
-                write_failure(
-                    self.study.run(spec.id).result,
-                    f"its worker ended {how} {ATTEMPTS} times (9 is often a lack of memory)",
-                )
-                self.tell(RunEvent(spec=spec, state="failed", step=0))
+                state = fail(spec, self.study, f"its worker ended {how} {ATTEMPTS} times (9 is often a lack of memory)")
+                self._ended(spec, state)
             else:
                 self.queue.insert(0, spec)
         self._start(log)
@@ -187,7 +185,7 @@ class _Pool:
             folder = self.study.run(identity)
             if folder.finished():
                 del self.elsewhere[identity]
-                self.tell(RunEvent(spec=spec, state=read_json(folder.result)["state"], step=spec.recipe.steps))
+                self.tell(RunEvent(spec=spec, state=folder.read_result()["state"], step=spec.recipe.steps))
             elif not self.queue and any(worker.spec is None for worker in self.workers):
                 del self.elsewhere[identity]
                 self.queue.append(spec)
@@ -198,7 +196,7 @@ class _Pool:
                 spec = self.queue.pop(0)
                 folder = self.study.run(spec.id)
                 if folder.finished():
-                    self.tell(RunEvent(spec=spec, state=read_json(folder.result)["state"], step=spec.recipe.steps))
+                    self.tell(RunEvent(spec=spec, state=folder.read_result()["state"], step=spec.recipe.steps))
                     continue
                 worker.give(spec, self.study)
 

@@ -9,7 +9,8 @@ from typing import Any
 from torch import nn
 
 from normscope.catalogue import NORMS, PARAMETRIZATIONS, PLACEMENTS, TASKS
-from normscope.study.card import Arm, Card
+from normscope.study.arm import Arm
+from normscope.study.card import Card
 from normscope.train import Recipe, initialize
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from normscope.catalogue import TASKS
 from normscope.results.store import SCHEMA
-from normscope.study.card import Arm, Card, parse_norm
+from normscope.study.arm import Arm, parse_norm
+from normscope.study.card import Card
 from normscope.study.plan import spec_for
 
 FAILURE = (

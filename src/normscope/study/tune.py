@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from normscope.catalogue import TASKS
-from normscope.results.store import SCHEMA, StudyFolder, read_json, write_json
+from normscope.results.store import SCHEMA, StudyFolder, write_json
 from normscope.study.card import GRID, TUNING_SEEDS, Card
 from normscope.study.engine import Engine, RunEvent
 from normscope.study.plan import RunSpec, plan
@@ -62,9 +62,9 @@ def _at(card: Card, rate: float) -> Card:
 
 def _value_and_loss(folder: StudyFolder, spec: RunSpec) -> tuple[float | None, float | None]:
     run = folder.run(spec.id)
-    result = read_json(run.result)
-    losses = {row["step"]: row["valid_loss"] for row in run.read_metrics()}
-    return result["value"], losses.get(result["selected_step"])
+    result = run.read_result()
+    losses = {row["step"]: row.get("valid_loss") for row in run.read_metrics()}
+    return result["value"], losses.get(result.get("selected_step"))
 
 
 def _cost(values: Sequence[float | None], sign: float) -> float:

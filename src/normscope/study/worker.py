@@ -38,7 +38,11 @@ def main() -> None:
             _tell(events, {"event": "progress", "step": step, "loss": loss if math.isfinite(loss) else None})
             return stop.is_set()
 
-        state = execute(spec, StudyFolder(Path(order["study"])), watch)
+        try:
+            state = execute(spec, StudyFolder(Path(order["study"])), watch)
+        except (OSError, MemoryError, ValueError) as error:
+            # The machine's fault, and nothing that a traceback would explain.
+            sys.exit(f"{type(error).__name__}: {error}")
         _tell(events, {"event": "end", "state": state})
 
 

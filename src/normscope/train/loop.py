@@ -3,7 +3,6 @@
 import io
 import json
 import math
-import os
 import statistics
 import time
 import warnings
@@ -224,9 +223,12 @@ class _Run:
         return state
 
     def _forget_later_lines(self) -> None:
-        """Drop what was appended to the metrics after the checkpoint."""
+        """Drop what was appended to the metrics after the checkpoint.
+
+        The file is written anew: one that leads elsewhere, by a link, is left as it is and replaced.
+        """
         if self.folder.metrics.exists():
-            os.truncate(self.folder.metrics, min(self.progress.metrics_bytes, self.folder.metrics.stat().st_size))
+            write_bytes(self.folder.metrics, self.folder.metrics.read_bytes()[: self.progress.metrics_bytes])
 
     def _describe(self) -> None:
         write_json(

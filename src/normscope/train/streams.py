@@ -1,8 +1,9 @@
 """Named random streams: what two runs with one seed share, they share whatever else differs between them.
 
 One seed gives many streams, each by its name: the order of the data, the dropout masks of a step, the first weights
-of a module. A stream does not know how much another one has drawn, so an arm whose norm draws random numbers, or has
-parameters that another arm lacks, leaves data order, dropout and every shared weight as they were.
+of a module. A stream does not know how much another one has drawn, so an arm whose norm has parameters that another
+arm lacks leaves data order, dropout and every shared weight as they were. Within one step dropout masks follow one
+another: a norm that itself drew random numbers in its forward pass would shift those after it, until the next step.
 """
 
 import hashlib
