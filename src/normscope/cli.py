@@ -79,7 +79,8 @@ def compare(
     """
     from normscope import data as data_sets
     from normscope.catalogue import TASKS, look_up
-    from normscope.display import DownloadProgress, StudyProgress, open_console
+    from normscope.display import open_console
+    from normscope.progress import DownloadProgress, StudyProgress
     from normscope.results.store import StudyFolder
     from normscope.study import card as cards
     from normscope.study.compare import compare as run_study
@@ -228,7 +229,8 @@ def data(
     normscope data verify
     """
     from normscope import data as sets
-    from normscope.display import DownloadProgress, open_console, rows_table
+    from normscope.display import open_console, rows_table
+    from normscope.progress import DownloadProgress
 
     console = open_console()
     if action == "fetch":

@@ -3,7 +3,8 @@
 import numpy as np
 
 from normscope.results import summarize
-from normscope.results.store import SCHEMA, StudyFolder, write_json
+from normscope.results.disk import SCHEMA, write_json
+from normscope.results.store import StudyFolder
 
 
 class Study:

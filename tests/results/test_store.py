@@ -1,96 +1,14 @@
 """Files of a study: whole or not at all, never NaN, and errors that name the file."""
 
 import io
-import json
-import os
 import pickle
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from normscope.results.store import SCHEMA, RunFolder, StudyFolder, read_json, write_bytes, write_json
-
-
-def test_json_comes_back_as_it_was_written(tmp_path):
-    content = {"schema": SCHEMA, "value": 0.1 + 0.2, "none": None, "list": [1, 2.5, "ü"]}
-    write_json(tmp_path / "deep" / "er" / "file.json", content)
-    assert read_json(tmp_path / "deep" / "er" / "file.json") == content
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_number_that_is_not_finite_is_never_written(tmp_path, value):
-    path = tmp_path / "file.json"
-    write_json(path, {"schema": SCHEMA, "value": 1.0})
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        write_json(path, {"schema": SCHEMA, "value": value})
-    assert read_json(path)["value"] == 1.0
-    assert os.listdir(tmp_path) == ["file.json"]
-
-
-@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
-def test_a_number_that_is_not_finite_is_never_read(tmp_path, constant):
-    path = tmp_path / "file.json"
-    path.write_text(f'{{"schema": 1, "value": {constant}}}')
-    with pytest.raises(ValueError, match=rf"file\.json is not valid JSON \({constant} is no JSON number\)"):
-        read_json(path)
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    write_bytes(path, b"old")
-
-    def no_space(source: str, target: Path) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", no_space)
-    with pytest.raises(OSError, match="No space left"):
-        write_bytes(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["file"]
-
-
-def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    write_bytes(path, b"old")
-    seen, replace = [], os.replace
-
-    def look_then_replace(source: str, target: Path) -> None:
-        seen.extend([path.read_bytes(), Path(source).read_bytes()])
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", look_then_replace)
-    write_bytes(path, b"new and longer")
-    assert seen == [b"old", b"new and longer"]
-    assert path.read_bytes() == b"new and longer"
-
-
-def test_others_may_read_what_was_written(tmp_path):
-    write_bytes(tmp_path / "file", b"")
-    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
-
-
-@pytest.mark.parametrize("text", ['{"schema": 1', "", "\xff"])
-def test_a_broken_file_is_named(tmp_path, text):
-    path = tmp_path / "card.json"
-    path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(ValueError, match=r"card\.json is not valid JSON .* was it edited or cut short\?"):
-        read_json(path)
-
-
-@pytest.mark.parametrize("schema", [SCHEMA + 1, 0, "1", True, None])
-def test_another_schema_is_refused(tmp_path, schema):
-    path = tmp_path / "card.json"
-    path.write_text(json.dumps({"schema": schema}))
-    with pytest.raises(ValueError, match=rf"card\.json has schema {schema!r}; this normscope reads 1 to {SCHEMA}"):
-        read_json(path)
-
-
-def test_a_list_is_no_record(tmp_path):
-    (tmp_path / "card.json").write_text("[1]")
-    with pytest.raises(ValueError, match="has schema None"):
-        read_json(tmp_path / "card.json")
+from normscope.results.disk import SCHEMA, write_json
+from normscope.results.store import RunFolder, StudyFolder
 
 
 def test_the_layout_is_the_documented_one(tmp_path):
@@ -123,13 +41,6 @@ def test_a_last_line_cut_short_is_left_out(tmp_path):
     assert run.read_metrics() == []
     run.metrics.write_text('{"step": 1}\n{"step": 2}\n{"st')
     assert run.read_metrics() == [{"step": 1}, {"step": 2}]
-
-
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"schema": 1, "x": ' + "[" * 200 + "]" * 200 + "}"])
-def test_nesting_without_end_is_refused(tmp_path, text):
-    (tmp_path / "card.json").write_text(text)
-    with pytest.raises(ValueError, match=r"card\.json is nested too deep to be a file of a study"):
-        read_json(tmp_path / "card.json")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from normscope import data
-from normscope.results.store import StudyFolder, write_json
+from normscope.results.disk import write_json
+from normscope.results.store import StudyFolder
 from normscope.study import compare, make_card
 from normscope.study.compare import StudyMismatch, default_folder, default_workers, states
 from normscope.study.execute import fail

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from normscope.results.store import StudyFolder, read_json
+from normscope.results.disk import read_json
+from normscope.results.store import StudyFolder
 from normscope.study import make_card
 from normscope.study.engine import EngineError, RunEvent
 from normscope.study.execute import execute, fail

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from normscope.catalogue import TASKS
-from normscope.results.store import StudyFolder, read_json, write_json
+from normscope.results.disk import read_json, write_json
+from normscope.results.store import StudyFolder
 from normscope.study import compare, make_card
 from normscope.study.card import GRID, TUNING_SEEDS
 from normscope.study.compare import StudyMismatch

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from normscope.results.disk import read_json
 from normscope.results.shapes import QUESTION, TUNING, check
-from normscope.results.store import FINAL_STATES, StudyFolder, read_json
+from normscope.results.store import FINAL_STATES, StudyFolder
 
 _INTERVAL = (None, [float, float])
 _ARM = {

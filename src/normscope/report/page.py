@@ -13,7 +13,8 @@ from markupsafe import Markup
 
 from normscope.report import beside, curves, figures, pairs, palette, provenance, table, tuning, words
 from normscope.report.folder import Study, read_study
-from normscope.results.store import FINAL_STATES, StudyFolder, write_bytes
+from normscope.results.disk import write_bytes
+from normscope.results.store import FINAL_STATES, StudyFolder
 
 _POINTS = 60_000
 """The most points of all learning curves together: what keeps a study of hundreds of runs a small page."""

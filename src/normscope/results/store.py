@@ -1,68 +1,24 @@
-"""Studies on disk: the paths of a study and of its runs, atomic writes, and reading back; needs no torch.
+"""Studies on disk: the paths of a study and of its runs, and reading back; needs no torch.
 
 The layout and every field are in ``docs/studies.md``.
 """
 
-import json
 import os
 import re
-import tempfile
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from normscope.results.disk import parse_json, read_json
 from normscope.results.shapes import CARD, RESULT, ROW, RUN, check
-
-SCHEMA = 1
-"""The version of every file below; a reader refuses a newer one."""
 
 FINAL_STATES = ("done", "diverged", "failed")
 """States that a run never leaves."""
 
-# Deeper than any file of ours; what writes JSON again, and what compares it, would stop at about 1000.
-_DEEPEST = 100
-
 # The header that np.save gives to one row of floating numbers.
 _SCORES = re.compile(rb"\{'descr': '([<>]f[248])', 'fortran_order': False, 'shape': \((\d{1,18}),\), \}\s*")
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: to a temporary neighbour, flushed to disk, then renamed over ``path``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object atomically; a number that is not finite is a ValueError: NaN is a state, never a number."""
-    write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object that this package wrote.
-
-    Raises:
-        ValueError: If the file is not JSON, or was written by a newer version; the message names the file.
-    """
-    content = _parse(path.read_bytes(), path)
-    schema = content.get("schema") if isinstance(content, dict) else None
-    if type(schema) is not int or not 1 <= schema <= SCHEMA:
-        raise ValueError(
-            f"{path} has schema {schema!r}; this normscope reads 1 to {SCHEMA}: a newer one may have written it"
-        )
-    return content
 
 
 @dataclass(frozen=True)
@@ -142,7 +98,7 @@ class RunFolder:
         for number, line in enumerate([*lines, rest] if rest else lines, 1):
             name = f"{self.metrics}, line {number},"
             try:
-                row = _parse(line, name)
+                row = parse_json(line, name)
             except ValueError:
                 # Every line begins so, and only one that was cut short lacks its end.
                 if number > len(lines) and line.startswith(b"{"):
@@ -226,26 +182,3 @@ class StudyFolder:
         card = read_json(self.card)
         check(card, CARD, self.card)
         return card
-
-
-def _parse(data: bytes, name: Path | str) -> Any:
-    try:
-        content = json.loads(data.decode("utf-8"), parse_constant=_refuse)
-    except ValueError as error:
-        raise ValueError(f"{name} is not valid JSON ({error}); was it edited or cut short?") from error
-    except RecursionError:
-        raise ValueError(f"{name} is nested too deep to be a file of a study; was it edited?") from None
-    level = [content]
-    for _ in range(_DEEPEST):
-        level = [each for one in level if isinstance(one, dict | list) for each in _inside(one)]
-        if not level:
-            return content
-    raise ValueError(f"{name} is nested too deep to be a file of a study; was it edited?")
-
-
-def _inside(content: Mapping[str, Any] | list[Any]) -> Iterable[Any]:
-    return content if isinstance(content, list) else content.values()
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON number")

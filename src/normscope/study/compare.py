@@ -12,7 +12,8 @@ from normscope import data
 from normscope.catalogue import TASKS
 from normscope.report import write_report
 from normscope.results import Summary, summarize
-from normscope.results.store import FINAL_STATES, StudyFolder, write_json
+from normscope.results.disk import write_json
+from normscope.results.store import FINAL_STATES, StudyFolder
 from normscope.study.card import Card
 from normscope.study.engine import Engine, EngineError, RunEvent
 from normscope.study.local import LocalEngine

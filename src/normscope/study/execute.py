@@ -7,7 +7,8 @@ from filelock import FileLock, Timeout
 
 from normscope.catalogue import TASKS
 from normscope.data import DataDamaged
-from normscope.results.store import SCHEMA, StudyFolder, write_bytes, write_json
+from normscope.results.disk import SCHEMA, write_bytes, write_json
+from normscope.results.store import StudyFolder
 from normscope.study.plan import RunSpec
 from normscope.train import Interrupted, Watch, train
 

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from normscope.catalogue import TASKS
-from normscope.results.store import SCHEMA
+from normscope.results.disk import SCHEMA
 from normscope.study.arm import Arm, parse_norm
 from normscope.study.card import Card
 from normscope.study.plan import spec_for

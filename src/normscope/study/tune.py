@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from normscope.catalogue import TASKS
-from normscope.results.store import SCHEMA, StudyFolder, write_json
+from normscope.results.disk import SCHEMA, write_json
+from normscope.results.store import StudyFolder
 from normscope.study.card import GRID, TUNING_SEEDS, Card
 from normscope.study.engine import Engine, RunEvent
 from normscope.study.plan import RunSpec, plan

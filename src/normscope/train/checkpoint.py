@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normscope.results.store import RunFolder, write_bytes
+from normscope.results.disk import write_bytes
+from normscope.results.store import RunFolder
 
 
 class CheckpointDamaged(ValueError):

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from normscope.results.store import SCHEMA, RunFolder, write_bytes, write_json
+from normscope.results.disk import SCHEMA, write_bytes, write_json
+from normscope.results.store import RunFolder
 from normscope.tasks.task import Task, TaskData
 from normscope.train import checkpoint
 from normscope.train.memory import count_saved, peak_bytes, reset_peak
