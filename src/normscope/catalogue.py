@@ -3,6 +3,7 @@
 The order of a dictionary is the order of every table.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar
@@ -91,21 +92,15 @@ TASKS: dict[str, Task] = {
         regime="a four-block residual MLP of width 64 on 1,029 images of 8 x 8, Adam with linear decay",
     ),
     "mnist_mlp": _MNIST_MLP,
-    "mnist_mlp_batch4": ImageClassification(
+    "mnist_mlp_batch4": dataclasses.replace(
+        _MNIST_MLP,
         name="mnist_mlp_batch4",
         description="the same at batch 4, where batch statistics are poor (Ba et al. 2016, 6.6)",
-        dataset="mnist",
-        read=data.load_mnist,
-        shape=(784,),
-        build=plain_mlp(784, 1000, 1000, 10),
-        placements=("preactivation",),
         steps=13_750,
         full_steps=137_500,
         batch_size=4,
         learning_rate=2e-4,
-        accuracy=False,
         margin=0.2,
-        regime=_MNIST_MLP.regime,
         published=(
             Published(
                 source="Ba, Kiros, Hinton (2016), Figure 6, batch 4",
