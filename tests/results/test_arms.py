@@ -92,12 +92,13 @@ def test_what_it_costs_to_be_as_good_as_the_baseline_at_its_end(tmp_path):
     study.fill("ada_norm", [5.0, 5.2, 4.9])
     for seed, last in enumerate((0.5, 0.7, 0.6)):
         looks(study, "layer_norm", seed, [0.9, 0.8, last])
-    # 0.6 is the baseline's median: reached at the first, the third and no evaluation.
-    for seed, losses in enumerate(([0.6, 0.9, 0.9], [0.9, 0.61, 0.3], [0.9, 0.8, 0.7])):
+    # The baseline's median run ends at 0.6; this arm's medians are 0.9, 0.6, 0.3.
+    for seed, losses in enumerate(([0.6, 0.5, 0.4], [0.9, 0.6, 0.3], [0.95, 0.9, 0.2])):
         looks(study, "ada_norm", seed, losses)
     base, arm = read(study).arms
-    assert (arm.steps_to_baseline, arm.seconds_to_baseline) == (60.0, 3.0)
-    assert (base.steps_to_baseline, base.seconds_to_baseline) == (60.0, 3.0)
-    looks(study, "ada_norm", 0, [0.9, 0.9, 0.9])
+    assert (arm.steps_to_baseline, arm.seconds_to_baseline) == (40, 2.0)
+    assert (base.steps_to_baseline, base.seconds_to_baseline) == (60, 3.0)
+    looks(study, "ada_norm", 1, [0.9, 0.61, 0.61])
+    looks(study, "ada_norm", 2, [0.9, 0.61, 0.61])
     assert read(study).arms[1].steps_to_baseline is None
     assert read(study).arms[1].seconds_to_baseline is None

@@ -1,6 +1,6 @@
 """One arm of a study against its baseline, in numbers and words; needs no torch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -87,11 +87,11 @@ class ArmSummary:
     """Kept from the forward for the backward pass."""
     seconds: float | None
     """Of a whole run."""
-    steps_to_baseline: float | None
-    """Median updates until the validation loss is as low as the baseline's last; None where most runs never get there.
-    As fine as the card's evaluations."""
+    steps_to_baseline: int | None
+    """Updates until the median run's validation loss is as low as that of the baseline's median run at its end, to the
+    nearest evaluation; None where it never is."""
     seconds_to_baseline: float | None
-    """Likewise, in seconds of training."""
+    """The same in seconds of training."""
 
     def to_dict(self) -> dict[str, Any]:
         """Give the arm as JSON has it: lists for tuples."""
@@ -144,6 +144,7 @@ def summarize_arm(
             bca = bca_interval(differences, level=1 - card["alpha"], rng=arm.generator())
         if evidence.difference is not None and base.sd:
             effect = evidence.difference / base.sd
+    reached = _reaching(arm.curve(), base.curve())
     peak_bytes, saved_bytes = arm.median("peak_bytes"), arm.median("saved_bytes")
     return ArmSummary(
         **{key: arm.entry[key] for key in ("label", "norm", "placement", "arguments", "learning_rate")},
@@ -170,9 +171,19 @@ def summarize_arm(
         peak_bytes=None if peak_bytes is None else round(peak_bytes),
         saved_bytes=None if saved_bytes is None else round(saved_bytes),
         seconds=arm.median("seconds"),
-        steps_to_baseline=arm.median_until(base.final_loss, "step"),
-        seconds_to_baseline=arm.median_until(base.final_loss, "seconds"),
+        steps_to_baseline=reached[0],
+        seconds_to_baseline=reached[1],
     )
+
+
+def _reaching(
+    curve: Sequence[tuple[int, float, float]], goal: Sequence[tuple[int, float, float]]
+) -> tuple[int, float] | tuple[None, None]:
+    if goal:
+        for step, loss, seconds in curve:
+            if loss <= goal[-1][1]:
+                return step, seconds
+    return None, None
 
 
 def _parameters(arm: Arm) -> int | None:

@@ -50,13 +50,6 @@ class Arm:
         return {seed: value for seed, value in self.ended.items() if not isinstance(value, str)}
 
     @property
-    def final_loss(self) -> float | None:
-        """Median over the done runs of the last validation loss."""
-        losses = [rows[-1].get("valid_loss") for rows in self._done_metrics() if rows]
-        known = [loss for loss in losses if loss is not None]
-        return float(np.median(known)) if known else None
-
-    @property
     def sd(self) -> float | None:
         """Spread over the seeds that are done."""
         return float(np.std(list(self.values.values()), ddof=1)) if len(self.values) >= 2 else None
@@ -67,27 +60,19 @@ class Arm:
         numbers = [result[key] for result in results if result.get(key) is not None]
         return float(np.median(numbers)) if numbers else None
 
-    def median_until(self, loss: float | None, key: str) -> float | None:
-        """Median over the done runs of a number at the first evaluation whose validation loss is at most ``loss``.
-
-        A run that never gets there counts as later than any other; None where that is the median.
-        """
-        if loss is None:
-            return None
-        reached = [
-            [row for row in rows if (found := row.get("valid_loss")) is not None and found <= loss]
-            for rows in self._done_metrics()
-        ]
-        numbers = [rows[0][key] if rows and rows[0].get(key) is not None else np.inf for rows in reached]
-        middle = float(np.median(numbers)) if numbers else np.inf
-        return middle if np.isfinite(middle) else None
+    def curve(self) -> list[tuple[int, float, float]]:
+        """Give step, validation loss and seconds of every evaluation that all done runs made: the median run."""
+        looks: dict[int, list[tuple[float, float]]] = {}
+        for seed in self.values:
+            for row in self.runs[seed].folder.read_metrics():
+                if row.get("valid_loss") is not None and row.get("seconds") is not None:
+                    looks.setdefault(row["step"], []).append((row["valid_loss"], row["seconds"]))
+        whole = {step: np.median(found, axis=0) for step, found in looks.items() if len(found) == len(self.values)}
+        return [(step, float(whole[step][0]), float(whole[step][1])) for step in sorted(whole)]
 
     def generator(self) -> np.random.Generator:
         """Source of this arm's resamples."""
         return np.random.default_rng([RESAMPLING_SEED, *self.entry["label"].encode()])
-
-    def _done_metrics(self) -> list[list[dict[str, Any]]]:
-        return [self.runs[seed].folder.read_metrics() for seed in self.values]
 
 
 def read_runs(study: StudyFolder, card: Mapping[str, Any]) -> tuple[list[Run], list[str]]:
