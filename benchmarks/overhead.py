@@ -35,7 +35,6 @@ def bare(spec: RunSpec) -> float:
     for step in range(spec.recipe.steps):
         for group in optimizer.param_groups:
             group["lr"] = spec.recipe.learning_rate * (1.0 - step / spec.recipe.steps)
-        model.train()
         x, y = data.batch(torch.randint(data.train_examples, (spec.recipe.batch_size,), generator=generator))
         loss = F.cross_entropy(model(x), y)
         optimizer.zero_grad(set_to_none=True)
@@ -45,6 +44,7 @@ def bare(spec: RunSpec) -> float:
             model.eval()
             with torch.no_grad():
                 task.evaluate(model, data, "valid")
+            model.train()
     with torch.no_grad():
         task.evaluate(model, data, "test")
     return time.perf_counter() - begin

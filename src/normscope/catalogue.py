@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from normscope import data, norms, placement
+from normscope import data, norms, placement, probes
 from normscope.tasks import ImageClassification, Published, Task
 from normscope.tasks.image_classification import convnet, plain_mlp, residual_mlp
 
@@ -141,8 +141,8 @@ TASKS: dict[str, Task] = {
 }
 """Data sets with their network, loss, metric and recipe."""
 
-PROBES: dict[str, Any] = {}
-"""What is measured on a running model; none in this version."""
+PROBES: dict[str, Any] = {"gradient_shares": probes.gradient_shares}
+"""What is measured on a running model; every run of a study reads these at its evaluations."""
 
 Entry = TypeVar("Entry")
 

@@ -205,9 +205,7 @@ def list_entries(what: Literal["norms", "placements", "tasks", "probes", "all"] 
         console.print(rows_table(("task", "what it is", "metric", "placements", "updates small / full"), rows, "Tasks"))
     if what in ("probes", "all"):
         rows = [(name, _first_line(entry)) for name, entry in PROBES.items()]
-        console.print(
-            rows_table(("probe", "what it measures"), rows, "Probes") if rows else "Probes: none in this version."
-        )
+        console.print(rows_table(("probe", "what it measures"), rows, "Probes"))
 
 
 @app.command

@@ -157,7 +157,8 @@ def _write_run(
         loss = 2.3 * left * (1 + rng.normal(0, 0.06)) + 0.02 * (1 + rng.normal(0, 0.2)) + 0.004 * place + jump
         seen = max(3.0, value - 85 * left + rng.normal(0, 0.25) - 10 * jump)
         line = {"step": int(step), "train_loss": loss, "valid_loss": loss + 0.1, "valid_value": seen}
-        lines.append(line | {"seconds": step / 500})
+        takes = {"norms.0": [0.02 + 0.01 * place, 0.1 * left], "norms.1": [0.02, 0.05]}
+        lines.append(line | {"seconds": step / 500, "gradient": takes})
     run.metrics.write_text("".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
     if interrupted:
         return

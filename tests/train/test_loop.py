@@ -90,6 +90,14 @@ def test_a_run_leaves_what_the_documents_say(tmp_path: Path) -> None:
     assert described["data"]
 
 
+def test_every_evaluation_tells_what_the_norms_take(tmp_path: Path) -> None:
+    run(tmp_path)
+    rows = curve(tmp_path)
+    assert all(list(row["gradient"]) == ["layers.1"] for row in rows)
+    assert all(0 <= share <= 1 for row in rows for share in row["gradient"]["layers.1"])
+    assert len({tuple(row["gradient"]["layers.1"]) for row in rows}) == len(rows)
+
+
 def test_two_runs_are_equal_and_two_seeds_are_not(tmp_path: Path) -> None:
     first, second = run(tmp_path / "a"), run(tmp_path / "b")
     assert numbers(first) == numbers(second)

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from normscope.report import beside, curves, figures, pairs, palette, provenance, table, tuning, words
+from normscope.report import beside, curves, figures, gradients, pairs, palette, provenance, table, tuning, words
 from normscope.report.folder import Study, read_study
 from normscope.results.disk import write_bytes
 from normscope.results.store import FINAL_STATES, StudyFolder
@@ -130,9 +130,16 @@ def _pictures(study: Study, looks: Mapping[str, palette.Look]) -> dict[str, Any]
             )
             for label, runs in started.items()
         },
+        "gradients": {},
         "cost": [],
         "tuning": {},
     }
+    probed = {label: runs for label, runs in started.items() if any(len(gradients.shares(run)[0]) for run in runs)}
+    top = gradients.highest([run for runs in probed.values() for run in runs])
+    for label, runs in probed.items():
+        name = f"gradients-{looks[label].index}"
+        picture = gradients.gradients(runs, looks[label], study.card["steps"], top, name=name)
+        drawn["gradients"][label] = Markup(picture)
     for field, axis in (
         ("step_ms", "time per step (ms)"),
         ("peak_bytes", "peak memory (MiB)"),

@@ -101,7 +101,11 @@ RESULT = {
 }
 """result.json."""
 
-ROW = {"step": int, **dict.fromkeys(("train_loss?", "valid_loss?", "valid_value?", "seconds?"), float)}
+ROW = {
+    "step": int,
+    **dict.fromkeys(("train_loss?", "valid_loss?", "valid_value?", "seconds?"), float),
+    "gradient?": {str: [float, float]},
+}
 """One line of metrics.jsonl."""
 
 _WORDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number", None: "null"}

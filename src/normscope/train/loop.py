@@ -7,13 +7,14 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
+from normscope.probes import GradientShares, gradient_shares
 from normscope.results.disk import SCHEMA, write_bytes, write_json
 from normscope.results.store import RunFolder
 from normscope.tasks.task import Task, TaskData
@@ -109,6 +110,7 @@ class _Run:
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
         self.progress = checkpoint.restore(folder, model, self.optimizer, self.device) or checkpoint.Progress()
         self.loss = math.nan
+        self.shares: dict[str, GradientShares] = {}
 
     def execute(self) -> str:
         reset_peak(self.device)
@@ -145,19 +147,17 @@ class _Run:
             group["lr"] = self.recipe.learning_rate * (1.0 - step / self.recipe.steps)
         seed_dropout(self.seed, step, self.device)
         batch = self.data.batch(self.order.batch(step))
-        if step == 0:
-            with count_saved(self.model) as saved, self._autocast():
+        looked_at = self.recipe.evaluates_after(step + 1)
+        with gradient_shares(self.model) if looked_at else nullcontext({}) as self.shares:
+            with count_saved(self.model) if step == 0 else nullcontext([0]) as saved, self._autocast():
                 loss = self.task.loss(self.model, batch)
-            self.progress.saved_bytes = saved[0]
-        else:
-            with self._autocast():
-                loss = self.task.loss(self.model, batch)
-        self.progress.step = step + 1
-        self.loss = loss.item()
-        if not math.isfinite(self.loss):
-            return False
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+            self.progress.saved_bytes += saved[0]
+            self.progress.step = step + 1
+            self.loss = loss.item()
+            if not math.isfinite(self.loss):
+                return False
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
         self.optimizer.step()
         self.progress.losses.append(self.loss)
         return True
@@ -179,6 +179,9 @@ class _Run:
             "valid_loss": loss,
             "valid_value": value,
             "seconds": round(self.progress.seconds, 4),
+            "gradient": {
+                name: [round(share.recentering, 6), round(share.rescaling, 6)] for name, share in self.shares.items()
+            },
         }
         self.progress.losses = []
         with self.folder.metrics.open("ab") as file:

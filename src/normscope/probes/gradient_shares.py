@@ -1,0 +1,110 @@
+"""What re-centering and re-scaling take out of the gradient at every norm, read from an update that is made anyway."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from normscope import norms
+
+LOOKED_AT = (
+    nn.LayerNorm,
+    nn.RMSNorm,
+    norms.AdaNorm,
+    norms.BatchNorm,
+    norms.Derf,
+    norms.DetachNorm,
+    norms.DyT,
+    norms.FRN,
+    norms.LayerNormSimple,
+    norms.NoNorm,
+    norms.ScaleNorm,
+)
+"""Modules that count as norms; ours of LayerNorm and RMSNorm are torch's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientShares:
+    """Shares of the energy of the upstream gradient at one norm, over all rows of a batch, each within 0 and 1."""
+
+    recentering: float
+    """Along the constant vector: what the derivative of the mean takes out."""
+    rescaling: float
+    """Along the normalized input: what the derivative of the deviation takes out of the rest."""
+
+
+@contextmanager
+def gradient_shares(model: nn.Module) -> Iterator[dict[str, GradientShares]]:
+    r"""Measure, in the backward passes inside, how much of the gradient a layer norm takes out at every norm's place.
+
+    With :math:`y = (x - \mu) / \sigma` the normalized input of a row of H entries and :math:`g = \partial L / \partial
+    y`, the derivative of a layer norm is :math:`(g - \bar g - y \overline{g y}) / \sigma`: it removes two orthogonal
+    parts of g. Their shares, of all rows together:
+
+    .. math::
+        \frac{\sum_r H \bar g_r^2}{\sum_r \lVert g_r \rVert^2}, \quad
+        \frac{\sum_r (g_r \cdot y_r)^2 / \lVert y_r \rVert^2}{\sum_r \lVert g_r \rVert^2}
+
+    A random g has 1 / H of each. Where a norm does not remove a part it is the share that stays: with none and
+    DetachNorm both; RMSNorm removes the part along x instead. The gain of a norm, and AdaNorm's factor, belong to g.
+    Nothing is added to the graph and no gradient is changed.
+
+    Args:
+        model: Any module; its norms are those of :data:`LOOKED_AT`, torch's own included.
+
+    Yields:
+        A dictionary that is filled when the block ends: from the norm's name in the model to its shares. A norm without
+        a gradient, or with a zero one, is not in it.
+
+    References:
+        Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, Theorem 1.
+        Departs from it in: the paper states means and variances; the shares of a direction are ours.
+    """
+    sums: dict[str, Tensor] = {}
+    found: dict[str, GradientShares] = {}
+
+    def look(name: str, module: nn.Module, x: Tensor, output: Any) -> None:
+        if isinstance(output, Tensor) and output.requires_grad:
+            x = x.detach()
+
+            def take(gradient: Tensor) -> None:
+                energies = _energies(module, x, gradient)
+                sums[name] = sums[name] + energies if name in sums else energies
+
+            output.register_hook(take)
+
+    handles = [
+        module.register_forward_hook(lambda module, inputs, output, name=name: look(name, module, inputs[0], output))
+        for name, module in model.named_modules()
+        if isinstance(module, LOOKED_AT)
+    ]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name, energies in sums.items():
+        whole, constant, along = energies.tolist()
+        if whole > 0:
+            found[name] = GradientShares(recentering=constant / whole, rescaling=along / whole)
+
+
+def _energies(module: nn.Module, x: Tensor, gradient: Tensor) -> Tensor:
+    """Give the squared lengths of g, of its part along the constant vector, and of that along y: ``[3]`` float64."""
+    with torch.no_grad():
+        shape = getattr(module, "normalized_shape", x.shape[-1:])
+        size = torch.Size(shape).numel()
+        g, rows = gradient.double(), x.double().reshape(-1, size)
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, Tensor):
+            g = g * weight.double()
+        g = g.reshape(-1, size)
+        centered = rows - rows.mean(-1, keepdim=True)
+        unit = nn.functional.normalize(centered, dim=-1, eps=1e-300)
+        if isinstance(module, norms.AdaNorm):
+            y = unit * size**0.5
+            g = g * (module.scale * (1 - module.k * y))
+        return torch.stack([g.square().sum(), g.sum(-1).square().sum() / size, (g * unit).sum(-1).square().sum()])
