@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "progress": set(),
     "cli": {"catalogue", "study", "results", "report", "display", "progress", "data", "doctor"},
     "__init__": {"norms", "results", "study"},
+    "__main__": {"cli"},
 }
 """From a part to the parts it may import; lazy imports count, too."""
 

@@ -246,3 +246,17 @@ def test_a_folder_without_card_is_no_study(tmp_path):
 def test_results_are_read_without_torch():
     code = "import sys; sys.modules['torch'] = None; import normscope; normscope.Summary; import normscope.results"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_untuned_comparisons_count_among_those_of_the_card(tmp_path):
+    study = Study(tmp_path, seeds=range(6), tuning={"grid": [0.1, 0.3], "seeds": [1000], "arms": {}})
+    study.card["arms"] = [
+        study.arm(label, tuned=tuned) for tuned in (True, False) for label in ("layer_norm", "ada_norm")
+    ]
+    study.save()
+    study.fill("layer_norm", [5.0, 5.1, 5.2, 5.3, 5.4, 5.5])
+    study.fill("ada_norm", [4.0, 4.1, 4.2, 4.31, 4.41, 4.5])
+    # Six pairs could claim one comparison; the card has two.
+    assert (
+        read(study).arms[1].verdict.startswith("not enough evidence (6 seeds cannot claim anything with 2 comparisons")
+    )
