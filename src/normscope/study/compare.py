@@ -85,7 +85,7 @@ def compare(
         raise EngineError(
             f"device {card.device!r} is asked for, and torch {torch.__version__} finds no CUDA device here"
         )
-    if states(plan(card), study)["open"]:
+    if retry_failed or states(plan(card), study)["open"]:
         data.locate(data.SETS[TASKS[card.task].dataset])
         preflight(card)
     _write_card(card, study, record(card, command=command, tuned=None, tuning=None))
