@@ -100,7 +100,7 @@ def test_lists_name_everything() -> None:
     told = run("list", COLUMNS="200").stdout
     for name in (*NORMS, *PARAMETRIZATIONS, *PLACEMENTS, *TASKS):
         assert name in told
-    assert "Probes: none in this version" in told
+    assert "gradient_shares" in told
     assert "scale_norm" in run("list", "norms").stdout
     assert "digits" not in run("list", "norms").stdout
 

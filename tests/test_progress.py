@@ -1,7 +1,6 @@
 """What is shown while something goes on."""
 
 import io
-from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -11,22 +10,43 @@ from normscope.progress import DownloadProgress, StudyProgress
 
 def test_progress_without_a_terminal_prints_lines() -> None:
     console = Console(file=io.StringIO(), width=100)
-    with StudyProgress(console, runs=2, updates=200, done=0, done_updates=0) as progress:
-        progress.tell("a", "layer_norm", 0, "running", 50)
-        progress.tell("a", "layer_norm", 0, "done", 100)
-        progress.tell("b", "none", 0, "diverged", 100)
-    assert isinstance(console.file, io.StringIO)
-    assert "2 of 2 runs, 1 diverged · none seed 0: 100% of the updates" in console.file.getvalue()
+    with StudyProgress(console) as progress:
+        progress.tell("c", "none seed 1", "done", 100, of=100)
+        progress.tell("a", "layer_norm seed 0", "planned", 0, of=100)
+        progress.tell("b", "none seed 0", "planned", 0, of=100)
+        progress.tell("a", "layer_norm seed 0", "running", 50, of=100)
+        progress.tell("a", "layer_norm seed 0", "done", 100, of=100)
+        assert isinstance(console.file, io.StringIO)
+        assert not console.file.getvalue()
+        progress.tell("b", "none seed 0", "diverged", 100, of=100)
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) == 1
+    assert "3 of 3 runs, 1 diverged · none seed 0: 100% of the updates" in lines[0]
 
 
-def test_progress_on_a_terminal_draws_a_bar(tmp_path: Path) -> None:
+def test_progress_on_a_terminal_draws_a_bar() -> None:
     console = Console(file=io.StringIO(), width=100, force_terminal=True)
-    with StudyProgress(console, runs=2, updates=200, done=1, done_updates=100) as progress:
-        progress.tell("b", "none", 3, "running", 50)
+    with StudyProgress(console) as progress:
+        progress.tell("a", "none seed 2", "done", 100, of=100)
+        progress.tell("b", "none seed 3", "running", 50, of=100)
+        progress.tell("b", "none seed 3", "elsewhere", 0, of=100)
         progress.progress.refresh()
     assert isinstance(console.file, io.StringIO)
     assert "1 of 2 runs · none seed 3" in console.file.getvalue()
     assert "150/200" in console.file.getvalue()
+
+
+def test_runs_that_are_told_later_make_the_study_larger() -> None:
+    console = Console(file=io.StringIO(), width=100)
+    with StudyProgress(console) as progress:
+        for place in range(4):
+            progress.tell(str(place), "trial", "planned", 0, of=10)
+        progress.tell("0", "trial", "failed", 10, of=10)
+        progress.tell("0", "trial", "planned", 0, of=10)
+        progress.tell("0", "trial", "done", 10, of=10)
+    task = progress.progress.tasks[0]
+    assert (task.completed, task.total) == (10, 40)
+    assert task.description.startswith("1 of 4 runs ")
 
 
 @pytest.mark.parametrize(

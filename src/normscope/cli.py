@@ -29,9 +29,9 @@ MOST_SEEDS = 10_000
 """A study of more is a slip of the finger."""
 
 EXIT_ERROR = 1
-"""The study could not be answered: missing data, a full disk, a damaged file."""
+"""The study could not be answered: missing data, a full disk, no such device."""
 EXIT_USAGE = 2
-"""The command line asks for something that does not exist."""
+"""The command line asks for something that does not exist, or a file is not what it should be."""
 EXIT_INTERRUPTED = 130
 """Stopped by Ctrl-C; the same command goes on."""
 
@@ -110,8 +110,6 @@ def compare(
     study = StudyFolder(folder)
     specs = plan(card)
     trials = tuning_plan(card) if tune else []
-    # With --tune an arm may run twice, tuned and untuned; how often is known only after the trials.
-    runs = len(specs) + len(trials)
     before = states(specs, study)
     done = len(specs) - before["open"]
     console.print(
@@ -123,14 +121,14 @@ def compare(
         highlight=False,
         soft_wrap=True,
     )
-    if before["open"]:
+    if before["open"] or (retry_failed and before["failed"]):
         with DownloadProgress(console) as fetched:
             data_sets.locate(data_sets.SETS[entry.dataset], progress=fetched)
-    updates = runs * card.steps
-    with StudyProgress(console, runs=runs, updates=updates, done=done, done_updates=done * card.steps) as progress:
+    with StudyProgress(console) as progress:
 
         def tell(event: RunEvent) -> None:
-            progress.tell(event.spec.id, event.spec.label, event.spec.seed, event.state, event.step)
+            spec = event.spec
+            progress.tell(spec.id, f"{spec.label} seed {spec.seed}", event.state, event.step, of=spec.recipe.steps)
 
         try:
             summary = run_study(

@@ -1,6 +1,7 @@
 """What a person sees while a study runs, and while a data set is fetched."""
 
 import time
+from collections import Counter
 from types import TracebackType
 
 from rich.console import Console
@@ -20,21 +21,22 @@ LINE_SECONDS = 30.0
 """How often a line is printed where there is no terminal to draw in."""
 
 
+# States of a run that has not ended.
+_GOING = ("planned", "running", "elsewhere")
+
+
 class StudyProgress:
-    """One bar for the study in updates, and the runs that are going on now; plain lines where there is no terminal.
+    """One bar for the study in updates, and the run that moved last; plain lines where there is no terminal.
+
+    It knows the runs that it was told of, the finished ones included, and grows with them.
 
     Args:
         console: Where it draws.
-        runs: Number of runs.
-        updates: Updates of all runs together.
-        done: Runs that were finished before.
     """
 
-    def __init__(self, console: Console, *, runs: int, updates: int, done: int, done_updates: int) -> None:
-        self.console, self.runs, self.finished = console, runs, done
-        self.steps: dict[str, int] = {}
-        self.bad: dict[str, int] = {}
-        self.updates, self.done_updates = updates, done_updates
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.runs: dict[str, tuple[str, int, int]] = {}
         self.told_at = self.started_at = time.monotonic()
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
@@ -47,7 +49,7 @@ class StudyProgress:
             disable=not console.is_terminal,
             transient=True,
         )
-        self.bar = self.progress.add_task(self._words(""), total=updates, completed=done_updates)
+        self.bar = self.progress.add_task("", total=None)
 
     def __enter__(self) -> "StudyProgress":
         self.progress.start()
@@ -58,25 +60,40 @@ class StudyProgress:
     ) -> None:
         self.progress.stop()
 
-    def tell(self, identity: str, label: str, seed: int, state: str, step: int) -> None:
-        """Take an event of a run."""
-        self.steps[identity] = step
-        if state not in ("running", "elsewhere"):
-            self.finished += 1
-            if state != "done":
-                self.bad[state] = self.bad.get(state, 0) + 1
-        words = self._words(f"{label} seed {seed}")
-        completed = self.done_updates + sum(self.steps.values())
-        self.progress.update(self.bar, completed=completed, description=words)
-        now = time.monotonic()
-        if not self.console.is_terminal and (now - self.told_at > LINE_SECONDS or self.finished == self.runs):
-            self.told_at = now
-            share = completed / self.updates
-            self.console.print(f"{words}: {share:.0%} of the updates after {now - self.started_at:.0f} s", markup=False)
+    def tell(self, identity: str, name: str, state: str, step: int, *, of: int) -> None:
+        """Take an event of a run.
 
-    def _words(self, now: str) -> str:
-        bad = "".join(f", {count} {state}" for state, count in self.bad.items())
-        return f"{self.finished} of {self.runs} runs{bad}" + (f" · {now}" if now else "")
+        Args:
+            identity: Which run.
+            name: For people.
+            state: As :class:`normscope.study.engine.RunEvent` has it.
+            step: Updates made.
+            of: Updates that the run will have made.
+        """
+        before = self.runs.get(identity)
+        if state == "elsewhere" and before is not None:
+            step = max(step, before[1])
+        self.runs[identity] = (state, step, of)
+        states = Counter(state for state, _, _ in self.runs.values())
+        finished = sum(count for state, count in states.items() if state not in _GOING)
+        bad = "".join(f", {count} {state}" for state, count in states.items() if state not in (*_GOING, "done"))
+        words = f"{finished} of {len(self.runs)} runs{bad} \N{MIDDLE DOT} {name}"
+        made = sum(step for _, step, _ in self.runs.values())
+        total = sum(of for _, _, of in self.runs.values())
+        self.progress.update(self.bar, completed=made, total=total, description=words)
+        now = time.monotonic()
+        # What is announced is no news.
+        moved = before is not None and before != self.runs[identity]
+        if (
+            moved
+            and not self.console.is_terminal
+            and (now - self.told_at > LINE_SECONDS or (finished == len(self.runs) and state not in _GOING))
+        ):
+            self.told_at = now
+            seconds = f"{now - self.started_at:.0f} s"
+            self.console.print(
+                f"{words}: {made / total:.0%} of the updates after {seconds}", markup=False, soft_wrap=True
+            )
 
 
 class DownloadProgress:

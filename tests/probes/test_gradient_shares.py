@@ -8,7 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from normscope import norms
+from normscope.catalogue import NORMS
 from normscope.probes import gradient_shares
+from normscope.probes.gradient_shares import LOOKED_AT
 
 
 def seen(module: nn.Module, x: torch.Tensor, upstream: torch.Tensor):
@@ -104,3 +106,23 @@ def test_hooks_go_when_the_block_fails() -> None:
     with pytest.raises(RuntimeError, match="stop"), gradient_shares(model):
         raise RuntimeError("stop")
     assert not model[0]._forward_hooks
+
+
+def test_every_norm_of_the_catalogue_is_looked_at_but_frn() -> None:
+    assert {name for name, entry in NORMS.items() if not issubclass(entry, LOOKED_AT)} == {"frn"}
+
+
+def test_a_norm_called_by_keyword_is_looked_at() -> None:
+    x, g = row()
+    module = norms.LayerNormSimple(16)
+    with gradient_shares(nn.ModuleList([module])) as found:
+        module(x=x).backward(g)
+    assert list(found) == ["0"]
+
+
+def test_an_input_without_direction_is_left_out() -> None:
+    x, g = row()
+    infinite = torch.where(torch.arange(16) == 3, torch.inf, x.detach()).requires_grad_()
+    with gradient_shares(nn.ModuleList([module := norms.DyT(16, dtype=torch.float64)])) as found:
+        module(infinite).backward(g)
+    assert found == {}

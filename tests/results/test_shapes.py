@@ -117,7 +117,7 @@ def _change(path, keys, value):
         (["tuning"], {"grid": [], "seeds": [], "arms": {"a": {"chosen": 0, "curve": []}}}, "has tuning.arms['a']"),
         (["margin"], "0.5", "has margin '0.5', expected a number above 0"),
         (["margin"], 0, "has margin 0, expected a number above 0"),
-        (["alpha"], 1, "has alpha 1, expected a number above 0 and below 1"),
+        (["alpha"], 1, "has alpha 1, expected a number above 0 and below 0.5"),
         (["metric"], "error", "has metric 'error', expected an object"),
         (["seeds", 0], "0", "has seeds[0] '0', expected a whole number"),
     ],

@@ -28,6 +28,8 @@ def test_norms_are_read_as_the_command_line_writes_them(text: str, want: tuple[s
         ("ada_norm(2.0)", "written as name=value"),
         ("ada_norm(scale=", "expected a norm such as"),
         ("ada_norm(scale=open('x'))", "expected a norm such as"),
+        ("ada_norm(scale=1.0)(k=0.2)", "written as name=value"),
+        ("ada_norm(scale=1.0).x(k=0.2)", "written as name=value"),
         ("ada_norm(**{})", "written as name=value"),
         ("ada_norm(scale=1, scale=2)", "expected a norm such as|every argument may be given once"),
     ],

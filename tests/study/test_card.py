@@ -102,7 +102,7 @@ def test_an_unknown_task_suggests_the_nearest() -> None:
 
 
 def test_alpha_must_be_a_probability() -> None:
-    with pytest.raises(ValueError, match=r"alpha must lie between 0 and 1, got 1\.5"):
+    with pytest.raises(ValueError, match=r"alpha must lie between 0 and 0.5, got 1\.5"):
         dataclasses.replace(make_card("digits"), alpha=1.5)
 
 

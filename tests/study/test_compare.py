@@ -18,6 +18,7 @@ from normscope.results.disk import write_json
 from normscope.results.store import StudyFolder
 from normscope.study import compare, make_card
 from normscope.study.compare import StudyMismatch, default_folder, default_workers, states
+from normscope.study.engine import EngineError
 from normscope.study.execute import fail
 from normscope.study.plan import plan
 
@@ -180,3 +181,28 @@ def test_the_folder_is_named_after_task_and_question() -> None:
     assert str(default_folder(card)) == str(Path("runs") / f"digits-{card.id}")
     assert default_workers(make_card("digits", device="cuda")) == 1
     assert default_workers(card) >= 1
+
+
+def test_a_device_that_is_not_there_is_named_and_a_finished_study_needs_none(tmp_path: Path) -> None:
+    card = make_card("digits", norms=["none"], seeds=[0], steps=10, device="cuda:7")
+    with pytest.raises(
+        EngineError, match=r"device 'cuda:7' is asked for, and torch .* finds (no|\d) CUDA devices here"
+    ):
+        compare(card, out=tmp_path)
+    assert not list(tmp_path.iterdir())
+    study = StudyFolder(tmp_path)
+    (spec,) = plan(card)
+    study.run(spec.id).path.mkdir(parents=True)
+    assert fail(spec, study, "on purpose") == "failed"
+    assert compare(card, out=tmp_path).arms[0].failures == 1
+
+
+def test_every_run_is_told_before_the_first_moves(tmp_path: Path) -> None:
+    card = make_card("digits", norms=["none", "layer_norm"], seeds=[0], steps=10)
+    told: list[str] = []
+    compare(card, out=tmp_path, workers=1, tell=lambda event: told.append(event.state))
+    assert told[:2] == ["planned", "planned"]
+    assert told.count("done") == 2
+    told.clear()
+    compare(card, out=tmp_path, workers=1, tell=lambda event: told.append(event.state))
+    assert told == ["done", "done"]

@@ -12,7 +12,7 @@ from normscope.catalogue import NORMS
 from normscope.data import DataDamaged
 from normscope.results.store import StudyFolder
 from normscope.study import make_card
-from normscope.study.execute import execute
+from normscope.study.execute import execute, fail, forget
 from normscope.study.plan import RunSpec, plan
 
 
@@ -81,3 +81,21 @@ def test_what_is_not_the_fault_of_the_run_leaves_it_resumable(
     with pytest.raises(type(error)):
         execute(wanted, study, never)
     assert not study.run(wanted.id).finished()
+
+
+def test_only_a_run_that_failed_is_forgotten(tmp_path: Path) -> None:
+    study = StudyFolder(tmp_path)
+    folder = study.run(spec().id)
+    forget(spec(), study)
+    assert fail(spec(), study, "no memory") == "failed"
+    assert json.loads(folder.description.read_text())["norm"] == "layer_norm"
+    folder.checkpoint.write_bytes(b"damaged")
+    with FileLock(folder.lock):
+        forget(spec(), study)
+    assert folder.state() == "failed"
+    forget(spec(), study)
+    assert folder.state() is None
+    assert not folder.checkpoint.exists()
+    assert execute(spec(), study, never) == "done"
+    forget(spec(), study)
+    assert folder.state() == "done"

@@ -106,7 +106,7 @@ class BatchNorm(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if momentum is not None and not (isinstance(momentum, Real) and 0 <= momentum <= 1):
+        if momentum is not None and not (_is_number(momentum) and 0 <= momentum <= 1):
             raise ValueError(f"momentum must be None or between 0 and 1, got {momentum!r}")
         self.normalized_shape = as_shape(normalized_shape)
         self.eps = check_eps(eps)
@@ -179,3 +179,7 @@ class BatchNorm(nn.Module):
             f"{self.normalized_shape}, eps={self.eps}, momentum={self.momentum}, affine={self.weight is not None}, "
             f"track_running_stats={self.running_mean is not None}, unbiased={self.unbiased}"
         )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)

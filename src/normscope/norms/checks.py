@@ -64,7 +64,7 @@ def check_number(name: str, value: float, *, least: float = -math.inf, above: fl
         TypeError: If it is no real number.
         ValueError: If it is infinite, NaN or out of bounds.
     """
-    if not isinstance(value, Real):
+    if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number, got {value!r}")
     if not (math.isfinite(value) and value >= least and value > above):
         bounds = [f"at least {least:g}"] * (least > -math.inf) + [f"above {above:g}"] * (above > -math.inf)

@@ -1,6 +1,7 @@
 """What re-centering and re-scaling take out of the gradient at every norm, read from an update that is made anyway."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,17 +14,9 @@ from normscope import norms
 LOOKED_AT = (
     nn.LayerNorm,
     nn.RMSNorm,
-    norms.AdaNorm,
-    norms.BatchNorm,
-    norms.Derf,
-    norms.DetachNorm,
-    norms.DyT,
-    norms.FRN,
-    norms.LayerNormSimple,
-    norms.NoNorm,
-    norms.ScaleNorm,
+    *(entry for entry in vars(norms).values() if isinstance(entry, type) and entry is not norms.FRN),
 )
-"""Modules that count as norms; ours of LayerNorm and RMSNorm are torch's."""
+"""Modules that count as norms: torch's, and all of ours but FRN, whose output has gone through its threshold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +50,7 @@ def gradient_shares(model: nn.Module) -> Iterator[dict[str, GradientShares]]:
 
     Yields:
         A dictionary that is filled when the block ends: from the norm's name in the model to its shares. A norm without
-        a gradient, or with a zero one, is not in it.
+        a gradient, or with one that is zero or not finite, is not in it.
 
     References:
         Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, Theorem 1.
@@ -66,9 +59,9 @@ def gradient_shares(model: nn.Module) -> Iterator[dict[str, GradientShares]]:
     sums: dict[str, Tensor] = {}
     found: dict[str, GradientShares] = {}
 
-    def look(name: str, module: nn.Module, x: Tensor, output: Any) -> None:
+    def look(name: str, module: nn.Module, inputs: Sequence[Any], output: Any) -> None:
         if isinstance(output, Tensor) and output.requires_grad:
-            x = x.detach()
+            x = inputs[0].detach()
 
             def take(gradient: Tensor) -> None:
                 energies = _energies(module, x, gradient)
@@ -77,7 +70,10 @@ def gradient_shares(model: nn.Module) -> Iterator[dict[str, GradientShares]]:
             output.register_hook(take)
 
     handles = [
-        module.register_forward_hook(lambda module, inputs, output, name=name: look(name, module, inputs[0], output))
+        module.register_forward_hook(
+            lambda module, inputs, named, output, name=name: look(name, module, [*inputs, *named.values()], output),
+            with_kwargs=True,
+        )
         for name, module in model.named_modules()
         if isinstance(module, LOOKED_AT)
     ]
@@ -88,7 +84,8 @@ def gradient_shares(model: nn.Module) -> Iterator[dict[str, GradientShares]]:
             handle.remove()
     for name, energies in sums.items():
         whole, constant, along = energies.tolist()
-        if whole > 0:
+        # An input that is infinite, which an element-wise norm survives, has no direction.
+        if whole > 0 and math.isfinite(whole + constant + along):
             found[name] = GradientShares(recentering=constant / whole, rescaling=along / whole)
 
 

@@ -111,7 +111,7 @@ def match_runs(card: Mapping[str, Any], entry: Mapping[str, Any], runs: Sequence
         seed = run.described.get("seed", seeds.get(run.folder.path.name))
         if seeds and seeds.get(run.folder.path.name) != seed:
             continue
-        same = all(run.described.get(key, value) == value for key, value in wanted.items())
+        same = all(run.described.get(key) in (None, value) for key, value in wanted.items())
         if seed is None or seed not in card["seeds"] or not same:
             continue
         if seed in found:

@@ -38,7 +38,7 @@ QUESTION = {
     "task": str,
     "metric": _METRIC,
     "margin": _POSITIVE,
-    "alpha": Between(0, 1),
+    "alpha": Between(0, 0.5),
     "baseline": str,
 }
 """What card.json and summary.json both say."""

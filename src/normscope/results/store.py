@@ -67,6 +67,13 @@ class RunFolder:
         """Whether the run has ended for good."""
         return self.result.exists()
 
+    def state(self) -> str | None:
+        """Tell how the run ended; None while it has not."""
+        try:
+            return self.read_result()["state"]
+        except FileNotFoundError:
+            return None
+
     def read_description(self) -> dict[str, Any]:
         """Read what the run is; a file of another shape is a ValueError that names it."""
         described = read_json(self.description)

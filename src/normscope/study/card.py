@@ -63,8 +63,8 @@ class Card:
         if not (math.isfinite(self.margin) and self.margin > 0):
             unit = f"{task.metric.unit} of {task.metric.name}"
             raise ValueError(f"margin must be positive and finite, in {unit}, got {self.margin}")
-        if not 0 < self.alpha < 1:
-            raise ValueError(f"alpha must lie between 0 and 1, got {self.alpha}")
+        if not 0 < self.alpha < 0.5:
+            raise ValueError(f"alpha must lie between 0 and 0.5, got {self.alpha}")
         if self.tune and set(self.seeds) & set(TUNING_SEEDS):
             raise ValueError(f"seeds {list(TUNING_SEEDS)} are tuning's own; choose others for the verdict")
         for arm in self.arms:

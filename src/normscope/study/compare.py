@@ -16,6 +16,7 @@ from normscope.results.disk import write_json
 from normscope.results.store import FINAL_STATES, StudyFolder
 from normscope.study.card import Card
 from normscope.study.engine import Engine, EngineError, RunEvent
+from normscope.study.execute import forget
 from normscope.study.local import LocalEngine
 from normscope.study.plan import RunSpec, plan
 from normscope.study.preflight import preflight
@@ -58,7 +59,7 @@ def compare(
         out: The study's folder; ``runs/<task>-<hash>`` where None.
         workers: Processes of the local engine; one a core where None.
         engine: Computes the runs; the local engine where None.
-        tell: Takes an event whenever a run moves.
+        tell: Takes an event for every run at the beginning, and whenever one moves.
         command: What the report says makes the study again; a line of Python where None.
         retry_failed: Whether runs that failed are computed anew; their results are forgotten.
 
@@ -81,24 +82,29 @@ def compare(
     tell = tell or (lambda event: None)
     command = command or f"normscope.compare({card!r})"
     _refuse_other(card, study)
-    if torch.device(card.device).type != "cpu" and not torch.cuda.is_available():
-        raise EngineError(
-            f"device {card.device!r} is asked for, and torch {torch.__version__} finds no CUDA device here"
-        )
-    if retry_failed or states(plan(card), study)["open"]:
+    before = states(plan(card), study)
+    if before["open"] or (retry_failed and before["failed"]):
+        _find_device(card.device)
         data.locate(data.SETS[TASKS[card.task].dataset])
         preflight(card)
     _write_card(card, study, record(card, command=command, tuned=None, tuning=None))
     tuned = tuning = None
+    if retry_failed:
+        for spec in tuning_plan(card) if card.tune else []:
+            forget(spec, StudyFolder(study.path / "tuning"))
+        for spec in plan(card):
+            forget(spec, study)
     if card.tune:
-        if retry_failed:
-            _forget_failed(tuning_plan(card), StudyFolder(study.path / "tuning"))
+        _announce(tuning_plan(card), StudyFolder(study.path / "tuning"), tell)
+        _announce(plan(card), study, tell)
         tuning = tune(card, study, engine, tell)
         tuned = card.with_learning_rates({label: arm["chosen"] for label, arm in tuning["arms"].items()})
         _write_card(card, study, record(card, command=command, tuned=tuned, tuning=tuning))
     specs = planned(card, tuned)
     if retry_failed:
-        _forget_failed(specs, study)
+        for spec in specs:
+            forget(spec, study)
+    _announce(specs, study, tell)
     engine.run(specs, study, tell)
     summary = summarize(study.path)
     summary.write(study.path)
@@ -135,18 +141,25 @@ def _write_card(card: Card, study: StudyFolder, content: Mapping[str, Any]) -> N
             write_json(study.card, {**content, "command": held["command"] if held else content["command"]})
 
 
-def _forget_failed(specs: list[RunSpec], study: StudyFolder) -> None:
+def _find_device(name: str) -> None:
+    device = torch.device(name)
+    count = torch.cuda.device_count()
+    if device.type != "cpu" and (device.index or 0) >= count:
+        raise EngineError(
+            f"device {name!r} is asked for, and torch {torch.__version__} finds {count or 'no'} CUDA devices here"
+        )
+
+
+def _announce(specs: list[RunSpec], study: StudyFolder, tell: Callable[[RunEvent], None]) -> None:
+    """Tell every run that is to be, or has been, before the engine begins."""
     for spec in specs:
-        result = study.run(spec.id).result
-        if result.exists() and study.run(spec.id).read_result()["state"] == "failed":
-            for path in (result, study.run(spec.id).checkpoint, study.run(spec.id).error):
-                path.unlink(missing_ok=True)
+        state = study.run(spec.id).state()
+        tell(RunEvent(spec=spec, state=state or "planned", step=spec.recipe.steps if state else 0))
 
 
 def states(specs: list[RunSpec], study: StudyFolder) -> dict[str, int]:
     """Count the runs of a plan by state; those without a result are ``"open"``."""
     counts: dict[str, int] = dict.fromkeys((*FINAL_STATES, "open"), 0)
     for spec in specs:
-        result = study.run(spec.id).result
-        counts[study.run(spec.id).read_result()["state"] if result.exists() else "open"] += 1
+        counts[study.run(spec.id).state() or "open"] += 1
     return counts

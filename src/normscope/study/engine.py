@@ -15,7 +15,7 @@ class RunEvent:
     spec: RunSpec
     """The run."""
     state: str
-    """``"running"``, a final state, or ``"elsewhere"``: another process has it."""
+    """``"planned"``, ``"running"``, a final state, or ``"elsewhere"``: another process has it."""
     step: int
     """Updates made so far."""
 

@@ -80,8 +80,27 @@ def fail(spec: RunSpec, study: StudyFolder, reason: str) -> str:
     with lock:
         if folder.finished():
             return "elsewhere"
+        if not folder.description.exists():
+            write_json(folder.description, {"schema": SCHEMA, **spec.identity()})
         _write_failure(folder.result, reason)
     return "failed"
+
+
+def forget(spec: RunSpec, study: StudyFolder) -> None:
+    """Make a run that failed one that has not begun; one in any other state, or held by a process, is left alone."""
+    folder = study.run(spec.id)
+    if folder.state() != "failed":
+        return
+    lock = FileLock(folder.lock)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return
+    with lock:
+        # Another process may have computed it anew since.
+        if folder.state() == "failed":
+            for path in (folder.checkpoint, folder.error, folder.result):
+                path.unlink(missing_ok=True)
 
 
 def _write_failure(path: Path, reason: str) -> None:

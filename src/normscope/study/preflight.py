@@ -4,6 +4,7 @@ import torch
 
 from normscope.catalogue import TASKS
 from normscope.study.card import Card
+from normscope.study.engine import EngineError
 from normscope.study.plan import plan
 
 
@@ -15,6 +16,7 @@ def preflight(card: Card) -> None:
     """Compute every arm's loss on the first batch of the training set; the caller's random numbers are untouched.
 
     Raises:
+        EngineError: If the device has too little memory.
         ArmMisfit: If an arm's network cannot be built or computed; the message has the arm, the task and the reason.
     """
     task = TASKS[card.task]
@@ -25,5 +27,7 @@ def preflight(card: Card) -> None:
         for spec in plan(card, seeds=card.seeds[:1]):
             try:
                 task.loss(spec.build().to(device), batch)
+            except torch.OutOfMemoryError as error:
+                raise EngineError(f"{card.device} has too little memory for arm {spec.label} on {card.task}") from error
             except (TypeError, ValueError, RuntimeError) as error:
                 raise ArmMisfit(f"arm {spec.label} cannot be trained on {card.task}: {error}") from error

@@ -11,7 +11,8 @@ from normscope.study.card import Card
 from normscope.study.plan import spec_for
 
 FAILURE = (
-    "a run fails if its training or validation loss is not finite at any step; failures are counted, never dropped"
+    "a run diverges if its training or validation loss is not finite at any step, and fails if it ends with an error; "
+    "both are counted, never dropped"
 )
 
 

@@ -3,7 +3,7 @@
 import io
 import pickle
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -53,25 +53,28 @@ def save(folder: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer, 
     write_bytes(folder.checkpoint, buffer.getvalue())
 
 
-def restore(
-    folder: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
-) -> Progress | None:
+def restore(folder: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress | None:
     """Put model and optimizer back where the checkpoint says, and tell how far that is; None where there is none.
 
     The file is loaded with ``weights_only=True``: nothing in it is executed.
 
     Raises:
-        CheckpointDamaged: If that fails. Model and optimizer may then be changed in part: make new ones.
+        torch.OutOfMemoryError: If the device has too little memory; the file is not to blame.
+        CheckpointDamaged: If anything else fails. Model and optimizer may then be changed in part: make new ones.
     """
     if not folder.checkpoint.exists():
         return None
     # A disk that cannot be read is another fault than bytes that make no sense, which torch may call an OSError, too.
     content = io.BytesIO(folder.checkpoint.read_bytes())
     try:
-        state: dict[str, Any] = torch.load(content, map_location=device, weights_only=True)
+        state: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
+        if set(state["progress"]) != {entry.name for entry in fields(Progress)}:
+            raise CheckpointDamaged(f"{folder.checkpoint} was written by another version")
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         return Progress(**state["progress"])
+    except torch.OutOfMemoryError:
+        raise
     except (
         RuntimeError,
         ValueError,
@@ -85,7 +88,7 @@ def restore(
     ) as error:
         # torch's own words advise to load it without weights_only, which would run whatever a hostile file holds.
         raise CheckpointDamaged(
-            f"{folder.checkpoint} cannot be read ({type(error).__name__}): it is damaged, or not of this run"
+            f"{folder.checkpoint} cannot be read ({type(error).__name__}): it is damaged, or not of this version"
         ) from error
 
 

@@ -108,7 +108,7 @@ class _Run:
         self.order = BatchOrder(data.train_examples, recipe.batch_size, seed)
         self.optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, fused=True)
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
-        self.progress = checkpoint.restore(folder, model, self.optimizer, self.device) or checkpoint.Progress()
+        self.progress = checkpoint.restore(folder, model, self.optimizer) or checkpoint.Progress()
         self.loss = math.nan
         self.shares: dict[str, GradientShares] = {}
 
@@ -120,15 +120,21 @@ class _Run:
         started = time.perf_counter() - self.progress.seconds
         saved_at = told_at = time.perf_counter()
         while self.progress.step < self.recipe.steps:
+            looks = self.recipe.evaluates_after(self.progress.step + 1)
+            if looks:
+                # A look takes memory of its own, which is no cost of the arm.
+                self.progress.peak_bytes = self._peak()
             begin = time.perf_counter()
-            finite = self._update()
+            finite = self._update(looks)
             end = time.perf_counter()
             self.progress.step_ms.append((end - begin) * 1e3)
             self.progress.seconds = end - started
             if not finite:
                 return self._end("diverged", reason=f"the training loss was {self.loss} at step {self.progress.step}")
-            if self.recipe.evaluates_after(self.progress.step) and not self._evaluate():
+            if looks and not self._evaluate():
                 return self._end("diverged", reason=f"the validation loss was not finite at step {self.progress.step}")
+            if looks:
+                reset_peak(self.device)
             if end - told_at < PROGRESS_SECONDS and self.progress.step > 1:
                 continue
             told_at = end
@@ -140,15 +146,14 @@ class _Run:
                 raise Interrupted(f"{self.folder.path} stopped at step {self.progress.step} of {self.recipe.steps}")
         return self._end("done", reason=None)
 
-    def _update(self) -> bool:
-        """Make one update; tell whether its loss was finite."""
+    def _update(self, looks: bool) -> bool:
+        """Make one update; tell whether its loss was finite. One that ``looks`` reads the gradient at the norms."""
         step = self.progress.step
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate * (1.0 - step / self.recipe.steps)
         seed_dropout(self.seed, step, self.device)
         batch = self.data.batch(self.order.batch(step))
-        looked_at = self.recipe.evaluates_after(step + 1)
-        with gradient_shares(self.model) if looked_at else nullcontext({}) as self.shares:
+        with gradient_shares(self.model) if looks else nullcontext({}) as self.shares:
             with count_saved(self.model) if step == 0 else nullcontext([0]) as saved, self._autocast():
                 loss = self.task.loss(self.model, batch)
             self.progress.saved_bytes += saved[0]

@@ -3,17 +3,18 @@
 import platform
 import subprocess
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
 
+import normscope
+
 
 def versions() -> dict[str, str]:
     """Give the version of everything that decides a number, and the commit where the package is a checkout."""
     found = {
-        "normscope": version("normscope"),
+        "normscope": normscope.__version__,
         "torch": torch.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),
@@ -46,7 +47,7 @@ def _commit() -> str | None:
             check=False,
             timeout=10,
         )
-    except (FileNotFoundError, subprocess.TimeoutExpired):
+    except (OSError, subprocess.TimeoutExpired):
         return None
     # An installed copy may lie inside somebody else's repository.
     return told.stdout.strip() if told.returncode == 0 and tracked.returncode == 0 else None
