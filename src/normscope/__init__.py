@@ -7,8 +7,9 @@ Nothing is imported before it is used: ``import normscope`` costs milliseconds, 
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+
+from normscope.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from normscope.norms import (
@@ -50,11 +51,6 @@ __all__ = [
 
 _HOME = {"Arm": "study", "Card": "study", "compare": "study", "make_card": "study", "Summary": "results"}
 _OLDEST_TORCH = (2, 11)
-
-try:
-    __version__ = version("normscope")
-except PackageNotFoundError:
-    __version__ = "0+unknown"
 
 
 def __getattr__(name: str) -> Any:

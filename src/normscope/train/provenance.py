@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import normscope
+from normscope.version import __version__
 
 
 def versions() -> dict[str, str]:
     """Give the version of everything that decides a number, and the commit where the package is a checkout."""
     found = {
-        "normscope": normscope.__version__,
+        "normscope": __version__,
         "torch": torch.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),
