@@ -84,6 +84,12 @@ def test_module_has_its_test(path: Path) -> None:
     assert test.exists(), f"{relative} has no test: write {test.relative_to(ROOT)}"
 
 
+def test_no_two_tests_have_one_name() -> None:
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    assert not twice, f"pytest imports tests by their file's name, and there are several {twice}"
+
+
 def test_tree_in_readme_names_every_part() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     missing = [part for part in MAY_IMPORT if part != "__init__" and part not in readme]

@@ -13,7 +13,7 @@ def missing(name):
     raise metadata.PackageNotFoundError(name)
 
 metadata.version = missing
-from normscope.train.provenance import versions
+from normscope.train.environment import versions
 print(versions()["normscope"])
 """
 

@@ -19,8 +19,8 @@ from normscope.results.disk import SCHEMA, write_bytes, write_json
 from normscope.results.store import RunFolder
 from normscope.tasks.task import Task, TaskData
 from normscope.train import checkpoint
+from normscope.train.environment import device_name, versions
 from normscope.train.memory import count_saved, peak_bytes, reset_peak
-from normscope.train.provenance import device_name, versions
 from normscope.train.recipe import PRECISIONS, Recipe
 from normscope.train.streams import BatchOrder, seed_dropout
 

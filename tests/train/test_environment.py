@@ -6,21 +6,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from normscope.train import provenance
+from normscope.train import environment
 
 
 @pytest.fixture(autouse=True)
 def forget_the_commit():
-    provenance._commit.cache_clear()
+    environment._commit.cache_clear()
     yield
-    provenance._commit.cache_clear()
+    environment._commit.cache_clear()
 
 
 def package_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Pretend that the package's train folder is ``folder``."""
     folder.mkdir(parents=True)
-    (folder / "provenance.py").write_text("")
-    monkeypatch.setattr(provenance, "__file__", str(folder / "provenance.py"))
+    (folder / "environment.py").write_text("")
+    monkeypatch.setattr(environment, "__file__", str(folder / "environment.py"))
     return folder
 
 
@@ -32,7 +32,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def test_versions_name_what_decides_a_number() -> None:
-    found = provenance.versions()
+    found = environment.versions()
     assert {"normscope", "torch", "numpy", "python"} <= set(found)
     assert found["torch"] == torch.__version__
     assert all(isinstance(text, str) and text for text in found.values())
@@ -46,10 +46,10 @@ def test_a_checkout_names_its_commit_and_says_when_it_was_changed(
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-m", "first")
     commit = git(tmp_path, "rev-parse", "HEAD")[:12]
-    assert provenance.versions()["commit"] == commit
-    provenance._commit.cache_clear()
-    (folder / "provenance.py").write_text("changed")
-    assert provenance.versions()["commit"] == f"{commit}+changes"
+    assert environment.versions()["commit"] == commit
+    environment._commit.cache_clear()
+    (folder / "environment.py").write_text("changed")
+    assert environment.versions()["commit"] == f"{commit}+changes"
 
 
 def test_an_installed_copy_inside_somebody_elses_repository_has_no_commit(
@@ -58,19 +58,19 @@ def test_an_installed_copy_inside_somebody_elses_repository_has_no_commit(
     package_in(tmp_path / ".venv" / "normscope" / "train", monkeypatch)
     git(tmp_path, "init")
     git(tmp_path, "commit", "--allow-empty", "-m", "theirs")
-    assert "commit" not in provenance.versions()
+    assert "commit" not in environment.versions()
 
 
 def test_without_git_there_is_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    assert "commit" not in provenance.versions()
+    assert "commit" not in environment.versions()
 
 
 def test_a_git_that_may_not_be_run_is_no_fault_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "git").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "commit" not in provenance.versions()
+    assert "commit" not in environment.versions()
 
 
 def test_the_processor_is_named() -> None:
-    assert torch.backends.cpu.get_cpu_capability() in provenance.device_name(torch.device("cpu"))
+    assert torch.backends.cpu.get_cpu_capability() in environment.device_name(torch.device("cpu"))

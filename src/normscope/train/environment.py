@@ -42,7 +42,7 @@ def _commit() -> str | None:
             timeout=10,
         )
         tracked = subprocess.run(
-            ["git", "-C", str(here), "ls-files", "--error-unmatch", "provenance.py"],
+            ["git", "-C", str(here), "ls-files", "--error-unmatch", "environment.py"],
             capture_output=True,
             check=False,
             timeout=10,
