@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from normscope.results.statistics import holm, t_interval
+from normscope.results.statistics import bca_interval, holm, t_interval
 from normscope.results.verdict import verdict, weigh
 
 STUDIES = 2000
@@ -206,12 +206,25 @@ def skewed(rng, shape):
 
 
 @pytest.mark.parametrize("pairs", [5, 10])
-@pytest.mark.parametrize("noise", [gaussian, error_counts], ids=["gaussian", "test errors"])
-def test_the_interval_of_the_verdict_covers_the_truth(noise, pairs):
-    draws = noise(np.random.default_rng(pairs), (STUDIES, pairs)) + 3.0
-    ends = np.array([t_interval(row, level=0.95) for row in draws])
-    covered = np.mean((ends[:, 0] <= 3.0) & (ends[:, 1] >= 3.0))
-    assert 0.92 <= covered <= 0.98
+@pytest.mark.parametrize(
+    ("noise", "low"),
+    [(gaussian, 0.92), (error_counts, 0.92), (skewed, 0.86)],
+    ids=["gaussian", "test errors", "skewed"],
+)
+def test_the_interval_of_the_verdict_covers_the_truth(noise, low, pairs):
+    rng = np.random.default_rng(pairs)
+    draws = noise(rng, (STUDIES, pairs)) + 3.0
+    covered = {}
+    for name, interval in (
+        ("t", lambda row: t_interval(row, level=0.95)),
+        ("BCa", lambda row: bca_interval(row, level=0.95, rng=rng, resamples=2000)),
+    ):
+        ends = np.array([interval(row) for row in draws])
+        covered[name] = np.mean((ends[:, 0] <= 3.0) & (ends[:, 1] >= 3.0))
+        print(f"\n{noise.__name__}, {pairs} pairs: the {name} interval covers the truth in {covered[name]:.1%}", end="")
+    # Skewed noise is where the interval does not hold its word, and docs/statistics.md says so.
+    assert low <= covered["t"] <= 0.98
+    assert covered["BCa"] < covered["t"]
 
 
 def claims(rng, *, pairs, arms, gain=0.0, margin=0.2, noise=gaussian):
@@ -236,7 +249,9 @@ def false_claims(studies, **settings):
 @pytest.mark.parametrize("arms", [1, 6])
 @pytest.mark.parametrize("noise", [gaussian, error_counts, skewed], ids=["gaussian", "test errors", "skewed"])
 def test_a_card_without_any_difference_seldom_claims_one(noise, arms):
-    assert false_claims(STUDIES, pairs=10, arms=arms, noise=noise) / STUDIES <= 0.06
+    share = false_claims(STUDIES, pairs=10, arms=arms, noise=noise) / STUDIES
+    print(f"\n{noise.__name__}, 10 pairs, {arms} comparisons: a false claim in {share:.1%} of studies", end="")
+    assert share <= 0.06
 
 
 @pytest.mark.parametrize("arms", [1, 6])
@@ -247,14 +262,20 @@ def test_five_seeds_never_claim_a_difference(arms):
 def test_arms_at_the_margin_are_seldom_called_equivalent():
     rng = np.random.default_rng(0)
     false = sum(claims(rng, pairs=10, arms=1, gain=3.0, margin=3.0)[0].startswith("equivalent") for _ in range(STUDIES))
+    print(f"\nequivalent is said of a difference as large as the margin in {false / STUDIES:.1%}", end="")
     # The test has size 0.05 at the margin itself.
     assert 0.03 <= false / STUDIES <= 0.06
 
 
-@pytest.mark.parametrize(("arms", "least"), [(1, 0.99), (6, 0.9)])
-def test_a_difference_of_two_deviations_is_found_with_ten_seeds(arms, least):
+@pytest.mark.parametrize(
+    ("arms", "deviations", "least"),
+    [(1, 1, 0.7), (1, 1.5, 0.95), (1, 2, 0.99), (6, 1, 0.45), (6, 1.5, 0.9), (6, 2, 0.98)],
+)
+def test_a_true_difference_is_found_with_ten_seeds(arms, deviations, least):
     rng = np.random.default_rng(0)
-    # Two standard deviations of a difference, which holds the noise of two runs.
-    found = [words for _ in range(200) for words in claims(rng, pairs=10, arms=arms, gain=2 * 2**0.5)]
-    assert np.mean([words == "better" for words in found]) >= least
+    # Standard deviations of a difference, which holds the noise of two runs.
+    found = [words for _ in range(400) for words in claims(rng, pairs=10, arms=arms, gain=deviations * 2**0.5)]
+    share = np.mean([words == "better" for words in found])
+    print(f"\n{deviations} deviations, 10 pairs, {arms} comparisons: found in {share:.0%}", end="")
+    assert share >= least
     assert "worse" not in found
