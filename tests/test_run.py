@@ -188,12 +188,12 @@ def test_two_starts_wait_for_the_orphan_of_a_killed_one_and_one_builds_anew(chec
     assert ended(first)[0] == -signal.SIGKILL
     others = [checkout.start("python", "-c", "import torch, normscope; print('ready')") for _ in range(2)]
     # pip of the killed start still runs and holds the lock: nobody may touch .venv beside it.
-    time.sleep(1.5)
+    waiting = [other.stderr.readline() for other in others]
+    assert all("another ./run is setting up here; waiting for it" in line for line in waiting)
     assert [other.poll() for other in others] == [None, None]
     (checkout.root / "hang").unlink()
     results = [ended(other) for other in others]
     assert [(status, out) for status, out, _ in results] == [(0, "ready\n")] * 2
-    assert all("another ./run is setting up here; waiting for it" in err for _, _, err in results)
     assert sum("making .venv anew: the last set-up was cut off at package" in err for _, _, err in results) == 1
     assert checkout.run("setup") == (0, "", "")
 

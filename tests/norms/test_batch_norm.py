@@ -88,7 +88,7 @@ def test_running_moments_hold_no_graph() -> None:
 
 @pytest.mark.parametrize("momentum", [-0.1, 1.5, float("nan")])
 def test_refuses_a_momentum_that_is_no_weight(momentum: float) -> None:
-    with pytest.raises(ValueError, match=f"momentum must be None or between 0 and 1, got {momentum}"):
+    with pytest.raises(ValueError, match=f"momentum must be finite and at least 0 and at most 1, got {momentum}"):
         BatchNorm(7, momentum=momentum)
 
 

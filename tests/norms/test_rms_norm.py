@@ -2,40 +2,14 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
-from torch.testing._internal.common_methods_invocations import op_db
-from torch.testing._internal.common_modules import module_db
+from torchs import SAME, gradients, module_inputs, operator_samples
 
 from normscope.norms import RMSNorm, rms_norm
 
-# Float64 sums of at most twenty terms of order ten, in either order.
-SAME = {"rtol": 0, "atol": 1e-12}
 
-
-def torch_samples() -> list:
-    """Return PyTorch's samples of the operator, without the one of a negative eps, which we refuse."""
-    (operator,) = [op for op in op_db if op.name == "nn.functional.rms_norm"]
-    torch.manual_seed(0)
-    samples = list(operator.sample_inputs("cpu", torch.float64, requires_grad=True))
-    kept = [s for s in samples if s.kwargs.get("eps", 1e-5) >= 0]
-    assert len(kept) == len(samples) - 1
-    return kept
-
-
-def torch_module_inputs() -> list:
-    (info,) = [info for info in module_db if info.module_cls is nn.RMSNorm]
-    torch.manual_seed(0)
-    inputs = info.module_inputs_func(info, device="cpu", dtype=torch.float64, requires_grad=True, training=True)
-    return list(inputs)
-
-
-def gradients(y: Tensor, tensors: list[Tensor]) -> list[Tensor]:
-    upstream = torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(1))
-    return list(torch.autograd.grad(y, tensors, upstream))
-
-
-@pytest.mark.parametrize("sample", torch_samples(), ids=str)
+@pytest.mark.parametrize("sample", operator_samples("rms_norm"), ids=str)
 def test_definition_is_torch_on_its_operator_samples(sample) -> None:
     shape, *affine = sample.args
     tensors = [sample.input, *affine]
@@ -45,7 +19,7 @@ def test_definition_is_torch_on_its_operator_samples(sample) -> None:
     torch.testing.assert_close(gradients(ours, tensors), gradients(theirs, tensors), **SAME)
 
 
-@pytest.mark.parametrize("sample", torch_module_inputs(), ids=lambda sample: sample.desc)
+@pytest.mark.parametrize("sample", module_inputs(nn.RMSNorm), ids=lambda sample: sample.desc)
 def test_module_is_torchs_on_its_module_samples(sample) -> None:
     arguments, (x,) = sample.constructor_input, sample.forward_input.args
     theirs = nn.RMSNorm(*arguments.args, **arguments.kwargs).double()

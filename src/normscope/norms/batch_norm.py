@@ -1,12 +1,11 @@
 """Batch normalization with the features on the last axis."""
 
 import math
-from numbers import Real
 
 import torch
 from torch import Tensor, nn
 
-from normscope.norms.checks import Shape, as_shape, check_eps, check_input
+from normscope.norms.checks import Shape, as_shape, check_eps, check_input, check_number
 from normscope.norms.moments import widen
 
 
@@ -106,8 +105,8 @@ class BatchNorm(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if momentum is not None and not (_is_number(momentum) and 0 <= momentum <= 1):
-            raise ValueError(f"momentum must be None or between 0 and 1, got {momentum!r}")
+        if momentum is not None:
+            check_number("momentum", momentum, least=0, most=1)
         self.normalized_shape = as_shape(normalized_shape)
         self.eps = check_eps(eps)
         self.momentum = momentum
@@ -179,7 +178,3 @@ class BatchNorm(nn.Module):
             f"{self.normalized_shape}, eps={self.eps}, momentum={self.momentum}, affine={self.weight is not None}, "
             f"track_running_stats={self.running_mean is not None}, unbiased={self.unbiased}"
         )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)

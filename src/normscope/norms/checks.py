@@ -48,13 +48,16 @@ def check_eps(eps: float) -> float:
     return check_number("eps", eps, least=0)
 
 
-def check_number(name: str, value: float, *, least: float = -math.inf, above: float = -math.inf) -> float:
+def check_number(
+    name: str, value: float, *, least: float = -math.inf, most: float = math.inf, above: float = -math.inf
+) -> float:
     """Return ``value`` if it is finite and within its bounds.
 
     Args:
         name: What it is, for the words of the error.
         value: The number.
         least: It may be this or larger.
+        most: It may be this or smaller.
         above: It must be larger than this.
 
     Returns:
@@ -66,9 +69,10 @@ def check_number(name: str, value: float, *, least: float = -math.inf, above: fl
     """
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if not (math.isfinite(value) and value >= least and value > above):
-        bounds = [f"at least {least:g}"] * (least > -math.inf) + [f"above {above:g}"] * (above > -math.inf)
-        raise ValueError(f"{name} must be {' and '.join(['finite', *bounds])}, got {value}")
+    if not (math.isfinite(value) and least <= value <= most and value > above):
+        bounds = {"at least": least, "at most": most, "above": above}
+        words = [f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound)]
+        raise ValueError(f"{name} must be {' and '.join(['finite', *words])}, got {value}")
     return value
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from normscope.report.folder import Run
 from normscope.report.palette import Look, stand_in
 from normscope.report.scale import describe, fence, padded, plain_ticks, wants_logarithm
-from normscope.report.svg import axes, blank, clean, drawing, mark, to_svg
+from normscope.report.svg import axes, blank, clean, drawing, headline, mark, to_svg
 
 _INK, _MUTED, _FAIL = stand_in("ink"), stand_in("muted"), stand_in("fail")
 _FIELDS = ("valid_value", "train_loss")
@@ -119,15 +119,7 @@ def learning(
             else:
                 plot.set_xlabel("step", color=_MUTED, fontsize=11, loc="right", labelpad=2)
             suffix = ", log scale" if logarithmic else ""
-            plot.annotate(
-                clean(head, 42) + suffix,
-                (0, 1),
-                (-40, 9),
-                xycoords="axes fraction",
-                textcoords="offset points",
-                color=_MUTED,
-                fontsize=11,
-            )
+            headline(plot, clean(head, 42) + suffix)
             for run in runs:
                 _seed_line(plot, run, field, look, points)
             higher = metric["higher_is_better"] and field == _FIELDS[0]

@@ -7,7 +7,7 @@ import numpy as np
 
 from normscope.report.palette import Look, stand_in
 from normscope.report.scale import describe, fence, padded, plain_ticks
-from normscope.report.svg import axes, blank, clean, drawing, mark, to_svg
+from normscope.report.svg import axes, blank, clean, drawing, headline, mark, to_svg
 from normscope.report.words import change, decimals, level, span, split_verdict
 
 _INK, _MUTED, _BAND, _FAIL = stand_in("ink"), stand_in("muted"), stand_in("band"), stand_in("fail")
@@ -98,15 +98,7 @@ def cost(
         plain_ticks(plot, "x", count=5)
         plain_ticks(plot, "y", count=5)
         plot.set_xlabel(axis, color=_MUTED, fontsize=11, loc="right")
-        plot.annotate(
-            _axis(metric),
-            (0, 1),
-            (-40, 12),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            color=_MUTED,
-            fontsize=11,
-        )
+        headline(plot, _axis(metric), above=12)
         for arm, x in zip(arms, costs, strict=True):
             look = looks[arm["label"]]
             y = float(np.clip(arm["mean"], bottom + 0.02 * (top - bottom), top - 0.02 * (top - bottom)))

@@ -7,7 +7,7 @@ import numpy as np
 from normscope.report.folder import Run
 from normscope.report.palette import Look, stand_in
 from normscope.report.scale import describe, plain_ticks
-from normscope.report.svg import axes, blank, drawing, mark, to_svg
+from normscope.report.svg import axes, blank, drawing, headline, mark, to_svg
 
 _MUTED = stand_in("muted")
 _PARTS = (("re-centering", "-"), ("re-scaling", (0, (4, 2))))
@@ -56,15 +56,7 @@ def gradients(runs: Sequence[Run], look: Look, steps: int, top: float, *, name: 
         plain_ticks(plot, "y", count=4)
         plain_ticks(plot, "x", count=4)
         plot.set_xlabel("step", color=_MUTED, fontsize=11, loc="right", labelpad=2)
-        plot.annotate(
-            "% of the gradient: re-centering (line), re-scaling (broken)",
-            (0, 1),
-            (-40, 9),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            color=_MUTED,
-            fontsize=10,
-        )
+        headline(plot, "% of the gradient: re-centering (line), re-scaling (broken)", size=10)
         for part, (word, style) in enumerate(_PARTS):
             for run, at, values in found:
                 tip = mark(look.index, f"{word}, seed {run.seed}")

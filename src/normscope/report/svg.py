@@ -50,6 +50,19 @@ def axes(figure: Figure, *, left: float, right: float, top: float, bottom: float
     return new
 
 
+def headline(plot: Axes, words: str, *, above: float = 9, size: float = 11) -> None:
+    """Write what the value axis shows over its upper end, ``above`` points higher, in letters of ``size``."""
+    plot.annotate(
+        words,
+        (0, 1),
+        (-40, above),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        color=stand_in("muted"),
+        fontsize=size,
+    )
+
+
 @contextmanager
 def drawing() -> Iterator[None]:
     """Hold the settings of matplotlib that every figure of a report is drawn with."""

@@ -89,22 +89,14 @@ def compare(
         preflight(card)
     _write_card(card, study, record(card, command=command, tuned=None, tuning=None))
     tuned = tuning = None
-    if retry_failed:
-        for spec in tuning_plan(card) if card.tune else []:
-            forget(spec, StudyFolder(study.path / "tuning"))
-        for spec in plan(card):
-            forget(spec, study)
     if card.tune:
-        _announce(tuning_plan(card), StudyFolder(study.path / "tuning"), tell)
-        _announce(plan(card), study, tell)
+        _begin(tuning_plan(card), StudyFolder(study.path / "tuning"), tell, retry_failed=retry_failed)
+        _begin(plan(card), study, tell, retry_failed=retry_failed)
         tuning = tune(card, study, engine, tell)
         tuned = card.with_learning_rates({label: arm["chosen"] for label, arm in tuning["arms"].items()})
         _write_card(card, study, record(card, command=command, tuned=tuned, tuning=tuning))
     specs = planned(card, tuned)
-    if retry_failed:
-        for spec in specs:
-            forget(spec, study)
-    _announce(specs, study, tell)
+    _begin(specs, study, tell, retry_failed=retry_failed)
     engine.run(specs, study, tell)
     summary = summarize(study.path)
     summary.write(study.path)
@@ -150,9 +142,11 @@ def _find_device(name: str) -> None:
         )
 
 
-def _announce(specs: list[RunSpec], study: StudyFolder, tell: Callable[[RunEvent], None]) -> None:
-    """Tell every run that is to be, or has been, before the engine begins."""
+def _begin(specs: list[RunSpec], study: StudyFolder, tell: Callable[[RunEvent], None], *, retry_failed: bool) -> None:
+    """Forget runs that failed where that is asked for, and tell every run, before the engine begins."""
     for spec in specs:
+        if retry_failed:
+            forget(spec, study)
         state = study.run(spec.id).state()
         tell(RunEvent(spec=spec, state=state or "planned", step=spec.recipe.steps if state else 0))
 

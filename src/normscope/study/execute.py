@@ -1,6 +1,8 @@
 """One run of a study, under its lock, brought to a state."""
 
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -8,7 +10,7 @@ from filelock import FileLock, Timeout
 from normscope.catalogue import TASKS
 from normscope.data import DataDamaged
 from normscope.results.disk import SCHEMA, write_bytes, write_json
-from normscope.results.store import StudyFolder
+from normscope.results.store import RunFolder, StudyFolder
 from normscope.study.plan import RunSpec
 from normscope.train import Interrupted, Watch, train
 
@@ -33,13 +35,8 @@ def execute(spec: RunSpec, study: StudyFolder, watch: Watch) -> str:
     """
     folder = study.run(spec.id)
     folder.path.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.lock)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        return "elsewhere"
-    with lock:
-        if folder.finished():
+    with _holding(folder) as held:
+        if not held or folder.finished():
             return "elsewhere"
         # Training writes it again with all that it knows; a run that fails before then must say what it was, too.
         write_json(folder.description, {"schema": SCHEMA, **spec.identity()})
@@ -72,13 +69,8 @@ def fail(spec: RunSpec, study: StudyFolder, reason: str) -> str:
         ``"failed"``, or ``"elsewhere"``.
     """
     folder = study.run(spec.id)
-    lock = FileLock(folder.lock)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        return "elsewhere"
-    with lock:
-        if folder.finished():
+    with _holding(folder) as held:
+        if not held or folder.finished():
             return "elsewhere"
         if not folder.description.exists():
             write_json(folder.description, {"schema": SCHEMA, **spec.identity()})
@@ -91,16 +83,26 @@ def forget(spec: RunSpec, study: StudyFolder) -> None:
     folder = study.run(spec.id)
     if folder.state() != "failed":
         return
+    with _holding(folder) as held:
+        # Another process may have computed it anew since.
+        if held and folder.state() == "failed":
+            for path in (folder.checkpoint, folder.error, folder.result):
+                path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _holding(folder: RunFolder) -> Iterator[bool]:
+    """Hold a run's lock inside, and no longer, unless another process does; tell whether it is held."""
     lock = FileLock(folder.lock)
     try:
         lock.acquire(blocking=False)
     except Timeout:
+        yield False
         return
-    with lock:
-        # Another process may have computed it anew since.
-        if folder.state() == "failed":
-            for path in (folder.checkpoint, folder.error, folder.result):
-                path.unlink(missing_ok=True)
+    try:
+        yield True
+    finally:
+        lock.release()
 
 
 def _write_failure(path: Path, reason: str) -> None:
