@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from normscope.cli import parse_seeds, split_norms
+from normscope.cli import _typed, parse_seeds, split_norms
 
 
 def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -84,6 +84,13 @@ def test_a_terminal_that_lacks_letters_ends_no_study(tmp_path: Path) -> None:
     assert told.returncode == 0, told.stderr
     command = json.loads((out / "card.json").read_text())["command"]
     assert shlex.split(command) == ["normscope", "compare", "digits", *options, "--out", str(out)]
+
+
+def test_a_command_is_told_as_it_can_be_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NORMSCOPE_STARTED_AS", raising=False)
+    assert _typed("report", "it's mine") == """normscope report 'it'"'"'s mine'"""
+    monkeypatch.setenv("NORMSCOPE_STARTED_AS", "./run")
+    assert _typed("compare", "digits") == "./run compare digits"
 
 
 def test_a_report_needs_no_torch(tmp_path: Path) -> None:

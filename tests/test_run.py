@@ -165,6 +165,9 @@ def test_a_second_start_does_nothing_but_the_command(ready):
     assert (status, out, err) == (3, f"normscope compare digits --seeds 3 in {ready.root.parent}\n", "")
     assert (ready.root / ".venv" / "setup.log").read_bytes() == log
     assert ready.run("python", "-c", "import torch; print(torch.__version__)") == (0, "2.13.0\n", "")
+    # What the command line tells a user to type next begins with what was typed.
+    told = ready.run("python", "-c", "import os; print(os.environ['NORMSCOPE_STARTED_AS'])")
+    assert told == (0, f"{ready.root / 'run'}\n", "")
 
 
 @slow

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shlex
 import signal
 import sys
@@ -38,7 +39,7 @@ EXIT_INTERRUPTED = 130
 
 @app.command
 def compare(
-    task: str,
+    task: Annotated[str, Parameter(help="such as digits; see: normscope list tasks")],
     /,
     *,
     norms: Annotated[
@@ -139,8 +140,8 @@ def compare(
             counts = states(specs, study)
             console.print(
                 f"\nStopped; {len(specs) - counts['open']} of {len(specs)} runs are finished, the others keep their "
-                f"checkpoints in {folder}.\nGo on with:  {command}\n"
-                f"Look at what is there with:  normscope report {shlex.quote(str(folder))}",
+                f"checkpoints in {folder}.\nGo on with:  {_typed(*sys.argv[1:])}\n"
+                f"Look at what is there with:  {_typed('report', str(folder))}",
                 markup=False,
                 highlight=False,
                 soft_wrap=True,
@@ -155,7 +156,7 @@ def compare(
 
 @app.command
 def report(
-    directory: Path,
+    directory: Annotated[Path, Parameter(help="the study's folder, as compare names it")],
     /,
     *,
     json_output: Annotated[bool, Parameter(name="--json", help="print summary.json instead of the table")] = False,
@@ -313,6 +314,11 @@ def _refuse(error: Exception, status: int) -> NoReturn:
 
 def _interrupt(number: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
+
+
+def _typed(*words: str) -> str:
+    """Write a command as whoever started this one can type it."""
+    return f"{os.environ.get('NORMSCOPE_STARTED_AS', 'normscope')} {shlex.join(words)}"
 
 
 def _count(things: Sequence[object], noun: str) -> str:
