@@ -24,6 +24,8 @@ MIXES_ROWS = {"batch_norm", "frn"}
 MIXES_SAMPLES = {"batch_norm"}
 WITHOUT_EPS = {"none", "dyt", "derf"}
 
+WITHOUT_EPS = ("none", "dyt", "derf")
+
 every_norm = pytest.mark.parametrize("name", NORMS)
 
 
@@ -195,6 +197,16 @@ def test_the_derivative_of_scale_norm_at_zero_is_the_gain_over_eps() -> None:
 
 
 @every_norm
+def test_every_norm_is_made_as_torchs_layer_norm_is(name: str) -> None:
+    for shape in (WIDTH, (WIDTH,), [3, WIDTH]):
+        module = NORMS[name](shape, 1e-3, device="cpu", dtype=torch.float64)
+        assert all(parameter.dtype == torch.float64 for parameter in module.parameters())
+        assert NORMS[name](shape, eps=1e-3).normalized_shape == module.normalized_shape
+    with pytest.raises(ValueError, match=r"eps must be finite and at least 0, got -1e-05"):
+        NORMS[name](WIDTH, eps=-1e-5)
+
+
+@every_norm
 def test_a_large_mean_costs_no_more_than_its_own_rounding(name: str) -> None:
     module = make(name, dtype=torch.float32)
     x = 1e4 + sample(dtype=torch.float32)
@@ -314,6 +326,10 @@ def test_the_representation_names_every_setting(name: str) -> None:
     settings = set(inspect.signature(NORMS[name]).parameters) - {"device", "dtype", "normalized_shape"}
     text = repr(NORMS[name](WIDTH))
     assert "(7,)" in text
+    if name in WITHOUT_EPS:
+        # They take an eps, to be made as the others are, and have none.
+        assert "eps=" not in text
+        settings.remove("eps")
     assert [setting for setting in settings if f"{setting}=" not in text] == []
 
 

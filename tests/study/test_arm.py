@@ -59,7 +59,9 @@ def test_an_argument_that_equals_the_default_makes_no_other_arm() -> None:
         ("ada_norm", {"convention": 1}, TypeError, "ada_norm: convention must be a word, got 1"),
         ("ada_norm", {"gain": 2.0}, ValueError, r"ada_norm has no argument 'gain'; it takes eps=1e-05, scale=1\.0"),
         ("layer_norm", {"device": "meta"}, ValueError, "layer_norm has no argument 'device'; it takes eps="),
-        ("none", {"eps": 1.0}, ValueError, "none has no argument 'eps'; it takes no arguments"),
+        ("none", {"eps": 1.0}, ValueError, "none has no eps in its equation: an arm with eps=1.0 would be no other"),
+        ("dyt", {"eps": 1e-5}, ValueError, "dyt has no eps in its equation"),
+        ("none", {"gain": 1.0}, ValueError, "none has no argument 'gain'; it takes eps=1e-05"),
         ("weight_norm", {"eps": 1.0}, ValueError, "weight_norm takes no arguments"),
     ],
 )

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from normscope.norms.checks import Shape, as_shape, check_input, check_number
+from normscope.norms.checks import Shape, as_shape, check_eps, check_input, check_number
 from normscope.norms.moments import widen
 
 
@@ -36,6 +36,7 @@ class Derf(nn.Module):
 
     Args:
         normalized_shape: Width, or sizes of the trailing axes.
+        eps: Unused, for nothing is divided; taken so that every norm is made alike.
         alpha: The slope at the start.
         shift: The shift at the start.
         device: Where the parameters are.
@@ -43,8 +44,8 @@ class Derf(nn.Module):
 
     Raises:
         TypeError: If a size or a number is none; on call, if the input is not of a floating dtype.
-        ValueError: If a size is below one, or ``alpha`` or ``shift`` is not finite; on call, if the trailing axes of
-            the input differ.
+        ValueError: If a size is below one, ``eps`` is negative, or ``alpha`` or ``shift`` is not finite; on call, if
+            the trailing axes of the input differ.
 
     References:
         Chen et al. (2025). Stronger normalization-free transformers. arXiv:2512.10938.
@@ -54,6 +55,7 @@ class Derf(nn.Module):
     def __init__(
         self,
         normalized_shape: Shape,
+        eps: float = 1e-5,
         *,
         alpha: float = 0.5,
         shift: float = 0.0,
@@ -62,6 +64,7 @@ class Derf(nn.Module):
     ) -> None:
         super().__init__()
         self.normalized_shape = as_shape(normalized_shape)
+        check_eps(eps)
         self.initial_alpha = check_number("alpha", alpha)
         self.initial_shift = check_number("shift", shift)
         self.alpha = nn.Parameter(torch.empty(1, device=device, dtype=dtype))

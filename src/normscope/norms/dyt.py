@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from normscope.norms.checks import Shape, as_shape, check_input, check_number
+from normscope.norms.checks import Shape, as_shape, check_eps, check_input, check_number
 from normscope.norms.moments import widen
 
 
@@ -35,14 +35,15 @@ class DyT(nn.Module):
 
     Args:
         normalized_shape: Width, or sizes of the trailing axes.
+        eps: Unused, for nothing is divided; taken so that every norm is made alike.
         alpha: The slope at the start.
         device: Where the parameters are.
         dtype: The dtype of the parameters.
 
     Raises:
         TypeError: If a size or a number is none; on call, if the input is not of a floating dtype.
-        ValueError: If a size is below one or ``alpha`` is not finite; on call, if the trailing axes of the input
-            differ.
+        ValueError: If a size is below one, ``eps`` is negative or ``alpha`` is not finite; on call, if the trailing axes
+            of the input differ.
 
     References:
         Zhu et al. (2025). Transformers without normalization. arXiv:2503.10622.
@@ -52,6 +53,7 @@ class DyT(nn.Module):
     def __init__(
         self,
         normalized_shape: Shape,
+        eps: float = 1e-5,
         *,
         alpha: float = 0.5,
         device: torch.device | str | None = None,
@@ -59,6 +61,7 @@ class DyT(nn.Module):
     ) -> None:
         super().__init__()
         self.normalized_shape = as_shape(normalized_shape)
+        check_eps(eps)
         self.initial_alpha = check_number("alpha", alpha)
         self.alpha = nn.Parameter(torch.empty(1, device=device, dtype=dtype))
         self.weight = nn.Parameter(torch.empty(self.normalized_shape, device=device, dtype=dtype))

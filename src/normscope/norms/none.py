@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from normscope.norms.checks import Shape, as_shape, check_input
+from normscope.norms.checks import Shape, as_shape, check_eps, check_input
 
 
 class NoNorm(nn.Module):
@@ -13,12 +13,13 @@ class NoNorm(nn.Module):
 
     Args:
         normalized_shape: Width, or sizes of the trailing axes.
+        eps: Unused, for nothing is divided; taken so that every norm is made alike.
         device: Unused, for there are no parameters.
         dtype: Unused, for there are no parameters.
 
     Raises:
         TypeError: If a size or a number is none; on call, if the input is not of a floating dtype.
-        ValueError: If a size is below one; on call, if the trailing axes of the input differ.
+        ValueError: If a size is below one or ``eps`` is negative; on call, if the trailing axes of the input differ.
 
     References:
         Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, "w/o Norm" in Table 1.
@@ -28,12 +29,14 @@ class NoNorm(nn.Module):
     def __init__(
         self,
         normalized_shape: Shape,
+        eps: float = 1e-5,
         *,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.normalized_shape = as_shape(normalized_shape)
+        check_eps(eps)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` itself, not a copy."""

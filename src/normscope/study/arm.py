@@ -79,9 +79,11 @@ def _checked(norm: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"{norm} has no argument {strange[0]!r}; it takes {takes}")
     given = {name: _typed(f"{norm}: {name}", value, known[name]) for name, value in arguments.items()}
     try:
-        NORMS[norm](8, **given)
+        made = NORMS[norm](8, **given)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{norm}: {error}") from error
+    if "eps" in given and not hasattr(made, "eps"):
+        raise ValueError(f"{norm} has no eps in its equation: an arm with eps={given['eps']} would be no other arm")
     return {name: value for name, value in given.items() if value != known[name].default}
 
 
