@@ -44,7 +44,7 @@ class Derf(nn.Module):
 
     Raises:
         TypeError: If a size or a number is none; on call, if the input is not of a floating dtype.
-        ValueError: If a size is below one, ``eps`` is negative, or ``alpha`` or ``shift`` is not finite; on call, if
+        ValueError: If a size is below one, ``eps`` is negative, or a start is not finite; on call, if
             the trailing axes of the input differ.
 
     References:

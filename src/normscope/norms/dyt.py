@@ -42,8 +42,8 @@ class DyT(nn.Module):
 
     Raises:
         TypeError: If a size or a number is none; on call, if the input is not of a floating dtype.
-        ValueError: If a size is below one, ``eps`` is negative or ``alpha`` is not finite; on call, if the trailing axes
-            of the input differ.
+        ValueError: If a size is below one, ``eps`` is negative or ``alpha`` is not finite; on call, if the trailing
+            axes of the input differ.
 
     References:
         Zhu et al. (2025). Transformers without normalization. arXiv:2503.10622.
