@@ -34,6 +34,8 @@ def start(out: Path, *options: str) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        # As the installed command is started, whoever started these tests (`./run test` sets it).
+        env={name: value for name, value in os.environ.items() if name != "NORMSCOPE_STARTED_AS"},
         # What a shell starts in the background is deaf to Ctrl-C.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
