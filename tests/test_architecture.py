@@ -9,7 +9,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "normscope"
 
 MAY_IMPORT = {
-    "norms": set(),
+    "kernels": set(),
+    "norms": {"kernels"},
     "models": set(),
     "data": set(),
     "version": set(),
@@ -18,13 +19,14 @@ MAY_IMPORT = {
     "placement": {"norms"},
     "tasks": {"models", "data"},
     "catalogue": {"norms", "placement", "tasks", "data", "probes"},
-    "train": {"tasks", "results", "probes", "version"},
+    "train": {"tasks", "results", "probes", "version", "kernels"},
     "report": {"results"},
     "study": {"catalogue", "train", "results", "report", "data"},
-    "doctor": {"data"},
+    "doctor": {"data", "kernels"},
+    "bench": {"catalogue", "kernels"},
     "display": {"results"},
     "progress": set(),
-    "cli": {"catalogue", "study", "results", "report", "display", "progress", "data", "doctor"},
+    "cli": {"catalogue", "study", "results", "report", "display", "progress", "data", "doctor", "bench"},
     "__init__": {"norms", "results", "study", "version"},
     "__main__": {"cli"},
 }

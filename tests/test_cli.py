@@ -35,6 +35,9 @@ def test_help_teaches_without_torch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "status", "told"),
     [
+        (["bench", "--norms", "layernorm"], 2, "did you mean 'layer_norm'?"),
+        (["bench", "--shapes", "64"], 2, "shapes are written as 4096x512,64x1000, got '64'"),
+        (["bench", "--dtypes", "float31"], 2, "did you mean 'float32'?"),
         (["compare", "digts"], 2, "there is no task 'digts': did you mean 'digits'?"),
         (["compare", "digits", "--norms", "layernorm"], 2, "did you mean 'layer_norm'?"),
         (["compare", "digits", "--placement", "prenorm"], 2, "did you mean 'pre'?"),
@@ -63,7 +66,7 @@ def test_mistakes_are_one_sentence_and_no_traceback(words: list[str], status: in
 def test_a_study_is_printed_written_and_drawn_again(tmp_path: Path) -> None:
     out = tmp_path / "study"
     options = ["--norms", "layer_norm,ada_norm(scale=2.0,k=0.2)", "--seeds", "0-1", "--steps", "20", "--out", str(out)]
-    told = run("compare", "digits", *options)
+    told = run("compare", "digits", *options, COLUMNS="140")
     assert told.returncode == 0, told.stderr
     for words in ("layer_norm", "ada_norm(scale=2.0, k=0.2)", "baseline", "not enough evidence", "Report:"):
         assert words in told.stdout
@@ -99,6 +102,17 @@ def test_a_report_needs_no_torch(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('torch was imported')")
     told = run("report", str(out), PYTHONPATH=str(tmp_path))
     assert told.returncode == 0, told.stderr
+
+
+def test_bench_measures_norms_beside_torch() -> None:
+    words = ["bench", "--norms", "ada_norm,rms_norm", "--shapes", "8x32", "--dtypes", "float32", "--seconds", "0.05"]
+    told = run(*words)
+    assert told.returncode == 0, told.stderr
+    for word in ("8 rows of 32 in float32", "ada_norm", "nn.LayerNorm", "nn.RMSNorm", "1 thread", "back end"):
+        assert word in told.stdout
+    costs = json.loads(run(*words, "--json").stdout)
+    assert [cost["norm"] for cost in costs["costs"]] == ["ada_norm", "rms_norm"]
+    assert all(cost["ratio"] > 0 and cost["forward_us"] > 0 for cost in costs["costs"])
 
 
 def test_lists_name_everything() -> None:

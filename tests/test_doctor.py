@@ -1,4 +1,5 @@
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from normscope import AdaNorm
 from normscope.doctor import Check, diagnose_installation
+from normscope.kernels import cpu
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -42,8 +45,10 @@ def test_this_installation_is_described_as_it_is():
     idle = torch.version.cuda is not None and not torch.cuda.is_available()
     assert checks["torch"].state == ("warning" if idle else "ok")
     assert checks["back end eager"].state == "ok"
-    for name in ("back end cpu", "back end triton"):
-        assert (checks[name].state, checks[name].found) == ("missing", "not built yet in this version")
+    AdaNorm(3)(torch.ones(2, 3))
+    assert checks["back end cpu"].state == "ok"
+    assert by_name()["back end cpu"].found.startswith(cpu.load().words)
+    assert checks["back end triton"].state == ("ok" if importlib.util.find_spec("triton") else "missing")
     assert checks["data set digits"].state == "ok"
 
 
@@ -133,3 +138,24 @@ def test_without_a_compiler_it_says_what_that_costs(tmp_path, monkeypatch):
     assert "torch.compile" in checks["compiler"].advice
     # No git either: the version stands alone.
     assert "commit" not in checks["normscope"].found
+
+
+def test_kernels_that_are_not_built_are_announced_and_not_built(tmp_path: Path):
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    program = (
+        "from normscope.doctor import diagnose_installation as d; print(*(c for c in d() if c.name == 'back end cpu'))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    assert "not built yet: the first norm on a CPU builds the kernels and the C++ function over them" in done.stdout
+    assert not list(tmp_path.rglob("*.so"))
+
+
+def test_a_machine_without_a_compiler_is_told_what_that_costs(tmp_path: Path):
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PATH": "", "CC": "", "CXX": ""}
+    program = (
+        "from normscope.doctor import diagnose_installation as d; print(*(c for c in d() if c.name == 'back end cpu'))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    assert "missing" in done.stdout
+    assert "no C or C++ compiler on PATH" in done.stdout
+    assert "two to ten times as long" in done.stdout

@@ -1,4 +1,4 @@
-"""The command line: compare, report, list, data, doctor. Nothing heavy is imported before it is needed."""
+"""The command line: compare, report, list, data, bench, doctor. Nothing heavy is imported before it is needed."""
 
 import io
 import json
@@ -239,6 +239,76 @@ def data(
 
 
 @app.command
+def bench(
+    *,
+    norms: Annotated[
+        str | None, Parameter(help="such as ada_norm,rms_norm; all that work on rows where left out")
+    ] = None,
+    shapes: Annotated[str | None, Parameter(help="rows x widths, such as 4096x512,64x1000")] = None,
+    dtypes: Annotated[str, Parameter(help="of float32, bfloat16, float16, float64")] = "float32,bfloat16",
+    threads: Annotated[int, Parameter(help="of the computation")] = 1,
+    seconds: Annotated[float, Parameter(help="for every shape in every dtype")] = 1.0,
+    json_output: Annotated[bool, Parameter(name="--json", help="print the numbers as JSON instead of tables")] = False,
+) -> None:
+    """Measure what every norm costs on this machine's CPU, beside what PyTorch has instead, taken in turns.
+
+    A ratio below 1 is faster than torch. The limit is what copying the input (forward) or adding two such tensors
+    (backward) takes: 100 % can only be passed by moving less. On a GPU: ./run --here bench gpu.
+
+    For example:
+
+    normscope bench
+
+    normscope bench --norms ada_norm,layer_norm --shapes 4096x512 --threads 2 --json
+    """
+    import torch
+    from rich.progress import Progress
+
+    from normscope import bench as benchmark
+    from normscope.catalogue import NORMS, look_up
+    from normscope.display import cost_tables, open_console
+
+    # FRN takes feature maps, not rows.
+    names = [name for name in NORMS if name != "frn"] if norms is None else split_norms(norms)
+    for name in names:
+        look_up("norm", NORMS, name)
+    wanted = benchmark.SHAPES if shapes is None else parse_shapes(shapes)
+    kinds = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16", "float64")}
+    chosen = [look_up("dtype", kinds, name.strip()) for name in dtypes.split(",")]
+    console = open_console(stderr=json_output)
+    with Progress(console=console, transient=True) as progress:
+        bar = progress.add_task("measuring", total=len(wanted) * len(chosen))
+        costs = benchmark.bench(
+            names,
+            wanted,
+            chosen,
+            threads=threads,
+            seconds=seconds,
+            tell=lambda done: progress.update(bar, completed=done),
+        )
+    if json_output:
+        print(json.dumps(costs.to_dict(), indent=1, allow_nan=False))
+        return
+    threads_used = _count(range(costs.threads), "thread")
+    console.print(
+        f"torch {costs.torch} on {costs.device}, {threads_used}; back end {costs.backend}.\n"
+        "Forward and backward apart; ratio of both together to PyTorch's (green: three quarters of the turns were\n"
+        "faster); share of the speed limit; bytes kept for the backward pass, an entry.",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    for table in cost_tables(costs.to_dict()):
+        console.print(table)
+    if costs.waited > benchmark.WAITED:
+        words = f"the machine was busy: threads waited for a core for up to {costs.waited:.0%} of a turn"
+        console.print(words, markup=False, highlight=False, soft_wrap=True)
+    if not costs.malloc:
+        words = "glibc hands large blocks back at every call: from 16 MB on these are times of its page faults too"
+        console.print(f"{words}; normscope doctor says how to keep them", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command
 def doctor() -> None:
     """Say what is installed, which back ends run here, and what each missing part costs."""
     from normscope.display import open_console, rows_table
@@ -275,6 +345,21 @@ def parse_seeds(text: str) -> list[int]:
             raise ValueError(f"a study may have {MOST_SEEDS} seeds at most, got {text!r}")
         seeds.extend(range(int(first), int(last or first) + 1))
     return seeds
+
+
+def parse_shapes(text: str) -> list[tuple[int, int]]:
+    """Read shapes such as ``4096x512,64x1000``.
+
+    Raises:
+        ValueError: If the text has another form, or a size is below one.
+    """
+    shapes = []
+    for part in text.split(","):
+        rows, _, width = part.strip().partition("x")
+        if not (rows.isdecimal() and width.isdecimal() and int(rows) and int(width)):
+            raise ValueError(f"shapes are written as 4096x512,64x1000, got {text!r}")
+        shapes.append((int(rows), int(width)))
+    return shapes
 
 
 def split_norms(text: str) -> list[str]:

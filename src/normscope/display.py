@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -15,6 +16,8 @@ WIDE = 120
 
 NARROWEST = 40
 """Columns that a table needs to be read."""
+
+_PASSES = ("forward", "backward")
 
 STYLES = {"better": "bold green", "worse": "bold red", "fails": "bold red", "equivalent": "cyan", "baseline": "dim"}
 """The colour of a verdict, by its first word; the words say it all."""
@@ -91,6 +94,33 @@ def rows_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str
     for row in rows:
         table.add_row(*map(_text, row))
     return table
+
+
+def cost_tables(costs: Mapping[str, Any]) -> Iterable[Table]:
+    """Draw what norms cost, a table for every shape in every dtype, from ``Costs.to_dict()``."""
+    groups: dict[tuple[int, int, str], list[Mapping[str, Any]]] = {}
+    for cost in costs["costs"]:
+        groups.setdefault((cost["rows"], cost["width"], cost["dtype"]), []).append(cost)
+    for (rows, width, dtype), group in groups.items():
+        table = Table(title=_text(f"{rows:,} rows of {width:,} in {dtype}"), title_justify="left", box=box.SIMPLE_HEAD)
+        table.padding = (0, 1, 0, 0)
+        table.add_column("norm", no_wrap=True)
+        for head in ("fwd µs", "bwd µs", "ratio", "fwd lim.", "bwd lim.", "B/entry"):
+            table.add_column(head, justify="right", no_wrap=True)
+        table.add_column("ratio to", no_wrap=True)
+        for cost in group:
+            low, high = cost["quartiles"]
+            table.add_row(
+                cost["norm"],
+                f"{cost['forward_us']:,.1f}",
+                f"{cost['backward_us']:,.1f}",
+                Text(f"{cost['ratio']:.2f}", "green" if high < 1 else "red" if low > 1 else ""),
+                # Nothing is near a limit that moves no data.
+                *(["", ""] if cost["norm"] == "none" else [f"{100 * cost[f'{k}_limit']:.0f} %" for k in _PASSES]),
+                f"{cost['saved_bytes'] / (rows * width):.2f}",
+                cost["against"],
+            )
+        yield table
 
 
 def _text(words: str, style: str = "") -> Text:

@@ -121,13 +121,52 @@ def _backends(torch_check: Check) -> list[Check]:
         eager = Check(name="back end eager", state="missing", found="no torch", advice="nothing can be trained")
     else:
         eager = Check(name="back end eager", state="ok", found="PyTorch's own operations, on every device")
-    absent = "not built yet in this version"
-    cost = "norms run on the eager back end: right, and slower than a fused kernel"
-    return [
-        eager,
-        Check(name="back end cpu", state="missing", found=absent, advice=cost),
-        Check(name="back end triton", state="missing", found=absent, advice=cost),
-    ]
+    return [eager, _cpu_backend(torch_check), _triton_backend(torch_check)]
+
+
+def _cpu_backend(torch_check: Check) -> Check:
+    """Say whether the CPU kernels are built, and what they run on; nothing is built here."""
+    name = "back end cpu"
+    if torch_check.state == "missing":
+        return Check(name=name, state="missing", found="no torch", advice="nothing can be trained")
+    from normscope.kernels import build, cpu
+
+    try:
+        missing = build.missing()
+        if missing:
+            found = f"not built yet: the first norm on a CPU builds {' and '.join(missing)}, in seconds"
+            return Check(name=name, state="ok", found=f"{found}, into {build.folder()}")
+        library = cpu.load()
+    except (build.CannotBuild, OSError, ValueError) as error:
+        cost = "norms run on PyTorch's own operations, which take two to ten times as long"
+        return Check(name=name, state="missing", found=str(error), advice=cost)
+    if library.call is None:
+        return Check(name=name, state="warning", found=library.words, advice="a C++ compiler makes small calls cheap")
+    return Check(name=name, state="ok", found=f"{library.words}, {library.path}")
+
+
+def _triton_backend(torch_check: Check) -> Check:
+    """Say whether the GPU kernels can run."""
+    name = "back end triton"
+    if torch_check.state == "missing":
+        return Check(name=name, state="missing", found="no torch", advice="nothing can be trained")
+    import torch
+
+    version = next((one for one in ("triton", "pytorch-triton") if _version(one)), None)
+    if version is None:
+        advice = "none without a GPU; with one, norms there run on PyTorch's own operations: pip install triton"
+        return Check(name=name, state="missing", found="Triton is not installed", advice=advice)
+    found = f"Triton {_version(version)}"
+    if not torch.cuda.is_available():
+        return Check(name=name, state="ok", found=f"{found}; idle, for there is no GPU")
+    return Check(name=name, state="ok", found=found)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _compiler() -> Check:

@@ -57,6 +57,8 @@ def test_an_argument_that_equals_the_default_makes_no_other_arm() -> None:
         ("ada_norm", {"scale": True}, TypeError, "ada_norm: scale must be a number, got True"),
         ("ada_norm", {"scale": -1.0}, ValueError, r"ada_norm: scale must be finite and above 0, got -1\.0"),
         ("ada_norm", {"convention": 1}, TypeError, "ada_norm: convention must be a word, got 1"),
+        ("ada_norm", {"backend": 1}, TypeError, "ada_norm: backend must be a word, got 1"),
+        ("ada_norm", {"backend": "gpu"}, ValueError, "ada_norm: backend must be one of eager, cpu, triton"),
         ("ada_norm", {"gain": 2.0}, ValueError, r"ada_norm has no argument 'gain'; it takes eps=1e-05, scale=1\.0"),
         ("layer_norm", {"device": "meta"}, ValueError, "layer_norm has no argument 'device'; it takes eps="),
         ("none", {"eps": 1.0}, ValueError, "none has no eps in its equation: an arm with eps=1.0 would be no other"),

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from normscope.catalogue import NORMS, PLACEMENTS, TASKS
+from normscope.kernels import describe
 from normscope.results.store import RunFolder
 from normscope.tasks import ImageClassification, Task
 from normscope.train import Interrupted, Recipe, initialize, train
@@ -86,7 +87,7 @@ def test_a_run_leaves_what_the_documents_say(tmp_path: Path) -> None:
     described = json.loads((tmp_path / "run.json").read_text())
     assert described["parameters"] == result["parameters"] == 64 * 32 + 32 + 2 * 32 + 32 * 10 + 10
     assert described["versions"]["torch"] == torch.__version__
-    assert described["backend"] == "eager"
+    assert described["backend"] == describe(torch.device("cpu"))
     assert described["data"]
 
 

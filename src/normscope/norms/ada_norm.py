@@ -9,8 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from normscope.norms.checks import Shape, as_shape, check_eps, check_input, check_number
+from normscope.kernels import Backend, check_backend, fused
+from normscope.kernels.formula import CENTER, PHI, RELEASED, ROOT
+from normscope.norms.checks import Shape, as_shape, check_eps, check_number
 from normscope.norms.moments import standardize, trailing, widen
+from normscope.norms.residual import defined
 
 Convention = Literal["paper", "released"]
 
@@ -82,12 +85,15 @@ class AdaNorm(nn.Module):
         convention: ``paper`` for the equations, ``released`` for the arithmetic of the authors' code.
         device: Unused, for there are no parameters.
         dtype: Unused, for there are no parameters.
+        backend: ``eager``, ``cpu`` or ``triton``; None for NORMSCOPE_BACKEND, else the best one for the input's device.
 
     Raises:
         TypeError: If a size or a number is none; on call, if the input is not of a floating dtype.
         ValueError: If a size is below one, ``eps`` or ``k`` is negative or not finite, ``scale`` is not positive and
-            finite, the convention is unknown, or it is ``released`` and a row has one entry, for which the divisor is
-            zero; on call, if the trailing axes of the input differ.
+            finite, the convention or the back end is unknown, or the convention is ``released`` and a row has one
+            entry, for which the divisor is zero; on call, if the trailing axes of the input differ, or the residual is
+            of another shape or dtype.
+        BackendUnavailable: On call, if a back end was asked for by name and cannot run here.
 
     References:
         Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, eq. (1) of the authors'
@@ -106,6 +112,7 @@ class AdaNorm(nn.Module):
         convention: Convention = "paper",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        backend: Backend | None = None,
     ) -> None:
         super().__init__()
         self.normalized_shape = as_shape(normalized_shape)
@@ -117,14 +124,19 @@ class AdaNorm(nn.Module):
         self.scale = check_number("scale", scale, above=0)
         self.k = check_number("k", k, least=0)
         self.convention: Convention = convention
+        self.backend: Backend | None = check_backend(backend)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``[..., D]`` to ``[..., D]``."""
-        check_input(self, x, self.normalized_shape)
-        axes = len(self.normalized_shape)
-        return ada_norm(x, self.eps, scale=self.scale, k=self.k, convention=self.convention, axes=axes)
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """Map ``[..., D]`` to ``[..., D]``; with a residual, give the norm of the sum, and the sum."""
+        shape = self.normalized_shape
+        flags = CENTER | PHI | (ROOT if self.convention == "paper" else RELEASED)
+        z = fused(x, shape, None, None, residual, flags, self.eps, self.scale, self.k, self.backend)
+        if z is not None:
+            return z
+        settings = {"scale": self.scale, "k": self.k, "convention": self.convention, "axes": len(shape)}
+        return defined(self, lambda x: ada_norm(x, self.eps, **settings), x, residual)
 
     def extra_repr(self) -> str:
         """Return the settings, for ``repr``."""
-        shape = self.normalized_shape
-        return f"{shape}, eps={self.eps}, scale={self.scale}, k={self.k}, convention={self.convention!r}"
+        numbers = f"{self.normalized_shape}, eps={self.eps}, scale={self.scale}, k={self.k}"
+        return f"{numbers}, convention={self.convention!r}, backend={self.backend!r}"

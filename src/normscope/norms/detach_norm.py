@@ -3,8 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from normscope.norms.checks import Shape, as_shape, check_eps, check_input
+from normscope.kernels import Backend, check_backend, fused
+from normscope.kernels.formula import CENTER, DETACH_MEAN, DETACH_STD, ROOT
+from normscope.norms.checks import Shape, as_shape, check_eps
 from normscope.norms.moments import trailing, widen
+from normscope.norms.residual import defined
 
 
 def detach_norm(x: Tensor, eps: float = 1e-5, *, mean: bool = True, std: bool = True, axes: int = 1) -> Tensor:
@@ -51,10 +54,13 @@ class DetachNorm(nn.Module):
         std: Whether the standard deviation is detached.
         device: Unused, for there are no parameters.
         dtype: Unused, for there are no parameters.
+        backend: ``eager``, ``cpu`` or ``triton``; None for NORMSCOPE_BACKEND, else the best one for the input's device.
 
     Raises:
         TypeError: If a size or a number is none; on call, if the input is not of a floating dtype.
-        ValueError: If a size is below one or ``eps`` is negative; on call, if the trailing axes of the input differ.
+        ValueError: If a size is below one, ``eps`` is negative or the back end has no such name; on call, if the
+            trailing axes of the input differ, or the residual is of another shape or dtype.
+        BackendUnavailable: On call, if a back end was asked for by name and cannot run here.
 
     References:
         Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, poster, Theorem 1.
@@ -70,18 +76,25 @@ class DetachNorm(nn.Module):
         std: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        backend: Backend | None = None,
     ) -> None:
         super().__init__()
         self.normalized_shape = as_shape(normalized_shape)
         self.eps = check_eps(eps)
         self.mean = mean
         self.std = std
+        self.backend: Backend | None = check_backend(backend)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``[..., D]`` to ``[..., D]``."""
-        check_input(self, x, self.normalized_shape)
-        return detach_norm(x, self.eps, mean=self.mean, std=self.std, axes=len(self.normalized_shape))
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """Map ``[..., D]`` to ``[..., D]``; with a residual, give the norm of the sum, and the sum."""
+        shape = self.normalized_shape
+        flags = CENTER | ROOT | (DETACH_MEAN if self.mean else 0) | (DETACH_STD if self.std else 0)
+        z = fused(x, shape, None, None, residual, flags, self.eps, backend=self.backend)
+        if z is not None:
+            return z
+        mean, std = self.mean, self.std
+        return defined(self, lambda x: detach_norm(x, self.eps, mean=mean, std=std, axes=len(shape)), x, residual)
 
     def extra_repr(self) -> str:
         """Return the settings, for ``repr``."""
-        return f"{self.normalized_shape}, eps={self.eps}, mean={self.mean}, std={self.std}"
+        return f"{self.normalized_shape}, eps={self.eps}, mean={self.mean}, std={self.std}, backend={self.backend!r}"

@@ -6,8 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from normscope.norms.checks import Shape, as_shape, check_eps, check_input
+from normscope.kernels import Backend, check_backend, fused
+from normscope.kernels.formula import CENTER, ROOT
+from normscope.norms.checks import Shape, as_shape, check_eps
 from normscope.norms.moments import standardize, widen
+from normscope.norms.residual import defined
 
 
 def layer_norm(
@@ -54,10 +57,13 @@ class LayerNorm(nn.LayerNorm):
         device: Where the parameters are.
         dtype: The dtype of the parameters.
         gain: Whether there is a gain, if there are parameters.
+        backend: ``eager``, ``cpu`` or ``triton``; None for NORMSCOPE_BACKEND, else the best one for the input's device.
 
     Raises:
         TypeError: If a size or a number is none; on call, if the input is not of a floating dtype.
-        ValueError: If a size is below one or ``eps`` is negative; on call, if the trailing axes of the input differ.
+        ValueError: If a size is below one, ``eps`` is negative or the back end has no such name; on call, if the
+            trailing axes of the input differ, or the residual is of another shape or dtype.
+        BackendUnavailable: On call, if a back end was asked for by name and cannot run here.
 
     References:
         Ba, Kiros, Hinton (2016). Layer normalization. arXiv:1607.06450, eqs. (15)-(16).
@@ -74,11 +80,13 @@ class LayerNorm(nn.LayerNorm):
         dtype: torch.dtype | None = None,
         *,
         gain: bool = True,
+        backend: Backend | None = None,
     ) -> None:
         shape = list(as_shape(normalized_shape))
         super().__init__(shape, check_eps(eps), elementwise_affine, bias, device, dtype)
         if not gain:
             self.register_parameter("weight", None)
+        self.backend: Backend | None = check_backend(backend)
 
     def reset_parameters(self) -> None:
         """Set the gain to one and the bias to zero."""
@@ -87,9 +95,13 @@ class LayerNorm(nn.LayerNorm):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``[..., D]`` to ``[..., D]``."""
-        check_input(self, x, self.normalized_shape)
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """Map ``[..., D]`` to ``[..., D]``; with a residual, give the norm of the sum, and the sum."""
+        flags = CENTER | ROOT
+        z = fused(x, self.normalized_shape, self.weight, self.bias, residual, flags, self.eps, backend=self.backend)
+        return defined(self, self._through_torch, x, residual) if z is None else z
+
+    def _through_torch(self, x: Tensor) -> Tensor:
         parameters = [p for p in (self.weight, self.bias) if p is not None]
         dtype = reduce(torch.promote_types, (p.dtype for p in parameters), x.dtype)
         weight = None if self.weight is None else self.weight.to(dtype)
@@ -98,4 +110,4 @@ class LayerNorm(nn.LayerNorm):
 
     def extra_repr(self) -> str:
         """Return the settings, for ``repr``."""
-        return f"{super().extra_repr()}, gain={self.weight is not None}"
+        return f"{super().extra_repr()}, gain={self.weight is not None}, backend={self.backend!r}"

@@ -4,8 +4,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from normscope.norms.checks import Shape, as_shape, check_eps, check_input
+from normscope.kernels import Backend, check_backend, fused
+from normscope.kernels.formula import ROOT
+from normscope.norms.checks import Shape, as_shape, check_eps
 from normscope.norms.moments import trailing, widen
+from normscope.norms.residual import defined
 
 
 def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float | None = None, *, axes: int = 1) -> Tensor:
@@ -51,10 +54,13 @@ class RMSNorm(nn.RMSNorm):
         elementwise_affine: Whether there is a gain.
         device: Where the gain is.
         dtype: The dtype of the gain.
+        backend: ``eager``, ``cpu`` or ``triton``; None for NORMSCOPE_BACKEND, else the best one for the input's device.
 
     Raises:
         TypeError: If a size or a number is none; on call, if the input is not of a floating dtype.
-        ValueError: If a size is below one or ``eps`` is negative; on call, if the trailing axes of the input differ.
+        ValueError: If a size is below one, ``eps`` is negative or the back end has no such name; on call, if the
+            trailing axes of the input differ, or the residual is of another shape or dtype.
+        BackendUnavailable: On call, if a back end was asked for by name and cannot run here.
 
     References:
         Zhang, Sennrich (2019). Root mean square layer normalization. arXiv:1910.07467, eq. (4).
@@ -68,13 +74,26 @@ class RMSNorm(nn.RMSNorm):
         elementwise_affine: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        *,
+        backend: Backend | None = None,
     ) -> None:
         eps = None if eps is None else check_eps(eps)
         super().__init__(list(as_shape(normalized_shape)), eps, elementwise_affine, device, dtype)
+        self.backend: Backend | None = check_backend(backend)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``[..., D]`` to ``[..., D]``."""
-        check_input(self, x, self.normalized_shape)
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """Map ``[..., D]`` to ``[..., D]``; with a residual, give the norm of the sum, and the sum."""
+        eps = self.eps
+        if eps is None:
+            eps = torch.finfo(torch.float64 if x.dtype == torch.float64 else torch.float32).eps
+        z = fused(x, self.normalized_shape, self.weight, None, residual, ROOT, eps, backend=self.backend)
+        return defined(self, self._through_torch, x, residual) if z is None else z
+
+    def _through_torch(self, x: Tensor) -> Tensor:
         dtype = x.dtype if self.weight is None else torch.promote_types(x.dtype, self.weight.dtype)
         weight = None if self.weight is None else self.weight.to(dtype)
         return F.rms_norm(x.to(dtype), self.normalized_shape, weight, self.eps).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        """Return the settings, for ``repr``."""
+        return f"{super().extra_repr()}, backend={self.backend!r}"

@@ -5,8 +5,11 @@ from math import prod, sqrt
 import torch
 from torch import Tensor, nn
 
-from normscope.norms.checks import Shape, as_shape, check_eps, check_input
+from normscope.kernels import Backend, check_backend, fused
+from normscope.kernels.formula import LENGTH
+from normscope.norms.checks import Shape, as_shape, check_eps
 from normscope.norms.moments import trailing, widen
+from normscope.norms.residual import defined
 
 
 def scale_norm(x: Tensor, weight: Tensor, eps: float = 1e-5, *, axes: int = 1) -> Tensor:
@@ -43,10 +46,13 @@ class ScaleNorm(nn.Module):
         eps: The smallest length that is divided by.
         device: Where the scalar is.
         dtype: The dtype of the scalar.
+        backend: ``eager``, ``cpu`` or ``triton``; None for NORMSCOPE_BACKEND, else the best one for the input's device.
 
     Raises:
         TypeError: If a size or a number is none; on call, if the input is not of a floating dtype.
-        ValueError: If a size is below one or ``eps`` is negative; on call, if the trailing axes of the input differ.
+        ValueError: If a size is below one, ``eps`` is negative or the back end has no such name; on call, if the
+            trailing axes of the input differ, or the residual is of another shape or dtype.
+        BackendUnavailable: On call, if a back end was asked for by name and cannot run here.
 
     References:
         Nguyen, Salazar (2019). Transformers without tears. arXiv:1910.05895, section 2.2.
@@ -60,10 +66,12 @@ class ScaleNorm(nn.Module):
         *,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        backend: Backend | None = None,
     ) -> None:
         super().__init__()
         self.normalized_shape = as_shape(normalized_shape)
         self.eps = check_eps(eps)
+        self.backend: Backend | None = check_backend(backend)
         self.weight = nn.Parameter(torch.empty(1, device=device, dtype=dtype))
         self.reset_parameters()
 
@@ -71,11 +79,15 @@ class ScaleNorm(nn.Module):
         """Set the scalar to the square root of the number of entries in a row."""
         nn.init.constant_(self.weight, sqrt(prod(self.normalized_shape)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``[..., D]`` to ``[..., D]``."""
-        check_input(self, x, self.normalized_shape)
-        return scale_norm(x, self.weight, self.eps, axes=len(self.normalized_shape))
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """Map ``[..., D]`` to ``[..., D]``; with a residual, give the norm of the sum, and the sum."""
+        shape = self.normalized_shape
+        gain = self.weight.expand(shape)
+        z = fused(x, shape, gain, None, residual, LENGTH, self.eps, backend=self.backend)
+        if z is not None:
+            return z
+        return defined(self, lambda x: scale_norm(x, self.weight, self.eps, axes=len(shape)), x, residual)
 
     def extra_repr(self) -> str:
         """Return the settings, for ``repr``."""
-        return f"{self.normalized_shape}, eps={self.eps}"
+        return f"{self.normalized_shape}, eps={self.eps}, backend={self.backend!r}"

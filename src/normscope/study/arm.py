@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from normscope.catalogue import NORMS, PARAMETRIZATIONS, PLACEMENTS, look_up
 
@@ -88,11 +88,12 @@ def _checked(norm: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _typed(what: str, value: Any, parameter: inspect.Parameter) -> Any:
-    if value is None and type(None) in get_args(parameter.annotation):
+    choices = get_args(parameter.annotation)
+    if value is None and type(None) in choices:
         return None
     if isinstance(parameter.default, bool):
         wanted, fits = "True or False", isinstance(value, bool)
-    elif isinstance(parameter.default, str):
+    elif isinstance(parameter.default, str) or any(get_origin(choice) is Literal for choice in choices):
         wanted, fits = "a word", isinstance(value, str)
     elif isinstance(value, Real) and not isinstance(value, bool):
         return float(value)

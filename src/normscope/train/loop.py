@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from normscope.kernels import describe
 from normscope.probes import GradientShares, gradient_shares
 from normscope.results.disk import SCHEMA, write_bytes, write_json
 from normscope.results.store import RunFolder
@@ -246,7 +247,7 @@ class _Run:
                 "schema": SCHEMA,
                 **self.identity,
                 "parameters": self.parameters,
-                "backend": "eager",
+                "backend": describe(self.device),
                 "device_name": device_name(self.device),
                 "versions": versions(),
                 "threads": torch.get_num_threads(),

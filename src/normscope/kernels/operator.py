@@ -1,0 +1,130 @@
+"""The family as an operator that ``torch.compile`` can put in its graph: one node forward, one backward."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from normscope.kernels.backend import choose
+from normscope.kernels.formula import CENTER, Formula
+
+Numbers = tuple[int, int, float, float, float]
+"""width, flags, eps, scale, k."""
+
+
+@torch.library.custom_op("normscope::norm", mutates_args=())
+def norm(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    width: int,
+    flags: int,
+    eps: float,
+    scale: float,
+    k: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Give z, the sum, the means and the mean squares; what there is none of is empty."""
+    module = choose(x.device)
+    assert module is not None
+    rows, added = (None if one is None else one.reshape(-1, width).contiguous() for one in (x, residual))
+    gain, shift = (None if one is None else one.reshape(-1) for one in (weight, bias))
+    z, total, mean, square = module.forward(Formula(flags, eps, scale, k), rows, added, gain, shift)
+    total = x.new_empty(0) if total is None else total.view(x.shape)
+    return z.view(x.shape), total, square.new_empty(0) if mean is None else mean, square
+
+
+@norm.register_fake
+def _(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    width: int,
+    flags: int,
+    eps: float,
+    scale: float,
+    k: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    statistics = torch.float64 if x.dtype == torch.float64 else torch.float32
+    rows = x.numel() // width
+    z = torch.empty_like(x, memory_format=torch.contiguous_format)
+    total = torch.empty_like(z) if residual is not None else x.new_empty(0)
+    square = x.new_empty(rows, dtype=statistics)
+    return z, total, torch.empty_like(square) if flags & CENTER else square.new_empty(0), square
+
+
+@torch.library.custom_op("normscope::norm_backward", mutates_args=())
+def norm_backward(
+    dz: Tensor,
+    dtotal: Tensor | None,
+    x: Tensor | None,
+    mean: Tensor,
+    square: Tensor,
+    weight: Tensor | None,
+    width: int,
+    flags: int,
+    eps: float,
+    scale: float,
+    k: float,
+    wants_weight: bool,
+    wants_bias: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Give the gradients of the input, the gain and the bias, those in the dtype of the statistics; or empty ones."""
+    module = choose(dz.device)
+    assert module is not None
+    upstream, added, rows = (None if one is None else one.reshape(-1, width).contiguous() for one in (dz, dtotal, x))
+    gain = None if weight is None else weight.reshape(-1)
+    means = mean if flags & CENTER and x is not None else None
+    formula = Formula(flags, eps, scale, k)
+    dx, *learned = module.backward(formula, upstream, added, rows, means, square, gain, wants_weight, wants_bias)
+    dweight, dbias = (square.new_empty(0) if one is None else one.to(square.dtype) for one in learned)
+    return dx.view(dz.shape), dweight, dbias
+
+
+@norm_backward.register_fake
+def _(
+    dz: Tensor,
+    dtotal: Tensor | None,
+    x: Tensor | None,
+    mean: Tensor,
+    square: Tensor,
+    weight: Tensor | None,
+    width: int,
+    flags: int,
+    eps: float,
+    scale: float,
+    k: float,
+    wants_weight: bool,
+    wants_bias: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    dweight, dbias = (square.new_empty(width if wanted else 0) for wanted in (wants_weight, wants_bias))
+    return torch.empty_like(dz, memory_format=torch.contiguous_format), dweight, dbias
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, residual, weight, bias, width, flags, eps, scale, k = inputs
+    _, total, mean, square = output
+    gain = weight is not None and ctx.needs_input_grad[2]
+    kept = (x if residual is None else total) if Formula(flags, eps, scale, k).keeps_input(gain) else None
+    ctx.save_for_backward(kept, mean if kept is not None else square.new_empty(0), square, weight)
+    ctx.numbers = (width, flags, eps, scale, k)
+    ctx.bias = None if bias is None else (bias.shape, bias.dtype)
+    ctx.has_residual = residual is not None
+
+
+def _backward(ctx: Any, dz: Tensor, dtotal: Tensor, *statistics: Tensor) -> tuple[Tensor | None, ...]:
+    kept, mean, square, weight = ctx.saved_tensors
+    wants_x, wants_residual, wants_weight, wants_bias = ctx.needs_input_grad[:4]
+    added = dtotal if ctx.has_residual else None
+    dx, dweight, dbias = norm_backward(dz, added, kept, mean, square, weight, *ctx.numbers, wants_weight, wants_bias)
+    return (
+        dx if wants_x else None,
+        dx if wants_residual else None,
+        dweight.to(weight.dtype).view(weight.shape) if wants_weight else None,
+        dbias.to(ctx.bias[1]).view(ctx.bias[0]) if wants_bias else None,
+        *(None,) * 5,
+    )
+
+
+norm.register_autograd(_backward, setup_context=_setup)
