@@ -147,34 +147,23 @@ def measure_chain(dtype: torch.dtype, threads: int, seconds: float) -> dict[str,
 
 def measure_raw(rows: int, width: int, dtype: torch.dtype, threads: int, seconds: float) -> dict[str, list[float]]:
     """Take the kernels' share of the rate of copying and adding into memory that is there."""
-    library = cpu.load().functions
+    shim = cpu.load().shim
+    assert shim is not None, "the C++ function could not be built"
     x, dz = (torch.randn(rows, width).to(dtype) for _ in range(2))
     z, dx = (torch.empty_like(x) for _ in range(2))
     mean, square = (torch.empty(rows) for _ in range(2))
     functions: dict[str, Callable[[], object]] = {"copy": lambda: z.copy_(x), "add": lambda: torch.add(x, dz, out=dx)}
-    edges = [rows * index // threads for index in range(threads + 1)]
     for name, flags in FAMILY.items():
         formula = cpu.Formula(flags, 1e-5, 1.0, 0.1)
         call = cpu._call(formula, x, x=x, z=z, mean=mean, square=square)
         back = cpu._call(formula, x, x=None if name == "detach_norm" else x, dz=dz, dx=dx, mean=mean, square=square)
-        functions[f"{name} forward"] = _rows(library.normscope_forward, call, edges)
-        functions[f"{name} backward"] = _rows(library.normscope_backward, back, edges, None, None)
+        # The structures hold addresses alone: the functions keep them, and the tensors above are alive until the end.
+        functions[f"{name} forward"] = lambda call=call: shim.run(ctypes.addressof(call))
+        functions[f"{name} backward"] = lambda back=back: shim.run(ctypes.addressof(back), 0, 0, 0)
     times, busy = turns(functions, threads=threads, seconds=seconds)
     _busy.append(busy)
     limits = {"forward": "copy", "backward": "add"}
     return {name: ratios(times[limits[name.split()[-1]]], times[name]) for name in times if " " in name}
-
-
-def _rows(function: Any, call: cpu.Call, edges: list[int], *rest: None) -> Callable[[], object]:
-    address = ctypes.addressof(call)
-    if len(edges) == 2:
-        return lambda call=call: function(address, edges[0], edges[1], *rest)
-    from concurrent.futures import ThreadPoolExecutor
-
-    pool = ThreadPoolExecutor(len(edges) - 1)
-    return lambda call=call: list(
-        pool.map(lambda begin, end: function(address, begin, end, *rest), edges[:-1], edges[1:])
-    )
 
 
 def wanted(pair: tuple[str, str], dtype: str, rows: int) -> float | None:

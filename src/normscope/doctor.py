@@ -140,7 +140,7 @@ def _cpu_backend(torch_check: Check) -> Check:
     except (build.CannotBuild, OSError, ValueError) as error:
         cost = "norms run on PyTorch's own operations, which take two to ten times as long"
         return Check(name=name, state="missing", found=str(error), advice=cost)
-    if library.call is None:
+    if library.shim is None:
         return Check(name=name, state="warning", found=library.words, advice="a C++ compiler makes small calls cheap")
     return Check(name=name, state="ok", found=f"{library.words}, {library.path}")
 

@@ -154,7 +154,7 @@ def call_modules(seed: int, calls: int) -> int:
 
     library = cpu.load()
     print(f"sanitize: {library.words}", flush=True)
-    if library.call is None:
+    if library.shim is None:
         print("sanitize: the C++ function was not loaded")
         return 1
     through_python = dataclasses.replace(library, call=None)

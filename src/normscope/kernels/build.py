@@ -41,7 +41,8 @@ VARIANTS["amd64"] = VARIANTS["x86_64"]
 VARIANTS["arm64"] = VARIANTS["aarch64"]
 
 C_FLAGS = ("-O2", "-fPIC", "-std=gnu11", "-fno-math-errno", "-ffp-contract=off", "-Wno-psabi")
-CXX_FLAGS = ("-O1", "-fPIC", "-std=c++20", "-fvisibility=hidden")
+# torch's parallel loop is a template over OpenMP: without its flag it compiles, and runs in one thread.
+CXX_FLAGS = ("-O1", "-fPIC", "-std=c++20", "-fvisibility=hidden", "-fopenmp")
 
 
 class CannotBuild(RuntimeError):

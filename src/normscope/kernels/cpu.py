@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -57,8 +57,8 @@ class Library:
     isa: str
     """The instruction set in use: ``avx512bf16``, ``avx512``, ``avx2`` or ``base``."""
     functions: ctypes.CDLL
-    call: Callable[..., Any] | None
-    """The C++ autograd function; None where it could not be built."""
+    shim: ModuleType | None
+    """The C++ functions: ``norm`` with autograd, ``run`` over all rows; None where they could not be built."""
     words: str
     """What is in use, and why not the better thing."""
 
@@ -85,20 +85,20 @@ def load() -> Library:
     functions.normscope_backward.argtypes = [*rows, ctypes.c_void_p, ctypes.c_void_p]
     functions.normscope_reduce.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int]
     try:
-        call = _load_shim(building.result(), functions)
+        shim = _load_shim(building.result(), functions)
         words = f"{isa.decode()} vector code under a C++ autograd function"
     except (build.CannotBuild, ImportError) as error:
-        call = None
+        shim = None
         words = f"{isa.decode()} vector code called from Python, which is slower for small tensors: {error}"
         _say(f"normscope: the CPU kernels run without their C++ function: {error}")
-    return Library(path, isa.decode(), functions, call, words)
+    return Library(path, isa.decode(), functions, shim, words)
 
 
 def _say(words: str) -> None:
     print(words, file=sys.stderr, flush=True)
 
 
-def _load_shim(path: Path, functions: ctypes.CDLL) -> Callable[..., Any]:
+def _load_shim(path: Path, functions: ctypes.CDLL) -> ModuleType:
     """Import the extension module and tell it where the kernels are.
 
     Raises:
@@ -112,7 +112,7 @@ def _load_shim(path: Path, functions: ctypes.CDLL) -> Callable[..., Any]:
     names = ("normscope_forward", "normscope_backward", "normscope_reduce")
     addresses = [ctypes.cast(getattr(functions, name), ctypes.c_void_p).value for name in names]
     module.bind(*addresses, lambda flags, eps, scale, k, *rest: gradients(Formula(flags, eps, scale, k), *rest))
-    return module.norm
+    return module
 
 
 def forward(
@@ -143,8 +143,11 @@ def forward(
         # The kernels know no bias without a gain.
         gain = torch.ones_like(shift)
     call = _call(formula, x, x=x, residual=residual, weight=gain, bias=shift, sum=total, z=z, mean=mean, square=square)
-    function = load().functions.normscope_forward
-    _over(rows, x.shape[1], lambda begin, end: function(ctypes.addressof(call), begin, end))
+    library, address = load(), ctypes.addressof(call)
+    if library.shim is not None:
+        library.shim.run(address)
+    else:
+        _over(rows, x.shape[1], lambda begin, end: library.functions.normscope_forward(address, begin, end))
     return z, total, mean, square
 
 
@@ -183,9 +186,13 @@ def backward(
         gain = torch.ones(width, dtype=square.dtype)
     added = None if dtotal is None else dtotal.contiguous()
     call = _call(formula, dz, x=x, dz=dz, dsum=added, weight=gain, dx=dx, mean=mean, square=square)
-    function, reduce = load().functions.normscope_backward, load().functions.normscope_reduce
+    library, address = load(), ctypes.addressof(call)
+    function = library.functions.normscope_backward
     if not (wants_weight or wants_bias):
-        _over(rows, width, lambda begin, end: function(ctypes.addressof(call), begin, end, None, None))
+        if library.shim is not None:
+            library.shim.run(address, 0, 0, 0)
+        else:
+            _over(rows, width, lambda begin, end: function(address, begin, end, None, None))
         return dx, None, None
     parts = max(1, min(rows * width // SMALL, PARTS, rows), rows // ROWS)
     size = -(-rows // parts)
@@ -193,13 +200,16 @@ def backward(
 
     def part(index: int) -> None:
         at = (one[index].data_ptr() for one in (dweight, dbias))
-        function(ctypes.addressof(call), min(rows, index * size), min(rows, index * size + size), *at)
+        function(address, min(rows, index * size), min(rows, index * size + size), *at)
 
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        list(pool.map(part, range(parts)) if parts > 1 else map(part, range(parts)))
+    if library.shim is not None:
+        library.shim.run(address, parts, dweight.data_ptr(), dbias.data_ptr())
+    else:
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            list(pool.map(part, range(parts)) if parts > 1 else map(part, range(parts)))
     for one in (dweight, dbias):
-        reduce(one.data_ptr(), parts, width, call.type)
-    return dx, dweight[0] if wants_weight else None, dbias[0] if wants_bias else None
+        library.functions.normscope_reduce(one.data_ptr(), parts, width, call.type)
+    return dx, dweight[0].clone() if wants_weight else None, dbias[0].clone() if wants_bias else None
 
 
 def _statistics(x: Tensor) -> torch.dtype:

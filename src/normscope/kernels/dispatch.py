@@ -74,11 +74,11 @@ def _dispatch(
     if module is None:
         return None
     if x.is_cpu:
-        call = module.load().call
-        if call is not None:
+        shim = module.load().shim
+        if shim is not None:
             if backend is None:
-                _call = call
-            return call(x, shape, weight, bias, residual, *formula)
+                _call = shim.norm
+            return shim.norm(x, shape, weight, bias, residual, *formula)
     tensors = [one for one in (x, weight, bias, residual) if one is not None]
     if not (_fits(x, shape, weight, bias, residual) and _plain(tensors)):
         return None

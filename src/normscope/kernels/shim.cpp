@@ -59,9 +59,33 @@ constexpr int64_t SMALL = 1 << 15;
 constexpr int64_t PARTS = 32, ROWS = 64;  // as in cpu.py
 
 template <class Rows>
-void over_rows(int64_t rows, int64_t width, const Rows &body) {
-    if (rows * width <= SMALL) body(0, rows);
-    else at::parallel_for(0, rows, std::max<int64_t>(1, SMALL / 2 / width), body);
+void over_rows(const norm &call, const Rows &body) {
+    if (call.rows * call.width <= SMALL) body(0, call.rows);
+    else at::parallel_for(0, call.rows, std::max<int64_t>(1, SMALL / 2 / call.width), body);
+}
+
+void forward_all(const norm &call) {
+    over_rows(call, [&](int64_t begin, int64_t end) { forward_rows(&call, begin, end); });
+}
+
+// With parts, sums for the parameters' gradients over a division of the rows that depends on their number alone.
+void backward_all(const norm &call, int64_t parts, void *dweight, void *dbias) {
+    if (!parts) {
+        over_rows(call, [&](int64_t begin, int64_t end) { backward_rows(&call, begin, end, nullptr, nullptr); });
+        return;
+    }
+    const int64_t size = (call.rows + parts - 1) / parts;
+    const int64_t bytes = call.width * (call.type == FLOAT64 ? sizeof(double) : sizeof(float));
+    auto body = [&](int64_t from, int64_t to) {
+        for (int64_t part = from; part < to; part++) {
+            char *w = static_cast<char *>(dweight) + part * bytes, *b = static_cast<char *>(dbias) + part * bytes;
+            std::memset(w, 0, bytes);
+            std::memset(b, 0, bytes);
+            backward_rows(&call, std::min(call.rows, part * size), std::min(call.rows, (part + 1) * size), w, b);
+        }
+    };
+    if (parts == 1) body(0, 1);
+    else at::parallel_for(0, parts, 1, body);
 }
 
 // A parameter or its gradient in another dtype. Written out, for torch's own conversion costs as much as a small norm.
@@ -142,31 +166,20 @@ struct NormBackward : torch::autograd::Node {
             call.dx = data(dx);
             call.mean = data(means);
             call.square = data(squares);
-            const int64_t rows = call.rows;
-            if (learn_weight || learn_bias) std::tie(dweight, dbias) = with_parameters(call, rows, statistics);
-            else over_rows(rows, width, [&](int64_t b, int64_t e) { backward_rows(&call, b, e, nullptr, nullptr); });
+            if (learn_weight || learn_bias) std::tie(dweight, dbias) = with_parameters(call, statistics);
+            else backward_all(call, 0, nullptr, nullptr);
             dweight = learn_weight ? cast(dweight, gain.scalar_type()).view(gain.sizes()) : Tensor();
             dbias = learn_bias ? cast(dbias, bias_dtype).view(bias_sizes) : Tensor();
         }
         return {dx, dx, dweight, dbias};
     }
 
-    // Partial sums over a division of the rows that depends on their number alone, added up in order.
-    std::pair<Tensor, Tensor> with_parameters(const norm &call, int64_t rows, at::ScalarType statistics) {
+    // Partial sums, added up in order.
+    std::pair<Tensor, Tensor> with_parameters(const norm &call, at::ScalarType statistics) {
+        const int64_t rows = call.rows;
         const int64_t parts = std::max({int64_t(1), std::min({rows * width / SMALL, PARTS, rows}), rows / ROWS});
-        const int64_t size = (rows + parts - 1) / parts, bytes = width * at::elementSize(statistics);
         Tensor dweight = empty({parts, width}, statistics), dbias = empty({parts, width}, statistics);
-        auto body = [&](int64_t from, int64_t to) {
-            for (int64_t part = from; part < to; part++) {
-                char *w = static_cast<char *>(data(dweight)) + part * bytes;
-                char *b = static_cast<char *>(data(dbias)) + part * bytes;
-                std::memset(w, 0, bytes);
-                std::memset(b, 0, bytes);
-                backward_rows(&call, std::min(rows, part * size), std::min(rows, (part + 1) * size), w, b);
-            }
-        };
-        if (parts == 1) body(0, 1);
-        else at::parallel_for(0, parts, 1, body);
+        backward_all(call, parts, data(dweight), data(dbias));
         if (parts > 1) {
             reduce(data(dweight), parts, width, call.type);
             reduce(data(dbias), parts, width, call.type);
@@ -268,7 +281,7 @@ PyObject *norm_call(PyObject *, PyObject *const *args, Py_ssize_t count) {
     call.square = data(square);
     {
         pybind11::gil_scoped_release others_may_run;
-        over_rows(rows, width, [&](int64_t begin, int64_t end) { forward_rows(&call, begin, end); });
+        forward_all(call);
     }
     if (learns) {
         auto node = make_node<NormBackward>();
@@ -312,8 +325,28 @@ PyObject *bind(PyObject *, PyObject *const *args, Py_ssize_t count) {
     Py_RETURN_NONE;
 }
 
+// run(call) forward, run(call, parts, dweight, dbias) backward: struct norm by its address, over all rows in torch's threads
+PyObject *run(PyObject *, PyObject *const *args, Py_ssize_t count) {
+    HANDLE_TH_ERRORS
+    if (count != 1 && count != 4) {
+        PyErr_SetString(PyExc_TypeError, "run takes 1 or 4 arguments");
+        return nullptr;
+    }
+    const norm &call = *static_cast<const norm *>(PyLong_AsVoidPtr(args[0]));
+    const int64_t parts = count == 4 ? PyLong_AsLongLong(args[1]) : 0;
+    void *dweight = parts ? PyLong_AsVoidPtr(args[2]) : nullptr, *dbias = parts ? PyLong_AsVoidPtr(args[3]) : nullptr;
+    if (PyErr_Occurred()) return nullptr;
+    pybind11::gil_scoped_release others_may_run;
+    if (count == 1) forward_all(call);
+    else backward_all(call, parts, dweight, dbias);
+    pybind11::gil_scoped_acquire held;
+    Py_RETURN_NONE;
+    END_HANDLE_TH_ERRORS
+}
+
 PyMethodDef methods[] = {
     {"norm", reinterpret_cast<PyCFunction>(reinterpret_cast<void *>(norm_call)), METH_FASTCALL, nullptr},
+    {"run", reinterpret_cast<PyCFunction>(reinterpret_cast<void *>(run)), METH_FASTCALL, nullptr},
     {"bind", reinterpret_cast<PyCFunction>(reinterpret_cast<void *>(bind)), METH_FASTCALL, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };
