@@ -1,10 +1,11 @@
 """What every norm costs on this machine, beside what a user would pick instead, in one run.
 
-Competitors take turns (A B C A B C ...), and a ratio is the median over the turns, so that whatever else the machine
-does meanwhile meets all of them alike. Only ratios are to be compared between machines; times are of this one.
+Competitors take turns, in another order every time, and a ratio is the median over the turns, so that whatever else the
+machine does meanwhile, and what the one before leaves in the caches, meets all of them alike. Only ratios are to be compared between machines; times are of this one.
 """
 
 import os
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -237,11 +238,15 @@ def turns(
         begin = time.perf_counter()
         function()
         counts[name] = max(1, round(SAMPLE / max(time.perf_counter() - begin, 1e-9)))
+    names, order = list(functions), random.Random(0)
     taken: list[tuple[float, dict[str, float]]] = []
     end = time.monotonic() + seconds
     while time.monotonic() < end or len(taken) < LEAST:
         turn, share = {}, 0.0
-        for name, function in functions.items():
+        # What comes before leaves the caches full of its own: everybody comes after everybody.
+        order.shuffle(names)
+        for name in names:
+            function = functions[name]
             waited, begin = _waited(), clock()
             for _ in range(counts[name]):
                 function()
