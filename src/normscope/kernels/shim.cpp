@@ -116,7 +116,7 @@ struct NormBackward : torch::autograd::Node {
     Formula formula;
     int64_t width;
     SavedVariable x, mean, square, weight;
-    bool has_mean, x_is_output, has_weight, has_bias;
+    bool x_is_output, has_weight, has_bias;
     at::ScalarType bias_dtype;
 
     std::string name() const override { return "NormscopeNormBackward"; }
