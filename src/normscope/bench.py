@@ -1,7 +1,8 @@
 """What every norm costs on this machine, beside what a user would pick instead, in one run.
 
 Competitors take turns, in another order every time, and a ratio is the median over the turns, so that whatever else the
-machine does meanwhile, and what the one before leaves in the caches, meets all of them alike. Only ratios are to be compared between machines; times are of this one.
+machine does meanwhile, and what the one before leaves in the caches, meets all of them alike. Only ratios are to be
+compared between machines; times are of this one.
 """
 
 import os
