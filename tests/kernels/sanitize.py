@@ -157,7 +157,7 @@ def call_modules(seed: int, calls: int) -> int:
     if library.shim is None:
         print("sanitize: the C++ function was not loaded")
         return 1
-    through_python = dataclasses.replace(library, call=None)
+    through_python = dataclasses.replace(library, shim=None)
     counts: dict[str, int] = {}
     for number in range(calls):
         rng = random.Random(f"{seed} {number}")
