@@ -23,10 +23,11 @@ MAY_IMPORT = {
     "report": {"results"},
     "study": {"catalogue", "train", "results", "report", "data"},
     "doctor": {"data", "kernels"},
+    "arguments": set(),
     "bench": {"catalogue", "kernels"},
     "display": {"results"},
     "progress": set(),
-    "cli": {"catalogue", "study", "results", "report", "display", "progress", "data", "doctor", "bench"},
+    "cli": {"catalogue", "study", "results", "report", "display", "progress", "data", "doctor", "bench", "arguments"},
     "__init__": {"norms", "results", "study", "version"},
     "__main__": {"cli"},
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from normscope.cli import _typed, parse_seeds, split_norms
+from normscope.cli import _typed
 
 
 def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -152,18 +152,3 @@ def test_doctor_works_where_torch_is_broken(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('this torch is broken')")
     broken = run("doctor", COLUMNS="200", PYTHONPATH=str(tmp_path))
     assert broken.returncode == 0, broken.stderr
-
-
-@pytest.mark.parametrize(("text", "want"), [("0-2", [0, 1, 2]), ("3,5,8-9", [3, 5, 8, 9]), ("7", [7])])
-def test_seeds_are_read(text: str, want: list[int]) -> None:
-    assert parse_seeds(text) == want
-
-
-@pytest.mark.parametrize("text", ["", "1-", "-1", "a", "1,,2", "0 to 3"])
-def test_other_seeds_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="seeds are written as 0-9 or 3,5,8"):
-        parse_seeds(text)
-
-
-def test_commas_inside_brackets_do_not_split() -> None:
-    assert split_norms("none, ada_norm(scale=2.0,k=0.1),dyt") == ["none", "ada_norm(scale=2.0,k=0.1)", "dyt"]

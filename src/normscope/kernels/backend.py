@@ -11,8 +11,8 @@ import torch
 Backend = Literal["eager", "cpu", "triton"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
-_HOME = {"cpu": "cpu", "triton": "cuda"}
-"""The device that a back end's tensors are on."""
+_AT: dict[str, Backend] = {"cpu": "cpu", "cuda": "triton"}
+"""The back end for a type of device."""
 
 
 class BackendUnavailable(RuntimeError):
@@ -59,30 +59,31 @@ def choose(device: torch.device, name: Backend | None = None) -> ModuleType | No
     asked = name or wish()
     if asked == "eager":
         return None
-    if asked and device.type != _HOME[asked]:
-        raise BackendUnavailable(f"the back end {asked} computes on {_HOME[asked]} tensors, got one on {device.type}")
-    for candidate, home in _HOME.items():
-        if device.type == home:
-            module, words = _load(candidate)
-            if module is None and asked:
-                raise BackendUnavailable(f"the back end {asked} cannot run here: {words}")
-            return module
-    return None
+    best = _AT.get(device.type)
+    if asked and asked != best:
+        home = next(kind for kind, backend in _AT.items() if backend == asked)
+        raise BackendUnavailable(f"the back end {asked} computes on {home} tensors, got one on {device.type}")
+    if best is None:
+        return None
+    module, words = _load(best)
+    if module is None and asked:
+        raise BackendUnavailable(f"the back end {asked} cannot run here: {words}")
+    return module
 
 
 def describe(device: torch.device) -> str:
     """Say in a line what computes norms on a device, for a run's record: ``cpu: vector code avx2, ...``."""
     if wish() == "eager":
         return "eager: asked for by NORMSCOPE_BACKEND"
-    for candidate, home in _HOME.items():
-        if device.type == home:
-            module, words = _load(candidate)
-            return f"{candidate}: {words}" if module else f"eager: {words}"
-    return f"eager: no kernels for {device.type}"
+    best = _AT.get(device.type)
+    if best is None:
+        return f"eager: no kernels for {device.type}"
+    module, words = _load(best)
+    return f"{best}: {words}" if module else f"eager: {words}"
 
 
 @cache
-def _load(name: str) -> tuple[ModuleType | None, str]:
+def _load(name: Backend) -> tuple[ModuleType | None, str]:
     """Load a back end, once; where it cannot run, say so, once."""
     if name == "cpu":
         from normscope.kernels import build, cpu
@@ -91,12 +92,12 @@ def _load(name: str) -> tuple[ModuleType | None, str]:
             return cpu, cpu.load().words
         except (build.CannotBuild, OSError) as error:
             words = f"the CPU kernels cannot be built: {error}"
-            print(f"normscope: norms run on PyTorch's own operations; {words}", file=sys.stderr, flush=True)
-            return None, words
-    try:
-        from normscope.kernels import triton
-    except ImportError as error:
-        words = f"the GPU kernels need Triton: {error}"
-        print(f"normscope: norms run on PyTorch's own operations; {words}", file=sys.stderr, flush=True)
-        return None, words
-    return triton, "Triton"
+    else:
+        try:
+            from normscope.kernels import triton
+
+            return triton, "Triton"
+        except ImportError as error:
+            words = f"the GPU kernels need Triton: {error}"
+    print(f"normscope: norms run on PyTorch's own operations; {words}", file=sys.stderr, flush=True)
+    return None, words

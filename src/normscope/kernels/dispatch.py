@@ -137,10 +137,7 @@ def _traced(
         return None
     if not _fits(x, shape, weight, bias, residual):
         return None
-    width = 1
-    for size in shape:
-        width *= size
-    z, total, _, _ = operator.norm(x, residual, weight, bias, width, flags, eps, scale, k)
+    z, total, _, _ = operator.norm(x, residual, weight, bias, math.prod(shape), flags, eps, scale, k)
     return z if residual is None else (z, total)
 
 
