@@ -138,7 +138,7 @@ def _cpu_backend(torch_check: Check) -> Check:
             return Check(name=name, state="ok", found=f"{found}, into {build.folder()}")
         library = cpu.load()
     except (build.CannotBuild, OSError, ValueError) as error:
-        cost = "norms run on PyTorch's own operations, which take two to ten times as long"
+        cost = "norms run on PyTorch's own operations, which take one and a half to ten times as long"
         return Check(name=name, state="missing", found=str(error), advice=cost)
     if library.shim is None:
         return Check(name=name, state="warning", found=library.words, advice="a C++ compiler makes small calls cheap")
