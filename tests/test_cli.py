@@ -49,6 +49,9 @@ def test_help_teaches_without_torch(tmp_path: Path) -> None:
         (["compare", "digits", "--steps", "0"], 2, "steps must be a whole number of at least 1, got 0"),
         (["compare", "digits", "--norms", "frn"], 2, "arm frn cannot be trained on digits: "),
         (["compare", "digits", "--device", "toaster"], 2, "toaster"),
+        (["compare", "digits", "--warmup", "few"], 2, "numbers are written as 0,500,4000, got 'few'"),
+        (["compare", "digits", "--placement", "pre+post:9-1"], 2, "expected layers such as '2' or '1-3'"),
+        (["compare", "digits", "--norms", "layer_norm+adanorm:final"], 2, "did you mean 'ada_norm'?"),
         (["report", "nowhere"], 1, "nowhere holds no study"),
         (["data", "fetch", "mnst"], 2, "Did you mean 'mnist'?"),
     ],
@@ -152,3 +155,20 @@ def test_doctor_works_where_torch_is_broken(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('this torch is broken')")
     broken = run("doctor", COLUMNS="200", PYTHONPATH=str(tmp_path))
     assert broken.returncode == 0, broken.stderr
+
+
+def test_warm_ups_and_norms_by_place_are_compared(tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    options = ["--norms", "layer_norm,layer_norm+ada_norm(scale=2.0):final", "--placement", "pre+post:1-2"]
+    options += ["--warmup", "0,5", "--seeds", "0", "--steps", "10", "--out", str(out), "--json"]
+    told = run("compare", "digits", *options)
+    assert told.returncode == 0, told.stderr
+    summary = json.loads(told.stdout)
+    assert [arm["label"] for arm in summary["arms"]] == [
+        "layer_norm, warm-up 0",
+        "layer_norm+ada_norm(scale=2.0):final, warm-up 0",
+        "layer_norm, warm-up 5",
+        "layer_norm+ada_norm(scale=2.0):final, warm-up 5",
+    ]
+    assert summary["complete"]
+    assert len({arm["mean"] for arm in summary["arms"]}) > 1

@@ -21,6 +21,18 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
+def parse_counts(text: str) -> list[int]:
+    """Read whole numbers such as ``0,500,4000``; none from an empty text.
+
+    Raises:
+        ValueError: If the text has another form.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(part.isdecimal() for part in parts):
+        raise ValueError(f"numbers are written as 0,500,4000, got {text!r}")
+    return [int(part) for part in parts]
+
+
 def parse_shapes(text: str) -> list[tuple[int, int]]:
     """Read shapes such as ``4096x512,64x1000``.
 

@@ -3,16 +3,14 @@
 The order of a dictionary is the order of every table.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from torch import nn
 
-from normscope import data, norms, placement, probes
-from normscope.tasks import ImageClassification, Published, Task
-from normscope.tasks.image_classification import convnet, plain_mlp, residual_mlp
+from normscope import norms, placement, probes, tasks
+from normscope.tasks import image_tasks, language_tasks, parsing_tasks, sentence_tasks, translation_tasks
 
 NORMS: dict[str, Callable[..., nn.Module]] = {
     "none": norms.NoNorm,
@@ -34,10 +32,8 @@ PARAMETRIZATIONS: dict[str, Callable[[nn.Module], int]] = {"weight_norm": norms.
 
 PLACEMENTS: dict[str, placement.Placement] = {
     "preactivation": placement.Placement(equation="h = relu(N(W x))", block=None),
-    "post": placement.Placement(equation="x <- N(x + f(x))", block=placement.PostNorm),
-    "pre": placement.Placement(
-        equation="x <- x + f(N(x)); N at the end", block=placement.PreNorm, normalize_final=True
-    ),
+    "post": placement.POST,
+    "pre": placement.PRE,
     "output": placement.Placement(
         equation="x <- x + N(f(x)); N at the end", block=placement.OutputNorm, normalize_final=True
     ),
@@ -47,97 +43,63 @@ PLACEMENTS: dict[str, placement.Placement] = {
         normalize_stem=True,
         normalize_final=True,
     ),
+    "deepnorm": placement.Placement(
+        equation="x <- N(alpha x + f(x)), f begins at beta",
+        block=placement.DeepNorm,
+        gain=lambda site, constants: placement.deepnorm_constants(site, constants)[1],
+        arguments={"constants": "paper"},
+    ),
+    "rezero": placement.Placement(equation="x <- x + a f(x), a = 0 at first; no norm", block=placement.ReZero),
+    "layernorm_scaling": placement.Placement(
+        equation="x <- x + f(N(x) / sqrt(layer)); N at the end", block=placement.ScaledPreNorm, normalize_final=True
+    ),
+    "recursive_skip": placement.Placement(
+        equation="y <- N(x + f(x)), then y <- N(x + y) until `times` norms",
+        block=placement.RecursiveSkip,
+        arguments={"times": 2},
+    ),
+    "hybrid": placement.Placement(
+        equation="x <- x + f(x) with N on q, k, v; x <- N(x), x <- x + f(x) around feed-forward; N at the end",
+        block=placement.PlainBlock,
+        other_block=placement.NormThenPlain,
+        normalize_qkv=True,
+        normalize_final=True,
+    ),
+    "mix": placement.Placement(
+        equation="the first `share` of the layers post, the rest pre",
+        block=None,
+        choose=placement.mix,
+        arguments={"share": 0.25},
+    ),
+    "residual_dual": placement.Placement(
+        equation="x <- N(x + f(x)), s <- s + f(x); x + N(s) at the end",
+        block=placement.DualBlock,
+        normalize_final=True,
+        stream=placement.DualStack,
+    ),
+    "none": placement.Placement(equation="x <- x + f(x); no norm", block=placement.PlainBlock),
 }
 """Where norms stand around a residual branch; ``preactivation`` for networks without branches."""
 
-_MNIST_MLP = ImageClassification(
-    name="mnist_mlp",
-    description="permutation-invariant MNIST, 784-1000-1000-10, batch 128 (Ba et al. 2016, 6.6)",
-    dataset="mnist",
-    read=data.load_mnist,
-    shape=(784,),
-    build=plain_mlp(784, 1000, 1000, 10),
-    placements=("preactivation",),
-    steps=2150,
-    full_steps=8600,
-    batch_size=128,
-    learning_rate=1e-3,
-    accuracy=False,
-    margin=0.1,
-    regime="a two-hidden-layer MLP of width 1000 on MNIST, Adam with linear decay, no regularization",
-    published=(
-        Published(
-            source="Ba, Kiros, Hinton (2016), Figure 6, batch 128",
-            rows={"none": 1.5, "layer_norm": 1.3, "batch_norm": 1.35},
-            note="read off a plot, about +-0.1; 65 epochs, rate and seeds not printed; batch norm on the logits, too",
-        ),
-    ),
-)
-
-TASKS: dict[str, Task] = {
-    "digits": ImageClassification(
-        name="digits",
-        description="8 x 8 handwritten digits (UCI, in scikit-learn), residual MLP of four blocks; nothing to download",
-        dataset="digits",
-        read=data.load_digits,
-        shape=(64,),
-        build=residual_mlp(inputs=64, width=64, depth=4, classes=10),
-        placements=("pre", "post", "output", "peri"),
-        steps=1000,
-        full_steps=4000,
-        batch_size=32,
-        learning_rate=2e-3,
-        accuracy=False,
-        margin=0.5,
-        regime="a four-block residual MLP of width 64 on 1,029 images of 8 x 8, Adam with linear decay",
-    ),
-    "mnist_mlp": _MNIST_MLP,
-    "mnist_mlp_batch4": dataclasses.replace(
-        _MNIST_MLP,
-        name="mnist_mlp_batch4",
-        description="the same at batch 4, where batch statistics are poor (Ba et al. 2016, 6.6)",
-        steps=13_750,
-        full_steps=137_500,
-        batch_size=4,
-        learning_rate=2e-4,
-        margin=0.2,
-        published=(
-            Published(
-                source="Ba, Kiros, Hinton (2016), Figure 6, batch 4",
-                rows={"none": 1.55, "layer_norm": 1.45, "batch_norm(unbiased=True)": 2.0},
-                note="read off a plot, about +-0.1; batch norm 'at or above' its figure",
-            ),
-        ),
-    ),
-    "mnist_cnn": ImageClassification(
-        name="mnist_cnn",
-        description="MNIST, three convolutions of 16, 32 and 64 channels (Xu et al. 2019 name a 3-layer CNN)",
-        dataset="mnist",
-        read=data.load_mnist,
-        shape=(1, 28, 28),
-        build=convnet(1, 16, 32, 64, size=28, classes=10),
-        placements=("preactivation",),
-        steps=1720,
-        full_steps=4300,
-        batch_size=128,
-        learning_rate=2e-3,
-        accuracy=True,
-        margin=0.1,
-        regime="a three-convolution network (16, 32, 64 channels) on MNIST, Adam with linear decay",
-        published=(
-            Published(
-                source="Xu et al. (2019), Tables 1 to 3, MNIST",
-                rows={
-                    "none": 99.14,
-                    "layer_norm": 99.13,
-                    "layer_norm_simple": 99.09,
-                    "detach_norm": 99.10,
-                    "ada_norm": 99.35,
-                },
-                note="no seeds and no spread printed; channels, optimizer, epochs and AdaNorm's C not printed",
-            ),
-        ),
-    ),
+TASKS: dict[str, tasks.Task] = {
+    "digits": image_tasks.DIGITS,
+    "mnist_mlp": image_tasks.MNIST_MLP,
+    "mnist_mlp_batch4": image_tasks.MNIST_MLP_BATCH4,
+    "mnist_cnn": image_tasks.MNIST_CNN,
+    "rt": sentence_tasks.RT,
+    "sst5": sentence_tasks.SST5,
+    "ud_ewt": parsing_tasks.UD_EWT,
+    "ptb": parsing_tasks.PTB,
+    "tiny_shakespeare": language_tasks.TINY_SHAKESPEARE,
+    "enwiki_small": language_tasks.ENWIKI_SMALL,
+    "enwik8": language_tasks.ENWIK8,
+    "multi30k_de_en": translation_tasks.MULTI30K_DE_EN,
+    "iwslt14_de_en_sample": translation_tasks.IWSLT14_DE_EN_SAMPLE,
+    "iwslt14_de_en": translation_tasks.IWSLT14_DE_EN,
+    "evbnews_en_vi": translation_tasks.EVBNEWS_EN_VI,
+    "iwslt15_en_vi": translation_tasks.IWSLT15_EN_VI,
+    "wmt_en_de_10k": translation_tasks.WMT_EN_DE_10K,
+    "wmt14_en_de": translation_tasks.WMT14_EN_DE,
 }
 """Data sets with their network, loss, metric and recipe."""
 
@@ -160,6 +122,7 @@ def look_up(kind: str, entries: Mapping[str, Entry], name: str) -> Entry:
     """
     if name in entries:
         return entries[name]
-    near = get_close_matches(name, entries, n=1, cutoff=0.5)
+    begins = [key for key in entries if name.startswith(key)]
+    near = begins[:1] or get_close_matches(name, entries, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise LookupError(f"there is no {kind} {name!r}: {hint}There are {', '.join(entries)}")

@@ -1,4 +1,4 @@
-"""The command line: compare, report, list, data, bench, doctor. Nothing heavy is imported before it is needed."""
+"""The command line: compare, report, reproduce, list, data, bench, doctor; nothing heavy before it is needed."""
 
 import io
 import json
@@ -14,7 +14,7 @@ from cyclopts import App, Parameter
 from rich.console import Console
 
 import normscope
-from normscope.arguments import parse_seeds, parse_shapes, split_norms
+from normscope.arguments import parse_counts, parse_seeds, parse_shapes, split_norms
 
 if TYPE_CHECKING:
     from normscope.results import Summary
@@ -43,14 +43,18 @@ def compare(
     norms: Annotated[
         str | None, Parameter(help="such as layer_norm,ada_norm(scale=2.0); see: normscope list norms")
     ] = None,
-    placement: Annotated[str, Parameter(help="such as pre,post; the task's own where left out")] = "",
+    placement: Annotated[
+        str, Parameter(help="such as pre,post or mix(share=0.5); see: normscope list placements")
+    ] = "",
     seeds: Annotated[
         str, Parameter(help="such as 0-9 or 3,5,8; six can claim something of one arm, eight of six")
     ] = "0-9",
     steps: Annotated[int | None, Parameter(help="updates of every run; the task's preset where left out")] = None,
     preset: Annotated[
-        Literal["small", "full"], Parameter(help="full trains until the figures stop improving")
+        Literal["small", "full"],
+        Parameter(help="small for a laptop; full at the paper's size, or until the figures stop improving"),
     ] = "small",
+    warmup: Annotated[str, Parameter(help="numbers of warm-up updates to compare, such as 0,500")] = "",
     baseline: Annotated[str | None, Parameter(help="the arm to compare with; layer_norm where left out")] = None,
     margin: Annotated[float | None, Parameter(help="smallest difference worth having, in the metric's unit")] = None,
     tune: Annotated[
@@ -60,6 +64,7 @@ def compare(
     workers: Annotated[int | None, Parameter(help="processes; one a core where left out")] = None,
     device: Annotated[str, Parameter(help="cpu, cuda or cuda:1")] = "cpu",
     precision: Annotated[Literal["float32", "bfloat16"], Parameter(help="of the forward pass")] = "float32",
+    compile: Annotated[bool, Parameter(help="compile the training loss: faster on a GPU, other roundings")] = False,
     retry_failed: Annotated[bool, Parameter(help="compute runs anew that ended with an error")] = False,
     json_output: Annotated[bool, Parameter(name="--json", help="print summary.json instead of the table")] = False,
 ) -> None:
@@ -89,18 +94,19 @@ def compare(
     from normscope.study.tune import tuning_plan
 
     entry = look_up("task", TASKS, task)
-    if steps is None and preset == "full":
-        steps = entry.full_steps
     card = cards.make_card(
         task,
         norms=cards.PAPER_NORMS if norms is None else split_norms(norms),
-        placements=[word for word in placement.split(",") if word],
+        placements=split_norms(placement),
         seeds=parse_seeds(seeds),
+        warmups=parse_counts(warmup),
         steps=steps,
+        preset=preset,
         margin=margin,
         baseline=baseline,
         precision=precision,
         device=device,
+        compile=compile,
         tune=tune,
     )
     console = open_console(stderr=json_output)
@@ -122,7 +128,8 @@ def compare(
     )
     if before["open"] or (retry_failed and before["failed"]):
         with DownloadProgress(console) as fetched:
-            data_sets.locate(data_sets.SETS[entry.dataset], progress=fetched)
+            for name in entry.datasets:
+                data_sets.locate(data_sets.SETS[name], progress=fetched)
     with StudyProgress(console) as progress:
 
         def tell(event: RunEvent) -> None:
@@ -175,6 +182,59 @@ def report(
     console.print(f"Report: {page}", markup=False, highlight=False, soft_wrap=True)
 
 
+@app.command
+def reproduce(
+    paper: Annotated[str, Parameter(help="xu2019 or xiong2020")],
+    /,
+    *,
+    only: Annotated[str, Parameter(help="tasks, tables, figures, such as rt,table3; see --list")] = "",
+    preset: Annotated[Literal["small", "full"], Parameter(help="small for a laptop, or the paper's size")] = "small",
+    seeds: Annotated[str, Parameter(help="such as 0-9; fewer than six can tell nothing")] = "0-9",
+    steps: Annotated[int | None, Parameter(help="updates of every run; the task's preset where left out")] = None,
+    layers: Annotated[str, Parameter(help="sizes of the gradient figure")] = "6,8,10,12,14",
+    width: Annotated[int, Parameter(help="of its networks")] = 512,
+    tokens: Annotated[int, Parameter(help="of its batch")] = 2048,
+    out: Annotated[Path | None, Parameter(help="folder of the studies; runs/<paper> where left out")] = None,
+    workers: Annotated[int | None, Parameter(help="processes; one a core where left out")] = None,
+    device: Annotated[str, Parameter(help="cpu, cuda or cuda:1")] = "cpu",
+    read_only: Annotated[bool, Parameter(help="judge what the folder holds and compute nothing")] = False,
+    list_cells: Annotated[bool, Parameter(name="--list", help="show every cell and what can be run here")] = False,
+    json_output: Annotated[bool, Parameter(name="--json", help="print reproduce.json instead of tables")] = False,
+) -> None:
+    """Try what a paper printed: run its studies, or resume them, and give every cell a verdict.
+
+    Differences are compared, on paired seeds, never figures of another setting or another scorer. Writes
+    reproduce.json and reproduce.md beside the studies. Stop it at any time: the same command goes on.
+
+    For example:
+
+    normscope reproduce xu2019 --list
+
+    normscope reproduce xu2019 --only rt,sst5
+
+    normscope reproduce xiong2020 --only gradients
+    """
+    from normscope.reproduce import Request, Setting, show, show_cells
+
+    if list_cells:
+        show_cells(paper)
+        return
+    request = Request(
+        paper=paper,
+        only=tuple(name.strip() for name in only.split(",") if name.strip()),
+        seeds=tuple(parse_seeds(seeds)),
+        preset=preset,
+        steps=steps,
+        out=out,
+        workers=workers,
+        device=device,
+        read_only=read_only,
+        gradients=Setting(layers=tuple(parse_counts(layers)), width=width, tokens=tokens),
+        command=shlex.join(["normscope", *sys.argv[1:]]),
+    )
+    show(request, json_output=json_output)
+
+
 @app.command(name="list")
 def list_entries(what: Literal["norms", "placements", "tasks", "probes", "all"] = "all", /) -> None:
     """List what the names stand for: norms, placements, tasks, probes."""
@@ -194,8 +254,8 @@ def list_entries(what: Literal["norms", "placements", "tasks", "probes", "all"] 
                 name,
                 entry.description,
                 entry.metric.name,
-                ", ".join(entry.placements),
-                f"{entry.steps:,} / {entry.full_steps:,}",
+                entry.placements[0] + (f" and {more} more" if (more := len(entry.placements) - 1) else ""),
+                f"{entry.presets['small'].steps:,} / {entry.presets['full'].steps:,}",
             )
             for name, entry in TASKS.items()
         ]
@@ -214,6 +274,7 @@ def data(
     """List the data sets with their state, size, licence and home page; fetch or verify some by name, or all.
 
     Files are looked for in $NORMSCOPE_DATA/<set>, then in the cache, then fetched and checked against their SHA-256.
+    Without names, fetch leaves out the sets that you must bring and those whose publisher states no hash.
 
     For example:
 

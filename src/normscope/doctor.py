@@ -221,7 +221,7 @@ def _dataset(dataset: data.DataSet) -> Check:
     if found.kind == "damaged":
         advice = "a run that needs it refuses: replace the file, or move it and have it fetched again"
         return Check(name=name, state="warning", found=found.words, advice=advice)
-    advice = f"a run that needs it fetches it first: normscope data fetch {dataset.name}"
+    advice = dataset.bring or f"a run that needs it fetches it first: normscope data fetch {dataset.name}"
     return Check(name=name, state="missing", found=found.words, advice=advice)
 
 

@@ -125,10 +125,11 @@ class DownloadProgress:
         self.progress.stop()
 
     def __call__(self, name: str, done: int, total: int) -> None:
-        """Take what was fetched of a file so far, in bytes."""
+        """Take what was fetched of a file so far, in bytes; a total of 0 is one that nobody knows."""
         if name not in self.bars:
             self.progress.start()
-            self.bars[name] = self.progress.add_task(name, total=total)
+            self.bars[name] = self.progress.add_task(name, total=total or None)
             if not self.console.is_terminal:
-                self.console.print(f"fetching {name}, {total / 1e6:.1f} MB", markup=False, highlight=False)
+                size = f", {total / 1e6:.1f} MB" if total else ""
+                self.console.print(f"fetching {name}{size}", markup=False, highlight=False)
         self.progress.update(self.bars[name], completed=done)

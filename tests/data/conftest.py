@@ -1,12 +1,18 @@
 """A real web server on this machine, and a cache folder of the test's own."""
 
+import os
 import threading
-from collections.abc import Iterator
+import tracemalloc
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
+from normscope.data.dataset import DataSet
+from normscope.data.files import state
+from normscope.data.sets import SETS
 
 
 @dataclass
@@ -55,3 +61,32 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.delenv("NORMSCOPE_DATA", raising=False)
     return tmp_path / "cache" / "normscope"
+
+
+@pytest.fixture(scope="session")
+def ready() -> Callable[[str], DataSet]:
+    """Give a set whose files are here; skip where they are not, and fail under CI."""
+
+    def of(name: str) -> DataSet:
+        there = state(SETS[name])
+        if not there.ready and not os.environ.get("CI"):
+            pytest.skip(f"data set {name}: {there.words}; set NORMSCOPE_DATA")
+        assert there.ready, f"data set {name}: {there.words}; with CI set, its absence is a failure"
+        return SETS[name]
+
+    return of
+
+
+def peak_memory(work: Callable[[], object]) -> int:
+    """Run something; give the most bytes that Python had allocated for it at one time."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.fixture
+def peak() -> Callable[[Callable[[], object]], int]:
+    return peak_memory

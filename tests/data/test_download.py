@@ -8,8 +8,8 @@ import time
 
 import pytest
 
+from normscope.data.dataset import DataFile
 from normscope.data.download import download, sha256
-from normscope.data.sets import DataFile
 
 BODY = bytes(range(256)) * 1000
 
@@ -35,6 +35,20 @@ def test_bytes_arrive_and_progress_ends_at_the_size(tmp_path, mirror, cache):
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["set.bin"]
     assert told[-1] == ("set.bin", len(BODY), len(BODY))
     assert [now[1] for now in told] == sorted(now[1] for now in told)
+
+
+def test_a_file_that_nobody_has_seen_is_fetched_whole_or_not_at_all(tmp_path, mirror, cache):
+    mirror.files["/set.bin"] = BODY
+    file = DataFile(name="set.bin", sha256=None, urls=(f"{mirror.address}/set.bin",))
+    told = []
+    assert download(file, tmp_path / "set.bin", progress=lambda *now: told.append(now)) == []
+    assert (tmp_path / "set.bin").read_bytes() == BODY
+    # The size is the one that the mirror announced.
+    assert told[-1] == ("set.bin", len(BODY), len(BODY))
+    mirror.cut["/set.bin"] = 1000
+    (failure,) = download(file, tmp_path / "again.bin")
+    assert "IncompleteRead" in failure
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["set.bin"]
 
 
 def test_the_second_mirror_is_asked_after_the_first_fails(tmp_path, mirror, cache):

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from normscope.data.files import DataDamaged, DataNotFound, folders, locate, state
-from normscope.data.sets import SETS, DataFile, DataSet
+from normscope.data.dataset import DataFile, DataSet
+from normscope.data.files import DataDamaged, DataNotFound, DataUnverified, folders, found_hashes, locate, state
+from normscope.data.sets import SETS
 
 ONE, TWO = b"one" * 1000, b"two" * 500
 
@@ -121,6 +122,58 @@ def test_a_package_that_is_absent_or_lacks_the_file_is_named():
     assert absent.words == "not here (58 kB comes with the package no_such_package)"
     with pytest.raises(DataNotFound, match=r"digits\.csv\.gz is not in .*elsewhere"):
         locate(replace(SETS["digits"], folder_in_package="elsewhere"))
+
+
+def test_a_set_may_lie_in_another_folder_here_and_in_the_cache(tmp_path, own, cache, mirror):
+    mirror.files["/two.bin"] = TWO
+    dataset = replace(pair(mirror.address), folder="other/raw")
+    (tmp_path / "own" / "other" / "raw").mkdir(parents=True)
+    (tmp_path / "own" / "other" / "raw" / "one.bin").write_bytes(ONE)
+    assert locate(dataset) == {
+        "one.bin": tmp_path / "own" / "other" / "raw" / "one.bin",
+        "two.bin": cache / "other" / "raw" / "two.bin",
+    }
+    assert state(dataset).kind == "cached"
+
+
+def test_a_file_without_a_published_hash_is_used_with_a_warning_that_names_its_own(own, cache, mirror):
+    mirror.files["/two.bin"] = TWO
+    (own / "one.bin").write_bytes(ONE)
+    dataset = pair(mirror.address)
+    dataset = replace(dataset, files=(dataset.files[0], replace(dataset.files[1], sha256=None, bytes=None)))
+    assert state(dataset).words == "not here: 1 of 2 files missing (size unknown to fetch)"
+    for _ in range(2):
+        with pytest.warns(DataUnverified, match=r"nobody here knows the right sha256 of two\.bin") as told:
+            paths = locate(dataset)
+        assert [str(warning.message).count(hashlib.sha256(TWO).hexdigest()) for warning in told] == [1]
+    assert mirror.asked == ["/two.bin"]
+    assert found_hashes(dataset, paths) == {
+        "one.bin": hashlib.sha256(ONE).hexdigest(),
+        "two.bin": f"unverified: {hashlib.sha256(TWO).hexdigest()}",
+    }
+    there = state(dataset)
+    assert (there.kind, there.unverified) == ("cached", ("two.bin",))
+    assert f"no published sha256, unverified: two.bin {hashlib.sha256(TWO).hexdigest()}" in there.words
+
+
+def test_a_file_without_an_address_says_how_to_come_by_it(own, cache):
+    dataset = pair("")
+    dataset = replace(dataset, files=(replace(dataset.files[0], urls=()),), bring="ask the publisher")
+    with pytest.raises(DataNotFound, match=r"Bring your own: ask the publisher; here") as caught:
+        locate(dataset)
+    for words in ("one.bin", str(own), hashlib.sha256(ONE).hexdigest()):
+        assert words in str(caught.value)
+    assert state(dataset).words == "not here (3 kB, bring your own: ask the publisher)"
+
+
+def test_a_file_may_have_another_name(own, cache):
+    dataset = pair("")
+    file = replace(dataset.files[0], urls=(), other_names=("uno.bin", "eins.bin"))
+    dataset = replace(dataset, files=(file,))
+    (own / "eins.bin").write_bytes(ONE)
+    assert locate(dataset) == {"one.bin": own / "eins.bin"}
+    (own / "one.bin").write_bytes(ONE)
+    assert locate(dataset) == {"one.bin": own / "one.bin"}
 
 
 def test_reading_data_imports_neither_torch_nor_scikit_learn():

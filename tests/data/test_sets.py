@@ -1,19 +1,36 @@
+import os
 import re
+from pathlib import Path, PurePosixPath
+
+import pytest
 
 from normscope.data.sets import SETS
 
 
-def test_every_set_is_described_whole():
-    for name, dataset in SETS.items():
-        assert dataset.name == name
-        assert dataset.licence
-        assert dataset.what
-        assert dataset.home.startswith("http")
-        assert dataset.bytes == sum(file.bytes for file in dataset.files) > 0
+@pytest.mark.parametrize("dataset", SETS.values(), ids=lambda dataset: dataset.name)
+def test_every_set_is_described_whole(dataset):
+    assert SETS[dataset.name] is dataset
+    assert dataset.licence
+    assert dataset.what
+    assert dataset.home.startswith("http")
+    place = PurePosixPath(dataset.place)
+    assert not place.is_absolute()
+    assert ".." not in place.parts
+    for file in dataset.files:
+        assert file.sha256 is None or re.fullmatch("[0-9a-f]{64}", file.sha256)
+        assert (file.sha256 is None) == (file.bytes is None), "a file was seen, or it was not"
+        assert bool(file.urls) + bool(dataset.package) + bool(dataset.bring) == 1, "fetched, shipped or brought"
+        for url in file.urls:
+            # The one address without TLS; its reader checks the md5 of what is inside.
+            assert url.startswith("https://") or dataset.name == "enwik8"
+            assert url.endswith(f"/{file.name}")
+
+
+def test_sets_in_one_folder_mean_the_same_file_by_a_name():
+    seen = {}
+    for dataset in SETS.values():
         for file in dataset.files:
-            assert re.fullmatch("[0-9a-f]{64}", file.sha256)
-            assert bool(file.urls) != bool(dataset.package), "fetched, or shipped by a package: one of the two"
-            assert all(url.startswith("https://") and url.endswith(f"/{file.name}") for url in file.urls)
+            assert seen.setdefault((dataset.place, file.name), file) == file
 
 
 def test_hashes_are_by_file_name():
@@ -24,3 +41,21 @@ def test_hashes_are_by_file_name():
         "t10k-labels-idx1-ubyte.gz",
     ]
     assert SETS["mnist"].hashes["t10k-labels-idx1-ubyte.gz"] == SETS["mnist"].files[3].sha256
+
+
+def test_hashes_and_sizes_are_those_of_the_folder_that_the_sets_were_taken_from():
+    root = Path(os.environ.get("NORMSCOPE_DATA", "absent"))
+    if not (root / "SHA256SUMS").is_file():
+        pytest.skip("NORMSCOPE_DATA has no SHA256SUMS")
+    rows = (row.split(maxsplit=1) for row in (root / "SHA256SUMS").read_text().splitlines())
+    listed = {name.removeprefix("./"): digest for digest, name in rows}
+    checked = 0
+    for dataset in SETS.values():
+        for file in dataset.files:
+            place = f"{dataset.place}/{file.name}"
+            if place in listed:
+                assert file.sha256 == listed[place]
+                assert file.bytes == (root / place).stat().st_size
+                checked += 1
+    # mnist 4, rt 2, sst 3, enwiki 1, text 1, ewt 3, iwslt14 6, iwslt15 twice 2, wmt 6, evb 3, multi30k 6.
+    assert checked == 39

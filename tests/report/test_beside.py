@@ -3,8 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from normscope.report.beside import published_tables, tuned_beside_untuned
-from normscope.report.folder import read_study
+from normscope.report.folder import Study, read_study
 
 
 def test_published_values_stand_beside_the_arm_with_the_same_norm(whole_study: Path) -> None:
@@ -49,3 +51,57 @@ def test_an_arm_without_an_untuned_twin_has_dashes(whole_study: Path) -> None:
     summary = read_study(whole_study).summary
     first = tuned_beside_untuned({**summary, "untuned": summary["untuned"][1:]})[0]
     assert first["sides"][0]["verdict"] == "—"
+
+
+SHOWN = ("ours", "our_difference", "our_interval")
+
+
+def scored(study: Study, ours: str | None, theirs: str | None) -> Study:
+    """Give the study with these signatures of the two scorers."""
+    metric = {**study.card["metric"], **({} if ours is None else {"signature": ours})}
+    tables = [{**table, **({} if theirs is None else {"signature": theirs})} for table in study.card["published"]]
+    return replace(study, card={**study.card, "metric": metric, "published": tables})
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "words"),
+    [
+        ("nrefs:1|tok:13a", "tok:intl", "scored as tok:intl, ours as nrefs:1|tok:13a;"),
+        ("nrefs:1|tok:13a", "", "scored as the source does not say, ours as nrefs:1|tok:13a;"),
+        ("nrefs:1|tok:13a", None, "scored as the source does not say, ours as nrefs:1|tok:13a;"),
+        (None, "tok:intl", "scored as tok:intl, ours as no such scorer;"),
+    ],
+)
+def test_figures_of_another_scorer_are_not_compared(
+    whole_study: Path, ours: str | None, theirs: str | None, words: str
+) -> None:
+    study = read_study(whole_study)
+    (plain,) = published_tables(study)
+    (table,) = published_tables(scored(study, ours, theirs))
+    assert table["note"].startswith(plain["note"] + " Not compared with ours: ")
+    assert words in table["note"]
+    assert all(row[key] == "—" for row in table["rows"] for key in SHOWN)
+    # What the source prints stays, and so does its own difference.
+    for row, before in zip(table["rows"], plain["rows"], strict=True):
+        assert {key: row[key] for key in row if key not in SHOWN} == {
+            key: before[key] for key in before if key not in SHOWN
+        }
+
+
+@pytest.mark.parametrize("signature", [None, "", "nrefs:1|tok:13a"])
+def test_figures_of_one_scorer_are_compared(whole_study: Path, signature: str | None) -> None:
+    study = read_study(whole_study)
+    assert published_tables(scored(study, signature, signature)) == published_tables(study)
+
+
+def test_tuned_arms_that_differ_in_their_warm_up_stand_beside_their_own_twin(whole_study: Path) -> None:
+    summary = read_study(whole_study).summary
+    pairs = {}
+    for side, rate in (("arms", 0.003), ("untuned", 0.001)):
+        first = summary[side][1]
+        pairs[side] = [
+            {**first, "label": f"layer_norm_simple, warm-up {warmup}", "learning_rate": rate * (1 + warmup)}
+            for warmup in (0, 50)
+        ]
+    rows = tuned_beside_untuned({**summary, **pairs})
+    assert [[side["rate"] for side in row["sides"]] for row in rows] == [["0.001", "0.003"], ["0.051", "0.153"]]

@@ -210,6 +210,25 @@ def test_tuning_of_an_arm_that_is_not_there(make_study: Callable, recipe: type, 
     assert not (path / "report.html").exists()
 
 
+def test_curves_and_tuning_show_what_the_validation_set_is_judged_by(
+    make_study: Callable, recipe: type, tmp_path: Path
+) -> None:
+    path = make_study(tmp_path / "study", recipe(arms=2, seeds=2, evaluations=5, tuned=True))
+    plain = write_report(path).read_text(encoding="utf-8")
+    assert "the median accuracy on the validation set" in plain
+    card = json.loads((path / "card.json").read_text())
+    card["valid_metric"] = {"name": "loss a word", "unit": "nats", "higher_is_better": False}
+    (path / "card.json").write_text(json.dumps(card))
+    page = write_report(path).read_text(encoding="utf-8")
+    assert "the median accuracy on the validation set" not in page
+    assert re.findall(r"the median loss a word on the validation set at step 2000 is [0-9.]+ nats", page)
+    # A trial in a picture of the tuning tells its learning rate and its value.
+    assert re.findall(r"learning rate [0-9.e-]+: [0-9.]+ nats", page)
+    # The verdict is about the test set still, and its figures are accuracies.
+    assert "higher is better" in page
+    assert "nats" not in page[page.index('id="verdicts-head"') :].partition("</table>")[0]
+
+
 def test_the_error_of_a_missing_study_comes_through(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="holds no study"):
         write_report(tmp_path)

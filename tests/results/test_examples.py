@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 
+from normscope.results.aggregates import AGGREGATES
 from normscope.results.examples import examples_intervals
 
 
@@ -73,3 +74,16 @@ def test_examples_of_different_shapes_are_refused():
         examples_intervals(np.zeros((0, 5)), np.zeros((0, 5)), levels=[0.95], rng=generator())
     with pytest.raises(ValueError, match="scores must be finite"):
         examples_intervals(np.full((1, 5), np.nan), np.zeros((1, 5)), levels=[0.95], rng=generator())
+
+
+def test_an_aggregate_of_weight_one_is_the_mean():
+    """A ratio whose denominators are all one is a mean, drawn another way."""
+    arm, baseline = generator(1).normal(0.1, 1, (3, 800)), generator(2).normal(0, 1, (3, 800))
+    [want] = examples_intervals(arm, baseline, levels=[0.95], rng=generator())
+    weighed = (np.stack([scores, np.ones_like(scores)], axis=-1) for scores in (arm, baseline))
+    [found] = examples_intervals(*weighed, levels=[0.95], aggregate=AGGREGATES["ratio"], rng=generator(9))
+    error = (arm - baseline).mean(axis=0).std() / 800**0.5
+    # Quantiles of 10,000 draws: 0.027 standard deviations each, two of them.
+    assert found == pytest.approx(want, abs=0.15 * error)
+    with pytest.raises(ValueError, match="percentage expects for every example 2"):
+        examples_intervals(arm, baseline, levels=[0.95], aggregate=AGGREGATES["percentage"], rng=generator())

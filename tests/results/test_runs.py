@@ -8,12 +8,17 @@ from studies import Study, read
 def test_strangers_are_left_out_and_listed(study):
     study.run("rms_norm", 0, 0.0, name="other-arm")
     study.run("ada_norm", 77, 0.0, name="other-seed")
-    for key, value in {"steps": 9, "task": "mnist", "batch_size": 1, "learning_rate": 9.0, "placement": "pre"}.items():
+    study.card |= {"preset": "small"}
+    for arm in study.card["arms"]:
+        arm["warmup"] = 0
+    study.save()
+    others = {"steps": 9, "task": "mnist", "batch_size": 1, "learning_rate": 9.0, "placement": "pre"}
+    for key, value in {**others, "preset": "full", "warmup": 50}.items():
         study.run("ada_norm", 0, 0.0, described={key: value}, name=f"other-{key}")
     study.run("ada_norm", 0, 0.0, described={"split": "tune"}, name="tuning")
     (study.folder.path / "runs" / "notes").mkdir()
     summary = read(study)
-    names = ["arm", "batch_size", "learning_rate", "placement", "seed", "steps", "task"]
+    names = ["arm", "batch_size", "learning_rate", "placement", "preset", "seed", "steps", "task", "warmup"]
     assert summary.settings["foreign_runs"] == ["notes", *(f"other-{name}" for name in names)]
     assert summary.arms[1].verdict == "better"
 
@@ -89,4 +94,65 @@ def test_nan_in_a_result_is_refused(study):
 def test_an_unknown_state_is_refused(study):
     study.run("ada_norm", 0, 1.0, state="running")
     with pytest.raises(ValueError, match=r"has state 'running', expected done, diverged or failed"):
+        read(study)
+
+
+PERCENTAGE = {"name": "right", "unit": "%", "higher_is_better": True, "aggregate": "percentage", "signature": "v1"}
+
+
+def test_runs_of_another_scorer_are_left_out(tmp_path):
+    study = Study(tmp_path, metric=PERCENTAGE, seeds=range(3))
+    study.fill("layer_norm", [5.0, 6.0, 7.0], described={"signature": "v1"})
+    study.run("ada_norm", 0, 5.0, described={"signature": "v1"})
+    study.run("ada_norm", 1, 5.0, described={"signature": "v2"})
+    study.run("ada_norm", 2, 5.0, described={"signature": ""})
+    summary = read(study)
+    assert [run.state for run in summary.arms[1].runs] == ["done", "planned", "planned"]
+    assert summary.settings["foreign_runs"] == ["ada_norm-1-0.1", "ada_norm-2-0.1"]
+    assert not summary.complete
+
+
+def test_a_run_that_does_not_say_its_scorer_belongs_to_any(tmp_path):
+    study = Study(tmp_path, metric=PERCENTAGE, seeds=[0])
+    study.run("layer_norm", 0, 5.0)
+    study.run("ada_norm", 0, 5.0)
+    assert read(study).complete
+    # A metric without choices is a scorer, too: its runs are no others'.
+    study.card["metric"] = {**PERCENTAGE, "signature": ""}
+    study.save()
+    study.run("ada_norm", 0, 5.0, described={"signature": "v1"})
+    assert [run.state for run in read(study).arms[1].runs] == ["planned"]
+    del study.card["metric"]["signature"]
+    study.save()
+    assert read(study).complete
+
+
+def test_an_aggregate_that_does_not_exist_is_refused(study):
+    study.card["metric"]["aggregate"] = "median"
+    study.save()
+    with pytest.raises(ValueError, match=r"card\.json .*aggregate 'median', expected .*mean.*bleu"):
+        read(study)
+
+
+def test_arms_that_differ_in_their_warm_up_alone(tmp_path):
+    study = Study(tmp_path, seeds=range(2))
+    study.card["arms"] = [
+        {**study.arm("layer_norm"), "label": f"layer_norm, warm-up {warmup}", "warmup": warmup} for warmup in (0, 50)
+    ]
+    study.card["baseline"] = "layer_norm, warm-up 0"
+    study.save()
+    for warmup, value in ((0, 5.0), (50, 4.0)):
+        for seed in study.seeds:
+            about = {"warmup": warmup, "norm": "layer_norm"}
+            study.run(f"layer_norm, warm-up {warmup}", seed, value, described=about)
+    summary = read(study)
+    assert [arm.mean for arm in summary.arms] == [5.0, 4.0]
+    assert summary.complete
+
+
+@pytest.mark.parametrize("scores", [[1.0, np.nan], [np.inf, 1.0]])
+def test_a_score_that_is_not_finite_is_told_with_its_file(study, scores):
+    for label in ("layer_norm", "ada_norm"):
+        np.save(study.folder.run(f"{label}-2-0.1").examples, np.array(scores, np.float32))
+    with pytest.raises(ValueError, match=r"ada_norm-2-0\.1/examples\.npy"):
         read(study)

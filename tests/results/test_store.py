@@ -136,7 +136,7 @@ WHOLE = _npy(np.ones(100, np.float32))
         (_npy(np.array([{}], dtype=object), allow_pickle=True), "'descr': '|O'"),
         (_npy(np.array(["a"])), "'descr': '<U1'"),
         (_npy(np.ones(3, np.int64)), "'descr': '<i8'"),
-        (_npy(np.ones((3, 1), np.float32)), "'shape': (3, 1)"),
+        (_npy(np.ones((3, 1, 1), np.float32)), "'shape': (3, 1, 1)"),
         (_npy(np.float32(1.0)), "'shape': ()"),
         (_header((10**12,)), "a header for 1000000000000 scores of 4 bytes, and 0 bytes"),
         (_header((-1,)) + bytes(4), "'shape': (-1,)"),

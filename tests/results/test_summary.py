@@ -260,3 +260,82 @@ def test_untuned_comparisons_count_among_those_of_the_card(tmp_path):
     assert (
         read(study).arms[1].verdict.startswith("not enough evidence (6 seeds cannot claim anything with 2 comparisons")
     )
+
+
+def counted(study, label, rng, share, examples=300, seeds=None):
+    """Write runs whose examples are sentences: right words and words, judged by their percentage over the test set."""
+    words = np.random.default_rng(3).integers(5, 60, examples)
+    for seed in study.seeds if seeds is None else seeds:
+        right = rng.binomial(words, share)
+        value = 100.0 * right.sum() / words.sum()
+        study.run(label, seed, float(value), scores=np.stack([right, words], axis=1))
+
+
+@pytest.fixture
+def sentences(tmp_path, rng):
+    metric = {"name": "right words", "unit": "%", "higher_is_better": True, "aggregate": "percentage"}
+    made = Study(tmp_path, metric=metric, margin=0.5)
+    counted(made, "layer_norm", rng, 0.60)
+    counted(made, "ada_norm", rng, 0.66)
+    return made
+
+
+def test_scores_of_several_numbers_are_put_together_over_the_test_set(sentences):
+    baseline, arm = read(sentences).arms
+    assert arm.verdict == "better"
+    assert (arm.mean - baseline.mean) == pytest.approx(arm.difference, rel=1e-9)
+    low, high = arm.interval_examples
+    assert low < arm.difference < high
+    # The delta method for a ratio of means: its error is that of (right - value * words) / mean words.
+    pairs = []
+    for label in ("ada_norm", "layer_norm"):
+        scores = [np.load(sentences.folder.run(f"{label}-{seed}-0.1").examples).astype(float) for seed in range(10)]
+        pairs.append(np.mean([(s[:, 0] - s[:, 0].sum() / s[:, 1].sum() * s[:, 1]) / s[:, 1].mean() for s in scores], 0))
+    error = 100 * (pairs[0] - pairs[1]).std() / 300**0.5
+    # A 2.5 % quantile of 10,000 resamples has a standard error of 0.027 standard deviations.
+    want = arm.difference - 1.96 * error, arm.difference + 1.96 * error
+    assert (low, high) == pytest.approx(want, abs=0.15 * error)
+
+
+def test_the_mean_of_percentages_is_not_the_percentage(tmp_path):
+    """One right word of one and no right one of 99 are 1 %, not 50."""
+    metric = {"name": "right words", "unit": "%", "higher_is_better": True, "aggregate": "percentage"}
+    study = Study(tmp_path, metric=metric, seeds=[0])
+    for label in ("layer_norm", "ada_norm"):
+        study.run(label, 0, 1.0, scores=[[1, 1], [0, 99]])
+    assert [arm.mean for arm in read(study).arms] == [1.0, 1.0]
+    study.run("ada_norm", 0, 50.0, scores=[[1, 1], [0, 99]])
+    with pytest.raises(ValueError, match=r"ada_norm-0-0\.1/examples\.npy has percentage 1\.0, its run has value 50\.0"):
+        read(study)
+
+
+def test_counts_that_were_changed_are_refused(sentences):
+    path = sentences.folder.run("ada_norm-4-0.1").examples
+    scores = np.load(path)
+    scores[17, 0] += 1
+    np.save(path, scores)
+    with pytest.raises(ValueError, match=r"ada_norm-4-0\.1/examples\.npy has percentage .* one was changed"):
+        read(sentences)
+
+
+@pytest.mark.parametrize("shape", [(300,), (300, 3), (0, 2)])
+def test_scores_of_another_width_are_refused(sentences, shape):
+    np.save(sentences.folder.run("ada_norm-4-0.1").examples, np.ones(shape, np.float32))
+    with pytest.raises(ValueError, match=r"ada_norm-4-0\.1/examples\.npy"):
+        read(sentences)
+
+
+def test_corpus_bleu_of_a_study(tmp_path):
+    """Two systems of ten and eight words, by hand; the second is one word short of half the reference's bigrams."""
+    metric = {"name": "BLEU", "unit": "BLEU", "higher_is_better": True, "aggregate": "bleu", "signature": "x"}
+    study = Study(tmp_path, metric=metric, seeds=[0])
+    # System and reference length, matches of order 1 to 4, n-grams of order 1 to 4; two sentences each.
+    ours = [[5, 5, 4, 3, 2, 1, 5, 4, 3, 2], [5, 5, 4, 1, 0, 0, 5, 4, 3, 2]]
+    precisions = np.array([8 / 10, 4 / 8, 2 / 6, 1 / 4])
+    value = 100 * precisions.prod() ** 0.25
+    short = [[4, 5, 4, 3, 2, 1, 4, 3, 2, 1], [4, 5, 4, 3, 2, 1, 4, 3, 2, 1]]
+    study.run("layer_norm", 0, float(100 * np.exp(1 - 10 / 8)), scores=short, described={"signature": "x"})
+    study.run("ada_norm", 0, float(value), scores=ours, described={"signature": "x"})
+    arms = read(study).arms
+    assert arms[1].difference == pytest.approx(value - 100 * np.exp(-0.25), rel=1e-12)
+    assert arms[1].interval_examples is not None

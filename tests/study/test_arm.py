@@ -5,38 +5,6 @@ from typing import Any
 import pytest
 
 from normscope.study import Arm, make_card
-from normscope.study.arm import parse_norm
-
-
-@pytest.mark.parametrize(
-    ("text", "want"),
-    [
-        ("ada_norm", ("ada_norm", {})),
-        (" ada_norm(scale=2.0, k=0.2) ", ("ada_norm", {"scale": 2.0, "k": 0.2})),
-        ("ada_norm(convention='released')", ("ada_norm", {"convention": "released"})),
-        ("detach_norm(std=False)", ("detach_norm", {"std": False})),
-    ],
-)
-def test_norms_are_read_as_the_command_line_writes_them(text: str, want: tuple[str, dict[str, Any]]) -> None:
-    assert parse_norm(text) == want
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("ada norm", "expected a norm such as"),
-        ("ada_norm(2.0)", "written as name=value"),
-        ("ada_norm(scale=", "expected a norm such as"),
-        ("ada_norm(scale=open('x'))", "expected a norm such as"),
-        ("ada_norm(scale=1.0)(k=0.2)", "written as name=value"),
-        ("ada_norm(scale=1.0).x(k=0.2)", "written as name=value"),
-        ("ada_norm(**{})", "written as name=value"),
-        ("ada_norm(scale=1, scale=2)", "expected a norm such as|every argument may be given once"),
-    ],
-)
-def test_other_forms_are_refused(text: str, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        parse_norm(text)
 
 
 def test_an_argument_that_equals_the_default_makes_no_other_arm() -> None:
@@ -78,3 +46,53 @@ def test_none_is_a_value_where_the_norm_has_one() -> None:
     assert Arm(norm="rms_norm", placement="pre", arguments={"eps": 1e-6}).arguments == {"eps": 1e-6}
     assert Arm(norm="rms_norm", placement="pre", arguments={"eps": None}).arguments == {}
     assert Arm(norm="batch_norm", placement="pre", arguments={"momentum": None}).arguments == {"momentum": None}
+
+
+@pytest.mark.parametrize(
+    ("norm", "error", "words"),
+    [
+        ("layer_norm+ada_norm(scale='2'):final", TypeError, "ada_norm: scale must be a number, got '2'"),
+        ("layer_norm+ada_norm(scale=-1.0):final", ValueError, r"ada_norm: scale must be finite and above 0, got -1\.0"),
+        ("layer_norm(gains=1)+ada_norm:final", ValueError, "layer_norm has no argument 'gains'; it takes eps="),
+        ("layer_norm+dyt(eps=1e-5):2", ValueError, "dyt has no eps in its equation"),
+        ("layer_norm+ada_norm:last", ValueError, "expected layers such as '2' or '1-3'"),
+    ],
+)
+def test_the_arguments_of_norms_by_place_are_checked(norm: str, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        Arm(norm=norm, placement="pre")
+
+
+def test_norms_by_place_take_no_arguments_beside_their_own() -> None:
+    norm = "layer_norm+ada_norm(scale=2.0):final"
+    assert Arm(norm=norm, placement="pre").arguments == {}
+    with pytest.raises(
+        ValueError, match=r"layer_norm\+ada_norm\(scale=2\.0\):final takes no arguments, got {'k': 0\.2}"
+    ):
+        Arm(norm=norm, placement="pre", arguments={"k": 0.2})
+
+
+@pytest.mark.parametrize(
+    ("placement", "error", "words"),
+    [
+        ("prep", LookupError, "there is no placement 'prep': did you mean 'pre'"),
+        ("pre+post", ValueError, "'post' does not say where it stands"),
+        ("mix(share=True)", TypeError, "share must be a number, got True"),
+    ],
+)
+def test_placements_are_checked_when_the_arm_is_made(placement: str, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        Arm(norm="layer_norm", placement=placement)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"placement": "mix"}, {"placement": "mix(share=0.25)"}),
+        ({"placement": "mix(share=0.5)"}, {"placement": " mix( share = 0.50 )"}),
+        ({"norm": "layer_norm+ada_norm:final"}, {"norm": "layer_norm+ada_norm(scale=1.0):final"}),
+    ],
+)
+def test_one_arm_written_in_two_ways_is_one_arm(one: dict[str, Any], other: dict[str, Any]) -> None:
+    made = [Arm(**{"norm": "layer_norm", "placement": "pre", **each}) for each in (one, other)]
+    assert made[0] == made[1]

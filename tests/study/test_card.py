@@ -9,7 +9,7 @@ import pytest
 from normscope.catalogue import TASKS
 from normscope.study import Arm, Card, make_card
 from normscope.study.card import GRID, PAPER_NORMS
-from normscope.tasks import ImageClassification
+from normscope.tasks import ImageClassification, Recipe
 
 
 def test_defaults_are_the_main_job() -> None:
@@ -46,7 +46,7 @@ def test_a_changed_task_is_another_study(monkeypatch: pytest.MonkeyPatch) -> Non
     task = TASKS["digits"]
     assert isinstance(task, ImageClassification)
     base, tuned = make_card("digits").id, make_card("digits", tune=True).id
-    for change in ({"revision": 2}, {"batch_size": 16}, {"learning_rate": 1e-3}):
+    for change in ({"revision": 3}, {"batch_size": 16}, {"learning_rate": 1e-3}):
         monkeypatch.setitem(TASKS, "digits", dataclasses.replace(task, **change))
         assert make_card("digits", steps=1000).id != base
     monkeypatch.setitem(TASKS, "digits", task)
@@ -70,6 +70,8 @@ def test_numpys_seeds_are_seeds() -> None:
 def test_a_text_is_no_list() -> None:
     with pytest.raises(TypeError, match="norms must be a list of names, got the text 'layer_norm'"):
         make_card("digits", norms="layer_norm")
+    with pytest.raises(TypeError, match="placements must be a list of names, got the text 'pre'"):
+        make_card("digits", placements="pre")
 
 
 @pytest.mark.parametrize(
@@ -112,3 +114,130 @@ def test_learning_rates_reach_the_recipe() -> None:
     assert [tuned.recipe(arm).learning_rate for arm in tuned.arms] == [0.5, 0.25]
     assert isinstance(tuned, Card)
     assert isinstance(tuned.arms[0], Arm)
+
+
+def test_warm_ups_are_arms() -> None:
+    card = make_card("digits", norms=["none", "layer_norm"], warmups=[0, 50])
+    assert card.labels() == (
+        "none, warm-up 0",
+        "layer_norm, warm-up 0",
+        "none, warm-up 50",
+        "layer_norm, warm-up 50",
+    )
+    assert [card.recipe(arm).warmup for arm in card.arms] == [0, 0, 50, 50]
+    assert card.labels()[card.baseline] == "layer_norm, warm-up 0"
+    both = make_card(
+        "digits", norms=["none"], placements=["pre", "post"], warmups=[0, 50], baseline="none@post, warm-up 50"
+    )
+    assert both.labels() == (
+        "none@pre, warm-up 0",
+        "none@pre, warm-up 50",
+        "none@post, warm-up 0",
+        "none@post, warm-up 50",
+    )
+    assert both.labels()[both.baseline] == "none@post, warm-up 50"
+
+
+def test_one_warm_up_for_all_is_no_difference_of_arms() -> None:
+    card = make_card("digits", norms=["none", "layer_norm"], warmups=[50])
+    assert card.labels() == ("none", "layer_norm")
+    assert {card.recipe(arm).warmup for arm in card.arms} == {50}
+    assert card.id != make_card("digits", norms=["none", "layer_norm"]).id
+
+
+@pytest.mark.parametrize(
+    ("warmups", "words"),
+    [
+        ([0, 0], "every arm must differ from the others, got layer_norm, layer_norm"),
+        ([-1], "warmup must be a whole number of at least 0, got -1"),
+        ([0, 0.5], r"warmup must be a whole number of at least 0, got 0\.5"),
+    ],
+)
+def test_warm_ups_that_make_no_sense_are_refused(warmups: list[Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make_card("digits", norms=["layer_norm"], warmups=warmups)
+
+
+def test_an_arm_with_the_tasks_own_warm_up_is_no_other_arm() -> None:
+    arm = Arm(norm="layer_norm", placement="pre")
+    card = make_card("digits", norms=["layer_norm"])
+    with pytest.raises(ValueError, match="every arm must differ from the others"):
+        dataclasses.replace(card, arms=(arm, dataclasses.replace(arm, warmup=0)))
+
+
+def test_tuned_rates_go_to_the_arm_with_their_warm_up() -> None:
+    card = make_card("digits", norms=["layer_norm"], warmups=[0, 50], tune=True)
+    tuned = card.with_learning_rates({"layer_norm, warm-up 0": 0.5, "layer_norm, warm-up 50": 0.25})
+    found = [(tuned.recipe(arm).warmup, tuned.recipe(arm).learning_rate) for arm in tuned.arms]
+    assert found == [(0, 0.5), (50, 0.25)]
+    assert tuned.labels() == card.labels()
+
+
+def test_a_preset_is_everything_that_the_card_does_not_say() -> None:
+    small, full = make_card("digits"), make_card("digits", preset="full")
+    assert (small.preset, full.preset) == ("small", "full")
+    presets = TASKS["digits"].presets
+    assert (small.steps, full.steps) == (presets["small"].steps, presets["full"].steps)
+    assert full.recipe(full.arms[0]) == presets["full"]
+    # As many updates as the small one, and yet another study.
+    assert make_card("digits", preset="full", steps=small.steps).id != small.id
+
+
+def test_a_preset_keeps_its_own_optimizer_and_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Recipe(
+        steps=70,
+        batch_size=8,
+        learning_rate=0.5,
+        optimizer="sgd",
+        schedule="inverse_sqrt",
+        warmup=7,
+        clip=0.25,
+        average=2,
+        weight_decay=0.1,
+    )
+    task = TASKS["digits"]
+
+    class Large:
+        def __init__(self, recipe: Recipe) -> None:
+            self.presets = {"large": recipe}
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(task, name)
+
+    monkeypatch.setitem(TASKS, "digits", Large(own))
+    card = make_card("digits", norms=["none", "layer_norm"], preset="large", precision="bfloat16")
+    assert card.recipe(card.arms[0]) == dataclasses.replace(own, precision="bfloat16")
+    other = make_card("digits", norms=["none", "layer_norm"], preset="large", warmups=[7])
+    assert other.recipe(other.arms[0]) == own
+    changed = dataclasses.replace(own, clip=0.5)
+    before = card.id
+    monkeypatch.setitem(TASKS, "digits", Large(changed))
+    assert make_card("digits", norms=["none", "layer_norm"], preset="large", precision="bfloat16").id != before
+
+
+def test_an_unknown_preset_is_refused() -> None:
+    with pytest.raises(ValueError, match="preset must be one of small, full, got 'huge'"):
+        make_card("digits", preset="huge")
+    for card in (make_card("digits"), make_card("digits", norms=["none"], warmups=[0, 5])):
+        with pytest.raises(ValueError, match="preset must be one of small, full, got 'huge'"):
+            dataclasses.replace(card, preset="huge")
+
+
+def test_several_placements_in_one_network_are_an_arm() -> None:
+    card = make_card("digits", norms=["layer_norm"], placements=["pre", "pre+post:1-2", "peri+output:feed_forward"])
+    assert card.labels() == ("layer_norm@pre", "layer_norm@pre+post:1-2", "layer_norm@peri+output:feed_forward")
+
+
+@pytest.mark.parametrize("placement", ["pre+deepnorm:1", "mix", "mix(share=0.5)+pre:1", "none", "pre+post:1+rezero:2"])
+def test_every_part_of_a_placement_must_be_one_that_the_task_takes(placement: str) -> None:
+    strange = next(name for name in ("deepnorm", "mix", "rezero", "none") if name in placement)
+    with pytest.raises(ValueError, match=f"task digits takes the placements pre, post, output, peri, got '{strange}'"):
+        make_card("digits", placements=[placement])
+
+
+def test_several_norms_in_one_network_are_an_arm() -> None:
+    card = make_card("digits", norms=["layer_norm", "layer_norm+ada_norm(scale=2.0):final"])
+    assert card.labels() == ("layer_norm", "layer_norm+ada_norm(scale=2.0):final")
+    assert card.arms[1].arguments == {}
+    with pytest.raises(LookupError, match="there is no norm 'adanorm': did you mean 'ada_norm'"):
+        make_card("digits", norms=["layer_norm+adanorm:final"])

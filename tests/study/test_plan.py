@@ -27,11 +27,14 @@ def test_the_name_is_the_content() -> None:
         {"arguments": {"scale": 2.5}},
         {"placement": "post"},
         {"norm": "dyt"},
-        {"revision": 2},
+        {"revision": 7},
         {"split": "tune"},
         {"recipe": replace(base.recipe, steps=9)},
         {"recipe": replace(base.recipe, learning_rate=9.0)},
         {"recipe": replace(base.recipe, precision="bfloat16")},
+        {"recipe": replace(base.recipe, warmup=3)},
+        {"recipe": replace(base.recipe, clip=1.0)},
+        {"preset": "full"},
     ]
     assert len({base.id, *(replace(base, **change).id for change in changes)}) == 1 + len(changes)
     assert replace(base, label="another word for it").id == base.id
@@ -58,11 +61,11 @@ def test_an_arm_without_effect_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
     from normscope.catalogue import TASKS
 
     class Deaf:
-        def network(self, norm: object, placement: object) -> nn.Module:
+        def network(self, norm: object, placement: object, preset: str) -> nn.Module:
             return nn.Linear(2, 2)
 
     monkeypatch.setitem(TASKS, "digits", Deaf())
-    with pytest.raises(ValueError, match="arm layer_norm placed no norm in the network of digits"):
+    with pytest.raises(ValueError, match="arm layer_norm placed layer_norm nowhere in the network of digits"):
         spec.build()
 
 
@@ -71,3 +74,74 @@ def test_every_norm_can_be_drawn_from_named_streams(norm: str) -> None:
     card = make_card("digits", norms=[norm], placements=["peri"])
     model = plan(card)[0].build()
     assert model(torch.randn(5, 64)).isfinite().all()
+
+
+def norms_of(model: nn.Module) -> dict[str, str]:
+    kinds = ("LayerNorm", "AdaNorm", "RMSNorm", "NoNorm")
+    return {name: type(module).__name__ for name, module in model.named_modules() if type(module).__name__ in kinds}
+
+
+def built(norm: str, placement: str = "pre") -> nn.Module:
+    card = make_card("digits", norms=[norm], placements=[placement])
+    return plan(card)[0].build()
+
+
+def test_norms_by_place_are_built_there() -> None:
+    model = built("layer_norm+ada_norm(scale=2.5):final+rms_norm:2-3")
+    assert norms_of(model) == {
+        "stack.blocks.0.norm": "LayerNorm",
+        "stack.blocks.1.norm": "RMSNorm",
+        "stack.blocks.2.norm": "RMSNorm",
+        "stack.blocks.3.norm": "LayerNorm",
+        "stack.final_norm": "AdaNorm",
+    }
+    assert getattr(model.get_submodule("stack.final_norm"), "scale") == 2.5  # noqa: B009
+    assert model(torch.randn(5, 64)).isfinite().all()
+
+
+def test_placements_by_place_are_built_there() -> None:
+    model = built("layer_norm", "pre+post:1-2")
+    blocks = [type(block).__name__ for block in model.get_submodule("stack.blocks").children()]
+    assert blocks == ["PostNorm", "PostNorm", "PreNorm", "PreNorm"]
+    assert set(norms_of(model)) == {*(f"stack.blocks.{block}.norm" for block in range(4)), "stack.final_norm"}
+
+
+def test_norms_by_place_share_their_first_weights_with_the_plain_arm() -> None:
+    one, other = built("layer_norm").state_dict(), built("layer_norm+ada_norm:final").state_dict()
+    assert set(one) - set(other) == {"stack.final_norm.weight", "stack.final_norm.bias"}
+    assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+@pytest.mark.parametrize("placement", ["rezero", "none"])
+@pytest.mark.parametrize("norm", ["layer_norm", "ada_norm", "layer_norm+ada_norm:2"])
+def test_a_norm_where_the_placement_has_none_is_an_error(norm: str, placement: str) -> None:
+    spec = replace(plan(make_card("digits", norms=[norm]))[0], placement=placement)
+    with pytest.raises(ValueError, match=r"arm \S+ placed \w+ nowhere in the network of digits"):
+        spec.build()
+
+
+@pytest.mark.parametrize("placement", ["rezero", "none"])
+def test_without_norms_a_placement_without_norms_is_no_error(placement: str) -> None:
+    spec = replace(plan(make_card("digits", norms=["none"]))[0], placement=placement)
+    assert spec.build()(torch.randn(3, 64)).isfinite().all()
+
+
+def test_what_acts_on_weights_needs_no_place_for_a_norm() -> None:
+    spec = replace(plan(make_card("digits", norms=["weight_norm"]))[0], placement="none")
+    names = [name for name, _ in spec.build().named_parameters()]
+    assert any("original" in name for name in names)
+
+
+@pytest.mark.parametrize(
+    ("norm", "placement"),
+    [
+        ("layer_norm+ada_norm:final", "post"),
+        ("layer_norm+ada_norm:7", "pre"),
+        ("layer_norm+ada_norm:attention", "pre"),
+        ("layer_norm+ada_norm:qk", "pre"),
+    ],
+)
+def test_a_norm_whose_place_is_not_there_is_an_error(norm: str, placement: str) -> None:
+    """Built, it would be the plain layer_norm arm under another name."""
+    with pytest.raises(ValueError, match="ada_norm"):
+        built(norm, placement)

@@ -61,7 +61,7 @@ def test_the_best_validation_value_is_chosen(tmp_path: Path) -> None:
 def told(results: dict[float, tuple[float, float]], task: str, tmp_path: Path) -> float:
     """Tune one arm on trials that ended with these values and losses, by factor of the task's rate; give the factor."""
     card = make_card(task, norms=["layer_norm"], seeds=[0], steps=25, tune=True)
-    rate = TASKS[task].learning_rate
+    rate = TASKS[task].presets["small"].learning_rate
 
     class Written:
         def run(self, specs: Sequence[RunSpec], study: StudyFolder, tell: Callable[[RunEvent], None]) -> None:

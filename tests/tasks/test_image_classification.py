@@ -48,7 +48,7 @@ def test_metric_on_a_hand_computed_case() -> None:
 
 def test_pixels_are_scaled_by_the_training_set() -> None:
     raw = load_digits()
-    data = DIGITS.load(CPU, "study")
+    data = DIGITS.load(CPU, "study", "small")
     mean, deviation = raw.train.x.mean(), raw.train.x.std()
     want = (raw.test.x.reshape(len(raw.test), -1) - mean) / deviation
     np.testing.assert_allclose(data.test.x.numpy(), want, rtol=0, atol=1e-6)
@@ -57,7 +57,7 @@ def test_pixels_are_scaled_by_the_training_set() -> None:
 
 
 def test_tuning_has_a_split_of_its_own() -> None:
-    study, tuning = DIGITS.load(CPU, "study"), DIGITS.load(CPU, "tune")
+    study, tuning = DIGITS.load(CPU, "study", "small"), DIGITS.load(CPU, "tune", "small")
     assert len(tuning.test.y) == 0
     assert tuning.train_examples + len(tuning.valid.y) == study.train_examples
     seen = torch.cat([tuning.train.x, tuning.valid.x])
@@ -71,11 +71,11 @@ def test_tuning_has_a_split_of_its_own() -> None:
 
 def test_an_unknown_split_is_refused() -> None:
     with pytest.raises(ValueError, match="split must be 'study' or 'tune', got 'test'"):
-        DIGITS.load(CPU, "test")
+        DIGITS.load(CPU, "test", "small")
 
 
 def test_a_residual_network_needs_a_placement_with_blocks() -> None:
     from normscope.catalogue import PLACEMENTS
 
-    with pytest.raises(ValueError, match="needs a placement with residual blocks"):
+    with pytest.raises(ValueError, match=r"the placement .* is for networks without residual branches"):
         residual_mlp(inputs=4, width=4, depth=1, classes=2)(nn.LayerNorm, PLACEMENTS["preactivation"])

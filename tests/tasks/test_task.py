@@ -5,14 +5,17 @@ import pytest
 import torch
 from torch import nn
 
+from normscope import data as data_sets
 from normscope.catalogue import NORMS, PLACEMENTS, TASKS
+from normscope.results.aggregates import AGGREGATES
+from normscope.tasks import Recipe
 
 
 @pytest.mark.parametrize("name", ["digits"])
 def test_a_task_trains_and_scores(name: str) -> None:
     task = TASKS[name]
-    data = task.load(torch.device("cpu"), "study")
-    model = task.network(NORMS["layer_norm"], PLACEMENTS[task.placements[0]])
+    data = task.load(torch.device("cpu"), "study", "small")
+    model = task.network(NORMS["layer_norm"], PLACEMENTS[task.placements[0]], "small")
     loss = task.loss(model, data.batch(torch.arange(8)))
     assert loss.shape == ()
     loss.backward()
@@ -25,3 +28,37 @@ def test_a_task_trains_and_scores(name: str) -> None:
         assert set(np.unique(scores)) <= {0.0, 100.0}
     assert isinstance(model, nn.Module)
     assert all(len(digest) == 64 for digest in data.hashes.values())
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_says_what_studies_rest_on(name: str) -> None:
+    task = TASKS[name]
+    assert task.name == name
+    assert list(task.presets) == ["small", "full"]
+    assert all(isinstance(recipe, Recipe) for recipe in task.presets.values())
+    assert task.presets["small"].steps <= task.presets["full"].steps
+    assert task.datasets
+    assert set(task.datasets) <= set(data_sets.SETS)
+    assert task.placements
+    assert set(task.placements) <= set(PLACEMENTS)
+    for metric in (task.metric, task.valid_metric):
+        assert metric.name
+        assert metric.aggregate in AGGREGATES
+    # It ends a sentence: "updates of 4,096 padded tokens".
+    assert task.batch_unit.endswith("s")
+    assert task.margin > 0
+    assert task.description
+    assert task.regime
+
+
+@pytest.mark.parametrize("name", ["digits"])
+def test_a_tasks_order_is_of_its_training_set(name: str) -> None:
+    task = TASKS[name]
+    data = task.load(torch.device("cpu"), "study", "small")
+    size = task.presets["small"].batch_size
+    order = data.order(size, lambda number: torch.Generator().manual_seed(number))
+    steps = -(-data.train_examples // size)
+    seen = torch.cat([order.batch(step) for step in range(steps)])
+    assert set(seen.tolist()) == set(range(data.train_examples))
+    again = data.order(size, lambda number: torch.Generator().manual_seed(number))
+    assert torch.equal(again.batch(steps - 1), order.batch(steps - 1))

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from normscope.catalogue import NORMS, PLACEMENTS, TASKS
 from normscope.kernels import describe
 from normscope.results.store import RunFolder
-from normscope.tasks import ImageClassification, Task
-from normscope.train import Interrupted, Recipe, initialize, train
+from normscope.tasks import BatchOrder, ImageClassification, Metric, Recipe, Task
+from normscope.train import Interrupted, initialize, train
 
 DIGITS = TASKS["digits"]
 assert isinstance(DIGITS, ImageClassification)
@@ -50,6 +50,7 @@ def run(folder: Path, *, task: Task = DIGITS, recipe: Recipe = RECIPE, **changes
         "seed": 5,
         "recipe": recipe,
         "split": "study",
+        "preset": "small",
         "folder": run_folder,
         "identity": {"id": "test"},
         "watch": lambda step, loss: False,
@@ -109,12 +110,12 @@ def test_two_runs_are_equal_and_two_seeds_are_not(tmp_path: Path) -> None:
 
 def test_training_equals_a_bare_loop(tmp_path: Path) -> None:
     """The same arithmetic written out, with nothing of ours but streams and data."""
-    from normscope.train.streams import BatchOrder, seed_dropout
+    from normscope.train.streams import generator, seed_dropout
 
     run(tmp_path)
-    data = DIGITS.load(torch.device("cpu"), "study")
+    data = DIGITS.load(torch.device("cpu"), "study", "small")
     model = build()()
-    order = BatchOrder(data.train_examples, 16, 5)
+    order = BatchOrder(data.train_examples, 16, lambda number: generator(5, "data", number))
     optimizer = torch.optim.Adam(model.parameters(), lr=1.0, fused=True)
     losses = []
     for step in range(60):
@@ -285,7 +286,7 @@ class Spy:
 def test_placements_change_the_numbers(tmp_path: Path) -> None:
     def model(name: str) -> Callable[[], nn.Module]:
         def make() -> nn.Module:
-            network = DIGITS.network(NORMS["layer_norm"], PLACEMENTS[name])
+            network = DIGITS.network(NORMS["layer_norm"], PLACEMENTS[name], "small")
             initialize(network, 0)
             return network
 
@@ -296,3 +297,149 @@ def test_placements_change_the_numbers(tmp_path: Path) -> None:
         run(tmp_path / name, build=model(name))
         values.append(curve(tmp_path / name)[-1]["train_loss"])
     assert len(set(values)) == len(values)
+
+
+def weights_of(folder: Path, recipe: Recipe, **changes: Any) -> list[dict[str, Tensor]]:
+    """Train, and give the weights at every look, those that were tested last."""
+    seen: list[dict[str, Tensor]] = []
+
+    def evaluate(model: nn.Module, data: Any, part: str) -> tuple[float, np.ndarray]:
+        seen.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        return DIGITS.evaluate(model, data, part)
+
+    run(folder, task=Spy(DIGITS, evaluate=evaluate), recipe=recipe, **changes)
+    return seen
+
+
+def by_hand(recipe: Recipe, update: Callable[[nn.Module, int], None]) -> dict[str, Tensor]:
+    """Give the last weights of a run whose updates are written out; nothing of ours but streams and data."""
+    from normscope.train.streams import generator, seed_dropout
+
+    data = DIGITS.load(torch.device("cpu"), "study", "small")
+    model = build("layer_norm")()
+    order = BatchOrder(data.train_examples, recipe.batch_size, lambda number: generator(5, "data", number))
+    for step in range(recipe.steps):
+        seed_dropout(5, step, torch.device("cpu"))
+        x, y = data.batch(order.batch(step))
+        model.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        update(model, step)
+    return model.state_dict()
+
+
+SGD = Recipe(steps=12, batch_size=16, learning_rate=0.5, evaluations=3, optimizer="sgd", schedule="constant")
+
+
+@pytest.mark.parametrize("limit", [0.05, 1000.0])
+def test_the_whole_gradient_is_clipped(tmp_path: Path, limit: float) -> None:
+    recipe = dataclasses.replace(SGD, clip=limit)
+    norms: list[float] = []
+
+    def update(model: nn.Module, step: int) -> None:
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        norms.append(torch.cat([gradient.flatten() for gradient in gradients]).norm().item())
+        with torch.no_grad():
+            for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+                parameter -= 0.5 * gradient * min(1.0, limit / norms[-1])
+
+    want = by_hand(recipe, update)
+    # Where it clips it clips every update, and where it does not none.
+    assert all((norm > limit) is (limit < 1) for norm in norms)
+    *_, last, _ = weights_of(tmp_path / "clipped", recipe, build=build("layer_norm"))
+    for name, tensor in want.items():
+        # torch divides by the norm plus 1e-6, 2e-5 of the smallest limit; twelve updates of it.
+        torch.testing.assert_close(last[name], tensor, rtol=1e-4, atol=1e-4)
+    free = weights_of(tmp_path / "free", SGD, build=build("layer_norm"))[-2]
+    apart = max((free[name] - last[name]).abs().max().item() for name in want)
+    assert (apart > 0.01) is (limit < 1)
+
+
+def test_the_rates_of_the_warm_up_are_used(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(SGD, schedule="inverse_sqrt", warmup=4)
+    rates = [0.125, 0.25, 0.375, 0.5, *(0.5 * math.sqrt(4 / step) for step in range(5, 13))]
+
+    def update(model: nn.Module, step: int) -> None:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                assert parameter.grad is not None
+                parameter -= rates[step] * parameter.grad
+
+    want = by_hand(recipe, update)
+    *_, last, _ = weights_of(tmp_path, recipe, build=build("layer_norm"))
+    for name, tensor in want.items():
+        # Rounding of one fused multiply-add an update.
+        torch.testing.assert_close(last[name], tensor, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("average", [2, 3, 9])
+def test_the_mean_of_the_last_looks_is_tested(tmp_path: Path, average: int) -> None:
+    recipe = dataclasses.replace(RECIPE, average=average)
+    *looks, tested = weights_of(tmp_path, recipe)
+    assert len(looks) == 6
+    for name, tensor in tested.items():
+        last = [look[name] for look in looks[-average:]]
+        if tensor.is_floating_point():
+            want = torch.stack([each.double() for each in last]).mean(0)
+            # One rounding an addition, of weights and running variances of order one.
+            torch.testing.assert_close(tensor.double(), want, rtol=1e-6, atol=1e-6)
+        else:
+            assert torch.equal(tensor, last[-1])
+    assert any("running" in name for name in tested)
+    assert any(not tensor.is_floating_point() for tensor in tested.values())
+    result = json.loads((tmp_path / "result.json").read_text())
+    best = min(curve(tmp_path), key=lambda row: (row["valid_value"], row["valid_loss"]))
+    assert (result["selected_step"], result["valid_value"]) == (best["step"], best["valid_value"])
+
+
+def test_what_is_averaged_differs_from_the_best_look(tmp_path: Path) -> None:
+    assert run(tmp_path / "best")["valid_value"] == run(tmp_path / "mean", recipe=AVERAGED)["valid_value"]
+    first, second = ((tmp_path / name / "examples.npy").read_bytes() for name in ("best", "mean"))
+    assert first != second
+
+
+AVERAGED = dataclasses.replace(RECIPE, average=2)
+
+
+@pytest.mark.parametrize("stops", [[1], [25, 50], [55], [37, 60]])
+def test_an_averaged_run_survives_a_kill_to_the_bit(
+    tmp_path: Path, stops: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("normscope.train.loop.PROGRESS_SECONDS", 0.0)
+    recipe = dataclasses.replace(AVERAGED, clip=0.5, warmup=20, weight_decay=0.01)
+    want = run(tmp_path / "whole", recipe=recipe)
+    for stop in stops:
+        with pytest.raises(Interrupted, match=f"stopped at step {stop} of 60"):
+            run(tmp_path / "broken", recipe=recipe, watch=lambda step, loss, stop=stop: step == stop)
+    found = run(tmp_path / "broken", recipe=recipe)
+    assert numbers(found) == numbers(want)
+    assert curve(tmp_path / "broken") == curve(tmp_path / "whole")
+    assert (tmp_path / "broken" / "examples.npy").read_bytes() == (tmp_path / "whole" / "examples.npy").read_bytes()
+
+
+def test_two_metrics_each_with_their_aggregate(tmp_path: Path) -> None:
+    """The validation set is judged by another number than the test set, and both by sums of what was counted."""
+    valid = Metric(name="right", unit="%", higher_is_better=True, aggregate="percentage")
+    test = Metric(name="wrong a try", unit="", higher_is_better=False, aggregate="ratio", signature="v1")
+
+    class Two(Spy):
+        metric, valid_metric = test, valid
+
+    parts: list[np.ndarray] = []
+
+    def evaluate(model: nn.Module, data: Any, part: str) -> tuple[float, np.ndarray]:
+        loss, scores = DIGITS.evaluate(model, data, part)
+        wrong, weight = scores / 100, 1 + np.arange(len(scores)) % 3
+        found = np.stack([weight * ((1 - wrong) if part == "valid" else wrong), weight], axis=1).astype(np.float32)
+        parts.append(found)
+        return loss, found
+
+    result = run(tmp_path, task=Two(DIGITS, evaluate=evaluate))
+    *valids, tested = parts
+    values = [100 * part[:, 0].sum(dtype=np.float64) / part[:, 1].sum(dtype=np.float64) for part in valids]
+    assert [row["valid_value"] for row in curve(tmp_path)] == pytest.approx(values, rel=1e-12)
+    assert result["valid_value"] == max(row["valid_value"] for row in curve(tmp_path))
+    assert result["value"] == pytest.approx(tested[:, 0].sum() / tested[:, 1].sum(), rel=1e-6)
+    assert json.loads((tmp_path / "run.json").read_text())["signature"] == "v1"
+    scores = RunFolder(tmp_path).read_examples()
+    assert scores is not None
+    assert np.array_equal(scores, tested)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from normscope.catalogue import NORMS, PLACEMENTS, TASKS
-from normscope.train.streams import BatchOrder, initialize, seed_dropout, seed_for
+from normscope.train.streams import generator, initialize, seed_dropout, seed_for
 
 
 def test_seeds_are_the_documented_hash() -> None:
@@ -19,7 +19,7 @@ def test_seeds_are_the_documented_hash() -> None:
 @pytest.mark.parametrize("norm", [name for name in NORMS if name not in ("layer_norm", "frn")])
 def test_arms_share_every_weight_that_they_both_have(norm: str) -> None:
     task = TASKS["digits"]
-    first, second = (task.network(NORMS[name], PLACEMENTS["pre"]) for name in ("layer_norm", norm))
+    first, second = (task.network(NORMS[name], PLACEMENTS["pre"], "small") for name in ("layer_norm", norm))
     initialize(first, 7)
     torch.randn(100)
     initialize(second, 7)
@@ -28,6 +28,19 @@ def test_arms_share_every_weight_that_they_both_have(norm: str) -> None:
     assert len(shared) == 2 * (1 + 2 * 4 + 1)
     for name in shared:
         assert torch.equal(ours[name], theirs[name]), name
+
+
+def test_a_stream_begins_anew_with_every_generator() -> None:
+    first, again, other = generator(3, "data", 1), generator(3, "data", 1), generator(3, "data", 2)
+    assert first.initial_seed() == seed_for(3, "data", 1)
+    torch.manual_seed(0)
+    want = torch.randn(3)
+    torch.manual_seed(0)
+    drawn = torch.rand(5, generator=first)
+    assert torch.equal(drawn, torch.rand(5, generator=again))
+    assert not torch.equal(drawn, torch.rand(5, generator=other))
+    # The global generator has given nothing.
+    assert torch.equal(torch.randn(3), want)
 
 
 def test_seeds_differ_and_the_global_generator_is_left_alone() -> None:
@@ -60,29 +73,6 @@ def test_a_module_that_cannot_be_reset_is_named() -> None:
 
     with pytest.raises(TypeError, match=r"Odd at '0' has parameters but no reset_parameters\(\)"):
         initialize(nn.Sequential(Odd()), 0)
-
-
-def test_every_example_is_seen_once_a_pass_and_every_batch_is_full() -> None:
-    order = BatchOrder(10, 4, seed=3)
-    batches = [order.batch(step) for step in range(15)]
-    assert all(len(batch) == 4 for batch in batches)
-    stream = torch.cat(batches)
-    for start in range(0, 60, 10):
-        assert sorted(stream[start : start + 10].tolist()) == list(range(10))
-
-
-def test_any_batch_can_be_asked_for() -> None:
-    forward, fresh = BatchOrder(10, 4, seed=3), BatchOrder(10, 4, seed=3)
-    want = {step: forward.batch(step) for step in range(20)}
-    for step in (17, 2, 11, 12):
-        assert torch.equal(fresh.batch(step), want[step])
-    assert not torch.equal(BatchOrder(10, 4, seed=4).batch(0), want[0])
-
-
-@pytest.mark.parametrize("size", [0, 11])
-def test_batches_must_fit(size: int) -> None:
-    with pytest.raises(ValueError, match=f"batch_size must be 1 to 10, the size of the training set, got {size}"):
-        BatchOrder(10, size, seed=0)
 
 
 def test_dropout_masks_depend_on_seed_and_step_alone() -> None:

@@ -7,10 +7,10 @@ from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
-from normscope.data.sets import DataFile
+from normscope.data.dataset import DataFile
 
 Progress = Callable[[str, int, int], None]
-"""Called with a file's name, the bytes fetched so far and the bytes in all."""
+"""Called with a file's name, the bytes fetched so far and the bytes in all, which are 0 where nobody knows."""
 
 STALL_SECONDS = 30
 """A mirror that sends nothing for this long is given up."""
@@ -26,7 +26,8 @@ def download(file: DataFile, target: Path, *, progress: Progress | None = None) 
     """Fetch a file from the first mirror that serves the right bytes.
 
     They are written beside ``target`` under another name, flushed to disk, checked and renamed: a killed download
-    leaves nothing that looks whole. Failing to write (a full disk, a read-only folder) is an error of its own.
+    leaves nothing that looks whole. A file without a known sha256 is only checked for the length that the mirror
+    announced. Failing to write (a full disk, a read-only folder) is an error of its own.
 
     Args:
         file: What to fetch.
@@ -66,7 +67,7 @@ def _download_from(url: str, file: DataFile, target: Path, progress: Progress | 
             stream.flush()
             os.fsync(stream.fileno())
         found = sha256(part)
-        if found != file.sha256:
+        if file.sha256 is not None and found != file.sha256:
             return f"served {part.stat().st_size} bytes with sha256 {found}, wanted {file.bytes} with {file.sha256}"
         part.chmod(0o644)
         os.replace(part, target)
@@ -79,13 +80,15 @@ class _Meter:
     """What pooch's downloader reports to; it counts whole chunks, also for a last one that is shorter."""
 
     def __init__(self, file: DataFile, progress: Progress | None) -> None:
-        self.total = file.bytes
+        self.total = file.bytes or 0
         self._file, self._progress, self._done = file, progress, 0
 
     def update(self, count: int) -> None:
-        self._done = min(self._done + count, self._file.bytes)
+        # pooch puts the length that the mirror announced into total.
+        size = self._file.bytes or self.total
+        self._done = min(self._done + count, size) if size else self._done + count
         if self._progress is not None:
-            self._progress(self._file.name, self._done, self._file.bytes)
+            self._progress(self._file.name, self._done, size)
 
     def reset(self) -> None:
         pass

@@ -1,43 +1,8 @@
-"""The data sets: the files of each, their hashes, where they come from and on what terms."""
+"""The data sets by name; images here, text in two files of its own."""
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataFile:
-    """One original file."""
-
-    name: str
-    sha256: str
-    """Lower-case hexadecimal digest of the file as it is fetched, still packed."""
-    bytes: int
-    urls: tuple[str, ...] = ()
-    """Mirrors, tried in this order; none where the file comes inside a package."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataSet:
-    """A published data set."""
-
-    name: str
-    """Key in ``SETS``, and the name of its folder."""
-    what: str
-    files: tuple[DataFile, ...]
-    licence: str
-    home: str
-    package: str | None = None
-    """The Python package that ships the files; None where they are fetched."""
-    folder_in_package: str = ""
-
-    @property
-    def bytes(self) -> int:
-        """Size of all files, packed."""
-        return sum(file.bytes for file in self.files)
-
-    @property
-    def hashes(self) -> dict[str, str]:
-        """Expected sha256 of every file, by name."""
-        return {file.name: file.sha256 for file in self.files}
+from normscope.data.dataset import DataFile, DataSet
+from normscope.data.parallel_sets import PARALLEL_SETS
+from normscope.data.text_sets import TEXT_SETS
 
 
 def _mnist_file(name: str, size: int, sha256: str) -> DataFile:
@@ -90,5 +55,7 @@ SETS: dict[str, DataSet] = {
         licence="none stated on the home page; often given as CC BY-SA 3.0; unclear",
         home="http://yann.lecun.com/exdb/mnist/",
     ),
+    **TEXT_SETS,
+    **PARALLEL_SETS,
 }
 """Every data set by name; the order is the order of tables."""

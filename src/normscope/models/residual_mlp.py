@@ -1,6 +1,6 @@
 """A residual multi-layer perceptron: the smallest network in which the place of a norm is a question."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
@@ -13,10 +13,7 @@ class ResidualMLP(nn.Module):
         width: Width of the residual stream.
         depth: Number of blocks.
         classes: Number of logits.
-        norm: Makes a norm from its width.
-        block: Makes a residual block from (branch, width, norm): where norms stand in it is the caller's choice.
-        normalize_stem: Whether a norm stands before the first block.
-        normalize_final: Whether a norm stands after the last block.
+        stack: Builds the residual stream from (kind, branch) pairs and the width: where norms stand is its choice.
     """
 
     def __init__(
@@ -26,21 +23,16 @@ class ResidualMLP(nn.Module):
         width: int,
         depth: int,
         classes: int,
-        norm: Callable[[int], nn.Module],
-        block: Callable[[nn.Module, int, Callable[[int], nn.Module]], nn.Module],
-        normalize_stem: bool,
-        normalize_final: bool,
+        stack: Callable[[Sequence[tuple[str, nn.Module]], int], nn.Module],
     ) -> None:
         super().__init__()
         self.stem = nn.Linear(inputs, width)
-        self.stem_norm = norm(width) if normalize_stem else nn.Identity()
-        self.blocks = nn.Sequential(*(block(_branch(width), width, norm) for _ in range(depth)))
-        self.final_norm = norm(width) if normalize_final else nn.Identity()
+        self.stack = stack([("feed_forward", _branch(width)) for _ in range(depth)], width)
         self.head = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map features ``[B, D]`` to logits ``[B, classes]``."""
-        return self.head(self.final_norm(self.blocks(self.stem_norm(self.stem(x)))))
+        return self.head(self.stack(self.stem(x)))
 
 
 def _branch(width: int) -> nn.Sequential:

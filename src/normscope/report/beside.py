@@ -15,6 +15,7 @@ def published_tables(study: Study) -> list[dict[str, Any]]:
     for table in study.card.get("published") or []:
         zero = next((row["value"] for row in table["rows"] if _is_of(base, row)), None)
         rows = []
+        apart_by = _scored_otherwise(study.card["metric"], table)
         for row in table["rows"]:
             value = row["value"]
             apart = value - zero if not _is_of(base, row) and None not in (value, zero) else None
@@ -24,17 +25,19 @@ def published_tables(study: Study) -> list[dict[str, Any]]:
                         "norm": row["norm"],
                         "label": arm and arm["label"],
                         "theirs": MISSING if value is None else str(value),
-                        "ours": number(arm and arm["mean"], places),
+                        "ours": MISSING if apart_by else number(arm and arm["mean"], places),
                         "their_difference": number(apart, places, signed=True),
-                        "our_difference": number(arm and arm["difference"], places, signed=True),
-                        "our_interval": span(arm and arm["interval"], places),
+                        "our_difference": MISSING
+                        if apart_by
+                        else number(arm and arm["difference"], places, signed=True),
+                        "our_interval": MISSING if apart_by else span(arm and arm["interval"], places),
                     }
                 )
         tables.append(
             {
                 "label": table["label"],
                 "source": table["source"] if table["source"] != table["label"] else "",
-                "note": table.get("note"),
+                "note": " ".join(filter(None, [table.get("note"), apart_by])),
                 "rows": rows,
             }
         )
@@ -65,6 +68,17 @@ def tuned_beside_untuned(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
+def _scored_otherwise(metric: Mapping[str, Any], table: Mapping[str, Any]) -> str:
+    """Say why figures cannot be compared, where their scorers were not set alike; nothing where they were."""
+    ours, theirs = metric.get("signature") or "", table.get("signature") or ""
+    if ours == theirs:
+        return ""
+    return (
+        f"Not compared with ours: scored as {theirs or 'the source does not say'}, ours as {ours or 'no such scorer'}; "
+        "figures of two scorers differ by more than norms do."
+    )
+
+
 def _is_of(arm: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
     """Whether an arm has a published row's norm, and the arguments that the row names."""
     arguments = row.get("arguments") or {}
@@ -72,5 +86,5 @@ def _is_of(arm: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
 
 
 def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two arms differ in nothing but the learning rate."""
-    return all(one.get(key) == other.get(key) for key in ("norm", "placement", "arguments"))
+    """Whether two arms differ in nothing but the learning rate: labels name everything else."""
+    return all(one.get(key) == other.get(key) for key in ("label", "norm", "placement", "arguments"))

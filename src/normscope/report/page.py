@@ -96,12 +96,13 @@ def _pictures(study: Study, looks: Mapping[str, palette.Look]) -> dict[str, Any]
         ValueError: If the tuning is about an arm that the study does not have.
     """
     summary, metric = study.summary, study.summary["metric"]
+    looked = study.card.get("valid_metric") or metric
     groups = {arm["label"]: study.of(arm["label"]) for arm in summary["arms"]}
     groups = {label: runs for label, runs in groups.items() if runs}
     baseline = groups.get(summary["baseline"], [])
     others = [label for label in groups if label != summary["baseline"]]
     points = max(20, min(200, _POINTS // max(1, 2 * len(study.runs))))
-    shared = curves.frame(list(groups.values()), study.card["steps"], metric)
+    shared = curves.frame(list(groups.values()), study.card["steps"], looked)
     scales = pairs.common_scale(
         {
             label: [run.value for run in (*runs, *baseline) if run.value is not None and not run.broke]
@@ -125,7 +126,7 @@ def _pictures(study: Study, looks: Mapping[str, palette.Look]) -> dict[str, Any]
         "curves": {
             label: Markup(
                 curves.learning(
-                    runs, baseline, looks[label], metric, shared, points, name=f"curves-{looks[label].index}"
+                    runs, baseline, looks[label], looked, shared, points, name=f"curves-{looks[label].index}"
                 )
             )
             for label, runs in started.items()
@@ -158,7 +159,7 @@ def _pictures(study: Study, looks: Mapping[str, palette.Look]) -> dict[str, Any]
         if label not in looks:
             raise ValueError(f"{study.directory}/summary.json: tuning is about {label!r}, the arms are {list(looks)}")
         picture = tuning.tuning(
-            found["curve"], found["chosen"], looks[label], label, metric, limits[label], name=f"tuning-{place}"
+            found["curve"], found["chosen"], looks[label], label, looked, limits[label], name=f"tuning-{place}"
         )
         drawn["tuning"][label] = Markup(picture)
     return drawn

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from normscope.results.aggregates import AGGREGATES
 from normscope.results.runs import Arm, pair_scores, pair_values
 from normscope.results.statistics import Interval, bca_interval
 from normscope.results.verdict import Evidence, verdict, weigh
@@ -102,9 +103,11 @@ class ArmSummary:
 
 def weigh_arm(card: Mapping[str, Any], arm: Arm, base: Arm, comparisons: int) -> Evidence:
     """Compute what one arm's pairs say, before Holm."""
+    aggregate = AGGREGATES[card["metric"].get("aggregate") or "mean"]
     return weigh(
         pair_values(arm, base),
-        scores=pair_scores(arm, base),
+        scores=pair_scores(arm, base, aggregate),
+        aggregate=aggregate,
         higher_is_better=card["metric"]["higher_is_better"],
         margin=card["margin"],
         alpha=card["alpha"],

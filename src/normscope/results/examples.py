@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from normscope.results.aggregates import AGGREGATES, Aggregate, resampled
 from normscope.results.statistics import RESAMPLES, Interval, tail
 
 # Below so many distinct values per example, their counts are drawn; above, the examples themselves.
@@ -15,20 +16,22 @@ def examples_intervals(
     baseline: np.ndarray,
     *,
     levels: Sequence[float],
+    aggregate: Aggregate = AGGREGATES["mean"],
     rng: np.random.Generator,
     resamples: int = RESAMPLES,
 ) -> list[Interval]:
     """Give percentile intervals of the mean difference over resampled test examples: the noise of the test set alone.
 
-    ``S`` seeds, ``E`` examples. The scores are averaged over the seeds, and the examples are drawn with replacement,
-    the same for both sides. Where the averaged differences take few values, as they do for right-or-wrong scores, most
-    being zero, the number of examples with each value is drawn instead of the examples: the same distribution, a
-    thousand times faster.
+    ``S`` seeds, ``E`` examples. Scores of one number each that are averaged take a short way: the scores are averaged
+    over the seeds, and the examples are drawn with replacement, the same for both sides. Where the averaged differences
+    take few values, as they do for right-or-wrong scores, most being zero, the number of examples with each value is
+    drawn instead of the examples: the same distribution, a thousand times faster.
 
     Args:
-        arm: Scores, ``[S, E]``, one row a seed.
+        arm: Scores, ``[S, E]``, one row a seed; ``[S, E, K]`` where the aggregate takes K numbers an example.
         baseline: Likewise, of the same seeds and examples.
         levels: Nominal coverage of every interval wanted; all come from the same resamples.
+        aggregate: How the scores of examples become one value.
         rng: Source of the resamples.
         resamples: How many.
 
@@ -41,6 +44,8 @@ def examples_intervals(
     References:
         Efron and Tibshirani (1993). An introduction to the bootstrap, section 13.3.
     """
+    if aggregate.width > 1:
+        return _ends(resampled(arm, baseline, aggregate, rng=rng, resamples=resamples), levels)
     shapes = np.shape(arm), np.shape(baseline)
     if shapes[0] != shapes[1] or len(shapes[0]) != 2 or 0 in shapes[0]:
         raise ValueError(
@@ -49,8 +54,11 @@ def examples_intervals(
     scores = np.asarray(arm, dtype=np.float64) - np.asarray(baseline, dtype=np.float64)
     if not np.isfinite(scores).all():
         raise ValueError("scores must be finite, got NaN or infinity")
-    means = _resampled_means(scores.mean(axis=0), rng, resamples)
-    ends = [np.quantile(means, [tail(level), 1 - tail(level)]) for level in levels]
+    return _ends(_resampled_means(scores.mean(axis=0), rng, resamples), levels)
+
+
+def _ends(resamples: np.ndarray, levels: Sequence[float]) -> list[Interval]:
+    ends = [np.quantile(resamples, [tail(level), 1 - tail(level)]) for level in levels]
     return [(float(low), float(high)) for low, high in ends]
 
 

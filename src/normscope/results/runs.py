@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from normscope.results.aggregates import Aggregate
 from normscope.results.statistics import paired_differences
 from normscope.results.store import RunFolder, StudyFolder
 
@@ -14,9 +15,15 @@ RESAMPLING_SEED = 20191116
 arm's intervals do not depend on the other arms."""
 
 # What a run must share with its card; `task_revision` is what the card calls a run's `revision`.
-_CARD_WIDE = {"task": "task", "steps": "steps", "batch_size": "batch_size", "precision": "precision"}
+_CARD_WIDE = {
+    "task": "task",
+    "steps": "steps",
+    "batch_size": "batch_size",
+    "precision": "precision",
+    "preset": "preset",
+}
 _CARD_WIDE |= {"revision": "task_revision"}
-_ARM_WIDE = ("label", "norm", "placement", "arguments", "learning_rate")
+_ARM_WIDE = ("label", "norm", "placement", "arguments", "learning_rate", "warmup")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +111,7 @@ def match_runs(card: Mapping[str, Any], entry: Mapping[str, Any], runs: Sequence
         ValueError: If two runs claim one seed of the arm.
     """
     wanted = {key: entry.get(key) for key in _ARM_WIDE} | {key: card.get(name) for key, name in _CARD_WIDE.items()}
+    wanted["signature"] = card["metric"].get("signature")
     wanted = {key: value for key, value in wanted.items() if value is not None}
     found: dict[int, Run] = {}
     seeds = {identity: int(seed) for seed, identity in (entry.get("runs") or {}).items()}
@@ -130,14 +138,14 @@ def pair_values(arm: Arm, base: Arm) -> np.ndarray:
     return paired_differences(ours, theirs)
 
 
-def pair_scores(arm: Arm, base: Arm) -> tuple[np.ndarray, np.ndarray] | None:
-    """Give both sides' scores of every test example, ``[P, E]`` each, over the pairs that have them on both sides.
+def pair_scores(arm: Arm, base: Arm, aggregate: Aggregate) -> tuple[np.ndarray, np.ndarray] | None:
+    """Give both sides' scores of every test example, ``[P, E]`` or ``[P, E, K]`` each, of pairs that have them.
 
     Raises:
         ValueError: If their lengths differ, or one contradicts the value of its run.
     """
     seeds = sorted(arm.values.keys() & base.values.keys())
-    pairs = [(_scores_of(arm, seed), _scores_of(base, seed)) for seed in seeds]
+    pairs = [(_scores_of(arm, seed, aggregate), _scores_of(base, seed, aggregate)) for seed in seeds]
     kept = [(ours, theirs) for ours, theirs in pairs if ours is not None and theirs is not None]
     sizes = {len(scores) for pair in kept for scores in pair}
     if len(sizes) > 1:
@@ -146,15 +154,20 @@ def pair_scores(arm: Arm, base: Arm) -> tuple[np.ndarray, np.ndarray] | None:
     return (np.stack([ours for ours, _ in kept]), np.stack([theirs for _, theirs in kept])) if kept else None
 
 
-def _scores_of(arm: Arm, seed: int) -> np.ndarray | None:
+def _scores_of(arm: Arm, seed: int, aggregate: Aggregate) -> np.ndarray | None:
     folder = arm.runs[seed].folder
     scores = folder.read_examples()
     if scores is None:
         return None
     if not len(scores):
         raise ValueError(f"{folder.examples} must hold one score a test example, got none")
-    # The value was averaged before the scores were rounded to float32.
-    mean, size = float(scores.mean(dtype=np.float64)), float(np.abs(scores).max())
-    if not abs(mean - arm.values[seed]) <= 1e-5 * size:
-        raise ValueError(f"{folder.examples} has mean {mean}, its run has value {arm.values[seed]}: one was changed")
+    # The value was computed before the scores were rounded to float32.
+    try:
+        value = aggregate.value(scores)
+    except ValueError as error:
+        raise ValueError(f"{folder.examples}: {error}") from error
+    size = float(np.abs(scores).max()) if aggregate.width == 1 else abs(value)
+    if not abs(value - arm.values[seed]) <= 1e-5 * size + 1e-9:
+        what = "mean" if aggregate.name == "mean" else aggregate.name
+        raise ValueError(f"{folder.examples} has {what} {value}, its run has value {arm.values[seed]}: one was changed")
     return scores

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from normscope.results.aggregates import AGGREGATES
+
 
 @dataclass(frozen=True)
 class Between:
@@ -29,7 +31,7 @@ class Between:
 
 
 _POSITIVE = Between(0, sys.float_info.max)
-_METRIC = {"name": str, "unit": str, "higher_is_better": bool}
+_METRIC = {"name": str, "unit": str, "higher_is_better": bool, "aggregate?": tuple(AGGREGATES), "signature?": str}
 _POINT = {"learning_rate": _POSITIVE, "values": [(float, None), ...], "losses?": [(float, None)]}
 TUNING = {"grid": [_POSITIVE], "seeds": [int], "arms": {str: {"chosen": _POSITIVE, "curve": [_POINT, ...]}}}
 """The same in both."""
@@ -52,6 +54,7 @@ CARD = {
             "placement": (str, None),
             "arguments": {},
             "learning_rate": (_POSITIVE, None),
+            "warmup?": int,
             "tuned": bool,
             "runs?": {int: str},
         },
@@ -69,12 +72,16 @@ CARD = {
     "evaluations?": int,
     "precision?": str,
     "device?": str,
+    "preset?": str,
+    "compile?": bool,
+    "valid_metric?": _METRIC,
     "published?": [
         {
             "label": str,
             "source": str,
             "rows": [{"norm": str, "value": (float, None), "arguments?": {}}],
             "note?": str,
+            "signature?": str,
         }
     ],
     "tuning?": TUNING,
@@ -82,9 +89,11 @@ CARD = {
 """card.json."""
 
 RUN = {
-    **dict.fromkeys(("id?", "task?", "label?", "norm?", "placement?", "precision?", "split?"), str),
+    **dict.fromkeys(
+        ("id?", "task?", "label?", "norm?", "placement?", "precision?", "split?", "preset?", "signature?"), str
+    ),
     **dict.fromkeys(("device?", "device_name?", "backend?"), str),
-    **dict.fromkeys(("revision?", "seed?", "steps?", "batch_size?", "parameters?", "threads?"), int),
+    **dict.fromkeys(("revision?", "seed?", "steps?", "batch_size?", "parameters?", "threads?", "warmup?"), int),
     "learning_rate?": float,
     "arguments?": {},
     "versions?": {str: str},

@@ -3,6 +3,7 @@
 The layout and every field are in ``docs/studies.md``.
 """
 
+import math
 import os
 import re
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ FINAL_STATES = ("done", "diverged", "failed")
 """States that a run never leaves."""
 
 # The header that np.save gives to one row of floating numbers.
-_SCORES = re.compile(rb"\{'descr': '([<>]f[248])', 'fortran_order': False, 'shape': \((\d{1,18}),\), \}\s*")
+_SCORES = re.compile(
+    rb"\{'descr': '([<>]f[248])', 'fortran_order': False, 'shape': \((\d{1,18}),(?: (\d{1,4}))?\), \}\s*"
+)
 
 
 @dataclass(frozen=True)
@@ -116,12 +119,14 @@ class RunFolder:
         return rows
 
     def read_examples(self) -> np.ndarray | None:
-        """Read the score of every test example, ``[examples]`` float32, or None where the run has none.
+        """Read the scores of every test example, or None where the run has none.
+
+        They are ``[examples]`` float32, or ``[examples, K]`` where the metric takes K numbers an example.
 
         The header is compared with the file's size before anything is allocated, and nothing in it is evaluated.
 
         Raises:
-            ValueError: If the file holds anything but one row of floating numbers, whole; the message names it.
+            ValueError: If the file holds anything but such floating numbers, whole; the message names it.
         """
         if not self.examples.exists():
             return None
@@ -131,11 +136,12 @@ class RunFolder:
             found = _SCORES.fullmatch(header) if start.startswith(b"\x93NUMPY\x01\x00") else None
             if found is None:
                 raise self._no_scores(f"a file that begins with {(start + header)[:100]!r}")
-            kind, count = np.dtype(found[1].decode()), int(found[2])
+            kind, shape = np.dtype(found[1].decode()), [int(number) for number in found.groups()[1:] if number]
+            count = math.prod(shape)
             size = os.fstat(file.fileno()).st_size - file.tell()
             if size != count * kind.itemsize:
                 raise self._no_scores(f"a header for {count} scores of {kind.itemsize} bytes, and {size} bytes")
-            return np.frombuffer(file.read(), dtype=kind)
+            return np.frombuffer(file.read(), dtype=kind).reshape(shape)
 
     def _no_scores(self, got: str) -> ValueError:
         return ValueError(f"{self.examples} must hold one score a test example (.npy, float32 [examples]), got {got}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from normscope.results.aggregates import AGGREGATES, Aggregate
 from normscope.results.examples import examples_intervals
 from normscope.results.planning import MOST_SEEDS, fewest_pairs, seeds_needed
 from normscope.results.statistics import (
@@ -54,6 +55,7 @@ def weigh(
     differences: np.ndarray,
     *,
     scores: tuple[np.ndarray, np.ndarray] | None,
+    aggregate: Aggregate = AGGREGATES["mean"],
     higher_is_better: bool,
     margin: float,
     alpha: float,
@@ -68,7 +70,8 @@ def weigh(
 
     Args:
         differences: Arm minus baseline, ``[P]``; may be empty.
-        scores: Per-example scores of arm and baseline, ``[S, E]`` each, or None where the runs have none.
+        scores: Per-example scores of arm and baseline, ``[S, E]`` or ``[S, E, K]``, or None where the runs have none.
+        aggregate: How the scores of examples become one value.
         higher_is_better: Direction of the metric.
         margin: Smallest difference worth having, in the metric's unit.
         alpha: Chance of a false claim that is accepted, for the whole card.
@@ -89,7 +92,7 @@ def weigh(
         more = None if in_all is None else max(1, in_all - pairs)
     ends = [None, None]
     if scores is not None:
-        ends = examples_intervals(*scores, levels=[1 - alpha, 1 - 2 * alpha], rng=rng)
+        ends = examples_intervals(*scores, levels=[1 - alpha, 1 - 2 * alpha], aggregate=aggregate, rng=rng)
     return Evidence(
         pairs=pairs,
         difference=float(np.mean(differences)) if pairs else None,

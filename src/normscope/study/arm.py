@@ -1,14 +1,20 @@
 """What is compared: a norm with its arguments, and where it stands."""
 
-import ast
 import inspect
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, Literal, get_args, get_origin
 
-from normscope.catalogue import NORMS, PARAMETRIZATIONS, PLACEMENTS, look_up
+from normscope.catalogue import NORMS, PARAMETRIZATIONS
+from normscope.study.names import (
+    canonical_placement,
+    resolve_norm,
+    resolve_placement,
+    split_places,
+    write_call,
+)
+from normscope.study.names import parse_norm as parse_norm
 
 _NOT_ASKED = ("normalized_shape", "device", "dtype")
 """What the network decides, not the arm."""
@@ -19,45 +25,23 @@ class Arm:
     """What is compared. Arguments that equal the norm's defaults are left out: they make no other arm."""
 
     norm: str
-    """Key of ``NORMS`` or ``PARAMETRIZATIONS``."""
+    """Key of ``NORMS`` or ``PARAMETRIZATIONS``, or several with their places: :mod:`normscope.study.names`."""
     placement: str
-    """Key of ``PLACEMENTS``."""
+    """Key of ``PLACEMENTS``, with arguments, or several with their places."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the norm, beside its width."""
     learning_rate: float | None = None
-    """Its own learning rate where it was tuned; None for the task's."""
+    """Its own learning rate where it was tuned or is compared; None for the task's."""
+    warmup: int | None = None
+    """Its own number of warm-up updates where that is compared; None for the task's."""
 
     def __post_init__(self) -> None:
-        look_up("norm", {**NORMS, **PARAMETRIZATIONS}, self.norm)
-        look_up("placement", PLACEMENTS, self.placement)
-        object.__setattr__(self, "arguments", _checked(self.norm, self.arguments))
-
-
-def parse_norm(text: str) -> tuple[str, dict[str, Any]]:
-    """Read a norm as the command line writes it: ``ada_norm`` or ``ada_norm(scale=2.0,k=0.1)``.
-
-    Raises:
-        ValueError: If the text has another form.
-    """
-    match = re.fullmatch(r"\s*(\w+)\s*(?:\((.*)\))?\s*", text)
-    wanted = (
-        "expected a norm such as 'ada_norm' or 'ada_norm(scale=2.0)', its arguments written as name=value, "
-        f"got {text!r}"
-    )
-    if match is None:
-        raise ValueError(wanted)
-    name, inside = match.groups()
-    try:
-        call = ast.parse(f"f({inside or ''})", mode="eval").body
-        plain = isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not call.args
-        if not isinstance(call, ast.Call) or not plain or any(word.arg is None for word in call.keywords):
-            raise ValueError(wanted)
-        arguments = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
-    except (SyntaxError, ValueError) as error:
-        raise ValueError(wanted) from error
-    if len(arguments) < len(call.keywords):
-        raise ValueError(f"every argument may be given once, got {text!r}")
-    return name, arguments
+        resolve_norm(self.norm, {})
+        resolve_placement(self.placement)
+        arguments = _checked(self.norm, self.arguments)
+        object.__setattr__(self, "norm", _canonical(self.norm))
+        object.__setattr__(self, "placement", canonical_placement(self.placement))
+        object.__setattr__(self, "arguments", arguments)
 
 
 def _checked(norm: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,7 +51,7 @@ def _checked(norm: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         TypeError: If one has another type.
         ValueError: If the norm takes no argument of that name, or not this value.
     """
-    if norm in PARAMETRIZATIONS:
+    if norm in PARAMETRIZATIONS or "+" in norm:
         if arguments:
             raise ValueError(f"{norm} takes no arguments, got {dict(arguments)}")
         return {}
@@ -85,6 +69,16 @@ def _checked(norm: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     if "eps" in given and not hasattr(made, "eps"):
         raise ValueError(f"{norm} has no eps in its equation: an arm with eps={given['eps']} would be no other arm")
     return {name: value for name, value in given.items() if value != known[name].default}
+
+
+def _canonical(norm: str) -> str:
+    """Write a norm in one way; of several, each without arguments that equal their defaults."""
+    rest, *chosen = split_places(norm)
+    if not chosen:
+        return norm
+    parts = [(rest, "")] + [(call, f":{where}") for call, _, where in (part.rpartition(":") for part in chosen)]
+    named = [(*parse_norm(call), where) for call, where in parts]
+    return "+".join(write_call(name, _checked(name, arguments)) + where for name, arguments, where in named)
 
 
 def _typed(what: str, value: Any, parameter: inspect.Parameter) -> Any:

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from numbers import Integral
 
 from normscope.catalogue import TASKS, look_up
-from normscope.study.arm import Arm, parse_norm
-from normscope.train import Recipe
+from normscope.study.arm import Arm
+from normscope.study.names import parse_norm, placements_in
+from normscope.tasks import Recipe
 
 PAPER_NORMS = ("none", "layer_norm", "layer_norm_simple", "detach_norm", "ada_norm", "rms_norm", "batch_norm")
 """The norms of the AdaNorm paper, and the two that everybody asks about next."""
@@ -42,17 +43,23 @@ class Card:
     """One run an arm and seed; two arms with one seed are a pair."""
     steps: int
     """Optimizer updates of every run."""
+    preset: str = "small"
+    """Key of the task's presets: the network and everything about its training that is not said here."""
     alpha: float = 0.05
     """Chance of a false ``better`` or ``worse`` that is accepted, over all arms together; equivalence is per arm."""
     precision: str = "float32"
-    """Key of ``normscope.train.recipe.PRECISIONS``."""
+    """Key of ``normscope.tasks.recipe.PRECISIONS``."""
     device: str = "cpu"
     """As torch names it."""
+    compile: bool = False
+    """Whether ``torch.compile`` compiles the training loss."""
     tune: bool = False
     """Whether every arm's learning rate is first chosen from :data:`GRID`, on seeds and a split of its own."""
 
     def __post_init__(self) -> None:
         task = look_up("task", TASKS, self.task)
+        if self.preset not in task.presets:
+            raise ValueError(f"preset must be one of {', '.join(task.presets)}, got {self.preset!r}")
         if len(self.arms) < 1:
             raise ValueError("a study needs at least one arm")
         if not 0 <= self.baseline < len(self.arms):
@@ -68,31 +75,35 @@ class Card:
         if self.tune and set(self.seeds) & set(TUNING_SEEDS):
             raise ValueError(f"seeds {list(TUNING_SEEDS)} are tuning's own; choose others for the verdict")
         for arm in self.arms:
-            if arm.placement not in task.placements:
+            strange = [name for name in placements_in(arm.placement) if name not in task.placements]
+            if strange:
                 raise ValueError(
-                    f"task {self.task} takes the placements {', '.join(task.placements)}, got {arm.placement!r}"
+                    f"task {self.task} takes the placements {', '.join(task.placements)}, got {strange[0]!r}"
                 )
-        self.recipe(self.arms[0])
+            self.recipe(arm)
 
     def labels(self) -> tuple[str, ...]:
-        """Name every arm as briefly as keeps them apart: norm, arguments if any, placement if several are compared."""
+        """Name every arm as briefly as keeps them apart: norm, arguments, and what else several are compared in."""
         several = len({arm.placement for arm in self.arms}) > 1
+        warmups = len({arm.warmup for arm in self.arms}) > 1
         return tuple(
             arm.norm
             + (f"({', '.join(f'{key}={value!r}' for key, value in arm.arguments.items())})" if arm.arguments else "")
             + (f"@{arm.placement}" if several else "")
+            + (f", warm-up {self.recipe(arm).warmup}" if warmups else "")
             for arm in self.arms
         )
 
     def recipe(self, arm: Arm) -> Recipe:
         """Give the recipe of an arm's runs."""
-        task = TASKS[self.task]
-        return Recipe(
+        own = {"learning_rate": arm.learning_rate, "warmup": arm.warmup}
+        return replace(
+            TASKS[self.task].presets[self.preset],
             steps=self.steps,
-            batch_size=task.batch_size,
-            learning_rate=arm.learning_rate if arm.learning_rate is not None else task.learning_rate,
             precision=self.precision,
             device=self.device,
+            compile=self.compile,
+            **{name: value for name, value in own.items() if value is not None},
         )
 
     @property
@@ -117,11 +128,14 @@ def make_card(
     norms: Sequence[str] = PAPER_NORMS,
     placements: Sequence[str] = (),
     seeds: Sequence[int] = DEFAULT_SEEDS,
+    warmups: Sequence[int] = (),
     steps: int | None = None,
+    preset: str = "small",
     margin: float | None = None,
     baseline: str | None = None,
     precision: str = "float32",
     device: str = "cpu",
+    compile: bool = False,
     tune: bool = False,
     question: str | None = None,
 ) -> Card:
@@ -130,13 +144,16 @@ def make_card(
     Args:
         task: Key of ``TASKS``.
         norms: As the command line writes them, such as ``"ada_norm(scale=2.0)"``.
-        placements: Keys of ``PLACEMENTS``; the task's default where empty.
+        placements: As the command line writes them, such as ``"mix(share=0.5)"``; the task's default where empty.
         seeds: One run an arm and seed.
-        steps: Optimizer updates; the task's default preset where None.
+        warmups: Numbers of warm-up updates to compare; the task's where empty.
+        steps: Optimizer updates; the preset's where None.
+        preset: Key of the task's presets.
         margin: Smallest difference worth having; the task's where None.
         baseline: The label of the arm to compare with; ``layer_norm`` where None, or else the first arm.
         precision: ``"float32"`` or ``"bfloat16"``.
         device: As torch names it.
+        compile: Whether ``torch.compile`` compiles the training loss.
         tune: Whether every arm's learning rate is chosen first.
         question: The report's title; made from the names where None.
 
@@ -146,12 +163,19 @@ def make_card(
         ValueError: If a value is out of range, or the baseline is no arm.
     """
     entry = look_up("task", TASKS, task)
+    if preset not in entry.presets:
+        raise ValueError(f"preset must be one of {', '.join(entry.presets)}, got {preset!r}")
     for name, given in (("norms", norms), ("placements", placements)):
         if isinstance(given, str):
             raise TypeError(f"{name} must be a list of names, got the text {given!r}")
     wanted = tuple(placements) or entry.placements[:1]
     parsed = [parse_norm(text) for text in norms]
-    arms = tuple(Arm(norm=name, placement=place, arguments=arguments) for place in wanted for name, arguments in parsed)
+    arms = tuple(
+        Arm(norm=name, placement=place, arguments=arguments, warmup=warmup)
+        for place in wanted
+        for warmup in (tuple(warmups) or (None,))
+        for name, arguments in parsed
+    )
     card = Card(
         question=question or f"Does the norm matter on {task}?",
         task=task,
@@ -159,9 +183,11 @@ def make_card(
         baseline=0,
         margin=entry.margin if margin is None else margin,
         seeds=_whole_numbers(seeds),
-        steps=entry.steps if steps is None else steps,
+        steps=entry.presets[preset].steps if steps is None else steps,
+        preset=preset,
         precision=precision,
         device=device,
+        compile=compile,
         tune=tune,
     )
     labels = card.labels()

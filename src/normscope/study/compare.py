@@ -85,7 +85,8 @@ def compare(
     before = states(plan(card), study)
     if before["open"] or (retry_failed and before["failed"]):
         _find_device(card.device)
-        data.locate(data.SETS[TASKS[card.task].dataset])
+        for name in TASKS[card.task].datasets:
+            data.locate(data.SETS[name])
         preflight(card)
     _write_card(card, study, record(card, command=command, tuned=None, tuning=None))
     tuned = tuning = None

@@ -47,6 +47,7 @@ def execute(spec: RunSpec, study: StudyFolder, watch: Watch) -> str:
                 seed=spec.seed,
                 recipe=spec.recipe,
                 split=spec.split,
+                preset=spec.preset,
                 folder=folder,
                 identity=spec.identity(),
                 watch=watch,

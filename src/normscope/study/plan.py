@@ -8,10 +8,13 @@ from typing import Any
 
 from torch import nn
 
-from normscope.catalogue import NORMS, PARAMETRIZATIONS, PLACEMENTS, TASKS
+from normscope.catalogue import PARAMETRIZATIONS, TASKS
+from normscope.placement import LayeredNorm, Norm
 from normscope.study.arm import Arm
 from normscope.study.card import Card
-from normscope.train import Recipe, initialize
+from normscope.study.names import resolve_norm, resolve_placement, split_places
+from normscope.tasks import Recipe
+from normscope.train import initialize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,8 @@ class RunSpec:
     """How it is trained."""
     split: str
     """``"study"`` or ``"tune"``."""
+    preset: str = "small"
+    """Key of the task's presets."""
 
     @property
     def id(self) -> str:
@@ -64,22 +69,39 @@ class RunSpec:
         Raises:
             ValueError: If the norm changed nothing in the network: an arm without effect is a mistake.
         """
-        placed = 0
-
-        def norm(width: int) -> nn.Module:
-            nonlocal placed
-            placed += 1
-            if self.norm in PARAMETRIZATIONS:
-                return NORMS["none"](width)
-            return NORMS[self.norm](width, **self.arguments)
-
-        model = TASKS[self.task].network(norm, PLACEMENTS[self.placement])
-        if placed == 0:
-            raise ValueError(f"arm {self.label} placed no norm in the network of {self.task}: it would change nothing")
+        norm, counters = _counted(resolve_norm(self.norm, self.arguments))
+        model = TASKS[self.task].network(norm, resolve_placement(self.placement), self.preset)
+        absent = [part for part, counter in zip(split_places(self.norm), counters, strict=True) if not counter.placed]
+        if absent and absent[0] not in {"none", *PARAMETRIZATIONS}:
+            raise ValueError(
+                f"arm {self.label} placed {absent[0]} nowhere in the network of {self.task}: it would change nothing"
+            )
         initialize(model, self.seed)
         if self.norm in PARAMETRIZATIONS:
             PARAMETRIZATIONS[self.norm](model)
         return model
+
+
+class _Counted:
+    """Makes norms and counts them."""
+
+    def __init__(self, norm: Norm) -> None:
+        self.norm = norm
+        self.placed = 0
+
+    def __call__(self, width: int) -> nn.Module:
+        """Make the norm of a width."""
+        self.placed += 1
+        return self.norm(width)
+
+
+def _counted(norm: Norm) -> tuple[Norm, list[_Counted]]:
+    """Count one norm, or every one of several by its own, in the order in which they are written."""
+    if not isinstance(norm, LayeredNorm):
+        counter = _Counted(norm)
+        return counter, [counter]
+    rest, chosen = _Counted(norm.rest), [(where, _Counted(made)) for where, made in norm.chosen]
+    return LayeredNorm(rest=rest, chosen=tuple(chosen)), [rest, *(counter for _, counter in chosen)]
 
 
 def plan(card: Card, *, seeds: Sequence[int] | None = None, split: str = "study") -> list[RunSpec]:
@@ -103,4 +125,5 @@ def spec_for(card: Card, arm: Arm, label: str, *, seed: int, split: str) -> RunS
         seed=seed,
         recipe=card.recipe(arm),
         split=split,
+        preset=card.preset,
     )

@@ -21,8 +21,9 @@ def preflight(card: Card) -> None:
     """
     task = TASKS[card.task]
     device = torch.device(card.device)
-    data = task.load(device, "study")
-    batch = data.batch(torch.arange(min(task.batch_size, data.train_examples)))
+    data = task.load(device, "study", card.preset)
+    order = data.order(card.recipe(card.arms[0]).batch_size, lambda number: torch.Generator().manual_seed(number))
+    batch = data.batch(order.batch(0))
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
         for spec in plan(card, seeds=card.seeds[:1]):
             try:

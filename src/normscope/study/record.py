@@ -6,8 +6,9 @@ from typing import Any
 
 from normscope.catalogue import TASKS
 from normscope.results.disk import SCHEMA
-from normscope.study.arm import Arm, parse_norm
+from normscope.study.arm import Arm
 from normscope.study.card import Card
+from normscope.study.names import parse_norm
 from normscope.study.plan import spec_for
 
 FAILURE = (
@@ -35,6 +36,7 @@ def record(card: Card, *, command: str, tuned: Card | None, tuning: Mapping[str,
         "task_description": task.description,
         "task_revision": task.revision,
         "metric": asdict(task.metric),
+        "valid_metric": asdict(task.valid_metric),
         "margin": card.margin,
         "alpha": card.alpha,
         "baseline": card.labels()[card.baseline],
@@ -44,13 +46,15 @@ def record(card: Card, *, command: str, tuned: Card | None, tuning: Mapping[str,
             for arm, label in zip(one.arms, one.labels(), strict=True)
         ],
         "seeds": list(card.seeds),
+        "preset": card.preset,
         "steps": card.steps,
         "batch_size": recipe.batch_size,
         "evaluations": recipe.evaluations,
         "precision": card.precision,
         "device": card.device,
+        "compile": card.compile,
         "tune": card.tune,
-        "regime": f"{task.regime}; {card.steps:,} updates of {recipe.batch_size} examples, {card.precision}",
+        "regime": f"{task.regime}; {card.steps:,} updates of {recipe.batch_size:,} {task.batch_unit}, {card.precision}",
         "failure": FAILURE,
         "command": command,
         "published": [
@@ -64,6 +68,7 @@ def record(card: Card, *, command: str, tuned: Card | None, tuning: Mapping[str,
                     )
                 ],
                 "note": published.note,
+                "signature": published.signature,
             }
             for published in task.published
         ],
@@ -78,6 +83,7 @@ def _arm(card: Card, arm: Arm, label: str, *, tuned: bool) -> dict[str, Any]:
         "placement": arm.placement,
         "arguments": dict(arm.arguments),
         "learning_rate": card.recipe(arm).learning_rate,
+        "warmup": card.recipe(arm).warmup,
         "tuned": tuned,
         "runs": {str(seed): spec_for(card, arm, label, seed=seed, split="study").id for seed in card.seeds},
     }

@@ -36,7 +36,7 @@ def tune(card: Card, study: StudyFolder, engine: Engine, tell: Callable[[RunEven
     question = {"schema": SCHEMA, "grid": _rates(card), "seeds": list(TUNING_SEEDS), "arms": list(card.labels())}
     write_json(folder.path / "tuning.json", question)
     engine.run(tuning_plan(card), folder, tell)
-    sign = -1.0 if TASKS[card.task].metric.higher_is_better else 1.0
+    sign = -1.0 if TASKS[card.task].valid_metric.higher_is_better else 1.0
     arms = {}
     for index, label in enumerate(card.labels()):
         curve = []
@@ -47,14 +47,18 @@ def tune(card: Card, study: StudyFolder, engine: Engine, tell: Callable[[RunEven
         chosen = min(curve, key=lambda point: (_cost(point["values"], sign), _cost(point["losses"], 1.0)))
         finished = math.isfinite(_cost(chosen["values"], sign))
         arms[label] = {
-            "chosen": chosen["learning_rate"] if finished else TASKS[card.task].learning_rate,
+            "chosen": chosen["learning_rate"] if finished else _own_rate(card),
             "curve": curve,
         }
     return {"grid": question["grid"], "seeds": question["seeds"], "arms": arms}
 
 
 def _rates(card: Card) -> list[float]:
-    return [TASKS[card.task].learning_rate * factor for factor in GRID]
+    return [_own_rate(card) * factor for factor in GRID]
+
+
+def _own_rate(card: Card) -> float:
+    return TASKS[card.task].presets[card.preset].learning_rate
 
 
 def _at(card: Card, rate: float) -> Card:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from normscope import data, models
+from normscope.tasks.order import BatchOrder, Draw
+from normscope.tasks.recipe import Recipe
 from normscope.tasks.task import Metric, NormFactory, PlacementLike, Published
 
 EVALUATION_BATCH = 1000
@@ -40,6 +42,10 @@ class ImageSplits:
         """Size of the training set."""
         return len(self.train.y)
 
+    def order(self, batch_size: int, draw: Draw) -> BatchOrder:
+        """Say which images make which batch."""
+        return BatchOrder(self.train_examples, batch_size, draw)
+
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Give images ``[B, ...]`` and labels ``[B]``."""
         indices = indices.to(self.train.y.device)
@@ -57,8 +63,8 @@ class ImageClassification:
     """Key in the catalogue."""
     description: str
     """One line for ``normscope list tasks``."""
-    dataset: str
-    """Key of the data set it reads."""
+    datasets: tuple[str, ...]
+    """Keys of the data sets it reads."""
     read: Callable[[], data.ArraySplits]
     """Reads the original files."""
     shape: tuple[int, ...]
@@ -92,17 +98,36 @@ class ImageClassification:
         name = "test accuracy" if self.accuracy else "test error"
         return Metric(name=name, unit="%", higher_is_better=self.accuracy)
 
-    def network(self, norm: NormFactory, placement: PlacementLike) -> nn.Module:
-        """Build the network with any weights."""
+    @property
+    def batch_unit(self) -> str:
+        """Batches are of so many images."""
+        return "examples"
+
+    @property
+    def valid_metric(self) -> Metric:
+        """The same on the validation images."""
+        return self.metric
+
+    @property
+    def presets(self) -> Mapping[str, Recipe]:
+        """One network; ``full`` trains it until the figures stop improving."""
+        return {
+            preset: Recipe(steps=steps, batch_size=self.batch_size, learning_rate=self.learning_rate)
+            for preset, steps in (("small", self.steps), ("full", self.full_steps))
+        }
+
+    def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> nn.Module:
+        """Build the network with any weights; it is the same in every preset."""
         return self.build(norm, placement)
 
-    def load(self, device: torch.device, split: str) -> ImageSplits:
+    def load(self, device: torch.device, split: str, preset: str) -> ImageSplits:
         """Read the data onto a device.
 
         Args:
             device: Where the tensors go.
             split: ``"study"`` for the set's own parts; ``"tune"`` for the training part alone, its last images held
                 out: what is chosen there has seen neither the validation nor the test images of the study.
+            preset: The data are the same in every preset.
 
         Raises:
             ValueError: If ``split`` is neither.
@@ -146,17 +171,8 @@ def residual_mlp(
     """Build an :class:`normscope.models.ResidualMLP` of this size."""
 
     def build(norm: NormFactory, placement: PlacementLike) -> nn.Module:
-        if placement.block is None:
-            raise ValueError("a residual network needs a placement with residual blocks, such as 'pre' or 'post'")
         return models.ResidualMLP(
-            inputs=inputs,
-            width=width,
-            depth=depth,
-            classes=classes,
-            norm=norm,
-            block=placement.block,
-            normalize_stem=placement.normalize_stem,
-            normalize_final=placement.normalize_final,
+            inputs=inputs, width=width, depth=depth, classes=classes, stack=partial(placement.stack, norm=norm)
         )
 
     return build

@@ -1,6 +1,6 @@
 """What a task is: the interface that training and studies rest on."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -8,12 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from normscope.tasks.order import Draw
+from normscope.tasks.recipe import Recipe
+
 NormFactory = Callable[[int], nn.Module]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """What a run is judged by: the mean over test examples of one score each."""
+    """What a run is judged by: its test examples' scores, put together."""
 
     name: str
     """In words, such as ``test error``."""
@@ -21,6 +24,10 @@ class Metric:
     """Such as ``%``."""
     higher_is_better: bool
     """Its direction."""
+    aggregate: str = "mean"
+    """How the scores of examples become one value: key of ``normscope.results.aggregates.AGGREGATES``."""
+    signature: str = ""
+    """How a scorer that leaves choices open was set; figures of different signatures are never compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,24 +40,31 @@ class Published:
     """From a norm, as the command line writes it, to its figure, in the task's metric and unit."""
     note: str
     """How exact they are and what differs from our setting."""
+    signature: str = ""
+    """Of its scorer, as the source prints it; empty where it has choices that the source does not print."""
 
 
 class PlacementLike(Protocol):
     """What a task needs to know of a placement; ``normscope.placement.Placement`` is one."""
 
-    @property
-    def block(self) -> Callable[[nn.Module, int, NormFactory], nn.Module] | None:
-        """Makes a residual block from (branch, width, norm)."""
+    def stack(
+        self,
+        branches: Sequence[tuple[str, nn.Module]],
+        width: int,
+        norm: NormFactory,
+        *,
+        part: str = "only",
+        other_layers: int = 0,
+    ) -> nn.Module:
+        """Build the residual stream of these branches with its norms."""
         ...
 
-    @property
-    def normalize_stem(self) -> bool:
-        """Whether a norm stands before the first block."""
-        ...
 
-    @property
-    def normalize_final(self) -> bool:
-        """Whether a norm stands after the last block."""
+class Order(Protocol):
+    """Which training examples make which batch."""
+
+    def batch(self, step: int) -> Tensor:
+        """Give the indices of batch ``step``, int64."""
         ...
 
 
@@ -65,6 +79,10 @@ class TaskData(Protocol):
     @property
     def hashes(self) -> Mapping[str, str]:
         """SHA-256 of every file it was read from."""
+        ...
+
+    def order(self, batch_size: int, draw: Draw) -> Order:
+        """Say which examples make which batch; ``draw`` gives the random source of every pass."""
         ...
 
     def batch(self, indices: Tensor) -> Any:
@@ -91,8 +109,8 @@ class Task(Protocol):
         ...
 
     @property
-    def dataset(self) -> str:
-        """Key of the data set it reads."""
+    def datasets(self) -> tuple[str, ...]:
+        """Keys of the data sets it reads."""
         ...
 
     @property
@@ -111,23 +129,18 @@ class Task(Protocol):
         ...
 
     @property
-    def steps(self) -> int:
-        """Updates of the default preset."""
+    def valid_metric(self) -> Metric:
+        """What the validation set is judged by, where testing as such would take too long; else the same."""
         ...
 
     @property
-    def full_steps(self) -> int:
-        """Updates of the full preset."""
+    def presets(self) -> Mapping[str, Recipe]:
+        """How it is trained: ``small`` on a laptop, ``full`` at the paper's scale or until figures stop improving."""
         ...
 
     @property
-    def batch_size(self) -> int:
-        """Examples an update."""
-        ...
-
-    @property
-    def learning_rate(self) -> float:
-        """Adam's first learning rate."""
+    def batch_unit(self) -> str:
+        """What a recipe's batch size counts: ``examples``, ``padded tokens``."""
         ...
 
     @property
@@ -140,18 +153,21 @@ class Task(Protocol):
         """What others printed for it."""
         ...
 
-    def network(self, norm: NormFactory, placement: PlacementLike) -> nn.Module:
-        """Build the network with any weights."""
+    def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> nn.Module:
+        """Build the network of a preset with any weights."""
         ...
 
-    def load(self, device: torch.device, split: str) -> TaskData:
+    def load(self, device: torch.device, split: str, preset: str) -> TaskData:
         """Read the data onto a device; ``split`` is ``"study"`` or ``"tune"``."""
         ...
 
-    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+    def loss(self, model: Any, batch: Any) -> Tensor:
         """Compute the training loss of a batch, a scalar."""
         ...
 
-    def evaluate(self, model: nn.Module, data: Any, part: str) -> tuple[float, np.ndarray]:
-        """Give the mean loss and the score of every example, ``[examples]`` float32, of ``"valid"`` or ``"test"``."""
+    def evaluate(self, model: Any, data: Any, part: str) -> tuple[float, np.ndarray]:
+        """Give the mean loss and every example's score, ``[E]`` or ``[E, K]`` float32, of ``"valid"`` or ``"test"``.
+
+        K is what the aggregate of the part's metric takes.
+        """
         ...

@@ -3,5 +3,4 @@
 from normscope.train.loop import Interrupted as Interrupted
 from normscope.train.loop import Watch as Watch
 from normscope.train.loop import train as train
-from normscope.train.recipe import Recipe as Recipe
 from normscope.train.streams import initialize as initialize

@@ -31,6 +31,8 @@ class Progress:
     """Its value in the metric's unit."""
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     """The model's state dict then."""
+    last_weights: list[dict[str, Tensor]] = field(default_factory=list)
+    """State dicts of the last evaluations, where the recipe averages them."""
     losses: list[float] = field(default_factory=list)
     """Training losses since the last evaluation."""
     step_ms: list[float] = field(default_factory=list)

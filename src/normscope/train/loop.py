@@ -6,8 +6,9 @@ import math
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,14 +17,15 @@ from torch import nn
 
 from normscope.kernels import describe
 from normscope.probes import GradientShares, gradient_shares
+from normscope.results.aggregates import AGGREGATES
 from normscope.results.disk import SCHEMA, write_bytes, write_json
 from normscope.results.store import RunFolder
-from normscope.tasks.task import Task, TaskData
+from normscope.tasks.recipe import PRECISIONS, Recipe
+from normscope.tasks.task import Metric, Task, TaskData
 from normscope.train import checkpoint
 from normscope.train.environment import device_name, versions
 from normscope.train.memory import count_saved, peak_bytes, reset_peak
-from normscope.train.recipe import PRECISIONS, Recipe
-from normscope.train.streams import BatchOrder, seed_dropout
+from normscope.train.streams import generator, seed_dropout
 
 CHECKPOINT_SECONDS = 20.0
 """Wall time between checkpoints: what a kill can cost."""
@@ -51,6 +53,7 @@ def train(
     seed: int,
     recipe: Recipe,
     split: str,
+    preset: str,
     folder: RunFolder,
     identity: Mapping[str, Any],
     watch: Watch,
@@ -58,8 +61,9 @@ def train(
     """Train one model, or go on where an interrupted run stopped, and write its result.
 
     The model that is tested is the one with the best validation value, ties broken by validation loss, then by the
-    earlier step: the same rule for every arm. The test set is read once, after the last update. A checkpoint that
-    cannot be read is kept under another name with a warning, and the run begins again: the same numbers, only later.
+    earlier step, or the mean of the last few where the recipe averages: the same rule for every arm. The test set is
+    read once, after the last update. A checkpoint that cannot be read is kept under another name with a warning, and
+    the run begins again: the same numbers, only later.
 
     Args:
         task: Data, loss and metric.
@@ -67,6 +71,7 @@ def train(
         seed: Source of the streams of data order and dropout.
         recipe: How it is trained.
         split: ``"study"``, or ``"tune"``: a split of its own, which never touches the test set.
+        preset: Which of the task's sizes the data are for.
         folder: Where the run keeps its files; the caller holds its lock.
         identity: What the run is, written to ``run.json`` before step 0.
         watch: Called a few times a second.
@@ -80,7 +85,7 @@ def train(
     """
     device = torch.device(recipe.device)
     with _deterministic(device):
-        data = task.load(device, split)
+        data = task.load(device, split, preset)
         try:
             run = _Run(task, data, build().to(device), seed, recipe, split, folder, identity, watch)
         except checkpoint.CheckpointDamaged as error:
@@ -106,10 +111,11 @@ class _Run:
         self.task, self.data, self.model, self.seed, self.recipe = task, data, model, seed, recipe
         self.split, self.folder, self.identity, self.watch = split, folder, identity, watch
         self.device = torch.device(recipe.device)
-        self.order = BatchOrder(data.train_examples, recipe.batch_size, seed)
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, fused=True)
+        self.order = data.order(recipe.batch_size, partial(generator, seed, "data"))
+        self.optimizer = recipe.make_optimizer(model)
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
         self.progress = checkpoint.restore(folder, model, self.optimizer) or checkpoint.Progress()
+        self.compute_loss = torch.compile(task.loss, dynamic=True) if recipe.compile else task.loss
         self.loss = math.nan
         self.shares: dict[str, GradientShares] = {}
 
@@ -151,12 +157,12 @@ class _Run:
         """Make one update; tell whether its loss was finite. One that ``looks`` reads the gradient at the norms."""
         step = self.progress.step
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.learning_rate * (1.0 - step / self.recipe.steps)
+            group["lr"] = self.recipe.learning_rate_at(step)
         seed_dropout(self.seed, step, self.device)
         batch = self.data.batch(self.order.batch(step))
         with gradient_shares(self.model) if looks else nullcontext({}) as self.shares:
             with count_saved(self.model) if step == 0 else nullcontext([0]) as saved, self._autocast():
-                loss = self.task.loss(self.model, batch)
+                loss = self.compute_loss(self.model, batch)
             self.progress.saved_bytes += saved[0]
             self.progress.step = step + 1
             self.loss = loss.item()
@@ -164,6 +170,8 @@ class _Run:
                 return False
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
+        if self.recipe.clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         self.optimizer.step()
         self.progress.losses.append(self.loss)
         return True
@@ -173,12 +181,14 @@ class _Run:
         loss, scores = self._score("valid")
         if not math.isfinite(loss):
             return False
-        value = float(scores.mean(dtype=np.float64))
-        key = [-value if self.task.metric.higher_is_better else value, loss]
+        value = _value(self.task.valid_metric, scores)
+        key = [-value if self.task.valid_metric.higher_is_better else value, loss]
         if not self.progress.best_weights or key < self.progress.best_key:
             self.progress.best_key, self.progress.best_value = key, value
             self.progress.best_step = self.progress.step
-            self.progress.best_weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+            self.progress.best_weights = _copied(self.model)
+        if self.recipe.average > 1:
+            self.progress.last_weights = [*self.progress.last_weights, _copied(self.model)][-self.recipe.average :]
         row = {
             "step": self.progress.step,
             "train_loss": statistics.fmean(self.progress.losses),
@@ -208,9 +218,9 @@ class _Run:
             valid_value, selected = self.progress.best_value, self.progress.best_step
             value = valid_value
             if self.split == "study":
-                self.model.load_state_dict(self.progress.best_weights)
+                self.model.load_state_dict(_mean(self.progress.last_weights) or self.progress.best_weights)
                 _, scores = self._score("test")
-                value = float(scores.mean(dtype=np.float64))
+                value = _value(self.task.metric, scores)
                 write_bytes(self.folder.examples, _npy(scores.astype(np.float32)))
         write_json(
             self.folder.result,
@@ -252,6 +262,7 @@ class _Run:
                 "versions": versions(),
                 "threads": torch.get_num_threads(),
                 "data": dict(self.data.hashes),
+                "signature": self.task.metric.signature,
             },
         )
 
@@ -281,6 +292,25 @@ def _deterministic(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
+
+
+def _value(metric: Metric, scores: np.ndarray) -> float:
+    return AGGREGATES[metric.aggregate].value(scores)
+
+
+def _copied(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def _mean(weights: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Average weights; what is no floating number, such as a count, is taken from the last. None give none."""
+    if not weights:
+        return {}
+    stacked = {name: [each[name] for each in weights] for name in weights[-1]}
+    return {
+        name: torch.stack(tensors).mean(dim=0) if tensors[-1].is_floating_point() else tensors[-1]
+        for name, tensors in stacked.items()
+    }
 
 
 def _line(row: dict[str, Any]) -> bytes:

@@ -9,7 +9,7 @@ another: a norm that itself drew random numbers in its forward pass would shift 
 import hashlib
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 def seed_for(seed: int, *names: str | int) -> int:
@@ -24,6 +24,11 @@ def seed_for(seed: int, *names: str | int) -> int:
     """
     text = "/".join([str(seed), *map(str, names)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def generator(seed: int, *names: str | int) -> torch.Generator:
+    """Give a new generator at the beginning of a named stream."""
+    return torch.Generator().manual_seed(seed_for(seed, *names))
 
 
 def initialize(model: nn.Module, seed: int) -> None:
@@ -44,45 +49,6 @@ def initialize(model: nn.Module, seed: int) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(seed, "init", name))
             reset()
-
-
-class BatchOrder:
-    """The examples of every training batch: one random permutation of the set after another, cut into equal batches.
-
-    Every example is seen once in each pass, every batch is full, and batch ``step`` can be asked for at any time, so a
-    resumed run needs nothing but its step.
-
-    Args:
-        examples: Size of the training set.
-        batch_size: Examples a batch.
-        seed: The run's seed.
-
-    Raises:
-        ValueError: If the batch is larger than the set.
-    """
-
-    def __init__(self, examples: int, batch_size: int, seed: int) -> None:
-        if not 1 <= batch_size <= examples:
-            raise ValueError(f"batch_size must be 1 to {examples}, the size of the training set, got {batch_size}")
-        self.examples = examples
-        self.batch_size = batch_size
-        self.seed = seed
-        self._passes: dict[int, Tensor] = {}
-
-    def batch(self, step: int) -> Tensor:
-        """Give the indices of batch ``step``, ``[batch_size]`` int64."""
-        start = step * self.batch_size
-        number, offset = divmod(start, self.examples)
-        indices = self._pass(number)[offset : offset + self.batch_size]
-        missing = self.batch_size - len(indices)
-        return torch.cat([indices, self._pass(number + 1)[:missing]]) if missing else indices
-
-    def _pass(self, number: int) -> Tensor:
-        if number not in self._passes:
-            generator = torch.Generator().manual_seed(seed_for(self.seed, "data", number))
-            self._passes = {key: order for key, order in self._passes.items() if key == number - 1}
-            self._passes[number] = torch.randperm(self.examples, generator=generator)
-        return self._passes[number]
 
 
 def seed_dropout(seed: int, step: int, device: torch.device) -> None:

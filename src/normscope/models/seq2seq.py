@@ -1,0 +1,243 @@
+"""A transformer that writes one sequence after reading another, and decodes step by step."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from normscope.models.attention import (
+    Attention,
+    Context,
+    CrossAttention,
+    HeadNorm,
+    KeysValues,
+    padding_mask,
+    window_mask,
+)
+from normscope.models.embedding import PAD, Embedding
+from normscope.models.feed_forward import FeedForward
+from normscope.models.positions import sinusoids
+
+Stack = Callable[[Sequence[tuple[str, nn.Module]], int], nn.Module]
+"""Makes a residual stream from (branches, width): where norms stand in it is the caller's choice."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class State:
+    """A decoder on its way: what it has read, and the words it has written so far. Steps make new states."""
+
+    position: int
+    """Words that were written."""
+    rows: int
+    """Sequences that are being written: one a sentence at first, ``beam`` a sentence after :meth:`repeat`."""
+    cache: dict[nn.Module, KeysValues]
+    """Keys and values of the written words by branch, each ``[R, H, T, D / H]``."""
+    memory_cache: dict[nn.Module, KeysValues]
+    """Keys and values of the sentences by branch, each ``[B, H, S, D / H]``; rows of one sentence share them."""
+    memory_mask: Tensor
+    """Which words of the sentences may be seen, ``[B, 1, 1, S]``."""
+
+    def repeat(self, beam: int) -> "State":
+        """Write ``beam`` sequences for every one now; those of a sentence stand one after another.
+
+        Raises:
+            ValueError: If ``beam`` is below 1.
+        """
+        if beam < 1:
+            raise ValueError(f"beam must be at least 1, got {beam}")
+        cache = {
+            branch: (keys.repeat_interleave(beam, 0), values.repeat_interleave(beam, 0))
+            for branch, (keys, values) in self.cache.items()
+        }
+        return replace(self, rows=self.rows * beam, cache=cache)
+
+    def reorder(self, indices: Tensor) -> "State":
+        """Go on with the rows ``indices`` ``[R]`` int64: any of them, any number of times, in any order.
+
+        Cheapest where the rows of a sentence stay together, as in a beam search: then sentences are not copied.
+        """
+        beam = self.rows // len(self.memory_mask)
+        sentences = indices // beam
+        if len(indices) % beam == 0:
+            blocks = sentences.view(-1, beam)
+            if bool((blocks == blocks[:, :1]).all()):
+                sentences = blocks[:, 0]
+        memory_cache, memory_mask = self.memory_cache, self.memory_mask
+        if sentences.tolist() != list(range(len(memory_mask))):
+            memory_cache = _select(memory_cache, sentences)
+            memory_mask = memory_mask.index_select(0, sentences)
+        return replace(
+            self,
+            rows=len(indices),
+            cache=_select(self.cache, indices),
+            memory_cache=memory_cache,
+            memory_mask=memory_mask,
+        )
+
+
+def _select(cache: dict[nn.Module, KeysValues], rows: Tensor) -> dict[nn.Module, KeysValues]:
+    return {
+        branch: (keys.index_select(0, rows), values.index_select(0, rows)) for branch, (keys, values) in cache.items()
+    }
+
+
+class Seq2Seq(nn.Module):
+    r"""An encoder stack over the source, a decoder stack over the target, a softmax over the vocabulary.
+
+    Pads (word 0) stand at the end of a row. In the source nobody sees them; in the target only pads do, since a
+    position sees none after it. What comes out at pads means nothing.
+
+    With a window N a position of the decoder sees itself and the N - 1 positions before it, N keys in all, and a
+    decoding cache holds N entries; the published text that we had leaves open whether N or N - 1 earlier positions
+    are meant. Through L layers a word reaches L (N - 1) positions further.
+
+    Args:
+        vocabulary: Number of words of both sides, the pad included.
+        width: D, of both residual streams.
+        heads: Of every attention branch.
+        feed_forward: Hidden width of every feed-forward branch.
+        encoder_layers: Number of encoder layers.
+        decoder_layers: Number of decoder layers.
+        dropout: Rate on embeddings and on the output of every branch.
+        attention_dropout: Rate on attention weights.
+        activation_dropout: Rate after the activation of feed-forward branches.
+        share_embeddings: Whether source, target and softmax have one table; else three.
+        window: Positions that the decoder's self-attention sees, itself included; None for all before it.
+        qk_norm: Makes the norm of every head's queries and keys from the head's width; None for none.
+        max_length: Longest source or target, in words.
+        encoder_stack: Makes the encoder's residual stream from (branches, width).
+        decoder_stack: Makes the decoder's.
+
+    Raises:
+        ValueError: If the heads do not divide the width, the width is odd, a rate is not from 0 to 1, or the window is
+            below 1.
+
+    References:
+        Vaswani et al. (2017). Attention is all you need. arXiv:1706.03762, section 3.
+        Chelba, Chen, Bapna, Shazeer (2020). Faster transformer decoding: N-gram masked self-attention.
+        arXiv:2001.04589.
+        Departs from them in: nothing known; the softmax has no bias.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocabulary: int,
+        width: int,
+        heads: int,
+        feed_forward: int,
+        encoder_layers: int,
+        decoder_layers: int,
+        dropout: float,
+        attention_dropout: float = 0.0,
+        activation_dropout: float = 0.0,
+        share_embeddings: bool = True,
+        window: int | None = None,
+        qk_norm: HeadNorm = None,
+        max_length: int = 1024,
+        encoder_stack: Stack,
+        decoder_stack: Stack,
+    ) -> None:
+        super().__init__()
+        if window is not None and window < 1:
+            raise ValueError(f"window must be at least 1, the position itself, got {window}")
+        self.window = window
+        self.source = Embedding(vocabulary, width, padding=PAD)
+        self.target = self.source if share_embeddings else Embedding(vocabulary, width, padding=PAD)
+        self.softmax = self.source if share_embeddings else Embedding(vocabulary, width)
+        self.positions: Tensor
+        self.register_buffer("positions", sinusoids(torch.arange(max_length), width), persistent=False)
+        self.dropout = nn.Dropout(dropout)
+
+        def attend(kind: type[Attention | CrossAttention]) -> nn.Module:
+            branch = kind(width, heads, attention_dropout=attention_dropout, dropout=dropout)
+            branch.normalize(qk_norm, qk_norm, None)
+            return branch
+
+        def feed() -> nn.Module:
+            return FeedForward(width, feed_forward, activation_dropout=activation_dropout, dropout=dropout)
+
+        encoder: list[tuple[str, nn.Module]] = []
+        for _ in range(encoder_layers):
+            encoder += [("attention", attend(Attention)), ("feed_forward", feed())]
+        self.encoder = encoder_stack(encoder, width)
+        decoder: list[tuple[str, nn.Module]] = []
+        for _ in range(decoder_layers):
+            decoder += [
+                ("attention", attend(Attention)),
+                ("cross_attention", attend(CrossAttention)),
+                ("feed_forward", feed()),
+            ]
+        self.decoder = decoder_stack(decoder, width)
+
+    def forward(self, source: Tensor, target_in: Tensor) -> Tensor:
+        """Map sources ``[B, S]`` and the words before each target word ``[B, T]``, int64, to logits ``[B, T, V]``.
+
+        Raises:
+            ValueError: If a side is longer than ``max_length``.
+        """
+        return self.logits(self.features(source, target_in))
+
+    def features(self, source: Tensor, target_in: Tensor) -> Tensor:
+        """Give the decoder's output ``[B, T, D]``: a loss may drop the pads before it asks for :meth:`logits`.
+
+        Raises:
+            ValueError: If a side is longer than ``max_length``.
+        """
+        memory, memory_mask = self.encode(source)
+        length = target_in.shape[1]
+        mask = None if self.window is None else window_mask(length, self.window, target_in.device)
+        context = Context(mask=mask, causal=mask is None, memory=memory, memory_mask=memory_mask)
+        return self.decoder(self._embed(self.target, target_in, 0), context)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Map features ``[..., D]`` to logits ``[..., V]``."""
+        return functional.linear(features, self.softmax.weight)
+
+    def encode(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the encoder's output ``[B, S, D]`` and which of it may be seen, ``[B, 1, 1, S]`` bool.
+
+        Raises:
+            ValueError: If the source is longer than ``max_length``.
+        """
+        mask = padding_mask(source != PAD)
+        return self.encoder(self._embed(self.source, source, 0), Context(mask=mask)), mask
+
+    def start(self, source: Tensor) -> State:
+        """Read the sources ``[B, S]`` int64, and be ready to write one sequence for each. Call ``eval()`` before.
+
+        Raises:
+            ValueError: If the source is longer than ``max_length``.
+        """
+        memory, memory_mask = self.encode(source)
+        branches = [module for module in self.decoder.modules() if isinstance(module, CrossAttention)]
+        return State(
+            position=0,
+            rows=len(source),
+            cache={},
+            memory_cache={branch: branch.remember(memory) for branch in branches},
+            memory_mask=memory_mask,
+        )
+
+    def step(self, state: State, tokens: Tensor) -> tuple[Tensor, State]:
+        """Read the words ``[R]`` int64 written last, and give the logits ``[R, V]`` of the next ones.
+
+        Raises:
+            ValueError: If there is not one word for each row of the state, or the target is at ``max_length``.
+        """
+        if tokens.shape != (state.rows,):
+            raise ValueError(f"the state has {state.rows} rows, so expected [{state.rows}], got {list(tokens.shape)}")
+        cache = dict(state.cache)
+        context = Context(
+            memory_mask=state.memory_mask, memory_cache=state.memory_cache, cache=cache, window=self.window
+        )
+        x = self.decoder(self._embed(self.target, tokens[:, None], state.position), context)
+        return self.logits(x[:, 0]), replace(state, position=state.position + 1, cache=cache)
+
+    def _embed(self, table: Embedding, tokens: Tensor, start: int) -> Tensor:
+        end = start + tokens.shape[1]
+        if end > len(self.positions):
+            raise ValueError(f"sequences may have {len(self.positions)} words, got {end}")
+        return self.dropout(table(tokens, self.positions[start:end]))

@@ -1,0 +1,140 @@
+"""What is said of one published cell, in five words and why; and how an interval is held against a figure."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from normscope.papers.audit import audit, audit_count, epsilon_of
+from normscope.papers.cell import Cell, Count, Epsilon
+from normscope.results.planning import MOST_SEEDS
+from normscope.results.statistics import Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """A published cell beside ours; what cannot be said is None."""
+
+    cell: Cell | Count
+    """What is judged."""
+    task: str
+    """Where ours was run; empty for a count over several."""
+    verdict: str
+    """``reproduced``, ``not reproduced``, ``not run here``, ``not compared``, or ``cannot tell:`` and what it needs:
+    ``needs n seeds``, ``needs a larger test set``, ``needs n more data sets``, or nothing that we could run:
+    ``it is smaller than epsilon``."""
+    because: str
+    """Why, in words."""
+    ours: float | None = None
+    """Our figure or paired difference, in the metric's unit; of a count, the data sets that agree."""
+    interval: Interval | None = None
+    """The wider of the two below at each end: a verdict must survive both kinds of noise."""
+    interval_seeds: Interval | None = None
+    """t interval across seeds."""
+    interval_examples: Interval | None = None
+    """Bootstrap across test examples."""
+    pairs: int = 0
+    """Seeds that it rests on."""
+    epsilon: Epsilon | None = None
+    """How far ours may lie from the published figure."""
+    sign: int | None = None
+    """1 where the arm is better than its baseline, -1 worse, 0 equal within our margin; None where it is not known."""
+    seeds_needed: int | None = None
+    """In all, where it cannot be told yet."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as JSON has it."""
+        cell = None if isinstance(self.cell, Count) else self.cell
+        found = audit_count(self.cell) if isinstance(self.cell, Count) else audit(self.cell)
+        return {
+            "id": self.cell.id,
+            "tables": list(self.cell.tables),
+            "source": self.cell.source,
+            "says": self.cell.says,
+            "kind": cell.kind if cell else "count",
+            "paper_task": cell.task if cell else "",
+            "task": self.task,
+            "stand_in": cell is not None and self.task not in ("", cell.task),
+            "unit": cell.metric.unit if cell else "data sets",
+            "published": self.cell.published,
+            "ours": self.ours,
+            **{name: _listed(getattr(self, name)) for name in ("interval", "interval_seeds", "interval_examples")},
+            "pairs": self.pairs,
+            "epsilon": self.epsilon and self.epsilon.value,
+            "epsilon_reason": self.epsilon and self.epsilon.reason,
+            "verdict": self.verdict,
+            "because": self.because,
+            "seeds_needed": self.seeds_needed,
+            "audit": {
+                "words": found.words,
+                "examples": found.examples,
+                "errors": list(found.errors),
+                "error_independent": found.error_independent,
+                "error_least": found.error_least,
+                "z": _listed(found.z),
+                "p": found.p,
+            },
+            "differs": cell.differs if cell else "",
+        }
+
+
+def not_run(cell: Cell, reason: str, *, task: str = "", margin: float | None = None) -> Judgement:
+    """Say that nothing was run, and why."""
+    wide = margin is not None or cell.epsilon is not None
+    return Judgement(
+        cell=cell,
+        task=task,
+        verdict="not run here",
+        because=reason,
+        epsilon=epsilon_of(cell, margin or 0.0) if wide and cell.kind != "diverges" else None,
+    )
+
+
+def decide(published: float, epsilon: float, interval: Interval, *, significant: bool) -> tuple[str, str] | None:
+    """Hold an interval of a difference against a published one.
+
+    A difference on the other side of zero, with significance, comes first: it refutes the claim, however wide epsilon
+    is. Then the claimed direction with significance, then nearness, then distance. Nearness does not count where
+    epsilon is wider than the published difference: two arms that learned nothing would then reproduce every small gain.
+
+    Args:
+        published: Arm minus baseline, as printed; 0 claims no direction.
+        epsilon: How far ours may lie from it.
+        interval: Ours.
+        significant: Whether our test finds a difference at all.
+
+    Returns:
+        The verdict and why, or None where more seeds may decide.
+    """
+    low, high = interval
+    side = 0 if not significant or low <= 0 <= high else (1 if low > 0 else -1)
+    claimed = (published > 0) - (published < 0)
+    least, most = published - epsilon, published + epsilon
+    inside = least <= low and high <= most
+    if side and claimed and side != claimed:
+        return "not reproduced", "ours lies on the other side of zero"
+    if side and side == claimed:
+        if inside:
+            return "reproduced", "the direction, and the size within epsilon"
+        if high < least or low > most:
+            smaller = (high < least) == (claimed > 0)
+            return "reproduced", f"the direction; ours is {'smaller' if smaller else 'larger'} by more than epsilon"
+        return "reproduced", "the direction; the size is open"
+    if (high < least and claimed >= 0) or (low > most and claimed <= 0):
+        words = ", and does not show its direction" if claimed else ""
+        return "not reproduced", f"ours lies further from it than epsilon{words}"
+    if inside and epsilon < abs(published):
+        return "reproduced", "the size within epsilon; the direction is not shown"
+    if inside and not claimed:
+        return "reproduced", "no difference beyond epsilon"
+    if inside and (high < published if claimed > 0 else low > published):
+        return "cannot tell: it is smaller than epsilon", "ours is smaller still, and shows no direction"
+    return None
+
+
+def cannot_tell(base: Judgement, seeds: int | None, why: str) -> Judgement:
+    """Say that more seeds are needed, ``seeds`` in all, or more than anybody runs where None."""
+    many = f"over {MOST_SEEDS}" if seeds is None else str(seeds)
+    return replace(base, verdict=f"cannot tell: needs {many} seeds", because=why, seeds_needed=seeds)
+
+
+def _listed(pair: tuple[float, float] | None) -> list[float] | None:
+    return None if pair is None else list(pair)

@@ -1,0 +1,51 @@
+"""Where norms stand in a network: around a residual branch, or on the summed inputs of a plain layer.
+
+With x the residual stream, f the branch and N the norm:
+
+======================  ===========================================  ==================================================
+name                    equation                                     source
+======================  ===========================================  ==================================================
+``preactivation``       h = relu(N(W x))                             Ba et al. (2016), eq. (5); no residual branches
+``post``                x <- N(x + f(x))                             Xiong et al. (2020), Table 1, left
+``pre``                 x <- x + f(N(x)); N at the end               Xiong et al. (2020), Table 1, right
+``output``              x <- x + N(f(x)); N at the end               OLMo 2 (2024): the branch's output is normalized
+``peri``                x <- x + N(f(N(x))); N at both ends          Kim et al. (2025), Peri-LN; a sandwich
+``deepnorm``            x <- N(alpha x + f(x)), f begins at beta     Wang et al. (2022), DeepNet
+``rezero``              x <- x + a f(x), a = 0 at first              Bachlechner et al. (2020); no norm
+``layernorm_scaling``   x <- x + f(N(x) / sqrt(l)); N at the end     Sun et al. (2025), l the layer's number
+``recursive_skip``      y <- N(x + f(x)), then y <- N(x + y), ...    Liu et al. (2021), rSkip+LN
+``hybrid``              N inside attention on q, k, v; x <- N(x),    Zhuo et al. (2025), HybridNorm
+                        x + f(x) around the feed-forward network
+``mix``                 the first share ``post``, the rest ``pre``   Li et al. (2024), Mix-LN
+``residual_dual``       x <- N(x + f(x)), s <- s + f(x); x + N(s)    Xie et al. (2023), ResiDual
+``none``                x <- x + f(x)                                no norm anywhere
+======================  ===========================================  ==================================================
+
+``docs/placements.md`` draws each of them.
+"""
+
+from normscope.placement.blocks import DeepNorm as DeepNorm
+from normscope.placement.blocks import DualBlock as DualBlock
+from normscope.placement.blocks import NormThenPlain as NormThenPlain
+from normscope.placement.blocks import OutputNorm as OutputNorm
+from normscope.placement.blocks import PeriNorm as PeriNorm
+from normscope.placement.blocks import PlainBlock as PlainBlock
+from normscope.placement.blocks import PostNorm as PostNorm
+from normscope.placement.blocks import PreNorm as PreNorm
+from normscope.placement.blocks import RecursiveSkip as RecursiveSkip
+from normscope.placement.blocks import ReZero as ReZero
+from normscope.placement.blocks import ScaledPreNorm as ScaledPreNorm
+from normscope.placement.constants import deepnorm_constants as deepnorm_constants
+from normscope.placement.mix import POST as POST
+from normscope.placement.mix import PRE as PRE
+from normscope.placement.mix import mix as mix
+from normscope.placement.placement import Placement as Placement
+from normscope.placement.placement import per_layer as per_layer
+from normscope.placement.site import LayeredNorm as LayeredNorm
+from normscope.placement.site import Norm as Norm
+from normscope.placement.site import Site as Site
+from normscope.placement.site import Where as Where
+from normscope.placement.site import named_norm as named_norm
+from normscope.placement.site import norm_at as norm_at
+from normscope.placement.stack import DualStack as DualStack
+from normscope.placement.stack import ResidualStack as ResidualStack

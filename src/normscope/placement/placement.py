@@ -1,0 +1,151 @@
+"""What a placement is: it builds a residual stream from branches, and the model never tests its name."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from normscope.placement.site import BRANCHES, ENDS, QK, Norm, Site, Where, named_norm, norm_at
+from normscope.placement.stack import ResidualStack
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where norms stand in a residual stream."""
+
+    equation: str
+    """One line, for tables."""
+    block: Callable[..., nn.Module] | None
+    """From (branch, width, norm, site) and the arguments to the block of a branch; None without residual branches."""
+    other_block: Callable[..., nn.Module] | None = None
+    """The block of a feed-forward branch where it differs from that of attention."""
+    normalize_stem: bool = False
+    """Whether a norm stands before the first block."""
+    normalize_final: bool = False
+    """Whether a norm stands after the last block."""
+    normalize_qkv: bool = False
+    """Whether queries, keys and values are normalized inside attention, every head by itself."""
+    stream: Callable[[nn.Module, nn.ModuleList, nn.Module], nn.Module] = ResidualStack
+    """What runs the blocks between the two norms at the ends."""
+    gain: Callable[..., float] | None = None
+    """From a site and the arguments to the factor on a branch's first weights; None for 1."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Numbers and words of the placement with their defaults."""
+    choose: Callable[..., "Placement"] | None = None
+    """From a site and the arguments to the placement in charge of a layer; None for itself everywhere."""
+
+    def with_arguments(self, **arguments: Any) -> "Placement":
+        """Give the same placement with other arguments.
+
+        Raises:
+            TypeError: If a value has another type than its default.
+            ValueError: If there is no argument of that name, or a count is no whole number of at least 1.
+        """
+        for name, value in arguments.items():
+            if name not in self.arguments:
+                takes = ", ".join(f"{key}={entry!r}" for key, entry in self.arguments.items()) or "no arguments"
+                raise ValueError(f"the placement has no argument {name!r}; it takes {takes}")
+            default = self.arguments[name]
+            wanted = str if isinstance(default, str) else (int, float)
+            if not isinstance(value, wanted) or isinstance(value, bool):
+                kind = "a word" if wanted is str else "a number"
+                raise TypeError(f"{name} must be {kind}, got {value!r}")
+            if isinstance(default, int) and (value != int(value) or value < 1):
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        given = {name: type(self.arguments[name])(value) for name, value in arguments.items()}
+        return replace(self, arguments={**self.arguments, **given})
+
+    def at(self, site: Site) -> "Placement":
+        """Give the placement in charge of a site."""
+        return self if self.choose is None else self.choose(site, **self.arguments)
+
+    def stack(
+        self,
+        branches: Sequence[tuple[str, nn.Module]],
+        width: int,
+        norm: Norm,
+        *,
+        part: str = "only",
+        other_layers: int = 0,
+    ) -> nn.Module:
+        """Build the whole residual stream.
+
+        Args:
+            branches: Kind and module of every residual branch in order; a layer ends after its ``feed_forward``.
+            width: Of the stream.
+            norm: Makes a norm from a width.
+            part: ``only``, ``encoder`` or ``decoder``.
+            other_layers: Layers of the other stream of an encoder-decoder.
+
+        Returns:
+            A module with ``forward(x, *context)``.
+
+        Raises:
+            ValueError: If there is no branch, a kind is unknown, the last branch is no ``feed_forward``, the placement
+                has no residual blocks, or it scales first weights and a branch has none to scale.
+        """
+        kinds = [kind for kind, _ in branches]
+        if not kinds or set(kinds) - set(BRANCHES) or kinds[-1] != "feed_forward":
+            raise ValueError(
+                f"expected branches of the kinds {', '.join(BRANCHES)}, the last for each layer, got {kinds}"
+            )
+        site = partial(Site, layers=kinds.count("feed_forward"), part=part, other_layers=other_layers)
+        blocks, layer = [], 1
+        for kind, branch in branches:
+            here = site(kind=kind, layer=layer)
+            on_heads = named_norm(norm, replace(here, kind=QK))
+            if on_heads is not None and kind != "feed_forward":
+                branch.normalize(on_heads, on_heads, None)  # pyright: ignore[reportCallIssue]
+            blocks.append(self.at(here)._place(branch, width, norm_at(norm, here), here))
+            layer += kind == "feed_forward"
+        first, last = site(kind="stem", layer=0), site(kind="final", layer=layer - 1)
+        wants_stem = self.at(replace(first, layer=1)).normalize_stem
+        wants_final = self.at(last).normalize_final
+        stem_norm = norm_at(norm, first)(width) if wants_stem else nn.Identity()
+        final_norm = norm_at(norm, last)(width) if wants_final else nn.Identity()
+        return self.at(last).stream(stem_norm, nn.ModuleList(blocks), final_norm)
+
+    def _place(self, branch: nn.Module, width: int, norm: Norm, site: Site) -> nn.Module:
+        block = self.other_block if site.kind == "feed_forward" and self.other_block is not None else self.block
+        if block is None:
+            raise ValueError(f"the placement {self.equation!r} is for networks without residual branches")
+        if self.normalize_qkv and site.kind != "feed_forward":
+            branch.normalize(norm, norm, norm)  # pyright: ignore[reportCallIssue]
+        if self.gain is not None:
+            _scale(branch, self.gain(site, **self.arguments))
+        return block(branch, width, norm, site, **self.arguments)
+
+
+def _scale(branch: nn.Module, factor: float) -> None:
+    scaled = [module for module in branch.modules() if hasattr(module, "gain")]
+    if not scaled:
+        raise ValueError(f"the placement scales first weights, and {type(branch).__name__} has no module with a gain")
+    for module in scaled:
+        setattr(module, "gain", factor)  # noqa: B010
+
+
+def per_layer(rest: Placement, *chosen: tuple[Where, Placement]) -> Placement:
+    """Give different layers different placements: the first whose part holds a site, else ``rest``.
+
+    The norm at the end is there if the placement of the last layer wants it, the stem's if that of the first does.
+
+    Raises:
+        ValueError: If one of them keeps more than one stream, and so cannot be mixed, or is to stand where there is no
+            branch.
+    """
+    outside = [where.text for where, _ in chosen if where.text in (*ENDS, QK)]
+    if outside:
+        raise ValueError(f"a placement is about layers and branches and cannot stand at {outside[0]!r}")
+    for each in (rest, *(placement for _, placement in chosen)):
+        if each.stream is not ResidualStack:
+            raise ValueError(f"the placement {each.equation!r} keeps two streams and cannot stand beside another")
+
+    def choose(site: Site) -> Placement:
+        as_branch = replace(site, kind="feed_forward") if site.kind not in BRANCHES else site
+        found = next((placement for where, placement in chosen if where.holds(as_branch)), rest)
+        return found.at(site)
+
+    parts = [f"{where.text}: {placement.equation}" for where, placement in chosen]
+    return Placement(equation="; ".join([*parts, f"rest: {rest.equation}"]), block=None, choose=choose)

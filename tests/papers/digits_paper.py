@@ -1,0 +1,62 @@
+"""What the tests of papers share: cells about digits, and an engine that waits for nobody."""
+
+from collections.abc import Callable, Sequence
+
+from normscope.papers.cell import Cell, PaperArm, Study
+from normscope.results.store import StudyFolder
+from normscope.study import make_card
+from normscope.study.engine import RunEvent
+from normscope.study.execute import execute
+from normscope.study.plan import RunSpec
+from normscope.tasks.task import Metric
+
+ERROR = Metric(name="test error", unit="%", higher_is_better=False)
+PLAIN, NORMED = PaperArm(norm="none"), PaperArm(norm="layer_norm")
+SEEDS = tuple(range(8))
+
+
+def difference(published: float | None, /, **changed: object) -> Cell:
+    """Give a cell of no norm minus layer norm on digits."""
+    given = {
+        "id": f"digits/none-layer_norm/{published}",
+        "tables": ("table1",),
+        "source": "Table 1",
+        "kind": "difference",
+        "says": "w/o Norm - LayerNorm on digits",
+        "task": "digits",
+        "metric": ERROR,
+        "arm": PLAIN,
+        "baseline": NORMED,
+        "published": published,
+        "differs": "nothing",
+        **changed,
+    }
+    return Cell(**given)  # pyright: ignore[reportArgumentType]
+
+
+def value(published: float | None, /, **changed: object) -> Cell:
+    """Give a cell of layer norm's figure on digits."""
+    return difference(
+        published, **{"kind": "value", "baseline": None, "arm": NORMED, "printed": (published,), **changed}
+    )
+
+
+def diverges(**changed: object) -> Cell:
+    """Give a cell that says that no norm does not train on digits."""
+    given = {"kind": "diverges", "baseline": None, "published": None, "id": "digits/none", **changed}
+    return difference(None, **given)
+
+
+def make_studies(
+    task: str, *, preset: str, seeds: Sequence[int], steps: int | None = None, device: str = "cpu"
+) -> tuple[Study, ...]:
+    card = make_card(task, norms=["none", "layer_norm"], seeds=seeds, steps=steps, preset=preset, device=device)
+    return (Study(name=task, card=card, labels={PLAIN: "none", NORMED: "layer_norm"}),)
+
+
+class InThisProcess:
+    """Computes runs one after another, here."""
+
+    def run(self, specs: Sequence[RunSpec], study: StudyFolder, tell: Callable[[RunEvent], None]) -> None:
+        for spec in specs:
+            execute(spec, study, lambda step, loss: False)

@@ -1,0 +1,77 @@
+"""A paper about digits tried again: run, read, resumed with nothing computed twice."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from normscope.papers import PAPERS, Request, reproduce
+from normscope.papers.cell import Paper
+from normscope.study.compare import StudyMismatch
+from normscope.study.engine import RunEvent
+
+
+@pytest.fixture
+def request_of(paper: Paper, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Request:
+    monkeypatch.setitem(PAPERS, paper.name, paper)
+    return Request(paper=paper.name, only=("digits",), seeds=tuple(range(6)), steps=4, out=tmp_path, workers=1)
+
+
+def test_a_paper_is_run_once_and_read_again(request_of: Request) -> None:
+    events: list[RunEvent] = []
+    first = reproduce(request_of, tell=events.append)
+    assert sum(event.state == "done" for event in events) == 12
+    told = {one["id"]: one for one in first["cells"]}
+    assert told["digits/layer_norm"]["verdict"] == "not compared"
+    assert told["digits/none-layer_norm"]["pairs"] == 6
+    assert told["worse"]["kind"] == "count"
+    assert json.loads((request_of.folder / "reproduce.json").read_text()) == first
+    page = (request_of.folder / "reproduce.md").read_text()
+    assert "**Cut short**: 4 of the preset's 1,000 updates" in page
+    again: list[RunEvent] = []
+    assert reproduce(request_of, tell=again.append) == first
+    assert {event.state for event in again} == {"done"}
+    assert len(again) == 12
+    read = reproduce(replace(request_of, read_only=True, only=()), tell=lambda event: pytest.fail("it ran"))
+    assert [one for one in read["cells"] if one["id"] in told] == first["cells"]
+    # Another number of seeds is another study.
+    with pytest.raises(StudyMismatch, match="holds another study"):
+        reproduce(replace(request_of, seeds=(0, 1)))
+
+
+def test_nothing_there_is_said_and_nothing_computed(request_of: Request) -> None:
+    content = reproduce(replace(request_of, read_only=True))
+    assert {one["verdict"] for one in content["cells"]} == {"not run here"}
+    assert all(f"no study of it in {request_of.folder}" in one["because"] for one in content["cells"])
+    assert not (request_of.folder / "digits").exists()
+
+
+def test_what_the_machine_lacks_is_a_reason(request_of: Request) -> None:
+    content = reproduce(replace(request_of, device="cuda:7"))
+    (difference,) = [one for one in content["cells"] if one["kind"] == "difference"]
+    assert difference["verdict"] == "not run here"
+    assert "'cuda:7' is asked for" in difference["because"]
+
+
+def test_a_set_that_is_not_here_is_a_reason(request_of: Request, paper: Paper, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = replace(paper, cells=(*paper.cells[:2], replace(paper.cells[2], task="no_such_task")))
+    monkeypatch.setitem(PAPERS, paper.name, lost)
+    content = reproduce(replace(request_of, only=("no_such_task",)))
+    (told,) = content["cells"]
+    assert (told["verdict"], told["because"]) == ("not run here", "this version has no such task")
+
+
+def test_the_gradient_figure_is_drawn_and_kept(tmp_path: Path) -> None:
+    from normscope.papers import Setting
+
+    small = Setting(layers=(1, 2), width=16, tokens=128)
+    request = Request(paper="xiong2020", only=("gradients",), seeds=(0, 1), out=tmp_path, gradients=small)
+    told: list[str] = []
+    content = reproduce(request, tell_gradients=lambda done, of, name: told.append(f"{done}/{of} {name}"))
+    assert told[-1] == "8/8 2-2 pre seed 1"
+    assert content["gradients"]["seeds"] == [0, 1]
+    assert (tmp_path / "gradients.svg").read_text().startswith("<svg xmlns=")
+    assert "![gradient norms](gradients.svg)" in (tmp_path / "reproduce.md").read_text()
+    read = reproduce(replace(request, read_only=True), tell_gradients=lambda *_: pytest.fail("it ran"))
+    assert read["gradients"] == content["gradients"]

@@ -1,0 +1,80 @@
+"""Rows of words: the paper's decimals, nothing invented, nothing that breaks the page."""
+
+from digits_paper import difference, diverges, value
+
+from normscope.papers import PAPERS
+from normscope.papers.cell import Epsilon
+from normscope.papers.judgement import Judgement, not_run
+from normscope.papers.tables import LISTED, RESULT, audit_rows, gradient_rows, list_rows, markdown, number, result_rows
+
+
+def told(**changed: object) -> dict:
+    given = {"cell": difference(0.29), "task": "digits", "verdict": "reproduced", "because": "near", **changed}
+    return Judgement(**given).to_dict()  # pyright: ignore[reportArgumentType]
+
+
+def test_numbers_have_the_papers_decimals() -> None:
+    cells = {cell.id: cell for cell in PAPERS["xu2019"].cells}
+    wanted = {
+        "rt/ada_norm-layer_norm": "+0.29",
+        "rt/layer_norm": "77.21",
+        "iwslt14_de_en/ada_norm-layer_norm": "+0.1",
+        "enwik8/detach_norm-none": "+0.08",
+        "wmt14_en_de/none": "diverges",
+    }
+    for name, words in wanted.items():
+        assert number(cells[name].published, {"kind": cells[name].kind, "unit": cells[name].metric.unit}) == words
+    assert number(31.16, {"kind": "value", "unit": "BLEU"}) == "31.16"
+
+
+def test_rows_show_the_interval_and_leave_out_what_is_not_known() -> None:
+    whole = told(ours=0.1, interval=(-0.5, 0.7), epsilon=Epsilon(value=1.8, reason="its error"))
+    assert result_rows([whole]) == [(whole["says"], "+0.29", "+0.10 (-0.50 to +0.70)", "±1.8", "reproduced", "near")]
+    assert result_rows([told(cell=value(97.5), ours=None)])[0][1:4] == ("97.50", "", "")
+    assert result_rows([told(cell=diverges())])[0][1] == "diverges"
+    assert len(RESULT) == 6
+
+
+def test_a_cell_is_audited_once() -> None:
+    assert len(audit_rows([told(), told(task="rt")])) == 1
+
+
+def test_list_says_where_a_cell_can_be_run() -> None:
+    paper = PAPERS["xu2019"]
+    lacking = {task: "" if task in ("rt", "ud_ewt") else "not here" for task in paper.tasks}
+    rows = {row[0]: row for row in list_rows(paper, lacking)}
+    assert all(len(row) == len(LISTED) for row in rows.values())
+    assert rows["LayerNorm on RT"][3] == "yes"
+    assert rows["LayerNorm on PTB"][3] == "stand-in: ud_ewt"
+    assert rows["LayerNorm on Enwiki8"][3] == "no"
+    assert rows["AdaNorm is better than LayerNorm on 7 of 8 data sets"][1] == "7"
+    never = [row[3] for row in list_rows(PAPERS["xiong2020"], dict.fromkeys(PAPERS["xiong2020"].tasks, ""))]
+    assert "no: 3.4 billion words and weeks of GPUs" in never
+
+
+def test_page_names_the_stand_in_and_escapes_what_would_break_it() -> None:
+    stand_in = told(task="rt", because="a | b <script>")
+    lost = not_run(difference(1.0), "no data").to_dict()
+    content = {
+        "title": "Nobody (1998)",
+        "command": "normscope reproduce digits1998",
+        "stand_ins": {"rt": "films in place of digits"},
+        "studies": [
+            {"task": "rt", "folder": "there", "regime": "small", "seeds": [0, 1], "steps": 5, "preset_steps": 9}
+        ],
+        "cells": [stand_in, lost],
+        "gradients": None,
+    }
+    page = markdown(content)
+    assert "**A stand-in for digits**: films in place of digits" in page
+    assert "a \\| b &lt;script>" in page
+    assert "**Cut short**: 5 of the preset's 9 updates" in page
+    assert "## Over data sets, and what was not run" in page
+    assert "What differs from the paper's setting: nothing" in page
+
+
+def test_slopes_are_rows_too() -> None:
+    line = {"says": "flat", "published": 0.0, "ours": 0.012, "interval": [-0.02, 0.04], "epsilon": 0.1}
+    (row,) = gradient_rows([{**line, "verdict": "reproduced", "because": "near"}])
+    assert row == ("flat", "+0.000", "+0.012 (-0.020 to +0.040)", "±0.1", "reproduced", "near")
+    assert gradient_rows([{**line, "ours": None, "interval": None, "verdict": "x", "because": "y"}])[0][2] == ""
