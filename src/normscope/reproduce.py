@@ -82,7 +82,7 @@ def show(request: Request, *, json_output: bool = False) -> None:
             content = reproduce_paper(request, tell=stages.run, tell_gradients=stages.network, fetched=fetched)
     except KeyboardInterrupt:
         stages.stop()
-        _say(console, f"\nStopped; what is finished is kept in {request.folder}. the same command goes on.")
+        _say(console, f"\nStopped; what is finished is kept in {request.folder}. The same command goes on.")
         raise
     finally:
         stages.stop()

@@ -35,7 +35,7 @@ def paper() -> Paper:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Train layer norm on digits for 40 updates, eight seeds, and no norm at a rate at which it learns next to nothing."""
+    """Train layer norm on digits, eight seeds of 40 updates, and no norm at a rate at which it learns nothing."""
     out = tmp_path_factory.mktemp("papers") / "digits"
     card = Card(
         question="Does it learn?",

@@ -1,8 +1,11 @@
-"""What the tests of papers share: cells about digits, and an engine that waits for nobody."""
+"""What the tests of papers share: cells about digits, an engine that waits for nobody, gradient norms made up."""
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from normscope.papers.cell import Cell, PaperArm, Study
+from normscope.papers.initial_gradients import Setting, plan
 from normscope.results.store import StudyFolder
 from normscope.study import make_card
 from normscope.study.engine import RunEvent
@@ -60,3 +63,22 @@ class InThisProcess:
     def run(self, specs: Sequence[RunSpec], study: StudyFolder, tell: Callable[[RunEvent], None]) -> None:
         for spec in specs:
             execute(spec, study, lambda step, loss: False)
+
+
+def made_up(setting: Setting, seeds: range, noise: float) -> list[dict]:
+    """Give rows whose slopes are the theory's, but for noise on the logarithm."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for layers, placement, seed in plan(setting, seeds):
+        size = 1.6 if placement == "post" else 2.0 * layers**-0.5
+        rate = np.log(1.5) / 2 if placement == "post" else 0.0
+        norms = [float(size * np.exp(rate * layer + noise * rng.standard_normal())) for layer in range(layers)]
+        by_layer = {part: {"W1": norms, "W2": norms} for part in ("encoder", "decoder")}
+        row = {
+            "layers": layers,
+            "placement": placement,
+            "seed": seed,
+            "last": size * float(np.exp(noise * rng.normal())),
+        }
+        rows.append({**row, "by_layer": by_layer if layers == setting.layers[0] else None})
+    return rows

@@ -2,10 +2,11 @@
 
 import xml.etree.ElementTree as ET
 
-from test_initial_gradients import made_up
+from digits_paper import made_up
 
 from normscope.papers.gradient_figure import draw
-from normscope.papers.initial_gradients import Setting, conclude
+from normscope.papers.gradient_slopes import conclude
+from normscope.papers.initial_gradients import Setting
 
 
 def test_every_seed_is_a_dot_and_the_words_are_there() -> None:

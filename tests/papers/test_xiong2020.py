@@ -32,9 +32,6 @@ def test_two_studies_of_six_arms_that_differ_in_nothing_else() -> None:
         assert {card.recipe(arm).learning_rate for arm in card.arms} == {share * recipe.learning_rate}
         assert card.recipe(card.arms[card.baseline]).warmup == recipe.warmup
         assert card.arms[card.baseline].placement == "post"
-        assert study.labels.keys() == {arm for one in XIONG2020.cells for arm in [one.arm]} & study.labels.keys() | (
-            study.labels.keys()
-        )
 
 
 def test_labels_lead_to_the_arm_they_name() -> None:

@@ -99,7 +99,7 @@ def judge_count(count: Count, judged: Mapping[str, Sequence[Judgement]]) -> Judg
         return replace(base, verdict="reproduced")
     if agree + unknown < count.published:
         return replace(base, verdict="not reproduced")
-    return replace(base, verdict=f"cannot tell: needs {unknown} more data sets")
+    return replace(base, verdict=f"cannot tell: needs {count.published - agree} more data sets")
 
 
 def judge_counts(paper: Paper, judged: Sequence[Judgement]) -> list[Judgement]:

@@ -15,7 +15,7 @@ _WIDTH, _HEIGHT, _PANEL = 784, 300, 240
 
 
 def draw(found: Mapping[str, Any]) -> str:
-    """Draw what :func:`normscope.papers.initial_gradients.conclude` found, as a whole SVG file.
+    """Draw what :func:`normscope.papers.gradient_slopes.conclude` found, as a whole SVG file.
 
     Every dot is a seed. In the first panel the broken line is the theory's, through the mean of the smallest size; in
     the others the line is W2 and the broken one W1, means over the seeds.

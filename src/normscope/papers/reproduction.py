@@ -11,8 +11,9 @@ from normscope.papers.cell import Cell, Paper, Study
 from normscope.papers.choice import Chosen, Request, choose, missing
 from normscope.papers.claims import judge_counts
 from normscope.papers.gradient_figure import draw
-from normscope.papers.initial_gradients import conclude, whole
+from normscope.papers.gradient_slopes import conclude
 from normscope.papers.initial_gradients import run as run_gradients
+from normscope.papers.initial_gradients import whole
 from normscope.papers.judgement import Judgement, not_run
 from normscope.papers.tables import markdown
 from normscope.papers.verdicts import judge_study

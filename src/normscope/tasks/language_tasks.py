@@ -35,7 +35,7 @@ SIZES = {
 }
 
 PRESETS = {
-    "small": Recipe(steps=1500, batch_size=1024, learning_rate=3e-3, clip=0.25, warmup=100),
+    "small": Recipe(steps=2000, batch_size=1024, learning_rate=3e-3, clip=0.25, warmup=100),
     "full": Recipe(steps=20_000, batch_size=22 * 512, learning_rate=2.5e-4, clip=0.25),
 }
 

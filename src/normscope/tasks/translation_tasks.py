@@ -25,7 +25,7 @@ RELEASED = TransformerSize(
 BASE = dataclasses.replace(RELEASED, vocabulary=37_000, heads=8, feed_forward=2048, dropout=0.1, attention_dropout=0.0)
 """Xiong et al. (2020), section 3.4: the base model for WMT'14, with a joint vocabulary of 37,000."""
 
-QUICK = Recipe(steps=1600, batch_size=2048, learning_rate=3e-3, beta2=0.98, warmup=200, clip=1.0)
+QUICK = Recipe(steps=1000, batch_size=2048, learning_rate=3e-3, beta2=0.98, warmup=200, clip=1.0)
 
 LONG = Recipe(
     steps=30_000,

@@ -1,0 +1,66 @@
+"""The image tasks as the catalogue has them."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ready import need
+
+from normscope.catalogue import NORMS, PLACEMENTS, TASKS
+from normscope.study.names import parse_norm, resolve_norm
+from normscope.tasks.image_tasks import DIGITS, MNIST_CNN, MNIST_MLP, MNIST_MLP_BATCH4
+
+ALL = [DIGITS, MNIST_MLP, MNIST_MLP_BATCH4, MNIST_CNN]
+
+
+@pytest.mark.parametrize("task", ALL, ids=lambda task: task.name)
+def test_entries_are_whole(task: Any) -> None:
+    assert TASKS[task.name] is task
+    assert list(task.presets) == ["small", "full"]
+    assert set(task.placements) <= set(PLACEMENTS)
+    for published in task.published:
+        for text in published.rows:
+            name, arguments = parse_norm(text)
+            assert resolve_norm(name, arguments)(8) is not None
+    assert bool(task.published) is (task is not DIGITS)
+
+
+@pytest.mark.parametrize("task", ALL, ids=lambda task: task.name)
+def test_networks_map_images_to_ten_logits(task: Any) -> None:
+    x = torch.randn(3, *task.shape, generator=torch.Generator().manual_seed(0))
+    for name in task.placements:
+        model = task.network(NORMS["layer_norm"], PLACEMENTS[name], "small")
+        assert model(x).shape == (3, 10)
+        norms = [module for module in model.modules() if isinstance(module, NORMS["layer_norm"])]
+        assert norms
+        if task in (MNIST_MLP, MNIST_MLP_BATCH4):
+            # Ba et al. (2016), 6.6: 784-1000-1000-10.
+            assert [tuple(p.shape) for p in model.parameters() if p.dim() == 2] == [
+                (1000, 784), (1000, 1000), (10, 1000)
+            ]  # fmt: skip
+            assert len(norms) == 2
+
+
+def test_batch_sizes_are_those_of_the_figure() -> None:
+    assert {recipe.batch_size for recipe in MNIST_MLP.presets.values()} == {128}
+    assert {recipe.batch_size for recipe in MNIST_MLP_BATCH4.presets.values()} == {4}
+
+
+def test_metrics_follow_what_the_sources_print() -> None:
+    # Ba et al. plot errors, Xu et al. print accuracies.
+    assert not MNIST_MLP.metric.higher_is_better
+    assert MNIST_CNN.metric.higher_is_better
+    (published,) = MNIST_CNN.published
+    assert list(published.rows.values()) == [99.14, 99.13, 99.09, 99.10, 99.35]
+    assert all(0 < value < 5 for each in (MNIST_MLP, MNIST_MLP_BATCH4) for value in each.published[0].rows.values())
+
+
+def test_mnist_is_read_as_published() -> None:
+    need("mnist")
+    data = MNIST_CNN.load(torch.device("cpu"), "study", "small")
+    assert data.train_examples + len(data.valid.y) == 60_000
+    assert data.test.x.shape == (10_000, 1, 28, 28)
+    # The ten classes of the test set, as its publisher counts them.
+    assert data.test.y.bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert np.isclose(data.train.x.mean().item(), 0, atol=1e-4)
