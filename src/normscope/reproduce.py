@@ -45,7 +45,7 @@ def show_cells(name: str) -> None:
     paper = look_up("paper", PAPERS, name)
     lacking = {task: missing(task) for task in paper.tasks}
     console = open_console()
-    console.print(rows_table(LISTED, list_rows(paper, lacking), paper.title))
+    console.print(_cells(list_rows(paper, lacking), paper.title, console.width))
     for task, words in lacking.items():
         if words:
             _say(console, f"{task} cannot be run here: {words}")
@@ -143,6 +143,17 @@ def _print(console: Console, content: Mapping[str, Any]) -> None:
     if content["gradients"]:
         lines = gradient_rows(content["gradients"]["lines"])
         console.print(_results(lines, "Gradient norms at initialization, slopes", console.width))
+
+
+def _cells(rows: Sequence[Sequence[str]], title: str, width: int) -> Table:
+    """Draw what there is; below :data:`WIDE` columns without where it is printed and what it rests on."""
+    kept = range(len(LISTED)) if width >= WIDE else (0, 1, 3)
+    table = Table(title=Text(title, "table.title"), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
+    for at in kept:
+        table.add_column(LISTED[at], no_wrap=LISTED[at] == "published")
+    for row in rows:
+        table.add_row(*(Text(row[at]) for at in kept))
+    return table
 
 
 def _results(rows: Sequence[Sequence[str]], title: str, width: int) -> Table:

@@ -8,6 +8,7 @@ import torch
 from ready import need
 
 from normscope.catalogue import NORMS, PLACEMENTS, TASKS
+from normscope.norms import LayerNorm
 from normscope.study.names import parse_norm, resolve_norm
 from normscope.tasks.image_tasks import DIGITS, MNIST_CNN, MNIST_MLP, MNIST_MLP_BATCH4
 
@@ -32,7 +33,7 @@ def test_networks_map_images_to_ten_logits(task: Any) -> None:
     for name in task.placements:
         model = task.network(NORMS["layer_norm"], PLACEMENTS[name], "small")
         assert model(x).shape == (3, 10)
-        norms = [module for module in model.modules() if isinstance(module, NORMS["layer_norm"])]
+        norms = [module for module in model.modules() if isinstance(module, LayerNorm)]
         assert norms
         if task in (MNIST_MLP, MNIST_MLP_BATCH4):
             # Ba et al. (2016), 6.6: 784-1000-1000-10.

@@ -19,7 +19,7 @@ from normscope.tasks.sentence_classification import (
     SentenceSplits,
 )
 from normscope.tasks.sentence_tasks import RT, SST5
-from normscope.tasks.words import UNKNOWN
+from normscope.tasks.word_vocabulary import UNKNOWN
 from normscope.train import initialize
 
 need("rt-polarity")

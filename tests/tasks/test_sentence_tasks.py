@@ -12,6 +12,7 @@ import torch
 from ready import need
 
 from normscope.catalogue import NORMS, PLACEMENTS, TASKS
+from normscope.norms import LayerNorm
 from normscope.results import summarize
 from normscope.results.store import StudyFolder
 from normscope.study import compare, make_card
@@ -60,7 +61,7 @@ def test_the_network_trains_at_every_placement(name: str) -> None:
     for parameter_name, parameter in model.named_parameters():
         assert parameter.grad is not None, parameter_name
         assert parameter.grad.isfinite().all()
-    norms = sum(isinstance(module, NORMS["layer_norm"]) for module in model.modules())
+    norms = sum(isinstance(module, LayerNorm) for module in model.modules())
     assert (norms == 0) is (name in {"none", "rezero"})
 
 

@@ -62,3 +62,19 @@ def test_a_tasks_order_is_of_its_training_set(name: str) -> None:
     assert set(seen.tolist()) == set(range(data.train_examples))
     again = data.order(size, lambda number: torch.Generator().manual_seed(number))
     assert torch.equal(again.batch(steps - 1), order.batch(steps - 1))
+
+
+@pytest.mark.parametrize("name", ["tiny_shakespeare", "multi30k_de_en"])
+def test_a_norm_that_sees_other_positions_is_refused_where_words_are_predicted(name: str) -> None:
+    task = TASKS[name]
+    with pytest.raises(ValueError, match=f"FRN takes its statistics over all positions .* in {name} it would see"):
+        task.network(NORMS["frn"], PLACEMENTS["pre"], "small")
+
+
+@pytest.mark.parametrize("name", [name for name in NORMS if name not in ("frn", "batch_norm")])
+def test_every_other_norm_of_a_position_depends_on_that_position_alone(name: str) -> None:
+    norm, x = NORMS[name](8).eval(), torch.randn(2, 5, 8)
+    changed = x.clone()
+    changed[:, 3] += 1
+    assert torch.equal(norm(x)[:, :3], norm(changed)[:, :3])
+    assert not getattr(norm, "mixes_positions", False)

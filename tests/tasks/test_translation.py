@@ -3,6 +3,7 @@
 import dataclasses
 from collections import Counter
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,11 @@ TASK = dataclasses.replace(
 )
 
 
+def pairs(corpus: str, part: str) -> list[tuple[str, str]]:
+    """Read a part that is published."""
+    return list(getattr(load_parallel(corpus), part))
+
+
 @pytest.fixture(scope="module")
 def data() -> Translations:
     return TASK.load(CPU, "study", "small")
@@ -47,10 +53,10 @@ def build(norm: str = "layer_norm", placement: str = "pre") -> Seq2Seq:
 @pytest.fixture(scope="module")
 def trained(data: Translations) -> Seq2Seq:
     model = build().float().train()
-    order = data.order(1024, lambda number: torch.Generator().manual_seed(number))
+    order = data.order(512, lambda number: torch.Generator().manual_seed(number))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     losses = []
-    for step in range(60):
+    for step in range(40):
         loss = TASK.loss(model, data.batch(order.batch(step)))
         optimizer.zero_grad()
         loss.backward()
@@ -71,7 +77,7 @@ def log_probabilities(model: Seq2Seq, batch: PairBatch, row: int) -> tuple[np.nd
 
 def test_the_parts_are_the_published_ones(data: Translations) -> None:
     assert (data.train_examples, len(data.valid), len(data.sources), len(data.references)) == (29_000, 1014, 1000, 1000)
-    assert (data.sources, data.references) == tuple(zip(*load_parallel("multi30k").test, strict=True))
+    assert (data.sources, data.references) == tuple(zip(*pairs("multi30k", "test"), strict=True))
     assert data.chosen.tolist() == list(range(29_000))
     assert data.valid_chosen.tolist() == list(range(1014))
     assert len(data.hashes) == 7
@@ -79,11 +85,11 @@ def test_the_parts_are_the_published_ones(data: Translations) -> None:
 
 
 def test_a_batch_holds_the_pairs_that_were_asked_for(data: Translations) -> None:
-    pairs = list(load_parallel("multi30k").train)
+    train = pairs("multi30k", "train")
     chosen = torch.tensor([5, 28_999, 0])
     batch = data.batch(chosen)
     for row, number in enumerate(chosen.tolist()):
-        source, target = pairs[number]
+        source, target = train[number]
         assert data.vocabulary.decode(batch.source[row].tolist()) == " ".join(source.lower().split())
         assert data.vocabulary.decode(batch.target[row].tolist()) == " ".join(target.lower().split())
         assert batch.target[row, 0] == BOS
@@ -113,10 +119,13 @@ def test_an_unknown_split_and_a_missing_part_are_refused() -> None:
         dataclasses.replace(TASK, corpus="iwslt15-en-vi-tests").load(CPU, "study", "small")
 
 
-def test_subwords_are_learned_from_the_training_side_alone(data: Translations) -> None:
-    train = [(source.lower(), target.lower()) for source, target in load_parallel("multi30k").train]
-    # The cache is asked for another name, so these are learned now.
-    again = learn(["learned by a test", str(len(train))], chain.from_iterable(train), 4000)
+def test_subwords_are_learned_from_the_training_side_alone(
+    data: Translations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An empty cache, so that these are learned now.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    train = [(source.lower(), target.lower()) for source, target in pairs("multi30k", "train")]
+    again = learn(["learned by a test"], chain.from_iterable(train), 4000)
     assert again.sha256 == data.vocabulary.sha256
     seen = Counter(" ".join(chain.from_iterable(train)).split())
     unseen = {word for text in chain(data.sources, data.references) for word in text.lower().split()} - set(seen)
@@ -125,7 +134,8 @@ def test_subwords_are_learned_from_the_training_side_alone(data: Translations) -
     begun = {word[:length] for word in seen for length in range(1, len(word) + 1)}
     assert len(unseen - begun) > 200
     assert all(len(data.vocabulary.encode(word)) > 1 for word in unseen - begun)
-    assert all(len(data.vocabulary.encode(word)) == 1 for word, _ in seen.most_common(500))
+    common = [word for word, _ in seen.most_common(500) if word.isalpha()]
+    assert all(len(data.vocabulary.encode(word)) == 1 for word in common)
     assert not any(UNK in data.vocabulary.encode(text.lower()) for text in data.references)
 
 
@@ -166,7 +176,7 @@ def test_validation_scores_are_nats_and_tokens_of_every_pair_in_its_place(data: 
     assert (scores.shape, scores.dtype) == ((143, 2), np.float32)
     assert loss == pytest.approx(scores[:, 0].sum(dtype=np.float64) / scores[:, 1].sum(dtype=np.float64), rel=1e-12)
     assert AGGREGATES[TASK.valid_metric.aggregate].value(scores) == pytest.approx(loss, rel=1e-12)
-    whole = data.valid.batch(part.valid_chosen)
+    whole = data.valid.batch(part.valid_chosen.tolist())
     for place in (0, 1, 2, 3, 77, 142):
         logarithms, wanted = log_probabilities(model, whole, place)
         nats = -logarithms[np.arange(len(wanted)), wanted].sum()
@@ -210,7 +220,12 @@ def test_translations_end_in_time_and_say_nothing_that_is_no_word(
 
     monkeypatch.setattr("normscope.tasks.translation.beam_search", search)
     sources = data.sources[:6]
-    TASK.translate(build(), sources, data.vocabulary, CPU)
+    model = build()
+    with torch.no_grad():
+        # Whatever comes out of the decoder, one of these two is what it likes best by far.
+        model.target.weight[UNK] *= 50
+        model.target.weight[BOS] = -model.target.weight[UNK]
+    TASK.translate(model, sources, data.vocabulary, CPU)
     want = [len(data.vocabulary.encode(text.lower())) * 3 // 2 + 10 for text in sources]
     assert sorted(limit for limit, _ in lengths) == sorted(want)
     # An untrained network goes on until it must end.
@@ -282,11 +297,10 @@ def test_signature_is_sacrebleus_own(task: Translation) -> None:
 def test_another_set_validates_and_tests() -> None:
     need("evbnews-en-vi", "iwslt15-en-vi-tests")
     data = EVBNEWS_EN_VI.load(CPU, "study", "small")
-    pairs = list(load_parallel("evbnews-en-vi").train)
-    assert len(pairs) == data.train_examples + sum(data.train.dropped.values())
+    assert len(pairs("evbnews-en-vi", "train")) == data.train_examples + sum(data.train.dropped.values())
     assert sum(data.train.dropped.values()) < 10
     assert (len(data.valid), len(data.sources)) == (1553, 1268)
-    assert (data.sources, data.references) == tuple(zip(*load_parallel("iwslt15-en-vi-tests").test, strict=True))
+    assert (data.sources, data.references) == tuple(zip(*pairs("iwslt15-en-vi-tests", "test"), strict=True))
     assert {"evbnews.en.gz", "evbnews.vi.gz", "dev-2012-en-vi.tgz", "test-2013-en-vi.tgz"} <= set(data.hashes)
     assert data.vocabulary.size == 6000
     # Case is kept.

@@ -7,7 +7,7 @@ import pytest
 from ready import need
 
 from normscope.data import load_rt
-from normscope.tasks.words import PAD, UNKNOWN, Words, learn_words
+from normscope.tasks.word_vocabulary import PAD, UNKNOWN, Words, learn_words
 
 need("rt-polarity")
 

@@ -1,10 +1,12 @@
 """Memory: the peak of an accelerator, and the bytes kept for backward, by hand."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
 
-from normscope.train.memory import count_saved, peak_bytes, reset_peak
+from normscope.train.memory import count_saved, peak_bytes, reset_peak, watch_update
 
 
 def test_a_processor_has_no_peak_to_tell() -> None:
@@ -45,3 +47,39 @@ def test_counting_changes_no_gradient() -> None:
         y = model(x).tanh()
     (found,) = torch.autograd.grad(y, model.weight, grad_outputs=g)
     assert torch.equal(found, want)
+
+
+def test_the_peak_of_an_update_by_hand() -> None:
+    model = nn.Linear(256, 256, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    x = torch.randn(1024, 256)
+
+    def update() -> None:
+        y = model(x)
+        loss = y.square().sum()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    update()
+    with watch_update(model, optimizer) as peak:
+        update()
+    weight, rows = 4 * 256 * 256, 4 * 1024 * 256
+    # Weight and momentum stand; y, its square, its gradient and a factor of it, and the weight's gradient come and go.
+    assert 2 * weight + 2 * rows <= peak[0] <= 3 * weight + 4 * rows + 4096
+
+
+def test_watching_an_update_says_nothing_and_changes_no_number(capfd: pytest.CaptureFixture[str]) -> None:
+    def train(watched: bool) -> torch.Tensor:
+        torch.manual_seed(0)
+        model, x = nn.Linear(8, 8), torch.randn(4, 8)
+        optimizer = torch.optim.Adam(model.parameters())
+        for step in range(3):
+            with watch_update(model, optimizer) if watched and step == 1 else nullcontext():
+                optimizer.zero_grad()
+                nn.functional.dropout(model(x), 0.5).square().sum().backward()
+                optimizer.step()
+        return model.weight.detach()
+
+    assert torch.equal(train(True), train(False))
+    assert capfd.readouterr() == ("", "")

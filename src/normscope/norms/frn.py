@@ -65,6 +65,9 @@ class FRN(nn.Module):
     brings_activation = True
     """A network's own non-linearity after this norm is to be left out."""
 
+    mixes_positions = True
+    """A row's output depends on the other places of its map, so no model of sequences may predict one from others."""
+
     def __init__(
         self,
         normalized_shape: Shape,

@@ -14,7 +14,7 @@ from normscope.data import ByteSplits
 from normscope.models import TransformerXL
 from normscope.tasks.order import Draw, StreamOrder
 from normscope.tasks.recipe import Recipe
-from normscope.tasks.task import Metric, NormFactory, PlacementLike, Published
+from normscope.tasks.task import Metric, NormFactory, PlacementLike, Published, check_blind
 
 VOCABULARY = 256
 """Every byte is a symbol, whether it occurs or not: enwik8's "character" is a byte in every publication, too."""
@@ -125,9 +125,13 @@ class LanguageModel:
         return "bytes"
 
     def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> TransformerXL:
-        """Build the network of a preset with any weights."""
+        """Build the network of a preset with any weights.
+
+        Raises:
+            ValueError: If the norm looks at other positions, see :func:`normscope.tasks.task.check_blind`.
+        """
         size = self.sizes[preset]
-        return TransformerXL(
+        model = TransformerXL(
             vocabulary=VOCABULARY,
             width=size.width,
             heads=size.heads,
@@ -136,8 +140,12 @@ class LanguageModel:
             batch=self.presets[preset].batch_size // size.segment,
             memory_length=size.memory,
             dropout=size.dropout,
+            # Testing has a longer memory: beyond the distances that training has seen all look the same.
+            clamp_length=size.segment + size.memory - 1,
             stack=partial(placement.stack, norm=norm),
         )
+        check_blind(model, self.name)
+        return model
 
     def load(self, device: torch.device, split: str, preset: str) -> Streams:
         """Read the text.

@@ -15,13 +15,13 @@ from normscope.tasks.order import Draw
 from normscope.tasks.recipe import Recipe
 from normscope.tasks.task import Metric, NormFactory, PlacementLike, Published
 from normscope.tasks.token_batches import TokenBatches
-from normscope.tasks.words import PAD, Words, learn_words
+from normscope.tasks.word_vocabulary import PAD, Words, learn_words
 
 EVALUATION_BATCH = 128
 """Sentences a forward pass outside training, sorted by length; it changes no number beyond rounding."""
 
 MAX_WORDS = 64
-"""Longer sentences, fewer than one in a thousand, are cut."""
+"""A longer sentence would be cut; RT and SST-5 have none."""
 
 AT_LEAST = 2
 """Times that a word must occur in the training part to have a number of its own."""

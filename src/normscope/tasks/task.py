@@ -171,3 +171,19 @@ class Task(Protocol):
         K is what the aggregate of the part's metric takes.
         """
         ...
+
+
+def check_blind(model: nn.Module, task: str) -> None:
+    """Refuse a network that would see what it has to predict.
+
+    A norm says so by ``mixes_positions``: it takes its statistics over the sequence, in testing too.
+
+    Raises:
+        ValueError: If a norm of the network does.
+    """
+    seeing = next((module for module in model.modules() if getattr(module, "mixes_positions", False)), None)
+    if seeing is not None:
+        raise ValueError(
+            f"{type(seeing).__name__} takes its statistics over all positions of a sequence, so in {task} it would see "
+            "the words that are to be predicted"
+        )

@@ -20,7 +20,7 @@ from normscope.tasks.encoded import EncodedPairs, PairBatch
 from normscope.tasks.order import Draw
 from normscope.tasks.recipe import Recipe
 from normscope.tasks.subwords import BOS, EOS, PAD, UNK, Subwords, learn
-from normscope.tasks.task import Metric, NormFactory, PlacementLike, Published
+from normscope.tasks.task import Metric, NormFactory, PlacementLike, Published, check_blind
 from normscope.tasks.token_batches import TokenBatches
 
 DECODED_AT_ONCE = 64
@@ -146,10 +146,14 @@ class Translation:
         return "padded tokens"
 
     def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> Seq2Seq:
-        """Build the network of a preset with any weights."""
+        """Build the network of a preset with any weights.
+
+        Raises:
+            ValueError: If the norm looks at other positions, see :func:`normscope.tasks.task.check_blind`.
+        """
         size = self.sizes[preset]
         stack = partial(placement.stack, norm=norm, other_layers=size.layers)
-        return Seq2Seq(
+        model = Seq2Seq(
             vocabulary=size.vocabulary,
             width=size.width,
             heads=size.heads,
@@ -163,6 +167,8 @@ class Translation:
             encoder_stack=partial(stack, part="encoder"),
             decoder_stack=partial(stack, part="decoder"),
         )
+        check_blind(model, self.name)
+        return model
 
     def load(self, device: torch.device, split: str, preset: str) -> Translations:
         """Read, or encode once and then read, the corpus.

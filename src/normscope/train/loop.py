@@ -24,7 +24,7 @@ from normscope.tasks.recipe import PRECISIONS, Recipe
 from normscope.tasks.task import Metric, Task, TaskData
 from normscope.train import checkpoint
 from normscope.train.environment import device_name, versions
-from normscope.train.memory import count_saved, peak_bytes, reset_peak
+from normscope.train.memory import count_saved, peak_bytes, reset_peak, watch_update
 from normscope.train.streams import generator, seed_dropout
 
 CHECKPOINT_SECONDS = 20.0
@@ -132,7 +132,7 @@ class _Run:
                 # A look takes memory of its own, which is no cost of the arm.
                 self.progress.peak_bytes = self._peak()
             begin = time.perf_counter()
-            finite = self._update(looks)
+            finite = self._update(looks) if self.device.type == "cuda" else self._update_watched(looks)
             end = time.perf_counter()
             self.progress.step_ms.append((end - begin) * 1e3)
             self.progress.seconds = end - started
@@ -152,6 +152,15 @@ class _Run:
             if stop:
                 raise Interrupted(f"{self.folder.path} stopped at step {self.progress.step} of {self.recipe.steps}")
         return self._end("done", reason=None)
+
+    def _update_watched(self, looks: bool) -> bool:
+        """Make one update; the second one, which finds the optimizer's state there, tells the peak of a CPU."""
+        if self.progress.step != 1 or looks:
+            return self._update(looks)
+        with watch_update(self.model, self.optimizer) as peak:
+            finite = self._update(looks)
+        self.progress.peak_bytes = peak[0]
+        return finite
 
     def _update(self, looks: bool) -> bool:
         """Make one update; tell whether its loss was finite. One that ``looks`` reads the gradient at the norms."""
