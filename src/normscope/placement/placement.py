@@ -52,7 +52,7 @@ class Placement:
             if not isinstance(value, wanted) or isinstance(value, bool):
                 kind = "a word" if wanted is str else "a number"
                 raise TypeError(f"{name} must be {kind}, got {value!r}")
-            if isinstance(default, int) and (value != int(value) or value < 1):
+            if isinstance(default, int) and (value != int(value) or int(value) < 1):
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
         given = {name: type(self.arguments[name])(value) for name, value in arguments.items()}
         return replace(self, arguments={**self.arguments, **given})

@@ -50,7 +50,8 @@ def watch_update(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator
     finally:
         if quiet:
             del os.environ["KINETO_LOG_LEVEL"]
-    events = profiler.profiler.kineto_results.events() if profiler.profiler is not None else []
+    results: Any = profiler.profiler.kineto_results if profiler.profiler is not None else None
+    events = results.events() if results is not None else ()
     changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
     found.append(standing + max(accumulate(change for _, change in changes), default=0))
 
