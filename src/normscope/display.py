@@ -144,6 +144,7 @@ def _caption(summary: Summary) -> str:
     return (
         f"{metric['name']}, {better} is better; difference from {summary.baseline} over paired seeds; "
         f"margin {summary.card['margin']:g} {metric['unit']}. Noise floor: {summary.noise['words']}."
+        + (f" Scored as {metric['signature']}." if metric.get("signature") else "")
     )
 
 

@@ -400,3 +400,18 @@ def test_other_arguments_leave_the_placement_as_it_was() -> None:
     assert mix.arguments == {"share": 0.25}
     thrice, _ = built(PLACEMENTS["recursive_skip"].with_arguments(times=3))
     assert sum(isinstance(module, nn.LayerNorm) for module in thrice.modules()) == 3 * 6
+
+
+@pytest.mark.parametrize("name", list(PLACEMENTS))
+def test_a_placement_says_whether_it_has_norms(name: str) -> None:
+    if name == "preactivation":
+        return
+    made: list[int] = []
+
+    def norm(width: int) -> nn.Module:
+        made.append(width)
+        return nn.LayerNorm(width)
+
+    branches = [("attention", Attention(8, 2)), ("feed_forward", FeedForward(8, 16))]
+    PLACEMENTS[name].stack(branches, 8, norm)
+    assert PLACEMENTS[name].has_norms is bool(made)

@@ -126,6 +126,16 @@ def _npz():
 WHOLE = _npy(np.ones(100, np.float32))
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_scores_of_several_numbers_are_read_in_their_order(tmp_path, order):
+    run = RunFolder(tmp_path)
+    scores = np.asarray(np.arange(12, dtype=np.float32).reshape(4, 3), order=order)
+    np.save(run.examples, scores)
+    found = run.read_examples()
+    assert found is not None
+    assert np.array_equal(found, scores)
+
+
 @pytest.mark.parametrize(
     ("content", "got"),
     [

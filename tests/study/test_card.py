@@ -241,3 +241,8 @@ def test_several_norms_in_one_network_are_an_arm() -> None:
     assert card.arms[1].arguments == {}
     with pytest.raises(LookupError, match="there is no norm 'adanorm': did you mean 'ada_norm'"):
         make_card("digits", norms=["layer_norm+adanorm:final"])
+
+
+def test_a_placement_without_norms_is_one_arm() -> None:
+    card = make_card("rt", norms=["layer_norm", "ada_norm", "none"], placements=["pre", "rezero", "none"])
+    assert card.labels() == ("layer_norm@pre", "ada_norm@pre", "none@pre", "none@rezero", "none@none")

@@ -210,3 +210,22 @@ def test_every_run_is_told_before_the_first_moves(tmp_path: Path) -> None:
     told.clear()
     compare(card, out=tmp_path, workers=1, tell=lambda event: told.append(event.state))
     assert told == ["done", "done"]
+
+
+def test_a_folder_takes_more_seeds_and_says_so(tmp_path: Path) -> None:
+    first = make_card("digits", norms=["none", "layer_norm"], seeds=[0, 1], steps=12)
+    more = make_card("digits", norms=["none", "layer_norm"], seeds=[0, 1, 2], steps=12)
+    compare(first, out=tmp_path, workers=1)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/result.json")}
+    summary = compare(more, out=tmp_path, workers=1)
+    assert [arm.pairs for arm in summary.arms if arm.label != summary.baseline] == [3]
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert (card["seeds"], card["looks"]) == ([0, 1, 2], [2])
+    assert card["regime"].endswith("seeds were added after a look at 2, so its p values are exploratory")
+    assert compare(more, out=tmp_path, workers=1).card["looks"] == [2]
+    with pytest.raises(StudyMismatch, match="more seeds may be added, and nothing else may differ"):
+        compare(first, out=tmp_path, workers=1)
+    other = make_card("digits", norms=["none", "layer_norm"], seeds=[0, 1, 2, 3], steps=13)
+    with pytest.raises(StudyMismatch):
+        compare(other, out=tmp_path, workers=1)

@@ -145,3 +145,19 @@ def test_a_norm_whose_place_is_not_there_is_an_error(norm: str, placement: str) 
     """Built, it would be the plain layer_norm arm under another name."""
     with pytest.raises(ValueError, match="ada_norm"):
         built(norm, placement)
+
+
+def test_a_placement_whose_layers_are_not_there_is_an_error() -> None:
+    spec = replace(plan(make_card("digits", norms=["layer_norm"]))[0], placement="pre+post:9")
+    with pytest.raises(ValueError, match="arm layer_norm has a placement for 9, which digits has not"):
+        spec.build()
+    assert replace(spec, placement="pre+post:4").build()
+
+
+def test_another_version_of_a_scorer_is_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = plan(make_card("multi30k_de_en", norms=["layer_norm"], seeds=[0]))[0]
+    card = make_card("multi30k_de_en", norms=["layer_norm"], seeds=[0])
+    before = spec.id, card.id
+    monkeypatch.setattr("normscope.tasks.bleu.version", lambda name: "9.9")
+    assert spec.id != before[0]
+    assert card.id != before[1]

@@ -69,6 +69,31 @@ def test_the_warm_up_is_xiongs(schedule: str) -> None:
     assert all(later <= earlier for earlier, later in itertools.pairwise(found[3999:]))
 
 
+def test_without_warm_up_the_square_root_begins_at_a_tenth_of_the_updates() -> None:
+    """Runs with a warm-up of that length and without one have one rate after it: they differ in the warm-up alone."""
+    without, short = (rates(schedule="inverse_sqrt", steps=1000, warmup=warmup) for warmup in (0, 100))
+    assert without[:100] == [0.4] * 100
+    assert without[100:] == short[100:]
+    assert without[-1] == pytest.approx(0.4 * math.sqrt(0.1))
+
+
+def test_a_warm_up_must_end_within_the_run() -> None:
+    with pytest.raises(ValueError, match=r"warmup must end within the 8 updates, .* got 9"):
+        rates(warmup=9)
+
+
+def test_gains_under_weight_normalization_do_not_decay() -> None:
+    from normscope.norms import apply_weight_norm
+
+    model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Embedding(3, 4))
+    apply_weight_norm(model)
+    recipe = Recipe(steps=8, batch_size=1, learning_rate=0.1, weight_decay=0.1)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decayed, rest = ({names[id(one)] for one in group["params"]} for group in recipe.make_optimizer(model).param_groups)
+    assert decayed == {"0.parametrizations.weight.original1", "2.weight"}
+    assert rest == {"0.bias", "0.parametrizations.weight.original0", "1.weight", "1.bias"}
+
+
 def test_inverse_square_root_is_that_of_attention_is_all_you_need() -> None:
     """Their equation (3), d_model^-0.5 min(step^-0.5, step T^-1.5), has its largest rate at T: (d_model T)^-0.5."""
     width, warmup = 512, 4000

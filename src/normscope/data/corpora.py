@@ -9,7 +9,7 @@ from normscope.data.download import Progress
 from normscope.data.evbnews import DocumentPairs
 from normscope.data.files import found_hashes, locate
 from normscope.data.iwslt14 import TalkPairs
-from normscope.data.parallel import PairFiles
+from normscope.data.parallel import Empty, PairFiles
 from normscope.data.sets import SETS
 
 
@@ -116,16 +116,16 @@ def load_parallel(name: str, *, progress: Progress | None = None) -> ParallelSpl
     corpus = _CORPORA[name]
     source, target = corpus.languages
     return ParallelSplits(
-        train=_pairs(corpus.train, corpus, paths),
-        valid=_pairs(corpus.valid, corpus, paths),
-        test=_pairs(corpus.test, corpus, paths),
+        train=_pairs(corpus.train, corpus, paths, empty="keep"),
+        valid=_pairs(corpus.valid, corpus, paths, empty="refuse"),
+        test=_pairs(corpus.test, corpus, paths, empty="refuse"),
         source=source,
         target=target,
         hashes=hashes,
     )
 
 
-def _pairs(pattern: str, corpus: _Corpus, paths: dict[str, Path]) -> PairFiles | None:
+def _pairs(pattern: str, corpus: _Corpus, paths: dict[str, Path], *, empty: Empty) -> PairFiles | None:
     """Find the two sides of a part; ``file.tgz:member`` is a member of a packed tar file."""
     if not pattern:
         return None
@@ -137,4 +137,5 @@ def _pairs(pattern: str, corpus: _Corpus, paths: dict[str, Path]) -> PairFiles |
         target=paths[target_file],
         source_member=source_member,
         target_member=target_member,
+        empty=empty,
     )

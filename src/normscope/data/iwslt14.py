@@ -50,7 +50,8 @@ class TalkPairs:
     def _aligned(self, source: str, target: str, *, segments: bool) -> Iterator[tuple[str, str]]:
         strip = segments_of if segments else talk_lines
         sides = (strip(tar_lines(self.path, member)) for member in (source, target))
-        return align(*sides, names=(f"{self.path}:{source}", f"{self.path}:{target}"))
+        names = (f"{self.path}:{source}", f"{self.path}:{target}")
+        return align(*sides, names=names, empty="refuse" if segments else "skip")
 
 
 def talk_lines(lines: Iterator[str]) -> Iterator[str]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from typing import Literal
 
 from normscope.data.archives import open_tar_member
 from normscope.data.lines import decode_lines, read_lines
@@ -19,6 +20,11 @@ class PairCount:
     """Pairs left out because a side is empty or only white space."""
 
 
+Empty = Literal["skip", "keep", "refuse"]
+"""What to do with a pair that has an empty side: leave it out and count it, give it to a caller who counts, or refuse
+it, as parts that judge must: with a pair less they would be another test."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PairFiles:
     """Aligned text in two languages, on disk; it is read anew at every iteration and never held."""
@@ -29,6 +35,8 @@ class PairFiles:
     """The file inside ``source`` where that is a tar file."""
     target_member: str = ""
     encoding: str = "utf-8"
+    empty: Empty = "skip"
+    """What to do with a pair that has an empty side."""
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         """Yield the pairs, in file order."""
@@ -41,6 +49,7 @@ class PairFiles:
             _side(self.target, self.target_member, self.encoding),
             names=(_name(self.source, self.source_member), _name(self.target, self.target_member)),
             count=count,
+            empty=self.empty,
         )
 
 
@@ -85,18 +94,24 @@ def read_tar_pairs(
 
 
 def align(
-    source: Iterator[str], target: Iterator[str], *, names: tuple[str, str], count: PairCount | None = None
+    source: Iterator[str],
+    target: Iterator[str],
+    *,
+    names: tuple[str, str],
+    count: PairCount | None = None,
+    empty: Empty = "skip",
 ) -> Iterator[tuple[str, str]]:
-    """Pair lines up, leave out pairs with an empty side, and refuse sides of different length.
+    """Pair lines up, and refuse sides of different length.
 
     Args:
         source: Lines.
         target: Lines.
         names: What an error calls the two sides.
         count: Filled as the pairs go by.
+        empty: What to do with a pair that has an empty side.
 
     Raises:
-        ValueError: If one side ends before the other.
+        ValueError: If one side ends before the other, or one is empty where that is refused.
     """
     count = PairCount() if count is None else count
     # No line is None, so None marks the end.
@@ -107,7 +122,12 @@ def align(
         count.read += 1
         if not left.strip() or not right.strip():
             count.empty += 1
-            continue
+            if empty == "refuse":
+                raise ValueError(
+                    f"line {number} of {names[0 if not left.strip() else 1]} is empty: no pair to judge by"
+                )
+            if empty == "skip":
+                continue
         yield left, right
 
 

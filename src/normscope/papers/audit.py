@@ -106,18 +106,20 @@ def audit_count(count: Count) -> Audit:
 
 
 def epsilon_of(cell: Cell, margin: float) -> Epsilon:
-    """Give a cell's epsilon: its own, or the larger of our margin and the published test-set standard error.
+    """Give a difference's epsilon: its own, or the larger of our margin and the published test-set standard error.
 
     Args:
-        cell: The published cell.
+        cell: The published difference.
         margin: The task's smallest difference worth having, in the metric's unit.
     """
     if cell.epsilon is not None:
         return cell.epsilon
     found = audit(cell)
-    error = found.error_independent if cell.kind == "difference" else next(iter(found.errors), None)
-    if error is not None and error > margin:
-        return Epsilon(value=error, reason=f"the published figure's standard error on {cell.examples:,} test examples")
+    if found.error_independent is not None and found.error_independent > margin:
+        return Epsilon(
+            value=found.error_independent,
+            reason=f"the published figure's standard error on {cell.examples:,} test examples",
+        )
     return Epsilon(value=margin, reason="our margin, the smallest difference worth having")
 
 

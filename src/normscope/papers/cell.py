@@ -1,6 +1,6 @@
 """A published cell: what a paper prints, where, and what of it can be held against ours."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -43,7 +43,7 @@ class Cell:
     source: str
     """The same for people, with how it was read."""
     kind: Literal["value", "difference", "diverges"]
-    """A figure by itself, arm minus baseline, or that no run of the arm ends well."""
+    """A figure by itself, arm minus baseline, or that the arm does not train where the baseline does."""
     says: str
     """In words."""
     task: str
@@ -55,7 +55,7 @@ class Cell:
     arm: PaperArm
     """What it is about."""
     baseline: PaperArm | None = None
-    """What that is compared with; of a ``difference`` only."""
+    """What that is compared with; of ``diverges`` what trains where the arm does not. A ``value`` has none."""
     published: float | None = None
     """The figure or the difference, in the metric's unit; None where only words are printed."""
     printed: tuple[float, ...] = ()
@@ -66,18 +66,14 @@ class Cell:
     """Where the size is from."""
     epsilon: Epsilon | None = None
     """Where it is not the larger of our margin and the published test-set error."""
-    broken_at: float | None = None
-    """Of ``diverges``: a run that ends no better than this counts as broken, too."""
-    same_preset: str = ""
-    """The preset whose setting is the paper's, scorer included; empty where none is, and figures are not compared."""
     differs: str
     """What our setting has otherwise, and what the paper does not print."""
     never_run: str = ""
     """Why nothing here can run it; empty where something can."""
 
     def __post_init__(self) -> None:
-        if (self.kind == "difference") != (self.baseline is not None):
-            raise ValueError(f"{self.id}: a difference has a baseline and nothing else has, got {self.baseline}")
+        if (self.kind == "value") != (self.baseline is None):
+            raise ValueError(f"{self.id}: everything but a value has a baseline, and a value none, got {self.baseline}")
         if self.kind != "diverges" and self.published is None:
             raise ValueError(f"{self.id}: a {self.kind} needs its published number")
         if len(self.printed) == 2 and abs(self.printed[0] - self.printed[1] - (self.published or 0.0)) > 1e-9:
@@ -121,15 +117,35 @@ class Study:
     """The question."""
     labels: Mapping[PaperArm, str]
     """From what the paper trained to the label of our arm."""
+    norms_at: str = "all"
+    """Which norms of the network the arms replace: ``all``, or ``final``, those at the ends of its streams."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """How the studies of a paper are run, the same for all of them."""
+
+    preset: str
+    """Key of a task's presets."""
+    seeds: tuple[int, ...]
+    """One run an arm and seed."""
+    steps: int | None = None
+    """Updates of every run; the preset's where None."""
+    device: str = "cpu"
+    """As torch names it."""
+    precision: str = "float32"
+    """Key of ``normscope.tasks.recipe.PRECISIONS``."""
+    compile: bool = False
+    """Whether the training loss is compiled."""
+    norms_at: str = "all"
+    """``final``: arms of the tasks that say so replace the final norms alone, and layer norm stands elsewhere."""
 
 
 class MakeStudies(Protocol):
     """Writes the cards of a paper on one task."""
 
-    def __call__(
-        self, task: str, *, preset: str, seeds: Sequence[int], steps: int | None, device: str
-    ) -> tuple[Study, ...]:
-        """Give the studies; ``steps`` is the preset's where None."""
+    def __call__(self, task: str, setup: Setup) -> tuple[Study, ...]:
+        """Give the studies of a task."""
         ...
 
 
@@ -151,6 +167,8 @@ class Paper:
     """What every stand-in has otherwise than the paper's set."""
     figures: Mapping[str, str]
     """What can be asked for beside tasks and tables, and what it is."""
+    norms_at: tuple[str, ...] = ("all",)
+    """What its studies can replace: values of :attr:`Setup.norms_at`."""
 
     def __post_init__(self) -> None:
         ids = [cell.id for cell in self.cells] + [count.id for count in self.counts]

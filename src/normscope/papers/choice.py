@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 
 from normscope import data
 from normscope.catalogue import TASKS, look_up
 from normscope.data.sets import SETS
-from normscope.papers.cell import Cell, Paper
+from normscope.papers.cell import Cell, Count, Paper, Setup
 from normscope.papers.initial_gradients import Setting
 from normscope.papers.library import PAPERS
 
@@ -32,6 +33,12 @@ class Request:
     """Processes; one a core where None."""
     device: str = "cpu"
     """As torch names it."""
+    precision: str = "float32"
+    """Key of ``normscope.tasks.recipe.PRECISIONS``."""
+    compile: bool = False
+    """Whether the training loss is compiled."""
+    norms_at: str = "all"
+    """Which norms the arms replace: one of the paper's ``norms_at``."""
     read_only: bool = False
     """Whether nothing is computed and only what is there is judged."""
     gradients: Setting = field(default_factory=Setting)
@@ -44,6 +51,19 @@ class Request:
         """Where everything lies."""
         return Path("runs") / self.paper if self.out is None else self.out
 
+    @property
+    def setup(self) -> Setup:
+        """What the paper's studies are made from."""
+        return Setup(
+            preset=self.preset,
+            seeds=tuple(self.seeds),
+            steps=self.steps,
+            device=self.device,
+            precision=self.precision,
+            compile=self.compile,
+            norms_at=self.norms_at,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
@@ -52,6 +72,8 @@ class Chosen:
     paper: Paper
     cells: tuple[Cell, ...]
     """Those that were asked for, or all."""
+    counts: tuple[Count, ...]
+    """Those over any of them, in the tables that were asked for."""
     tasks: tuple[str, ...]
     """Those that a study is run of, or tried."""
     figures: tuple[str, ...]
@@ -66,8 +88,20 @@ def missing(task: str) -> str:
     """
     if task not in TASKS:
         return "this version has no such task"
+    lacking = missing_packages(task)
     states = [(name, data.state(SETS[name])) for name in TASKS[task].datasets]
-    return "; ".join(f"data set {name} is {state.words}" for name, state in states if not state.ready)
+    said = [f"data set {name} is {state.words}" for name, state in states if not state.ready]
+    return "; ".join([lacking, *said] if lacking else said)
+
+
+def missing_packages(task: str) -> str:
+    """Say which packages a task lacks here; empty where it has all.
+
+    Args:
+        task: Key of ``TASKS``.
+    """
+    absent = [name for name in getattr(TASKS[task], "packages", ()) if find_spec(name) is None]
+    return f"it needs {' and '.join(absent)}: `pip install normscope[text]` brings them" if absent else ""
 
 
 def choose(request: Request) -> Chosen:
@@ -78,8 +112,11 @@ def choose(request: Request) -> Chosen:
 
     Raises:
         LookupError: If there is no such paper, task, table or figure; the message suggests the nearest name.
+        ValueError: If the paper's studies cannot replace the norms that are asked for.
     """
     paper = look_up("paper", PAPERS, request.paper)
+    if request.norms_at not in paper.norms_at:
+        raise ValueError(f"{paper.name} replaces norms at: {', '.join(paper.norms_at)}; got {request.norms_at!r}")
     names = {"task": paper.tasks, "table": paper.tables, "figure": tuple(paper.figures)}
     every = [name for group in names.values() for name in group]
     for name in request.only:
@@ -91,7 +128,7 @@ def choose(request: Request) -> Chosen:
     if not request.only:
         figures = list(paper.figures)
     if figures and request.only and not tasks and not tables:
-        return Chosen(paper=paper, cells=(), tasks=(), figures=tuple(figures))
+        return Chosen(paper=paper, cells=(), counts=(), tasks=(), figures=tuple(figures))
     cells = [cell for cell in paper.cells if not tables or set(cell.tables) & set(tables)]
     cells = [cell for cell in cells if not tasks or set(cell.places) & set(tasks)]
     if not tasks:
@@ -99,4 +136,8 @@ def choose(request: Request) -> Chosen:
         for cell in cells:
             able = [task for task in cell.places if not absent.get(task, "unknown")]
             tasks += able[:1] if not cell.never_run else []
-    return Chosen(paper=paper, cells=tuple(cells), tasks=tuple(dict.fromkeys(tasks)), figures=tuple(figures))
+    ids = {cell.id for cell in cells}
+    counts = [one for one in paper.counts if set(one.cells) & ids and (not tables or set(one.tables) & set(tables))]
+    return Chosen(
+        paper=paper, cells=tuple(cells), counts=tuple(counts), tasks=tuple(dict.fromkeys(tasks)), figures=tuple(figures)
+    )

@@ -7,78 +7,86 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from normscope.catalogue import TASKS
-from normscope.papers.audit import epsilon_of
 from normscope.papers.cell import Cell, Count, Paper
-from normscope.papers.judgement import Judgement, cannot_tell, decide
-from normscope.results.planning import LEAST_PAIRS, fewest_pairs
+from normscope.papers.chance import learned
+from normscope.papers.differences import cut_short
+from normscope.papers.judgement import Judgement, cannot_tell
+from normscope.results.planning import LEAST_PAIRS
 from normscope.results.runs import Arm
-from normscope.results.statistics import t_interval
+from normscope.results.statistics import Interval, t_interval
 
 OTHER_SETTING = "other setting: only differences are compared"
 
 
-def judge_broken(cell: Cell, task: str, arm: Arm, card: Mapping[str, Any]) -> Judgement:
-    """Judge a claim that an arm does not train, by the exact interval of the share of its runs that broke."""
-    limit, higher = cell.broken_at, cell.metric.higher_is_better
-    ended = [state for state in arm.ended.values() if state != "failed"]
-    broken = sum(
-        state == "diverged"
-        or (limit is not None and not isinstance(state, str) and (state <= limit if higher else state >= limit))
-        for state in ended
-    )
-    runs, tail = len(ended), card["alpha"] / 2
-    low = float(special.betaincinv(broken, runs - broken + 1, tail)) if broken else 0.0
-    high = float(special.betaincinv(broken + 1, runs - broken, 1 - tail)) if broken < runs else 1.0
-    words = f"{broken} of {runs} runs broke"
-    base = Judgement(cell=cell, task=task, verdict="", because=words, pairs=runs, sign=-1 if broken > runs / 2 else 0)
-    if not runs:
-        return replace(base, verdict="not run here", because="no run has ended", sign=None)
+def judge_broken(
+    cell: Cell, task: str, arm: Arm, baseline: Arm, card: Mapping[str, Any], *, full_steps: int
+) -> Judgement:
+    """Judge a claim that an arm does not train where the baseline does.
+
+    A run is broken if it diverged or learned nothing (:mod:`normscope.papers.chance`). The verdict is by the exact 95 %
+    interval of the share of broken runs, above or below one half; the baseline's must lie below. Nothing is said before
+    every planned seed of both has ended.
+
+    Args:
+        cell: The claim.
+        task: Where ours was run.
+        arm: What is said to break.
+        baseline: What must train.
+        card: Of the study.
+        full_steps: Updates of the task's preset: a study of fewer is cut short.
+    """
+    (broken, runs), (control, others) = (_broken(cell, task, one) for one in (arm, baseline))
+    words = f"{broken} of {runs} runs broke, {control} of {others} of the baseline"
+    signature = card["metric"].get("signature") or ""
+    base = Judgement(cell=cell, task=task, verdict="", because=words, pairs=runs, signature=signature)
+    if not arm.ended:
+        return replace(base, verdict="not run here", because="no run has ended")
+    if card["steps"] < full_steps:
+        return cut_short(base, card, full_steps)
+    waiting = sum(seed not in arm.ended or seed not in baseline.ended for seed in card["seeds"])
+    least = max(LEAST_PAIRS, len(card["seeds"]))
+    if waiting or min(runs, others) < LEAST_PAIRS:
+        return cannot_tell(base, least, f"{words}; {waiting} of {len(card['seeds'])} seeds have not ended")
+    if _exact(control, others, card["alpha"])[1] >= 0.5:
+        return replace(base, verdict="cannot tell: the baseline does not train either")
+    low, high = _exact(broken, runs, card["alpha"])
     if low > 0.5 or high < 0.5:
         return replace(base, verdict="reproduced" if low > 0.5 else "not reproduced")
-    return replace(cannot_tell(base, max(LEAST_PAIRS, runs + 1), words), sign=None)
+    return cannot_tell(base, max(least, runs + 1), words)
+
+
+def _broken(cell: Cell, task: str, arm: Arm) -> tuple[int, int]:
+    """Count the runs that broke, and all that ended and could be computed."""
+    ended = [state for state in arm.ended.values() if state != "failed"]
+    broken = sum(isinstance(state, str) or not learned(state, task, cell.metric) for state in ended)
+    return broken, len(ended)
+
+
+def _exact(count: int, of: int, alpha: float) -> Interval:
+    """Give the Clopper-Pearson interval of a share."""
+    low = float(special.betaincinv(count, of - count + 1, alpha / 2)) if count else 0.0
+    return low, float(special.betaincinv(count + 1, of - count, 1 - alpha / 2)) if count < of else 1.0
 
 
 def judge_value(cell: Cell, task: str, arm: Arm, card: Mapping[str, Any]) -> Judgement:
-    """Show a figure beside ours; judge it only where data set, preset, steps and scorer are the paper's."""
+    """Show a figure beside ours. It is never judged: nobody prints a whole setting, and seldom a scorer."""
     values = np.array(list(arm.values.values()))
     interval = t_interval(values, level=1 - card["alpha"]) if len(values) >= 2 else None
-    base = Judgement(
+    if not len(values):
+        ended = ", ".join(sorted(set(map(str, arm.ended.values()))))
+        because = f"no run has a value{': ' if ended else ''}{ended}"
+        return Judgement(cell=cell, task=task, verdict="not run here", because=because)
+    return Judgement(
         cell=cell,
         task=task,
         verdict="not compared",
-        because=OTHER_SETTING,
-        ours=float(values.mean()) if len(values) else None,
+        because=OTHER_SETTING if task == cell.task else f"a stand-in: {OTHER_SETTING}",
+        ours=float(values.mean()),
         interval=interval,
         interval_seeds=interval,
         pairs=len(values),
+        signature=card["metric"].get("signature") or "",
     )
-    if not len(values):
-        ended = ", ".join(sorted(set(map(str, arm.ended.values()))))
-        return replace(base, verdict="not run here", because=f"no run has a value{': ' if ended else ''}{ended}")
-    if task != cell.task:
-        return replace(base, because=f"a stand-in: {OTHER_SETTING}")
-    if not _same_setting(cell, card):
-        return base
-    scorer = card["metric"].get("signature", "")
-    if scorer != cell.metric.signature or (cell.metric.unit == "BLEU" and not scorer):
-        return replace(base, because="another or unknown scorer: only differences are compared")
-    epsilon, published = epsilon_of(cell, card["margin"]), cell.published or 0.0
-    base = replace(base, epsilon=epsilon)
-    least = fewest_pairs(card["alpha"])
-    if interval is None or len(values) < least:
-        return cannot_tell(base, least, f"{len(values)} runs are too few")
-    apart = (interval[0] - published, interval[1] - published)
-    verdict = decide(0.0, epsilon.value, apart, significant=False)
-    if verdict is None:
-        return cannot_tell(base, len(values) + 1, "the interval reaches beyond epsilon")
-    words = "within epsilon" if verdict[0] == "reproduced" else "further off than epsilon"
-    return replace(base, verdict=verdict[0], because=f"the figure lies {words}")
-
-
-def _same_setting(cell: Cell, card: Mapping[str, Any]) -> bool:
-    preset = card.get("preset")
-    return bool(preset) and preset == cell.same_preset and card["steps"] == TASKS[cell.task].presets[preset].steps
 
 
 def judge_count(count: Count, judged: Mapping[str, Sequence[Judgement]]) -> Judgement:
@@ -111,13 +119,18 @@ def judge_counts(paper: Paper, judged: Sequence[Judgement]) -> list[Judgement]:
 
 
 def _agrees(count: Count, judged: Sequence[Judgement]) -> bool | None:
-    """Say whether the first judgement that decides something agrees with the claim."""
+    """Say whether the first judgement that decides something agrees with the claim; None where none does.
+
+    A direction decides, however small the difference; that it lies within our margin only where equal is wanted.
+    """
     for each in judged:
         if isinstance(each.cell, Cell) and each.cell.kind == "diverges":
             if each.verdict in ("reproduced", "not reproduced"):
                 return each.verdict == "reproduced"
-        elif each.sign is not None:
-            return each.sign in count.wanted
+        elif each.direction in count.wanted or (each.within_margin and 0 in count.wanted):
+            return True
+        elif each.direction is not None:
+            return False
     return None
 
 

@@ -1,4 +1,4 @@
-"""What is said of one published cell, in five words and why; and how an interval is held against a figure."""
+"""What is said of one published cell, in a few words and why; and how an interval is held against a figure."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,8 +19,8 @@ class Judgement:
     """Where ours was run; empty for a count over several."""
     verdict: str
     """``reproduced``, ``not reproduced``, ``not run here``, ``not compared``, or ``cannot tell:`` and what it needs:
-    ``needs n seeds``, ``needs a larger test set``, ``needs n more data sets``, or nothing that we could run:
-    ``it is smaller than epsilon``."""
+    ``needs n seeds``, ``needs a larger test set``, ``needs n more data sets``, or why no more of the same would help:
+    ``cut short``, ``the baseline does not train``, ``the scorer is not the paper's``, ``it is smaller than epsilon``."""
     because: str
     """Why, in words."""
     ours: float | None = None
@@ -35,8 +35,14 @@ class Judgement:
     """Seeds that it rests on."""
     epsilon: Epsilon | None = None
     """How far ours may lie from the published figure."""
-    sign: int | None = None
-    """1 where the arm is better than its baseline, -1 worse, 0 equal within our margin; None where it is not known."""
+    direction: int | None = None
+    """1 where the arm is shown to be better than its baseline, however little, -1 worse; None where it is not shown."""
+    within_margin: bool = False
+    """Whether the difference is shown to lie within our margin, on whichever side."""
+    signature: str = ""
+    """Of our scorer, where it has one; the paper's is the cell's."""
+    norms_at: str = "all"
+    """Which norms our arms replaced."""
     seeds_needed: int | None = None
     """In all, where it cannot be told yet."""
 
@@ -63,6 +69,10 @@ class Judgement:
             "verdict": self.verdict,
             "because": self.because,
             "seeds_needed": self.seeds_needed,
+            "direction": self.direction,
+            "within_margin": self.within_margin,
+            "signature": self.signature,
+            "norms_at": self.norms_at,
             "audit": {
                 "words": found.words,
                 "examples": found.examples,
@@ -84,11 +94,19 @@ def not_run(cell: Cell, reason: str, *, task: str = "", margin: float | None = N
         task=task,
         verdict="not run here",
         because=reason,
-        epsilon=epsilon_of(cell, margin or 0.0) if wide and cell.kind != "diverges" else None,
+        epsilon=epsilon_of(cell, margin or 0.0) if wide and cell.kind == "difference" else None,
     )
 
 
-def decide(published: float, epsilon: float, interval: Interval, *, significant: bool) -> tuple[str, str] | None:
+def side_of(interval: Interval, *, significant: bool) -> int:
+    """Give the side of zero that a whole interval lies on, 1 or -1; 0 where it holds zero or our test finds nothing."""
+    low, high = interval
+    return 0 if not significant or low <= 0 <= high else (1 if low > 0 else -1)
+
+
+def decide(
+    published: float, epsilon: float, interval: Interval, *, significant: bool, sizes: Interval | None
+) -> tuple[str, str] | None:
     """Hold an interval of a difference against a published one.
 
     A difference on the other side of zero, with significance, comes first: it refutes the claim, however wide epsilon
@@ -98,19 +116,23 @@ def decide(published: float, epsilon: float, interval: Interval, *, significant:
     Args:
         published: Arm minus baseline, as printed; 0 claims no direction.
         epsilon: How far ours may lie from it.
-        interval: Ours.
+        interval: Ours, at level 1 - alpha; with ``significant``, which is Holm's, it shows a direction.
         significant: Whether our test finds a difference at all.
+        sizes: Ours at level 1 - alpha / m, m the comparisons of the family, so that nearness and distance pay for their
+            number as directions do; None where sizes are not compared, and the direction is all.
 
     Returns:
         The verdict and why, or None where more seeds may decide.
     """
-    low, high = interval
-    side = 0 if not significant or low <= 0 <= high else (1 if low > 0 else -1)
+    side = side_of(interval, significant=significant)
     claimed = (published > 0) - (published < 0)
-    least, most = published - epsilon, published + epsilon
-    inside = least <= low and high <= most
     if side and claimed and side != claimed:
         return "not reproduced", "ours lies on the other side of zero"
+    if sizes is None:
+        return ("reproduced", "the direction") if side and claimed else None
+    low, high = sizes
+    least, most = published - epsilon, published + epsilon
+    inside = least <= low and high <= most
     if side and side == claimed:
         if inside:
             return "reproduced", "the direction, and the size within epsilon"

@@ -1,6 +1,7 @@
 """A paper tried again: run or resume its studies, judge them, and write what came out."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ from normscope import data
 from normscope.catalogue import TASKS
 from normscope.data.sets import SETS
 from normscope.papers.cell import Cell, Paper, Study
-from normscope.papers.choice import Chosen, Request, choose, missing
+from normscope.papers.choice import Chosen, Request, choose, missing, missing_packages
 from normscope.papers.claims import judge_counts
+from normscope.papers.costs import costs
 from normscope.papers.gradient_figure import draw
 from normscope.papers.gradient_slopes import conclude
 from normscope.papers.initial_gradients import run as run_gradients
@@ -57,8 +59,9 @@ def reproduce(
     for task in chosen.tasks if not request.read_only else ():
         reasons[task] = _run(request, paper, task, tell, fetched)
     path = request.folder / "gradients.jsonl"
+    not_drawn = ""
     if "gradients" in chosen.figures and not request.read_only:
-        run_gradients(request.gradients, request.seeds, path, tell_gradients)
+        not_drawn = _run_gradients(request, path, tell_gradients, fetched)
     judged, studies = _judge(request, chosen, reasons)
     judged += judge_counts(paper, judged)
     rows = whole(request.gradients, path)
@@ -76,6 +79,7 @@ def reproduce(
         "studies": studies,
         "cells": [one.to_dict() for one in judged],
         "gradients": found,
+        "not_drawn": not_drawn,
     }
     write_json(request.folder / "reproduce.json", content)
     write_bytes(request.folder / "reproduce.md", markdown(content).encode())
@@ -87,24 +91,39 @@ def study_folder(request: Request, study: Study) -> Path:
     return request.folder / (study.name if request.preset == "small" else f"{study.name}-{request.preset}")
 
 
-def _studies(request: Request, paper: Paper, task: str) -> tuple[Study, ...]:
-    return paper.studies(task, preset=request.preset, seeds=request.seeds, steps=request.steps, device=request.device)
-
-
 def _run(request: Request, paper: Paper, task: str, tell: Tell | None, fetched: data.Progress | None) -> str:
     """Run a task's studies; give the reason where the machine cannot, empty where it did."""
-    if task not in TASKS:
+    if task not in TASKS or missing_packages(task):
         return missing(task)
     try:
         for name in TASKS[task].datasets:
             data.locate(SETS[name], progress=fetched)
-        for study in _studies(request, paper, task):
+        for study in paper.studies(task, request.setup):
             folder = study_folder(request, study)
             compare(study.card, out=folder, workers=request.workers, tell=tell, command=request.command)
     except data.DataNotFound as error:
         return f"{missing(task) or error}"
     except EngineError as error:
         return str(error)
+    return ""
+
+
+def _run_gradients(
+    request: Request,
+    path: Path,
+    tell: Callable[[int, int, str], None] | None,
+    fetched: data.Progress | None,
+) -> str:
+    """Measure the networks of the figure; give the reason where the machine cannot, empty where it did."""
+    task = request.gradients.task
+    if missing_packages(task):
+        return missing(task)
+    try:
+        for name in TASKS[task].datasets:
+            data.locate(SETS[name], progress=fetched)
+    except data.DataNotFound as error:
+        return f"{missing(task) or error}"
+    run_gradients(request.gradients, request.seeds, path, tell)
     return ""
 
 
@@ -116,14 +135,17 @@ def _judge(
     studies: list[dict[str, Any]] = []
     for task in (task for task in chosen.paper.tasks if task in TASKS and request.preset in TASKS[task].presets):
         cells = [cell for cell in chosen.paper.cells if task in cell.places and not cell.never_run]
-        for study in _studies(request, chosen.paper, task):
+        full_steps = TASKS[task].presets[request.preset].steps
+        for study in chosen.paper.studies(task, request.setup):
             folder = study_folder(request, study)
             if not StudyFolder(folder).card.exists():
                 continue
-            judged += judge_study(cells, folder, study.labels, task=task)
+            told = judge_study(cells, folder, study.labels, task=task, full_steps=full_steps)
+            judged += [replace(one, norms_at=study.norms_at) for one in told]
             card = StudyFolder(folder).read_card()
             kept = {"regime": card["regime"], "seeds": card["seeds"], "steps": card["steps"], "id": card.get("id")}
-            kept["preset_steps"] = TASKS[task].presets[request.preset].steps
+            kept |= {"preset_steps": full_steps, "signature": card["metric"].get("signature") or ""}
+            kept |= {"norms_at": study.norms_at, "costs": costs(folder)}
             studies.append({"task": task, "folder": str(folder), **kept})
     seen = {one.cell.id for one in judged}
     lacking = {task: missing(task) for task in chosen.paper.tasks}

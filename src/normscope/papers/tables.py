@@ -4,10 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from normscope.papers.audit import audit, audit_count
-from normscope.papers.cell import Cell, Paper
+from normscope.papers.cell import Cell, Count
+from normscope.papers.costs import COST, cost_rows
 
 RESULT = ("claim", "published", "ours", "epsilon", "verdict", "because")
 AUDIT = ("claim", "what the published figure rests on")
+PLACES = {"all": "all of the network's", "final": "the final ones, one at the end of a stream; layer norm elsewhere"}
+"""What a study's ``norms_at`` means."""
 LISTED = ("cell", "published", "where", "can be run here", "what it rests on")
 
 
@@ -15,7 +18,7 @@ def result_rows(judged: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """Give a row of :data:`RESULT` for every judgement, as its ``to_dict`` has it."""
     return [
         (
-            one["says"],
+            one["says"] + (" (ours: the final norms)" if one["norms_at"] == "final" else ""),
             number(one["published"], one),
             _ours(one),
             "" if one["epsilon"] is None else f"±{one['epsilon']:.2g}",
@@ -31,15 +34,16 @@ def audit_rows(judged: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
     return list({one["id"]: (one["says"], one["audit"]["words"]) for one in judged}.values())
 
 
-def list_rows(paper: Paper, missing: Mapping[str, str]) -> list[tuple[str, ...]]:
-    """Give a row of :data:`LISTED` for every cell.
+def list_rows(cells: Iterable[Cell], counts: Iterable[Count], missing: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """Give a row of :data:`LISTED` for every cell and count.
 
     Args:
-        paper: Whose.
+        cells: Of one paper.
+        counts: Of the same.
         missing: Why a task cannot be run, by its name; empty where it can.
     """
     rows = []
-    for cell in paper.cells:
+    for cell in cells:
         able = [task for task in cell.places if not missing.get(task, "unknown")]
         if cell.never_run:
             words = f"no: {cell.never_run}"
@@ -48,9 +52,7 @@ def list_rows(paper: Paper, missing: Mapping[str, str]) -> list[tuple[str, ...]]
         else:
             words = f"stand-in: {' or '.join(able)}" if able else "no"
         rows.append((cell.says, number(cell.published, _described(cell)), cell.source, words, audit(cell).words))
-    rows += [
-        (count.says, str(count.published), count.source, "counted", audit_count(count).words) for count in paper.counts
-    ]
+    rows += [(count.says, str(count.published), count.source, "counted", audit_count(count).words) for count in counts]
     return rows
 
 
@@ -60,17 +62,23 @@ def markdown(content: Mapping[str, Any]) -> str:
     lines += [
         "Differences are arm minus baseline over paired seeds, in the metric's unit; intervals cover both the seeds"
     ]
-    lines += ["and the test examples. Figures by themselves are compared only where the setting is the paper's.", ""]
+    lines += ["and the test examples. Figures by themselves are shown and never judged.", ""]
     tasks = dict.fromkeys(one["task"] for one in content["cells"])
     for task in tasks:
         judged = [one for one in content["cells"] if one["task"] == task]
         lines += [f"## {task or 'Over data sets, and what was not run'}", ""]
         lines += [f"{words}.  " for words in setting_words(task, judged, content)]
         lines += ["", *_table(RESULT, result_rows(judged)), ""]
+        for study in (one for one in content["studies"] if one["task"] == task):
+            lines += [f"What the arms cost ({study['folder']}), medians over the runs:", ""]
+            lines += [*_table(COST, cost_rows(study["costs"])), ""]
     if content["gradients"]:
         lines += ["## Gradients at initialization", "", "![gradient norms](gradients.svg)", ""]
         lines += [*_table(RESULT, gradient_rows(content["gradients"]["lines"])), ""]
-    lines += ["## What the published figures rest on", "", *_table(AUDIT, audit_rows(content["cells"])), ""]
+    elif content["not_drawn"]:
+        lines += ["## Gradients at initialization", "", f"Not run here: {content['not_drawn']}.", ""]
+    if content["cells"]:
+        lines += ["## What the published figures rest on", "", *_table(AUDIT, audit_rows(content["cells"])), ""]
     reasons = dict.fromkeys(one["epsilon_reason"] for one in content["cells"] if one["epsilon_reason"])
     lines += ["Epsilon is " + "; or ".join(reasons) + "."] if reasons else []
     return "\n".join(lines).rstrip() + "\n"
@@ -85,9 +93,9 @@ def gradient_rows(lines: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
         rows.append(
             (
                 line["says"],
-                f"{line['published']:+.3f}",
+                "above 0" if line["growth"] else f"{line['published']:+.3f}",
                 ours,
-                f"±{line['epsilon']:.2g}",
+                "" if line["growth"] else f"±{line['epsilon']:.2g}",
                 line["verdict"],
                 line["because"],
             )
@@ -126,6 +134,12 @@ def setting_words(task: str, judged: Sequence[Mapping[str, Any]], content: Mappi
     own = next((one["paper_task"] for one in judged if one["stand_in"]), "")
     said = [f"**A stand-in for {own}**: {content['stand_ins'].get(task, 'other data')}"] if own else []
     said += [f"Ours ({one['folder']}): {one['regime']}; seeds {', '.join(map(str, one['seeds']))}" for one in study]
+    said += [
+        f"BLEU by sacreBLEU {one['signature']}; the paper does not name its scorer: directions are compared, no sizes"
+        for one in study
+        if one["signature"]
+    ]
+    said += [f"Norms replaced: {PLACES[one['norms_at']]}" for one in study]
     said += [
         f"**Cut short**: {one['steps']:,} of the preset's {one['preset_steps']:,} updates"
         for one in study

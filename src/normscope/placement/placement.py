@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from normscope.placement.blocks import PlainBlock, ReZero
 from normscope.placement.site import BRANCHES, ENDS, QK, Norm, Site, Where, named_norm, norm_at
 from normscope.placement.stack import ResidualStack
 
@@ -35,6 +36,15 @@ class Placement:
     """Numbers and words of the placement with their defaults."""
     choose: Callable[..., "Placement"] | None = None
     """From a site and the arguments to the placement in charge of a layer; None for itself everywhere."""
+    parts: tuple["Part", ...] = ()
+    """The placements of single layers and branches, where there are any."""
+
+    @property
+    def has_norms(self) -> bool:
+        """Whether a norm stands anywhere in it."""
+        blocks = (self.block, self.other_block)
+        ends = self.normalize_stem or self.normalize_final or self.normalize_qkv
+        return ends or self.choose is not None or any(one not in (None, PlainBlock, ReZero) for one in blocks)
 
     def with_arguments(self, **arguments: Any) -> "Placement":
         """Give the same placement with other arguments.
@@ -126,10 +136,20 @@ def _scale(branch: nn.Module, factor: float) -> None:
         setattr(module, "gain", factor)  # noqa: B010
 
 
+@dataclass(kw_only=True)
+class Part:
+    """A placement for a part of the layers, and how many branches it was asked for."""
+
+    where: Where
+    placement: Placement
+    used: int = 0
+
+
 def per_layer(rest: Placement, *chosen: tuple[Where, Placement]) -> Placement:
     """Give different layers different placements: the first whose part holds a site, else ``rest``.
 
-    The norm at the end is there if the placement of the last layer wants it, the stem's if that of the first does.
+    What is asked of it is counted in :attr:`Placement.parts`: a part that is never used stands nowhere. The norm at the
+    end is there if the placement of the last layer wants it, the stem's if that of the first does.
 
     Raises:
         ValueError: If one of them keeps more than one stream, and so cannot be mixed, or is to stand where there is no
@@ -142,10 +162,15 @@ def per_layer(rest: Placement, *chosen: tuple[Where, Placement]) -> Placement:
         if each.stream is not ResidualStack:
             raise ValueError(f"the placement {each.equation!r} keeps two streams and cannot stand beside another")
 
+    parts = tuple(Part(where=where, placement=placement) for where, placement in chosen)
+
     def choose(site: Site) -> Placement:
         as_branch = replace(site, kind="feed_forward") if site.kind not in BRANCHES else site
-        found = next((placement for where, placement in chosen if where.holds(as_branch)), rest)
-        return found.at(site)
+        found = next((part for part in parts if part.where.holds(as_branch)), None)
+        if found is None:
+            return rest.at(site)
+        found.used += 1
+        return found.placement.at(site)
 
-    parts = [f"{where.text}: {placement.equation}" for where, placement in chosen]
-    return Placement(equation="; ".join([*parts, f"rest: {rest.equation}"]), block=None, choose=choose)
+    said = [f"{part.where.text}: {part.placement.equation}" for part in parts]
+    return Placement(equation="; ".join([*said, f"rest: {rest.equation}"]), block=None, choose=choose, parts=parts)

@@ -74,6 +74,7 @@ CARD = {
     "device?": str,
     "preset?": str,
     "compile?": bool,
+    "looks?": [int, ...],
     "valid_metric?": _METRIC,
     "published?": [
         {
@@ -98,6 +99,7 @@ RUN = {
     "arguments?": {},
     "versions?": {str: str},
     "data?": {str: str},
+    "counts?": {str: int},
 }
 """run.json; what a run leaves open, the card says."""
 

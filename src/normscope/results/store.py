@@ -20,7 +20,7 @@ FINAL_STATES = ("done", "diverged", "failed")
 
 # The header that np.save gives to one row of floating numbers.
 _SCORES = re.compile(
-    rb"\{'descr': '([<>]f[248])', 'fortran_order': False, 'shape': \((\d{1,18}),(?: (\d{1,4}))?\), \}\s*"
+    rb"\{'descr': '([<>]f[248])', 'fortran_order': (True|False), 'shape': \((\d{1,18}),(?: (\d{1,4}))?\), \}\s*"
 )
 
 
@@ -136,12 +136,12 @@ class RunFolder:
             found = _SCORES.fullmatch(header) if start.startswith(b"\x93NUMPY\x01\x00") else None
             if found is None:
                 raise self._no_scores(f"a file that begins with {(start + header)[:100]!r}")
-            kind, shape = np.dtype(found[1].decode()), [int(number) for number in found.groups()[1:] if number]
+            kind, shape = np.dtype(found[1].decode()), [int(number) for number in found.groups()[2:] if number]
             count = math.prod(shape)
             size = os.fstat(file.fileno()).st_size - file.tell()
             if size != count * kind.itemsize:
                 raise self._no_scores(f"a header for {count} scores of {kind.itemsize} bytes, and {size} bytes")
-            return np.frombuffer(file.read(), dtype=kind).reshape(shape)
+            return np.frombuffer(file.read(), dtype=kind).reshape(shape, order="F" if found[2] == b"True" else "C")
 
     def _no_scores(self, got: str) -> ValueError:
         return ValueError(f"{self.examples} must hold one score a test example (.npy, float32 [examples]), got {got}")

@@ -49,7 +49,11 @@ class Summary:
             "schema": SCHEMA,
             "task": card["task"],
             "question": card["question"],
-            "metric": {key: card["metric"][key] for key in ("name", "unit", "higher_is_better")},
+            "metric": {
+                key: card["metric"][key]
+                for key in ("name", "unit", "higher_is_better", "aggregate", "signature")
+                if key in card["metric"] and card["metric"][key] != ""
+            },
             "baseline": self.baseline,
             "margin": card["margin"],
             "alpha": card["alpha"],

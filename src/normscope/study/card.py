@@ -9,7 +9,7 @@ from numbers import Integral
 
 from normscope.catalogue import TASKS, look_up
 from normscope.study.arm import Arm
-from normscope.study.names import parse_norm, placements_in
+from normscope.study.names import parse_norm, placements_in, resolve_placement
 from normscope.tasks import Recipe
 
 PAPER_NORMS = ("none", "layer_norm", "layer_norm_simple", "detach_norm", "ada_norm", "rms_norm", "batch_norm")
@@ -111,6 +111,8 @@ class Card:
         """Hash of the content and of what the task and tuning add to it: the name of the study's folder."""
         recipes = [asdict(self.recipe(arm)) for arm in self.arms]
         content = {**asdict(self), "revision": TASKS[self.task].revision, "recipes": recipes}
+        signature = TASKS[self.task].metric.signature
+        content |= {"signature": signature} if signature else {}
         content |= {"grid": GRID, "tuning_seeds": TUNING_SEEDS} if self.tune else {}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
@@ -174,7 +176,8 @@ def make_card(
         Arm(norm=name, placement=place, arguments=arguments, warmup=warmup)
         for place in wanted
         for warmup in (tuple(warmups) or (None,))
-        for name, arguments in parsed
+        # A placement that has no place for a norm is one arm, whatever the norms are.
+        for name, arguments in (parsed if _has_norms(place) else [("none", {})])
     )
     card = Card(
         question=question or f"Does the norm matter on {task}?",
@@ -197,6 +200,10 @@ def make_card(
     if baseline not in labels:
         raise ValueError(f"baseline must be one of the arms {', '.join(labels)}, got {baseline!r}")
     return replace(card, baseline=labels.index(baseline))
+
+
+def _has_norms(placement: str) -> bool:
+    return placement == "preactivation" or resolve_placement(placement).has_norms
 
 
 def _whole_numbers(seeds: Iterable[int]) -> tuple[int, ...]:

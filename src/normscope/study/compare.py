@@ -113,15 +113,33 @@ def planned(card: Card, tuned: Card | None) -> list[RunSpec]:
 def _refuse_other(card: Card, study: StudyFolder) -> None:
     if study.path.exists() and not study.path.is_dir():
         raise StudyMismatch(f"{study.path} is a file; a study needs a folder of its own")
-    if study.card.exists() and (held := study.read_card().get("id")) != card.id:
+    if not study.card.exists():
+        return
+    held = study.read_card()
+    if held.get("id") != card.id and not _grows(card, held):
         raise StudyMismatch(
-            f"{study.path} holds another study ({study.read_card().get('question')!r}, {held}); this one is {card.id}: "
-            "choose another folder with --out, or repeat the question that the folder holds"
+            f"{study.path} holds another study ({held.get('question')!r}, {held.get('id')}); this one is {card.id}: "
+            "choose another folder with --out, or repeat the question that the folder holds; more seeds may be added, "
+            "and nothing else may differ"
         )
 
 
+def _grows(card: Card, held: Mapping[str, Any]) -> bool:
+    """Whether a card asks what a folder holds, untuned, with more seeds and nothing else changed."""
+    asked = record(card, command="", tuned=None, tuning=None)
+    same = all(held.get(key) == value for key, value in asked.items() if key not in _OF_SEEDS)
+    arms = [[{**arm, "runs": None} for arm in side["arms"]] for side in (asked, held)]
+    return same and not card.tune and arms[0] == arms[1] and set(held["seeds"]) < set(card.seeds)
+
+
+_OF_SEEDS = ("id", "seeds", "looks", "arms", "command", "regime")
+"""What more seeds change in card.json."""
+
+
 def _write_card(card: Card, study: StudyFolder, content: Mapping[str, Any]) -> None:
-    """Claim the folder for the question, or add to it what tuning chose; what is there already stays as it is.
+    """Claim the folder for the question, or add to it what tuning chose, or more seeds; what is there stays as it is.
+
+    A folder that grows remembers after how many seeds it was looked at.
 
     Raises:
         StudyMismatch: If another question came first.
@@ -130,7 +148,11 @@ def _write_card(card: Card, study: StudyFolder, content: Mapping[str, Any]) -> N
     with FileLock(study.lock):
         _refuse_other(card, study)
         held = study.read_card() if study.card.exists() else None
-        if held is None or (content["tuning"] is not None and content["tuning"] != held.get("tuning")):
+        if held is not None and held.get("id") != card.id:
+            looks = [*held.get("looks", []), len(held["seeds"])]
+            told = f"; seeds were added after a look at {', '.join(map(str, looks))}, so its p values are exploratory"
+            write_json(study.card, {**content, "looks": looks, "regime": content["regime"] + told})
+        elif held is None or (content["tuning"] is not None and content["tuning"] != held.get("tuning")):
             write_json(study.card, {**content, "command": held["command"] if held else content["command"]})
 
 

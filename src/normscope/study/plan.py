@@ -46,6 +46,9 @@ class RunSpec:
     def id(self) -> str:
         """Hash of the content: the name of the run's folder."""
         content = {key: value for key, value in asdict(self).items() if key != "label"}
+        signature = TASKS[self.task].metric.signature if self.task in TASKS else ""
+        # Another version of a scorer is another run: figures of the two are never put together.
+        content |= {"signature": signature} if signature else {}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def identity(self) -> dict[str, Any]:
@@ -70,12 +73,16 @@ class RunSpec:
             ValueError: If the norm changed nothing in the network: an arm without effect is a mistake.
         """
         norm, counters = _counted(resolve_norm(self.norm, self.arguments))
-        model = TASKS[self.task].network(norm, resolve_placement(self.placement), self.preset)
+        placement = resolve_placement(self.placement)
+        model = TASKS[self.task].network(norm, placement, self.preset)
         absent = [part for part, counter in zip(split_places(self.norm), counters, strict=True) if not counter.placed]
         if absent and absent[0] not in {"none", *PARAMETRIZATIONS}:
             raise ValueError(
                 f"arm {self.label} placed {absent[0]} nowhere in the network of {self.task}: it would change nothing"
             )
+        nowhere = [part.where.text for part in placement.parts if not part.used]
+        if nowhere:
+            raise ValueError(f"arm {self.label} has a placement for {nowhere[0]}, which {self.task} has not")
         initialize(model, self.seed)
         if self.norm in PARAMETRIZATIONS:
             PARAMETRIZATIONS[self.norm](model)

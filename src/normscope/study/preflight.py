@@ -1,5 +1,7 @@
 """One forward pass of every arm before the first run: a norm that does not fit is an error, not a study of failures."""
 
+from importlib.util import find_spec
+
 import torch
 
 from normscope.catalogue import TASKS
@@ -20,6 +22,9 @@ def preflight(card: Card) -> None:
         ArmMisfit: If an arm's network cannot be built or computed; the message has the arm, the task and the reason.
     """
     task = TASKS[card.task]
+    absent = [name for name in getattr(task, "packages", ()) if find_spec(name) is None]
+    if absent:
+        raise ArmMisfit(f"{card.task} needs {' and '.join(absent)}: `pip install normscope[text]` brings them")
     device = torch.device(card.device)
     data = task.load(device, "study", card.preset)
     order = data.order(card.recipe(card.arms[0]).batch_size, lambda number: torch.Generator().manual_seed(number))

@@ -49,6 +49,11 @@ class ParserSplits:
     hashes: Mapping[str, str]
 
     @property
+    def counts(self) -> Mapping[str, int]:
+        """Training sentences that the oracle cannot build."""
+        return {f"sentences left out: {reason}": count for reason, count in self.left_out.items()}
+
+    @property
     def train_examples(self) -> int:
         """Transitions in the training part."""
         return len(self.targets)

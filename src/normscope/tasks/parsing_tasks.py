@@ -1,5 +1,7 @@
 """The dependency parsing task of Xu et al. (2019), the Penn Treebank, and a free stand-in."""
 
+import dataclasses
+
 from normscope.data import load_ewt, load_ptb
 from normscope.tasks.parsing import ParserSize, Parsing
 from normscope.tasks.recipe import Recipe
@@ -48,4 +50,12 @@ PTB = Parsing(
             note="taken to be UAS; no seeds and no spread printed; sections, features, sizes and C not printed",
         ),
     ),
+)
+
+UD_EWT_LAS = dataclasses.replace(
+    UD_EWT, name="ud_ewt_las", description=f"{UD_EWT.description}; labels, too", labelled=True
+)
+
+PTB_LAS = dataclasses.replace(
+    PTB, name="ptb_las", description=f"{PTB.description}; labels, too", labelled=True, published=()
 )

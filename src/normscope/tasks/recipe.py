@@ -35,7 +35,7 @@ class Recipe:
     beta2: float = 0.999
     """Adam's memory of squared gradients; beta1 is 0.9."""
     weight_decay: float = 0.0
-    """Decoupled (AdamW), on matrices alone: no bias and no norm parameter decays."""
+    """Decoupled (AdamW), on matrices and kernels: no bias decays, and no parameter of a norm."""
     schedule: str = "linear"
     """One of :data:`SCHEDULES`."""
     warmup: int = 0
@@ -56,6 +56,11 @@ class Recipe:
             raise ValueError(f"learning_rate must be positive and finite, got {self.learning_rate!r}")
         if not isinstance(self.warmup, int) or isinstance(self.warmup, bool) or self.warmup < 0:
             raise ValueError(f"warmup must be a whole number of at least 0, got {self.warmup!r}")
+        if self.warmup > self.steps:
+            raise ValueError(
+                f"warmup must end within the {self.steps} updates, or the largest rate is never reached, "
+                f"got {self.warmup}"
+            )
         for name in ("weight_decay", "clip"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ValueError(f"{name} must be finite and not negative, got {getattr(self, name)!r}")
@@ -80,23 +85,35 @@ class Recipe:
         """Give the learning rate of update ``step``, counted from 0.
 
         In the warm-up of T updates it is ``(step + 1) / T`` of the largest (Xiong et al. 2020, section 3.3, whose t
-        counts from 1), after it ``sqrt(T / (step + 1))`` of it (T at least 1), or linear to zero over what is left.
+        counts from 1), after it linear to zero over what is left, or ``sqrt(K / (step + 1))`` of it. There K is the
+        later of T and a tenth of all updates, and the rate stays at its largest until then: with K = T, as is usual, a
+        run without warm-up would have a rate near zero all along, and not be comparable.
         """
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
         if self.schedule == "inverse_sqrt":
-            return self.learning_rate * math.sqrt(max(self.warmup, 1) / (step + 1))
+            begins = max(self.warmup, self.steps // 10, 1)
+            return self.learning_rate * math.sqrt(begins / max(step + 1, begins))
         if self.schedule == "linear":
             return self.learning_rate * (1.0 - (step - self.warmup) / max(self.steps - self.warmup, 1))
         return self.learning_rate
 
     def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """Make the optimizer of a model's parameters."""
-        decayed = [one for one in model.parameters() if one.ndim >= 2]
-        rest = [one for one in model.parameters() if one.ndim < 2]
+        weights = {id(one) for module in model.modules() for one in _weights(module)}
+        decayed = [one for one in model.parameters() if id(one) in weights]
+        rest = [one for one in model.parameters() if id(one) not in weights]
         groups = [{"params": decayed, "weight_decay": self.weight_decay}, {"params": rest, "weight_decay": 0.0}]
         # Without decay one group keeps the parameters in their order, and the optimizer's sums in one kernel.
         return OPTIMIZERS[self.optimizer](groups if self.weight_decay else model.parameters(), self)
+
+
+def _weights(module: nn.Module) -> list[nn.Parameter]:
+    """Give what decays of a module's own: matrices and kernels; of weight normalization the direction, no gain."""
+    if hasattr(module, "normalized_shape"):
+        return []
+    owned = module.named_parameters(recurse=False)
+    return [one for name, one in owned if one.ndim >= 2 and "bias" not in name and name != "original0"]
 
 
 OPTIMIZERS: dict[str, Callable[[Iterable, Recipe], torch.optim.Optimizer]] = {

@@ -13,7 +13,7 @@ from normscope.data import LabelledText, LabelledTextSplits
 from normscope.models import TextClassifier
 from normscope.tasks.order import Draw
 from normscope.tasks.recipe import Recipe
-from normscope.tasks.task import Metric, NormFactory, PlacementLike, Published
+from normscope.tasks.task import Metric, NormFactory, PlacementLike, Published, check_blind
 from normscope.tasks.token_batches import TokenBatches
 from normscope.tasks.word_vocabulary import PAD, Words, learn_words
 
@@ -59,6 +59,11 @@ class SentenceSplits:
     test: Sentences
     words: Words
     hashes: Mapping[str, str]
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Nothing is left out."""
+        return {}
 
     @property
     def train_examples(self) -> int:
@@ -122,9 +127,13 @@ class SentenceClassification:
         return "padded words"
 
     def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> TextClassifier:
-        """Build the network of a preset with any weights."""
+        """Build the network of a preset with any weights.
+
+        Raises:
+            ValueError: If the norm looks at other positions, see :func:`normscope.tasks.task.check_blind`.
+        """
         size = self.sizes[preset]
-        return TextClassifier(
+        model = TextClassifier(
             vocabulary=_words(self.read).size,
             width=size.width,
             heads=size.heads,
@@ -135,6 +144,8 @@ class SentenceClassification:
             max_length=MAX_WORDS,
             stack=partial(placement.stack, norm=norm),
         )
+        check_blind(model, self.name)
+        return model
 
     def load(self, device: torch.device, split: str, preset: str) -> SentenceSplits:
         """Read the data onto a device.

@@ -81,6 +81,11 @@ class TaskData(Protocol):
         """SHA-256 of every file it was read from."""
         ...
 
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many examples were left out of training, by reason; recorded with every run."""
+        ...
+
     def order(self, batch_size: int, draw: Draw) -> Order:
         """Say which examples make which batch; ``draw`` gives the random source of every pass."""
         ...
@@ -174,9 +179,9 @@ class Task(Protocol):
 
 
 def check_blind(model: nn.Module, task: str) -> None:
-    """Refuse a network that would see what it has to predict.
+    """Refuse a norm that takes its statistics over a sequence, in testing, too; it says so by ``mixes_positions``.
 
-    A norm says so by ``mixes_positions``: it takes its statistics over the sequence, in testing too.
+    It would see the words that are to be predicted, and the pads: a sentence's score would depend on its batch.
 
     Raises:
         ValueError: If a norm of the network does.
@@ -185,5 +190,5 @@ def check_blind(model: nn.Module, task: str) -> None:
     if seeing is not None:
         raise ValueError(
             f"{type(seeing).__name__} takes its statistics over all positions of a sequence, so in {task} it would see "
-            "the words that are to be predicted"
+            "pads, and words that are to be predicted"
         )

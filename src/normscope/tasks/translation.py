@@ -72,6 +72,11 @@ class Translations:
     hashes: Mapping[str, str]
 
     @property
+    def counts(self) -> Mapping[str, int]:
+        """Training pairs, and those that the filter left out."""
+        return {"pairs": len(self.train), **{f"pairs left out: {key}": n for key, n in self.train.dropped.items()}}
+
+    @property
     def train_examples(self) -> int:
         """Pairs that train."""
         return len(self.chosen)
@@ -128,6 +133,11 @@ class Translation:
     def datasets(self) -> tuple[str, ...]:
         """Keys of the data sets it reads."""
         return (self.corpus, self.tests) if self.tests else (self.corpus,)
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """What it needs beside normscope's own needs: ``pip install normscope[text]``."""
+        return ("sentencepiece", "sacrebleu")
 
     @property
     def metric(self) -> Metric:
@@ -285,7 +295,7 @@ def _load(corpus: str, tests: str, lowercase: bool, size: int, device: torch.dev
             references=(),
             vocabulary=vocabulary,
             device=device,
-            hashes={**trains.hashes, "vocabulary": vocabulary.sha256},
+            hashes={**trains.hashes, "vocabulary": vocabulary.sha256, "encoded training pairs": encoded.sha256},
         )
     name = tests or corpus
     judged = [f"{key}:{digest}" for key, digest in sorted(judges.hashes.items())]
@@ -302,7 +312,12 @@ def _load(corpus: str, tests: str, lowercase: bool, size: int, device: torch.dev
         references=references,
         vocabulary=vocabulary,
         device=device,
-        hashes={**trains.hashes, **judges.hashes, "vocabulary": vocabulary.sha256},
+        hashes={
+            **trains.hashes,
+            **judges.hashes,
+            "vocabulary": vocabulary.sha256,
+            "encoded training pairs": encoded.sha256,
+        },
     )
 
 

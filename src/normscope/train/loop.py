@@ -30,6 +30,9 @@ from normscope.train.streams import generator, seed_dropout
 CHECKPOINT_SECONDS = 20.0
 """Wall time between checkpoints: what a kill can cost."""
 
+CHECKPOINT_SHARE = 20
+"""Times as long as the last checkpoint took to write: what they may cost a large model is a twentieth."""
+
 PROGRESS_SECONDS = 0.2
 """Wall time between two calls of ``progress``."""
 
@@ -126,6 +129,7 @@ class _Run:
         self.model.train()
         started = time.perf_counter() - self.progress.seconds
         saved_at = told_at = time.perf_counter()
+        took = 0.0
         while self.progress.step < self.recipe.steps:
             looks = self.recipe.evaluates_after(self.progress.step + 1)
             if looks:
@@ -146,9 +150,10 @@ class _Run:
                 continue
             told_at = end
             stop = self.watch(self.progress.step, self.loss)
-            if stop or end - saved_at > CHECKPOINT_SECONDS:
+            if stop or end - saved_at > max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * took):
                 self._save()
                 saved_at = time.perf_counter()
+                took = saved_at - end
             if stop:
                 raise Interrupted(f"{self.folder.path} stopped at step {self.progress.step} of {self.recipe.steps}")
         return self._end("done", reason=None)
@@ -197,7 +202,8 @@ class _Run:
             self.progress.best_step = self.progress.step
             self.progress.best_weights = _copied(self.model)
         if self.recipe.average > 1:
-            self.progress.last_weights = [*self.progress.last_weights, _copied(self.model)][-self.recipe.average :]
+            copied = {name: tensor.cpu() for name, tensor in _copied(self.model).items()}
+            self.progress.last_weights = [*self.progress.last_weights, copied][-self.recipe.average :]
         row = {
             "step": self.progress.step,
             "train_loss": statistics.fmean(self.progress.losses),
@@ -225,12 +231,15 @@ class _Run:
         value = valid_value = selected = None
         if state == "done":
             valid_value, selected = self.progress.best_value, self.progress.best_step
+            self.model.load_state_dict(_mean(self.progress.last_weights) or self.progress.best_weights)
+            if self.progress.last_weights:
+                # What is judged is the mean, by tuning, too.
+                valid_value, selected = _value(self.task.valid_metric, self._score("valid")[1]), self.progress.step
             value = valid_value
             if self.split == "study":
-                self.model.load_state_dict(_mean(self.progress.last_weights) or self.progress.best_weights)
                 _, scores = self._score("test")
                 value = _value(self.task.metric, scores)
-                write_bytes(self.folder.examples, _npy(scores.astype(np.float32)))
+                write_bytes(self.folder.examples, _npy(np.ascontiguousarray(scores, dtype=np.float32)))
         write_json(
             self.folder.result,
             {
@@ -272,6 +281,7 @@ class _Run:
                 "threads": torch.get_num_threads(),
                 "data": dict(self.data.hashes),
                 "signature": self.task.metric.signature,
+                "counts": dict(self.data.counts),
             },
         )
 
