@@ -30,12 +30,25 @@ def test_list_shows_every_cell_and_what_can_be_run(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_list_shows_what_is_asked_for(tmp_path: Path) -> None:
+    told = run("xu2019", "--list", "--only", "rt,table3", cwd=tmp_path, columns=250)
+    assert told.returncode == 0, told.stderr
+    assert "AdaNorm − LayerNorm on RT" in told.stdout
+    assert "AdaNorm is better than LayerNorm on 7 of 8" in told.stdout
+    for other in ("on SST5", "DetachNorm", "LayerNorm-simple is"):
+        assert other not in told.stdout
+    assert "--norms-at takes all or final" in told.stdout
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (["xu19"], "there is no paper 'xu19': did you mean 'xu2019'?"),
         (["xu2019", "--only", "sst"], "no task, table or figure 'sst': did you mean 'sst5'?"),
         (["xu2019", "--seeds", "a"], "seeds are written as 0-9"),
+        (["xu2019", "--list", "--only", "sst"], "no task, table or figure 'sst': did you mean 'sst5'?"),
+        (["xiong2020", "--norms-at", "final"], "xiong2020 replaces norms at: all; got 'final'"),
+        (["xu2019", "--precision", "float8"], "float8"),
         (["xiong2020", "--only", "gradients", "--layers", "6"], "layers must be two or more growing numbers"),
     ],
 )
@@ -64,7 +77,7 @@ def test_figure_from_nothing_to_its_page_and_back_as_json(tmp_path: Path) -> Non
     told = run(*small, cwd=tmp_path)
     assert told.returncode == 0, told.stderr
     assert "8 of 8 networks measured" in told.stdout
-    assert "cannot tell: needs 6" in told.stdout
+    assert "cannot tell: needs 8" in told.stdout
     assert (tmp_path / "runs" / "xiong2020" / "reproduce.md").exists()
     again = run(*small, "--read-only", "--json", cwd=tmp_path)
     assert json.loads(again.stdout)["gradients"]["seeds"] == [0, 1]

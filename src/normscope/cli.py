@@ -197,14 +197,23 @@ def reproduce(
     out: Annotated[Path | None, Parameter(help="folder of the studies; runs/<paper> where left out")] = None,
     workers: Annotated[int | None, Parameter(help="processes; one a core where left out")] = None,
     device: Annotated[str, Parameter(help="cpu, cuda or cuda:1")] = "cpu",
+    precision: Annotated[Literal["float32", "bfloat16"], Parameter(help="of the forward pass")] = "float32",
+    compile: Annotated[bool, Parameter(help="compile the training loss: faster on a GPU, other roundings")] = False,
+    norms_at: Annotated[
+        Literal["all", "final"],
+        Parameter(help="which norms the arms replace; final, the two at the ends, is xu2019's released De-En code"),
+    ] = "all",
     read_only: Annotated[bool, Parameter(help="judge what the folder holds and compute nothing")] = False,
-    list_cells: Annotated[bool, Parameter(name="--list", help="show every cell and what can be run here")] = False,
+    list_cells: Annotated[
+        bool, Parameter(name="--list", help="show the cells, or those of --only, and what can be run here")
+    ] = False,
     json_output: Annotated[bool, Parameter(name="--json", help="print reproduce.json instead of tables")] = False,
 ) -> None:
     """Try what a paper printed: run its studies, or resume them, and give every cell a verdict.
 
-    Differences are compared, on paired seeds, never figures of another setting or another scorer. Writes
-    reproduce.json and reproduce.md beside the studies. Stop it at any time: the same command goes on.
+    Differences are compared, on paired seeds, never figures by themselves; of BLEU, whose scorer neither paper names,
+    the direction alone. Nothing is concluded from runs cut short or baselines that do not train. Writes reproduce.json
+    and reproduce.md beside the studies. Stop it at any time: the same command goes on.
 
     For example:
 
@@ -216,9 +225,6 @@ def reproduce(
     """
     from normscope.reproduce import Request, Setting, show, show_cells
 
-    if list_cells:
-        show_cells(paper)
-        return
     request = Request(
         paper=paper,
         only=tuple(name.strip() for name in only.split(",") if name.strip()),
@@ -228,11 +234,17 @@ def reproduce(
         out=out,
         workers=workers,
         device=device,
+        precision=precision,
+        compile=compile,
+        norms_at=norms_at,
         read_only=read_only,
         gradients=Setting(layers=tuple(parse_counts(layers)), width=width, tokens=tokens),
         command=shlex.join(["normscope", *sys.argv[1:]]),
     )
-    show(request, json_output=json_output)
+    if list_cells:
+        show_cells(request)
+    else:
+        show(request, json_output=json_output)
 
 
 @app.command(name="list")

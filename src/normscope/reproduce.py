@@ -10,12 +10,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from normscope.catalogue import look_up
 from normscope.display import open_console, rows_table
-from normscope.papers import PAPERS, choose, missing
 from normscope.papers import Request as Request
 from normscope.papers import Setting as Setting
+from normscope.papers import choose, missing
 from normscope.papers import reproduce as reproduce_paper
+from normscope.papers.costs import COST, cost_rows
 from normscope.papers.tables import (
     AUDIT,
     LISTED,
@@ -36,23 +36,28 @@ STYLES = {"reproduced": "bold green", "not reproduced": "bold red", "cannot": "y
 """The colour of a verdict, by its first words; the words say it all."""
 
 
-def show_cells(name: str) -> None:
-    """List what a paper says, and what of it can be run on this machine.
+def show_cells(request: Request) -> None:
+    """List what a paper says, all or what the request asks for, and what of it can be run on this machine.
 
     Raises:
-        LookupError: If there is no such paper.
+        LookupError: If there is no such paper, task, table or figure.
     """
-    paper = look_up("paper", PAPERS, name)
+    chosen = choose(request)
+    paper = chosen.paper
     lacking = {task: missing(task) for task in paper.tasks}
     console = open_console()
-    console.print(_cells(list_rows(paper, lacking), paper.title, console.width))
+    asked = {task for cell in chosen.cells for task in cell.places}
+    if chosen.cells:
+        console.print(_cells(list_rows(chosen.cells, chosen.counts, lacking), paper.title, console.width))
     for task, words in lacking.items():
-        if words:
+        if words and task in asked:
             _say(console, f"{task} cannot be run here: {words}")
     able = [task for task in paper.tasks if not lacking[task]]
     _say(console, f"--only takes tasks that can be run here: {', '.join(able)}; tables: {', '.join(paper.tables)}")
     for figure, words in paper.figures.items():
         _say(console, f"and {figure}: {words}")
+    if len(paper.norms_at) > 1:
+        _say(console, f"--norms-at takes {' or '.join(paper.norms_at)}")
 
 
 def show(request: Request, *, json_output: bool = False) -> None:
@@ -137,9 +142,13 @@ def _print(console: Console, content: Mapping[str, Any]) -> None:
         console.print(_results(result_rows(judged), title, console.width))
         for words in setting_words(task, judged, content):
             _say(console, words.replace("**", ""))
+        for study in (one for one in content["studies"] if one["task"] == task):
+            console.print(rows_table(COST, cost_rows(study["costs"]), f"What the arms cost ({study['folder']})"))
     weighed = [one for one in cells if one["kind"] in ("difference", "count")]
     if weighed:
         console.print(rows_table(AUDIT, audit_rows(weighed), "What the published figures rest on"))
+    if content["not_drawn"]:
+        _say(console, f"Gradients at initialization: not run here: {content['not_drawn']}")
     if content["gradients"]:
         lines = gradient_rows(content["gradients"]["lines"])
         console.print(_results(lines, "Gradient norms at initialization, slopes", console.width))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from normscope.papers.cell import Cell, PaperArm, Study
+from normscope.papers.cell import Cell, PaperArm, Setup, Study
 from normscope.papers.initial_gradients import Setting, plan
 from normscope.results.store import StudyFolder
 from normscope.study import make_card
@@ -45,15 +45,20 @@ def value(published: float | None, /, **changed: object) -> Cell:
 
 
 def diverges(**changed: object) -> Cell:
-    """Give a cell that says that no norm does not train on digits."""
-    given = {"kind": "diverges", "baseline": None, "published": None, "id": "digits/none", **changed}
+    """Give a cell that says that no norm does not train on digits, and layer norm does."""
+    given = {"kind": "diverges", "published": None, "id": "digits/none", **changed}
     return difference(None, **given)
 
 
-def make_studies(
-    task: str, *, preset: str, seeds: Sequence[int], steps: int | None = None, device: str = "cpu"
-) -> tuple[Study, ...]:
-    card = make_card(task, norms=["none", "layer_norm"], seeds=seeds, steps=steps, preset=preset, device=device)
+def make_studies(task: str, setup: Setup) -> tuple[Study, ...]:
+    card = make_card(
+        task,
+        norms=["none", "layer_norm"],
+        seeds=setup.seeds,
+        steps=setup.steps,
+        preset=setup.preset,
+        device=setup.device,
+    )
     return (Study(name=task, card=card, labels={PLAIN: "none", NORMED: "layer_norm"}),)
 
 

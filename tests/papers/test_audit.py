@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from digits_paper import difference, value
+from digits_paper import difference
 from scipy.stats import binomtest
 
 from normscope.papers.audit import audit, audit_count, epsilon_of, least_paired_error, share_error, sign_test
@@ -85,6 +85,5 @@ def test_epsilon_is_the_larger_of_margin_and_error_unless_the_cell_has_its_own()
     assert "standard error on 384" in epsilon_of(cell, 0.5).reason
     assert epsilon_of(cell, 5.0) == Epsilon(value=5.0, reason="our margin, the smallest difference worth having")
     assert epsilon_of(difference(0.5), 0.25).value == 0.25
-    assert epsilon_of(value(3.0, examples=384), 0.1).value == pytest.approx(share_error(3.0, 384))
     own = Epsilon(value=9.0, reason="read off")
     assert epsilon_of(difference(0.5, epsilon=own), 0.25) == own

@@ -8,10 +8,12 @@ from digits_paper import NORMED, difference, diverges, value
 from normscope.papers.cell import Paper
 
 
-def test_a_difference_has_a_baseline_and_nothing_else_has() -> None:
-    with pytest.raises(ValueError, match=r"digits/none-layer_norm/1\.0: a difference has a baseline"):
+def test_everything_but_a_value_has_a_baseline() -> None:
+    with pytest.raises(ValueError, match=r"digits/none-layer_norm/1\.0: everything but a value has a baseline"):
         difference(1.0, baseline=None)
-    with pytest.raises(ValueError, match="a difference has a baseline and nothing else has"):
+    with pytest.raises(ValueError, match="digits/none: everything but a value has a baseline, and a value none"):
+        diverges(baseline=None)
+    with pytest.raises(ValueError, match="everything but a value has a baseline, and a value none"):
         value(2.5, baseline=NORMED)
     assert diverges().published is None
 

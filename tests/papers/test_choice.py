@@ -1,11 +1,13 @@
 """Which cells and tasks a request comes to."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from normscope.papers import PAPERS, Request, choose, missing
-from normscope.papers.cell import Paper
+from normscope.papers.cell import Paper, Setup
+from normscope.papers.choice import missing_packages
 
 
 def test_a_slip_of_the_finger_is_answered_with_the_nearest_name() -> None:
@@ -46,7 +48,33 @@ def test_without_names_a_missing_set_is_tried_on_its_first_stand_in(paper: Paper
 
 def test_the_figure_alone_runs_no_study() -> None:
     chosen = choose(Request(paper="xiong2020", only=("gradients",)))
-    assert (chosen.cells, chosen.tasks, chosen.figures) == ((), (), ("gradients",))
+    assert (chosen.cells, chosen.counts, chosen.tasks, chosen.figures) == ((), (), (), ("gradients",))
+
+
+def test_counts_go_with_their_cells_and_tables() -> None:
+    assert [one.id for one in choose(Request(paper="xu2019", only=("rt", "table3"))).counts] == ["ada-better"]
+    assert len(choose(Request(paper="xu2019", only=("ud_ewt",))).counts) == 4
+
+
+def test_norms_that_a_paper_does_not_replace_are_refused() -> None:
+    assert choose(Request(paper="xu2019", norms_at="final")).paper.name == "xu2019"
+    with pytest.raises(ValueError, match="xiong2020 replaces norms at: all; got 'final'"):
+        choose(Request(paper="xiong2020", norms_at="final"))
+
+
+def test_the_setup_is_the_requests() -> None:
+    request = Request(paper="xu2019", seeds=(1, 2), preset="full", steps=5, device="cuda", precision="bfloat16")
+    assert request.setup == Setup(preset="full", seeds=(1, 2), steps=5, device="cuda", precision="bfloat16")
+
+
+def test_a_package_that_is_not_here_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("sentencepiece", "sacrebleu"):
+        # What the import system itself holds for a package that cannot be imported.
+        monkeypatch.setitem(sys.modules, name, None)
+    words = "it needs sentencepiece and sacrebleu: `pip install normscope[text]` brings them"
+    assert missing("multi30k_de_en") == missing_packages("multi30k_de_en") == words
+    assert missing_packages("rt") == ""
+    assert "multi30k_de_en" not in choose(Request(paper="xu2019")).tasks
 
 
 def test_missing_says_what_is_not_here() -> None:

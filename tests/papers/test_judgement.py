@@ -36,7 +36,7 @@ from normscope.papers.judgement import cannot_tell, decide, not_run
 def test_decided(
     published: float, epsilon: float, interval: tuple[float, float], significant: bool, verdict: str, why: str
 ) -> None:
-    found = decide(published, epsilon, interval, significant=significant)
+    found = decide(published, epsilon, interval, significant=significant, sizes=interval)
     assert found is not None
     assert found[0] == verdict
     assert why in found[1]
@@ -54,16 +54,48 @@ def test_decided(
     ],
 )
 def test_open(published: float, epsilon: float, interval: tuple[float, float], significant: bool) -> None:
-    assert decide(published, epsilon, interval, significant=significant) is None
+    assert decide(published, epsilon, interval, significant=significant, sizes=interval) is None
 
 
 def test_a_mirror_changes_no_verdict() -> None:
     for published in (0.3, 3.9):
         for low, high in ((-1.0, -0.1), (-0.1, 0.1), (0.1, 0.5), (3.8, 4.0), (5.0, 6.0)):
             for significant in (False, True):
-                here = decide(published, 0.5, (low, high), significant=significant)
-                there = decide(-published, 0.5, (-high, -low), significant=significant)
-                assert here == there
+                for wider in (0.0, 0.3, None):
+                    sizes, mirror = None, None
+                    if wider is not None:
+                        sizes, mirror = (low - wider, high + wider), (-high - wider, wider - low)
+                    here = decide(published, 0.5, (low, high), significant=significant, sizes=sizes)
+                    there = decide(-published, 0.5, (-high, -low), significant=significant, sizes=mirror)
+                    assert here == there
+
+
+def test_nearness_and_distance_pay_for_the_number_of_comparisons() -> None:
+    near, far = (3.6, 4.2), (-0.2, 3.2)
+    assert decide(3.9, 0.5, near, significant=False, sizes=near) is not None
+    assert decide(3.9, 0.5, near, significant=False, sizes=(3.3, 4.5)) is None
+    assert decide(3.9, 0.5, far, significant=False, sizes=far) is not None
+    assert decide(3.9, 0.5, far, significant=False, sizes=(-0.4, 3.5)) is None
+    # A direction is Holm's affair: the wide interval may hold zero.
+    found = decide(3.9, 0.5, (0.1, 3.0), significant=True, sizes=(-0.2, 3.3))
+    assert found == ("reproduced", "the direction; ours is smaller by more than epsilon")
+
+
+@pytest.mark.parametrize(
+    ("published", "interval", "significant", "verdict"),
+    [
+        (3.9, (0.1, 0.2), True, ("reproduced", "the direction")),
+        (3.9, (-0.2, -0.1), True, ("not reproduced", "ours lies on the other side of zero")),
+        (3.9, (3.8, 4.0), False, None),
+        (3.9, (-0.1, 0.1), False, None),
+        (0.0, (-0.01, 0.01), False, None),
+        (0.0, (7.0, 9.0), True, None),
+    ],
+)
+def test_without_sizes_the_direction_is_all(
+    published: float, interval: tuple[float, float], significant: bool, verdict: tuple[str, str] | None
+) -> None:
+    assert decide(published, 0.5, interval, significant=significant, sizes=None) == verdict
 
 
 def test_what_was_not_run_says_why_and_keeps_its_epsilon() -> None:

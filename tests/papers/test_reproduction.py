@@ -1,14 +1,15 @@
 """A paper about digits tried again: run, read, resumed with nothing computed twice."""
 
 import json
+import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from normscope.papers import PAPERS, Request, Setting, reproduce
-from normscope.papers.cell import Paper
+from normscope.papers import PAPERS, Request, Setting, reproduce, study_folder
+from normscope.papers.cell import Paper, Setup
 from normscope.study.compare import StudyMismatch
 from normscope.study.engine import RunEvent
 
@@ -28,7 +29,13 @@ def test_a_paper_is_run_once_and_read_again(request_of: Request) -> None:
     assert told["digits/none-layer_norm"]["pairs"] == 6
     assert told["worse"]["kind"] == "count"
     assert json.loads((request_of.folder / "reproduce.json").read_text()) == first
+    assert told["digits/none-layer_norm"]["verdict"] == "cannot tell: cut short"
+    (study,) = first["studies"]
+    assert (study["signature"], study["norms_at"]) == ("", "all")
+    assert [one["label"] for one in study["costs"]] == ["none", "layer_norm"]
+    assert all(one["step_ms"] > 0 and one["saved_bytes"] > 0 and one["parameters"] > 0 for one in study["costs"])
     page = (request_of.folder / "reproduce.md").read_text()
+    assert "| arm | parameters | ms a step | peak memory, MB | kept for backward, MB |" in page
     assert "**Cut short**: 4 of the preset's 1,000 updates" in page
     again: list[RunEvent] = []
     assert reproduce(request_of, tell=again.append) == first
@@ -56,12 +63,51 @@ def test_what_the_machine_lacks_is_a_reason(request_of: Request) -> None:
     assert "'cuda:7' is asked for" in difference["because"]
 
 
+def test_too_few_updates_for_a_warm_up_are_told_before_anything_is_computed(tmp_path: Path) -> None:
+    request = Request(paper="xu2019", only=("rt", "multi30k_de_en"), seeds=(0,), steps=3, out=tmp_path, workers=1)
+    with pytest.raises(ValueError, match="warmup must end within the 3 updates"):
+        reproduce(request, tell=lambda event: pytest.fail("it ran"))
+    assert not list(tmp_path.iterdir())
+    # To judge one task is no matter of another's warm-up.
+    read = reproduce(replace(request, only=("rt",), read_only=True))
+    assert {one["verdict"] for one in read["cells"]} == {"not run here"}
+
+
 def test_a_set_that_is_not_here_is_a_reason(request_of: Request, paper: Paper, monkeypatch: pytest.MonkeyPatch) -> None:
     lost = replace(paper, cells=(*paper.cells[:2], replace(paper.cells[2], task="no_such_task")))
     monkeypatch.setitem(PAPERS, paper.name, lost)
     content = reproduce(replace(request_of, only=("no_such_task",)))
     (told,) = content["cells"]
     assert (told["verdict"], told["because"]) == ("not run here", "this version has no such task")
+
+
+def test_a_package_that_is_not_here_is_a_reason_and_the_rest_goes_on(
+    tmp_path: Path, paper: Paper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("sentencepiece", "sacrebleu"):
+        # What the import system itself holds for a package that cannot be imported.
+        monkeypatch.setitem(sys.modules, name, None)
+    needs = replace(paper.cells[2], id="multi30k", task="multi30k_de_en")
+    monkeypatch.setitem(PAPERS, paper.name, replace(paper, cells=(needs, paper.cells[0])))
+    request = Request(
+        paper=paper.name, only=("multi30k_de_en", "digits"), seeds=(0,), steps=200, out=tmp_path, workers=1
+    )
+    told = {one["id"]: one for one in reproduce(request)["cells"]}
+    assert told["multi30k"]["verdict"] == "not run here"
+    assert told["multi30k"]["because"].startswith("it needs sentencepiece and sacrebleu: `pip install")
+    assert told["digits/none-layer_norm"]["pairs"] == 1
+    # Nor does the figure, which needs them too, take the rest down.
+    figure = reproduce(Request(paper="xiong2020", only=("gradients",), out=tmp_path / "figure"))
+    assert figure["gradients"] is None
+    assert figure["not_drawn"].startswith("it needs sentencepiece and sacrebleu")
+    assert "Not run here: it needs sentencepiece" in (tmp_path / "figure" / "reproduce.md").read_text()
+
+
+def test_final_norms_are_kept_beside_all_of_them() -> None:
+    (study,) = PAPERS["xu2019"].studies("multi30k_de_en", Setup(preset="small", seeds=(0,), norms_at="final"))
+    request = Request(paper="xu2019", out=Path("there"))
+    assert study_folder(request, study) == Path("there/multi30k_de_en-final")
+    assert study_folder(replace(request, preset="full"), study) == Path("there/multi30k_de_en-final-full")
 
 
 def test_the_gradient_figure_is_drawn_and_kept(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from normscope.papers.cell import Epsilon
 from normscope.papers.judgement import Judgement, not_run
 from normscope.papers.tables import LISTED, RESULT, audit_rows, gradient_rows, list_rows, markdown, number, result_rows
 
+COSTS = {"label": "ada_norm", "parameters": 5, "step_ms": 1.25, "peak_bytes": None, "saved_bytes": 2_000_000}
+
 
 def told(**changed: object) -> dict:
     given = {"cell": difference(0.29), "task": "digits", "verdict": "reproduced", "because": "near", **changed}
@@ -42,13 +44,14 @@ def test_a_cell_is_audited_once() -> None:
 def test_list_says_where_a_cell_can_be_run() -> None:
     paper = PAPERS["xu2019"]
     lacking = {task: "" if task in ("rt", "ud_ewt") else "not here" for task in paper.tasks}
-    rows = {row[0]: row for row in list_rows(paper, lacking)}
+    rows = {row[0]: row for row in list_rows(paper.cells, paper.counts, lacking)}
     assert all(len(row) == len(LISTED) for row in rows.values())
     assert rows["LayerNorm on RT"][3] == "yes"
     assert rows["LayerNorm on PTB"][3] == "stand-in: ud_ewt"
     assert rows["LayerNorm on Enwiki8"][3] == "no"
     assert rows["AdaNorm is better than LayerNorm on 7 of 8 data sets"][1] == "7"
-    never = [row[3] for row in list_rows(PAPERS["xiong2020"], dict.fromkeys(PAPERS["xiong2020"].tasks, ""))]
+    other = PAPERS["xiong2020"]
+    never = [row[3] for row in list_rows(other.cells, (), dict.fromkeys(other.tasks, ""))]
     assert "no: 3.4 billion words and weeks of GPUs" in never
 
 
@@ -60,10 +63,14 @@ def test_page_names_the_stand_in_and_escapes_what_would_break_it() -> None:
         "command": "normscope reproduce digits1998",
         "stand_ins": {"rt": "films in place of digits"},
         "studies": [
-            {"task": "rt", "folder": "there", "regime": "small", "seeds": [0, 1], "steps": 5, "preset_steps": 9}
+            {
+                **{"task": "rt", "folder": "there", "regime": "small", "seeds": [0, 1], "steps": 5, "preset_steps": 9},
+                **{"signature": "nrefs:1|tok:13a", "norms_at": "final", "costs": [COSTS]},
+            }
         ],
         "cells": [stand_in, lost],
         "gradients": None,
+        "not_drawn": "",
     }
     page = markdown(content)
     assert "**A stand-in for digits**: films in place of digits" in page
@@ -71,10 +78,28 @@ def test_page_names_the_stand_in_and_escapes_what_would_break_it() -> None:
     assert "**Cut short**: 5 of the preset's 9 updates" in page
     assert "## Over data sets, and what was not run" in page
     assert "What differs from the paper's setting: nothing" in page
+    assert "Our scorer: nrefs:1|tok:13a.  " in page
+    assert "Norms replaced: the final ones, one at the end of a stream; layer norm elsewhere" in page
+    assert "| ada_norm | 5 | 1.25 |  | 2.0 |" in page
+    assert "## What the published figures rest on" in page
+
+
+def test_a_page_of_the_figure_alone_has_no_empty_table() -> None:
+    content = {"title": "T", "command": "c", "stand_ins": {}, "studies": [], "cells": [], "gradients": None}
+    page = markdown({**content, "not_drawn": "it needs sentencepiece"})
+    assert "rest on" not in page
+    assert page.endswith("## Gradients at initialization\n\nNot run here: it needs sentencepiece.\n")
+
+
+def test_a_cell_names_which_norms_were_replaced() -> None:
+    assert result_rows([told(norms_at="final")])[0][0] == "w/o Norm - LayerNorm on digits (ours: the final norms)"
+    assert told(signature="tok:13a")["signature"] == "tok:13a"
 
 
 def test_slopes_are_rows_too() -> None:
-    line = {"says": "flat", "published": 0.0, "ours": 0.012, "interval": [-0.02, 0.04], "epsilon": 0.1}
+    line = {"says": "flat", "published": 0.0, "ours": 0.012, "interval": [-0.02, 0.04], "epsilon": 0.1, "growth": False}
     (row,) = gradient_rows([{**line, "verdict": "reproduced", "because": "near"}])
     assert row == ("flat", "+0.000", "+0.012 (-0.020 to +0.040)", "±0.1", "reproduced", "near")
     assert gradient_rows([{**line, "ours": None, "interval": None, "verdict": "x", "because": "y"}])[0][2] == ""
+    (grows,) = gradient_rows([{**line, "growth": True, "verdict": "reproduced", "because": "it grows"}])
+    assert (grows[1], grows[3]) == ("above 0", "")

@@ -5,7 +5,9 @@ import dataclasses
 import pytest
 
 from normscope.catalogue import TASKS
-from normscope.papers.xiong2020 import TASK, XIONG2020, scaled, studies
+from normscope.papers.cell import Setup
+from normscope.papers.xiong2020 import XIONG2020, scaled, studies
+from normscope.papers.xiong2020_cells import TASK
 
 STAND_IN = "multi30k_de_en"
 
@@ -20,7 +22,7 @@ def test_scaled_keeps_the_shares_of_the_paper() -> None:
 
 
 def test_two_studies_of_six_arms_that_differ_in_nothing_else() -> None:
-    made = studies(STAND_IN, preset="small", seeds=(0, 1))
+    made = studies(STAND_IN, Setup(preset="small", seeds=(0, 1)))
     recipe = TASKS[STAND_IN].presets["small"]
     assert [study.name for study in made] == [f"{STAND_IN}-rate-{recipe.learning_rate * share:g}" for share in (0.5, 1)]
     for study, share in zip(made, (0.5, 1.0), strict=True):
@@ -35,7 +37,7 @@ def test_two_studies_of_six_arms_that_differ_in_nothing_else() -> None:
 
 
 def test_labels_lead_to_the_arm_they_name() -> None:
-    for study in studies(STAND_IN, preset="small", seeds=(0,)):
+    for study in studies(STAND_IN, Setup(preset="small", seeds=(0,))):
         by_label = dict(zip(study.card.labels(), study.card.arms, strict=True))
         longest = TASKS[STAND_IN].presets["small"].warmup
         for theirs, label in study.labels.items():
@@ -45,7 +47,7 @@ def test_labels_lead_to_the_arm_they_name() -> None:
 
 
 def test_every_claim_that_can_be_run_has_its_two_arms_in_one_study() -> None:
-    made = studies(STAND_IN, preset="small", seeds=(0,))
+    made = studies(STAND_IN, Setup(preset="small", seeds=(0,)))
     for cell in XIONG2020.cells:
         if cell.never_run or STAND_IN not in cell.places:
             continue
@@ -55,16 +57,21 @@ def test_every_claim_that_can_be_run_has_its_two_arms_in_one_study() -> None:
 
 @pytest.mark.skipif(TASK not in TASKS, reason="the paper's own task is not in this version")
 def test_the_papers_own_task_in_full_takes_the_papers_numbers() -> None:
-    for study, rate in zip(studies(TASK, preset="full", seeds=(0,)), (5e-4, 1e-3), strict=True):
+    for study, rate in zip(studies(TASK, Setup(preset="full", seeds=(0,))), (5e-4, 1e-3), strict=True):
         assert {arm.warmup for arm in study.card.arms} == {0, 500, 4000}
         assert {arm.learning_rate for arm in study.card.arms} == {rate}
 
 
-def test_published_differences_are_against_about_34() -> None:
-    cells = {cell.id.split("/")[1]: cell for cell in XIONG2020.cells}
-    assert cells["post-needs-warmup"].published == -25.55
-    assert cells["post-short-5e-4"].published == -2.84
-    assert cells["post-short-1e-3"].published == -31.23
-    assert cells["pre-needs-none"].published == 0.0
+def test_an_unknown_preset_is_refused() -> None:
     with pytest.raises(ValueError, match="preset must be one of"):
-        studies(STAND_IN, preset="huge", seeds=(0,))
+        studies(STAND_IN, Setup(preset="huge", seeds=(0,)))
+
+
+def test_the_cards_take_everything_of_the_setup() -> None:
+    setup = Setup(preset="full", seeds=(3,), device="cuda", precision="bfloat16", compile=True)
+    for study in studies(STAND_IN, setup):
+        card = study.card
+        assert (card.preset, card.seeds, card.device, card.precision, card.compile) == (
+            *("full", (3,), "cuda", "bfloat16", True),
+        )
+        assert card.steps == TASKS[STAND_IN].presets["full"].steps

@@ -128,7 +128,7 @@ def test_the_fixed_fields_of_summary_json_are_there(tmp_path: Path) -> None:
     compare(make_card("digits", norms=["none", "layer_norm"], seeds=[0, 1], steps=20), out=tmp_path, workers=2)
     content = json.loads((tmp_path / "summary.json").read_text())
     assert content["schema"] == 1
-    assert set(content["metric"]) == {"name", "unit", "higher_is_better"}
+    assert set(content["metric"]) == {"name", "unit", "higher_is_better", "aggregate"}
     assert {"task", "baseline", "margin", "arms"} <= set(content)
     fixed = {
         "norm", "placement", "parameters", "runs", "mean", "difference", "interval", "p_adjusted", "verdict",

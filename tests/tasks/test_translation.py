@@ -80,7 +80,11 @@ def test_the_parts_are_the_published_ones(data: Translations) -> None:
     assert (data.sources, data.references) == tuple(zip(*pairs("multi30k", "test"), strict=True))
     assert data.chosen.tolist() == list(range(29_000))
     assert data.valid_chosen.tolist() == list(range(1014))
-    assert len(data.hashes) == 7
+    # Six files, the vocabulary, and what they were encoded to.
+    assert len(data.hashes) == 8
+    assert data.hashes["encoded training pairs"] == data.train.sha256
+    assert data.counts["pairs"] == 29_000
+    assert sum(count for reason, count in data.counts.items() if reason != "pairs") == 0
     assert data.hashes["vocabulary"] == data.vocabulary.sha256
 
 

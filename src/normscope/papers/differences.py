@@ -46,6 +46,8 @@ class Found:
     """Differences that are judged together."""
     untrained: str = ""
     """Why nothing can be concluded from runs that have learned nothing; empty where the baseline trains."""
+    dead: str = ""
+    """That the arm has learned nothing, which is another finding than a small loss; empty where it has."""
 
 
 def weigh(cell: Cell, task: str, arm: Arm, base: Arm, card: Mapping[str, Any], comparisons: int) -> Found:
@@ -81,7 +83,15 @@ def weigh(cell: Cell, task: str, arm: Arm, base: Arm, card: Mapping[str, Any], c
         failed=failed,
         comparisons=comparisons,
         untrained=_untrained(cell, task, arm, base),
+        dead=_dead(cell, task, arm),
     )
+
+
+def _dead(cell: Cell, task: str, arm: Arm) -> str:
+    values = list(arm.values.values())
+    if not values or trains(values, task, cell.metric):
+        return ""
+    return f"the arm learns nothing here: its mean is {np.mean(values):.4g} {cell.metric.unit}"
 
 
 def _untrained(cell: Cell, task: str, arm: Arm, base: Arm) -> str:
@@ -153,34 +163,42 @@ def judge_difference(
         return _judge_ranks(base, cell, found.broken, significant=significant, least=least, failed=failed)
     if interval is None or wide is None or found.seeds is None:
         return cannot_tell(base, least, f"{found.pairs} pairs have a difference" + failed)
+    if found.dead:
+        return replace(base, verdict="cannot tell: the arm does not train here", because=found.dead + failed)
     side = side_of(interval, significant=significant) * (1 if cell.metric.higher_is_better else -1)
     margin = card["margin"]
     base = replace(base, direction=side or None, within_margin=-margin <= wide[0] and wide[1] <= margin)
     apart = other_scorer(cell, base.signature)
-    return _hold(base, found, card["alpha"], significant=significant, wide=wide, apart=apart, failed=failed)
+    ends = (interval, found.seeds, wide)
+    return _hold(base, found, ends, card["alpha"], significant=significant, apart=apart, failed=failed)
 
 
 def _hold(
-    base: Judgement, found: Found, alpha: float, *, significant: bool, wide: Interval, apart: str, failed: str
+    base: Judgement,
+    found: Found,
+    ends: tuple[Interval, Interval, Interval],
+    alpha: float,
+    *,
+    significant: bool,
+    apart: str,
+    failed: str,
 ) -> Judgement:
-    """Hold a difference of trained, finished pairs against the published one."""
+    """Hold a difference of trained, finished pairs against the published one: its interval, by seeds, and wide."""
     published, epsilon = base.cell.published or 0.0, base.epsilon.value if base.epsilon else 0.0
-    if base.interval is None or found.seeds is None:
-        raise ValueError(f"{base.cell.id}: a difference without an interval cannot be held against anything")
+    interval, seeds, wide = ends
     note = f"; sizes are not compared: {apart}" if apart else ""
-    verdict = decide(published, epsilon, base.interval, significant=significant, sizes=None if apart else wide)
+    verdict = decide(published, epsilon, interval, significant=significant, sizes=None if apart else wide)
     if verdict is not None:
         return replace(base, verdict=verdict[0], because=verdict[1] + note + failed)
     if apart and not published:
         why = f"no direction is claimed, and sizes are not compared: {apart}"
         return replace(base, verdict="cannot tell: the scorer is not the paper's", because=why + failed)
     by_seeds = None if apart else found.seeds_wide
-    if decide(published, epsilon, found.seeds, significant=significant, sizes=by_seeds) is not None:
+    if decide(published, epsilon, seeds, significant=significant, sizes=by_seeds) is not None:
         why = "the seeds agree, the test set is too small: see the interval over its examples"
         return replace(base, verdict="cannot tell: needs a larger test set", because=why + note + failed)
     in_all = _needed(published, epsilon, found, alpha, sizes=not apart)
-    seeds = None if in_all is None else max(in_all, found.pairs + 1)
-    return cannot_tell(base, seeds, (note + failed)[2:])
+    return cannot_tell(base, None if in_all is None else max(in_all, found.pairs + 1), (note + failed)[2:])
 
 
 def cut_short(base: Judgement, card: Mapping[str, Any], full_steps: int) -> Judgement:

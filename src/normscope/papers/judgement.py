@@ -19,8 +19,9 @@ class Judgement:
     """Where ours was run; empty for a count over several."""
     verdict: str
     """``reproduced``, ``not reproduced``, ``not run here``, ``not compared``, or ``cannot tell:`` and what it needs:
-    ``needs n seeds``, ``needs a larger test set``, ``needs n more data sets``, or why no more of the same would help:
-    ``cut short``, ``the baseline does not train``, ``the scorer is not the paper's``, ``it is smaller than epsilon``."""
+    ``needs n seeds``, ``needs a larger test set``, ``needs n more data sets``, or why more of the same would not help:
+    ``cut short``, ``the baseline does not train``, ``the scorer is not the paper's``, ``it is smaller than epsilon``.
+    """
     because: str
     """Why, in words."""
     ours: float | None = None

@@ -1,6 +1,6 @@
 """A paper tried again: run or resume its studies, judge them, and write what came out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from normscope import data
 from normscope.catalogue import TASKS
 from normscope.data.sets import SETS
-from normscope.papers.cell import Cell, Paper, Study
+from normscope.papers.cell import Cell, Study
 from normscope.papers.choice import Chosen, Request, choose, missing, missing_packages
 from normscope.papers.claims import judge_counts
 from normscope.papers.costs import costs
@@ -50,14 +50,16 @@ def reproduce(
 
     Raises:
         LookupError: If a name is unknown.
-        StudyMismatch: If a folder holds a study of other seeds, steps or arms.
-        ValueError: If a file of a study is not what it should be.
+        StudyMismatch: If a folder holds a study of other steps or arms, or of seeds that are not asked for.
+        ValueError: If a task cannot be trained for so few updates, which is told before the first run; or if a file of
+            a study is not what it should be.
     """
     chosen = choose(request)
     paper = chosen.paper
-    reasons: dict[str, str] = {}
-    for task in chosen.tasks if not request.read_only else ():
-        reasons[task] = _run(request, paper, task, tell, fetched)
+    wanted = [] if request.read_only else [task for task in chosen.tasks if task in TASKS]
+    # All cards are written first: what cannot be is told before anything is computed.
+    planned = {task: paper.studies(task, request.setup) for task in wanted}
+    reasons = {task: _run(request, task, studies, tell, fetched) for task, studies in planned.items()}
     path = request.folder / "gradients.jsonl"
     not_drawn = ""
     if "gradients" in chosen.figures and not request.read_only:
@@ -91,14 +93,16 @@ def study_folder(request: Request, study: Study) -> Path:
     return request.folder / (study.name if request.preset == "small" else f"{study.name}-{request.preset}")
 
 
-def _run(request: Request, paper: Paper, task: str, tell: Tell | None, fetched: data.Progress | None) -> str:
+def _run(
+    request: Request, task: str, studies: Sequence[Study], tell: Tell | None, fetched: data.Progress | None
+) -> str:
     """Run a task's studies; give the reason where the machine cannot, empty where it did."""
-    if task not in TASKS or missing_packages(task):
+    if missing_packages(task):
         return missing(task)
     try:
         for name in TASKS[task].datasets:
             data.locate(SETS[name], progress=fetched)
-        for study in paper.studies(task, request.setup):
+        for study in studies:
             folder = study_folder(request, study)
             compare(study.card, out=folder, workers=request.workers, tell=tell, command=request.command)
     except data.DataNotFound as error:
@@ -136,7 +140,8 @@ def _judge(
     for task in (task for task in chosen.paper.tasks if task in TASKS and request.preset in TASKS[task].presets):
         cells = [cell for cell in chosen.paper.cells if task in cell.places and not cell.never_run]
         full_steps = TASKS[task].presets[request.preset].steps
-        for study in chosen.paper.studies(task, request.setup):
+        # Names and labels do not depend on the updates, and these may be too few for another task's warm-up.
+        for study in chosen.paper.studies(task, replace(request.setup, steps=None)):
             folder = study_folder(request, study)
             if not StudyFolder(folder).card.exists():
                 continue

@@ -59,10 +59,12 @@ def list_rows(cells: Iterable[Cell], counts: Iterable[Count], missing: Mapping[s
 def markdown(content: Mapping[str, Any]) -> str:
     """Write ``reproduce.json`` as a page."""
     lines = [f"# {content['title']}", "", f"Made by `{content['command']}`.", ""]
-    lines += [
-        "Differences are arm minus baseline over paired seeds, in the metric's unit; intervals cover both the seeds"
-    ]
-    lines += ["and the test examples. Figures by themselves are shown and never judged.", ""]
+    if content["cells"]:
+        lines += [
+            "Differences are arm minus baseline over paired seeds, in the metric's unit; intervals cover both the",
+            "seeds and the test examples. Figures by themselves are shown and never judged.",
+            "",
+        ]
     tasks = dict.fromkeys(one["task"] for one in content["cells"])
     for task in tasks:
         judged = [one for one in content["cells"] if one["task"] == task]
@@ -134,11 +136,7 @@ def setting_words(task: str, judged: Sequence[Mapping[str, Any]], content: Mappi
     own = next((one["paper_task"] for one in judged if one["stand_in"]), "")
     said = [f"**A stand-in for {own}**: {content['stand_ins'].get(task, 'other data')}"] if own else []
     said += [f"Ours ({one['folder']}): {one['regime']}; seeds {', '.join(map(str, one['seeds']))}" for one in study]
-    said += [
-        f"BLEU by sacreBLEU {one['signature']}; the paper does not name its scorer: directions are compared, no sizes"
-        for one in study
-        if one["signature"]
-    ]
+    said += [f"Our scorer: {one['signature']}" for one in study if one["signature"]]
     said += [f"Norms replaced: {PLACES[one['norms_at']]}" for one in study]
     said += [
         f"**Cut short**: {one['steps']:,} of the preset's {one['preset_steps']:,} updates"

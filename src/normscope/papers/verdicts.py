@@ -44,18 +44,24 @@ def judge_study(
     held = [cell for cell in cells if all(labels.get(side) in arms for side in _sides(cell))]
     for cell in held:
         _check_metric(cell, card["metric"], directory)
-    sides = {cell.id: [arms[labels[side]] for side in _sides(cell)] for cell in held}
+    # Of a value, which has no baseline, the second is its own arm and is not used.
+    sides = {cell.id: (arms[labels[cell.arm]], arms[labels[_sides(cell)[-1]]]) for cell in held}
     differences = [cell for cell in held if cell.kind == "difference"]
-    found = {cell.id: weigh(cell, task, *sides[cell.id], card, len(differences)) for cell in differences}
+    found = {
+        cell.id: weigh(cell, task, arm, base, card, len(differences))
+        for cell in differences
+        for arm, base in [sides[cell.id]]
+    }
     adjusted = dict(zip(found, holm([each.p for each in found.values()]), strict=True))
     told = []
     for cell in held:
+        arm, base = sides[cell.id]
         if cell.kind == "difference":
             one = judge_difference(cell, task, found[cell.id], adjusted[cell.id], card, full_steps=full_steps)
         elif cell.kind == "diverges":
-            one = judge_broken(cell, task, *sides[cell.id], card, full_steps=full_steps)
+            one = judge_broken(cell, task, arm, base, card, full_steps=full_steps)
         else:
-            one = judge_value(cell, task, *sides[cell.id], card)
+            one = judge_value(cell, task, arm, card)
         told.append(one)
     return told
 

@@ -1,159 +1,12 @@
-"""Xiong, Yang, He, Zheng, … (2020): does Post-LN need a warm-up, and how large are gradients at initialization.
-
-Their figures of IWSLT'14 are in the text where a number stands, and read off plots where it says "about".
-"""
+"""Xiong, Yang, He, Zheng, … (2020): does Post-LN need a warm-up, and how large are gradients at initialization."""
 
 from collections.abc import Sequence
 
 from normscope.catalogue import TASKS
-from normscope.papers.cell import Cell, Epsilon, Paper, PaperArm, Study
+from normscope.papers.cell import Paper, PaperArm, Setup, Study
+from normscope.papers.xiong2020_cells import CELLS, LONGEST, RATES, TASK, WARMUPS, arm_of
 from normscope.study import Arm, Card
 from normscope.tasks import Recipe
-from normscope.tasks.task import Metric
-
-TASK = "iwslt14_de_en"
-BLEU = Metric(name="test BLEU", unit="BLEU", higher_is_better=True, aggregate="bleu")
-LOSS = Metric(name="validation loss", unit="nats a token", higher_is_better=False)
-LONGEST = 4000
-"""Updates of the paper's full warm-up."""
-WARMUPS = (0, 500, LONGEST)
-RATES = (5e-4, 1e-3)
-NORM = "layer_norm"
-
-READ_OFF = Epsilon(value=1.0, reason="'about 34': read off a plot, to half a point each")
-
-DIFFERS = (
-    "paper: 6+6 layers, width 512, dropout 0.1, Adam (0.9, 0.98), 4,096 tokens, beam 5, length penalty 1.2; Post-LN "
-    "falls as 1/sqrt(step), Pre-LN without warm-up holds 5e-4 until epoch 8; seeds and scorer are not printed; ours: "
-    "every arm has the task's schedule, linear to zero in the small preset and 1/sqrt(step) in the full one; warm-ups "
-    "and rates are scaled, 4,000 and 1e-3 being the task's own, but for De-En in full, which has the paper's and "
-    "dropout 0.3"
-)
-
-
-def _arm(placement: str, warmup: int, rate: float) -> PaperArm:
-    return PaperArm(norm=NORM, placement=placement, warmup=warmup, learning_rate=rate)
-
-
-def _bleu(name: str, arm: PaperArm, figure: float, where: str) -> Cell:
-    said = "no warm-up" if arm.warmup == 0 else f"{arm.warmup:,} updates of warm-up"
-    return Cell(
-        id=f"{TASK}/{name}",
-        tables=("figure2",),
-        source=where,
-        kind="value",
-        says=f"{'Post' if arm.placement == 'post' else 'Pre'}-LN, {said}, rate {arm.learning_rate:g}",
-        arm=arm,
-        published=figure,
-        printed=(figure,),
-        **_SHARED,
-    )
-
-
-def _difference(name: str, says: str, arm: PaperArm, baseline: PaperArm, ours: float, where: str) -> Cell:
-    return Cell(
-        id=f"{TASK}/{name}",
-        tables=("figure2",),
-        source=where,
-        kind="difference",
-        says=says,
-        arm=arm,
-        baseline=baseline,
-        published=round(ours - 34.0, 2),
-        printed=(ours, 34.0),
-        epsilon=READ_OFF,
-        **_SHARED,
-    )
-
-
-_SHARED: dict = {
-    "task": TASK,
-    "stand_ins": ("multi30k_de_en", "iwslt14_de_en_sample"),
-    "metric": BLEU,
-    "differs": DIFFERS,
-}
-_NEVER: dict = {"task": TASK, "differs": DIFFERS}
-
-_NONE, _SHORT = "Section 3.3 and Figure 2: 8.45", "Section 3.3 and Figure 2"
-CELLS = (
-    _bleu("post-none-1e-3", _arm("post", 0, 1e-3), 8.45, f"{_NONE}; the rate is our reading"),
-    _bleu("post-500-5e-4", _arm("post", 500, 5e-4), 31.16, _SHORT),
-    _bleu("post-500-1e-3", _arm("post", 500, 1e-3), 2.77, _SHORT),
-    _bleu("post-4000-1e-3", _arm("post", LONGEST, 1e-3), 34.0, "Figure 2, about 34"),
-    _bleu("pre-none-5e-4", _arm("pre", 0, 5e-4), 34.0, "Figure 4, about 34"),
-    _difference(
-        "post-needs-warmup",
-        "Post-LN needs warm-up: without \N{MINUS SIGN} with, rate 1e-3",
-        _arm("post", 0, 1e-3),
-        _arm("post", LONGEST, 1e-3),
-        8.45,
-        f"{_NONE} against about 34; the rate is our reading",
-    ),
-    _difference(
-        "post-short-5e-4",
-        "a short warm-up costs Post-LN: 500 \N{MINUS SIGN} 4,000 updates, rate 5e-4",
-        _arm("post", 500, 5e-4),
-        _arm("post", LONGEST, 5e-4),
-        31.16,
-        f"{_SHORT}: 31.16 against about 34",
-    ),
-    _difference(
-        "post-short-1e-3",
-        "a short warm-up ruins Post-LN: 500 \N{MINUS SIGN} 4,000 updates, rate 1e-3",
-        _arm("post", 500, 1e-3),
-        _arm("post", LONGEST, 1e-3),
-        2.77,
-        f"{_SHORT}: 2.77 against about 34",
-    ),
-    _difference(
-        "pre-needs-none",
-        "Pre-LN needs none: Pre-LN without \N{MINUS SIGN} Post-LN with warm-up, rate 5e-4",
-        _arm("pre", 0, 5e-4),
-        _arm("post", LONGEST, 5e-4),
-        34.0,
-        "Section 4 and Figure 4: both about 34",
-    ),
-    Cell(
-        id=f"{TASK}/post-small-rate",
-        tables=("figure2",),
-        source="Section 3.3: about 4.3 after 27 epochs",
-        kind="value",
-        says="validation loss of Post-LN without warm-up at a constant rate of 1e-4",
-        metric=LOSS,
-        arm=_arm("post", 0, 1e-4),
-        published=4.3,
-        printed=(4.3,),
-        never_run="a study's arms share the schedule, and this one is constant",
-        **_NEVER,
-    ),
-    Cell(
-        id=f"{TASK}/post-sgd",
-        tables=("figure2",),
-        source="Section 3.3 and Figure 2: just above 0 BLEU in 15 epochs",
-        kind="diverges",
-        says="Post-LN by SGD without warm-up does not train",
-        metric=BLEU,
-        arm=_arm("post", 0, 5e-3),
-        broken_at=2.0,
-        never_run="a study's arms share the optimizer, and this one is SGD",
-        **_NEVER,
-    ),
-    Cell(
-        id="bert/updates",
-        tables=("figure5",),
-        source="Section 4, BERT: loss 1.69 after 500k and 700k updates; the text read gives them the wrong way round",
-        kind="difference",
-        says="updates that Pre-LN needs for the loss of Post-LN, in thousands",
-        metric=Metric(name="updates to a loss of 1.69", unit="thousands", higher_is_better=False),
-        arm=PaperArm(norm=NORM, placement="pre"),
-        baseline=PaperArm(norm=NORM, placement="post"),
-        published=-200.0,
-        printed=(500.0, 700.0),
-        task="bert",
-        never_run="3.4 billion words and weeks of GPUs",
-        differs="not tried",
-    ),
-)
 
 
 def scaled(recipe: Recipe, warmup: int, rate: float) -> tuple[int, float]:
@@ -168,9 +21,7 @@ def scaled(recipe: Recipe, warmup: int, rate: float) -> tuple[int, float]:
     return round(recipe.warmup * warmup / LONGEST), recipe.learning_rate * rate / max(RATES)
 
 
-def studies(
-    task: str, *, preset: str, seeds: Sequence[int], steps: int | None = None, device: str = "cpu"
-) -> tuple[Study, ...]:
+def studies(task: str, setup: Setup) -> tuple[Study, ...]:
     """Write a card for either learning rate: Post-LN and Pre-LN with three warm-ups each.
 
     The baseline is Post-LN with the full warm-up. At the paper's own task in full, warm-ups and rates are the paper's;
@@ -180,13 +31,13 @@ def studies(
         ValueError: If the preset is unknown, or has no warm-up to be scaled.
     """
     entry = TASKS[task]
-    if preset not in entry.presets:
-        raise ValueError(f"preset must be one of {', '.join(entry.presets)}, got {preset!r}")
-    recipe = entry.presets[preset]
-    literal = task == TASK and preset == "full"
+    if setup.preset not in entry.presets:
+        raise ValueError(f"preset must be one of {', '.join(entry.presets)}, got {setup.preset!r}")
+    recipe = entry.presets[setup.preset]
+    literal = task == TASK and setup.preset == "full"
     made = []
     for rate in RATES:
-        wanted = [_arm(placement, warmup, rate) for placement in ("post", "pre") for warmup in WARMUPS]
+        wanted = [arm_of(placement, warmup, rate) for placement in ("post", "pre") for warmup in WARMUPS]
         ours = [(warmup, rate) if literal else scaled(recipe, warmup, rate) for _, warmup in _settings(wanted)]
         arms = tuple(
             Arm(norm=arm.norm, placement=str(arm.placement), warmup=warmup, learning_rate=own)
@@ -196,12 +47,14 @@ def studies(
             question=f"Does Post-LN need a warm-up on {task}, and Pre-LN not, at a rate of {ours[0][1]:g}?",
             task=task,
             arms=arms,
-            baseline=wanted.index(_arm("post", LONGEST, rate)),
+            baseline=wanted.index(arm_of("post", LONGEST, rate)),
             margin=entry.margin,
-            seeds=tuple(seeds),
-            steps=recipe.steps if steps is None else steps,
-            preset=preset,
-            device=device,
+            seeds=setup.seeds,
+            steps=recipe.steps if setup.steps is None else setup.steps,
+            preset=setup.preset,
+            precision=setup.precision,
+            device=setup.device,
+            compile=setup.compile,
         )
         name = f"{task}-rate-{ours[0][1]:g}"
         made.append(Study(name=name, card=card, labels=dict(zip(wanted, card.labels(), strict=True))))

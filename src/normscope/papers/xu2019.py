@@ -1,12 +1,12 @@
 """Xu, Sun, Zhang, Zhao, Lin (2019): what their three tables say, and the studies that try it.
 
-The figures are those of the authors' poster, which prints one figure a cell, without seeds or a spread. What the poster
-does not print is not guessed, but for one thing: that PTB is judged by unlabelled attachment is our reading.
+The figures are those of the authors' poster, which prints one figure a cell, without seeds or a spread. They stand
+beside the tasks, as ``published``, and are read from there.
 """
 
-from collections.abc import Sequence
-
-from normscope.papers.cell import Cell, Count, Paper, PaperArm, Study
+from normscope.catalogue import TASKS
+from normscope.papers.cell import Cell, Count, Paper, PaperArm, Setup, Study
+from normscope.papers.xu2019_settings import DIFFERS, EXAMPLES, RELEASED, STAND_IN_WORDS, STAND_INS
 from normscope.study import make_card
 from normscope.tasks.task import Metric
 
@@ -22,15 +22,17 @@ NAMES = {
 }
 """As the paper writes them."""
 
-# The columns are those of the poster: En-De, De-En, En-Vi, Enwiki8, RT, SST5, MNIST, PTB. None: the run diverges.
-TASKS = ("wmt14_en_de", "iwslt14_de_en", "iwslt15_en_vi", "enwik8", "rt", "sst5", "mnist_cnn", "ptb")
-FIGURES: dict[str, tuple[float | None, ...]] = {
-    "none": (None, 34.0, 28.4, 1.04, 76.85, 38.55, 99.14, 88.31),
-    "layer_norm": (28.3, 35.5, 31.2, 1.07, 77.21, 39.23, 99.13, 89.12),
-    "layer_norm_simple": (28.4, 35.5, 31.6, 1.07, 76.66, 40.54, 99.09, 89.19),
-    "detach_norm": (None, 33.9, 27.7, 1.12, 76.40, 40.04, 99.10, 89.79),
-    "ada_norm": (28.5, 35.6, 31.4, 1.07, 77.50, 40.54, 99.35, 89.23),
+COLUMNS = {
+    "wmt14_en_de": "En-De",
+    "iwslt14_de_en": "De-En",
+    "iwslt15_en_vi": "En-Vi",
+    "enwik8": "Enwiki8",
+    "rt": "RT",
+    "sst5": "SST5",
+    "mnist_cnn": "MNIST",
+    "ptb": "PTB",
 }
+"""The poster's, in its order, by task."""
 
 PAIRS = {
     ("none", "layer_norm"): (("table1",), "Table 1, by subtraction"),
@@ -62,52 +64,17 @@ METRICS = {
     "ptb": Metric(name="test UAS", unit="%", higher_is_better=True),
 }
 
-COLUMNS: dict[str, str] = dict(
-    zip(TASKS, ("En-De", "De-En", "En-Vi", "Enwiki8", "RT", "SST5", "MNIST", "PTB"), strict=True)
-)
 
-STAND_INS = {
-    "wmt14_en_de": ("wmt_en_de_10k",),
-    "iwslt14_de_en": ("multi30k_de_en", "iwslt14_de_en_sample"),
-    "iwslt15_en_vi": ("evbnews_en_vi",),
-    "enwik8": ("enwiki_small",),
-    "ptb": ("ud_ewt",),
-}
+def figures(task: str) -> dict[str, float | None]:
+    """Give the poster's column of a task by norm, as it stands beside the task; None where the run diverges.
 
-STAND_IN_WORDS = {
-    "wmt_en_de_10k": "trained on 10,000 of the 4.5 million pairs",
-    "iwslt14_de_en_sample": "trained on 8,627 of the 160,239 pairs",
-    "multi30k_de_en": "29,000 image captions in place of 153,000 sentences of talks",
-    "evbnews_en_vi": "trained on 45,000 pairs of news in place of 133,000 of talks",
-    "enwiki_small": "6.1 MB of a later Wikipedia in place of 100 MB",
-    "ud_ewt": "the English Web Treebank, its own labels and tags, in place of the Penn Treebank",
-}
-
-_TRANSLATION = "neither are the checkpoint that is tested and the scorer"
-DIFFERS = {
-    "wmt14_en_de": f"6+6 layers; vocabulary, batch, rate, dropout, steps and C are not printed; {_TRANSLATION}",
-    "iwslt14_de_en": (
-        "released code: Pre-LN, 6+6 layers, width 512, dropout 0.3, AdamW, 8,000 updates of warm-up, best checkpoint, "
-        "beam 5, C = 1 or 2, statistics with n - 1 and eps outside the root; ours: n, eps inside, C = 1; the scorer is "
-        "not printed"
-    ),
-    "iwslt15_en_vi": f"6+6 layers; vocabulary, batch, rate, dropout, steps and C are not printed; {_TRANSLATION}",
-    "enwik8": "12-layer Transformer-XL; width, rate, batch, steps and C are not printed",
-    "rt": "4-layer encoder; width, dropout, optimizer, test split and C are not printed; ours: a fixed tenth, C = 1",
-    "sst5": "4-layer encoder; width, dropout, optimizer and C are not printed, nor if phrases train; ours: sentences",
-    "mnist_cnn": "3-layer CNN; channels, pooling, optimizer, epochs and C are not printed",
-    "ptb": "3-layer MLP parser; sections, features, width, optimizer and C are not printed",
-}
-
-EXAMPLES = {
-    "rt": (1066, "a tenth of RT, our test side; the paper's split is not printed"),
-    "sst5": (2210, ""),
-    "mnist_cnn": (10_000, ""),
-    "ptb": (
-        56_684,
-        "words of section 23, the usual test side, which the paper does not name; words are not independent",
-    ),
-}
+    Raises:
+        LookupError: If the task has no such column.
+    """
+    columns = [each.rows for each in TASKS[task].published if each.source.startswith("Xu et al. (2019)")]
+    if len(columns) != 1:
+        raise LookupError(f"{task} should have the figures of Xu et al. (2019) beside it once, it has {len(columns)}")
+    return {norm: columns[0].get(norm) for norm in NORMS}
 
 
 def _value(norm: str, task: str, figure: float | None) -> Cell:
@@ -118,10 +85,9 @@ def _value(norm: str, task: str, figure: float | None) -> Cell:
         kind="diverges" if figure is None else "value",
         says=f"{NAMES[norm]} on {COLUMNS[task]}" + (" diverges" if figure is None else ""),
         arm=PaperArm(norm=norm),
+        baseline=PaperArm(norm="layer_norm") if figure is None else None,
         published=figure,
         printed=() if figure is None else (figure,),
-        # Two BLEU is what a model that copies or repeats gets.
-        broken_at=2.0 if figure is None else None,
         **_shared(task),
     )
 
@@ -156,18 +122,18 @@ def _shared(task: str) -> dict:
 
 def _cells() -> tuple[Cell, ...]:
     found = []
-    for column, task in enumerate(TASKS):
-        figures = {norm: FIGURES[norm][column] for norm in NORMS}
-        found += [_value(norm, task, figure) for norm, figure in figures.items()]
+    for task in COLUMNS:
+        column = figures(task)
+        found += [_value(norm, task, figure) for norm, figure in column.items()]
         for arm, baseline in PAIRS:
-            ours, theirs = figures[arm], figures[baseline]
+            ours, theirs = column[arm], column[baseline]
             if ours is not None and theirs is not None:
                 found.append(_difference(arm, baseline, task, ours, theirs))
     return tuple(found)
 
 
 def _across(pair: str) -> tuple[str, ...]:
-    return tuple(f"{task}/{pair}" for task in TASKS)
+    return tuple(f"{task}/{pair}" for task in COLUMNS)
 
 
 COUNTS = (
@@ -213,20 +179,28 @@ COUNTS = (
 )
 
 
-def studies(
-    task: str, *, preset: str, seeds: Sequence[int], steps: int | None = None, device: str = "cpu"
-) -> tuple[Study, ...]:
-    """Write the card of a task: the five rows, paired, LayerNorm the baseline, the placement the task's own."""
+def studies(task: str, setup: Setup) -> tuple[Study, ...]:
+    """Write the card of a task: the five rows, paired, LayerNorm the baseline, the placement the task's own.
+
+    With ``norms_at="final"`` De-En and its stand-ins replace the final norms alone, as the released code does, in a
+    study of their own; the other tasks, whose code is not released, stay the same.
+    """
+    final = setup.norms_at == "final" and task in RELEASED
+    norms = [norm if norm == "layer_norm" or not final else f"layer_norm+{norm}:final" for norm in NORMS]
     card = make_card(
         task,
-        norms=NORMS,
-        seeds=seeds,
-        steps=steps,
-        preset=preset,
-        device=device,
-        question=f"Do the differences of Xu et al. (2019) appear on {task}?",
+        norms=norms,
+        seeds=setup.seeds,
+        steps=setup.steps,
+        preset=setup.preset,
+        precision=setup.precision,
+        device=setup.device,
+        compile=setup.compile,
+        question=f"Do the differences of Xu et al. (2019) appear on {task}{' at the final norms' if final else ''}?",
     )
-    return (Study(name=task, card=card, labels={PaperArm(norm=norm): norm for norm in NORMS}),)
+    labels = dict(zip([PaperArm(norm=norm) for norm in NORMS], card.labels(), strict=True))
+    name = f"{task}-final" if final else task
+    return (Study(name=name, card=card, labels=labels, norms_at="final" if final else "all"),)
 
 
 XU2019 = Paper(
@@ -237,4 +211,5 @@ XU2019 = Paper(
     studies=studies,
     stand_ins=STAND_IN_WORDS,
     figures={},
+    norms_at=("all", "final"),
 )
