@@ -45,7 +45,7 @@ class ImplicitLearningRate:
         """What was found, what it means and what to try, in sentences."""
         words = [
             f"{row.method}: when the weights grow {row.factors[-1] / row.factors[0]:g}-fold, a step of "
-            f"{self.learning_rate:g} turns them {row.angles[0] / row.angles[-1]:.3g} times less (the angle goes as "
+            f"{self.learning_rate:g} turns them {row.angles[0] / row.angles[-1]:.4g} times less (the angle goes as "
             f"their length to the {row.angle_slope:+.2f}), and the Fisher matrix along them goes as the length to the "
             f"{row.curvature_slope:+.2f}."
             for row in self.rows
