@@ -104,6 +104,8 @@ class DepthWatch:
     events: list[tuple[str, str]] = field(default_factory=list)
     """``("norm", name)``, ``("in", layer)`` and ``("out", layer)`` in their order."""
     doubles: list[DoubleNorm] = field(default_factory=list)
+    outputs: list[Tensor] = field(default_factory=list)
+    """What the layers of the last stack put out, if it was to be kept."""
 
     def read(self, gradients: Mapping[int, Tensor | None]) -> list[StackDepth]:
         """Put together what was seen.
@@ -116,12 +118,13 @@ class DepthWatch:
 
 
 @contextmanager
-def watch_depth(model: nn.Module, *, found: Sequence[NormIn] | None = None) -> Iterator[DepthWatch]:
+def watch_depth(model: nn.Module, *, found: Sequence[NormIn] | None = None, keep: bool = False) -> Iterator[DepthWatch]:
     """Measure, in the forward and backward pass inside, what every layer of every stack gives out.
 
     Args:
         model: Any module.
         found: Its norms, where they are known.
+        keep: Whether to keep what the layers of the last stack put out.
 
     Yields:
         What is filled inside; ask it for its stacks after the backward pass.
@@ -131,6 +134,7 @@ def watch_depth(model: nn.Module, *, found: Sequence[NormIn] | None = None) -> I
     # Held for the length of the pass: an address is only a name while its tensor lives.
     outputs: list[tuple[str, Tensor]] = []
     open_layers: list[dict[str, Any]] = []
+    last = {name for name, _ in watch.stacks[-1].layers} if watch.stacks else set()
     with ExitStack() as hooks:
 
         def norm_in(name: str, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -163,8 +167,10 @@ def watch_depth(model: nn.Module, *, found: Sequence[NormIn] | None = None) -> I
                 return
             call["resemblance"] = _resemblance(x, z)
             call["post"] = call["norms"] > 0 and bool(outputs) and _same(outputs[-1][1], z)
-            call["activation"], call["common"] = _size(z), _common(z)
+            call["activation"], call["common"] = _size(z), common_share(z)
             watch.calls.append(call)
+            if keep and name in last:
+                watch.outputs.append(z.detach().clone())
             if z.requires_grad:
                 z.register_hook(lambda gradient: call.__setitem__("gradient", _size(gradient)))
 
@@ -254,8 +260,8 @@ def _stack(stack: Stack, watch: DepthWatch, gradients: Mapping[int, Tensor | Non
         residual=bool(np.median([layer.resemblance for layer in layers]) > RESIDUAL),
         final_norm=_norm_follows(watch.events, names),
         common_share=calls[-1]["common"],
-        activation_slope=_slope(activations),
-        gradient_slope=_slope(grads) if len(grads) >= 2 else None,
+        activation_slope=log_slope(activations),
+        gradient_slope=log_slope(grads) if len(grads) >= 2 else None,
         growth=growth,
         gradient_ratio=ratio,
         passes={
@@ -324,7 +330,7 @@ def _size(tensor: Tensor | None) -> Tensor | float:
     return wide.norm() / wide.numel() ** 0.5
 
 
-def _common(tensor: Tensor) -> float:
+def common_share(tensor: Tensor) -> float:
     """Return the share of the energy that all rows have in common: |mean row|^2 over the mean of |row|^2."""
     rows = _positions(tensor)
     whole = rows.square().sum(-1).mean()
@@ -349,7 +355,7 @@ def _length(tensors: Sequence[Tensor]) -> float:
     return math.sqrt(sum(float(tensor.float().norm()) ** 2 for tensor in tensors))
 
 
-def _slope(values: Sequence[float]) -> float:
+def log_slope(values: Sequence[float]) -> float:
     """Fit the natural logarithm of values over their places with a line, and return its slope."""
     logs = np.log(np.maximum(np.asarray(values, dtype=np.float64), 1e-300))
     return float(np.polyfit(np.arange(len(logs)), logs, 1)[0]) if np.isfinite(logs).all() else math.inf

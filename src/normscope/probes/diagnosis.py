@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from normscope.probes.depth import StackDepth, watch_depth
 from normscope.probes.findings import Finding, Measured, name_causes
-from normscope.probes.gradients import NormGradients, watch_gradients
+from normscope.probes.norm_gradients import NormGradients, watch_gradients
 from normscope.probes.norms_in import Unreached, find_norms
 from normscope.probes.numeric_range import NormRange, Precision, watch_range
 from normscope.probes.readings import read
 from normscope.probes.untouched import draw_seed, untouched
-from normscope.probes.warmup import Update, first_update
+from normscope.probes.warmup import Before, Update, first_update
 
 SCHEMA = 1
 """The version of :meth:`Diagnosis.to_json`."""
@@ -87,7 +87,7 @@ def diagnose(
 ) -> Diagnosis:
     """Run one step of a model, look at every norm and layer, and name what is known to be wrong.
 
-    One forward and one backward pass; two forward passes more where a learning rate is known. The model is given back
+    One forward and one backward pass; one forward pass more where a learning rate is known. The model is given back
     as it was, to the bit: parameters, buffers, gradients, modes, random states and hooks. Hooks of the caller's own run.
 
     Args:
@@ -121,7 +121,7 @@ def diagnose(
     seed = draw_seed(generator)
     with untouched(model, seed=seed), ExitStack() as watches:
         gradients = watches.enter_context(watch_gradients(model, found=found))
-        depth = watches.enter_context(watch_depth(model, found=found))
+        depth = watches.enter_context(watch_depth(model, found=found, keep=rate is not None))
         ranges = watches.enter_context(watch_range(model, found=found, precision=precision, optimizer=optimizer))
         value = _checked(loss(model, batch))
         told = torch.autograd.grad(value, wanted, allow_unused=True)
@@ -130,10 +130,9 @@ def diagnose(
     update = _update_of(optimizer)
     features = None
     if rate is not None and update is not None and math.isfinite(float(value.detach())):
+        before = Before(loss=float(value.detach()), outputs=depth.outputs, profile=stacks)
         first = rate / max(warmup or 0, 1)
-        features = first_update(
-            model, batch, loss, first, update=update, seed=seed, found=found, profile=stacks, gradients=by_parameter
-        )
+        features = first_update(model, batch, loss, first, before, by_parameter, update=update, seed=seed)
     measured = Measured(
         gradients=gradients,
         stacks=stacks,
@@ -160,7 +159,7 @@ def diagnose(
         readings=read(measured),
         cost=Cost(
             seconds=time.perf_counter() - started,
-            forward_passes=1 if features is None else 3,
+            forward_passes=1 if features is None else 2,
             backward_passes=1,
             peak_bytes=memory.peak(),
         ),

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from normscope.probes.depth import LARGEST_GROWTH, DoubleNorm, StackDepth
-from normscope.probes.gradients import NormGradients
+from normscope.probes.norm_gradients import NormGradients
 from normscope.probes.numeric_range import NormRange
 
 REPLACED = 0.5

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from normscope.probes.depth import StackDepth, watch_depth
-from normscope.probes.norms_in import NormIn, find_norms
-from normscope.probes.stacks import Stack, find_stacks
+from normscope.probes.depth import StackDepth, common_share, log_slope, watch_depth
+from normscope.probes.norms_in import find_norms
 from normscope.probes.untouched import draw_seed, untouched
 
 Update = Literal["adam", "sgd"]
@@ -51,22 +51,23 @@ def warmup_features(
     if not learning_rate > 0:
         raise ValueError(f"the learning rate must be positive, got {learning_rate}")
     found, seed = find_norms(model)[0], draw_seed(generator)
-    with untouched(model, seed=seed), watch_depth(model, found=found) as watch:
+    with untouched(model, seed=seed), watch_depth(model, found=found, keep=True) as watch:
         wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        gradients = torch.autograd.grad(loss(model, batch), wanted, allow_unused=True)
-        by_parameter = {id(p): gradient for p, gradient in zip(wanted, gradients, strict=True)}
-        profile = watch.read(by_parameter)
-    return first_update(
-        model,
-        batch,
-        loss,
-        learning_rate,
-        update=update,
-        seed=seed,
-        found=found,
-        profile=profile,
-        gradients=by_parameter,
-    )
+        value = loss(model, batch)
+        gradients = torch.autograd.grad(value, wanted, allow_unused=True)
+    by_parameter = {id(p): gradient for p, gradient in zip(wanted, gradients, strict=True)}
+    before = Before(loss=float(value.detach()), outputs=watch.outputs, profile=watch.read(by_parameter))
+    return first_update(model, batch, loss, learning_rate, before, by_parameter, update=update, seed=seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Before:
+    """A model before its first update."""
+
+    loss: float
+    outputs: Sequence[Tensor]
+    """Of the layers of the last stack, in their order."""
+    profile: Sequence[StackDepth]
 
 
 def first_update(
@@ -74,32 +75,30 @@ def first_update(
     batch: Any,
     loss: Callable[[nn.Module, Any], Tensor],
     learning_rate: float,
+    before: Before,
+    gradients: Mapping[int, Tensor | None],
     *,
     update: Update,
     seed: int | None,
-    found: Sequence[NormIn],
-    profile: Sequence[StackDepth],
-    gradients: Mapping[int, Tensor | None],
 ) -> dict[str, float]:
-    """As :func:`warmup_features`, where the gradients are known: two forward passes, one copy of the parameters."""
-    stacks = find_stacks(model, found)
-    with torch.no_grad():
-        with untouched(model, seed=seed):
-            before = _outputs(model, batch, loss, stacks)
-        predicted, ratios = 0.0, []
-        with untouched(model, seed=seed):
-            for parameter in model.parameters():
-                gradient = gradients.get(id(parameter))
-                if gradient is None:
-                    continue
-                step = gradient.sign() if update == "adam" else gradient
-                predicted += learning_rate * float((step * gradient).sum(dtype=torch.float64))
-                if parameter.dim() > 1 and (size := float(parameter.norm())) > 0:
-                    ratios.append(learning_rate * float(step.norm()) / size)
-                # New storage: the old one is the state to come back to.
-                parameter.data = parameter.data - learning_rate * step
-            after = _outputs(model, batch, loss, stacks)
-    changes = [_relative(z, new) for z, new in zip(before[1], after[1], strict=True)]
+    """As :func:`warmup_features`, where the first pass was made: one forward pass, one copy of the parameters."""
+    predicted, ratios = 0.0, []
+    watched = watch_depth(model, keep=True)
+    with torch.no_grad(), untouched(model, seed=seed), watched as watch:
+        for parameter in model.parameters():
+            gradient = gradients.get(id(parameter))
+            if gradient is None:
+                continue
+            step = gradient.sign() if update == "adam" else gradient
+            predicted += learning_rate * float((step * gradient).sum(dtype=torch.float64))
+            if parameter.dim() > 1 and (size := float(parameter.norm())) > 0:
+                ratios.append(learning_rate * float(step.norm()) / size)
+            # New storage: the old one is the state to come back to.
+            parameter.data = parameter.data.add(step, alpha=-learning_rate)
+        loss_after = float(loss(model, batch))
+    profile = before.profile
+    after = watch.outputs
+    changes = [_relative(z, new) for z, new in zip(before.outputs, after, strict=True)]
     last = profile[-1] if profile else None
     layers = [layer for stack in profile for layer in stack.layers]
     weights = [layer.weight_gradient for layer in last.layers if layer.weight_gradient] if last else []
@@ -112,35 +111,15 @@ def first_update(
         "gradient_slope": last.gradient_slope if last and last.gradient_slope is not None else math.nan,
         "weight_gradient_ratio": weights[-1] / weights[0] if len(weights) > 1 else math.nan,
         "update_ratio": sorted(ratios)[len(ratios) // 2] if ratios else math.nan,
-        "loss_before": before[0],
-        "loss_after": after[0],
+        "loss_before": before.loss,
+        "loss_after": loss_after,
         "predicted_decrease": predicted,
-        "decrease_ratio": (before[0] - after[0]) / predicted if predicted > 0 else math.nan,
+        "decrease_ratio": (before.loss - loss_after) / predicted if predicted > 0 else math.nan,
         "output_change": changes[-1] if changes else math.nan,
-        "output_change_slope": _slope(changes),
+        "output_change_slope": _logs(changes),
         "common_before": last.common_share if last else math.nan,
-        "common_after": _common(after[1][-1]) if after[1] else math.nan,
+        "common_after": common_share(after[-1]) if after else math.nan,
     }
-
-
-def _outputs(
-    model: nn.Module, batch: Any, loss: Callable[[nn.Module, Any], Tensor], stacks: Sequence[Stack]
-) -> tuple[float, list[Tensor]]:
-    """Give the loss and what the layers of the last stack put out, in their order."""
-    outputs: list[Tensor] = []
-
-    def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-        z = output if isinstance(output, Tensor) else next((e for e in output if isinstance(e, Tensor)), None)
-        if z is not None:
-            outputs.append(z.detach().clone())
-
-    handles = [layer.register_forward_hook(keep) for _, layer in (stacks[-1].layers if stacks else ())]
-    try:
-        value = float(loss(model, batch))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return value, outputs
 
 
 def _relative(old: Tensor, new: Tensor) -> float:
@@ -148,16 +127,6 @@ def _relative(old: Tensor, new: Tensor) -> float:
     return float((new.float() - old.float()).norm()) / length if length > 0 else math.nan
 
 
-def _common(tensor: Tensor) -> float:
-    rows = tensor.float().reshape(-1, tensor.shape[-1])
-    whole = float(rows.square().sum(-1).mean())
-    return float(rows.mean(0).square().sum()) / whole if whole > 0 else 0.0
-
-
-def _slope(changes: Sequence[float]) -> float:
-    logs = [math.log(change) for change in changes if change > 0 and math.isfinite(change)]
-    if len(logs) < 2:
-        return math.nan
-    middle = (len(logs) - 1) / 2
-    spread = sum((place - middle) ** 2 for place in range(len(logs)))
-    return sum((place - middle) * value for place, value in enumerate(logs)) / spread
+def _logs(changes: Sequence[float]) -> float:
+    positive = [change for change in changes if change > 0 and math.isfinite(change)]
+    return log_slope(positive) if len(positive) >= 2 else math.nan
