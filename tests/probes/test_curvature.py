@@ -103,6 +103,7 @@ def test_unlike_matrices_are_not_compared() -> None:
             loss=loss,
             parameters=2,
             cases=1,
+            outputs=1,
             eigenvalues=(1.0,),
             residuals=(0.0,),
             trace=1.0,

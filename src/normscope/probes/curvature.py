@@ -23,6 +23,8 @@ class Curvature:
     """P."""
     cases: int
     """N, the positions that the loss is a mean over."""
+    outputs: int
+    """K, the entries of an output."""
     eigenvalues: tuple[float, ...]
     """The largest ones, falling."""
     residuals: tuple[float, ...]
@@ -40,15 +42,15 @@ class Curvature:
         top = self.eigenvalues[0]
         if top <= 0:
             return f"The {self.kind} matrix is zero: no parameter moves an output, or every softmax is saturated."
-        many = self.trace / top
+        many, flat = self.trace / top, min(self.parameters, self.cases * self.outputs)
         return (
             f"The sharpest of {self.parameters:,} directions has curvature {top:.3g} ({self.kind} of the mean "
             f"{self.loss}, {self.cases:,} cases): plain gradient descent is stable along it below a learning rate of "
             f"{2 / top:.2g}. The trace is {self.trace:.3g} ± {self.trace_error:.2g}, as much as {many:.3g} directions "
-            f"of that sharpness; a flat spectrum would have {min(self.parameters, self.cases):,}. A few directions far "
-            "above the rest usually come from inputs or activations with a mean or a scale of their own, from a large "
-            "last layer, or from unnormalized depth. Try a warm-up or a lower rate first, centered inputs, then a norm "
-            "before the sharp layer, and measure again: a norm does not always make the spectrum flatter."
+            f"of that sharpness; a flat spectrum would have {flat:,}. A few directions far above the rest usually come "
+            "from inputs or activations with a mean or a scale of their own, from a large last layer, or from depth. "
+            "Try centered inputs, and a warm-up or a lower rate, and measure again. A norm does not by itself make the "
+            "spectrum flatter: at the start layer norms can be sharper than none, for they bring the signal to size."
         )
 
     def beside(self, other: "Curvature", *, names: tuple[str, str]) -> str:
@@ -159,6 +161,7 @@ def curvature(
         loss=loss,
         parameters=matrix.size,
         cases=matrix.cases,
+        outputs=matrix.units,
         eigenvalues=tuple(float(values[i]) for i in order),
         residuals=tuple(residuals),
         trace=float(np.mean(samples)),
