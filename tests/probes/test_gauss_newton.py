@@ -160,6 +160,7 @@ def test_float32_agrees_to_its_rounding() -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("curvlinops") is None, reason="curvlinops is not installed")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_against_curvlinops() -> None:
     from curvlinops import GGNLinearOperator
 
