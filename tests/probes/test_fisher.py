@@ -147,6 +147,15 @@ def test_the_step_is_the_one_autograd_takes(method: str) -> None:
     assert row.angles[0] == pytest.approx(torch.tensor(cosine, dtype=torch.float64).acos().item(), rel=1e-6)
 
 
+def test_a_smaller_dispersion_is_a_larger_step() -> None:
+    settings = {"x": X, "y": drawn(CASES, OUTPUTS, seed=6), "weight": W, "bias": B, "gain": G, "family": "gaussian"}
+    half = implicit_learning_rate(**settings, dispersion=0.5, learning_rate=0.01)
+    twice = implicit_learning_rate(**settings, learning_rate=0.02)
+    for one, other in zip(half.rows, twice.rows, strict=True):
+        assert one.angles == pytest.approx(other.angles)
+        assert one.curvatures == pytest.approx([2 * value for value in other.curvatures])
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [

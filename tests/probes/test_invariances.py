@@ -108,6 +108,15 @@ def test_a_foreign_norm_without_a_law_is_nearly_invariant() -> None:
     assert row.deviations[0] > 0.05
 
 
+def test_a_row_of_zeros_is_no_division_by_zero() -> None:
+    x = data(CASES, 12)
+    x[3] = -x[3].abs()
+    found = invariances(nn.ReLU(), x, generator=generator(), factor=2.0)
+    assert found["data_rescaling"].deviation == pytest.approx(1.0)
+    # The row that was zero moves, and is measured by the size of the others.
+    assert 1 < found["uniform_recentering"].deviation < 10
+
+
 def test_a_bias_before_the_norm_is_seen() -> None:
     layer = spread(nn.Linear(FEATURES, UNITS, dtype=torch.float64))
     block = nn.Sequential(layer, norms.LayerNorm(UNITS))
