@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -67,10 +68,7 @@ class Convolutions(nn.Module):
         super().__init__()
         sizes = (1, channels, channels, channels)
         self.body = nn.Sequential(
-            *(
-                nn.Sequential(nn.Conv2d(a, b, 3, padding=1), norm(b), nn.ReLU(inplace=True))
-                for a, b in zip(sizes, sizes[1:], strict=False)
-            )
+            *(nn.Sequential(nn.Conv2d(a, b, 3, padding=1), norm(b), nn.ReLU(inplace=True)) for a, b in pairwise(sizes))
         )
         self.head = nn.Linear(channels, 10)
 

@@ -18,8 +18,8 @@ Sizes that do not depend on the model's have 0; a sum of independent branches gr
 a residual stream without a norm on it does by design. Anything steeper gets out of hand at the next size.
 """
 
-_SLACK = 0.1
-"""Over :data:`STEEPEST`, for the noise of a few seeds."""
+_SLACK = 0.25
+"""Over :data:`STEEPEST`, for the noise of a few seeds: healthy Pre-LN models were seen at 0.67 after three updates."""
 
 
 @dataclass(frozen=True, kw_only=True)

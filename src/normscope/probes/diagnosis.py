@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from normscope.probes.depth import StackDepth, watch_depth
 from normscope.probes.findings import Finding, Measured, name_causes
@@ -88,13 +89,13 @@ def diagnose(
     """Run one step of a model, look at every norm and layer, and name what is known to be wrong.
 
     One forward and one backward pass; one forward pass more where a learning rate is known. The model is given back
-    as it was, to the bit: parameters, buffers, gradients, modes, random states and hooks. Hooks of the caller's own run.
+    as it was, to the bit: parameters, buffers, gradients, modes, random states and hooks. The caller's own hooks run.
 
     Args:
         model: Any module, in the mode it is to be looked at.
         batch: What ``loss`` takes.
         loss: From (model, batch) to a scalar. It must call the model it is given. Autocast belongs inside.
-        optimizer: Tells weight decay, and the learning rate and the rule of the first update. Its state is not looked at.
+        optimizer: Tells weight decay, and rate and rule of the first update. Its state is not looked at.
         learning_rate: The largest of the schedule; else the optimizer's first.
         warmup: Steps of a linear warm-up, 0 for none. None says nothing, and then nothing is said about it.
         precision: What the model is going to be trained in; None for the dtype its norms see now.
@@ -105,8 +106,9 @@ def diagnose(
 
     Raises:
         TypeError: If the loss is not a tensor.
-        ValueError: If it is no scalar or has no gradient, nothing in the model is trained, the learning rate is not
-            positive or the warm-up negative.
+        RuntimeError: If the model recomputes activations with ``use_reentrant=True``, which torch cannot do here.
+        ValueError: If it is no scalar or has no gradient, nothing in the model is trained, parameters are lazy, the
+            learning rate is not positive or the warm-up negative.
     """
     rate = learning_rate if learning_rate is not None else _rate(optimizer)
     if rate is not None and not rate > 0:
@@ -116,6 +118,8 @@ def diagnose(
     wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not wanted:
         raise ValueError(f"{type(model).__name__} has no parameter that is trained")
+    if any(isinstance(parameter, UninitializedParameter) for parameter in wanted):
+        raise ValueError(f"{type(model).__name__} has lazy parameters: run a batch through it first")
     started, memory = time.perf_counter(), _Memory(wanted[0].device)
     found, unreached = find_norms(model)
     seed = draw_seed(generator)

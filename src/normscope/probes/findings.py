@@ -17,7 +17,8 @@ the frequencies of the tokens; a hundredth of the rate, the first step of a warm
 ALIKE = 0.99
 """Share that all rows have in common, after that update, from which the positions count as one.
 
-The 12-layer models that did not train had 0.998 and more; a 6-layer one with 0.97 was slow and did train.
+Of 18 runs of 6, 8 and 12 layers without warm-up at 1e-3, 150 steps each, the 8 that are named by it ended at losses of
+1.97 to 2.18 (the frequencies of the tokens give 2.05), the 10 others at 1.68 to 1.95.
 """
 
 SMALLEST_HALF = 2.0**-24
@@ -83,7 +84,8 @@ def _post_norm_without_warm_up(measured: Measured) -> list[Finding]:
         return []
     rate = told["learning_rate"]
     evidence = (
-        f"Norms stand on the residual stream in {told['post']:.0%} of {told['layers']:.0f} layers. The first update, at "
+        f"Norms stand on the residual stream in {told['post']:.0%} of {told['layers']:.0f} layers. The "
+        "first update, at "
         f"a learning rate of {rate:g}, changes the last layer's output by {told['output_change']:.0%} of itself and "
         f"leaves {told['common_after']:.1%} of it the same at all positions."
     )
@@ -102,8 +104,10 @@ def _eps_too_small_for_half(measured: Measured) -> list[Finding]:
         if each.precision != "float16" or eps is None or variance is None or variance + eps >= SMALLEST_HALF:
             continue
         evidence = (
-            f"eps is {eps:g} and the smallest variance of a row is {variance:.2g}; together they are below the smallest "
-            f"float16 ({SMALLEST_HALF:.1e}). The gradient of such a row is multiplied by {(variance + eps) ** -0.5:.1e}, "
+            f"eps is {eps:g} and the smallest variance of a row is {variance:.2g}; together they are below "
+            "the smallest "
+            f"float16 ({SMALLEST_HALF:.1e}). The gradient of such a row is multiplied by "
+            f"{(variance + eps) ** -0.5:.1e}, "
             "or divided by zero."
             if variance + eps > 0
             else f"eps is {eps:g} and a row is constant: it is divided by zero."
@@ -153,7 +157,8 @@ def _batch_norm_in_eval(measured: Measured) -> list[Finding]:
         return []
     worst = off[0]
     evidence = (
-        f"{len(off)} batch norms normalize by running moments that are not this batch's: in {worst.name} the variance is "
+        f"{len(off)} batch norms normalize by running moments that are not this batch's: in {worst.name} "
+        "the variance is "
         f"{worst.running_ratio:.3g} times the running one and the mean {worst.running_offset:.3g} deviations away."
     )
     advice = (
@@ -172,7 +177,8 @@ def _gains_near_zero(measured: Measured) -> list[Finding]:
         decay = f" The optimizer decays them by {each.decay:g}." if each.decay else ""
         evidence = f"{each.dead_gains:.0%} of its gains are below 0.01; their size is {each.gain_size:.2g}.{decay}"
         advice = (
-            "Take the gains of norms out of weight decay (two parameter groups), and start them again at one; where they "
+            "Take the gains of norms out of weight decay (two parameter groups), and start them again at "
+            "one; where they "
             "went to zero without decay, the layer may be dropped."
         )
         found.append(Finding(cause="gains_near_zero", where=each.name, evidence=evidence, advice=advice))
@@ -191,7 +197,8 @@ def _double_norm(measured: Measured) -> list[Finding]:
             continue
         evidence = f"Its input is the output of {pair[0]}, and nothing else reads that."
         advice = (
-            "Remove one of the two. torch's nn.Transformer, and an encoder with norm_first=False and a norm of its own, "
+            "Remove one of the two. torch's nn.Transformer, and an encoder with norm_first=False and a "
+            "norm of its own, "
             "have such a pair at their end."
         )
         found.append(Finding(cause="double_norm", where=pair[1], evidence=evidence, advice=advice))
@@ -206,11 +213,13 @@ def _unscaled_residual(measured: Measured) -> list[Finding]:
             continue
         per_layer = stack.growth ** (1 / max(len(stack.layers) // 2, 1))
         evidence = (
-            f"The stream grows {stack.growth:.3g} times over the second half of {len(stack.layers)} layers, {per_layer:.3g} "
+            f"The stream grows {stack.growth:.3g} times over the second half of {len(stack.layers)} "
+            f"layers, {per_layer:.3g} "
             f"times a layer; sums of equal branches grow at most 2 times there, and {LARGEST_GROWTH:g} is allowed."
         )
         advice = (
-            "Normalize what goes into each branch (pre) and the end, or begin the branches' last weights at 1 / sqrt(2 x "
+            "Normalize what goes into each branch (pre) and the end, or begin the branches' last weights "
+            "at 1 / sqrt(2 x "
             "layers) of their size, or at zero (rezero)."
         )
         found.append(Finding(cause="unscaled_residual", where=stack.name, evidence=evidence, advice=advice))

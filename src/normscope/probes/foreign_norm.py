@@ -36,7 +36,8 @@ class Facts:
 
 def worth_a_look(module: nn.Module) -> bool:
     """Tell whether a module may be a norm: a leaf called one, or with an eps and at most two vectors of one width."""
-    if any(True for _ in module.children()):
+    if any(True for _ in module.children()) or type(module).__module__.startswith("torch.nn.utils."):
+        # What stands in a parametrization is about weights.
         return False
     widths = {_width(p.shape) for p in module.parameters(recurse=False)}
     if not isinstance(module, nn.LocalResponseNorm) and "norm" in type(module).__name__.lower():
@@ -80,7 +81,7 @@ def observe(module: nn.Module) -> Facts | str:
         try:
             with torch.no_grad():
                 z: Any = twin.forward(x)
-        except Exception:  # noqa: S112 it may want another layout, and says so with any error
+        except Exception:
             continue
         if not isinstance(z, Tensor) or z.shape != x.shape:
             continue

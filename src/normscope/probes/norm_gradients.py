@@ -167,9 +167,9 @@ def gradients_through_training(model: nn.Module, *, every: int = EVERY) -> Itera
     hooks = ExitStack()
 
     def read() -> None:
-        told = tuple(told for call in calls if (told := _read(call)) is not None)
-        if calls and told:
-            history.append(GradientStep(step=open_step, norms=told))
+        told = [one for call in calls if (one := _read(call)) is not None]
+        if told:
+            history.append(GradientStep(step=open_step, norms=tuple(told)))
         calls.clear()
 
     def before(module: nn.Module, inputs: Any) -> None:

@@ -129,10 +129,11 @@ def _recognise(names: tuple[str, ...], module: nn.Module) -> NormIn | str | None
     """Tell what a module is: a norm, in words why it cannot be told, or nothing of the kind."""
     known = _OURS.get(type(module))
     base = next((base for base in _TORCH if isinstance(module, base)), None)
+    if any(isinstance(parameter, UninitializedParameter) for parameter in module.parameters(recurse=False)):
+        lazy = base is not None or "norm" in type(module).__name__.lower()
+        return "lazy: run a batch first, then its width is known" if lazy else None
     if known is None and base is None and not worth_a_look(module):
         return None
-    if any(isinstance(parameter, UninitializedParameter) for parameter in module.parameters(recurse=False)):
-        return "lazy: run a batch first, then its width is known"
     own_forward = base is not None and type(module).forward is not base.forward
     if known is not None or (base is not None and (not own_forward or "running_mean" in module._buffers)):
         return _known(names, module, known or _TORCH[base])  # pyright: ignore[reportArgumentType]

@@ -33,12 +33,16 @@ def _gradients(measured: Measured) -> str:
     chance = median(1 / each.width for each in told)
     return (
         f"Over {len(told)} norms the median share of the gradient that re-centering takes out is "
-        f"{median(each.recentering for each in told):.1%}, and re-scaling {median(each.rescaling for each in told):.1%}; "
+        f"{median(each.recentering for each in told):.1%}, and re-scaling "
+        f"{median(each.rescaling for each in told):.1%}; "
         f"a gradient without direction would have {chance:.1%} of each. The most goes at {by_size.name}: "
         f"{by_size.recentering:.1%} and {by_size.rescaling:.1%}. {law} "
-        "A large first share means that a loss pulls all features of a position the same way, which LayerNorm and AdaNorm "
-        "remove and RMSNorm and DetachNorm let through; a large second share means that it pulls the input to be larger "
-        "or smaller, which all but DetachNorm remove. Shares near zero mean that a norm without these derivatives would "
+        "A large first share means that a loss pulls all features of a position the same way, which "
+        "LayerNorm and AdaNorm "
+        "remove and RMSNorm and DetachNorm let through; a large second share means that it pulls the input "
+        "to be larger "
+        "or smaller, which all but DetachNorm remove. Shares near zero mean that a norm without these "
+        "derivatives would "
         "train alike; large ones, that the choice of norm matters here: compare the norms side by side."
     )
 
@@ -59,8 +63,10 @@ def _depth(measured: Measured) -> str:
     return (
         " ".join(parts)
         + " An output that grows by a factor a layer comes from branches that are neither normalized nor "
-        "scaled; a gradient that fades towards the input from norms on the stream itself, a factor of 0.8 a layer in theory, "
-        "and makes the first layers learn last. Norms in the branches with one at the end, smaller branches, or warm-up "
+        "scaled; a gradient that fades towards the input from norms on the stream itself, a factor of 0.8 "
+        "a layer in theory, "
+        "and makes the first layers learn last. Norms in the branches with one at the end, smaller "
+        "branches, or warm-up "
         "are what to try. The broken lines are theory for an ideal network at initialization, not a standard."
     )
 
@@ -97,7 +103,8 @@ def _range(measured: Measured) -> str:
     return (
         words
         + "Entries near the limit come from a stream that grows unnormalized: bfloat16, or a norm on the stream. Rows "
-        "with a variance below eps leave a norm small; they come from padding and dead units. A bias that makes most of an "
+        "with a variance below eps leave a norm small; they come from padding and dead units. A bias that "
+        "makes most of an "
         "output means that the norm passes little of its input on."
     )
 
@@ -116,10 +123,13 @@ def _first_update(measured: Measured) -> str:
     else:
         verdict = "Whether that calls for warm-up is not known: models with such a change have trained and have not."
     return (
-        f"A first update at a learning rate of {told['learning_rate']:.3g} takes the loss from {told['loss_before']:.4g} to "
-        f"{told['loss_after']:.4g} (to first order it would fall by {told['predicted_decrease']:.3g}), changes the last "
+        f"A first update at a learning rate of {told['learning_rate']:.3g} takes the loss from "
+        f"{told['loss_before']:.4g} to "
+        f"{told['loss_after']:.4g} (to first order it would fall by {told['predicted_decrease']:.3g}), "
+        "changes the last "
         f"layer's output by {told['output_change']:.0%} and the typical matrix by {told['update_ratio']:.1%}; "
-        f"{told['common_after']:.1%} of the output is then the same at all positions, {told['common_before']:.1%} before. "
+        f"{told['common_after']:.1%} of the output is then the same at all positions, "
+        f"{told['common_before']:.1%} before. "
         f"{verdict} A change that is amplified from layer to layer comes from norms on the residual stream; a warm-up, "
         "or a smaller learning rate, makes the first steps small."
     )

@@ -19,8 +19,8 @@ def untouched(model: nn.Module, *, seed: int | None = None) -> Iterator[None]:
 
     Args:
         model: Any module.
-        seed: Of torch's random state inside, so that dropout is the same in two measurements. None goes on from the state
-            as it is, which two blocks in a row then share.
+        seed: Of torch's random state inside, so that dropout is the same in two measurements. None goes on from the
+            state as it is, which two blocks in a row then share.
 
     Yields:
         Nothing. Gradients are None inside.

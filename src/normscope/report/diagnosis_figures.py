@@ -62,8 +62,8 @@ def side_by_side(norms: Sequence[Mapping[str, Any]], *, name: str) -> str:
         figure, plot = _panel("% of the gradient that this norm would let through there", len(norms))
         for key, (label, colour, marker, line) in LETS_THROUGH.items():
             values = [100 * each["beside"][key] for each in norms]
-            look = {"color": stand_in(colour), "marker": marker, "linestyle": line}
-            plot.plot(values, markersize=3.5, linewidth=1.2, label=label, **look)
+            (drawn,) = plot.plot(values, marker=marker, markersize=3.5, linewidth=1.2, linestyle=line, label=label)
+            drawn.set_color(stand_in(colour))
         lowest = min(100 * each["beside"][key] for each in norms for key in LETS_THROUGH)
         plot.set_ylim(lowest - 0.05 * (100.01 - lowest), 100 + 0.1 * (100.01 - lowest))
         plain_ticks(plot, "y", count=5)
@@ -107,7 +107,8 @@ def by_depth(stack: Mapping[str, Any], what: str, *, name: str) -> str:
         plain_ticks(plot, "y", count=4, logarithmic=True)
         plot.set_xlabel("layer", color=_MUTED, fontsize=11, loc="right", labelpad=2)
         _key(plot)
-        words = f"{len(values)} layers, from {describe(values[0], '')} at the first to {describe(values[-1], '')} at the last."
+        ends = f"from {describe(values[0], '')} at the first to {describe(values[-1], '')} at the last"
+        words = f"{len(values)} layers, {ends}."
         return to_svg(figure, name=name, title=title, words=words)
 
 
@@ -169,8 +170,9 @@ def through_training(history: Sequence[Mapping[str, Any]], *, name: str) -> str:
         ticks = sorted({0, len(table) // 2, len(table) - 1})
         plot.set_xticks([tick + 0.5 for tick in ticks], [str(chosen[tick]["step"]) for tick in ticks])
         plot.set_xlabel("step", color=_MUTED, fontsize=11, loc="right", labelpad=2)
-        headline(plot, f"share taken out of the gradient; full colour is {describe(100 * largest, '%')}")
-        words = f"{len(names)} norms over {len(history)} measured steps; the largest share is {describe(100 * largest, '%')}."
+        most = describe(100 * largest, "%")
+        headline(plot, f"share taken out of the gradient; full colour is {most}")
+        words = f"{len(names)} norms over {len(history)} measured steps; the largest share is {most}."
         return to_svg(figure, name=name, title="The gradient at the norms through training", words=words)
 
 
