@@ -10,7 +10,8 @@ from torch import nn
 
 from normscope import norms
 from normscope.catalogue import NORMS
-from normscope.probes.invariances import TRANSFORMATIONS, Invariance, Invariances, invariances
+from normscope.probes.invariances import Invariance, Invariances, invariances
+from normscope.probes.transformations import TRANSFORMATIONS
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "invariances.md"
 CASES, PLACES, FEATURES, UNITS = 64, 9, 12, 20

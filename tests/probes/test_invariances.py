@@ -11,7 +11,8 @@ from torch import nn
 
 from normscope import norms
 from normscope.catalogue import NORMS
-from normscope.probes.invariances import TRANSFORMATIONS, Invariances, invariances
+from normscope.probes.invariances import Invariances, invariances
+from normscope.probes.transformations import TRANSFORMATIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES, FEATURES, UNITS = 16, 5, 7

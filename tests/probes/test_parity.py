@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from normscope import norms
-from normscope.probes.parity import CONVENTIONS, Difference, Parity, inputs, parity
+from normscope.probes.departures import CONVENTIONS
+from normscope.probes.parity import Difference, Parity, inputs, parity
 
 WIDTH = 64
 

@@ -1,7 +1,7 @@
 """What the output of a module does not depend on: Table 1 of Ba et al. (2016), measured, and what eps takes from it."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from normscope.probes.eps_law import Seen, eps_law, watched
+from normscope.probes.transformations import TRANSFORMATIONS, Change, data_changes, weight_changes
 
 Holds = Literal["exactly", "but for eps", "nearly", "no"]
 
@@ -24,8 +25,6 @@ NEAR = 1e-3
 
 LAW = 0.05
 """How far, relatively, the measured curve may be from the law of eps."""
-
-Change = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,20 +115,6 @@ class Invariances:
         return {**asdict(self), "reading": self.reading}
 
 
-TRANSFORMATIONS: dict[str, str] = {
-    "weight_matrix_rescaling": "all weights times one factor",
-    "weight_matrix_recentering": "the same shift of the weights of every unit",
-    "weight_vector_rescaling": "the weights of one unit times a factor",
-    "data_rescaling": "all data times one factor",
-    "data_recentering": "a shift of every feature of the data",
-    "case_rescaling": "one case times a factor",
-    "feature_rescaling": "one feature times a factor",
-    "uniform_recentering": "one number added to all data",
-    "case_recentering": "one number added to all features of one case",
-}
-"""The six of Table 1 in its order, then three that tell norms apart without weights before them."""
-
-
 def invariances(
     module: nn.Module,
     x: Tensor,
@@ -173,12 +158,12 @@ def invariances(
     _check(x, factor, scales)
     state = {name: tensor.detach().clone() for name, tensor in (*module.named_parameters(), *module.named_buffers())}
     state = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
-    changes = _changes(x, factor, generator)
+    changes = data_changes(x, factor, generator)
     if weight is not None:
         if weight not in dict(module.named_parameters()) or state[weight].dim() < 2:
             wanted = [name for name, parameter in module.named_parameters() if parameter.dim() > 1]
             raise ValueError(f"weight must name a parameter of two axes or more, got {weight!r}; there are {wanted}")
-        changes = {**_weight_changes(state[weight], factor, generator), **changes}
+        changes = {**weight_changes(state[weight], factor, generator), **changes}
 
     def call(data: Tensor, change: Change | None) -> Seen:
         with torch.no_grad(), watched(module) as seen:
@@ -227,37 +212,6 @@ def _row(name: str, scales: tuple[float, ...], measured: list[float], predicted:
         deviations=tuple(measured[1:]),
         law=tuple(law[1:]) if law is not None and holds in ("exactly", "but for eps") else None,
     )
-
-
-def _changes(x: Tensor, factor: float, generator: torch.Generator) -> dict[str, Change]:
-    """List what is done to the data; shifts are as large as the data."""
-    size = x.detach().double().square().mean().sqrt()
-    shift = size * (1 + torch.randn(x.shape[-1], dtype=torch.float64, generator=generator)).to(x.device)
-    first_case = torch.zeros(x.shape[0], *[1] * (x.dim() - 1), dtype=torch.float64, device=x.device)
-    first_case[0] = 1
-    one_feature = torch.zeros(x.shape[-1], dtype=torch.float64, device=x.device)
-    one_feature[x.shape[-1] // 2] = 1
-    return {
-        "data_rescaling": lambda data: factor * data,
-        "data_recentering": lambda data: data + shift,
-        "case_rescaling": lambda data: data * (1 + (factor - 1) * first_case),
-        "feature_rescaling": lambda data: data * (1 + (factor - 1) * one_feature),
-        "uniform_recentering": lambda data: data + factor * size,
-        "case_recentering": lambda data: data + factor * size * first_case,
-    }
-
-
-def _weight_changes(weight: Tensor, factor: float, generator: torch.Generator) -> dict[str, Change]:
-    """List what is done to the weights ``[units, ...]``."""
-    shift = torch.randn(1, *weight.shape[1:], dtype=torch.float64, generator=generator).to(weight.device)
-    shift = shift * weight.square().mean().sqrt()
-    one_unit = torch.ones(weight.shape[0], *[1] * (weight.dim() - 1), dtype=torch.float64, device=weight.device)
-    one_unit[weight.shape[0] // 2] = factor
-    return {
-        "weight_matrix_rescaling": lambda weight: factor * weight,
-        "weight_matrix_recentering": lambda weight: weight + shift,
-        "weight_vector_rescaling": lambda weight: weight * one_unit,
-    }
 
 
 def _deviation(difference: Tensor, output: Tensor) -> float:

@@ -2,28 +2,16 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from normscope.probes.convention import Convention, closed_form
+from normscope.probes.departures import Departure, departures
 from normscope.probes.fit_convention import Fit, Norm, ask, evaluate, fit_convention
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-
-CONVENTIONS = {
-    "center": "whether the mean is subtracted",
-    "divisor": "what it divides by",
-    "place": "where eps stands",
-    "eps": "the value of eps",
-    "gain": "what multiplies the output",
-    "bias": "whether there is a bias",
-    "statistics": "the dtype of the statistics",
-    "order": "the order of casts",
-}
-"""The fields of `Convention` in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,22 +29,6 @@ class Difference:
     first_not_finite: int
     """How many numbers of the first one's output are infinite or NaN."""
     second_not_finite: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Departure:
-    """One convention that the two do not share, and what it alone does."""
-
-    convention: str
-    """A key of :data:`CONVENTIONS`."""
-    first: str
-    second: str
-    effects: dict[str, float]
-    """From a dtype to the largest absolute change of the first one's closed form if only this is taken from the
-    second, over all kinds of rows."""
-    worst: str
-    """The kind of rows that shows it most."""
-    sentence: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,13 +121,17 @@ def parity(
     differences = [
         _compare(kind, first, second, fits, x.to(dtype), dtype) for kind, x in kinds.items() for dtype in dtypes
     ]
+    apart: list[Departure] = []
+    one, other = (fit.convention for fit in fits)
+    if one is not None and other is not None:
+        apart = departures(one, other, names=names, kinds=kinds, dtypes=dtypes, generator=generator)
     return Parity(
         names=names,
         width=width,
         first=fits[0],
         second=fits[1],
         differences=tuple(differences),
-        departures=tuple(_departures(*fits, names, kinds, dtypes, generator)),
+        departures=tuple(apart),
     )
 
 
@@ -199,89 +175,6 @@ def _truth(norm: Norm, fit: Fit, x: Tensor) -> Tensor:
     if fit.convention is None:
         return ask(norm, x.double(), values)
     return evaluate(fit, x.double(), values)
-
-
-def _departures(
-    first: Fit,
-    second: Fit,
-    names: tuple[str, str],
-    kinds: dict[str, Tensor],
-    dtypes: Sequence[torch.dtype],
-    generator: torch.Generator,
-) -> list[Departure]:
-    """Take every convention that differs into the first one's closed form, alone, and see what it does."""
-    if first.convention is None or second.convention is None:
-        return []
-    one, other = first.convention, second.convention
-    width = next(iter(kinds.values())).shape[-1]
-    weight = (0.1 * torch.randn(width, generator=generator) + 1).bfloat16()
-    bias = (0.1 * torch.randn(width, generator=generator)).bfloat16()
-    found = []
-    for field, words in CONVENTIONS.items():
-        ours, theirs = getattr(one, field), getattr(other, field)
-        silent = field == "eps" and "none" in (one.place, other.place)
-        silent = silent or (field == "order" and "none" in (one.gain, other.gain) and not (one.bias and other.bias))
-        if ours == theirs or silent:
-            continue
-        changed = replace(one, **{field: theirs})
-        if field == "place" and "none" in (one.place, other.place):
-            changed = replace(changed, eps=other.eps)
-        effects, worst = {}, ("", -1.0)
-        for dtype in dtypes:
-            by_kind = {
-                kind: _effect(one, changed, x.to(dtype), weight.to(dtype), bias.to(dtype)) for kind, x in kinds.items()
-            }
-            kind = max(by_kind, key=lambda key: by_kind[key])
-            effects[str(dtype).removeprefix("torch.")] = by_kind[kind]
-            if by_kind[kind] > worst[1]:
-                worst = (kind, by_kind[kind])
-        amounts = ", ".join(f"{effect:.2g} in {dtype}" for dtype, effect in effects.items())
-        found.append(
-            Departure(
-                convention=field,
-                first=_say(one, field),
-                second=_say(other, field),
-                effects=effects,
-                worst=worst[0],
-                sentence=(
-                    f"They differ in {words}: {names[0]} has {_say(one, field)}, {names[1]} has {_say(other, field)}; "
-                    f"that alone moves outputs of order one by up to {amounts} (most on {worst[0]} rows)."
-                ),
-            )
-        )
-    return found
-
-
-def _effect(one: Convention, changed: Convention, x: Tensor, weight: Tensor, bias: Tensor) -> float:
-    """Give the largest change between two closed forms where both are finite."""
-    outputs = [
-        closed_form(convention, x, None if convention.gain == "none" else weight, bias if convention.bias else None)
-        for convention in (one, changed)
-    ]
-    difference = (outputs[0].double() - outputs[1].double()).abs()
-    finite = difference[difference.isfinite()]
-    return float(finite.max()) if finite.numel() else 0.0
-
-
-def _say(convention: Convention, field: str) -> str:
-    """Put one field of a convention into words."""
-    value = getattr(convention, field)
-    if field == "center":
-        return "the mean subtracted" if value else "the mean kept"
-    if field == "divisor":
-        return {"biased": "the root over H", "unbiased": "the root over H - 1", "length": "the length"}[value]
-    if field == "place":
-        inside = {"inside": "it inside the root", "added": "it added outside the root", "least": "it as least divisor"}
-        return inside.get(value, "none")
-    if field == "eps":
-        return f"eps {value:.3g}"
-    if field == "gain":
-        return {"none": "no gain", "w": "w", "1 + w": "1 + w"}[value]
-    if field == "bias":
-        return "a bias" if value else "no bias"
-    if field == "statistics":
-        return "float32" if value == "float32" else "the dtype of the input"
-    return str(value)
 
 
 def _largest(difference: Tensor) -> float | None:
