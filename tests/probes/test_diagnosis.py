@@ -9,8 +9,10 @@ import pytest
 import torch
 from planted import CASES, Convolutions, images, text, which_digit
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import normscope
+from normscope.catalogue import PLACEMENTS
 from normscope.probes import diagnose
 
 
@@ -129,6 +131,60 @@ def test_settings_that_are_none_are_refused(told: dict[str, float], words: str) 
 def test_a_frozen_model_is_refused() -> None:
     with pytest.raises(ValueError, match="Convolutions has no parameter that is trained"):
         diagnose(Convolutions(4).requires_grad_(False), images(0), which_digit)
+
+
+class Recomputing(nn.Module):
+    """Pre-LN perceptrons whose activations are computed again in the backward pass, or not."""
+
+    def __init__(self, *, recompute: bool, reentrant: bool = False) -> None:
+        super().__init__()
+        width = 16
+        branches = [("feed_forward", nn.Sequential(nn.Linear(width, width), nn.ReLU())) for _ in range(4)]
+        self.blocks = PLACEMENTS["pre"].stack(branches, width, nn.LayerNorm).blocks  # pyright: ignore
+        self.recompute, self.reentrant = recompute, reentrant
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            x = checkpoint(block, x, use_reentrant=self.reentrant) if self.recompute else block(x)  # pyright: ignore
+        return x
+
+
+def test_activations_that_are_recomputed_are_measured_once() -> None:
+    plain = Recomputing(recompute=False)
+    again = Recomputing(recompute=True)
+    again.load_state_dict(plain.state_dict())
+    x = torch.randn(8, 16, requires_grad=True)
+    told = [diagnose(model, x, lambda m, b: m(b).square().mean()).to_json() for model in (plain, again)]
+    for key in ("gradients", "stacks", "ranges", "findings"):
+        assert told[0][key] == told[1][key], key
+    assert [finding["cause"] for finding in told[1]["findings"]] == ["missing_final_norm"]
+
+
+def test_reentrant_recomputation_is_refused() -> None:
+    model = Recomputing(recompute=True, reentrant=True)
+    with pytest.raises(ValueError, match="must do so with use_reentrant=False"):
+        diagnose(model, torch.randn(8, 16, requires_grad=True), lambda m, b: m(b).square().mean())
+    deeper = nn.Sequential(nn.Linear(4, 16), model)
+    with pytest.raises(RuntimeError, match="use_reentrant=True"):
+        diagnose(deeper, torch.randn(8, 4), lambda m, b: m(b).square().mean())
+
+
+def test_a_loss_of_another_model_is_refused() -> None:
+    other = nn.Linear(3, 1)
+    with pytest.raises(ValueError, match="the loss depends on no parameter of Linear: it must call the model"):
+        diagnose(nn.Linear(3, 1), torch.randn(2, 3), lambda m, b: other(b).mean())
+
+
+def test_under_autocast_norms_see_what_they_see() -> None:
+    case = text(0, "post")
+
+    def loss(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return case.loss(model, batch)
+
+    told = diagnose(case.model, case.batch, loss)
+    assert told.stacks[0].placement == "post"
+    assert all(each.law_error is not None and each.law_error < 1e-2 for each in told.gradients)
 
 
 def test_a_lazy_model_is_refused() -> None:

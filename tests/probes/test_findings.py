@@ -22,7 +22,6 @@ def measured(case: Case) -> Measured:
         doubles=watch.doubles,
         ranges=told.ranges,
         first_update=told.first_update,
-        learning_rate=told.learning_rate,
         warmup=told.warmup,
     )
 

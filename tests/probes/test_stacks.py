@@ -1,7 +1,9 @@
 """Where the depth of a model is, for the ways in which people write models."""
 
+import torch
 from torch import nn
 
+from normscope.probes import depth_profile
 from normscope.probes.norms_in import find_norms
 from normscope.probes.stacks import find_stacks
 
@@ -34,6 +36,14 @@ def test_layers_that_are_attributes() -> None:
             self.head = nn.Linear(4, 2)
 
     assert stacks(Net()) == {"": 3}
+
+
+def test_a_layer_that_is_shared_is_a_stack_of_its_calls() -> None:
+    shared = nn.Sequential(nn.Linear(4, 4), nn.Tanh())
+    model = nn.Sequential(shared, shared, shared)
+    assert stacks(model) == {"": 1}
+    (profile,) = depth_profile(model, torch.randn(3, 4), lambda m, b: m(b).square().mean())
+    assert [layer.call for layer in profile.layers] == [0, 1, 2]
 
 
 def test_no_depth() -> None:

@@ -16,6 +16,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from normscope.probes.depth import StackDepth, watch_depth
 from normscope.probes.findings import Finding, Measured, name_causes
+from normscope.probes.functional_norms import listen_for_functional_norms
 from normscope.probes.norm_gradients import NormGradients, watch_gradients
 from normscope.probes.norms_in import Unreached, find_norms
 from normscope.probes.numeric_range import NormRange, Precision, watch_range
@@ -107,7 +108,7 @@ def diagnose(
     Raises:
         TypeError: If the loss is not a tensor.
         RuntimeError: If the model recomputes activations with ``use_reentrant=True``, which torch cannot do here.
-        ValueError: If it is no scalar or has no gradient, nothing in the model is trained, parameters are lazy, the
+        ValueError: If it is no scalar, has no gradient or none by the model's parameters, nothing in the model is trained, parameters are lazy, the
             learning rate is not positive or the warm-up negative.
     """
     rate = learning_rate if learning_rate is not None else _rate(optimizer)
@@ -127,8 +128,14 @@ def diagnose(
         gradients = watches.enter_context(watch_gradients(model, found=found))
         depth = watches.enter_context(watch_depth(model, found=found, keep=rate is not None))
         ranges = watches.enter_context(watch_range(model, found=found, precision=precision, optimizer=optimizer))
-        value = _checked(loss(model, batch))
+        with listen_for_functional_norms(model, found) as unheard:
+            value = _checked(loss(model, batch))
         told = torch.autograd.grad(value, wanted, allow_unused=True)
+        if all(gradient is None for gradient in told):
+            raise ValueError(
+                f"the loss depends on no parameter of {type(model).__name__}: it must call the model it is given, and a "
+                "model that recomputes activations must do so with use_reentrant=False"
+            )
         by_parameter = {id(p): gradient for p, gradient in zip(wanted, told, strict=True)}
         stacks = depth.read(by_parameter)
     update = _update_of(optimizer)
@@ -143,7 +150,6 @@ def diagnose(
         doubles=depth.doubles,
         ranges=ranges,
         first_update=features,
-        learning_rate=rate,
         warmup=warmup,
     )
     findings = name_causes(measured)
@@ -157,7 +163,7 @@ def diagnose(
         stacks=tuple(stacks),
         ranges=tuple(ranges),
         first_update=features,
-        unreached=tuple(unreached),
+        unreached=(*unreached, *unheard),
         learning_rate=rate,
         warmup=warmup,
         readings=read(measured),

@@ -64,8 +64,6 @@ class Measured:
     ranges: Sequence[NormRange]
     first_update: Mapping[str, float] | None = None
     """Of :func:`~normscope.probes.warmup.warmup_features`, at the rate of the first step."""
-    learning_rate: float | None = None
-    """The largest of the schedule."""
     warmup: int | None = None
     """Steps; None if it was not told, and then nothing is said about it."""
 
@@ -75,12 +73,21 @@ def name_causes(measured: Measured) -> list[Finding]:
     return [finding for rule in CAUSES.values() for finding in rule(measured)]
 
 
-def _post_norm_without_warm_up(measured: Measured) -> list[Finding]:
-    """Post-LN and a first update that both replaces the function and makes all positions one."""
+def lacks_warm_up(measured: Measured) -> bool:
+    """Tell whether norms stand on the stream and the first update both replaces the function and makes positions one.
+
+    Only where the warm-up was told.
+    """
     told = measured.first_update
     if told is None or measured.warmup is None or told["post"] <= 0.5:
-        return []
-    if not (told["output_change"] >= REPLACED and told["common_after"] >= ALIKE):
+        return False
+    return told["output_change"] >= REPLACED and told["common_after"] >= ALIKE
+
+
+def _post_norm_without_warm_up(measured: Measured) -> list[Finding]:
+    """Post-LN and a first update that is too large for it."""
+    told = measured.first_update
+    if told is None or not lacks_warm_up(measured):
         return []
     rate = told["learning_rate"]
     evidence = (
@@ -98,36 +105,38 @@ def _post_norm_without_warm_up(measured: Measured) -> list[Finding]:
 
 def _eps_too_small_for_half(measured: Measured) -> list[Finding]:
     """An eps that is nothing in float16, and rows that need one."""
-    found = []
-    for each in measured.ranges:
-        eps, variance = each.eps, each.smallest_variance
-        if each.precision != "float16" or eps is None or variance is None or variance + eps >= SMALLEST_HALF:
-            continue
-        evidence = (
-            f"eps is {eps:g} and the smallest variance of a row is {variance:.2g}; together they are below "
-            "the smallest "
-            f"float16 ({SMALLEST_HALF:.1e}). The gradient of such a row is multiplied by "
-            f"{(variance + eps) ** -0.5:.1e}, "
-            "or divided by zero."
-            if variance + eps > 0
-            else f"eps is {eps:g} and a row is constant: it is divided by zero."
-        )
-        advice = (
-            "Take an eps of 1e-5, compute the norm in float32, or use bfloat16; look where constant rows come from."
-        )
-        found.append(Finding(cause="eps_too_small_for_half", where=each.name, evidence=evidence, advice=advice))
-    return found
+    found = [
+        (each, each.smallest_variance + each.eps)
+        for each in measured.ranges
+        if each.precision == "float16" and each.eps is not None and each.smallest_variance is not None
+    ]
+    found = [(each, divisor) for each, divisor in found if divisor < SMALLEST_HALF]
+    if not found:
+        return []
+    each, divisor = min(found, key=lambda pair: pair[1])
+    evidence = f"{_count(found)}: at {each.name} eps is {each.eps:g} and the smallest variance of a row is "
+    evidence += f"{each.smallest_variance:.2g}; together they are below the smallest float16 ({SMALLEST_HALF:.1e}). "
+    evidence += (
+        f"The gradient of such a row is multiplied by {divisor**-0.5:.1e}."
+        if divisor > 0
+        else "Such a row is divided by zero."
+    )
+    advice = "Take an eps of 1e-5, compute the norm in float32, or use bfloat16; look where constant rows come from."
+    where = ", ".join(each.name for each, _ in found)
+    return [Finding(cause="eps_too_small_for_half", where=where, evidence=evidence, advice=advice)]
 
 
 def _overflow(measured: Measured) -> list[Finding]:
     """An input that the precision cannot hold."""
-    found = []
-    for each in measured.ranges:
-        if each.overflow > 1:
-            evidence = f"The largest entry of its input is {each.largest:.3g}, which {each.precision} cannot hold."
-            advice = "Use bfloat16 or float32 for the residual stream, scale the branches down, or clip what comes in."
-            found.append(Finding(cause="overflow", where=each.name, evidence=evidence, advice=advice))
-    return found
+    found = [each for each in measured.ranges if each.overflow > 1]
+    if not found:
+        return []
+    worst = max(found, key=lambda each: each.overflow)
+    evidence = f"{_count(found)}: the largest entry that reaches {worst.name} is {worst.largest:.3g}, which "
+    evidence += f"{worst.precision} cannot hold."
+    advice = "Use bfloat16 or float32 for the residual stream, scale the branches down, or clip what comes in."
+    where = ", ".join(each.name for each in found)
+    return [Finding(cause="overflow", where=where, evidence=evidence, advice=advice)]
 
 
 def _missing_final_norm(measured: Measured) -> list[Finding]:
@@ -170,19 +179,27 @@ def _batch_norm_in_eval(measured: Measured) -> list[Finding]:
 
 def _gains_near_zero(measured: Measured) -> list[Finding]:
     """Gains that nearly all are tiny, though none was set to zero."""
-    found = []
-    for each in measured.ranges:
-        if each.dead_gains is None or each.dead_gains <= MOST_DEAD or each.zero_gains == 1:
-            continue
-        decay = f" The optimizer decays them by {each.decay:g}." if each.decay else ""
-        evidence = f"{each.dead_gains:.0%} of its gains are below 0.01; their size is {each.gain_size:.2g}.{decay}"
-        advice = (
-            "Take the gains of norms out of weight decay (two parameter groups), and start them again at "
-            "one; where they "
-            "went to zero without decay, the layer may be dropped."
-        )
-        found.append(Finding(cause="gains_near_zero", where=each.name, evidence=evidence, advice=advice))
-    return found
+    found = [
+        each
+        for each in measured.ranges
+        if each.dead_gains is not None and each.dead_gains > MOST_DEAD and each.zero_gains != 1
+    ]
+    if not found:
+        return []
+    worst = min(found, key=lambda each: each.gain_size or 0.0)
+    evidence = (
+        f"{_count(found)}: in {worst.name} {worst.dead_gains:.0%} of the gains are below 0.01, and their size is "
+    )
+    evidence += f"{worst.gain_size:.2g}."
+    decay = max(each.decay or 0.0 for each in found)
+    if decay > 0:
+        evidence += f" The optimizer decays them by {decay:g}."
+    advice = (
+        "Take the gains of norms out of weight decay (two parameter groups), and start them again at one; where they "
+        "went to zero without decay, the layer may be dropped."
+    )
+    where = ", ".join(each.name for each in found)
+    return [Finding(cause="gains_near_zero", where=where, evidence=evidence, advice=advice)]
 
 
 def _double_norm(measured: Measured) -> list[Finding]:
@@ -224,6 +241,10 @@ def _unscaled_residual(measured: Measured) -> list[Finding]:
         )
         found.append(Finding(cause="unscaled_residual", where=stack.name, evidence=evidence, advice=advice))
     return found
+
+
+def _count(found: Sequence[object]) -> str:
+    return "1 norm" if len(found) == 1 else f"{len(found)} norms"
 
 
 def _last(measured: Measured) -> str:

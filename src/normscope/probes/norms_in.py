@@ -96,8 +96,7 @@ def find_norms(model: nn.Module) -> tuple[list[NormIn], list[Unreached]]:
     """List the norms of a model that are modules.
 
     torch's and ours are known by their class; any other by what a copy of it computes on random rows. Nothing in the
-    model is changed and no hook runs. A norm that a forward computes itself, with ``torch.nn.functional``, is not seen;
-    ``NoNorm`` is none.
+    model is changed and no hook runs. A norm that a forward computes itself is not seen here; ``NoNorm`` is none.
 
     Args:
         model: Any module.

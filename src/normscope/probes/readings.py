@@ -4,7 +4,7 @@ from collections.abc import Callable
 from statistics import median
 
 from normscope.probes.depth import LARGEST_FADE, LARGEST_GROWTH
-from normscope.probes.findings import ALIKE, REPLACED, Measured
+from normscope.probes.findings import Measured, lacks_warm_up
 
 NOT_NEEDED = 0.2
 """Change of the last layer's output by the first update up to which no warm-up is called for.
@@ -113,8 +113,7 @@ def _first_update(measured: Measured) -> str:
     told = measured.first_update
     if told is None:
         return "No learning rate was given, so the first update was not tried; give learning_rate, or an optimizer."
-    needed = measured.warmup is not None and told["post"] > 0.5
-    if needed and told["output_change"] >= REPLACED and told["common_after"] >= ALIKE:
+    if lacks_warm_up(measured):
         verdict = (
             "That is what a model without enough warm-up does: the update replaces the function, and positions agree."
         )

@@ -17,7 +17,7 @@ class Stack:
     name: str
     """Of the container; empty for the model itself."""
     layers: tuple[tuple[str, nn.Module], ...]
-    """Their names in the model, and they themselves."""
+    """Their names in the model, and they themselves; one that stands there several times, once."""
 
 
 def find_stacks(model: nn.Module, found: Iterable[NormIn]) -> list[Stack]:
@@ -31,17 +31,18 @@ def find_stacks(model: nn.Module, found: Iterable[NormIn]) -> list[Stack]:
         found: Its norms, which are no layers.
 
     Returns:
-        Stacks of at least two layers, in the order of the model.
+        Stacks of at least two layers, or one that stands there twice, in the order of the model.
     """
     norms = {id(norm.module) for norm in found}
-    candidates = []
+    candidates: list[tuple[int, Stack]] = []
     for name, module in model.named_modules():
         layers = _layers(name, module, norms)
         if len(layers) >= 2:
-            candidates.append(Stack(name=name, layers=tuple(layers)))
-    order = {stack.name: place for place, stack in enumerate(candidates)}
+            once = {id(layer): (key, layer) for key, layer in reversed(layers)}
+            candidates.append((len(layers), Stack(name=name, layers=tuple(reversed(once.values())))))
+    order = {stack.name: place for place, (_, stack) in enumerate(candidates)}
     chosen: list[Stack] = []
-    for stack in sorted(candidates, key=lambda stack: -len(stack.layers)):
+    for _, stack in sorted(candidates, key=lambda pair: -pair[0]):
         if not any(_inside(stack.name, other) or _inside(other.name, stack) for other in chosen):
             chosen.append(stack)
     return sorted(chosen, key=lambda stack: order[stack.name])
@@ -51,8 +52,8 @@ def _layers(name: str, module: nn.Module, norms: set[int]) -> list[tuple[str, nn
     prefix = f"{name}." if name else ""
     children = [
         (f"{prefix}{key}", child)
-        for key, child in module.named_children()
-        if id(child) not in norms and any(True for _ in child.parameters())
+        for key, child in module._modules.items()
+        if child is not None and id(child) not in norms and any(True for _ in child.parameters())
     ]
     if isinstance(module, _CONTAINERS):
         return children
