@@ -108,8 +108,8 @@ def diagnose(
     Raises:
         TypeError: If the loss is not a tensor.
         RuntimeError: If the model recomputes activations with ``use_reentrant=True``, which torch cannot do here.
-        ValueError: If it is no scalar, has no gradient or none by the model's parameters, nothing in the model is trained, parameters are lazy, the
-            learning rate is not positive or the warm-up negative.
+        ValueError: If it is no scalar, or has no gradient by the model's parameters; if nothing in the model is trained
+            or parameters are lazy; if the learning rate is not positive or the warm-up negative.
     """
     rate = learning_rate if learning_rate is not None else _rate(optimizer)
     if rate is not None and not rate > 0:
@@ -133,8 +133,8 @@ def diagnose(
         told = torch.autograd.grad(value, wanted, allow_unused=True)
         if all(gradient is None for gradient in told):
             raise ValueError(
-                f"the loss depends on no parameter of {type(model).__name__}: it must call the model it is given, and a "
-                "model that recomputes activations must do so with use_reentrant=False"
+                f"the loss depends on no parameter of {type(model).__name__}: it must call the model it is given, and "
+                "a model that recomputes activations must do so with use_reentrant=False"
             )
         by_parameter = {id(p): gradient for p, gradient in zip(wanted, told, strict=True)}
         stacks = depth.read(by_parameter)

@@ -97,7 +97,7 @@ def _sections(content: Mapping[str, Any], training: Sequence[Mapping[str, Any]] 
             "Numbers that reach the norms",
             [figures.ranges(content["ranges"], name="range")],
             readings["range"],
-            "",
+            "wide",
         ),
     ]
     if training:
