@@ -10,7 +10,7 @@ from torch import nn
 
 from normscope.catalogue import PLACEMENTS
 from normscope.probes import depth_profile
-from normscope.probes.depth import LayerDepth, common_share, theory_lines
+from normscope.probes.depth import LayerDepth, theory_lines
 
 
 def profile(case: Case):
@@ -122,13 +122,6 @@ def test_post_lines() -> None:
     assert lines["gradient"] == pytest.approx((4 * 2 / 3, 4 * (2 / 3) ** 0.5, 4.0))
     assert lines["activation_low"] == (1.0, 1.0, 1.0)
     assert theory_lines(layers, "mixed") == {}
-
-
-def test_the_share_that_rows_have_in_common() -> None:
-    row = torch.randn(16)
-    assert common_share(row.expand(9, 16)) == pytest.approx(1.0)
-    # Independent rows: one part in the number of rows.
-    assert common_share(torch.randn(5000, 16)) == pytest.approx(1 / 5000, abs=5e-3)
 
 
 def test_the_final_norm_of_an_encoder_is_not_that_of_the_decoder() -> None:

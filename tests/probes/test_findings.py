@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from planted import CASES, Case
 
-from normscope.probes.depth import watch_depth
+from normscope.probes.depth_watch import watch_depth
 from normscope.probes.diagnosis import diagnose
 from normscope.probes.findings import ALIKE, CAUSES, REPLACED, SMALLEST_HALF, Measured, name_causes
 from normscope.probes.norm_gradients import gradients_at_norms

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normscope.probes.depth import watch_depth
+from normscope.probes.depth import read_depth
+from normscope.probes.depth_watch import watch_depth
 from normscope.probes.norms_in import find_norms
 
 STEEPEST = 0.5
@@ -109,7 +110,7 @@ def _train(
         with watch_depth(model, found=found, keep=True) as watch:
             value = loss(model, batch)
             value.backward()
-        stacks = watch.read({id(p): p.grad for p in model.parameters()})
+        stacks = read_depth(watch, {id(p): p.grad for p in model.parameters()})
         if not stacks:
             raise ValueError(f"{type(model).__name__} has no stack of layers to be checked")
         last = stacks[-1].layers[-1]

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from normscope.probes.depth import StackDepth, watch_depth
+from normscope.probes.depth import StackDepth, read_depth
+from normscope.probes.depth_watch import watch_depth
 from normscope.probes.findings import Finding, Measured, name_causes
 from normscope.probes.functional_norms import listen_for_functional_norms
 from normscope.probes.norm_gradients import NormGradients, watch_gradients
@@ -137,7 +138,7 @@ def diagnose(
                 "a model that recomputes activations must do so with use_reentrant=False"
             )
         by_parameter = {id(p): gradient for p, gradient in zip(wanted, told, strict=True)}
-        stacks = depth.read(by_parameter)
+        stacks = read_depth(depth, by_parameter)
     update = _update_of(optimizer)
     features = None
     if rate is not None and update is not None and math.isfinite(float(value.detach())):

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from normscope.probes.depth import LARGEST_GROWTH, DoubleNorm, StackDepth
+from normscope.probes.depth import LARGEST_GROWTH, StackDepth
+from normscope.probes.depth_watch import DoubleNorm
 from normscope.probes.norm_gradients import NormGradients
 from normscope.probes.numeric_range import NormRange
 

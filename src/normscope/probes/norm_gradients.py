@@ -16,9 +16,6 @@ from normscope.probes.untouched import draw_seed, untouched
 BESIDE = ("layer_norm", "rms_norm", "ada_norm", "detach_norm")
 """The norms that every site is asked about: how much of the gradient each would let through there."""
 
-EVERY = 20
-"""Default cadence of the probe through training, in steps."""
-
 ADA_SLOPE = 0.1
 """AdaNorm's k, for the column of a norm that is not there."""
 
@@ -63,17 +60,10 @@ class NormGradients:
     """Squared length of the gradient that comes out of the norm, all of it."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class GradientStep:
-    """All norms in one step of training."""
-
-    step: int
-    """Counted from 0, in forward passes of the model that are trained on."""
-    norms: tuple[NormGradients, ...]
-
-
 @dataclass(kw_only=True)
-class _Call:
+class Call:
+    """One call of a norm, and what its gradients told, unread."""
+
     norm: NormIn
     x: Tensor
     version: int
@@ -107,14 +97,14 @@ def watch_gradients(model: nn.Module, *, found: Sequence[NormIn] | None = None) 
         Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, Theorem 1.
         Departs from it in: the paper bounds the variance; the exact law and the shares are ours.
     """
-    calls: list[_Call] = []
+    calls: list[Call] = []
     listed = find_norms(model)[0] if found is None else found
     result: list[NormGradients] = []
     with ExitStack() as stack:
         for norm in listed:
-            _attach(norm, calls, stack)
+            attach(norm, calls, stack)
         yield result
-    result += [told for call in calls if (told := _read(call)) is not None]
+    result += [told for call in calls if (told := read_call(call)) is not None]
 
 
 def gradients_at_norms(
@@ -141,63 +131,7 @@ def gradients_at_norms(
     return told
 
 
-@contextmanager
-def gradients_through_training(model: nn.Module, *, every: int = EVERY) -> Iterator[list[GradientStep]]:
-    """Measure the gradients at every norm in each ``every``-th step of a training loop that runs inside.
-
-    A step is a forward pass of the model in training mode with gradients on. Between measured steps one hook on the
-    model is all there is.
-
-    Args:
-        model: The module that the loop calls.
-        every: Steps from one measurement to the next; the first step is measured.
-
-    Yields:
-        A list that grows through training; the last measured step is in it when the block ends.
-
-    Raises:
-        ValueError: If ``every`` is below one.
-    """
-    if every < 1:
-        raise ValueError(f"every must be at least 1 step, got {every}")
-    listed = find_norms(model)[0]
-    history: list[GradientStep] = []
-    step, open_step = -1, -1
-    calls: list[_Call] = []
-    hooks = ExitStack()
-
-    def read() -> None:
-        told = [one for call in calls if (one := _read(call)) is not None]
-        if told:
-            history.append(GradientStep(step=open_step, norms=tuple(told)))
-        calls.clear()
-
-    def before(module: nn.Module, inputs: Any) -> None:
-        nonlocal step, open_step
-        if not (module.training and torch.is_grad_enabled()):
-            return
-        step += 1
-        if calls:
-            read()
-        if step % every == 0:
-            open_step = step
-            for norm in listed:
-                _attach(norm, calls, hooks)
-
-    def after(module: nn.Module, inputs: Any, output: Any) -> None:
-        hooks.close()
-
-    handles = [model.register_forward_pre_hook(before), model.register_forward_hook(after, always_call=True)]
-    try:
-        yield history
-    finally:
-        hooks.close()
-        for handle in handles:
-            handle.remove()
-    read()
-
-
-def _attach(norm: NormIn, calls: list[_Call], stack: ExitStack) -> None:
+def attach(norm: NormIn, calls: list[Call], stack: ExitStack) -> None:
     """Hook one norm: its output, and an alias of its input, each tell their gradient."""
     inputs_seen: list[Any] = []
 
@@ -220,7 +154,7 @@ def _attach(norm: NormIn, calls: list[_Call], stack: ExitStack) -> None:
             output, x = output
         if not (isinstance(output, Tensor) and isinstance(x, Tensor) and output.requires_grad):
             return
-        call = _Call(norm=norm, x=x.detach(), version=x._version)
+        call = Call(norm=norm, x=x.detach(), version=x._version)
         calls.append(call)
         output.register_hook(lambda gradient: _take(call, gradient))
         if x.requires_grad and not joined:
@@ -234,7 +168,7 @@ def _attach(norm: NormIn, calls: list[_Call], stack: ExitStack) -> None:
         stack.callback(handle.remove)
 
 
-def _take(call: _Call, gradient: Tensor) -> None:
+def _take(call: Call, gradient: Tensor) -> None:
     """Sum up what goes into the norm: one tensor of float64 numbers, read when all is done."""
     norm = call.norm
     if call.x._version != call.version:
@@ -277,7 +211,7 @@ def _take(call: _Call, gradient: Tensor) -> None:
         call.shape = (rows, width)
 
 
-def _arrive(call: _Call, gradient: Tensor) -> None:
+def _arrive(call: Call, gradient: Tensor) -> None:
     """Sum up what comes out of the norm."""
     with torch.no_grad():
         rows = as_rows(call.norm, gradient)
@@ -290,7 +224,7 @@ def _energy(tensor: Tensor) -> Tensor:
     return wide.square().sum(dtype=torch.float64)
 
 
-def _read(call: _Call) -> NormGradients | None:
+def read_call(call: Call) -> NormGradients | None:
     """Turn the sums of one call into what is told; None without a direction to tell of."""
     if call.upstream is None:
         return None

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from normscope.probes.depth import StackDepth, common_share, log_slope, watch_depth
+from normscope.probes.depth import StackDepth, log_slope, read_depth
+from normscope.probes.depth_watch import common_share, watch_depth
 from normscope.probes.norms_in import find_norms
 from normscope.probes.untouched import draw_seed, untouched
 
@@ -56,7 +57,7 @@ def warmup_features(
         value = loss(model, batch)
         gradients = torch.autograd.grad(value, wanted, allow_unused=True)
     by_parameter = {id(p): gradient for p, gradient in zip(wanted, gradients, strict=True)}
-    before = Before(loss=float(value.detach()), outputs=watch.outputs, profile=watch.read(by_parameter))
+    before = Before(loss=float(value.detach()), outputs=watch.outputs, profile=read_depth(watch, by_parameter))
     return first_update(model, batch, loss, learning_rate, before, by_parameter, update=update, seed=seed)
 
 
