@@ -33,7 +33,7 @@ MAY_IMPORT = {
         *("catalogue", "study", "results", "report", "display", "progress", "data", "doctor", "bench", "arguments"),
         "reproduce",
     },
-    "__init__": {"norms", "results", "study", "version"},
+    "__init__": {"norms", "probes", "results", "study", "version"},
     "__main__": {"cli"},
 }
 """From a part to the parts it may import; lazy imports count, too."""

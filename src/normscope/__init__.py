@@ -1,7 +1,8 @@
 """Normalization for PyTorch: layers, and the instruments to know which one a network needs.
 
 Layers stand where ``torch.nn.LayerNorm`` stood: ``normscope.AdaNorm(512)``. A study asks whether one of them helps:
-``normscope.compare(card)``, or ``normscope compare digits`` on the command line.
+``normscope.compare(card)``, or ``normscope compare digits`` on the command line. A diagnosis looks at one model:
+``normscope.diagnose(model, batch, loss)``.
 
 Nothing is imported before it is used: ``import normscope`` costs milliseconds, and reading results needs no torch.
 """
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         ScaleNorm,
         apply_weight_norm,
     )
+    from normscope.probes import Diagnosis, diagnose
     from normscope.results import Summary
     from normscope.study import Arm, Card, compare, make_card
 
@@ -37,6 +39,7 @@ __all__ = [
     "Card",
     "Derf",
     "DetachNorm",
+    "Diagnosis",
     "DyT",
     "LayerNorm",
     "LayerNormSimple",
@@ -46,10 +49,14 @@ __all__ = [
     "Summary",
     "apply_weight_norm",
     "compare",
+    "diagnose",
     "make_card",
 ]
 
-_HOME = {"Arm": "study", "Card": "study", "compare": "study", "make_card": "study", "Summary": "results"}
+_HOME = {
+    **{"Arm": "study", "Card": "study", "compare": "study", "make_card": "study", "Summary": "results"},
+    **{"Diagnosis": "probes", "diagnose": "probes"},
+}
 _OLDEST_TORCH = (2, 11)
 
 

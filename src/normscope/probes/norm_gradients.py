@@ -1,0 +1,276 @@
+"""The gradient before and behind every norm: what goes in, what the norm takes out, what arrives, and the exact law."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from normscope.probes.norms_in import NormIn, find_norms
+from normscope.probes.rows import SCALING, as_rows, derivative_of, factor_of, fixed_moments, through_gain
+from normscope.probes.untouched import draw_seed, untouched
+
+BESIDE = ("layer_norm", "rms_norm", "ada_norm", "detach_norm")
+"""The norms that every site is asked about: how much of the gradient each would let through there."""
+
+ADA_SLOPE = 0.1
+"""AdaNorm's k, for the column of a norm that is not there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormGradients:
+    """One call of one norm in one backward pass. Means are over its rows; shares are of the upstream energy."""
+
+    name: str
+    kind: str
+    rows: int
+    """R: groups that are standardized by themselves."""
+    width: int
+    """H: numbers in a group."""
+    upstream_mean: float
+    """Root mean square over rows of the mean of g, the gradient at the normalized output (the gain belongs to it)."""
+    upstream_variance: float
+    """Mean over rows of D_g, the variance of g within a row."""
+    size: float
+    """Median over rows of what the input was divided by."""
+    recentering: float
+    """Share of g along the constant vector, ``sum H mean(g)^2 / sum |g|^2``: what the mean's derivative removes."""
+    rescaling: float
+    """Share of g along the centered input: what the deviation's derivative removes of the rest."""
+    rho_squared: float
+    """Squared correlation of g and y, weighted by the rows' energy."""
+    removes: tuple[str, ...]
+    """Which of the two this norm does remove; RMSNorm removes the part along its uncentered input instead."""
+    arriving_mean: float | None
+    """As ``upstream_mean``, of the gradient that comes out of the norm; None where its input needs no gradient."""
+    arriving_variance: float | None
+    """As ``upstream_variance``, of the gradient that comes out of the norm."""
+    law_variance: float | None
+    """What the law says ``arriving_variance`` is; ``(D_g / sigma^2)(1 - rho^2)`` for a layer norm without eps."""
+    law_error: float | None
+    """``|arriving_variance / law_variance - 1|``. None where no law is known or nothing arrives."""
+    beside: dict[str, float]
+    """For each of :data:`BESIDE`: the share of the energy of g that it would let through here."""
+    upstream_energy: float
+    """Squared length of the gradient at the output, all of it."""
+    arriving_energy: float | None
+    """Squared length of the gradient that comes out of the norm, all of it."""
+
+
+@dataclass(kw_only=True)
+class Call:
+    """One call of a norm, and what its gradients told, unread."""
+
+    norm: NormIn
+    x: Tensor
+    version: int
+    upstream: Tensor | None = None
+    arriving: Tensor | None = None
+    shape: tuple[int, int] = (0, 0)
+
+
+@contextmanager
+def watch_gradients(model: nn.Module, *, found: Sequence[NormIn] | None = None) -> Iterator[list[NormGradients]]:
+    r"""Measure, in the backward passes inside, the gradient before and behind every norm.
+
+    With :math:`y = (x - \mu) / \sigma` a row of H normalized entries and :math:`g = \partial L / \partial y`, a layer
+    norm without eps passes on :math:`b = (g - \bar g - y\,\overline{g y}) / \sigma`, so that exactly
+
+    .. math:: \bar b = 0, \qquad D_b = \frac{D_g}{\sigma^2} (1 - \rho^2), \quad \rho = \mathrm{corr}(g, y)
+
+    The same with eps, and with what each kind detaches or leaves out, is checked on the gradient that arrives
+    (``law_error``). Only the norm's own path is measured: what the residual adds is not in it. Nothing in the graph
+    changes a value.
+
+    Args:
+        model: Any module.
+        found: Its norms, where they are known; else :func:`~normscope.probes.norms_in.find_norms` lists them.
+
+    Yields:
+        A list that is filled when the block ends, in the order of the forward calls. A call without a gradient, or with
+        one that is zero or not finite, or whose input was overwritten since, is not in it.
+
+    References:
+        Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, Theorem 1.
+        Departs from it in: the paper bounds the variance; the exact law and the shares are ours.
+    """
+    calls: list[Call] = []
+    listed = find_norms(model)[0] if found is None else found
+    result: list[NormGradients] = []
+    with ExitStack() as stack:
+        for norm in listed:
+            attach(norm, calls, stack)
+        yield result
+    result += [told for call in calls if (told := read_call(call)) is not None]
+
+
+def gradients_at_norms(
+    model: nn.Module,
+    batch: Any,
+    loss: Callable[[nn.Module, Any], Tensor],
+    *,
+    generator: torch.Generator | None = None,
+) -> list[NormGradients]:
+    """Measure the gradients at every norm in one step; the model stays as it is.
+
+    Args:
+        model: Any module.
+        batch: What ``loss`` takes.
+        loss: From (model, batch) to a scalar.
+        generator: Seeds dropout; None goes on from torch's own state, which is restored.
+
+    Returns:
+        As :func:`watch_gradients`.
+    """
+    with untouched(model, seed=draw_seed(generator)), watch_gradients(model) as told:
+        wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        torch.autograd.grad(loss(model, batch), wanted, allow_unused=True)
+    return told
+
+
+def attach(norm: NormIn, calls: list[Call], stack: ExitStack) -> None:
+    """Hook one norm: its output, and an alias of its input, each tell their gradient."""
+    inputs_seen: list[Any] = []
+
+    def before(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        x = inputs[0] if inputs else next(iter(named.values()), None)
+        if not (isinstance(x, Tensor) and x.requires_grad and torch.is_grad_enabled()):
+            inputs_seen.append(x)
+            return None
+        # The gradient of an alias is that of this path alone.
+        inputs_seen.append(alias := x.view_as(x))
+        if inputs:
+            return (alias, *inputs[1:]), named
+        return inputs, {**named, next(iter(named)): alias}
+
+    def after(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+        x = inputs_seen.pop()
+        joined = isinstance(output, tuple) and len(output) == 2 and all(isinstance(each, Tensor) for each in output)
+        if joined:
+            # A norm of ours with a residual: it normalized the sum, which is the second output.
+            output, x = output
+        if not (isinstance(output, Tensor) and isinstance(x, Tensor) and output.requires_grad):
+            return
+        call = Call(norm=norm, x=x.detach(), version=x._version)
+        calls.append(call)
+        output.register_hook(lambda gradient: _take(call, gradient))
+        if x.requires_grad and not joined:
+            x.register_hook(lambda gradient: _arrive(call, gradient))
+
+    handles = [
+        norm.module.register_forward_pre_hook(before, with_kwargs=True),
+        norm.module.register_forward_hook(after, with_kwargs=True),
+    ]
+    for handle in handles:
+        stack.callback(handle.remove)
+
+
+def _take(call: Call, gradient: Tensor) -> None:
+    """Sum up what goes into the norm: one tensor of float64 numbers, read when all is done."""
+    norm = call.norm
+    if call.x._version != call.version:
+        return
+    with torch.no_grad():
+        x = as_rows(norm, call.x)
+        g = as_rows(norm, through_gain(norm, gradient))
+        rows, width = x.shape
+        centered = x - x.mean(-1, keepdim=True)
+        length = centered.norm(dim=-1, keepdim=True)
+        unit = centered / length.clamp(min=torch.finfo(x.dtype).tiny)
+        along_x = nn.functional.normalize(x, dim=-1, eps=torch.finfo(x.dtype).tiny)
+        own = derivative_of(norm, x) if norm.kind in SCALING else None
+        if own is not None:
+            g = g * factor_of(norm, own.y)
+        mean = g.mean(-1, keepdim=True)
+        adapted = g * (1 - ADA_SLOPE * unit * width**0.5)
+        numbers = [
+            _energy(gradient),
+            _energy(g),
+            _energy(mean) * width,
+            _energy((g * unit).sum(-1)),
+            _energy(g - mean),
+            _energy((g * along_x).sum(-1)),
+            _energy(adapted),
+            _energy(adapted.sum(-1)) / width + _energy((adapted * unit).sum(-1)),
+            _energy(mean) / rows,
+            own.size.median().double() if own is not None else length.median().double() / width**0.5,
+        ]
+        if own is not None:
+            pull, y_mean = (g * own.y).mean(-1, keepdim=True), own.y.mean(-1, keepdim=True)
+            spread, y_spread = (
+                (g - mean).square().mean(-1, keepdim=True),
+                (own.y - y_mean).square().mean(-1, keepdim=True),
+            )
+            # (D_g / sigma^2)(1 - rho^2) where y is centered and eps is nothing: then pull^2 = rho^2 D_g.
+            left = spread - 2 * own.pull * pull * (pull - mean * y_mean) + (own.pull * pull).square() * y_spread
+            numbers.append((left / own.size.square()).sum(dtype=torch.float64) * width)
+        call.upstream = torch.stack(numbers)
+        call.shape = (rows, width)
+
+
+def _arrive(call: Call, gradient: Tensor) -> None:
+    """Sum up what comes out of the norm."""
+    with torch.no_grad():
+        rows = as_rows(call.norm, gradient)
+        mean = rows.mean(-1, keepdim=True)
+        call.arriving = torch.stack([_energy(rows), _energy(rows - mean), _energy(mean) / len(rows)])
+
+
+def _energy(tensor: Tensor) -> Tensor:
+    wide = tensor if tensor.dtype == torch.float64 else tensor.float()
+    return wide.square().sum(dtype=torch.float64)
+
+
+def read_call(call: Call) -> NormGradients | None:
+    """Turn the sums of one call into what is told; None without a direction to tell of."""
+    if call.upstream is None:
+        return None
+    raw, whole, constant, along, centered, along_x, adapted, adapted_lost, mean, size, *law = call.upstream.tolist()
+    if not (whole > 0 and math.isfinite(whole + constant + along + along_x)):
+        return None
+    rows, width = call.shape
+    arriving = call.arriving.tolist() if call.arriving is not None else None
+    predicted = law[0] / (rows * width) if law else None
+    measured = arriving[1] / (rows * width) if arriving else None
+    checked = predicted is not None and measured is not None and predicted > 0
+    return NormGradients(
+        name=call.norm.name,
+        kind=call.norm.kind,
+        rows=rows,
+        width=width,
+        upstream_mean=mean**0.5,
+        upstream_variance=centered / (rows * width),
+        size=size,
+        recentering=constant / whole,
+        rescaling=along / whole,
+        rho_squared=along / centered if centered > 0 else 0.0,
+        removes=_removes(call.norm),
+        arriving_mean=arriving[2] ** 0.5 if arriving else None,
+        arriving_variance=measured,
+        law_variance=predicted,
+        law_error=abs(measured / predicted - 1) if checked else None,  # pyright: ignore
+        beside={
+            "layer_norm": 1 - (constant + along) / whole,
+            "rms_norm": 1 - along_x / whole,
+            "ada_norm": 1 - adapted_lost / adapted if adapted > 0 else 0.0,
+            "detach_norm": 1.0,
+        },
+        upstream_energy=raw,
+        arriving_energy=arriving[0] if arriving else None,
+    )
+
+
+def _removes(norm: NormIn) -> tuple[str, ...]:
+    """Name the parts that the derivative of this norm takes out."""
+    if norm.kind not in SCALING or fixed_moments(norm) is not None:
+        return ()
+    if norm.kind == "detach_norm":
+        live = {
+            "recentering": not getattr(norm.module, "mean", True),
+            "rescaling": not getattr(norm.module, "std", True),
+        }
+        return tuple(part for part, there in live.items() if there)
+    return ("along_x",) if norm.kind in ("rms_norm", "scale_norm") else ("recentering", "rescaling")

@@ -1,0 +1,133 @@
+"""What the first update of an optimizer would do to a model, by trying it and taking it back."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from normscope.probes.depth import StackDepth, log_slope, read_depth
+from normscope.probes.depth_watch import common_share, watch_depth
+from normscope.probes.norms_in import find_norms
+from normscope.probes.untouched import draw_seed, untouched
+
+Update = Literal["adam", "sgd"]
+"""``adam``: the first update of Adam and its kin, ``learning_rate * sign(gradient)``; ``sgd``: the gradient itself."""
+
+
+def warmup_features(
+    model: nn.Module,
+    batch: Any,
+    loss: Callable[[nn.Module, Any], Tensor],
+    learning_rate: float,
+    *,
+    update: Update = "adam",
+    generator: torch.Generator | None = None,
+) -> dict[str, float]:
+    """Measure what the first update does; the model stays as it is.
+
+    Args:
+        model: Any module.
+        batch: What ``loss`` takes.
+        loss: From (model, batch) to a scalar.
+        learning_rate: Of the first update: with a linear warm-up of n steps, the n-th part of the largest.
+        update: The rule.
+        generator: Seeds dropout, which is the same before and after.
+
+    Returns:
+        Numbers by name. ``layers``; ``post`` and ``pre``, shares of layers so placed; ``gradient_ratio``, gradient by
+        the output of the last layer over that of the first; ``gradient_slope``, its logarithm per layer;
+        ``weight_gradient_ratio``, the same of the parameters' gradients; ``update_ratio``, median over matrices of
+        the update's size over the weights'; ``loss_before``, ``loss_after``; ``predicted_decrease`` to first order;
+        ``decrease_ratio``, the decrease over the predicted one; ``output_change``, relative change of the last
+        layer's output; ``output_change_slope``, logarithm per layer of the change of every layer's output;
+        ``common_before`` and ``common_after``, share of the energy of the last layer's output that all rows have in
+        common. A number that cannot be told, of a model without a stack, is NaN.
+
+    Raises:
+        ValueError: If the learning rate is not positive.
+    """
+    if not learning_rate > 0:
+        raise ValueError(f"the learning rate must be positive, got {learning_rate}")
+    found, seed = find_norms(model)[0], draw_seed(generator)
+    with untouched(model, seed=seed), watch_depth(model, found=found, keep=True) as watch:
+        wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        value = loss(model, batch)
+        gradients = torch.autograd.grad(value, wanted, allow_unused=True)
+    by_parameter = {id(p): gradient for p, gradient in zip(wanted, gradients, strict=True)}
+    before = Before(loss=float(value.detach()), outputs=watch.outputs, profile=read_depth(watch, by_parameter))
+    return first_update(model, batch, loss, learning_rate, before, by_parameter, update=update, seed=seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Before:
+    """A model before its first update."""
+
+    loss: float
+    outputs: Sequence[Tensor]
+    """Of the layers of the last stack, in their order."""
+    profile: Sequence[StackDepth]
+
+
+def first_update(
+    model: nn.Module,
+    batch: Any,
+    loss: Callable[[nn.Module, Any], Tensor],
+    learning_rate: float,
+    before: Before,
+    gradients: Mapping[int, Tensor | None],
+    *,
+    update: Update,
+    seed: int | None,
+) -> dict[str, float]:
+    """As :func:`warmup_features`, where the first pass was made: one forward pass, one copy of the parameters."""
+    predicted, ratios = 0.0, []
+    watched = watch_depth(model, keep=True)
+    with torch.no_grad(), untouched(model, seed=seed), watched as watch:
+        for parameter in model.parameters():
+            gradient = gradients.get(id(parameter))
+            if gradient is None:
+                continue
+            step = gradient.sign() if update == "adam" else gradient
+            predicted += learning_rate * float((step * gradient).sum(dtype=torch.float64))
+            if parameter.dim() > 1 and (size := float(parameter.norm())) > 0:
+                ratios.append(learning_rate * float(step.norm()) / size)
+            # New storage: the old one is the state to come back to.
+            parameter.data = parameter.data.add(step, alpha=-learning_rate)
+        loss_after = float(loss(model, batch))
+    profile = before.profile
+    after = watch.outputs
+    changes = [_relative(z, new) for z, new in zip(before.outputs, after, strict=True)]
+    last = profile[-1] if profile else None
+    layers = [layer for stack in profile for layer in stack.layers]
+    weights = [layer.weight_gradient for layer in last.layers if layer.weight_gradient] if last else []
+    return {
+        "learning_rate": learning_rate,
+        "layers": float(len(layers)),
+        "post": sum(layer.placement == "post" for layer in layers) / max(len(layers), 1),
+        "pre": sum(layer.placement == "pre" for layer in layers) / max(len(layers), 1),
+        "gradient_ratio": last.gradient_ratio if last and last.gradient_ratio is not None else math.nan,
+        "gradient_slope": last.gradient_slope if last and last.gradient_slope is not None else math.nan,
+        "weight_gradient_ratio": weights[-1] / weights[0] if len(weights) > 1 else math.nan,
+        "update_ratio": sorted(ratios)[len(ratios) // 2] if ratios else math.nan,
+        "loss_before": before.loss,
+        "loss_after": loss_after,
+        "predicted_decrease": predicted,
+        "decrease_ratio": (before.loss - loss_after) / predicted if predicted > 0 else math.nan,
+        "output_change": changes[-1] if changes else math.nan,
+        "output_change_slope": _logs(changes),
+        "common_before": last.common_share if last else math.nan,
+        "common_after": common_share(after[-1]) if after else math.nan,
+    }
+
+
+def _relative(old: Tensor, new: Tensor) -> float:
+    length = float(old.float().norm())
+    return float((new.float() - old.float()).norm()) / length if length > 0 else math.nan
+
+
+def _logs(changes: Sequence[float]) -> float:
+    positive = [change for change in changes if change > 0 and math.isfinite(change)]
+    return log_slope(positive) if len(positive) >= 2 else math.nan
