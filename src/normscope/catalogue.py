@@ -5,6 +5,7 @@ The order of a dictionary is the order of every table.
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from functools import cache
 from typing import Any, TypeVar
 
 from torch import nn
@@ -107,6 +108,22 @@ PROBES: dict[str, Any] = {"gradient_shares": probes.gradient_shares}
 """What is measured on a running model; every run of a study reads these at its evaluations."""
 
 Entry = TypeVar("Entry")
+
+
+def find_task(name: str) -> tasks.Task:
+    """Give a task by its key, or the one in a user's file, ``my_file.py:make``.
+
+    Raises:
+        LookupError: If there is none; the message suggests the nearest name.
+        OwnCodeError: If the user's file or function fails.
+        TypeError: If the function is no such function.
+    """
+    return _own_task(name) if ".py:" in name else look_up("task", TASKS, name)
+
+
+@cache
+def _own_task(name: str) -> tasks.OwnTask:
+    return tasks.OwnTask(name, norm=NORMS["layer_norm"], placement=PLACEMENTS["pre"])
 
 
 def look_up(kind: str, entries: Mapping[str, Entry], name: str) -> Entry:

@@ -82,7 +82,7 @@ def compare(
     normscope compare mnist_mlp --tune --out studies/mnist
     """
     from normscope import data as data_sets
-    from normscope.catalogue import TASKS, look_up
+    from normscope.catalogue import find_task
     from normscope.display import open_console
     from normscope.progress import DownloadProgress, StudyProgress
     from normscope.results.store import StudyFolder
@@ -93,7 +93,7 @@ def compare(
     from normscope.study.plan import plan
     from normscope.study.tune import tuning_plan
 
-    entry = look_up("task", TASKS, task)
+    entry = find_task(task)
     card = cards.make_card(
         task,
         norms=cards.PAPER_NORMS if norms is None else split_norms(norms),

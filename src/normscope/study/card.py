@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from numbers import Integral
 
-from normscope.catalogue import TASKS, look_up
+from normscope.catalogue import find_task
 from normscope.study.arm import Arm
 from normscope.study.names import parse_norm, placements_in
 from normscope.tasks import Recipe
@@ -32,7 +32,7 @@ class Card:
     question: str
     """In words; the title of the report."""
     task: str
-    """Key of ``TASKS``."""
+    """Key of ``TASKS``, or ``my_file.py:make``."""
     arms: tuple[Arm, ...]
     """What is compared, the order of every table."""
     baseline: int
@@ -57,7 +57,7 @@ class Card:
     """Whether every arm's learning rate is first chosen from :data:`GRID`, on seeds and a split of its own."""
 
     def __post_init__(self) -> None:
-        task = look_up("task", TASKS, self.task)
+        task = find_task(self.task)
         if self.preset not in task.presets:
             raise ValueError(f"preset must be one of {', '.join(task.presets)}, got {self.preset!r}")
         if len(self.arms) < 1:
@@ -98,7 +98,7 @@ class Card:
         """Give the recipe of an arm's runs."""
         own = {"learning_rate": arm.learning_rate, "warmup": arm.warmup}
         return replace(
-            TASKS[self.task].presets[self.preset],
+            find_task(self.task).presets[self.preset],
             steps=self.steps,
             precision=self.precision,
             device=self.device,
@@ -110,7 +110,7 @@ class Card:
     def id(self) -> str:
         """Hash of the content and of what the task and tuning add to it: the name of the study's folder."""
         recipes = [asdict(self.recipe(arm)) for arm in self.arms]
-        content = {**asdict(self), "revision": TASKS[self.task].revision, "recipes": recipes}
+        content = {**asdict(self), "revision": find_task(self.task).revision, "recipes": recipes}
         content |= {"grid": GRID, "tuning_seeds": TUNING_SEEDS} if self.tune else {}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
@@ -142,7 +142,7 @@ def make_card(
     """Write a card from names, with the task's own defaults for what is left out.
 
     Args:
-        task: Key of ``TASKS``.
+        task: Key of ``TASKS``, or ``my_file.py:make``.
         norms: As the command line writes them, such as ``"ada_norm(scale=2.0)"``.
         placements: As the command line writes them, such as ``"mix(share=0.5)"``; the task's default where empty.
         seeds: One run an arm and seed.
@@ -162,7 +162,7 @@ def make_card(
         TypeError: If a value is of another kind: a text for a list, a fraction for a seed.
         ValueError: If a value is out of range, or the baseline is no arm.
     """
-    entry = look_up("task", TASKS, task)
+    entry = find_task(task)
     if preset not in entry.presets:
         raise ValueError(f"preset must be one of {', '.join(entry.presets)}, got {preset!r}")
     for name, given in (("norms", norms), ("placements", placements)):

@@ -9,7 +9,7 @@ import torch
 from filelock import FileLock
 
 from normscope import data
-from normscope.catalogue import TASKS
+from normscope.catalogue import find_task
 from normscope.report import write_report
 from normscope.results import Summary, summarize
 from normscope.results.disk import write_json
@@ -29,8 +29,10 @@ class StudyMismatch(ValueError):
 
 
 def default_folder(card: Card) -> Path:
-    """Give ``runs/<task>-<hash>``."""
-    return Path("runs") / f"{card.task}-{card.id}"
+    """Give ``runs/<task>-<hash>``; of a user's file its name, ``runs/my_file-make-<hash>``."""
+    file, _, function = card.task.rpartition(":")
+    name = f"{Path(file).stem}-{function}" if file else card.task
+    return Path("runs") / f"{name}-{card.id}"
 
 
 def default_workers(card: Card) -> int:
@@ -85,7 +87,7 @@ def compare(
     before = states(plan(card), study)
     if before["open"] or (retry_failed and before["failed"]):
         _find_device(card.device)
-        for name in TASKS[card.task].datasets:
+        for name in find_task(card.task).datasets:
             data.locate(data.SETS[name])
         preflight(card)
     _write_card(card, study, record(card, command=command, tuned=None, tuning=None))

@@ -3,11 +3,11 @@
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from normscope.catalogue import TASKS
 from normscope.data import DataDamaged
 from normscope.results.disk import SCHEMA, write_bytes, write_json
 from normscope.results.store import RunFolder, StudyFolder
@@ -41,9 +41,10 @@ def execute(spec: RunSpec, study: StudyFolder, watch: Watch) -> str:
         # Training writes it again with all that it knows; a run that fails before then must say what it was, too.
         write_json(folder.description, {"schema": SCHEMA, **spec.identity()})
         try:
+            task = spec.begin()
             return train(
-                TASKS[spec.task],
-                spec.build,
+                task,
+                partial(spec.build, task),
                 seed=spec.seed,
                 recipe=spec.recipe,
                 split=spec.split,

@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import nn
 
-from normscope.catalogue import PARAMETRIZATIONS, TASKS
+from normscope.catalogue import PARAMETRIZATIONS, find_task
 from normscope.placement import LayeredNorm, Norm
 from normscope.study.arm import Arm
 from normscope.study.card import Card
 from normscope.study.names import resolve_norm, resolve_placement, split_places
-from normscope.tasks import Recipe
+from normscope.tasks import OwnTask, Recipe, Task
 from normscope.train import initialize
 
 
@@ -22,7 +22,7 @@ class RunSpec:
     """One training run. Two specs that differ only in their arm are a pair."""
 
     task: str
-    """Key of ``TASKS``."""
+    """Key of ``TASKS``, or ``my_file.py:make``."""
     revision: int
     """Of the task."""
     label: str
@@ -63,20 +63,30 @@ class RunSpec:
         """Read what :meth:`to_json` gave."""
         return RunSpec(**{**content, "recipe": Recipe(**content["recipe"])})
 
-    def build(self) -> nn.Module:
+    def begin(self) -> Task:
+        """Give the task; of a user's file one of this run's own."""
+        task = find_task(self.task)
+        return task.fresh(self.seed, self.split) if isinstance(task, OwnTask) else task
+
+    def build(self, task: Task | None = None) -> nn.Module:
         """Build the model with its first weights.
+
+        Args:
+            task: As :meth:`begin` gave it; one that nobody else has where None.
 
         Raises:
             ValueError: If the norm changed nothing in the network: an arm without effect is a mistake.
         """
+        task = self.begin() if task is None else task
         norm, counters = _counted(resolve_norm(self.norm, self.arguments))
-        model = TASKS[self.task].network(norm, resolve_placement(self.placement), self.preset)
+        model = task.network(norm, resolve_placement(self.placement), self.preset)
         absent = [part for part, counter in zip(split_places(self.norm), counters, strict=True) if not counter.placed]
         if absent and absent[0] not in {"none", *PARAMETRIZATIONS}:
             raise ValueError(
                 f"arm {self.label} placed {absent[0]} nowhere in the network of {self.task}: it would change nothing"
             )
-        initialize(model, self.seed)
+        if not isinstance(task, OwnTask):
+            initialize(model, self.seed)
         if self.norm in PARAMETRIZATIONS:
             PARAMETRIZATIONS[self.norm](model)
         return model
@@ -117,7 +127,7 @@ def spec_for(card: Card, arm: Arm, label: str, *, seed: int, split: str) -> RunS
     """Give the run of one arm and one seed."""
     return RunSpec(
         task=card.task,
-        revision=TASKS[card.task].revision,
+        revision=find_task(card.task).revision,
         label=label,
         norm=arm.norm,
         arguments=dict(arm.arguments),

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from normscope.catalogue import TASKS
+from normscope.catalogue import find_task
 from normscope.results.disk import SCHEMA
 from normscope.study.arm import Arm
 from normscope.study.card import Card
@@ -26,7 +26,7 @@ def record(card: Card, *, command: str, tuned: Card | None, tuning: Mapping[str,
         tuned: The same card with every arm's own learning rate, where they were tuned.
         tuning: How they were tuned.
     """
-    task = TASKS[card.task]
+    task = find_task(card.task)
     recipe = card.recipe(card.arms[0])
     return {
         "schema": SCHEMA,

@@ -6,3 +6,6 @@ from normscope.tasks.recipe import Recipe as Recipe
 from normscope.tasks.task import Metric as Metric
 from normscope.tasks.task import Published as Published
 from normscope.tasks.task import Task as Task
+from normscope.tasks.own import OwnCodeError as OwnCodeError
+from normscope.tasks.own import OwnTask as OwnTask
+from normscope.tasks.trial import Trial as Trial

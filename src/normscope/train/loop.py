@@ -20,8 +20,10 @@ from normscope.probes import GradientShares, gradient_shares
 from normscope.results.aggregates import AGGREGATES
 from normscope.results.disk import SCHEMA, write_bytes, write_json
 from normscope.results.store import RunFolder
+from normscope.tasks.own import OwnTask
 from normscope.tasks.recipe import PRECISIONS, Recipe
 from normscope.tasks.task import Metric, Task, TaskData
+from normscope.tasks.trial import Stop
 from normscope.train import checkpoint
 from normscope.train.environment import device_name, versions
 from normscope.train.memory import count_saved, peak_bytes, reset_peak, watch_update
@@ -85,9 +87,11 @@ def train(
     """
     device = torch.device(recipe.device)
     with _deterministic(device):
+        model = build().to(device)
+        # A user's own task knows its data when its model is built.
         data = task.load(device, split, preset)
         try:
-            run = _Run(task, data, build().to(device), seed, recipe, split, folder, identity, watch)
+            run = _Run(task, data, model, seed, recipe, split, folder, identity, watch)
         except checkpoint.CheckpointDamaged as error:
             checkpoint.set_aside(folder)
             warnings.warn(f"{error}; the run begins again, and the file is kept beside it", stacklevel=2)
@@ -124,6 +128,8 @@ class _Run:
         self._forget_later_lines()
         self._describe()
         self.model.train()
+        if isinstance(self.task, OwnTask) and self.task.trial.train is not None:
+            return self._drive(self.task)
         started = time.perf_counter() - self.progress.seconds
         saved_at = told_at = time.perf_counter()
         while self.progress.step < self.recipe.steps:
@@ -151,6 +157,36 @@ class _Run:
                 saved_at = time.perf_counter()
             if stop:
                 raise Interrupted(f"{self.folder.path} stopped at step {self.progress.step} of {self.recipe.steps}")
+        return self._end("done", reason=None)
+
+    def _drive(self, task: OwnTask) -> str:
+        """Let a user's own function train, from the beginning; what it tells decides whether it diverged or stops."""
+        begin = told_at = time.perf_counter()
+        stopped = False
+
+        def tell(step: int, loss: float) -> None:
+            nonlocal told_at, stopped
+            now = time.perf_counter()
+            self.progress.step, self.loss = step, float(loss)
+            self.progress.losses.append(self.loss)
+            if not math.isfinite(self.loss):
+                raise Stop
+            if now - told_at > PROGRESS_SECONDS:
+                told_at, stopped = now, self.watch(step, self.loss)
+                if stopped:
+                    raise Stop
+
+        try:
+            task.drive(self.model, tell)
+        except Stop:
+            if stopped:
+                raise Interrupted(f"{self.folder.path} stopped at step {self.progress.step}") from None
+            return self._end("diverged", reason=f"the training loss was {self.loss} at step {self.progress.step}")
+        self.progress.seconds = time.perf_counter() - begin
+        self.progress.step = self.progress.step or self.recipe.steps
+        self.progress.step_ms = [self.progress.seconds * 1e3 / self.progress.step]
+        if not self._evaluate():
+            return self._end("diverged", reason="the validation value was not finite after training")
         return self._end("done", reason=None)
 
     def _update_watched(self, looks: bool) -> bool:
@@ -200,7 +236,7 @@ class _Run:
             self.progress.last_weights = [*self.progress.last_weights, _copied(self.model)][-self.recipe.average :]
         row = {
             "step": self.progress.step,
-            "train_loss": statistics.fmean(self.progress.losses),
+            "train_loss": statistics.fmean(self.progress.losses) if self.progress.losses else None,
             "valid_loss": loss,
             "valid_value": value,
             "seconds": round(self.progress.seconds, 4),
@@ -240,7 +276,7 @@ class _Run:
                 "valid_value": valid_value,
                 "selected_step": selected,
                 "steps": self.progress.step,
-                "step_ms": statistics.median(self.progress.step_ms),
+                "step_ms": statistics.median(self.progress.step_ms) if self.progress.step_ms else None,
                 "peak_bytes": self._peak(),
                 "saved_bytes": self.progress.saved_bytes,
                 "seconds": self.progress.seconds,
