@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from normscope import norms, placement, probes, tasks
+from normscope.plugins import load_plugins
 from normscope.tasks import image_tasks, language_tasks, parsing_tasks, sentence_tasks, translation_tasks
 
 NORMS: dict[str, Callable[..., nn.Module]] = {
@@ -108,6 +109,10 @@ PROBES: dict[str, Any] = {"gradient_shares": probes.gradient_shares}
 """What is measured on a running model; every run of a study reads these at its evaluations."""
 
 Entry = TypeVar("Entry")
+
+
+for _group, _entries in (("norms", NORMS), ("placements", PLACEMENTS), ("tasks", TASKS), ("probes", PROBES)):
+    _entries |= load_plugins(f"normscope.{_group}", taken=_entries)
 
 
 def find_task(name: str) -> tasks.Task:

@@ -37,7 +37,9 @@ EXIT_INTERRUPTED = 130
 
 @app.command
 def compare(
-    task: Annotated[str, Parameter(help="such as digits; see: normscope list tasks")],
+    task: Annotated[
+        str, Parameter(help="such as digits, see: normscope list tasks; or a file of yours, my_file.py:make")
+    ],
     /,
     *,
     norms: Annotated[
@@ -263,6 +265,29 @@ def list_entries(what: Literal["norms", "placements", "tasks", "probes", "all"] 
     if what in ("probes", "all"):
         rows = [(name, _first_line(entry)) for name, entry in PROBES.items()]
         console.print(rows_table(("probe", "what it measures"), rows, "Probes"))
+
+
+@app.command
+def new(path: Path, /) -> None:
+    """Write a file to fill in, for a study of a model of your own; it runs as it stands.
+
+    For example:
+
+    normscope new my_file.py
+
+    normscope compare my_file.py:make
+    """
+    from importlib.resources import files
+
+    text = (files("normscope") / "template.py").read_bytes()
+    if path.suffix != ".py":
+        raise ValueError(f"expected the name of a Python file, such as my_file.py, got {str(path)!r}")
+    try:
+        with path.open("xb") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise ValueError(f"{path} is there already, and was left as it is") from error
+    Console().print(f"{path} is written; it runs as it stands: normscope compare {path}:make", markup=False)
 
 
 @app.command

@@ -44,7 +44,7 @@ class Trial:
     loss: Callable[[nn.Module, Any], Tensor] | None = None
     """From the model and a batch to the training loss, a scalar."""
     batches: Callable[[int], Any] | Sequence[Any] | None = None
-    """From a step to its batch; or all batches of a pass, which are then visited in a new order in every pass."""
+    """From a step to its batch; or all batches of a pass, visited in a new order in every pass."""
     train: Callable[[nn.Module, Tell], None] | None = None
     """Trains the model in place; tells its step and loss now and then, so that a run that diverges or is to stop does."""
     recipe: Recipe = field(default_factory=lambda: Recipe(steps=1000, batch_size=1, learning_rate=1e-3))
@@ -98,7 +98,7 @@ class TrialData:
 
 def moved(batch: Any, device: torch.device) -> Any:
     """Put the tensors of a batch on a device: in tuples, lists, dictionaries, and in what has ``to(device)``."""
-    if isinstance(batch, Mapping) and not hasattr(batch, "to"):
+    if isinstance(batch, dict):
         return {key: moved(value, device) for key, value in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
         return type(batch)(*(moved(entry, device) for entry in batch))

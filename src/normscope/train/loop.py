@@ -160,7 +160,11 @@ class _Run:
         return self._end("done", reason=None)
 
     def _drive(self, task: OwnTask) -> str:
-        """Let a user's own function train, from the beginning; what it tells decides whether it diverged or stops."""
+        """Let a user's own function train, from the beginning; what it tells decides whether it diverged or stops.
+
+        Raises:
+            Interrupted: If ``watch`` asked for it; the run begins anew when it goes on.
+        """
         begin = told_at = time.perf_counter()
         stopped = False
 
