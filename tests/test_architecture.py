@@ -22,13 +22,14 @@ MAY_IMPORT = {
     "train": {"tasks", "results", "probes", "version", "kernels"},
     "report": {"results"},
     "study": {"catalogue", "train", "results", "report", "data"},
+    "swapping": {"kernels", "norms", "catalogue", "study"},
     "doctor": {"data", "kernels"},
     "arguments": set(),
     "bench": {"catalogue", "kernels"},
     "display": {"results"},
     "progress": set(),
     "cli": {"catalogue", "study", "results", "report", "display", "progress", "data", "doctor", "bench", "arguments"},
-    "__init__": {"norms", "results", "study", "version"},
+    "__init__": {"norms", "results", "study", "swapping", "version"},
     "__main__": {"cli"},
 }
 """From a part to the parts it may import; lazy imports count, too."""

@@ -1,0 +1,77 @@
+"""Is it the same function? A model run before and after, on the same inputs."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+"""What a model is called with, by place and by name."""
+
+
+def widened(model: nn.Module, calls: Sequence[Call]) -> tuple[nn.Module, list[Call]]:
+    """Copy a model and what it is called with in float64, in evaluation, everything with a gradient."""
+    twin = copy.deepcopy(model).double().eval()
+    for tensor in (*twin.parameters(), *twin.buffers()):
+        if tensor.is_floating_point():
+            tensor.requires_grad_(True)
+    return twin, [tree_map(lambda one: one.double() if _is_float(one) else one, call) for call in calls]
+
+
+def outputs(model: nn.Module, call: Call) -> list[Tensor]:
+    """Run a model and list all tensors of a floating dtype that it gives."""
+    args, inputs = call
+    return [one for one in tree_leaves(_plain(model(*args, **inputs))) if _is_float(one)]
+
+
+def difference(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
+    """Give the largest difference of any output, over the largest output."""
+    largest = max((float(one.abs().amax()) for one in before if one.numel()), default=0.0)
+    apart = max(
+        (float((one - two).abs().amax()) for one, two in zip(before, after, strict=True) if one.numel()), default=0.0
+    )
+    return apart / largest if largest else apart
+
+
+def random_call(model: nn.Module, call: Call, generator: torch.Generator) -> Call:
+    """Draw inputs of the same shapes: normal numbers; words below ``config.vocab_size``, else of those given."""
+    config = getattr(model, "config", None)
+    words = getattr(config, "vocab_size", None)
+
+    def draw(one: Any) -> Any:
+        if _is_float(one):
+            return torch.randn(one.shape, generator=generator, dtype=one.dtype).to(one.device)
+        if isinstance(one, Tensor) and one.dtype in {torch.int64, torch.int32} and one.numel():
+            if isinstance(words, int) and words > int(one.max()) and int(one.max()) > 1:
+                fresh = torch.randint(0, words, one.shape, generator=generator)
+            else:
+                fresh = one.flatten().cpu()[torch.randint(0, one.numel(), (one.numel(),), generator=generator)]
+            return fresh.reshape(one.shape).to(one.device, one.dtype)
+        return one
+
+    return tree_map(draw, call)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluate inside, and go back to every module's own mode."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _plain(output: Any) -> Any:
+    """Make a dictionary of an output object, as Hugging Face models give them."""
+    return dict(output) if isinstance(output, Mapping) else output
+
+
+def _is_float(one: Any) -> bool:
+    return isinstance(one, Tensor) and one.is_floating_point()
