@@ -157,7 +157,9 @@ ARCHITECTURES = {
     ),
     # No attention: one a block and the last.
     "mamba": Architecture(
-        build=_named("MambaForCausalLM", "MambaConfig", vocab_size=99, hidden_size=32, num_hidden_layers=2, state_size=4),
+        build=_named(
+            "MambaForCausalLM", "MambaConfig", vocab_size=99, hidden_size=32, num_hidden_layers=2, state_size=4
+        ),
         run=_logits(input_ids=IDS),
         kind="rms_norm",
         norms=3,

@@ -52,9 +52,10 @@ def looks_like_norm(module: nn.Module) -> bool:
     """Tell whether a look at what a module computes is worth while: a leaf that is called a norm, or has an eps."""
     if any(True for _ in module.children()):
         return False
+    if "norm" in type(module).__name__.lower():
+        return True
     shapes = [p.shape for p in module.parameters(recurse=False)]
-    named = "norm" in type(module).__name__.lower()
-    return named or (0 < len(shapes) <= 2 and bool(_eps_of(module)) and all(_width(shape) for shape in shapes))
+    return 0 < len(shapes) <= 2 and bool(_eps_of(module)) and all(_width(shape) for shape in shapes)
 
 
 def observe(module: nn.Module) -> Facts | str:
@@ -73,6 +74,8 @@ def observe(module: nn.Module) -> Facts | str:
     if not parameters:
         told = getattr(module, "normalized_shape", None)
         widths = {_width(torch.Size(told))} if isinstance(told, tuple | list) else set()
+    if not parameters and "running_mean" in module._buffers:
+        return "a batch norm whose moments, gain and bias are frozen constants"
     if not parameters and not widths:
         return "has no parameters, and nothing tells its width"
     if len(parameters) > 2 or len(widths) > 1 or 0 in widths:
@@ -99,6 +102,29 @@ def observe(module: nn.Module) -> Facts | str:
         if found is not None:
             return Facts(width=width, channels_first=channels_first, **found)
     return "computes no layer norm and no RMS norm that is known here (tried on random rows)"
+
+
+def computes_as(module: nn.Module, base: type[nn.Module], shape: tuple[int, ...]) -> bool:
+    """Tell whether a module with a forward of its own computes what its base does, in training and in evaluation.
+
+    Args:
+        module: A subclass's instance; copies are run.
+        base: One of :data:`TORCH`.
+        shape: Of an input.
+    """
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 0.7
+    for training in (False, True):
+        twins = [copy_of(module, generator=torch.Generator().manual_seed(0)).train(training) for _ in range(2)]
+        try:
+            with torch.no_grad():
+                ours, theirs = base.forward(twins[0], x), twins[1].forward(x)
+        except Exception:
+            return False
+        if not (isinstance(theirs, Tensor) and theirs.shape == ours.shape):
+            return False
+        if not (theirs.double() - ours).abs().amax() <= _SAME * ours.abs().amax():
+            return False
+    return True
 
 
 def copy_of(module: nn.Module, *, generator: torch.Generator | None = None) -> nn.Module:

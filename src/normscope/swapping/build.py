@@ -168,8 +168,11 @@ def _eps(norm: Norm, target: Target, inner: nn.Module, lost: list[str]) -> list[
     old, new = norm.eps, getattr(inner, "eps", getattr(inner, "initial_eps", None))
     if norm.kind in {"none", "dyt", "derf"} or (old is None and norm.kind != "rms_norm"):
         return []
-    same = norm.eps_place == "variance" and isinstance(new, float | int) and new == old
-    if same or (target.keeps_eps(norm) and "eps" not in target.arguments and hasattr(inner, "eps")):
+    if target.key is None:
+        same = norm.eps_place == "variance" and isinstance(new, float | int) and new == old
+    else:
+        same = target.keeps_eps(norm) and ("eps" not in target.arguments or new == old)
+    if same:
         return ["eps"]
     outside = {"deviation": " (outside the root)", "length": " (the smallest length)"}.get(norm.eps_place, "")
     lost.append(f"eps {'of the dtype' if old is None else f'{old:g}'}{outside}")

@@ -195,4 +195,4 @@ def _why_not(chosen: Sequence[Norm], moments: Mapping[str, list[float]], doubts:
     also = f" ({'; '.join(dict.fromkeys(doubts))})" if doubts else ""
     if silent:
         return f"{start}. These did not run: {', '.join(silent)}"
-    return f"{start}. All layer norms read centered rows then, but something else reads the stream, and its mean, too{also}"
+    return f"{start}. All layer norms read centered rows then, but something else reads its mean, too{also}"

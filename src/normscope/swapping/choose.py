@@ -36,9 +36,7 @@ def choose(
     wanted = _wanted(what)
     right = [norm for norm in found if _is_wanted(norm, wanted)]
     if not right:
-        raise ValueError(
-            f"{type(model).__name__} has no {label(what)} that can be replaced; {_there(found, unreached)}"
-        )
+        raise ValueError(f"{type(model).__name__} has no {label(what)} to replace; {_there(found, unreached)}")
     chosen = [norm for norm in right if _is_chosen(norm, where)]
     if not chosen:
         names = ", ".join(norm.name for norm in right)

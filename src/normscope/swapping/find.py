@@ -35,13 +35,12 @@ def find_norms(model: nn.Module) -> tuple[list[Norm], list[Unreached]]:
     """
     found: list[Norm] = []
     unreached: list[Unreached] = []
-    for names, module, parent in _modules(model):
+    for names, module, parent, norm in _modules(model):
         what = type(module).__name__
         if fused := [name for name in module._parameters if "norm_" in name or name.startswith("ln_")]:
             why = f"fused: it has the norm's parameters itself ({', '.join(fused)})"
             unreached.append(Unreached(name=names[0], what=what, why=why))
             continue
-        norm = recognise(names, module)
         if norm is None:
             continue
         owner = type(parent).__module__.split(".") if parent is not None else []
@@ -54,8 +53,10 @@ def find_norms(model: nn.Module) -> tuple[list[Norm], list[Unreached]]:
     return found, unreached
 
 
-def _modules(model: nn.Module) -> Iterator[tuple[tuple[str, ...], nn.Module, nn.Module | None]]:
-    """Give every module once, with all its names and its first parent, but nothing that stands inside a norm."""
+def _modules(
+    model: nn.Module,
+) -> Iterator[tuple[tuple[str, ...], nn.Module, nn.Module | None, Norm | str | None]]:
+    """Give every module once: its names, its first parent and what norm it is; but nothing that stands inside one."""
     names: dict[int, list[str]] = {}
     modules = dict(model.named_modules(remove_duplicate=False))
     for name, module in modules.items():
@@ -64,8 +65,9 @@ def _modules(model: nn.Module) -> Iterator[tuple[tuple[str, ...], nn.Module, nn.
     for name, module in modules.items():
         if names[id(module)][0] != name or any(name.startswith(inside) for inside in closed):
             continue
-        if recognise((name,), module) is not None:
+        norm = recognise(tuple(names[id(module)]), module)
+        if norm is not None:
             closed.append(f"{name}." if name else "")
         elif hasattr(module, "parametrizations"):
             closed.append(f"{name}.parametrizations." if name else "parametrizations.")
-        yield tuple(names[id(module)]), module, modules[name.rpartition(".")[0]] if name else None
+        yield tuple(names[id(module)]), module, modules[name.rpartition(".")[0]] if name else None, norm

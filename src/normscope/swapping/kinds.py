@@ -9,7 +9,7 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
 from normscope.catalogue import NORMS
-from normscope.swapping.behaviour import TORCH, Facts, looks_like_norm, observe
+from normscope.swapping.behaviour import TORCH, Facts, computes_as, looks_like_norm, observe
 from normscope.swapping.channels_first import ChannelsFirst
 
 _FEATURES_ON_AXIS_1: dict[type[nn.Module], str] = {
@@ -94,8 +94,11 @@ def recognise(names: tuple[str, ...], module: nn.Module) -> Norm | str | None:
         return why
     if type(module) in _OURS or (base is not None and type(module).forward is base.forward):
         return _known(names, module, base)
-    if base in _FEATURES_ON_AXIS_1:
-        return f"a {base.__name__} with a forward of its own, which may do more than normalize"
+    if base is not None and base in _FEATURES_ON_AXIS_1:
+        known = _known(names, module, base)
+        if isinstance(known, Norm) and not computes_as(module, base, known.sample):
+            return f"a {base.__name__} whose forward does something else, too"
+        return known
     facts = observe(module)
     if isinstance(facts, str):
         return facts
