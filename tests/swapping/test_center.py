@@ -140,3 +140,17 @@ def test_something_else_reads_the_stream() -> None:
 def test_no_layer_norm() -> None:
     with pytest.raises(ValueError, match="LlamaForCausalLM has no layer_norm to replace; it has 5 rms_norm"):
         normscope.to_rms_norm(ARCHITECTURES["llama"].build(), input_ids=IDS)
+
+
+def test_training_does_not_keep_the_weights_centered() -> None:
+    # What docs/swap.md warns of.
+    model = away_from_the_start(PreNorm()).double().eval()
+    means = []
+    for _ in range(2):
+        y = model(IDS)
+        (gradient,) = torch.autograd.grad(y, model.encoder.layers[1].linear2.bias, torch.ones_like(y))
+        means.append(float(gradient.mean().abs() / gradient.norm()))
+        if len(means) == 1:
+            normscope.to_rms_norm(model, IDS)
+    assert means[0] < 1e-12
+    assert means[1] > 1e-4

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from normscope.norms import RMSNorm
 from normscope.swapping.biased_rms_norm import BiasedRMSNorm
-from normscope.swapping.build import Built
 from normscope.swapping.center_report import CenterReport
 from normscope.swapping.choose import Where, choose
 from normscope.swapping.fast_path import leave_fast_path
@@ -16,6 +15,7 @@ from normscope.swapping.find import find_norms
 from normscope.swapping.kinds import Norm
 from normscope.swapping.place import put
 from normscope.swapping.refuse import check_open
+from normscope.swapping.replacement import Built
 from normscope.swapping.same_function import difference, evaluating, outputs, random_call, widened
 from normscope.swapping.writers import find_writers, named, owner_of, untie
 

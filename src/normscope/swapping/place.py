@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from normscope.swapping.build import Built
 from normscope.swapping.fast_path import leave_fast_path
 from normscope.swapping.kinds import Norm
 from normscope.swapping.parameter_groups import exchange
+from normscope.swapping.replacement import Built
 
 
 def put(

@@ -121,9 +121,11 @@ def _alike(replaced: Sequence[Replaced]) -> list[tuple[str, Replaced]]:
         facts = (one.old, one.new, one.parameters_before, one.parameters_after, one.kept, one.lost, bool(one.tied))
         rows.setdefault((pattern, *facts), []).append(one)
     joined = []
-    for (pattern, *_), ones in rows.items():
+    for ones in rows.values():
         worst = max(ones, key=lambda one: one.difference)
-        name = f"{pattern} ({len(ones)})" if len(ones) > 1 else ones[0].name
+        parts = zip(*(one.name.split(".") for one in ones), strict=True)
+        pattern = ".".join(part[0] if len(set(part)) == 1 else "*" for part in parts)
+        name = f"{pattern} ({len(ones)})" if len(ones) > 1 else pattern
         tied = f" = {' = '.join(ones[0].tied)}" if len(ones) == 1 and ones[0].tied else ""
         joined.append((name + tied, worst))
     return joined

@@ -3,12 +3,12 @@
 import torch
 from torch import nn
 
-from normscope.swapping.build import Built, build, check_preserved
 from normscope.swapping.channels_first import ChannelsFirst
 from normscope.swapping.choose import What, Where, choose, label
 from normscope.swapping.find import find_norms
 from normscope.swapping.place import put
 from normscope.swapping.refuse import check_open
+from normscope.swapping.replacement import Built, build, check_preserved
 from normscope.swapping.report import Replaced, SwapReport
 from normscope.swapping.target import Maker, read_target
 from normscope.swapping.unreachable import in_code, in_lists, stand_in

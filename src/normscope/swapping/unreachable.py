@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from normscope.swapping.build import Built
 from normscope.swapping.channels_first import ChannelsFirst
 from normscope.swapping.find import Unreached
 from normscope.swapping.kinds import Norm
 from normscope.swapping.place import places_of
+from normscope.swapping.replacement import Built
 from normscope.swapping.source import functional_norms, parameter_reads
 
 

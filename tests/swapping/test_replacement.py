@@ -6,9 +6,9 @@ from foreign import AnnotatedLayerNorm, OffsetRMSNorm, PlainRMSNorm
 from torch import nn
 
 from normscope.norms import BatchNorm, LayerNorm, RMSNorm
-from normscope.swapping.build import Built, build, check_preserved
 from normscope.swapping.channels_first import ChannelsFirst
 from normscope.swapping.kinds import Norm, recognise
+from normscope.swapping.replacement import Built, build, check_preserved
 from normscope.swapping.target import read_target
 
 
