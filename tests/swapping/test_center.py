@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import transformers
 from architectures import ARCHITECTURES, IDS, PIXELS, STATES, Classifier
 from torch import Tensor, nn
 
@@ -32,11 +33,55 @@ def away_from_the_start(model: nn.Module) -> nn.Module:
     return model
 
 
+_SIZES = {
+    "vocab_size": 99,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+}
+
+
+def nemotron() -> nn.Module:
+    """Make a model whose layer norms are foreign: the gain is 1 + w."""
+    return transformers.NemotronForCausalLM(
+        transformers.NemotronConfig(**_SIZES, num_key_value_heads=2, head_dim=8, max_position_embeddings=32)
+    )
+
+
+def cohere() -> nn.Module:
+    """Make a model whose layer norms are foreign: no bias, float32 within; the embedding is tied."""
+    return transformers.CohereForCausalLM(
+        transformers.CohereConfig(**_SIZES, num_key_value_heads=2, pad_token_id=0, bos_token_id=1, eos_token_id=2)
+    )
+
+
 CONVERTIBLE = {
     "gpt2": (ARCHITECTURES["gpt2"].build, {"input_ids": IDS}, 5, 10),
     "vit": (ARCHITECTURES["vit"].build, {"pixel_values": PIXELS}, 5, 12),
     "torch, Pre-LN": (PreNorm, {"ids": IDS}, 5, 10),
 }
+
+
+@pytest.mark.parametrize("build", [nemotron, cohere])
+def test_foreign_layer_norms(build) -> None:
+    model = away_from_the_start(build()).eval()
+    with torch.no_grad():
+        want = model(input_ids=IDS.flip(0)).logits
+    report = normscope.to_rms_norm(model, input_ids=IDS)
+    assert report.difference < 1e-13
+    assert bool(report.biased) == (build is nemotron)
+    with torch.no_grad():
+        got = model(input_ids=IDS.flip(0)).logits
+    # Float32, through two layers.
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-5 * want.abs().max().item())
+
+
+def test_a_batch_norm_on_the_way_does_no_harm() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8 * 32 * 32, 8), nn.LayerNorm(8)
+    )
+    assert normscope.to_rms_norm(model, PIXELS).centered == ("3.bias", "3.weight")
 
 
 @pytest.mark.parametrize("name", CONVERTIBLE)

@@ -68,6 +68,14 @@ def test_named_parameters() -> None:
     assert group["param_names"] == [name for name, _ in network.named_parameters()]
 
 
+def test_a_tied_bias_that_the_rest_still_has_stays() -> None:
+    network = model()
+    network[3].bias = network[1].bias
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    swap(network, "layer_norm", "rms_norm", optimizer=optimizer, where="1")
+    assert any(p is network[3].bias for p in optimizer.param_groups[0]["params"])
+
+
 def test_no_telling_where_new_parameters_belong() -> None:
     network = model()
     groups = [{"params": network[0].parameters()}, {"params": network[2].parameters()}]

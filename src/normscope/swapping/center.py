@@ -6,11 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normscope.norms import RMSNorm
 from normscope.swapping.biased_rms_norm import BiasedRMSNorm
 from normscope.swapping.center_report import CenterReport
+from normscope.swapping.centered_norms import converted, make_exact, put_rms
 from normscope.swapping.choose import Where, choose
-from normscope.swapping.fast_path import leave_fast_path
 from normscope.swapping.find import find_norms
 from normscope.swapping.kinds import Norm
 from normscope.swapping.place import put
@@ -40,11 +39,13 @@ def to_rms_norm(
 
     What writes is found in the graph of a backward pass, in a copy of the model in float64; whether it was all of it is
     not believed, but measured: on the inputs given and on random ones of their shapes (whole numbers are drawn from
-    those that were given, or below ``config.vocab_size``), in evaluation. Only then the model is changed. It takes two
+    those that were given, or below ``config.vocab_size``), in evaluation, with layer norms that do not round to float32
+    within. Only then the model is changed. It takes two
     copies of the model in float64 for that time, and one of what is centered until the report is forgotten.
 
     A bias of zero goes; another stays, in a :class:`~normscope.swapping.biased_rms_norm.BiasedRMSNorm`. An embedding
-    that is tied to the output layer is untied, for the output layer must not be centered; the model grows by that.
+    that is tied to the output layer is untied, for the output layer must not be centered; the model grows by that. Make
+    an optimizer afterwards.
 
     Args:
         model: Any module; all layer norms that ``where`` leaves must read a stream that can be centered.
@@ -68,6 +69,8 @@ def to_rms_norm(
     check_open(model)
     found, unreached = find_norms(model)
     chosen, _ = choose(model, found, unreached, "layer_norm", where)
+    if strange := [norm.name for norm in chosen if norm.eps_place != "variance" or norm.unbiased]:
+        raise ValueError(f"{strange[0]} has eps outside the root or the divisor n - 1, which no RMS norm here has")
     if not args and not inputs:
         if not hasattr(model, "dummy_inputs"):
             raise TypeError("to_rms_norm wants what the model is called with: to_rms_norm(model, batch)")
@@ -75,6 +78,7 @@ def to_rms_norm(
         inputs = dict(dummy)
     calls = [(args, inputs), random_call(model, (args, inputs), generator or torch.Generator().manual_seed(0))]
     twin, wide = widened(model, calls)
+    make_exact(twin, chosen)
     with torch.no_grad():
         before = [outputs(twin, call) for call in wide]
     parts, shared = find_writers(twin, chosen, wide[0])
@@ -85,7 +89,7 @@ def to_rms_norm(
     with torch.no_grad():
         for tensor, axis in writers.values():
             tensor.sub_(tensor.mean(axis, keepdim=True))
-        moments = _replace(twin, chosen)
+        moments = put_rms(twin, chosen)
         after = [outputs(twin, call) for call in wide]
     worst = max(difference(one, two) for one, two in zip(before, after, strict=True))
     if not worst <= TOLERANCE:
@@ -120,7 +124,7 @@ def _apply(
             assert tensor is not None
             saved.append((tensor, tensor.detach().clone()))
             tensor.copy_(values)
-    built = [_converted(norm) for norm in chosen]
+    built = [_built(norm) for norm in chosen]
     norms_back, _ = put(model, built)
 
     def undo() -> None:
@@ -146,42 +150,10 @@ def _apply(
     )
 
 
-def _replace(model: nn.Module, chosen: Sequence[Norm]) -> dict[str, list[float]]:
-    """Put RMS norms into the copy; the dictionary gets, when it runs, how far their inputs are from centered."""
-    moments: dict[str, list[float]] = {norm.name: [] for norm in chosen}
-
-    def look(name: Any, x: Tensor) -> None:
-        size = float(x.square().mean().sqrt())
-        moments[name].append(float(x.mean(-1).abs().amax()) / size if size else 0.0)
-
-    for norm in chosen:
-        old = model.get_submodule(norm.name)
-        new = _module(norm, old)
-        new.register_forward_pre_hook(lambda module, given, name=norm.name: look(name, given[0]))
-        for name in norm.names:
-            owner, key = owner_of(model, name)
-            owner._modules[key] = new
-    leave_fast_path(model, {id(model.get_submodule(norm.name)) for norm in chosen})
-    return moments
-
-
-def _converted(norm: Norm) -> Built:
-    module = _module(norm, norm.module)
+def _built(norm: Norm) -> Built:
+    module = converted(norm, norm.module)
     module.train(norm.module.training)
     return Built(norm=norm, module=module, kept=(), lost=(), difference=0.0)
-
-
-def _module(norm: Norm, old: nn.Module) -> nn.Module:
-    """Make the RMS norm that takes over a layer norm's parameters."""
-    eps = 0.0 if norm.eps is None else norm.eps
-    weight = None if norm.gain is None else old._parameters[norm.gain]
-    bias = None if norm.bias is None else old._parameters[norm.bias]
-    if bias is not None and bool(bias.detach().count_nonzero()):
-        return BiasedRMSNorm(norm.shape, eps, weight, bias)
-    new = RMSNorm(norm.shape, eps, elementwise_affine=False)
-    new.elementwise_affine = weight is not None
-    new._parameters["weight"] = weight
-    return new
 
 
 def _why_not(chosen: Sequence[Norm], moments: Mapping[str, list[float]], doubts: Sequence[str], worst: float) -> str:

@@ -7,7 +7,9 @@ from torch import nn
 
 
 def exchange(
-    optimizer: torch.optim.Optimizer, pairs: Iterable[tuple[list[nn.Parameter], list[nn.Parameter]]]
+    optimizer: torch.optim.Optimizer,
+    pairs: Iterable[tuple[list[nn.Parameter], list[nn.Parameter]]],
+    staying: set[int],
 ) -> Callable[[], None]:
     """Take parameters out of an optimizer and put others in, in place; those that stay keep place and state.
 
@@ -17,6 +19,7 @@ def exchange(
     Args:
         optimizer: Any of torch's.
         pairs: Of every norm the old parameters and the new.
+        staying: Identities of the parameters that the rest of the model has, which may be tied to a norm's.
 
     Returns:
         A function that undoes it: groups and state are as they were.
@@ -30,7 +33,7 @@ def exchange(
     homes = [[group_of[id(p)] for p in old if id(p) in group_of] for old, _ in pairs]
     every = [home for one in homes for home in one]
     usual = max(set(every), key=every.count) if every else (0 if len(groups) == 1 else None)
-    kept = {id(p) for _, new in pairs for p in new}
+    kept = {id(p) for _, new in pairs for p in new} | staying
     gone = {id(p): p for old, _ in pairs for p in old if id(p) not in kept and id(p) in group_of}
     coming: dict[int, list[nn.Parameter]] = {}
     seen = set(group_of)

@@ -31,8 +31,12 @@ def put(
     ]
     groups_back = None
     if optimizer is not None:
+        leaving = {id(module) for one in built for module in one.norm.module.modules()}
+        rest = [module for module in model.modules() if id(module) not in leaving]
         groups_back = exchange(
-            optimizer, [([*one.norm.module.parameters()], [*one.module.parameters()]) for one in built]
+            optimizer,
+            [([*one.norm.module.parameters()], [*one.module.parameters()]) for one in built],
+            {id(p) for module in rest for p in module.parameters(recurse=False)},
         )
     for one in built:
         for parent, child in places_of(model, one.norm):

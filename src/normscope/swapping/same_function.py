@@ -16,7 +16,10 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 def widened(model: nn.Module, calls: Sequence[Call]) -> tuple[nn.Module, list[Call]]:
     """Copy a model and what it is called with in float64, in evaluation, everything with a gradient."""
     twin = copy.deepcopy(model).double().eval()
-    for tensor in (*twin.parameters(), *twin.buffers()):
+    tensors = [*twin.parameters()]
+    # A constant that is added to the stream is to be seen in the graph; torch's running moments may not be.
+    tensors += [buffer for name, buffer in twin.named_buffers() if "running_" not in name]
+    for tensor in tensors:
         if tensor.is_floating_point():
             tensor.requires_grad_(True)
     return twin, [tree_map(lambda one: one.double() if _is_float(one) else one, call) for call in calls]

@@ -33,6 +33,8 @@ _LINEAR = {
 """Operations that keep the mean over the features at zero, where it is zero in all that they are given."""
 _SCALED = {"MulBackward0", "DivBackward0"}
 """The same, where the factor is one number."""
+_TRANSPOSED = {"TBackward0", "TransposeBackward0", "NumpyTBackward0", "PermuteBackward0"}
+"""What turns a weight of ``[features, in]`` around, by whichever of its names."""
 _REASONS = {
     "NativeLayerNormBackward0": "the output of another layer norm, whose gain and bias bring a mean back (Post-LN)",
     "MulBackward0": "a product of two tensors that are learned, such as a gate or a layer scale",
@@ -124,7 +126,7 @@ def _matrix(into: Sources, node: Any, width: int) -> None:
     """Take the second factor of a product, ``[in, features]``, perhaps a weight that was transposed."""
     if node is not None and node.name().endswith("AccumulateGrad"):
         _write(into, node, 1, width)
-    elif node is not None and node.name() in {"TBackward0", "TransposeBackward0"}:
+    elif node is not None and node.name() in _TRANSPOSED:
         _write(into, node.next_functions[0][0], 0, width)
     else:
         into.doubts.append("a matrix that is not a parameter itself (parametrized, merged or quantized)")

@@ -73,13 +73,14 @@ def stand_in(model: nn.Module, built: Sequence[Built]) -> list[str]:
                 read = f"{type(parent).__name__} reads self.{name}.{attribute}"
                 if value:
                     notes[where] = f"{read} itself: what it computes with it does not see the new norm ({where})"
-                elif not hasattr(one.module, attribute):
+                elif getattr(one.module, attribute, None) is None:
                     like = getattr(one.norm.module, attribute)
                     if not isinstance(like, torch.Tensor):
                         notes[where] = f"{read}, which is gone ({where})"
                         continue
                     constant = torch.ones_like if attribute == "weight" else torch.zeros_like
                     holder = one.module.norm if isinstance(one.module, ChannelsFirst) else one.module
+                    holder._parameters.pop(attribute, None)
                     holder.register_buffer(attribute, constant(like, requires_grad=False), persistent=False)
                     notes[where] = f"{read} for its dtype or device: a constant stands there now ({where})"
     return list(notes.values())
