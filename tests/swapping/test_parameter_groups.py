@@ -63,7 +63,11 @@ def test_named_parameters() -> None:
     optimizer = torch.optim.SGD(network.named_parameters(), lr=0.1)
     report = swap(network, "layer_norm", "dyt", optimizer=optimizer)
     (group,) = optimizer.param_groups
-    assert len(group["param_names"]) == len(group["params"]) == 12
+    known = dict(network.named_parameters())
+    assert {name: id(p) for name, p in zip(group["param_names"], group["params"], strict=True)} == {
+        name: id(p) for name, p in known.items()
+    }
+    assert "1.alpha" in known
     report.undo()
     assert group["param_names"] == [name for name, _ in network.named_parameters()]
 
@@ -74,6 +78,17 @@ def test_a_tied_bias_that_the_rest_still_has_stays() -> None:
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     swap(network, "layer_norm", "rms_norm", optimizer=optimizer, where="1")
     assert any(p is network[3].bias for p in optimizer.param_groups[0]["params"])
+
+
+def test_frozen_norms_stay_outside() -> None:
+    network = model()
+    network[1].requires_grad_(False)
+    network[3].requires_grad_(False)
+    groups = [{"params": network[0].parameters()}, {"params": network[2].parameters()}]
+    optimizer = torch.optim.SGD(groups, lr=0.1)
+    before = snapshot(optimizer)
+    swap(network, "layer_norm", "dyt", optimizer=optimizer)
+    assert snapshot(optimizer) == before
 
 
 def test_no_telling_where_new_parameters_belong() -> None:

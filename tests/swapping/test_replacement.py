@@ -120,6 +120,19 @@ def test_preserved() -> None:
         check_preserved([built(filled(nn.LayerNorm(6)), "rms_norm", preserve=True)])
 
 
+def test_a_module_that_cannot_run_in_float64_is_not_measured() -> None:
+    class Single(nn.LayerNorm):
+        def forward(self, x):
+            if x.dtype != torch.float32:
+                raise NotImplementedError("float32 only")
+            return super().forward(x)
+
+    one = built(nn.LayerNorm(6), Single)
+    assert one.difference != one.difference
+    with pytest.raises(ValueError, match="there: nan of the largest output"):
+        check_preserved([one])
+
+
 def test_a_function_that_changes_the_shape_is_refused() -> None:
     with pytest.raises(ValueError, match=r"Linear gives \[4, 6, 3\] for there where LayerNorm gave \[4, 6, 6\]"):
         built(nn.LayerNorm(6), lambda width: nn.Linear(width, 3))

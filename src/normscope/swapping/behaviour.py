@@ -128,7 +128,7 @@ def computes_as(module: nn.Module, base: type[nn.Module], shape: tuple[int, ...]
 
 
 def copy_of(module: nn.Module, *, generator: torch.Generator | None = None) -> nn.Module:
-    """Copy a module in float64 on the CPU, without running or copying its hooks when ``forward`` is called.
+    """Copy a module in float64 on the CPU, without its hooks.
 
     Args:
         module: Small: every parameter and buffer is copied.
@@ -139,6 +139,9 @@ def copy_of(module: nn.Module, *, generator: torch.Generator | None = None) -> n
         A module of the same class, in the same mode.
     """
     twin = copy.copy(module)
+    for name, value in vars(module).items():
+        if name.endswith("_hooks") and isinstance(value, dict):
+            vars(twin)[name] = type(value)()
     draw = generator or torch.Generator().manual_seed(0)
 
     def number(tensor: Tensor, fresh: bool) -> Tensor:

@@ -40,8 +40,8 @@ def to_rms_norm(
     What writes is found in the graph of a backward pass, in a copy of the model in float64; whether it was all of it is
     not believed, but measured: on the inputs given and on random ones of their shapes (whole numbers are drawn from
     those that were given, or below ``config.vocab_size``), in evaluation, with layer norms that do not round to float32
-    within. Only then the model is changed. It takes two
-    copies of the model in float64 for that time, and one of what is centered until the report is forgotten.
+    within. Only then the model is changed. It takes a copy of the model in float64 for that time, and one of what is
+    centered until the report is forgotten.
 
     A bias of zero goes; another stays, in a :class:`~normscope.swapping.biased_rms_norm.BiasedRMSNorm`. An embedding
     that is tied to the output layer is untied, for the output layer must not be centered; the model grows by that. Make
@@ -75,7 +75,8 @@ def to_rms_norm(
         if not hasattr(model, "dummy_inputs"):
             raise TypeError("to_rms_norm wants what the model is called with: to_rms_norm(model, batch)")
         dummy: Any = model.dummy_inputs
-        inputs = dict(dummy)
+        device = next((p.device for p in model.parameters()), None)
+        inputs = {name: one.to(device) if isinstance(one, Tensor) else one for name, one in dummy.items()}
     calls = [(args, inputs), random_call(model, (args, inputs), generator or torch.Generator().manual_seed(0))]
     twin, wide = widened(model, calls)
     make_exact(twin, chosen)

@@ -79,7 +79,9 @@ def put_rms(twin: nn.Module, chosen: Sequence[Norm]) -> dict[str, list[float]]:
         plain = isinstance(norm.holder, nn.LayerNorm)
         known = norm if plain else dataclasses.replace(norm, gain="weight", bias="bias", unit_offset=False)
         new = converted(known, old)
-        new.register_forward_pre_hook(lambda module, given, name=norm.name: look(name, given[0]))
+        new.register_forward_pre_hook(
+            lambda module, given, named, name=norm.name: look(name, [*given, *named.values()][0]), with_kwargs=True
+        )
         _set(twin, norm, new)
     leave_fast_path(twin, {id(twin.get_submodule(norm.name)) for norm in chosen})
     return moments

@@ -35,7 +35,10 @@ def put(
         rest = [module for module in model.modules() if id(module) not in leaving]
         groups_back = exchange(
             optimizer,
-            [([*one.norm.module.parameters()], [*one.module.parameters()]) for one in built],
+            [
+                ([*one.norm.module.parameters()], dict(one.module.named_parameters(prefix=one.norm.name)))
+                for one in built
+            ],
             {id(p) for module in rest for p in module.parameters(recurse=False)},
         )
     for one in built:

@@ -1,5 +1,6 @@
 """The module that takes a norm's place, with all of the old one that fits: parameters, hooks, mode."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -83,6 +84,8 @@ def build(norm: Norm, target: Target, device: torch.device, dtype: torch.dtype, 
 def difference(old: nn.Module, new: nn.Module, norm: Norm) -> float:
     """Give the largest difference of two modules on random rows, over the largest output of the first, in float64.
 
+    It is NaN where the new one cannot be run in float64 on a CPU.
+
     Args:
         old: What stood there; a copy is run.
         new: What will; a copy is run.
@@ -93,7 +96,12 @@ def difference(old: nn.Module, new: nn.Module, norm: Norm) -> float:
     """
     x = torch.randn(norm.sample, generator=torch.Generator().manual_seed(2), dtype=torch.float64) + 0.3
     with torch.no_grad():
-        before, after = copy_of(old).forward(x), copy_of(new).forward(x)
+        before = copy_of(old).forward(x)
+        try:
+            after = copy_of(new).forward(x)
+        except (RuntimeError, NotImplementedError, AssertionError):
+            # A module of the user's that does not work in float64, or on a CPU.
+            return math.nan
     if after.shape != before.shape:
         raise ValueError(
             f"{type(new).__name__} gives {list(after.shape)} for {norm.name} where {type(old).__name__} gave "

@@ -1,5 +1,6 @@
 """What a swap did, what it could not do, and the way back."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +29,8 @@ class Replaced:
     lost: tuple[str, ...]
     """What of the old one has no place in the new."""
     difference: float
-    """Largest difference of the outputs on random rows, over the largest old output: 0 is the same function."""
+    """Largest difference of the outputs on random rows, over the largest old output: 0 is the same function. NaN where
+    the new one cannot be run in float64 on a CPU."""
     module: nn.Module = field(repr=False)
     """What stands there."""
 
@@ -96,7 +98,7 @@ class SwapReport:
         rows = [("name", "old", "new", "parameters", "difference", "kept", "lost")]
         for names, one in _alike(self.replaced):
             count = f"{one.parameters_before} -> {one.parameters_after}"
-            shown = (one.old, one.new, count, f"{one.difference:.1e}")
+            shown = (one.old, one.new, count, _number(one.difference))
             rows.append((names, *shown, ", ".join(one.kept) or "-", ", ".join(one.lost) or "-"))
         lines += _columns(rows)
         if self.skipped:
@@ -107,6 +109,10 @@ class SwapReport:
         if self.notes:
             lines += ["", *(f"note: {note}" for note in self.notes)]
         return "\n".join(lines)
+
+
+def _number(difference: float) -> str:
+    return "not measured" if math.isnan(difference) else f"{difference:.1e}"
 
 
 def _place(one: Unreached) -> str:
@@ -122,7 +128,7 @@ def _alike(replaced: Sequence[Replaced]) -> list[tuple[str, Replaced]]:
         rows.setdefault((pattern, *facts), []).append(one)
     joined = []
     for ones in rows.values():
-        worst = max(ones, key=lambda one: one.difference)
+        worst = max(ones, key=lambda one: math.inf if math.isnan(one.difference) else one.difference)
         parts = zip(*(one.name.split(".") for one in ones), strict=True)
         pattern = ".".join(part[0] if len(set(part)) == 1 else "*" for part in parts)
         name = f"{pattern} ({len(ones)})" if len(ones) > 1 else pattern

@@ -1,6 +1,7 @@
 """Is it the same function? A model run before and after, on the same inputs."""
 
 import copy
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -22,41 +23,59 @@ def widened(model: nn.Module, calls: Sequence[Call]) -> tuple[nn.Module, list[Ca
     for tensor in tensors:
         if tensor.is_floating_point():
             tensor.requires_grad_(True)
-    return twin, [tree_map(lambda one: one.double() if _is_float(one) else one, call) for call in calls]
+    return twin, [tree_map(lambda one: one.double() if is_float(one) else one, call) for call in calls]
 
 
 def outputs(model: nn.Module, call: Call) -> list[Tensor]:
     """Run a model and list all tensors of a floating dtype that it gives."""
     args, inputs = call
-    return [one for one in tree_leaves(_plain(model(*args, **inputs))) if _is_float(one)]
+    return [one for one in tree_leaves(_plain(model(*args, **inputs))) if is_float(one)]
 
 
 def difference(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
-    """Give the largest difference of any output, over the largest output."""
-    largest = max((float(one.abs().amax()) for one in before if one.numel()), default=0.0)
-    apart = max(
-        (float((one - two).abs().amax()) for one, two in zip(before, after, strict=True) if one.numel()), default=0.0
-    )
+    """Give the largest difference of any output, over the largest output; infinity where one is not a number."""
+    largest = apart = 0.0
+    for one, two in zip(before, after, strict=True):
+        if not one.numel():
+            continue
+        # Masks may be infinite in both.
+        gap = torch.where(one == two, 0.0, (one - two).abs())
+        largest = max(largest, float(one[one.isfinite()].abs().amax())) if bool(one.isfinite().any()) else largest
+        apart = max(apart, float(gap.amax().nan_to_num(nan=math.inf)))
     return apart / largest if largest else apart
 
 
 def random_call(model: nn.Module, call: Call, generator: torch.Generator) -> Call:
-    """Draw inputs of the same shapes: normal numbers; words below ``config.vocab_size``, else of those given."""
-    config = getattr(model, "config", None)
-    words = getattr(config, "vocab_size", None)
+    """Draw inputs of the same shapes.
 
-    def draw(one: Any) -> Any:
-        if _is_float(one):
+    Args:
+        model: Its ``config.vocab_size``, if it has one, bounds words: ``input_ids``, or the first input.
+        call: What it is called with. Flags and words stay.
+        generator: Draws.
+
+    Returns:
+        Normal numbers for floating ones, words for words, any of the given ones for other whole numbers.
+    """
+    args, inputs = call
+    limit = getattr(getattr(model, "config", None), "vocab_size", None)
+
+    def draw(one: Any, words: int | None = None) -> Any:
+        if is_float(one):
             return torch.randn(one.shape, generator=generator, dtype=one.dtype).to(one.device)
         if isinstance(one, Tensor) and one.dtype in {torch.int64, torch.int32} and one.numel():
-            if isinstance(words, int) and words > int(one.max()) and int(one.max()) > 1:
+            if isinstance(words, int):
                 fresh = torch.randint(0, words, one.shape, generator=generator)
             else:
                 fresh = one.flatten().cpu()[torch.randint(0, one.numel(), (one.numel(),), generator=generator)]
             return fresh.reshape(one.shape).to(one.device, one.dtype)
         return one
 
-    return tree_map(draw, call)
+    drawn = tuple(tree_map(lambda one: draw(one, limit), args[:1])) + tuple(tree_map(draw, args[1:]))
+    named = {
+        name: tree_map(lambda one, name=name: draw(one, limit if name.endswith("input_ids") else None), value)
+        for name, value in inputs.items()
+    }
+    return drawn, named
 
 
 @contextmanager
@@ -76,5 +95,6 @@ def _plain(output: Any) -> Any:
     return dict(output) if isinstance(output, Mapping) else output
 
 
-def _is_float(one: Any) -> bool:
+def is_float(one: Any) -> bool:
+    """Tell whether something is a tensor of a floating dtype."""
     return isinstance(one, Tensor) and one.is_floating_point()

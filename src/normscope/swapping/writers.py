@@ -20,7 +20,8 @@ def find_writers(twin: nn.Module, chosen: Sequence[Norm], call: Call) -> tuple[S
 
     handles = [
         twin.get_submodule(norm.name).register_forward_pre_hook(
-            lambda module, given, width=norm.shape[-1]: walk(width, given[0])
+            lambda module, given, named, width=norm.shape[-1]: walk(width, [*given, *named.values()][0]),
+            with_kwargs=True,
         )
         for norm in chosen
     ]
