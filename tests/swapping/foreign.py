@@ -82,6 +82,21 @@ class GroupNormAndMore(nn.GroupNorm):
         return super().forward(x).relu()
 
 
+class MaskedGroupNorm(nn.GroupNorm):
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return super().forward(x if mask is None else x * mask)
+
+
+class FrozenBatchNormAct(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(width))
+        self.act = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(x - self.running_mean)
+
+
 class GroupNormAgain(nn.GroupNorm):
     def forward(self, x: Tensor) -> Tensor:
         return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)

@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from foreign import GroupNormAgain, GroupNormAndMore, PlainRMSNorm
+from foreign import FrozenBatchNormAct, GroupNormAgain, GroupNormAndMore, MaskedGroupNorm, PlainRMSNorm
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
@@ -51,6 +51,8 @@ def test_a_subclass_that_changes_nothing_is_its_base() -> None:
 
 def test_a_subclass_with_a_forward_of_its_own_is_looked_at() -> None:
     assert known(GroupNormAgain(2, 6)).kind == "group_norm"
+    assert recognise(("x",), MaskedGroupNorm(2, 6)) == "its forward takes more than one input: x, mask"
+    assert "frozen constants" in str(recognise(("x",), FrozenBatchNormAct(6)))
     assert recognise(("x",), GroupNormAndMore(2, 6)) == "a GroupNorm whose forward does something else, too"
 
 

@@ -70,8 +70,6 @@ def test_batch_norm_goes_on_with_its_moments(training: bool) -> None:
 @pytest.mark.parametrize("to", ["layer_norm", "ada_norm", "dyt", "batch_norm", "none", "derf", "scale_norm", "frn"])
 @pytest.mark.parametrize("old", [nn.LayerNorm(6), nn.GroupNorm(2, 6), nn.BatchNorm1d(6), nn.RMSNorm(6)])
 def test_mode_dtype_and_what_is_frozen(old: nn.Module, to: str) -> None:
-    if to == "frn" and isinstance(old, nn.BatchNorm1d):
-        pytest.skip("frn wants a spatial axis, and BatchNorm1d's sample has none")
     old = old.to(torch.bfloat16).requires_grad_(False).eval()
     new = built(old, to).module
     assert not new.training

@@ -134,6 +134,11 @@ def test_nothing_changes_when_it_is_refused() -> None:
     assert repr(model) == text
 
 
+def test_a_norm_that_brings_its_activation_is_told() -> None:
+    report = normscope.swap(nn.Sequential(nn.BatchNorm2d(4), nn.ReLU()), "batch_norm", "frn")
+    assert any("brings a non-linearity of its own" in note for note in report.notes)
+
+
 def test_gains_are_shared_with_what_else_has_them() -> None:
     model = nn.Sequential(nn.LayerNorm(4), nn.LayerNorm(4))
     model[1].weight = model[0].weight

@@ -49,7 +49,11 @@ class Facts:
 
 
 def looks_like_norm(module: nn.Module) -> bool:
-    """Tell whether a look at what a module computes is worth while: a leaf that is called a norm, or has an eps."""
+    """Tell whether a look at what a module computes is worth while: a leaf that
+    is called a norm or has an eps, or anything with running moments.
+    """
+    if "running_mean" in module._buffers:
+        return True
     if any(True for _ in module.children()):
         return False
     if "norm" in type(module).__name__.lower():
@@ -81,9 +85,8 @@ def observe(module: nn.Module) -> Facts | str:
     if len(parameters) > 2 or len(widths) > 1 or 0 in widths:
         shapes = ", ".join(f"{name} {list(p.shape)}" for name, p in parameters.items())
         return f"has parameters that are no gain and bias of one width: {shapes}"
-    taken = list(inspect.signature(type(module).forward).parameters.values())[1:]
-    if len(taken) != 1:
-        return f"its forward takes more than one input: {', '.join(one.name for one in taken)}"
+    if further := further_inputs(module):
+        return further
     (width,) = widths
     twin = copy_of(module, generator=torch.Generator().manual_seed(0))
     sizes = [size for size in (3, 5, 7) if size != width][:2]
@@ -102,6 +105,18 @@ def observe(module: nn.Module) -> Facts | str:
         if found is not None:
             return Facts(width=width, channels_first=channels_first, **found)
     return "computes no layer norm and no RMS norm that is known here (tried on random rows)"
+
+
+def further_inputs(module: nn.Module) -> str | None:
+    """Say which inputs a module's forward takes, if that is not one.
+
+    Our norms take a second input, too, a residual: a gate or a mask that came there would be added without a word.
+
+    Args:
+        module: Any module.
+    """
+    taken = list(inspect.signature(type(module).forward).parameters)[1:]
+    return f"its forward takes more than one input: {', '.join(taken)}" if len(taken) > 1 else None
 
 
 def computes_as(module: nn.Module, base: type[nn.Module], shape: tuple[int, ...]) -> bool:

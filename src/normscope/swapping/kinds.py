@@ -9,7 +9,7 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
 from normscope.catalogue import NORMS
-from normscope.swapping.behaviour import TORCH, Facts, computes_as, looks_like_norm, observe
+from normscope.swapping.behaviour import TORCH, Facts, computes_as, further_inputs, looks_like_norm, observe
 from normscope.swapping.channels_first import ChannelsFirst
 
 _FEATURES_ON_AXIS_1: dict[type[nn.Module], str] = {
@@ -23,7 +23,7 @@ _FEATURES_ON_AXIS_1: dict[type[nn.Module], str] = {
     nn.InstanceNorm3d: "instance_norm",
 }
 _AXES: dict[type[nn.Module], tuple[int, ...]] = {
-    nn.BatchNorm1d: (),
+    nn.BatchNorm1d: (5,),
     nn.InstanceNorm1d: (5,),
     nn.BatchNorm3d: (2, 3, 5),
     nn.InstanceNorm3d: (2, 3, 5),
@@ -95,6 +95,8 @@ def recognise(names: tuple[str, ...], module: nn.Module) -> Norm | str | None:
     if type(module) in _OURS or (base is not None and type(module).forward is base.forward):
         return _known(names, module, base)
     if base is not None and base in _FEATURES_ON_AXIS_1:
+        if further := further_inputs(module):
+            return further
         known = _known(names, module, base)
         if isinstance(known, Norm) and not computes_as(module, base, known.sample):
             return f"a {base.__name__} whose forward does something else, too"

@@ -64,6 +64,8 @@ def swap(
     after = _count(model)
     if optimizer is None and any(_parameters(one.norm.module) != _parameters(one.module) for one in built):
         notes.append("parameters came or went: give an optimizer made before as optimizer=, or make it again")
+    if any(getattr(module, "brings_activation", False) for one in built for module in one.module.modules()):
+        notes.append("the new norm brings a non-linearity of its own: the one behind it is to be left out")
     return SwapReport(
         what=label(what),
         to=target.label,
