@@ -5,7 +5,7 @@ import torch
 from foreign import AnnotatedLayerNorm, GatedRMSNorm, LayerNorm2d, LengthNorm, LyingNorm, OffsetRMSNorm, PlainRMSNorm
 from torch import nn
 
-from normscope.swapping.behaviour import Facts, copy_of, looks_like_norm, observe
+from normscope.swapping.behaviour import Facts, looks_like_norm, observe
 
 
 def seen(module: nn.Module) -> Facts:
@@ -77,11 +77,3 @@ def test_looking_changes_nothing() -> None:
 
 def test_meta_device() -> None:
     assert seen(PlainRMSNorm(16).to("meta")).eps == 1e-6
-
-
-def test_copy_is_apart() -> None:
-    module = nn.BatchNorm1d(4)
-    twin = copy_of(module)
-    twin.train().forward(torch.randn(8, 4, dtype=torch.float64))
-    assert torch.equal(module.running_mean, torch.zeros(4))
-    assert twin.weight.dtype == torch.float64

@@ -1,6 +1,5 @@
 """A norm whose class is not known, told by what it computes: never by its name alone."""
 
-import copy
 import inspect
 import itertools
 from dataclasses import dataclass
@@ -8,6 +7,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from normscope.swapping.detached_copy import copy_of
 
 TORCH: tuple[type[nn.Module], ...] = (
     nn.LayerNorm,
@@ -49,9 +50,7 @@ class Facts:
 
 
 def looks_like_norm(module: nn.Module) -> bool:
-    """Tell whether a look at what a module computes is worth while: a leaf that
-    is called a norm or has an eps, or anything with running moments.
-    """
+    """Tell whether a module is worth a look: a leaf called a norm or with an eps, or one with running moments."""
     if "running_mean" in module._buffers:
         return True
     if any(True for _ in module.children()):
@@ -140,40 +139,6 @@ def computes_as(module: nn.Module, base: type[nn.Module], shape: tuple[int, ...]
         if not (theirs.double() - ours).abs().amax() <= _SAME * ours.abs().amax():
             return False
     return True
-
-
-def copy_of(module: nn.Module, *, generator: torch.Generator | None = None) -> nn.Module:
-    """Copy a module in float64 on the CPU, without its hooks.
-
-    Args:
-        module: Small: every parameter and buffer is copied.
-        generator: Draws other parameters, between a half and one and a half; without it they are the module's own,
-            and those that have no numbers (the meta device) are drawn as well.
-
-    Returns:
-        A module of the same class, in the same mode.
-    """
-    twin = copy.copy(module)
-    for name, value in vars(module).items():
-        if name.endswith("_hooks") and isinstance(value, dict):
-            vars(twin)[name] = type(value)()
-    draw = generator or torch.Generator().manual_seed(0)
-
-    def number(tensor: Tensor, fresh: bool) -> Tensor:
-        if fresh or tensor.is_meta:
-            return torch.rand(tensor.shape, generator=draw, dtype=torch.float64) + 0.5
-        wide = tensor.detach().to("cpu", torch.float64 if tensor.is_floating_point() else tensor.dtype)
-        return wide.clone()
-
-    twin._parameters = {
-        name: None if p is None else nn.Parameter(number(p, generator is not None))
-        for name, p in module._parameters.items()
-    }
-    twin._buffers = {name: None if b is None else number(b, fresh=False) for name, b in module._buffers.items()}
-    twin._modules = {
-        name: None if child is None else copy_of(child, generator=generator) for name, child in module._modules.items()
-    }
-    return twin
 
 
 def _match(x: Tensor, z: Tensor, module: nn.Module, parameters: dict[str, Tensor]) -> dict[str, Any] | None:
