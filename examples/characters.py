@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from normscope import Metric, Recipe, Trial
 from normscope.data import load_bytes
-from normscope.tasks import Metric, Recipe, Trial
 
 STEPS = int(os.environ.get("EXAMPLE_STEPS", "500"))
 WIDTH, HEADS, LAYERS, CONTEXT, BATCH = 64, 4, 3, 64, 16

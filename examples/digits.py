@@ -1,4 +1,4 @@
-"""A convolutional network on handwritten digits, with a training loop of its own: `normscope compare examples/digits.py:make`."""
+"""A small convolutional network with a training loop of its own: `normscope compare examples/digits.py:make`."""
 
 import os
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import nn
 
-from normscope.tasks import Metric, Recipe, Trial
+from normscope import Metric, Recipe, Trial
 
 STEPS = int(os.environ.get("EXAMPLE_STEPS", "300"))
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from transformers import BertConfig, BertForSequenceClassification
 
 import normscope
+from normscope import Metric, Recipe, Trial
 from normscope.data import load_rt
-from normscope.tasks import Metric, Recipe, Trial
 
 STEPS = int(os.environ.get("EXAMPLE_STEPS", "300"))
 LENGTH, BATCH = 32, 32

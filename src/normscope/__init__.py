@@ -1,7 +1,8 @@
 """Normalization for PyTorch: layers, and the instruments to know which one a network needs.
 
 Layers stand where ``torch.nn.LayerNorm`` stood: ``normscope.AdaNorm(512)``. A study asks whether one of them helps:
-``normscope.compare(card)``, or ``normscope compare digits`` on the command line.
+``normscope.compare(card)``, or ``normscope compare digits`` on the command line. ``normscope.swap(model, "layer_norm",
+"ada_norm")`` puts one into a model that is already there.
 
 Nothing is imported before it is used: ``import normscope`` costs milliseconds, and reading results needs no torch.
 """
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     )
     from normscope.results import Summary
     from normscope.study import Arm, Card, compare, make_card
+    from normscope.swapping import norm_parameter_groups, norm_parameters, swap, to_rms_norm
+    from normscope.tasks import Metric, Recipe, Trial
 
 __all__ = [
     "FRN",
@@ -40,16 +43,36 @@ __all__ = [
     "DyT",
     "LayerNorm",
     "LayerNormSimple",
+    "Metric",
     "NoNorm",
     "RMSNorm",
+    "Recipe",
     "ScaleNorm",
     "Summary",
+    "Trial",
     "apply_weight_norm",
     "compare",
     "make_card",
+    "norm_parameter_groups",
+    "norm_parameters",
+    "swap",
+    "to_rms_norm",
 ]
 
-_HOME = {"Arm": "study", "Card": "study", "compare": "study", "make_card": "study", "Summary": "results"}
+_HOME = {
+    "Arm": "study",
+    "Card": "study",
+    "compare": "study",
+    "make_card": "study",
+    "Summary": "results",
+    "Metric": "tasks",
+    "Recipe": "tasks",
+    "Trial": "tasks",
+    "norm_parameter_groups": "swapping",
+    "norm_parameters": "swapping",
+    "swap": "swapping",
+    "to_rms_norm": "swapping",
+}
 _OLDEST_TORCH = (2, 11)
 
 

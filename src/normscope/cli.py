@@ -276,6 +276,9 @@ def new(path: Path, /) -> None:
     normscope new my_file.py
 
     normscope compare my_file.py:make
+
+    Raises:
+        ValueError: If the file is there already, or its name is no Python file's.
     """
     from importlib.resources import files
 

@@ -2,6 +2,10 @@
 
 Fill in `make`; everything else is done for you: the same seeds for every norm, a verdict with an interval, a page.
 As it stands it compares norms in a small network on handwritten digits, so that you can try it first.
+
+A training loop of your own will do, too: give the Trial `train`, a function of the model and of `tell`, in place of `loss`
+and `batches`; it trains the model in place and calls `tell(step, loss)` now and then. With a fourth parameter of `make`,
+`split`, there is `--tune`: where it is "tune", hold training data out to validate.
 """
 
 import torch
@@ -9,7 +13,7 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import nn
 
-from normscope.tasks import Metric, Recipe, Trial
+from normscope import Metric, Recipe, Trial
 
 
 def make(norm, placement, seed):
@@ -57,14 +61,3 @@ def make(norm, placement, seed):
         recipe=Recipe(steps=400, batch_size=50, learning_rate=2e-3),
         regime="a network of two hidden layers of 128 on 1,000 digits, Adam with linear decay",
     )
-
-
-# Instead of `loss` and `batches` a Trial takes `train`, a function of yours that trains the model in place and calls
-# `tell(step, loss)` now and then:
-#
-#     def train(model, tell):
-#         for step, batch in enumerate(my_loader):
-#             ...
-#             tell(step, loss.item())
-#
-# If `make` has a fourth parameter, `split`, then `--tune` works: where it is "tune", hold training data out to validate.

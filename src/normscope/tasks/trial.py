@@ -46,7 +46,7 @@ class Trial:
     batches: Callable[[int], Any] | Sequence[Any] | None = None
     """From a step to its batch; or all batches of a pass, visited in a new order in every pass."""
     train: Callable[[nn.Module, Tell], None] | None = None
-    """Trains the model in place; tells its step and loss now and then, so that a run that diverges or is to stop does."""
+    """Trains the model in place; tells its step and loss now and then, so that it can be stopped."""
     recipe: Recipe = field(default_factory=lambda: Recipe(steps=1000, batch_size=1, learning_rate=1e-3))
     """How ours trains; its batch size is what the report says. Of ``train`` only the number of steps is used."""
     placements: tuple[str, ...] = ()
