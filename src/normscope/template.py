@@ -3,9 +3,9 @@
 Fill in `make`; everything else is done for you: the same seeds for every norm, a verdict with an interval, a page.
 As it stands it compares norms in a small network on handwritten digits, so that you can try it first.
 
-A training loop of your own will do, too: give the Trial `train`, a function of the model and of `tell`, in place of `loss`
-and `batches`; it trains the model in place and calls `tell(step, loss)` now and then. With a fourth parameter of `make`,
-`split`, there is `--tune`: where it is "tune", hold training data out to validate.
+A training loop of your own will do, too: give the Trial `train`, a function of the model and of `tell`, in place of
+`loss` and `batches`; it trains the model in place and calls `tell(step, loss)` now and then. With a fourth parameter of
+`make`, `split`, there is `--tune`: where it is "tune", hold training data out to validate.
 """
 
 import torch
