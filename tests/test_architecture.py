@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import normscope
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "normscope"
 
@@ -19,14 +21,15 @@ MAY_IMPORT = {
     "placement": {"norms"},
     "tasks": {"models", "data"},
     "catalogue": {"norms", "placement", "tasks", "data", "probes", "plugins"},
+    "names": {"catalogue", "placement"},
     "plugins": set(),
     "template": {"tasks"},
     "train": {"tasks", "results", "probes", "version", "kernels"},
     "report": {"results"},
-    "study": {"catalogue", "placement", "tasks", "train", "results", "report", "data"},
+    "study": {"catalogue", "names", "placement", "tasks", "train", "results", "report", "data"},
     "papers": {"catalogue", "study", "results", "report", "data", "tasks", "models", "train"},
     "reproduce": {"papers", "catalogue", "study", "display", "progress"},
-    "swapping": {"kernels", "norms", "catalogue", "study"},
+    "swapping": {"kernels", "norms", "catalogue", "names"},
     "doctor": {"data", "kernels"},
     "arguments": set(),
     "bench": {"catalogue", "kernels"},
@@ -60,7 +63,9 @@ def imports(path: Path) -> set[str]:
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             module = node.module or ""
-            names = [f"{module}.{alias.name}" for alias in node.names] if module == "normscope" else [module]
+            # What the public face gives belongs to the part that it takes it from.
+            faces = [normscope._HOME.get(alias.name, alias.name) for alias in node.names]
+            names = [f"normscope.{face}" for face in faces] if module == "normscope" else [module]
         else:
             continue
         found |= {name.split(".")[1] for name in names if name.startswith("normscope.")}

@@ -5,7 +5,7 @@ from torch import nn
 
 from normscope import data
 from normscope.catalogue import NORMS, PARAMETRIZATIONS, PLACEMENTS, TASKS, look_up
-from normscope.study.names import parse_norm
+from normscope.names import parse_norm
 
 
 def test_keys_are_the_names_of_the_files() -> None:

@@ -3,9 +3,9 @@
 Fill in `make`; everything else is done for you: the same seeds for every norm, a verdict with an interval, a page.
 As it stands it compares norms in a small network on handwritten digits, so that you can try it first.
 
-A training loop of your own will do, too: give the Trial `train`, a function of the model and of `tell`, in place of
-`loss` and `batches`; it trains the model in place and calls `tell(step, loss)` now and then. With a fourth parameter of
-`make`, `split`, there is `--tune`: where it is "tune", hold training data out to validate.
+A training loop of your own will do, too: give the Trial `train(model, tell, recipe)` in place of `loss` and `batches`;
+it trains the model in place for `recipe.steps` updates and calls `tell(step, loss)` now and then. With a fourth parameter
+of `make`, `split`, there is `--tune`: where it is "tune", hold training data out to validate.
 """
 
 import torch
@@ -24,9 +24,8 @@ def make(norm, placement, seed):
         `placement.stack(branches, width, norm)` builds the stream. Leave it alone otherwise.
     seed: of this run. torch's generator is seeded with it already; use it for what else is random.
     """
-    digits = load_digits()
-    x = torch.tensor(digits.data / 8 - 1, dtype=torch.float32)
-    y = torch.tensor(digits.target)
+    images, labels = load_digits(return_X_y=True)
+    x, y = torch.tensor(images / 8 - 1, dtype=torch.float32), torch.tensor(labels)
     train, valid, test = slice(0, 1000), slice(1000, 1400), slice(1400, None)
 
     model = nn.Sequential(

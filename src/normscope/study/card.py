@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from numbers import Integral
 
 from normscope.catalogue import find_task
+from normscope.names import parse_norm, placements_in
 from normscope.study.arm import Arm
-from normscope.study.names import parse_norm, placements_in
-from normscope.tasks import Recipe
+from normscope.tasks import OwnTask, Recipe
 
 PAPER_NORMS = ("none", "layer_norm", "layer_norm_simple", "detach_norm", "ada_norm", "rms_norm", "batch_norm")
 """The norms of the AdaNorm paper, and the two that everybody asks about next."""
@@ -80,7 +80,9 @@ class Card:
                 raise ValueError(
                     f"task {self.task} takes the placements {', '.join(task.placements)}, got {strange[0]!r}"
                 )
-            self.recipe(arm)
+            recipe = self.recipe(arm)
+            if isinstance(task, OwnTask):
+                task.check(recipe, tune=self.tune)
 
     def labels(self) -> tuple[str, ...]:
         """Name every arm as briefly as keeps them apart: norm, arguments, and what else several are compared in."""
@@ -107,10 +109,21 @@ class Card:
         )
 
     @property
+    def task_name(self) -> str:
+        """What the task is called in results: its key, or ``my_file.py:make`` without the folder."""
+        task = find_task(self.task)
+        return task.name if isinstance(task, OwnTask) else self.task
+
+    @property
     def id(self) -> str:
         """Hash of the content and of what the task and tuning add to it: the name of the study's folder."""
         recipes = [asdict(self.recipe(arm)) for arm in self.arms]
-        content = {**asdict(self), "revision": find_task(self.task).revision, "recipes": recipes}
+        content = {
+            **asdict(self),
+            "task": self.task_name,
+            "revision": find_task(self.task).revision,
+            "recipes": recipes,
+        }
         content |= {"grid": GRID, "tuning_seeds": TUNING_SEEDS} if self.tune else {}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
@@ -142,7 +155,7 @@ def make_card(
     """Write a card from names, with the task's own defaults for what is left out.
 
     Args:
-        task: Key of ``TASKS``, or ``my_file.py:make``.
+        task: Key of ``TASKS``, or ``my_file.py:make``, which is read again if it has been edited.
         norms: As the command line writes them, such as ``"ada_norm(scale=2.0)"``.
         placements: As the command line writes them, such as ``"mix(share=0.5)"``; the task's default where empty.
         seeds: One run an arm and seed.
@@ -158,11 +171,12 @@ def make_card(
         question: The report's title; made from the names where None.
 
     Raises:
-        LookupError: If a name is not in the catalogue.
+        LookupError: If a name is not in the catalogue, or a user's file not there.
+        OwnCodeError: If a user's file or function fails.
         TypeError: If a value is of another kind: a text for a list, a fraction for a seed.
         ValueError: If a value is out of range, or the baseline is no arm.
     """
-    entry = find_task(task)
+    entry = find_task(task, anew=True)
     if preset not in entry.presets:
         raise ValueError(f"preset must be one of {', '.join(entry.presets)}, got {preset!r}")
     for name, given in (("norms", norms), ("placements", placements)):
@@ -177,7 +191,7 @@ def make_card(
         for name, arguments in parsed
     )
     card = Card(
-        question=question or f"Does the norm matter on {task}?",
+        question=question or f"Does the norm matter on {entry.name if isinstance(entry, OwnTask) else task}?",
         task=task,
         arms=arms,
         baseline=0,

@@ -30,9 +30,7 @@ class StudyMismatch(ValueError):
 
 def default_folder(card: Card) -> Path:
     """Give ``runs/<task>-<hash>``; of a user's file its name, ``runs/my_file-make-<hash>``."""
-    file, _, function = card.task.rpartition(":")
-    name = f"{Path(file).stem}-{function}" if file else card.task
-    return Path("runs") / f"{name}-{card.id}"
+    return Path("runs") / f"{card.task_name.replace('.py:', '-')}-{card.id}"
 
 
 def default_workers(card: Card) -> int:
@@ -115,11 +113,18 @@ def planned(card: Card, tuned: Card | None) -> list[RunSpec]:
 def _refuse_other(card: Card, study: StudyFolder) -> None:
     if study.path.exists() and not study.path.is_dir():
         raise StudyMismatch(f"{study.path} is a file; a study needs a folder of its own")
-    if study.card.exists() and (held := study.read_card().get("id")) != card.id:
-        raise StudyMismatch(
-            f"{study.path} holds another study ({study.read_card().get('question')!r}, {held}); this one is {card.id}: "
-            "choose another folder with --out, or repeat the question that the folder holds"
-        )
+    if not study.card.exists():
+        return
+    held = study.read_card()
+    if held.get("id") == card.id:
+        return
+    named, revision = held.get("task") == card.task_name, find_task(card.task).revision
+    changed = named and held.get("task_revision") not in (None, revision)
+    raise StudyMismatch(
+        f"{study.path} holds another study ({held.get('question')!r}, {held.get('id')}); this one is {card.id}"
+        + (f", for {card.task_name} has been changed since" if changed else "")
+        + ": choose another folder with --out, or repeat the question that the folder holds"
+    )
 
 
 def _write_card(card: Card, study: StudyFolder, content: Mapping[str, Any]) -> None:

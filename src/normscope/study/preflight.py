@@ -1,11 +1,16 @@
 """One forward pass of every arm before the first run: a norm that does not fit is an error, not a study of failures."""
 
+from contextlib import nullcontext
+
+import numpy as np
 import torch
 
+from normscope.data import DataDamaged, DataNotFound
+from normscope.results.aggregates import AGGREGATES
 from normscope.study.card import Card
 from normscope.study.engine import EngineError
-from normscope.study.plan import plan
-from normscope.tasks import OwnCodeError, OwnTask
+from normscope.study.plan import RunSpec, plan
+from normscope.tasks import OwnTask, Task
 
 
 class ArmMisfit(ValueError):
@@ -15,9 +20,12 @@ class ArmMisfit(ValueError):
 def preflight(card: Card) -> None:
     """Compute every arm's loss on the first batch of the training set; the caller's random numbers are untouched.
 
+    What a user wrote to judge a model is tried, too, on the validation set: not only when all training is done.
+
     Raises:
         EngineError: If the device has too little memory.
-        OwnCodeError: If a user's own function fails.
+        DataNotFound: If a user's function asks for a data set that is not here.
+        DataDamaged: If one of its files is not the published one.
         ArmMisfit: If an arm's network cannot be built or computed; the message has the arm, the task and the reason.
     """
     device = torch.device(card.device)
@@ -25,15 +33,23 @@ def preflight(card: Card) -> None:
         for spec in plan(card, seeds=card.seeds[:1]):
             try:
                 task = spec.begin()
-                model = spec.build(task).to(device)
-                if isinstance(task, OwnTask) and task.trial.loss is None:
-                    continue
-                data = task.load(device, "study", card.preset)
-                order = data.order(spec.recipe.batch_size, lambda number: torch.Generator().manual_seed(number))
-                task.loss(model, data.batch(order.batch(0)))
+                with task.at_home() if isinstance(task, OwnTask) else nullcontext():
+                    _try(spec, task, device)
             except torch.OutOfMemoryError as error:
                 raise EngineError(f"{card.device} has too little memory for arm {spec.label} on {card.task}") from error
-            except OwnCodeError:
+            except (DataNotFound, DataDamaged):
                 raise
             except (TypeError, ValueError, RuntimeError) as error:
                 raise ArmMisfit(f"arm {spec.label} cannot be trained on {card.task}: {error}") from error
+
+
+def _try(spec: RunSpec, task: Task, device: torch.device) -> None:
+    model = spec.build(task).to(device)
+    data = task.load(device, spec.split, spec.preset)
+    if not isinstance(task, OwnTask) or task.trial.train is None:
+        order = data.order(spec.recipe.batch_size, lambda number: torch.Generator().manual_seed(number))
+        task.loss(model, data.batch(order.batch(0)))
+    if isinstance(task, OwnTask):
+        _, scores = task.evaluate(model.eval(), data, "valid")
+        # Not a number is a matter of the training that there has not been.
+        AGGREGATES[task.metric.aggregate].value(np.nan_to_num(scores))

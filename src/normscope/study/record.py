@@ -5,10 +5,10 @@ from dataclasses import asdict
 from typing import Any
 
 from normscope.catalogue import find_task
+from normscope.names import parse_norm
 from normscope.results.disk import SCHEMA
 from normscope.study.arm import Arm
 from normscope.study.card import Card
-from normscope.study.names import parse_norm
 from normscope.study.plan import spec_for
 
 FAILURE = (
@@ -32,7 +32,7 @@ def record(card: Card, *, command: str, tuned: Card | None, tuning: Mapping[str,
         "schema": SCHEMA,
         "id": card.id,
         "question": card.question,
-        "task": card.task,
+        "task": card.task_name,
         "task_description": task.description,
         "task_revision": task.revision,
         "metric": asdict(task.metric),

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from normscope.catalogue import NORMS, look_up
-from normscope.study.arm import parse_norm
+from normscope.names import parse_norm
 from normscope.swapping.kinds import Norm
 
 Maker = Callable[[Any], nn.Module]

@@ -1,35 +1,27 @@
 """A task in a user's own file: ``my_file.py:make``, a function of a norm, a placement and a seed."""
 
 import contextlib
-import hashlib
-import importlib.util
 import inspect
-import sys
-import traceback
-from collections.abc import Callable, Mapping
-from difflib import get_close_matches
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from normscope.tasks.own_code import Surroundings, guarded, seed_others, theirs
+from normscope.tasks.own_file import OwnFile, revision_of
 from normscope.tasks.recipe import Recipe
 from normscope.tasks.task import Metric, NormFactory, PlacementLike, Published
 from normscope.tasks.trial import Tell, Trial, TrialData
-
-
-class OwnCodeError(RuntimeError):
-    """The user's function failed; the message has their part of the traceback."""
 
 
 class OwnTask:
     """A task that a user's function makes anew for every run.
 
     Args:
-        name: ``path.py:function``.
+        file: The file and its function.
         norm: What the function is tried with, to learn its metric and recipe.
         placement: Likewise.
 
@@ -39,33 +31,53 @@ class OwnTask:
         TypeError: If the function does not take norm, placement and seed, or returns no :class:`Trial`.
     """
 
-    def __init__(self, name: str, *, norm: NormFactory, placement: PlacementLike) -> None:
-        self.name = name
-        self.function, self.digest = _load(name)
+    def __init__(self, file: OwnFile, *, norm: NormFactory, placement: PlacementLike) -> None:
+        self.file, self.hashes = file, file.hashes()
+        with guarded():
+            before = Surroundings.now()
+            self.function = file.load()
+            self.changes = Surroundings.now().since(before)
         self.seed, self.split = 0, "study"
         self.trial = self._make(norm, placement)
         self.description = (inspect.getdoc(self.function) or "a task of your own").partition("\n")[0]
 
     def fresh(self, seed: int, split: str) -> "OwnTask":
-        """Give the same task for another run; its trial is made by :meth:`network`.
-
-        Raises:
-            ValueError: If ``split`` is ``"tune"`` and the function has no parameter ``split``: tuning must not touch
-                what the study is judged by.
-        """
-        if split == "tune" and "split" not in inspect.signature(self.function).parameters:
-            raise ValueError(
-                f"{self.name} cannot be tuned: give the function a parameter split, and hold training data out to "
-                "validate where it is 'tune'"
-            )
+        """Give the same task for another run; its trial is made by :meth:`network`."""
         other = object.__new__(OwnTask)
         other.__dict__ |= {**self.__dict__, "seed": seed, "split": split}
         return other
 
+    def check(self, recipe: Recipe, *, tune: bool) -> None:
+        """Refuse what the user's function would not notice: an arm without effect is a mistake.
+
+        Raises:
+            ValueError: If a loop of theirs that takes no recipe is to follow another one than the trial's; if any loop
+                of theirs is to be compiled or to compute in another precision by us; if learning rates are to be tuned
+                and the function has no parameter ``split``: tuning must not touch what the study is judged by.
+        """
+        own = self.trial.recipe
+        if self.trial.train is not None and (recipe.compile, recipe.precision) != (own.compile, own.precision):
+            raise ValueError(f"{self.name} trains by itself: choose its precision and compile it in the file")
+        if not self.trial.heeds_recipe and (tune or replace(recipe, device=own.device) != own):
+            raise ValueError(
+                f"{self.name} trains by itself, so steps, warm-up and learning rate can only be chosen here if its "
+                "function takes them: train(model, tell, recipe)"
+            )
+        if tune and not self._takes_split:
+            raise ValueError(
+                f"{self.name} cannot be tuned: give the function a fourth parameter, split, and where it is 'tune' "
+                "hold training data out for validation"
+            )
+
+    @property
+    def name(self) -> str:
+        """``my_file.py:make``, without the folder."""
+        return self.file.name
+
     @property
     def revision(self) -> int:
-        """Of the file's text: an edited file makes new runs. What the file imports is not in it."""
-        return int(self.digest[:12], 16)
+        """Of the text of the file and of what it imports from beside it: an edited file makes new runs."""
+        return revision_of(self.hashes)
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -112,6 +124,13 @@ class OwnTask:
         """Nothing."""
         return ()
 
+    @contextlib.contextmanager
+    def at_home(self) -> Iterator[None]:
+        """Give the user's code what their file set for the whole process, and put everything back at the end."""
+        with guarded():
+            replace(Surroundings.now(), **self.changes).set()
+            yield
+
     def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> nn.Module:
         """Call the function, and keep what else it made."""
         self.trial = self._make(norm, placement)
@@ -121,30 +140,34 @@ class OwnTask:
         """Give the batches of the trial."""
         # One that trains itself asks for none.
         batches = self.trial.batches if self.trial.batches is not None else (None,)
-        hashes = {Path(self.name.rpartition(":")[0]).name: self.digest}
-        return TrialData(batches=batches, device=device, hashes=hashes)
+        return TrialData(name=self.name, batches=batches, device=device, hashes=self.hashes)
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         """Compute their training loss.
 
         Raises:
+            OwnCodeError: If their function fails.
             TypeError: If it is no scalar tensor.
         """
         assert self.trial.loss is not None
-        with _theirs(self.name):
+        with theirs(self.name):
             loss = self.trial.loss(model, batch)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             raise TypeError(f"loss must return a scalar tensor, got {_told(loss)}")
         return loss.reshape(())
 
-    def evaluate(self, model: nn.Module, data: TrialData, part: str) -> tuple[float, np.ndarray]:
-        """Give every example's score, and minus their mean where higher is better as the loss that parts equal values.
+    def evaluate(self, model: nn.Module, data: Any, part: str) -> tuple[float, np.ndarray]:
+        """Give every example's score, and the mean of the first column, smaller is better, to part equal values by.
+
+        What their function draws from the global generators, the run's seed decides.
 
         Raises:
-            TypeError: If ``evaluate`` returned something else than numbers.
+            OwnCodeError: If their function fails.
+            TypeError: If it returned something else than numbers.
             ValueError: If it returned none.
         """
-        with _theirs(self.name):
+        with torch.random.fork_rng(devices=[]), theirs(self.name):
+            self._seed()
             found = self.trial.evaluate(model, part)
         try:
             scores = np.asarray(found.detach().cpu() if isinstance(found, Tensor) else found, dtype=np.float32)
@@ -153,92 +176,38 @@ class OwnTask:
         scores = scores.reshape(1) if scores.ndim == 0 else scores
         if not scores.size:
             raise ValueError(f"evaluate returned no score for the part {part!r}")
-        mean = float(scores.mean(dtype=np.float64))
+        mean = float(scores.reshape(len(scores), -1)[:, 0].mean(dtype=np.float64))
         return -mean if self.metric.higher_is_better else mean, scores
 
-    def drive(self, model: nn.Module, tell: Tell) -> bool:
-        """Let the user's function train; False where they left it to us."""
-        if self.trial.train is None:
-            return False
-        with _theirs(self.name):
-            self.trial.train(model, tell)
-        return True
+    def drive(self, model: nn.Module, tell: Tell, recipe: Recipe) -> None:
+        """Let the user's function train.
+
+        Raises:
+            OwnCodeError: If it fails.
+        """
+        assert self.trial.train is not None
+        given = (recipe,) if self.trial.heeds_recipe else ()
+        # The draws of torch's generator that came before were the first weights.
+        seed_others()
+        with theirs(self.name):
+            self.trial.train(model, tell, *given)
+
+    @property
+    def _takes_split(self) -> bool:
+        return "split" in inspect.signature(self.function).parameters
+
+    def _seed(self) -> None:
+        torch.manual_seed(self.seed)
+        seed_others()
 
     def _make(self, norm: NormFactory, placement: PlacementLike) -> Trial:
-        given = {"split": self.split} if "split" in inspect.signature(self.function).parameters else {}
-        # Equal seeds give equal first weights to arms whose norms draw nothing, as ours do.
-        with torch.random.fork_rng(devices=[]), _theirs(self.name):
-            torch.manual_seed(self.seed)
+        given = {"split": self.split} if self._takes_split else {}
+        with self.at_home(), theirs(self.name):
+            self._seed()
             made = self.function(norm, placement, self.seed, **given)
         if not isinstance(made, Trial):
             raise TypeError(f"{self.name} must return a normscope.Trial, got {_told(made)}")
         return made
-
-
-def _load(name: str) -> tuple[Callable[..., Any], str]:
-    """Import a user's file and find the function.
-
-    Raises:
-        LookupError: If one of them is not there.
-        OwnCodeError: If the file fails.
-        TypeError: If the function does not take norm, placement and seed.
-    """
-    text, _, wanted = name.rpartition(":")
-    path = Path(text).expanduser()
-    if not path.is_file():
-        raise LookupError(f"there is no file {text!r}, looked for in {Path.cwd()}")
-    content = path.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    key = f"normscope_own_{digest[:16]}"
-    module = sys.modules.get(key)
-    if module is None:
-        module = _import(path.resolve(), key, name)
-    function = getattr(module, wanted, None)
-    if not callable(function):
-        there = [key for key, value in vars(module).items() if inspect.isfunction(value) and value.__module__ == key]
-        near = get_close_matches(wanted, there, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise LookupError(f"{text} has no function {wanted!r}: {hint}It has {', '.join(there) or 'none'}")
-    try:
-        inspect.signature(function).bind(None, None, 0)
-    except TypeError as error:
-        raise TypeError(f"{name} must take norm, placement and seed: {error}") from error
-    return function, digest
-
-
-def _import(path: Path, key: str, name: str) -> ModuleType:
-    found = importlib.util.spec_from_file_location(key, path)
-    if found is None or found.loader is None:
-        raise LookupError(f"{path} is no Python file")
-    module = importlib.util.module_from_spec(found)
-    # What stands beside the file can be imported by it, as when it is run.
-    if str(path.parent) not in sys.path:
-        sys.path.insert(0, str(path.parent))
-    sys.modules[key] = module
-    try:
-        with _theirs(name):
-            found.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[key]
-        raise
-    return module
-
-
-@contextlib.contextmanager
-def _theirs(name: str) -> Any:
-    """Turn an error of the user's code into one that shows their frames and none of ours.
-
-    Raises:
-        OwnCodeError: If the code inside failed.
-    """
-    try:
-        yield
-    except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        here = {__file__, contextlib.__file__}
-        kept = [frame for frame in frames if frame.filename not in here and "importlib" not in frame.filename]
-        lines = traceback.format_list(kept) + traceback.format_exception_only(error)
-        raise OwnCodeError(f"{name} failed:\n{''.join(lines).rstrip()}") from error
 
 
 def _told(value: Any) -> str:
