@@ -25,10 +25,10 @@ class ChannelsLast(nn.Module):
 
 def make(norm, placement, seed):
     """Digits of 8 x 8 by two convolutions; the loop, the optimizer and the data order are the file's own."""
-    digits = load_digits()
-    x = torch.tensor(digits.images / 8 - 1, dtype=torch.float32)[:, None]
-    y = torch.tensor(digits.target)
-    train_part, parts = slice(0, 1000), {"valid": slice(1000, 1400), "test": slice(1400, None)}
+    images, labels = load_digits(return_X_y=True)
+    x = torch.tensor(images / 8 - 1, dtype=torch.float32).view(-1, 1, 8, 8)
+    y = torch.tensor(labels)
+    parts = {"valid": slice(1000, 1400), "test": slice(1400, None)}
     model = nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1),
         ChannelsLast(norm(16)),
@@ -40,13 +40,14 @@ def make(norm, placement, seed):
         nn.Linear(32 * 16, 10),
     )
 
-    def train(model, tell):
+    def train(model, tell, recipe):
+        """Train for the recipe's steps, at its learning rate: `--steps` and tuning choose them."""
         generator = torch.Generator().manual_seed(seed)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
-        for step in range(STEPS):
-            chosen = torch.randint(1000, (64,), generator=generator)
-            loss = F.cross_entropy(model(x[train_part][chosen]), y[train_part][chosen])
+        optimizer = torch.optim.SGD(model.parameters(), lr=recipe.learning_rate, momentum=0.9)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.steps)
+        for step in range(recipe.steps):
+            chosen = torch.randint(1000, (recipe.batch_size,), generator=generator)
+            loss = F.cross_entropy(model(x[chosen]), y[chosen])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

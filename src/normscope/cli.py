@@ -1,4 +1,4 @@
-"""The command line: compare, report, reproduce, list, data, bench, doctor; nothing heavy before it is needed."""
+"""The command line: compare, new, report, reproduce, list, data, bench, doctor; nothing heavy before it is needed."""
 
 import io
 import json
@@ -82,6 +82,8 @@ def compare(
     normscope compare digits --norms layer_norm,rms_norm --placement pre,post --seeds 0-19
 
     normscope compare mnist_mlp --tune --out studies/mnist
+
+    normscope compare my_file.py:make
     """
     from normscope import data as data_sets
     from normscope.catalogue import find_task
@@ -239,22 +241,27 @@ def reproduce(
 
 @app.command(name="list")
 def list_entries(what: Literal["norms", "placements", "tasks", "probes", "all"] = "all", /) -> None:
-    """List what the names stand for: norms, placements, tasks, probes."""
-    from normscope.catalogue import NORMS, PARAMETRIZATIONS, PLACEMENTS, PROBES, TASKS
+    """List what the names stand for: norms, placements, tasks, probes; of what another package brought, which one."""
+    from normscope.catalogue import NORMS, ORIGINS, PARAMETRIZATIONS, PLACEMENTS, PROBES, TASKS
     from normscope.display import open_console, rows_table
+
+    def told(group: str, name: str, words: str) -> str:
+        package = ORIGINS.get((group, name))
+        return f"{words} [{package}]" if package else words
 
     console = open_console()
     if what in ("norms", "all"):
-        rows = [(name, _first_line(entry)) for name, entry in {**NORMS, **PARAMETRIZATIONS}.items()]
+        found = {**NORMS, **PARAMETRIZATIONS}
+        rows = [(name, told("norms", name, _first_line(entry))) for name, entry in found.items()]
         console.print(rows_table(("norm", "what it is"), rows, "Norms"))
     if what in ("placements", "all"):
-        rows = [(name, entry.equation) for name, entry in PLACEMENTS.items()]
+        rows = [(name, told("placements", name, entry.equation)) for name, entry in PLACEMENTS.items()]
         console.print(rows_table(("placement", "equation"), rows, "Placements"))
     if what in ("tasks", "all"):
         rows = [
             (
                 name,
-                entry.description,
+                told("tasks", name, entry.description),
                 entry.metric.name,
                 entry.placements[0] + (f" and {more} more" if (more := len(entry.placements) - 1) else ""),
                 f"{entry.presets['small'].steps:,} / {entry.presets['full'].steps:,}",
@@ -263,7 +270,7 @@ def list_entries(what: Literal["norms", "placements", "tasks", "probes", "all"] 
         ]
         console.print(rows_table(("task", "what it is", "metric", "placements", "updates small / full"), rows, "Tasks"))
     if what in ("probes", "all"):
-        rows = [(name, _first_line(entry)) for name, entry in PROBES.items()]
+        rows = [(name, told("probes", name, _first_line(entry))) for name, entry in PROBES.items()]
         console.print(rows_table(("probe", "what it measures"), rows, "Probes"))
 
 
@@ -290,7 +297,12 @@ def new(path: Path, /) -> None:
             file.write(text)
     except FileExistsError as error:
         raise ValueError(f"{path} is there already, and was left as it is") from error
-    Console().print(f"{path} is written; it runs as it stands: normscope compare {path}:make", markup=False)
+    Console().print(
+        f"{path} is written. It runs as it stands:  {_typed('compare', f'{path}:make')}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 @app.command
@@ -454,7 +466,7 @@ def _count(things: Sequence[object], noun: str) -> str:
 
 
 def _first_line(entry: object) -> str:
-    return (entry.__doc__ or "").strip().splitlines()[0]
+    return (entry.__doc__ or "").strip().partition("\n")[0]
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ Fill in `make`; everything else is done for you: the same seeds for every norm, 
 As it stands it compares norms in a small network on handwritten digits, so that you can try it first.
 
 A training loop of your own will do, too: give the Trial `train(model, tell, recipe)` in place of `loss` and `batches`;
-it trains the model in place for `recipe.steps` updates and calls `tell(step, loss)` now and then. With a fourth parameter
-of `make`, `split`, there is `--tune`: where it is "tune", hold training data out to validate.
+it trains the model in place for `recipe.steps` updates and calls `tell(step, loss)` now and then. With a fourth
+parameter of `make`, `split`, there is `--tune`: where it is "tune", hold training data out to validate.
 """
 
 import torch

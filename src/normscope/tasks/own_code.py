@@ -44,6 +44,7 @@ def theirs(name: str) -> Iterator[None]:
 
     Raises:
         MemoryError: As it is.
+        OutOfMemoryError: As it is.
         DataNotFound: As it is.
         DataDamaged: As it is.
         OwnCodeError: If the code inside failed otherwise, or tried to end the process.
