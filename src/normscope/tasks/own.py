@@ -170,6 +170,9 @@ class OwnTask:
             self._seed()
             found = self.trial.evaluate(model, part)
         try:
+            if found is None:
+                # Which NumPy takes for a number that is none.
+                raise TypeError("None is no number")
             scores = np.asarray(found.detach().cpu() if isinstance(found, Tensor) else found, dtype=np.float32)
         except (TypeError, ValueError) as error:
             raise TypeError(f"evaluate must return numbers, a score an example, got {_told(found)}") from error

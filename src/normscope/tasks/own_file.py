@@ -96,7 +96,8 @@ class OwnFile:
             told = f"It has {', '.join(there)}" if there else "It has none"
             raise LookupError(f"{self.path.name} has no function {self.function!r}: {hint}{told}")
         try:
-            inspect.signature(function).bind(None, None, 0)
+            signature = inspect.signature(function)
+            signature.bind(None, None, 0, **({"split": "study"} if "split" in signature.parameters else {}))
         except TypeError as error:
             raise TypeError(f"{self.name} must take norm, placement and seed: {error}") from error
         return function
