@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from numbers import Integral
 
-from normscope.catalogue import find_task
+from normscope.catalogue import ORIGINS, find_task
 from normscope.names import parse_norm, placements_in
 from normscope.study.arm import Arm
 from normscope.tasks import OwnTask, Recipe
@@ -75,7 +75,9 @@ class Card:
         if self.tune and set(self.seeds) & set(TUNING_SEEDS):
             raise ValueError(f"seeds {list(TUNING_SEEDS)} are tuning's own; choose others for the verdict")
         for arm in self.arms:
-            strange = [name for name in placements_in(arm.placement) if name not in task.placements]
+            # What another package brought has residual blocks; whether they fit, the preflight tells.
+            brought = {name for group, name in ORIGINS if group == "placements"} if "pre" in task.placements else set()
+            strange = [name for name in placements_in(arm.placement) if name not in {*task.placements, *brought}]
             if strange:
                 raise ValueError(
                     f"task {self.task} takes the placements {', '.join(task.placements)}, got {strange[0]!r}"
