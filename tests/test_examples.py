@@ -12,12 +12,7 @@ import pytest
 from normscope.data import SETS, DataNotFound, locate
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-NEEDS = {"characters": "text-small", "digits": "digits", "sentences": "rt"}
-
-
-def set_of(name: str) -> str:
-    """Give the key of the data set whose folder or name this is."""
-    return next(key for key, one in SETS.items() if name in (key, one.place))
+NEEDS = {"characters": "text-small", "digits": "digits", "sentences": "rt-polarity"}
 
 
 def test_every_example_is_tested() -> None:
@@ -31,11 +26,10 @@ def test_every_example_is_tested() -> None:
 def test_an_example_gives_a_whole_comparison(name: str, tmp_path: Path) -> None:
     if name == "sentences" and importlib.util.find_spec("transformers") is None:
         pytest.skip("transformers is not here")
-    if name != "characters":
-        try:
-            locate(SETS[set_of(NEEDS[name])])
-        except DataNotFound as error:
-            pytest.skip(str(error))
+    try:
+        locate(SETS[NEEDS[name]])
+    except DataNotFound as error:
+        pytest.skip(str(error))
     out = tmp_path / "study"
     words = [
         "compare",
@@ -59,7 +53,7 @@ def test_an_example_gives_a_whole_comparison(name: str, tmp_path: Path) -> None:
     summary = json.loads(told.stdout)
     assert summary["complete"]
     assert summary["task"] == f"{name}.py:make"
-    assert [len(arm["pairs"]) if isinstance(arm["pairs"], list) else arm["pairs"] for arm in summary["arms"]] == [2, 2]
+    assert [arm["pairs"] for arm in summary["arms"]] == [2, 2]
     assert all((run["state"], run["steps"]) == ("done", 4) for arm in summary["arms"] for run in arm["runs"])
     assert len({run["value"] for arm in summary["arms"] for run in arm["runs"]}) > 1
     assert (out / "report.html").exists()

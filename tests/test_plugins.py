@@ -30,7 +30,7 @@ def check_it_is_there_and_works(site: Path, out: Path) -> None:
     assert told.returncode == 0, told.stderr
     assert told.stderr == ""
     for name in ("max_norm", "half_pre", "deep_digits", "largest"):
-        (line,) = [line for line in told.stdout.splitlines() if f" {name} " in line]
+        (line,) = [line for line in told.stdout.splitlines() if line.startswith(f"│ {name} ")]
         assert "[gentle-norms 0.2]" in line
     assert "gentle-norms" not in next(line for line in told.stdout.splitlines() if "ada_norm" in line)
     options = [

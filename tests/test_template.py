@@ -11,6 +11,6 @@ def test_the_template_is_a_study_as_it_stands(tmp_path: Path) -> None:
     path.write_bytes(Path(normscope.template.__file__).read_bytes())
     card = make_card(f"{path}:make", norms=["none", "layer_norm"], seeds=[0, 1], steps=40)
     summary = compare(card, out=tmp_path / "study", workers=1)
-    assert [run["state"] for arm in summary.arms for run in arm.runs] == ["done"] * 4
+    assert [run.state for arm in summary.arms for run in arm.runs] == ["done"] * 4
     # Ten classes: what has learned something is far from ten per cent.
     assert all(arm.mean is not None and arm.mean > 50 for arm in summary.arms)
