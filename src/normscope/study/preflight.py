@@ -7,7 +7,7 @@ import torch
 
 from normscope.data import DataDamaged, DataNotFound
 from normscope.results.aggregates import AGGREGATES
-from normscope.study.card import Card
+from normscope.study.card import TUNING_SEEDS, Card
 from normscope.study.engine import EngineError
 from normscope.study.plan import RunSpec, plan
 from normscope.tasks import OwnTask, Task
@@ -30,17 +30,25 @@ def preflight(card: Card) -> None:
     """
     device = torch.device(card.device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
-        for spec in plan(card, seeds=card.seeds[:1]):
+        for spec in _tried(card):
             try:
                 task = spec.begin()
                 with task.at_home() if isinstance(task, OwnTask) else nullcontext():
                     _try(spec, task, device)
             except torch.OutOfMemoryError as error:
-                raise EngineError(f"{card.device} has too little memory for arm {spec.label} on {card.task}") from error
+                raise EngineError(f"{card.device} has too little memory for arm {spec.label} on {spec.task}") from error
             except (DataNotFound, DataDamaged):
                 raise
             except (TypeError, ValueError, RuntimeError) as error:
-                raise ArmMisfit(f"arm {spec.label} cannot be trained on {card.task}: {error}") from error
+                raise ArmMisfit(f"arm {spec.label} cannot be trained on {spec.task}: {error}") from error
+
+
+def _tried(card: Card) -> list[RunSpec]:
+    """Give a run of every arm, and a trial where a user's function must make another one for tuning."""
+    specs = plan(card, seeds=card.seeds[:1])
+    if card.tune and specs[0].file:
+        specs += plan(card, seeds=TUNING_SEEDS[:1], split="tune")[:1]
+    return specs
 
 
 def _try(spec: RunSpec, task: Task, device: torch.device) -> None:
