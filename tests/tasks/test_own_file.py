@@ -143,6 +143,19 @@ def test_an_edited_neighbour_is_read_again(tmp_path: Path) -> None:
     file = write(tmp_path / "a.py", "import edited_in_a_test\n" + MAKE.format("edited_in_a_test.name"))
     write(tmp_path / "edited_in_a_test.py", "name = 'before'")
     assert file.load()(1, 2, 3) == "before"
-    # Of another length: what Python compiled is told apart by time and size.
-    write(tmp_path / "edited_in_a_test.py", "name = 'long after'")
-    assert file.load()(1, 2, 3) == "long after"
+    # Of equal length, and at once.
+    write(tmp_path / "edited_in_a_test.py", "name = 'behind'")
+    assert file.load()(1, 2, 3) == "behind"
+    assert not list(tmp_path.rglob("*.pyc"))
+
+
+def test_an_edit_of_equal_length_is_seen_at_once(tmp_path: Path) -> None:
+    for number in range(5):
+        assert write(tmp_path / "a.py", MAKE.format(number)).load()(1, 2, 3) == number
+
+
+def test_an_import_from_above_every_folder_is_told_where_it_is_imported(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.py", f"from {'.' * 40}x import y\n" + MAKE.format("1"))
+    assert list(file.hashes()) == ["a.py"]
+    with pytest.raises(OwnCodeError, match="ImportError"):
+        file.load()

@@ -106,7 +106,6 @@ class OwnFile:
         key = f"normscope_own_{hashlib.sha256(str(self.path).encode()).hexdigest()[:16]}"
         found = importlib.util.spec_from_file_location(key, self.path)
         assert found is not None
-        assert found.loader is not None
         module = importlib.util.module_from_spec(found)
         folder = self.path.parent
         # As when the file is run: what stands beside it can be imported, and comes first.
@@ -116,12 +115,16 @@ class OwnFile:
             # A file of the same name in another folder, or this one before it was edited, may have been imported.
             sys.modules.pop(name.removesuffix(".py").removesuffix("/__init__").replace("/", "."), None)
         sys.modules[key] = module
+        # What Python keeps compiled it tells apart by seconds and size: too coarse for somebody who tries things.
+        writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
         try:
             with theirs(self.name):
-                found.loader.exec_module(module)
+                exec(compile(self.path.read_bytes(), str(self.path), "exec"), vars(module))
         except BaseException:
             del sys.modules[key]
             raise
+        finally:
+            sys.dont_write_bytecode = writes
         return module
 
     def _beside(self, path: Path, content: bytes) -> Iterator[Path]:
@@ -136,7 +139,7 @@ class OwnFile:
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
-                above = path.parents[node.level - 1] if node.level else folder
+                above = path.parents[min(node.level, len(path.parents)) - 1] if node.level else folder
                 if not above.is_relative_to(folder):
                     continue
                 module = ".".join([*above.relative_to(folder).parts, *([node.module] if node.module else [])])
