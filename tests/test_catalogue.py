@@ -1,11 +1,15 @@
 """The names, and what is said of a wrong one."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 from torch import nn
 
 from normscope import data
-from normscope.catalogue import NORMS, PARAMETRIZATIONS, PLACEMENTS, TASKS, look_up
-from normscope.study.names import parse_norm
+from normscope.catalogue import NORMS, PARAMETRIZATIONS, PLACEMENTS, TASKS, find_task, look_up
+from normscope.names import parse_norm
+from normscope.tasks import OwnFileChanged
 
 
 def test_keys_are_the_names_of_the_files() -> None:
@@ -45,3 +49,29 @@ def test_published_figures_name_norms_that_exist() -> None:
     for task in TASKS.values():
         for published in task.published:
             assert {parse_norm(text)[0] for text in published.rows} <= set(known)
+
+
+def test_a_users_file_is_read_once_until_it_is_asked_for_anew(user_file: Callable[..., str]) -> None:
+    name = user_file()
+    first = find_task(name)
+    user_file(("margin=1.0", "margin=2.0"))
+    assert find_task(name) is first
+    again = find_task(name, anew=True)
+    assert (first.margin, again.margin) == (1.0, 2.0)
+    assert find_task(name) is again
+    assert find_task(name, anew=True) is again
+
+
+def test_a_file_that_is_not_what_it_was_is_not_even_read(user_file: Callable[..., str], tmp_path: Path) -> None:
+    revision = find_task(user_file()).revision
+    name = user_file(path=tmp_path / "other" / "my_file.py")
+    assert find_task(name, revision=revision).revision == revision
+    edited = user_file(("margin=1.0", "margin=1.0 / 0"), path=tmp_path / "third" / "my_file.py")
+    with pytest.raises(OwnFileChanged, match="put it back"):
+        find_task(edited, revision=revision)
+
+
+@pytest.mark.parametrize("name", ["my_file.py", "my_file.py:", "my_file.py:a-b"])
+def test_a_file_without_its_function_is_no_misspelt_task(name: str) -> None:
+    with pytest.raises(ValueError, match=r"such as my_file.py:make, got"):
+        find_task(name)

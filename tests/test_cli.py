@@ -5,10 +5,12 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import normscope
 from normscope.cli import _typed
 
 
@@ -172,3 +174,126 @@ def test_warm_ups_and_norms_by_place_are_compared(tmp_path: Path) -> None:
     ]
     assert summary["complete"]
     assert len({arm["mean"] for arm in summary["arms"]}) > 1
+
+
+def test_a_new_file_runs_as_it_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "my file.py"
+    told = run("new", str(path), NORMSCOPE_STARTED_AS="./run")
+    assert told.returncode == 0, told.stderr
+    command = told.stdout.strip().split("It runs as it stands:  ")[1]
+    starts, *words = shlex.split(command)
+    assert starts == "./run"
+    options = ["--norms", "none,layer_norm", "--seeds", "0", "--steps", "10", "--out", str(tmp_path / "study")]
+    assert run(*words, *options).returncode == 0
+    assert (tmp_path / "study" / "report.html").exists()
+
+
+def test_a_new_file_never_takes_the_place_of_another(tmp_path: Path) -> None:
+    path = tmp_path / "my_file.py"
+    path.write_text("mine = True\n")
+    told = run("new", str(path))
+    assert told.returncode == 2
+    assert "is there already, and was left as it is" in told.stderr
+    assert path.read_text() == "mine = True\n"
+    link = tmp_path / "link.py"
+    link.symlink_to(tmp_path / "nowhere.py")
+    assert run("new", str(link)).returncode == 2
+    assert not (tmp_path / "nowhere.py").exists()
+    assert "expected the name of a Python file, such as my_file.py" in run("new", str(tmp_path / "my_file.txt")).stderr
+    gone = run("new", str(tmp_path / "no_folder" / "my_file.py"))
+    assert gone.returncode == 1
+    assert "no_folder" in gone.stderr
+    assert "Traceback" not in gone.stderr
+
+
+SMALL = ["--norms", "none,layer_norm", "--seeds", "0-1", "--workers", "1"]
+
+
+@pytest.mark.parametrize(
+    ("change", "function", "status", "told"),
+    [
+        (None, "mak", 2, "my_file.py has no function 'mak': did you mean 'make'? It has make"),
+        (("placement, seed)", "placement)"), "make", 2, "my_file.py:make must take norm, placement and seed"),
+        (("    y = ", "    return 3\n    y = "), "make", 2, "my_file.py:make must return a normscope.Trial, got int"),
+        (("    y = ", "    x.nonsense()\n    y = "), "make", 1, "my_file.py:make failed:"),
+        (("\n\n\ndef make", "\n\nraise SystemExit(0)\n\n\ndef make"), "make", 1, "SystemExit: 0"),
+        (("    x = ", "    x y = "), "make", 1, "SyntaxError: invalid syntax"),
+    ],
+)
+def test_mistakes_in_a_users_file_are_theirs(
+    change: tuple[str, str] | None, function: str, status: int, told: str, user_file: Callable[..., str], tmp_path: Path
+) -> None:
+    name = user_file(*([change] if change else [])).removesuffix("make") + function
+    result = run("compare", name, *SMALL, "--out", str(tmp_path / "study"))
+    assert result.returncode == status
+    assert told in result.stderr
+    assert str(Path(normscope.__file__).parent) not in result.stderr
+    if "nonsense" in str(change):
+        assert "x.nonsense()" in result.stderr
+        assert 'my_file.py", line 12, in make' in result.stderr
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_file_that_is_not_there_and_one_without_its_function() -> None:
+    gone = run("compare", "gone.py:make")
+    assert gone.returncode == 2
+    assert "there is no file" in gone.stderr
+    half = run("compare", "gone.py")
+    assert half.returncode == 2
+    assert "expected a file and a function in it, such as my_file.py:make, got 'gone.py'" in half.stderr
+
+
+def test_tuning_a_file_without_a_split_is_refused_before_anything_is_written(
+    user_file: Callable[..., str], tmp_path: Path
+) -> None:
+    told = run("compare", user_file(), *SMALL, "--tune", "--out", str(tmp_path / "study"))
+    assert told.returncode == 2
+    assert "my_file.py:make cannot be tuned: give the function a fourth parameter, split" in told.stderr
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_study_of_a_file_goes_on_from_another_folder_and_not_after_an_edit(
+    user_file: Callable[..., str], tmp_path: Path
+) -> None:
+    """The file prints at import, has a neighbour, asks for input in a run, and lies in a folder with a space."""
+    folder = tmp_path / "my own"
+    (folder).mkdir()
+    (folder / "neighbour_of_a_cli_test.py").write_text("print('hello from beside')\nWIDTH = 8\n")
+    top = (
+        "from torch import nn\n",
+        "from torch import nn\nfrom neighbour_of_a_cli_test import WIDTH\nprint('{\"event\": 1}')\n",
+    )
+    asks = ("    y = ", "    try:\n        input()\n    except EOFError:\n        pass\n    y = ")
+    width = ("norm(8)", "norm(WIDTH)")
+    out = str(tmp_path / "study")
+    name = user_file(top, width, asks, path=folder / "my file.py")
+    told = run("compare", name, *SMALL, "--out", out, "--json")
+    assert told.returncode == 0, told.stderr
+    summary = json.loads(told.stdout)
+    assert summary["task"] == "my file.py:make"
+    assert all(one["state"] == "done" for arm in summary["arms"] for one in arm["runs"])
+    assert "hello from beside" in told.stderr
+    assert "hello from beside" in (tmp_path / "study" / "workers.log").read_text()
+    words = [sys.executable, "-m", "normscope.cli", "compare", "./my file.py:make", *SMALL, "--out", out]
+    again = subprocess.run(words, capture_output=True, text=True, check=False, cwd=folder)
+    assert again.returncode == 0, again.stderr
+    assert "4 of 4 runs are there already" in again.stdout
+    (folder / "neighbour_of_a_cli_test.py").write_text("WIDTH = 4 + 4\n")
+    refused = subprocess.run(words, capture_output=True, text=True, check=False, cwd=folder)
+    assert refused.returncode == 2
+    assert "for my file.py:make has been changed since: choose another folder with --out" in refused.stderr
+
+
+def test_an_error_in_one_run_leaves_the_others_their_verdict(user_file: Callable[..., str], tmp_path: Path) -> None:
+    change = (
+        "        return F.cross",
+        "        if seed == 1 and model.training:\n            batch.nonsense()\n        return F.cross",
+    )
+    told = run("compare", user_file(change), *SMALL, "--out", str(tmp_path / "study"), "--json")
+    assert told.returncode == 0, told.stderr
+    states = {(one["seed"], one["state"]) for arm in json.loads(told.stdout)["arms"] for one in arm["runs"]}
+    assert states == {(0, "done"), (1, "failed")}
+    errors = [path.read_text() for path in (tmp_path / "study").glob("runs/*/error.txt")]
+    assert len(errors) == 2
+    assert all("batch.nonsense()" in error and "normscope/" not in error for error in errors)
+    assert "has no attribute &#39;nonsense&#39; (my_file.py" in (tmp_path / "study" / "report.html").read_text()

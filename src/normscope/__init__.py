@@ -2,7 +2,8 @@
 
 Layers stand where ``torch.nn.LayerNorm`` stood: ``normscope.AdaNorm(512)``. A study asks whether one of them helps:
 ``normscope.compare(card)``, or ``normscope compare digits`` on the command line. A diagnosis looks at one model:
-``normscope.diagnose(model, batch, loss)``.
+``normscope.diagnose(model, batch, loss)``. ``normscope.swap(model, "layer_norm", "ada_norm")`` puts a norm into a model
+that is already there.
 
 Nothing is imported before it is used: ``import normscope`` costs milliseconds, and reading results needs no torch.
 """
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from normscope.probes import Diagnosis, diagnose
     from normscope.results import Summary
     from normscope.study import Arm, Card, compare, make_card
+    from normscope.swapping import norm_parameter_groups, norm_parameters, swap, to_rms_norm
+    from normscope.tasks import Metric, Recipe, Trial
 
 __all__ = [
     "FRN",
@@ -43,19 +46,29 @@ __all__ = [
     "DyT",
     "LayerNorm",
     "LayerNormSimple",
+    "Metric",
     "NoNorm",
     "RMSNorm",
+    "Recipe",
     "ScaleNorm",
     "Summary",
+    "Trial",
     "apply_weight_norm",
     "compare",
     "diagnose",
     "make_card",
+    "norm_parameter_groups",
+    "norm_parameters",
+    "swap",
+    "to_rms_norm",
 ]
 
 _HOME = {
-    **{"Arm": "study", "Card": "study", "compare": "study", "make_card": "study", "Summary": "results"},
-    **{"Diagnosis": "probes", "diagnose": "probes"},
+    **dict.fromkeys(("Arm", "Card", "compare", "make_card"), "study"),
+    "Summary": "results",
+    **dict.fromkeys(("Diagnosis", "diagnose"), "probes"),
+    **dict.fromkeys(("Metric", "Recipe", "Trial"), "tasks"),
+    **dict.fromkeys(("norm_parameter_groups", "norm_parameters", "swap", "to_rms_norm"), "swapping"),
 }
 _OLDEST_TORCH = (2, 11)
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from normscope import norms, placement, probes, tasks
+from normscope.plugins import load_plugins
 from normscope.tasks import image_tasks, language_tasks, parsing_tasks, sentence_tasks, translation_tasks
 
 NORMS: dict[str, Callable[..., nn.Module]] = {
@@ -106,9 +107,40 @@ TASKS: dict[str, tasks.Task] = {
 """Data sets with their network, loss, metric and recipe."""
 
 PROBES: dict[str, Any] = {"gradient_shares": probes.gradient_shares}
-"""What is measured on a running model; every run of a study reads these at its evaluations."""
+"""What is measured on a running model; every run of a study reads our own at its evaluations."""
 
 Entry = TypeVar("Entry")
+
+
+_OWN: dict[tasks.OwnFile, tasks.OwnTask] = {}
+"""Tasks in files of users, as this process has read them."""
+
+
+def find_task(name: str, *, anew: bool = False, revision: int | None = None) -> tasks.Task:
+    """Give a task by its key, or the one in a user's file, ``my_file.py:make``.
+
+    A file is read once in a process: a study keeps what it began with while the file is edited.
+
+    Args:
+        name: What a person wrote.
+        anew: Read a file again that has been edited.
+        revision: What a file must be that is not read yet.
+
+    Raises:
+        LookupError: If there is none; the message suggests the nearest name.
+        OwnCodeError: If the user's file or function fails.
+        OwnFileChanged: If the file is not of the revision.
+        TypeError: If the function is no such function.
+        ValueError: If a file is named without its function.
+    """
+    if not name.rpartition(":")[0].endswith(".py") and not name.endswith(".py"):
+        return look_up("task", TASKS, name)
+    file = tasks.OwnFile.named(name)
+    if file not in _OWN or (anew and _OWN[file].hashes != file.hashes()):
+        if revision is not None:
+            file.expect(revision)
+        _OWN[file] = tasks.OwnTask(file, norm=NORMS["layer_norm"], placement=PLACEMENTS["pre"])
+    return _OWN[file]
 
 
 def look_up(kind: str, entries: Mapping[str, Entry], name: str) -> Entry:
@@ -128,3 +160,18 @@ def look_up(kind: str, entries: Mapping[str, Entry], name: str) -> Entry:
     near = begins[:1] or get_close_matches(name, entries, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise LookupError(f"there is no {kind} {name!r}: {hint}There are {', '.join(entries)}")
+
+
+ORIGINS: dict[tuple[str, str], str] = {}
+"""Which package brought an entry, by dictionary and name; ours are not here."""
+
+# Last, so that a package may import what stands above.
+for _group, _entries, _taken, _wanted in (
+    ("norms", NORMS, {*NORMS, *PARAMETRIZATIONS}, callable),
+    ("placements", PLACEMENTS, PLACEMENTS, lambda found: isinstance(found, placement.Placement)),
+    ("tasks", TASKS, TASKS, lambda found: isinstance(found, tasks.Task)),
+    ("probes", PROBES, PROBES, callable),
+):
+    for _plugin in load_plugins(f"normscope.{_group}", taken=_taken, wanted=_wanted):
+        _entries[_plugin.name] = _plugin.found
+        ORIGINS[_group, _plugin.name] = _plugin.package

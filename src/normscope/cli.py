@@ -1,4 +1,4 @@
-"""The command line: compare, report, reproduce, list, data, bench, doctor; nothing heavy before it is needed."""
+"""The command line: compare, new, report, reproduce, list, data, bench, doctor; nothing heavy before it is needed."""
 
 import io
 import json
@@ -37,7 +37,9 @@ EXIT_INTERRUPTED = 130
 
 @app.command
 def compare(
-    task: Annotated[str, Parameter(help="such as digits; see: normscope list tasks")],
+    task: Annotated[
+        str, Parameter(help="such as digits, see: normscope list tasks; or a file of yours, my_file.py:make")
+    ],
     /,
     *,
     norms: Annotated[
@@ -80,9 +82,11 @@ def compare(
     normscope compare digits --norms layer_norm,rms_norm --placement pre,post --seeds 0-19
 
     normscope compare mnist_mlp --tune --out studies/mnist
+
+    normscope compare my_file.py:make
     """
     from normscope import data as data_sets
-    from normscope.catalogue import TASKS, look_up
+    from normscope.catalogue import find_task
     from normscope.display import open_console
     from normscope.progress import DownloadProgress, StudyProgress
     from normscope.results.store import StudyFolder
@@ -93,7 +97,7 @@ def compare(
     from normscope.study.plan import plan
     from normscope.study.tune import tuning_plan
 
-    entry = look_up("task", TASKS, task)
+    entry = find_task(task)
     card = cards.make_card(
         task,
         norms=cards.PAPER_NORMS if norms is None else split_norms(norms),
@@ -249,22 +253,27 @@ def reproduce(
 
 @app.command(name="list")
 def list_entries(what: Literal["norms", "placements", "tasks", "probes", "all"] = "all", /) -> None:
-    """List what the names stand for: norms, placements, tasks, probes."""
-    from normscope.catalogue import NORMS, PARAMETRIZATIONS, PLACEMENTS, PROBES, TASKS
+    """List what the names stand for: norms, placements, tasks, probes; of what another package brought, which one."""
+    from normscope.catalogue import NORMS, ORIGINS, PARAMETRIZATIONS, PLACEMENTS, PROBES, TASKS
     from normscope.display import open_console, rows_table
+
+    def told(group: str, name: str, words: str) -> str:
+        package = ORIGINS.get((group, name))
+        return f"{words} [{package}]" if package else words
 
     console = open_console()
     if what in ("norms", "all"):
-        rows = [(name, _first_line(entry)) for name, entry in {**NORMS, **PARAMETRIZATIONS}.items()]
+        found = {**NORMS, **PARAMETRIZATIONS}
+        rows = [(name, told("norms", name, _first_line(entry))) for name, entry in found.items()]
         console.print(rows_table(("norm", "what it is"), rows, "Norms"))
     if what in ("placements", "all"):
-        rows = [(name, entry.equation) for name, entry in PLACEMENTS.items()]
+        rows = [(name, told("placements", name, entry.equation)) for name, entry in PLACEMENTS.items()]
         console.print(rows_table(("placement", "equation"), rows, "Placements"))
     if what in ("tasks", "all"):
         rows = [
             (
                 name,
-                entry.description,
+                told("tasks", name, entry.description),
                 entry.metric.name,
                 entry.placements[0] + (f" and {more} more" if (more := len(entry.placements) - 1) else ""),
                 f"{entry.presets['small'].steps:,} / {entry.presets['full'].steps:,}",
@@ -273,8 +282,39 @@ def list_entries(what: Literal["norms", "placements", "tasks", "probes", "all"] 
         ]
         console.print(rows_table(("task", "what it is", "metric", "placements", "updates small / full"), rows, "Tasks"))
     if what in ("probes", "all"):
-        rows = [(name, _first_line(entry)) for name, entry in PROBES.items()]
+        rows = [(name, told("probes", name, _first_line(entry))) for name, entry in PROBES.items()]
         console.print(rows_table(("probe", "what it measures"), rows, "Probes"))
+
+
+@app.command
+def new(path: Path, /) -> None:
+    """Write a file to fill in, for a study of a model of your own; it runs as it stands.
+
+    For example:
+
+    normscope new my_file.py
+
+    normscope compare my_file.py:make
+
+    Raises:
+        ValueError: If the file is there already, or its name is no Python file's.
+    """
+    from importlib.resources import files
+
+    text = (files("normscope") / "template.py").read_bytes()
+    if path.suffix != ".py":
+        raise ValueError(f"expected the name of a Python file, such as my_file.py, got {str(path)!r}")
+    try:
+        with path.open("xb") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise ValueError(f"{path} is there already, and was left as it is") from error
+    Console().print(
+        f"{path} is written. It runs as it stands:  {_typed('compare', f'{path}:make')}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 @app.command
@@ -438,7 +478,7 @@ def _count(things: Sequence[object], noun: str) -> str:
 
 
 def _first_line(entry: object) -> str:
-    return (entry.__doc__ or "").strip().splitlines()[0]
+    return (entry.__doc__ or "").strip().partition("\n")[0]
 
 
 if __name__ == "__main__":

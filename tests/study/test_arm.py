@@ -3,7 +3,9 @@
 from typing import Any
 
 import pytest
+from torch import nn
 
+from normscope.catalogue import NORMS
 from normscope.study import Arm, make_card
 
 
@@ -96,3 +98,20 @@ def test_placements_are_checked_when_the_arm_is_made(placement: str, error: type
 def test_one_arm_written_in_two_ways_is_one_arm(one: dict[str, Any], other: dict[str, Any]) -> None:
     made = [Arm(**{"norm": "layer_norm", "placement": "pre", **each}) for each in (one, other)]
     assert made[0] == made[1]
+
+
+def grouped(width: int, groups: int = 1, *, strength: float = 1) -> nn.Module:
+    """Somebody else's: its width has another name than ours, and one argument is a whole number."""
+    return nn.GroupNorm(groups, width)
+
+
+def test_a_norm_of_another_package_keeps_whole_numbers_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NORMS, "grouped", grouped)
+    arm = Arm(norm="grouped", placement="pre", arguments={"groups": 2})
+    assert arm.arguments == {"groups": 2}
+    assert type(arm.arguments["groups"]) is int
+    assert Arm(norm="grouped", placement="pre", arguments={"groups": 1}).arguments == {}
+    with pytest.raises(TypeError, match=r"grouped: groups must be a whole number, got 2.0"):
+        Arm(norm="grouped", placement="pre", arguments={"groups": 2.0})
+    with pytest.raises(ValueError, match="grouped has no argument 'width'; it takes groups=1, strength=1"):
+        Arm(norm="grouped", placement="pre", arguments={"width": 2})

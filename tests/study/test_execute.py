@@ -1,6 +1,7 @@
 """One run under its lock."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,14 @@ import pytest
 from filelock import FileLock
 from torch import nn
 
-from normscope.catalogue import NORMS
+from normscope.catalogue import NORMS, find_task
 from normscope.data import DataDamaged
 from normscope.results.store import StudyFolder
 from normscope.study import make_card
 from normscope.study.execute import execute, fail, forget
 from normscope.study.plan import RunSpec, plan
+from normscope.tasks import OwnFileChanged
+from normscope.tasks.own_code import Surroundings
 
 
 def spec() -> RunSpec:
@@ -102,3 +105,114 @@ def test_only_a_run_that_failed_is_forgotten(tmp_path: Path) -> None:
     assert execute(spec(), study, never) == "done"
     forget(spec(), study)
     assert folder.state() == "done"
+
+
+def own(name: str, *norms: str, seeds: tuple[int, ...] = (0,)) -> list[RunSpec]:
+    return plan(make_card(name, norms=norms or ("layer_norm",), seeds=seeds))
+
+
+def rows(study: StudyFolder, spec: RunSpec) -> list[tuple[float, float]]:
+    return [(row["train_loss"], row["valid_value"]) for row in study.run(spec.id).read_metrics()]
+
+
+def test_an_error_of_theirs_costs_one_run_and_is_kept_as_theirs(user_file: Callable[..., str], tmp_path: Path) -> None:
+    change = (
+        "        return F.cross_entropy",
+        "        if seed == 1:\n            batch.nonsense()\n        return F.cross_entropy",
+    )
+    study = StudyFolder(tmp_path / "study")
+    specs = own(user_file(change), seeds=(0, 1, 2))
+    assert [execute(spec, study, never) for spec in specs] == ["done", "failed", "done"]
+    folder = study.run(specs[1].id)
+    reason = json.loads(folder.result.read_text())["reason"]
+    assert reason == "AttributeError: 'tuple' object has no attribute 'nonsense' (my_file.py, line 18)"
+    told = folder.error.read_text()
+    assert told.startswith("my_file.py:make failed:\nTraceback")
+    assert "batch.nonsense()" in told
+    assert "normscope/train" not in told
+
+
+def test_an_error_in_their_own_loop_too(user_file: Callable[..., str], tmp_path: Path) -> None:
+    change = ("            tell(step, value)", "            tell(step, value if seed != 1 else value.nonsense)")
+    study = StudyFolder(tmp_path / "study")
+    specs = own(user_file(change, driven=True), seeds=(0, 1, 2))
+    assert [execute(spec, study, never) for spec in specs] == ["done", "failed", "done"]
+    assert "value.nonsense" in study.run(specs[1].id).error.read_text()
+
+
+def test_runs_of_one_seed_are_a_pair_to_the_order_of_the_batches_and_the_masks(
+    user_file: Callable[..., str], tmp_path: Path
+) -> None:
+    seen = "            SEEN.append((seed, batch[0].sum().item(), model[3](torch.ones(64)).sum().item()))\n"
+    top = ("\n\n\ndef make", "\n\nSEEN = []\n\n\ndef make")
+    change = ("        return F.cross_entropy", f"        if model.training:\n{seen}        return F.cross_entropy")
+    study = StudyFolder(tmp_path / "study")
+    specs = own(user_file(top, change), "layer_norm", "none", "ada_norm", seeds=(0, 1))
+    for spec in specs:
+        assert execute(spec, study, never) == "done"
+    task: Any = find_task(specs[0].file)
+    seen_by_run = [task.function.__globals__["SEEN"][start : start + 12] for start in range(0, 72, 12)]
+    assert len(task.function.__globals__["SEEN"]) == 72
+    assert seen_by_run[0] == seen_by_run[1] == seen_by_run[2]
+    assert seen_by_run[3] == seen_by_run[4] == seen_by_run[5]
+    assert seen_by_run[0] != seen_by_run[3]
+    assert len({order for _, order, _ in seen_by_run[0]}) == 8
+    assert len({mask for _, _, mask in seen_by_run[0]}) > 4
+
+
+def test_a_run_that_changes_everything_leaves_the_next_as_it_was(
+    user_file: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harm = (
+        "    x = torch.randn",
+        "    if seed == 1:\n"
+        "        import os\n"
+        "        torch.set_default_dtype(torch.float64)\n"
+        "        torch.manual_seed(9)\n"
+        "        os.chdir('/')\n"
+        "    x = torch.randn",
+    )
+    name = user_file(harm)
+    monkeypatch.chdir(tmp_path)
+    before = Surroundings.now()
+    study, alone = StudyFolder(Path("study")), StudyFolder(Path("alone"))
+    specs = own(name, seeds=(0, 1, 2))
+    assert [execute(spec, study, never) for spec in specs] == ["done"] * 3
+    assert Surroundings.now() == before
+    execute(specs[2], alone, never)
+    assert rows(study, specs[2]) == rows(alone, specs[2])
+
+
+def test_a_file_that_goes_elsewhere_keeps_its_results_here(
+    user_file: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = user_file(("\n\n\ndef make", "\n\nimport os\n\nos.chdir('/')\n\n\ndef make"))
+    monkeypatch.chdir(tmp_path)
+    (spec,) = own(name)
+    assert execute(spec, StudyFolder(Path("study")), never) == "done"
+    assert Path.cwd() == tmp_path
+    assert StudyFolder(tmp_path / "study").run(spec.id).finished()
+
+
+def test_a_stopped_run_of_theirs_goes_on_to_the_bit(
+    user_file: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("normscope.train.loop.PROGRESS_SECONDS", 0.0)
+    (spec,) = own(user_file())
+    whole, broken = StudyFolder(tmp_path / "whole"), StudyFolder(tmp_path / "broken")
+    assert execute(spec, whole, never) == "done"
+    assert execute(spec, broken, lambda step, loss: step == 7) == "interrupted"
+    assert execute(spec, broken, never) == "done"
+    assert rows(broken, spec) == rows(whole, spec)
+    assert (broken.run(spec.id).examples).read_bytes() == (whole.run(spec.id).examples).read_bytes()
+
+
+def test_a_file_that_was_edited_leaves_the_run_for_later(user_file: Callable[..., str], tmp_path: Path) -> None:
+    study = StudyFolder(tmp_path / "study")
+    (spec,) = own(user_file())
+    own(user_file(("nn.ReLU", "nn.GELU")))
+    with pytest.raises(OwnFileChanged, match="put it back to go on"):
+        execute(spec, study, never)
+    assert not study.run(spec.id).finished()
+    user_file()
+    assert execute(spec, study, never) == "done"

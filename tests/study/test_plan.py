@@ -1,7 +1,9 @@
 """From a card to its runs."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +11,9 @@ from torch import nn
 
 from normscope.catalogue import NORMS
 from normscope.study import make_card
+from normscope.study.compare import default_folder
 from normscope.study.plan import RunSpec, plan, spec_for
+from normscope.tasks import OwnFileChanged
 
 CARD = make_card("digits", norms=["layer_norm", "ada_norm(scale=2.0)", "weight_norm"], seeds=[3, 4])
 
@@ -161,3 +165,80 @@ def test_another_version_of_a_scorer_is_another_run(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("normscope.tasks.bleu.version", lambda name: "9.9")
     assert spec.id != before[0]
     assert card.id != before[1]
+
+
+def test_a_users_file_is_named_without_its_folder_in_what_a_run_is(user_file: Callable[..., str]) -> None:
+    card = make_card(user_file(), norms=["layer_norm"], seeds=[3])
+    (spec,) = plan(card)
+    assert spec.task == card.task_name == "my_file.py:make"
+    assert spec.file == card.task
+    assert spec.identity()["task"] == "my_file.py:make"
+    assert "file" not in spec.identity()
+    assert card.question == "Does the norm matter on my_file.py:make?"
+
+
+def test_a_study_of_a_file_is_the_same_from_everywhere(
+    user_file: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cards = [make_card(user_file(path=tmp_path / where / "my file.py")) for where in ("x", "y")]
+    monkeypatch.chdir(tmp_path / "x")
+    cards.append(make_card("my file.py:make"))
+    assert len({card.id for card in cards}) == 1
+    assert len({plan(card)[0].id for card in cards}) == 1
+    assert len({str(default_folder(card)) for card in cards}) == 1
+
+
+def test_an_edited_file_makes_another_study(user_file: Callable[..., str], tmp_path: Path) -> None:
+    first = make_card(user_file(), norms=["layer_norm"], seeds=[3])
+    was, spec = first.id, plan(first)[0]
+    # A study keeps what it began with.
+    name = user_file(("nn.ReLU", "nn.GELU"))
+    assert first.id == was
+    assert plan(first)[0] == spec
+    second = make_card(name, norms=["layer_norm"], seeds=[3])
+    assert second.id != was
+    assert plan(second)[0].id != spec.id
+    with pytest.raises(OwnFileChanged, match=r"my_file.py, or what it imports, was changed after the study began"):
+        spec.begin()
+    user_file()
+    assert [type(module).__name__ for module in spec.build().children()][2] == "ReLU"
+
+
+def test_an_edited_neighbour_makes_another_study(user_file: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "width_of_a_plan_test.py").write_text("WIDTH = 8")
+    change = ("import torch\nimport torch.nn", "import torch\nimport width_of_a_plan_test\nimport torch.nn")
+    before = make_card(user_file(change)).id
+    (tmp_path / "width_of_a_plan_test.py").write_text("WIDTH = 16")
+    assert make_card(user_file(change)).id != before
+
+
+def test_a_norm_that_draws_shifts_nothing(user_file: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Drawing(nn.LayerNorm):
+        def reset_parameters(self) -> None:
+            nn.init.normal_(self.weight)
+            nn.init.zeros_(self.bias)
+
+    monkeypatch.setitem(NORMS, "dyt", Drawing)
+    first, second = (spec.build() for spec in plan(make_card(user_file(), norms=["layer_norm", "dyt"], seeds=[3])))
+    for name in ("0.weight", "4.weight", "4.bias"):
+        assert torch.equal(first.state_dict()[name], second.state_dict()[name])
+    assert not torch.equal(first.get_parameter("1.weight"), second.get_parameter("1.weight"))
+
+
+def test_a_users_network_without_the_norm_is_an_error(user_file: Callable[..., str]) -> None:
+    spec = plan(make_card(user_file(("norm(8), ", "")), norms=["layer_norm"]))[0]
+    with pytest.raises(ValueError, match=r"arm layer_norm placed layer_norm nowhere in the network of my_file.py:make"):
+        spec.build()
+
+
+def test_tuning_a_file_is_refused_with_the_reason(user_file: Callable[..., str]) -> None:
+    with pytest.raises(ValueError, match=r"my_file.py:make cannot be tuned: give the function a fourth parameter"):
+        make_card(user_file(), tune=True)
+    with pytest.raises(ValueError, match=r"my_file.py:make trains by itself, so steps"):
+        make_card(user_file(driven=True), steps=5)
+    make_card(user_file(("def train(model, tell)", "def train(model, tell, recipe)"), driven=True), steps=5)
+
+
+def test_a_placement_that_the_file_does_not_take_is_refused(user_file: Callable[..., str]) -> None:
+    with pytest.raises(ValueError, match=r"takes the placements preactivation, got 'pre'"):
+        make_card(user_file(), placements=["pre"])

@@ -8,8 +8,8 @@ import torch
 from ready import need
 
 from normscope.catalogue import NORMS, PLACEMENTS, TASKS
+from normscope.names import parse_norm, resolve_norm
 from normscope.norms import LayerNorm
-from normscope.study.names import parse_norm, resolve_norm
 from normscope.tasks.image_tasks import DIGITS, MNIST_CNN, MNIST_MLP, MNIST_MLP_BATCH4
 
 ALL = [DIGITS, MNIST_MLP, MNIST_MLP_BATCH4, MNIST_CNN]

@@ -7,7 +7,7 @@ import torch
 from ready import need
 
 from normscope.catalogue import NORMS, PLACEMENTS, TASKS
-from normscope.study.names import parse_norm
+from normscope.names import parse_norm
 from normscope.tasks.language_tasks import ENWIK8, ENWIKI_SMALL, TINY_SHAKESPEARE
 from normscope.train import initialize
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from normscope.catalogue import PLACEMENTS, TASKS
-from normscope.study.names import parse_norm
+from normscope.names import parse_norm
 from normscope.tasks.parsing_tasks import PTB, UD_EWT
 
 

@@ -12,13 +12,13 @@ import torch
 from ready import need
 
 from normscope.catalogue import NORMS, PLACEMENTS, TASKS
+from normscope.names import parse_norm
 from normscope.norms import LayerNorm
 from normscope.results import summarize
 from normscope.results.store import StudyFolder
 from normscope.study import compare, make_card
 from normscope.study.engine import RunEvent
 from normscope.study.execute import execute
-from normscope.study.names import parse_norm
 from normscope.study.plan import RunSpec, plan
 from normscope.tasks import Recipe
 from normscope.tasks.sentence_classification import EncoderSize

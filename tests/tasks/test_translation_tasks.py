@@ -8,7 +8,7 @@ import torch
 from ready import need
 
 from normscope.catalogue import NORMS, PLACEMENTS, TASKS
-from normscope.study.names import parse_norm
+from normscope.names import parse_norm
 from normscope.tasks.translation import Translation
 from normscope.tasks.translation_tasks import MULTI30K_DE_EN, RELEASED, WMT14_EN_DE
 from normscope.train import initialize

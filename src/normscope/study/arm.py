@@ -7,17 +7,17 @@ from numbers import Real
 from typing import Any, Literal, get_args, get_origin
 
 from normscope.catalogue import NORMS, PARAMETRIZATIONS
-from normscope.study.names import (
+from normscope.names import (
     canonical_placement,
+    parse_norm,
     resolve_norm,
     resolve_placement,
     split_places,
     write_call,
 )
-from normscope.study.names import parse_norm as parse_norm
 
-_NOT_ASKED = ("normalized_shape", "device", "dtype")
-"""What the network decides, not the arm."""
+_NOT_ASKED = ("device", "dtype")
+"""What the network decides, not the arm, beside the width, which comes first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Arm:
     """What is compared. Arguments that equal the norm's defaults are left out: they make no other arm."""
 
     norm: str
-    """Key of ``NORMS`` or ``PARAMETRIZATIONS``, or several with their places: :mod:`normscope.study.names`."""
+    """Key of ``NORMS`` or ``PARAMETRIZATIONS``, or several with their places: :mod:`normscope.names`."""
     placement: str
     """Key of ``PLACEMENTS``, with arguments, or several with their places."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -55,8 +55,8 @@ def _checked(norm: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         if arguments:
             raise ValueError(f"{norm} takes no arguments, got {dict(arguments)}")
         return {}
-    parameters = inspect.signature(NORMS[norm]).parameters
-    known = {name: entry for name, entry in parameters.items() if name not in _NOT_ASKED}
+    _, *parameters = inspect.signature(NORMS[norm]).parameters.items()
+    known = {name: entry for name, entry in parameters if name not in _NOT_ASKED}
     strange = [name for name in arguments if name not in known]
     if strange:
         takes = ", ".join(f"{name}={entry.default!r}" for name, entry in known.items()) or "no arguments"
@@ -89,6 +89,8 @@ def _typed(what: str, value: Any, parameter: inspect.Parameter) -> Any:
         wanted, fits = "True or False", isinstance(value, bool)
     elif isinstance(parameter.default, str) or any(get_origin(choice) is Literal for choice in choices):
         wanted, fits = "a word", isinstance(value, str)
+    elif type(parameter.default) is int:
+        wanted, fits = "a whole number", isinstance(value, int) and not isinstance(value, bool)
     elif isinstance(value, Real) and not isinstance(value, bool):
         return float(value)
     else:

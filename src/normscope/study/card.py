@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from numbers import Integral
 
-from normscope.catalogue import TASKS, look_up
+from normscope.catalogue import ORIGINS, find_task
+from normscope.names import parse_norm, placements_in, resolve_placement
 from normscope.study.arm import Arm
-from normscope.study.names import parse_norm, placements_in, resolve_placement
-from normscope.tasks import Recipe
+from normscope.tasks import OwnTask, Recipe
 
 PAPER_NORMS = ("none", "layer_norm", "layer_norm_simple", "detach_norm", "ada_norm", "rms_norm", "batch_norm")
 """The norms of the AdaNorm paper, and the two that everybody asks about next."""
@@ -32,7 +32,7 @@ class Card:
     question: str
     """In words; the title of the report."""
     task: str
-    """Key of ``TASKS``."""
+    """Key of ``TASKS``, or ``my_file.py:make``."""
     arms: tuple[Arm, ...]
     """What is compared, the order of every table."""
     baseline: int
@@ -57,7 +57,7 @@ class Card:
     """Whether every arm's learning rate is first chosen from :data:`GRID`, on seeds and a split of its own."""
 
     def __post_init__(self) -> None:
-        task = look_up("task", TASKS, self.task)
+        task = find_task(self.task)
         if self.preset not in task.presets:
             raise ValueError(f"preset must be one of {', '.join(task.presets)}, got {self.preset!r}")
         if len(self.arms) < 1:
@@ -75,12 +75,16 @@ class Card:
         if self.tune and set(self.seeds) & set(TUNING_SEEDS):
             raise ValueError(f"seeds {list(TUNING_SEEDS)} are tuning's own; choose others for the verdict")
         for arm in self.arms:
-            strange = [name for name in placements_in(arm.placement) if name not in task.placements]
+            # What another package brought has residual blocks; whether they fit, the preflight tells.
+            brought = {name for group, name in ORIGINS if group == "placements"} if "pre" in task.placements else set()
+            strange = [name for name in placements_in(arm.placement) if name not in {*task.placements, *brought}]
             if strange:
                 raise ValueError(
                     f"task {self.task} takes the placements {', '.join(task.placements)}, got {strange[0]!r}"
                 )
-            self.recipe(arm)
+            recipe = self.recipe(arm)
+            if isinstance(task, OwnTask):
+                task.check(recipe, tune=self.tune)
 
     def labels(self) -> tuple[str, ...]:
         """Name every arm as briefly as keeps them apart: norm, arguments, and what else several are compared in."""
@@ -98,7 +102,7 @@ class Card:
         """Give the recipe of an arm's runs."""
         own = {"learning_rate": arm.learning_rate, "warmup": arm.warmup}
         return replace(
-            TASKS[self.task].presets[self.preset],
+            find_task(self.task).presets[self.preset],
             steps=self.steps,
             precision=self.precision,
             device=self.device,
@@ -107,11 +111,18 @@ class Card:
         )
 
     @property
+    def task_name(self) -> str:
+        """What the task is called in results: its key, or ``my_file.py:make`` without the folder."""
+        task = find_task(self.task)
+        return task.name if isinstance(task, OwnTask) else self.task
+
+    @property
     def id(self) -> str:
         """Hash of the content and of what the task and tuning add to it: the name of the study's folder."""
         recipes = [asdict(self.recipe(arm)) for arm in self.arms]
-        content = {**asdict(self), "revision": TASKS[self.task].revision, "recipes": recipes}
-        signature = TASKS[self.task].metric.signature
+        task = find_task(self.task)
+        content = {**asdict(self), "task": self.task_name, "revision": task.revision, "recipes": recipes}
+        signature = task.metric.signature
         content |= {"signature": signature} if signature else {}
         content |= {"grid": GRID, "tuning_seeds": TUNING_SEEDS} if self.tune else {}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
@@ -144,7 +155,7 @@ def make_card(
     """Write a card from names, with the task's own defaults for what is left out.
 
     Args:
-        task: Key of ``TASKS``.
+        task: Key of ``TASKS``, or ``my_file.py:make``, which is read again if it has been edited.
         norms: As the command line writes them, such as ``"ada_norm(scale=2.0)"``.
         placements: As the command line writes them, such as ``"mix(share=0.5)"``; the task's default where empty.
         seeds: One run an arm and seed.
@@ -160,11 +171,12 @@ def make_card(
         question: The report's title; made from the names where None.
 
     Raises:
-        LookupError: If a name is not in the catalogue.
+        LookupError: If a name is not in the catalogue, or a user's file not there.
+        OwnCodeError: If a user's file or function fails.
         TypeError: If a value is of another kind: a text for a list, a fraction for a seed.
         ValueError: If a value is out of range, or the baseline is no arm.
     """
-    entry = look_up("task", TASKS, task)
+    entry = find_task(task, anew=True)
     if preset not in entry.presets:
         raise ValueError(f"preset must be one of {', '.join(entry.presets)}, got {preset!r}")
     for name, given in (("norms", norms), ("placements", placements)):
@@ -180,7 +192,7 @@ def make_card(
         for name, arguments in (parsed if _has_norms(place) else [("none", {})])
     )
     card = Card(
-        question=question or f"Does the norm matter on {task}?",
+        question=question or f"Does the norm matter on {entry.name if isinstance(entry, OwnTask) else task}?",
         task=task,
         arms=arms,
         baseline=0,

@@ -9,7 +9,7 @@ import torch
 from filelock import FileLock
 
 from normscope import data
-from normscope.catalogue import TASKS
+from normscope.catalogue import find_task
 from normscope.report import write_report
 from normscope.results import Summary, summarize
 from normscope.results.disk import write_json
@@ -29,8 +29,8 @@ class StudyMismatch(ValueError):
 
 
 def default_folder(card: Card) -> Path:
-    """Give ``runs/<task>-<hash>``."""
-    return Path("runs") / f"{card.task}-{card.id}"
+    """Give ``runs/<task>-<hash>``; of a user's file its name, ``runs/my_file-make-<hash>``."""
+    return Path("runs") / f"{card.task_name.replace('.py:', '-')}-{card.id}"
 
 
 def default_workers(card: Card) -> int:
@@ -85,7 +85,7 @@ def compare(
     before = states(plan(card), study)
     if before["open"] or (retry_failed and before["failed"]):
         _find_device(card.device)
-        for name in TASKS[card.task].datasets:
+        for name in find_task(card.task).datasets:
             data.locate(data.SETS[name])
         preflight(card)
     _write_card(card, study, record(card, command=command, tuned=None, tuning=None))
@@ -116,12 +116,16 @@ def _refuse_other(card: Card, study: StudyFolder) -> None:
     if not study.card.exists():
         return
     held = study.read_card()
-    if held.get("id") != card.id and not _grows(card, held):
-        raise StudyMismatch(
-            f"{study.path} holds another study ({held.get('question')!r}, {held.get('id')}); this one is {card.id}: "
-            "choose another folder with --out, or repeat the question that the folder holds; more seeds may be added, "
-            "and nothing else may differ"
-        )
+    if held.get("id") == card.id or _grows(card, held):
+        return
+    named, revision = held.get("task") == card.task_name, find_task(card.task).revision
+    changed = named and held.get("task_revision") not in (None, revision)
+    raise StudyMismatch(
+        f"{study.path} holds another study ({held.get('question')!r}, {held.get('id')}); this one is {card.id}"
+        + (f", for {card.task_name} has been changed since" if changed else "")
+        + ": choose another folder with --out, or repeat the question that the folder holds; more seeds may be added, "
+        "and nothing else may differ"
+    )
 
 
 def _grows(card: Card, held: Mapping[str, Any]) -> bool:

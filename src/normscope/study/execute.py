@@ -2,16 +2,17 @@
 
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from normscope.catalogue import TASKS
 from normscope.data import DataDamaged
 from normscope.results.disk import SCHEMA, write_bytes, write_json
 from normscope.results.store import RunFolder, StudyFolder
 from normscope.study.plan import RunSpec
+from normscope.tasks import OwnCodeError, OwnFileChanged, OwnTask
 from normscope.train import Interrupted, Watch, train
 
 
@@ -32,8 +33,10 @@ def execute(spec: RunSpec, study: StudyFolder, watch: Watch) -> str:
         OSError: If the machine, not the run, is at fault: a full disk, say. The run stays resumable.
         MemoryError: Likewise.
         DataDamaged: Likewise, if a file of the data set was changed since the study began.
+        OwnFileChanged: Likewise, if the user's own file was.
     """
-    folder = study.run(spec.id)
+    # A user's code may go to another folder.
+    folder = StudyFolder(study.path.absolute()).run(spec.id)
     folder.path.mkdir(parents=True, exist_ok=True)
     with _holding(folder) as held:
         if not held or folder.finished():
@@ -41,21 +44,27 @@ def execute(spec: RunSpec, study: StudyFolder, watch: Watch) -> str:
         # Training writes it again with all that it knows; a run that fails before then must say what it was, too.
         write_json(folder.description, {"schema": SCHEMA, **spec.identity()})
         try:
-            return train(
-                TASKS[spec.task],
-                spec.build,
-                seed=spec.seed,
-                recipe=spec.recipe,
-                split=spec.split,
-                preset=spec.preset,
-                folder=folder,
-                identity=spec.identity(),
-                watch=watch,
-            )
+            task = spec.begin()
+            with task.at_home() if isinstance(task, OwnTask) else nullcontext():
+                return train(
+                    task,
+                    partial(spec.build, task),
+                    seed=spec.seed,
+                    recipe=spec.recipe,
+                    split=spec.split,
+                    preset=spec.preset,
+                    folder=folder,
+                    identity=spec.identity(),
+                    watch=watch,
+                )
         except Interrupted:
             return "interrupted"
-        except (OSError, MemoryError, DataDamaged):
+        except (OSError, MemoryError, DataDamaged, OwnFileChanged):
             raise
+        except OwnCodeError as error:
+            write_bytes(folder.error, f"{error}\n".encode())
+            _write_failure(folder.result, error.reason)
+            return "failed"
         except Exception as error:
             # Whatever a norm or a model raises costs this run, not the study; the traceback is kept beside it.
             write_bytes(folder.error, traceback.format_exc().encode())

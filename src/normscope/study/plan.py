@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
-from normscope.catalogue import PARAMETRIZATIONS, TASKS
+from normscope.catalogue import PARAMETRIZATIONS, TASKS, find_task
+from normscope.names import resolve_norm, resolve_placement, split_places
 from normscope.placement import LayeredNorm, Norm
 from normscope.study.arm import Arm
 from normscope.study.card import Card
-from normscope.study.names import resolve_norm, resolve_placement, split_places
-from normscope.tasks import Recipe
+from normscope.tasks import OwnTask, Recipe, Task
 from normscope.train import initialize
 
 
@@ -22,7 +23,7 @@ class RunSpec:
     """One training run. Two specs that differ only in their arm are a pair."""
 
     task: str
-    """Key of ``TASKS``."""
+    """Key of ``TASKS``, or ``my_file.py:make``, without its folder."""
     revision: int
     """Of the task."""
     label: str
@@ -41,11 +42,13 @@ class RunSpec:
     """``"study"`` or ``"tune"``."""
     preset: str = "small"
     """Key of the task's presets."""
+    file: str = ""
+    """Where ``my_file.py:make`` lies on this machine; no part of the hash."""
 
     @property
     def id(self) -> str:
         """Hash of the content: the name of the run's folder."""
-        content = {key: value for key, value in asdict(self).items() if key != "label"}
+        content = {key: value for key, value in asdict(self).items() if key not in ("label", "file")}
         signature = TASKS[self.task].metric.signature if self.task in TASKS else ""
         # Another version of a scorer is another run: figures of the two are never put together.
         content |= {"signature": signature} if signature else {}
@@ -55,6 +58,7 @@ class RunSpec:
         """Give what ``run.json`` says of it."""
         content = asdict(self)
         recipe = content.pop("recipe")
+        del content["file"]
         return {"id": self.id, **content, **recipe}
 
     def to_json(self) -> dict[str, Any]:
@@ -66,15 +70,35 @@ class RunSpec:
         """Read what :meth:`to_json` gave."""
         return RunSpec(**{**content, "recipe": Recipe(**content["recipe"])})
 
-    def build(self) -> nn.Module:
+    def begin(self) -> Task:
+        """Give the task; of a user's file one of this run's own.
+
+        Raises:
+            OwnFileChanged: If the file is not the one that the study began with.
+        """
+        task = find_task(self.file or self.task, revision=self.revision)
+        if not isinstance(task, OwnTask):
+            return task
+        if task.revision != self.revision:
+            # This process has read the file when it was another one.
+            task.file.expect(self.revision)
+            task = find_task(self.file, anew=True)
+            assert isinstance(task, OwnTask)
+        return task.fresh(self.seed, self.split)
+
+    def build(self, task: Task | None = None) -> nn.Module:
         """Build the model with its first weights.
+
+        Args:
+            task: As :meth:`begin` gave it; one that nobody else has where None.
 
         Raises:
             ValueError: If the norm changed nothing in the network: an arm without effect is a mistake.
         """
+        task = self.begin() if task is None else task
         norm, counters = _counted(resolve_norm(self.norm, self.arguments))
         placement = resolve_placement(self.placement)
-        model = TASKS[self.task].network(norm, placement, self.preset)
+        model = task.network(norm, placement, self.preset)
         absent = [part for part, counter in zip(split_places(self.norm), counters, strict=True) if not counter.placed]
         if absent and absent[0] not in {"none", *PARAMETRIZATIONS}:
             raise ValueError(
@@ -83,7 +107,8 @@ class RunSpec:
         nowhere = [part.where.text for part in placement.parts if not part.used]
         if nowhere:
             raise ValueError(f"arm {self.label} has a placement for {nowhere[0]}, which {self.task} has not")
-        initialize(model, self.seed)
+        if not isinstance(task, OwnTask):
+            initialize(model, self.seed)
         if self.norm in PARAMETRIZATIONS:
             PARAMETRIZATIONS[self.norm](model)
         return model
@@ -97,9 +122,10 @@ class _Counted:
         self.placed = 0
 
     def __call__(self, width: int) -> nn.Module:
-        """Make the norm of a width."""
+        """Make the norm of a width; whatever it draws, what is drawn after it stays equal in all arms."""
         self.placed += 1
-        return self.norm(width)
+        with torch.random.fork_rng(devices=[]):
+            return self.norm(width)
 
 
 def _counted(norm: Norm) -> tuple[Norm, list[_Counted]]:
@@ -122,9 +148,11 @@ def plan(card: Card, *, seeds: Sequence[int] | None = None, split: str = "study"
 
 def spec_for(card: Card, arm: Arm, label: str, *, seed: int, split: str) -> RunSpec:
     """Give the run of one arm and one seed."""
+    task = find_task(card.task)
     return RunSpec(
-        task=card.task,
-        revision=TASKS[card.task].revision,
+        task=task.name if isinstance(task, OwnTask) else card.task,
+        file=f"{task.file.path}:{task.file.function}" if isinstance(task, OwnTask) else "",
+        revision=task.revision,
         label=label,
         norm=arm.norm,
         arguments=dict(arm.arguments),

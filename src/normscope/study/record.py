@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from normscope.catalogue import TASKS
+from normscope.catalogue import find_task
+from normscope.names import parse_norm
 from normscope.results.disk import SCHEMA
 from normscope.study.arm import Arm
 from normscope.study.card import Card
-from normscope.study.names import parse_norm
 from normscope.study.plan import spec_for
 
 FAILURE = (
@@ -26,13 +26,13 @@ def record(card: Card, *, command: str, tuned: Card | None, tuning: Mapping[str,
         tuned: The same card with every arm's own learning rate, where they were tuned.
         tuning: How they were tuned.
     """
-    task = TASKS[card.task]
+    task = find_task(card.task)
     recipe = card.recipe(card.arms[0])
     return {
         "schema": SCHEMA,
         "id": card.id,
         "question": card.question,
-        "task": card.task,
+        "task": card.task_name,
         "task_description": task.description,
         "task_revision": task.revision,
         "metric": asdict(task.metric),

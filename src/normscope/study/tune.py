@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from normscope.catalogue import TASKS
+from normscope.catalogue import find_task
 from normscope.results.disk import SCHEMA, write_json
 from normscope.results.store import StudyFolder
 from normscope.study.card import GRID, TUNING_SEEDS, Card
@@ -36,7 +36,7 @@ def tune(card: Card, study: StudyFolder, engine: Engine, tell: Callable[[RunEven
     question = {"schema": SCHEMA, "grid": _rates(card), "seeds": list(TUNING_SEEDS), "arms": list(card.labels())}
     write_json(folder.path / "tuning.json", question)
     engine.run(tuning_plan(card), folder, tell)
-    sign = -1.0 if TASKS[card.task].valid_metric.higher_is_better else 1.0
+    sign = -1.0 if find_task(card.task).valid_metric.higher_is_better else 1.0
     arms = {}
     for index, label in enumerate(card.labels()):
         curve = []
@@ -58,7 +58,7 @@ def _rates(card: Card) -> list[float]:
 
 
 def _own_rate(card: Card) -> float:
-    return TASKS[card.task].presets[card.preset].learning_rate
+    return find_task(card.task).presets[card.preset].learning_rate
 
 
 def _at(card: Card, rate: float) -> Card:

@@ -29,6 +29,8 @@ def main() -> None:
     os.dup2(2, 1)
     stop = threading.Event()
     inbox = _Inbox(sys.stdin, stop)
+    # A user's code that asks for input must not take the next order.
+    sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
     _tell(events, {"event": "ready"})
     for line in inbox:
         order = json.loads(line)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -95,6 +95,7 @@ class TaskData(Protocol):
         ...
 
 
+@runtime_checkable
 class Task(Protocol):
     """A data set with its network, loss, metric and recipe."""
 

@@ -1,30 +1,26 @@
 """One run, from its first weights to its result on disk."""
 
-import io
-import json
 import math
-import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from normscope.kernels import describe
 from normscope.probes import GradientShares, gradient_shares
-from normscope.results.aggregates import AGGREGATES
-from normscope.results.disk import SCHEMA, write_bytes, write_json
 from normscope.results.store import RunFolder
-from normscope.tasks.recipe import PRECISIONS, Recipe
-from normscope.tasks.task import Metric, Task, TaskData
+from normscope.tasks.own import OwnTask
+from normscope.tasks.recipe import Recipe
+from normscope.tasks.task import Task, TaskData
 from normscope.train import checkpoint
-from normscope.train.environment import device_name, versions
-from normscope.train.memory import count_saved, peak_bytes, reset_peak, watch_update
+from normscope.train.checkpoint import Progress
+from normscope.train.driven import drive
+from normscope.train.memory import count_saved, reset_peak, watch_update
+from normscope.train.outcome import PROGRESS_SECONDS, Interrupted, Outcome, Watch
 from normscope.train.streams import generator, seed_dropout
 
 CHECKPOINT_SECONDS = 20.0
@@ -32,21 +28,6 @@ CHECKPOINT_SECONDS = 20.0
 
 CHECKPOINT_SHARE = 20
 """Times as long as the last checkpoint took to write: what they may cost a large model is a twentieth."""
-
-PROGRESS_SECONDS = 0.2
-"""Wall time between two calls of ``progress``."""
-
-
-class Interrupted(Exception):
-    """The run was asked to stop; its checkpoint is written and the run can go on from it."""
-
-
-class Watch(Protocol):
-    """What a run tells while it goes, and asks."""
-
-    def __call__(self, step: int, loss: float) -> bool:
-        """Take a sign of life; return True to stop the run at its next checkpoint, which is now."""
-        ...
 
 
 def train(
@@ -87,15 +68,23 @@ def train(
         ValueError: If the recipe does not fit the data.
     """
     device = torch.device(recipe.device)
-    with _deterministic(device):
+    with _deterministic(device, warn_only=isinstance(task, OwnTask)):
+        model = build().to(device)
+        # A user's own task knows its data when its model is built.
         data = task.load(device, split, preset)
+        if isinstance(task, OwnTask) and task.trial.train is not None:
+            outcome = Outcome(
+                task=task, data=data, model=model, recipe=recipe, split=split, folder=folder, progress=Progress()
+            )
+            outcome.begin(identity)
+            return drive(task, outcome, seed, watch)
         try:
-            run = _Run(task, data, build().to(device), seed, recipe, split, folder, identity, watch)
+            run = _Run(task, data, model, seed, recipe, split, folder, watch)
         except checkpoint.CheckpointDamaged as error:
             checkpoint.set_aside(folder)
             warnings.warn(f"{error}; the run begins again, and the file is kept beside it", stacklevel=2)
-            run = _Run(task, data, build().to(device), seed, recipe, split, folder, identity, watch)
-        return run.execute()
+            run = _Run(task, data, build().to(device), seed, recipe, split, folder, watch)
+        return run.execute(identity)
 
 
 class _Run:
@@ -108,24 +97,24 @@ class _Run:
         recipe: Recipe,
         split: str,
         folder: RunFolder,
-        identity: Mapping[str, Any],
         watch: Watch,
     ) -> None:
         self.task, self.data, self.model, self.seed, self.recipe = task, data, model, seed, recipe
-        self.split, self.folder, self.identity, self.watch = split, folder, identity, watch
+        self.folder, self.watch = folder, watch
         self.device = torch.device(recipe.device)
         self.order = data.order(recipe.batch_size, partial(generator, seed, "data"))
         self.optimizer = recipe.make_optimizer(model)
-        self.parameters = sum(parameter.numel() for parameter in model.parameters())
-        self.progress = checkpoint.restore(folder, model, self.optimizer) or checkpoint.Progress()
+        self.progress = checkpoint.restore(folder, model, self.optimizer) or Progress()
+        self.outcome = Outcome(
+            task=task, data=data, model=model, recipe=recipe, split=split, folder=folder, progress=self.progress
+        )
         self.compute_loss = torch.compile(task.loss, dynamic=True) if recipe.compile else task.loss
         self.loss = math.nan
         self.shares: dict[str, GradientShares] = {}
 
-    def execute(self) -> str:
+    def execute(self, identity: Mapping[str, Any]) -> str:
         reset_peak(self.device)
-        self._forget_later_lines()
-        self._describe()
+        self.outcome.begin(identity)
         self.model.train()
         started = time.perf_counter() - self.progress.seconds
         saved_at = told_at = time.perf_counter()
@@ -134,16 +123,16 @@ class _Run:
             looks = self.recipe.evaluates_after(self.progress.step + 1)
             if looks:
                 # A look takes memory of its own, which is no cost of the arm.
-                self.progress.peak_bytes = self._peak()
+                self.progress.peak_bytes = self.outcome.peak()
             begin = time.perf_counter()
             finite = self._update(looks) if self.device.type == "cuda" else self._update_watched(looks)
             end = time.perf_counter()
             self.progress.step_ms.append((end - begin) * 1e3)
             self.progress.seconds = end - started
             if not finite:
-                return self._end("diverged", reason=f"the training loss was {self.loss} at step {self.progress.step}")
-            if looks and not self._evaluate():
-                return self._end("diverged", reason=f"the validation loss was not finite at step {self.progress.step}")
+                return self._diverge(f"the training loss was {self.loss}")
+            if looks and not self.outcome.look(self.shares):
+                return self._diverge("the validation loss was not finite")
             if looks:
                 reset_peak(self.device)
             if end - told_at < PROGRESS_SECONDS and self.progress.step > 1:
@@ -156,7 +145,7 @@ class _Run:
                 took = saved_at - end
             if stop:
                 raise Interrupted(f"{self.folder.path} stopped at step {self.progress.step} of {self.recipe.steps}")
-        return self._end("done", reason=None)
+        return self.outcome.end("done", reason=None)
 
     def _update_watched(self, looks: bool) -> bool:
         """Make one update; the second one, which finds the optimizer's state there, tells the peak of a CPU."""
@@ -175,7 +164,7 @@ class _Run:
         seed_dropout(self.seed, step, self.device)
         batch = self.data.batch(self.order.batch(step))
         with gradient_shares(self.model) if looks else nullcontext({}) as self.shares:
-            with count_saved(self.model) if step == 0 else nullcontext([0]) as saved, self._autocast():
+            with count_saved(self.model) if step == 0 else nullcontext([0]) as saved, self.outcome.autocast():
                 loss = self.compute_loss(self.model, batch)
             self.progress.saved_bytes += saved[0]
             self.progress.step = step + 1
@@ -190,153 +179,26 @@ class _Run:
         self.progress.losses.append(self.loss)
         return True
 
-    def _evaluate(self) -> bool:
-        """Look at the validation set, keep the best weights; tell whether the loss was finite."""
-        loss, scores = self._score("valid")
-        if not math.isfinite(loss):
-            return False
-        value = _value(self.task.valid_metric, scores)
-        key = [-value if self.task.valid_metric.higher_is_better else value, loss]
-        if not self.progress.best_weights or key < self.progress.best_key:
-            self.progress.best_key, self.progress.best_value = key, value
-            self.progress.best_step = self.progress.step
-            self.progress.best_weights = _copied(self.model)
-        if self.recipe.average > 1:
-            copied = {name: tensor.cpu() for name, tensor in _copied(self.model).items()}
-            self.progress.last_weights = [*self.progress.last_weights, copied][-self.recipe.average :]
-        row = {
-            "step": self.progress.step,
-            "train_loss": statistics.fmean(self.progress.losses),
-            "valid_loss": loss,
-            "valid_value": value,
-            "seconds": round(self.progress.seconds, 4),
-            "gradient": {
-                name: [round(share.recentering, 6), round(share.rescaling, 6)] for name, share in self.shares.items()
-            },
-        }
-        self.progress.losses = []
-        with self.folder.metrics.open("ab") as file:
-            file.write(_line(row))
-        self.progress.metrics_bytes = self.folder.metrics.stat().st_size
-        return True
-
-    def _score(self, part: str) -> tuple[float, np.ndarray]:
-        self.model.eval()
-        with torch.no_grad(), self._autocast():
-            scored = self.task.evaluate(self.model, self.data, part)
-        self.model.train()
-        return scored
-
-    def _end(self, state: str, *, reason: str | None) -> str:
-        value = valid_value = selected = None
-        if state == "done":
-            valid_value, selected = self.progress.best_value, self.progress.best_step
-            self.model.load_state_dict(_mean(self.progress.last_weights) or self.progress.best_weights)
-            if self.progress.last_weights:
-                # What is judged is the mean, by tuning, too.
-                valid_value, selected = _value(self.task.valid_metric, self._score("valid")[1]), self.progress.step
-            value = valid_value
-            if self.split == "study":
-                _, scores = self._score("test")
-                value = _value(self.task.metric, scores)
-                write_bytes(self.folder.examples, _npy(np.ascontiguousarray(scores, dtype=np.float32)))
-        write_json(
-            self.folder.result,
-            {
-                "schema": SCHEMA,
-                "state": state,
-                "value": value,
-                "valid_value": valid_value,
-                "selected_step": selected,
-                "steps": self.progress.step,
-                "step_ms": statistics.median(self.progress.step_ms),
-                "peak_bytes": self._peak(),
-                "saved_bytes": self.progress.saved_bytes,
-                "seconds": self.progress.seconds,
-                "parameters": self.parameters,
-                "reason": reason,
-            },
-        )
-        self.folder.checkpoint.unlink(missing_ok=True)
-        return state
-
-    def _forget_later_lines(self) -> None:
-        """Drop what was appended to the metrics after the checkpoint.
-
-        The file is written anew: one that leads elsewhere, by a link, is left as it is and replaced.
-        """
-        if self.folder.metrics.exists():
-            write_bytes(self.folder.metrics, self.folder.metrics.read_bytes()[: self.progress.metrics_bytes])
-
-    def _describe(self) -> None:
-        write_json(
-            self.folder.description,
-            {
-                "schema": SCHEMA,
-                **self.identity,
-                "parameters": self.parameters,
-                "backend": describe(self.device),
-                "device_name": device_name(self.device),
-                "versions": versions(),
-                "threads": torch.get_num_threads(),
-                "data": dict(self.data.hashes),
-                "signature": self.task.metric.signature,
-                "counts": dict(self.data.counts),
-            },
-        )
-
-    def _peak(self) -> int | None:
-        """Give the peak over every process that worked on this run."""
-        peaks = [peak for peak in (self.progress.peak_bytes, peak_bytes(self.device)) if peak is not None]
-        return max(peaks, default=None)
+    def _diverge(self, why: str) -> str:
+        return self.outcome.end("diverged", reason=f"{why} at step {self.progress.step}")
 
     def _save(self) -> None:
-        self.progress.peak_bytes = self._peak()
+        self.progress.peak_bytes = self.outcome.peak()
         checkpoint.save(self.folder, self.model, self.optimizer, self.progress)
-
-    def _autocast(self) -> torch.autocast:
-        wanted = self.recipe.precision != "float32"
-        return torch.autocast(self.device.type, dtype=PRECISIONS[self.recipe.precision], enabled=wanted)
 
 
 @contextmanager
-def _deterministic(device: torch.device) -> Iterator[None]:
-    """Ask for operations that give the same bits again; on CPUs with a fixed number of threads they do anyway."""
+def _deterministic(device: torch.device, *, warn_only: bool) -> Iterator[None]:
+    """Ask for operations that give the same bits again; on CPUs with a fixed number of threads they do anyway.
+
+    Our own models have no others; where a user's has, a warning says so.
+    """
     if device.type == "cpu":
         yield
         return
     before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(True, warn_only=warn_only)
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
-
-
-def _value(metric: Metric, scores: np.ndarray) -> float:
-    return AGGREGATES[metric.aggregate].value(scores)
-
-
-def _copied(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def _mean(weights: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Average weights; what is no floating number, such as a count, is taken from the last. None give none."""
-    if not weights:
-        return {}
-    stacked = {name: [each[name] for each in weights] for name in weights[-1]}
-    return {
-        name: torch.stack(tensors).mean(dim=0) if tensors[-1].is_floating_point() else tensors[-1]
-        for name, tensors in stacked.items()
-    }
-
-
-def _line(row: dict[str, Any]) -> bytes:
-    return (json.dumps(row, allow_nan=False) + "\n").encode()
-
-
-def _npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()

@@ -6,9 +6,9 @@ import pytest
 from torch import nn
 
 from normscope.catalogue import PLACEMENTS
+from normscope.names import parse_call, parse_norm, placements_in, resolve_norm, resolve_placement
 from normscope.norms import AdaNorm, LayerNorm, RMSNorm
 from normscope.placement import LayeredNorm, Site, norm_at
-from normscope.study.names import parse_call, parse_norm, placements_in, resolve_norm, resolve_placement
 
 
 @pytest.mark.parametrize(

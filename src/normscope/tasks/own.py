@@ -1,0 +1,218 @@
+"""A task in a user's own file: ``my_file.py:make``, a function of a norm, a placement and a seed."""
+
+import contextlib
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from normscope.tasks.own_code import Surroundings, guarded, seed_others, theirs
+from normscope.tasks.own_file import OwnFile, revision_of
+from normscope.tasks.recipe import Recipe
+from normscope.tasks.task import Metric, NormFactory, PlacementLike, Published
+from normscope.tasks.trial import Tell, Trial, TrialData
+
+
+class OwnTask:
+    """A task that a user's function makes anew for every run.
+
+    Args:
+        file: The file and its function.
+        norm: What the function is tried with, to learn its metric and recipe.
+        placement: Likewise.
+
+    Raises:
+        LookupError: If there is no such file, or no such function in it; the message suggests the nearest name.
+        OwnCodeError: If the file or the function fails.
+        TypeError: If the function does not take norm, placement and seed, or returns no :class:`Trial`.
+    """
+
+    def __init__(self, file: OwnFile, *, norm: NormFactory, placement: PlacementLike) -> None:
+        self.file, self.hashes = file, file.hashes()
+        with guarded():
+            before = Surroundings.now()
+            self.function = file.load()
+            self.changes = Surroundings.now().since(before)
+        self.seed, self.split = 0, "study"
+        self.trial = self._make(norm, placement)
+        self.description = (inspect.getdoc(self.function) or "a task of your own").partition("\n")[0]
+
+    def fresh(self, seed: int, split: str) -> "OwnTask":
+        """Give the same task for another run; its trial is made by :meth:`network`."""
+        other = object.__new__(OwnTask)
+        other.__dict__ |= {**self.__dict__, "seed": seed, "split": split}
+        return other
+
+    def check(self, recipe: Recipe, *, tune: bool) -> None:
+        """Refuse what the user's function would not notice: an arm without effect is a mistake.
+
+        Raises:
+            ValueError: If a loop of theirs that takes no recipe is to follow another one than the trial's; if any loop
+                of theirs is to be compiled or to compute in another precision by us; if learning rates are to be tuned
+                and the function has no parameter ``split``: tuning must not touch what the study is judged by.
+        """
+        own = self.trial.recipe
+        if self.trial.train is not None and (recipe.compile, recipe.precision) != (own.compile, own.precision):
+            raise ValueError(f"{self.name} trains by itself: choose its precision and compile it in the file")
+        if not self.trial.heeds_recipe and (tune or replace(recipe, device=own.device) != own):
+            raise ValueError(
+                f"{self.name} trains by itself, so steps, warm-up and learning rate can only be chosen here if its "
+                "function takes them: train(model, tell, recipe)"
+            )
+        if tune and not self._takes_split:
+            raise ValueError(
+                f"{self.name} cannot be tuned: give the function a fourth parameter, split, and where it is 'tune' "
+                "hold training data out for validation"
+            )
+
+    @property
+    def name(self) -> str:
+        """``my_file.py:make``, without the folder."""
+        return self.file.name
+
+    @property
+    def revision(self) -> int:
+        """Of the text of the file and of what it imports from beside it: an edited file makes new runs."""
+        return revision_of(self.hashes)
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """None of ours: the function reads what it needs."""
+        return ()
+
+    @property
+    def placements(self) -> tuple[str, ...]:
+        """What the function makes something of."""
+        return self.trial.placements or ("preactivation",)
+
+    @property
+    def metric(self) -> Metric:
+        """What a run is judged by."""
+        return self.trial.metric
+
+    @property
+    def valid_metric(self) -> Metric:
+        """The same."""
+        return self.trial.metric
+
+    @property
+    def margin(self) -> float:
+        """Smallest difference worth having."""
+        return self.trial.margin
+
+    @property
+    def presets(self) -> Mapping[str, Recipe]:
+        """One recipe, the trial's."""
+        return {"small": self.trial.recipe, "full": self.trial.recipe}
+
+    @property
+    def batch_unit(self) -> str:
+        """Theirs."""
+        return "of their own batches" if self.trial.recipe.batch_size == 1 else "examples"
+
+    @property
+    def regime(self) -> str:
+        """What claims are limited to."""
+        return self.trial.regime or f"{self.name} and its data"
+
+    @property
+    def published(self) -> tuple[Published, ...]:
+        """Nothing."""
+        return ()
+
+    @contextlib.contextmanager
+    def at_home(self) -> Iterator[None]:
+        """Give the user's code what their file set for the whole process, and put everything back at the end."""
+        with guarded():
+            replace(Surroundings.now(), **self.changes).set()
+            yield
+
+    def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> nn.Module:
+        """Call the function, and keep what else it made."""
+        self.trial = self._make(norm, placement)
+        return self.trial.model
+
+    def load(self, device: torch.device, split: str, preset: str) -> TrialData:
+        """Give the batches of the trial."""
+        # One that trains itself asks for none.
+        batches = self.trial.batches if self.trial.batches is not None else (None,)
+        return TrialData(name=self.name, batches=batches, device=device, hashes=self.hashes)
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        """Compute their training loss.
+
+        Raises:
+            OwnCodeError: If their function fails.
+            TypeError: If it is no scalar tensor.
+        """
+        assert self.trial.loss is not None
+        with theirs(self.name):
+            loss = self.trial.loss(model, batch)
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            raise TypeError(f"loss must return a scalar tensor, got {_told(loss)}")
+        return loss.reshape(())
+
+    def evaluate(self, model: nn.Module, data: Any, part: str) -> tuple[float, np.ndarray]:
+        """Give every example's score, and the mean of the first column, smaller is better, to part equal values by.
+
+        What their function draws from the global generators, the run's seed decides.
+
+        Raises:
+            OwnCodeError: If their function fails.
+            TypeError: If it returned something else than numbers.
+            ValueError: If it returned none.
+        """
+        with torch.random.fork_rng(devices=[]), theirs(self.name):
+            self._seed()
+            found = self.trial.evaluate(model, part)
+        try:
+            if found is None:
+                # Which NumPy takes for a number that is none.
+                raise TypeError("None is no number")
+            scores = np.asarray(found.detach().cpu() if isinstance(found, Tensor) else found, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"evaluate must return numbers, a score an example, got {_told(found)}") from error
+        scores = scores.reshape(1) if scores.ndim == 0 else scores
+        if not scores.size:
+            raise ValueError(f"evaluate returned no score for the part {part!r}")
+        mean = float(scores.reshape(len(scores), -1)[:, 0].mean(dtype=np.float64))
+        return -mean if self.metric.higher_is_better else mean, scores
+
+    def drive(self, model: nn.Module, tell: Tell, recipe: Recipe) -> None:
+        """Let the user's function train.
+
+        Raises:
+            OwnCodeError: If it fails.
+        """
+        assert self.trial.train is not None
+        given = (recipe,) if self.trial.heeds_recipe else ()
+        # The draws of torch's generator that came before were the first weights.
+        seed_others()
+        with theirs(self.name):
+            self.trial.train(model, tell, *given)
+
+    @property
+    def _takes_split(self) -> bool:
+        return "split" in inspect.signature(self.function).parameters
+
+    def _seed(self) -> None:
+        torch.manual_seed(self.seed)
+        seed_others()
+
+    def _make(self, norm: NormFactory, placement: PlacementLike) -> Trial:
+        given = {"split": self.split} if self._takes_split else {}
+        with self.at_home(), theirs(self.name):
+            self._seed()
+            made = self.function(norm, placement, self.seed, **given)
+        if not isinstance(made, Trial):
+            raise TypeError(f"{self.name} must return a normscope.Trial, got {_told(made)}")
+        return made
+
+
+def _told(value: Any) -> str:
+    shape = f" {list(value.shape)}" if isinstance(value, Tensor | np.ndarray) else ""
+    return f"{type(value).__name__}{shape}"

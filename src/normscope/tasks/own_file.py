@@ -1,0 +1,166 @@
+"""A user's Python file: what it consists of, which is what makes a run new, and the function that is wanted of it."""
+
+import ast
+import hashlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from normscope.tasks.own_code import theirs
+
+
+class OwnFileChanged(ValueError):
+    """The user's file is not the one that the study began with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnFile:
+    """A file and a function in it, as ``my_file.py:make`` names them."""
+
+    path: Path
+    """Absolute."""
+    function: str
+    """Its name."""
+
+    @staticmethod
+    def named(text: str) -> "OwnFile":
+        """Read a name; the file need not be there.
+
+        Raises:
+            ValueError: If the text does not name both.
+        """
+        file, colon, function = text.rpartition(":")
+        if not colon or not function.isidentifier():
+            raise ValueError(f"expected a file and a function in it, such as my_file.py:make, got {text!r}")
+        return OwnFile(path=Path(file).expanduser().resolve(), function=function)
+
+    @property
+    def name(self) -> str:
+        """Without its folder: a study goes on wherever the file lies."""
+        return f"{self.path.name}:{self.function}"
+
+    def hashes(self) -> dict[str, str]:
+        """Give the SHA-256 of the file and of everything beside it that it imports, by their names from its folder.
+
+        Imports are found in the text, wherever they stand in it. Data are not among them.
+
+        Raises:
+            LookupError: If there is no such file.
+        """
+        if not self.path.is_file():
+            raise LookupError(f"there is no file {str(self.path)!r}")
+        found: dict[Path, bytes] = {}
+        waiting = [self.path]
+        while waiting:
+            path = waiting.pop()
+            if path not in found:
+                found[path] = path.read_bytes()
+                waiting += self._beside(path, found[path])
+        folder = self.path.parent
+        names = {path.relative_to(folder).as_posix(): content for path, content in found.items()}
+        return {name: hashlib.sha256(names[name]).hexdigest() for name in sorted(names)}
+
+    def expect(self, revision: int) -> None:
+        """Refuse a file that is not what it was.
+
+        Raises:
+            OwnFileChanged: If it is another one, or gone.
+        """
+        if not self.path.is_file() or revision_of(self.hashes()) != revision:
+            raise OwnFileChanged(
+                f"{self.path}, or what it imports, was changed after the study began: put it back to go on, or begin "
+                "another study with it"
+            )
+
+    def load(self) -> Callable[..., Any]:
+        """Import the file anew, with what it imports from beside it, and give the function.
+
+        Raises:
+            LookupError: If there is no such function; the message suggests the nearest name.
+            OwnCodeError: If the file fails.
+            TypeError: If the function does not take norm, placement and seed.
+        """
+        module = self._import()
+        function = getattr(module, self.function, None)
+        if not callable(function):
+            mine = [name for name, one in vars(module).items() if getattr(one, "__module__", "") == module.__name__]
+            there = [name for name in mine if inspect.isfunction(getattr(module, name))]
+            near = get_close_matches(self.function, there, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            told = f"It has {', '.join(there)}" if there else "It has none"
+            raise LookupError(f"{self.path.name} has no function {self.function!r}: {hint}{told}")
+        try:
+            signature = inspect.signature(function)
+            signature.bind(None, None, 0, **({"split": "study"} if "split" in signature.parameters else {}))
+        except TypeError as error:
+            raise TypeError(f"{self.name} must take norm, placement and seed: {error}") from error
+        return function
+
+    def _import(self) -> ModuleType:
+        key = f"normscope_own_{hashlib.sha256(str(self.path).encode()).hexdigest()[:16]}"
+        found = importlib.util.spec_from_file_location(key, self.path)
+        assert found is not None
+        module = importlib.util.module_from_spec(found)
+        folder = self.path.parent
+        # As when the file is run: what stands beside it can be imported, and comes first.
+        sys.path[:] = [str(folder), *(entry for entry in sys.path if entry != str(folder))]
+        importlib.invalidate_caches()
+        for name in self.hashes():
+            # A file of the same name in another folder, or this one before it was edited, may have been imported.
+            sys.modules.pop(name.removesuffix(".py").removesuffix("/__init__").replace("/", "."), None)
+        sys.modules[key] = module
+        # What Python keeps compiled it tells apart by seconds and size: too coarse for somebody who tries things.
+        writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+        try:
+            with theirs(self.name):
+                exec(compile(self.path.read_bytes(), str(self.path), "exec"), vars(module))
+        except BaseException:
+            del sys.modules[key]
+            raise
+        finally:
+            sys.dont_write_bytecode = writes
+        return module
+
+    def _beside(self, path: Path, content: bytes) -> Iterator[Path]:
+        """List the files in this one's folder, or below it, that a file imports."""
+        try:
+            tree = ast.parse(content)
+        except (SyntaxError, ValueError):
+            # It is told where it is imported, as theirs.
+            return
+        folder = self.path.parent
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                above = path.parents[min(node.level, len(path.parents)) - 1] if node.level else folder
+                if not above.is_relative_to(folder):
+                    continue
+                module = ".".join([*above.relative_to(folder).parts, *([node.module] if node.module else [])])
+                names = [module, *(f"{module}.{alias.name}" if module else alias.name for alias in node.names)]
+            else:
+                continue
+            # A file may lie beside the package itself, in a checkout.
+            yield from (found for name in names if name.split(".")[0] != "normscope" for found in _files(folder, name))
+
+
+def _files(folder: Path, name: str) -> Iterator[Path]:
+    """List the files that are read where a module of this name is imported from a folder: its packages and itself."""
+    here = folder
+    for part in name.split("."):
+        here = here / part
+        for file in (here / "__init__.py", here.with_name(f"{here.name}.py")):
+            if part and file.is_file():
+                yield file
+
+
+def revision_of(hashes: Mapping[str, str]) -> int:
+    """Give the number of a version: below 2^48, so that every reader of JSON keeps it exact."""
+    text = "".join(f"{name} {digest}\n" for name, digest in sorted(hashes.items()))
+    return int(hashlib.sha256(text.encode()).hexdigest()[:12], 16)

@@ -1,0 +1,89 @@
+"""A run whose training is a user's own function: from the beginning each time, watched by what it tells."""
+
+import math
+import time
+
+from normscope.tasks.own import OwnTask
+from normscope.tasks.trial import Stop
+from normscope.train.memory import reset_peak
+from normscope.train.outcome import PROGRESS_SECONDS, Interrupted, Outcome, Watch
+from normscope.train.streams import seed_dropout
+
+
+def drive(task: OwnTask, outcome: Outcome, seed: int, watch: Watch) -> str:
+    """Let a user's function train a model, and write the run's result.
+
+    It is judged once, at its end. What it draws from the global generators, the seed decides.
+
+    Args:
+        task: Whose function it is.
+        outcome: Of a run that has not begun.
+        seed: Of the run.
+        watch: Called a few times a second, when the function tells something.
+
+    Returns:
+        ``"done"``, or ``"diverged"``: a loss that it told, or a score at the end, was not finite.
+
+    Raises:
+        Interrupted: If ``watch`` asked for it; the run begins anew when it goes on.
+        OwnCodeError: If the function fails.
+    """
+    tell = _Tell(outcome, watch)
+    seed_dropout(seed, 0, outcome.device)
+    reset_peak(outcome.device)
+    outcome.model.train()
+    begin = time.perf_counter()
+    # Whatever the function made of the stop, even nothing, the reason for it stands.
+    try:
+        task.drive(outcome.model, tell, outcome.recipe)
+    except Stop:
+        pass
+    except Exception:
+        if not tell.stopped and not tell.diverged:
+            raise
+    progress = outcome.progress
+    progress.seconds = time.perf_counter() - begin
+    if tell.stopped:
+        raise Interrupted(f"{outcome.folder.path} stopped at step {progress.step}")
+    if tell.diverged:
+        return outcome.end("diverged", reason=f"the training loss was {tell.loss} at step {progress.step}")
+    progress.step = progress.step or outcome.recipe.steps
+    progress.step_ms = [progress.seconds * 1e3 / progress.step]
+    progress.peak_bytes = outcome.peak()
+    if not outcome.look({}):
+        return outcome.end("diverged", reason="the validation loss was not finite after training")
+    return outcome.end("done", reason=None)
+
+
+class _Tell:
+    """What a user's function calls."""
+
+    def __init__(self, outcome: Outcome, watch: Watch) -> None:
+        self.progress, self.watch = outcome.progress, watch
+        self.loss = math.nan
+        self.stopped = self.diverged = False
+        self.told_at = time.perf_counter()
+
+    def __call__(self, step: int, loss: float) -> None:
+        """Take the number of updates that are made and the loss of the last, a number or a tensor of one.
+
+        Raises:
+            Stop: If the run is to end here.
+            ValueError: If the step is none.
+        """
+        if self.stopped or self.diverged:
+            raise Stop
+        if int(step) < 0:
+            raise ValueError(f"tell takes the number of updates made, from 0 up, and the loss, got step {step!r}")
+        self.progress.step = int(step)
+        self.loss = float(getattr(loss, "detach", lambda: loss)())
+        self.diverged = not math.isfinite(self.loss)
+        if self.diverged:
+            raise Stop
+        self.progress.losses.append(self.loss)
+        now = time.perf_counter()
+        if now - self.told_at > PROGRESS_SECONDS:
+            self.told_at = now
+            self.stopped = self.watch(self.progress.step, self.loss)
+            if self.stopped:
+                raise Stop

@@ -1,0 +1,201 @@
+"""LayerNorm to RMSNorm with the same function, proved; or why not."""
+
+import pytest
+import torch
+import transformers
+from architectures import ARCHITECTURES, IDS, PIXELS, STATES, Classifier
+from torch import Tensor, nn
+
+import normscope
+from normscope.swapping.biased_rms_norm import BiasedRMSNorm
+
+
+class PreNorm(nn.Module):
+    """torch's Pre-LN encoder between an embedding and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(32, 4, 48, norm_first=True, batch_first=True)
+        self.embed = nn.Embedding(99, 32)
+        self.register_buffer("places", torch.rand(7, 32))
+        self.encoder = nn.TransformerEncoder(layer, 2, nn.LayerNorm(32), enable_nested_tensor=False)
+        self.head = nn.Linear(32, 5)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.encoder(self.embed(ids) + self.places))
+
+
+def away_from_the_start(model: nn.Module) -> nn.Module:
+    """Give every parameter, gains and biases with them, other numbers, with a mean."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter) + 0.05)
+    return model
+
+
+_SIZES = {
+    "vocab_size": 99,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+}
+
+
+def nemotron() -> nn.Module:
+    """Make a model whose layer norms are foreign: the gain is 1 + w."""
+    return transformers.NemotronForCausalLM(
+        transformers.NemotronConfig(**_SIZES, num_key_value_heads=2, head_dim=8, max_position_embeddings=32)
+    )
+
+
+def cohere() -> nn.Module:
+    """Make a model whose layer norms are foreign: no bias, float32 within; the embedding is tied."""
+    return transformers.CohereForCausalLM(
+        transformers.CohereConfig(**_SIZES, num_key_value_heads=2, pad_token_id=0, bos_token_id=1, eos_token_id=2)
+    )
+
+
+CONVERTIBLE = {
+    "gpt2": (ARCHITECTURES["gpt2"].build, {"input_ids": IDS}, 5, 10),
+    "vit": (ARCHITECTURES["vit"].build, {"pixel_values": PIXELS}, 5, 12),
+    "torch, Pre-LN": (PreNorm, {"ids": IDS}, 5, 10),
+}
+
+
+@pytest.mark.parametrize("build", [nemotron, cohere])
+def test_foreign_layer_norms(build) -> None:
+    model = away_from_the_start(build()).eval()
+    with torch.no_grad():
+        want = model(input_ids=IDS.flip(0)).logits
+    report = normscope.to_rms_norm(model, input_ids=IDS)
+    assert report.difference < 1e-13
+    assert bool(report.biased) == (build is nemotron)
+    with torch.no_grad():
+        got = model(input_ids=IDS.flip(0)).logits
+    # Float32, through two layers.
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-5 * want.abs().max().item())
+
+
+def test_a_batch_norm_on_the_way_does_no_harm() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8 * 32 * 32, 8), nn.LayerNorm(8)
+    )
+    assert normscope.to_rms_norm(model, PIXELS).centered == ("3.bias", "3.weight")
+
+
+@pytest.mark.parametrize("name", CONVERTIBLE)
+def test_the_function_is_the_same(name: str) -> None:
+    build, inputs, norms, centered = CONVERTIBLE[name]
+    model = away_from_the_start(build()).double().eval()
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    others = {key: value.flip(0) if key == "input_ids" else value for key, value in inputs.items()}
+    others = {key: value.double() if value.is_floating_point() else value for key, value in others.items()}
+
+    def run() -> Tensor:
+        with torch.no_grad():
+            out = model(**others)
+        return out if isinstance(out, Tensor) else out.logits
+
+    want = run()
+    report = normscope.to_rms_norm(model, **{k: v.to(others[k].dtype) for k, v in inputs.items()})
+    assert (len(report.norms), len(report.biased), len(report.centered)) == (norms, norms, centered)
+    assert not any(isinstance(module, nn.LayerNorm) for module in model.modules())
+    assert sum(isinstance(module, BiasedRMSNorm) for module in model.modules()) == norms
+    assert report.difference < 1e-13
+    assert report.own_difference < 1e-13
+    # On inputs that the conversion did not see.
+    torch.testing.assert_close(run(), want, rtol=0, atol=1e-12 * want.abs().max().item())
+    report.undo()
+    assert list(model.state_dict()) == list(state)
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert torch.equal(run(), want)
+
+
+def test_gradients_are_the_same_where_nothing_was_centered() -> None:
+    model = away_from_the_start(PreNorm()).double().eval()
+    upstream = torch.randn(2, 7, 5, dtype=torch.float64)
+    want = torch.autograd.grad(model(IDS), model.encoder.layers[0].linear1.weight, upstream)
+    normscope.to_rms_norm(model, IDS)
+    got = torch.autograd.grad(model(IDS), model.encoder.layers[0].linear1.weight, upstream)
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-10)
+
+
+def test_without_a_bias_it_is_rms_norm() -> None:
+    model = PreNorm()
+    model.encoder.norm.eps = 1e-3
+    report = normscope.to_rms_norm(model, IDS)
+    assert report.biased == ()
+    assert type(model.encoder.norm) is normscope.RMSNorm
+    assert model.encoder.norm.eps == 1e-3
+    # Float32, five norms.
+    assert 0 < report.own_difference < 1e-5
+    assert model.training
+
+
+def test_tied_embeddings_are_untied_and_tied_again() -> None:
+    model = away_from_the_start(ARCHITECTURES["gpt2"].build())
+    head = model.lm_head.weight.detach().clone()
+    report = normscope.to_rms_norm(model, input_ids=IDS)
+    assert report.untied == ("transformer.wte.weight",)
+    assert torch.equal(model.lm_head.weight, head)
+    assert model.transformer.wte.weight.mean(-1).abs().max() < 1e-7
+    report.undo()
+    assert model.transformer.wte.weight is model.lm_head.weight
+
+
+def test_dummy_inputs_will_do() -> None:
+    model = away_from_the_start(ARCHITECTURES["gpt2"].build())
+    assert normscope.to_rms_norm(model).difference < 1e-13
+    with pytest.raises(TypeError, match=r"to_rms_norm\(model, batch\)"):
+        normscope.to_rms_norm(PreNorm())
+
+
+class ReadsTheMean(PreNorm):
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.encoder.layers[0](self.embed(ids))
+        return self.head(self.encoder.norm(x)) + x.mean(-1, keepdim=True)
+
+
+@pytest.mark.parametrize(
+    ("build", "inputs", "words"),
+    [
+        (ARCHITECTURES["bert"].build, {"input_ids": IDS}, r"the output of another layer norm, .* \(Post-LN\)"),
+        (ARCHITECTURES["convnext"].build, {"pixel_values": PIXELS}, "a grouped convolution, whose channels read diff"),
+        (Classifier, {"x": STATES}, "the model's own input, or a constant, is added"),
+        (ReadsTheMean, {"ids": IDS}, "These did not run: encoder.layers.1.norm1"),
+    ],
+)
+def test_why_not_and_nothing_is_changed(build, inputs, words: str) -> None:
+    model = away_from_the_start(build())
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    text = repr(model)
+    with pytest.raises(ValueError, match=words):
+        normscope.to_rms_norm(model, **inputs)
+    assert repr(model) == text
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+
+
+def test_something_else_reads_the_stream() -> None:
+    model = away_from_the_start(ReadsTheMean())
+    with pytest.raises(ValueError, match="All layer norms read centered rows then, but something else reads its mean"):
+        normscope.to_rms_norm(model, IDS, where=lambda name, _: "layers.1" not in name)
+
+
+def test_no_layer_norm() -> None:
+    with pytest.raises(ValueError, match="LlamaForCausalLM has no layer_norm to replace; it has 5 rms_norm"):
+        normscope.to_rms_norm(ARCHITECTURES["llama"].build(), input_ids=IDS)
+
+
+def test_training_does_not_keep_the_weights_centered() -> None:
+    # What docs/swap.md warns of.
+    model = away_from_the_start(PreNorm()).double().eval()
+    means = []
+    for _ in range(2):
+        y = model(IDS)
+        (gradient,) = torch.autograd.grad(y, model.encoder.layers[1].linear2.bias, torch.ones_like(y))
+        means.append(float(gradient.mean().abs() / gradient.norm()))
+        if len(means) == 1:
+            normscope.to_rms_norm(model, IDS)
+    assert means[0] < 1e-12
+    assert means[1] > 1e-4

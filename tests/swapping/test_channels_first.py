@@ -1,0 +1,31 @@
+"""A norm of the last axis where the features are on axis 1."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from normscope.norms import BatchNorm
+from normscope.swapping.channels_first import ChannelsFirst
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (4, 6, 3), (4, 6, 3, 5), (2, 6, 3, 5, 2)])
+def test_is_torchs_batch_norm_of_every_rank(shape: tuple[int, ...]) -> None:
+    module = ChannelsFirst(BatchNorm(6, dtype=torch.float64))
+    x = torch.randn(shape, dtype=torch.float64)
+    torch.testing.assert_close(module(x), F.batch_norm(x, None, None, training=True), rtol=0, atol=1e-12)
+
+
+def test_shows_the_norms_numbers() -> None:
+    norm = nn.LayerNorm(6, eps=0.25)
+    module = ChannelsFirst(norm)
+    assert module.weight is norm.weight
+    assert module.eps == 0.25
+    assert list(module.state_dict()) == ["norm.weight", "norm.bias"]
+    with pytest.raises(AttributeError, match="gamma"):
+        _ = module.gamma
+
+
+def test_wants_two_axes() -> None:
+    with pytest.raises(ValueError, match=r"expects \[N, C, \.\.\.\], got \[6\]"):
+        ChannelsFirst(nn.LayerNorm(6))(torch.randn(6))

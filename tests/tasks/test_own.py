@@ -1,0 +1,268 @@
+"""A task made by a user's function: pairs that are pairs, and errors that are theirs."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from normscope.catalogue import NORMS, PLACEMENTS
+from normscope.tasks import OwnCodeError, OwnFile, OwnTask, Recipe, Task
+from normscope.tasks.own_code import Surroundings
+
+Write = Callable[..., str]
+CPU = torch.device("cpu")
+RECIPE = Recipe(steps=12, batch_size=4, learning_rate=1e-2, evaluations=3)
+
+
+def task(name: str) -> OwnTask:
+    return OwnTask(OwnFile.named(name), norm=NORMS["layer_norm"], placement=PLACEMENTS["pre"])
+
+
+def network(own: OwnTask, norm: str = "layer_norm", seed: int = 3) -> tuple[OwnTask, nn.Module]:
+    fresh = own.fresh(seed, "study")
+    return fresh, fresh.network(NORMS[norm], PLACEMENTS["pre"], "small")
+
+
+def test_it_is_a_task_like_ours(user_file: Write) -> None:
+    own = task(user_file())
+    assert isinstance(own, Task)
+    assert own.name == "my_file.py:make"
+    assert own.description == "Points of two kinds."
+    assert own.metric.name == own.valid_metric.name == "test accuracy"
+    assert own.placements == ("preactivation",)
+    assert own.presets["small"] == own.presets["full"] == RECIPE
+    assert own.regime == "my_file.py:make and its data"
+    assert (own.datasets, own.published, own.batch_unit) == ((), (), "examples")
+    assert list(own.load(CPU, "study", "small").hashes) == ["my_file.py"]
+
+
+def test_equal_seeds_give_equal_first_weights_and_other_seeds_others(user_file: Write) -> None:
+    own = task(user_file())
+    torch.manual_seed(123)
+    (_, first), (_, second), (_, other) = network(own), network(own, "none"), network(own, seed=4)
+    assert all(torch.equal(second.state_dict()[name], first.state_dict()[name]) for name in second.state_dict())
+    assert not torch.equal(first.get_submodule("0").weight, other.get_submodule("0").weight)
+
+
+def test_equal_seeds_give_equal_weights_from_numpy_and_python_too(user_file: Write) -> None:
+    draws = "import random\nimport numpy as np\n"
+    own = task(
+        user_file(
+            ("import torch\nimport torch.nn", f"{draws}import torch\nimport torch.nn"),
+            ("nn.Linear(8, 2))", "nn.Linear(8, 2))\n    nn.init.constant_(model[4].bias, random.random())"),
+            ("    def loss", "    nn.init.constant_(model[0].bias, np.random.rand())\n\n    def loss"),
+        )
+    )
+    (_, first), (_, second), (_, other) = network(own), network(own, "none"), network(own, seed=4)
+    for name in ("0.bias", "4.bias"):
+        assert torch.equal(first.state_dict()[name], second.state_dict()[name])
+        assert not torch.equal(first.state_dict()[name], other.state_dict()[name])
+
+
+def test_the_callers_draws_are_untouched(user_file: Write) -> None:
+    own = task(user_file())
+    torch.manual_seed(5)
+    wanted = torch.rand(3)
+    torch.manual_seed(5)
+    fresh, model = network(own)
+    fresh.evaluate(model, None, "valid")
+    assert torch.equal(torch.rand(3), wanted)
+
+
+def test_runs_do_not_share_a_trial(user_file: Write) -> None:
+    own = task(user_file())
+    (one, model), (other, _) = network(own), network(own, seed=4)
+    assert one.trial.model is model
+    assert one.trial is not other.trial
+    assert one.trial is not own.trial
+
+
+CHANGES = """    torch.set_default_dtype(torch.float64 if seed == 4 else torch.float32)
+    torch.set_grad_enabled(seed != 4)
+    x ="""
+
+
+def test_what_one_run_changes_for_everybody_the_next_does_not_find(user_file: Write) -> None:
+    before = Surroundings.now()
+    own = task(user_file(("    x =", CHANGES)))
+    _, first = network(own)
+    _, between = network(own, seed=4)
+    _, again = network(own)
+    assert between.get_submodule("0").weight.dtype == torch.float64
+    assert again.get_submodule("0").weight.dtype == torch.float32
+    assert all(torch.equal(one, other) for one, other in zip(first.parameters(), again.parameters(), strict=True))
+    assert Surroundings.now() == before
+
+
+def test_what_the_file_sets_at_its_top_holds_for_its_own_code_alone(user_file: Write) -> None:
+    before = Surroundings.now()
+    top = ("\n\n\ndef make", "\n\ntorch.set_default_dtype(torch.float64)\n\n\ndef make")
+    own = task(user_file(top))
+    _, model = network(own)
+    assert model.get_submodule("0").weight.dtype == torch.float64
+    assert Surroundings.now() == before
+    with own.at_home():
+        assert torch.zeros(1).dtype == torch.float64
+    assert torch.zeros(1).dtype == torch.float32
+
+
+def test_the_loss_is_theirs(user_file: Write) -> None:
+    own, model = network(task(user_file()))
+    batch = own.load(CPU, "study", "small").batch(torch.tensor([0]))
+    model.eval()
+    want = nn.functional.cross_entropy(model(batch[0]), batch[1])
+    assert torch.equal(own.loss(model, batch), want)
+
+
+@pytest.mark.parametrize(
+    ("returned", "told"),
+    [("model(batch[0])", r"scalar tensor, got Tensor \[4, 2\]"), ("1.0", "scalar tensor, got float")],
+)
+def test_a_loss_that_is_none_is_refused(returned: str, told: str, user_file: Write) -> None:
+    own, model = network(task(user_file(("return F.cross_entropy(model(batch[0]), batch[1])", f"return {returned}"))))
+    batch = own.load(CPU, "study", "small").batch(torch.tensor([0]))
+    with pytest.raises(TypeError, match=told):
+        own.loss(model, batch)
+
+
+SCORES = "return 100.0 * (model(x[parts[part]]).argmax(-1) == y[parts[part]])"
+
+
+@pytest.mark.parametrize(
+    ("returned", "want"),
+    [
+        ("torch.tensor([1.0, 2.0], requires_grad=True)", [1.0, 2.0]),
+        ("torch.tensor([True, False])", [1.0, 0.0]),
+        ("[1, 2, 6]", [1.0, 2.0, 6.0]),
+        ("[torch.tensor(1.0), torch.tensor(2.0)]", [1.0, 2.0]),
+        ("3.5", [3.5]),
+        ("torch.tensor(3.5)", [3.5]),
+        ("[[1.0, 10.0], [3.0, 10.0]]", [[1.0, 10.0], [3.0, 10.0]]),
+    ],
+)
+def test_scores_come_in_many_forms(returned: str, want: list[Any], user_file: Write) -> None:
+    own, model = network(task(user_file((SCORES, f"return {returned}"))))
+    loss, scores = own.evaluate(model, None, "valid")
+    assert scores.dtype == np.float32
+    assert scores.tolist() == want
+    first = [row[0] if isinstance(row, list) else row for row in want]
+    assert loss == pytest.approx(-np.mean(first))
+
+
+@pytest.mark.parametrize(
+    ("returned", "error", "told"),
+    [
+        ("None", TypeError, "evaluate must return numbers, a score an example, got NoneType"),
+        ("{'accuracy': 3.0}", TypeError, "got dict"),
+        ("'97 %'", TypeError, "got str"),
+        ("[[1.0], [2.0, 3.0]]", TypeError, "got list"),
+        ("[]", ValueError, "evaluate returned no score for the part 'test'"),
+        ("parts['train']", OwnCodeError, "KeyError: 'train'"),
+    ],
+)
+def test_scores_that_are_none_are_refused(returned: str, error: type[Exception], told: str, user_file: Write) -> None:
+    own, model = network(task(user_file((SCORES, f"return {returned}"))))
+    with pytest.raises(error, match=told):
+        own.evaluate(model, None, "test")
+
+
+def test_what_judging_draws_the_seed_decides(user_file: Write) -> None:
+    own, model = network(task(user_file((SCORES, "return torch.rand(5)"))))
+    _, first = own.evaluate(model, None, "test")
+    torch.rand(7)
+    _, again = own.evaluate(model, None, "test")
+    assert first.tolist() == again.tolist()
+    other, model = network(task(user_file((SCORES, "return torch.rand(5)"))), seed=4)
+    assert other.evaluate(model, None, "test")[1].tolist() != first.tolist()
+
+
+def test_a_make_that_returns_something_else_is_told(user_file: Write) -> None:
+    with pytest.raises(TypeError, match=r"my_file.py:make must return a normscope.Trial, got Tensor \[96, 4\]"):
+        task(user_file(("    y = ", "    return x\n    y = ")))
+
+
+def test_a_make_that_raises_is_shown_as_theirs(user_file: Write) -> None:
+    with pytest.raises(OwnCodeError) as raised:
+        task(user_file(("    y = ", "    x.nonsense()\n    y = ")))
+    told = str(raised.value)
+    assert "x.nonsense()" in told
+    assert "AttributeError" in told
+    assert str(Path(torch.__file__).parent) not in told
+    assert "tasks/own" not in told
+    assert raised.value.reason.endswith("(my_file.py, line 12)")
+
+
+def test_an_error_inside_a_norm_shows_the_way_there(user_file: Write) -> None:
+    own = task(user_file())
+    with pytest.raises(OwnCodeError, match=r"in make(?s:.*)RuntimeError: no such width"):
+        own.fresh(0, "study").network(_no_norm, PLACEMENTS["pre"], "small")
+
+
+def _no_norm(width: int) -> nn.Module:
+    raise RuntimeError("no such width")
+
+
+def test_ours_heed_every_recipe(user_file: Write) -> None:
+    task(user_file()).check(Recipe(steps=7, batch_size=4, learning_rate=1.0, warmup=3, compile=True), tune=False)
+
+
+@pytest.mark.parametrize("change", [{"steps": 13}, {"learning_rate": 1.0}, {"warmup": 2}])
+def test_a_loop_that_takes_no_recipe_gets_no_other(change: dict[str, Any], user_file: Write) -> None:
+    given = {"steps": 12, "batch_size": 4, "learning_rate": 1e-2, "evaluations": 3, **change}
+    with pytest.raises(ValueError, match=r"only be chosen here if its function takes them: train\(model, tell, recipe"):
+        task(user_file(driven=True)).check(Recipe(**given), tune=False)
+    with_recipe = ("def train(model, tell)", "def train(model, tell, recipe)")
+    task(user_file(with_recipe, driven=True)).check(Recipe(**given), tune=False)
+
+
+@pytest.mark.parametrize("change", [{"precision": "bfloat16"}, {"compile": True}])
+def test_how_their_loop_computes_is_theirs(change: dict[str, Any], user_file: Write) -> None:
+    own = task(user_file(("def train(model, tell)", "def train(model, tell, recipe)"), driven=True))
+    with pytest.raises(ValueError, match="trains by itself: choose its precision and compile it in the file"):
+        own.check(Recipe(steps=12, batch_size=4, learning_rate=1e-2, evaluations=3, **change), tune=False)
+
+
+def test_a_loop_of_theirs_may_go_on_another_device(user_file: Write) -> None:
+    recipe = Recipe(steps=12, batch_size=4, learning_rate=1e-2, evaluations=3, device="cuda")
+    task(user_file(driven=True)).check(recipe, tune=False)
+
+
+def test_tuning_needs_a_split_of_its_own(user_file: Write) -> None:
+    with pytest.raises(ValueError, match="cannot be tuned: give the function a fourth parameter, split"):
+        task(user_file()).check(RECIPE, tune=True)
+    own = task(
+        user_file(("placement, seed)", "placement, seed, split)"), ("    y =", "    x[0] = split == 'tune'\n    y ="))
+    )
+    own.check(RECIPE, tune=True)
+
+
+def test_the_split_is_given_to_those_who_take_it(user_file: Write) -> None:
+    own = task(
+        user_file(
+            ("def make(norm, placement, seed)", "def make(norm, placement, seed, split='none')"),
+            ("margin=1.0", "margin={'study': 1.0, 'tune': 2.0}[split]"),
+        )
+    )
+    assert own.margin == 1.0
+    tuned = own.fresh(3, "tune")
+    tuned.network(NORMS["layer_norm"], PLACEMENTS["pre"], "small")
+    assert tuned.margin == 2.0
+
+
+def test_a_loop_of_theirs_is_called_with_what_it_takes(user_file: Write) -> None:
+    for takes, want in (("model, tell", []), ("model, tell, recipe", [RECIPE])):
+        own, model = network(task(user_file(("def train(model, tell)", f"def train({takes})"), driven=True)))
+        told: list[tuple[int, Tensor]] = []
+        own.drive(model, lambda step, loss: told.append((step, loss)), RECIPE)  # noqa: B023
+        assert [step for step, _ in told] == list(range(1, 13)), (takes, want)
+
+
+def test_a_norm_may_be_asked_for_by_a_partial(user_file: Write) -> None:
+    own = task(user_file())
+    model = own.fresh(0, "study").network(partial(NORMS["ada_norm"], scale=2.0), PLACEMENTS["pre"], "small")
+    assert getattr(model.get_submodule("1"), "scale") == 2.0  # noqa: B009
