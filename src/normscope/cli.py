@@ -1,4 +1,4 @@
-"""The command line: compare, new, report, reproduce, list, data, bench, doctor; nothing heavy before it is needed."""
+"""The command line: compare, new, report, reproduce, diagnose, list, data, bench, doctor; nothing heavy before it is needed."""
 
 import io
 import json
@@ -249,6 +249,56 @@ def reproduce(
         show_cells(request)
     else:
         show(request, json_output=json_output)
+
+
+@app.command
+def diagnose(
+    task: Annotated[str, Parameter(help="such as rt, see: normscope list tasks; or a file of yours, my_file.py:make")],
+    /,
+    *,
+    norm: Annotated[str, Parameter(help="such as ada_norm(scale=2.0); see: normscope list norms")] = "layer_norm",
+    placement: Annotated[str, Parameter(help="such as post; the task's default where left out")] = "",
+    steps: Annotated[int, Parameter(help="updates to train first, measured on the way; 0 looks at initialization")] = 0,
+    warmup: Annotated[int | None, Parameter(help="warm-up updates; the preset's where left out")] = None,
+    preset: Annotated[Literal["small", "full"], Parameter(help="small for a laptop, or full")] = "small",
+    seed: Annotated[int, Parameter(help="of first weights, order of data and dropout")] = 0,
+    precision: Annotated[
+        Literal["float32", "bfloat16", "float16"],
+        Parameter(help="that it is meant to be trained in: numbers that reach the norms are judged by it"),
+    ] = "float32",
+    device: Annotated[str, Parameter(help="cpu, cuda or cuda:1")] = "cpu",
+    out: Annotated[Path | None, Parameter(help="the page, name.html; in runs/diagnose where left out")] = None,
+    json_output: Annotated[bool, Parameter(name="--json", help="print the numbers instead of the readings")] = False,
+) -> None:
+    """Look into a model: what normalization does to its gradients, and which known cause of trouble it has.
+
+    Measures every norm and every layer in one training step, says what it means, and writes a page and its JSON. For a
+    model in a training script of your own, call normscope.diagnose(model, batch, loss) there.
+
+    For example:
+
+    normscope diagnose rt
+
+    normscope diagnose multi30k_de_en --placement post --warmup 0
+
+    normscope diagnose digits --norm detach_norm --steps 500 --out digits.html
+
+    normscope diagnose my_file.py:make
+    """
+    from normscope.examine import Request, show
+
+    request = Request(
+        task=task,
+        norm=norm,
+        placement=placement,
+        preset=preset,
+        seed=seed,
+        steps=steps,
+        warmup=warmup,
+        precision=precision,
+        device=device,
+    )
+    show(request, out=out, json_output=json_output)
 
 
 @app.command(name="list")

@@ -23,7 +23,8 @@ from normscope.probes.norms_in import Unreached, find_norms
 from normscope.probes.numeric_range import NormRange, Precision, watch_range
 from normscope.probes.readings import read
 from normscope.probes.untouched import draw_seed, untouched
-from normscope.probes.warmup import Before, Update, first_update
+from normscope.probes.warmup import Before, Update
+from normscope.probes.warmup import first_update as try_first_update
 
 SCHEMA = 1
 """The version of :meth:`Diagnosis.to_json`."""
@@ -85,6 +86,7 @@ def diagnose(
     optimizer: torch.optim.Optimizer | None = None,
     learning_rate: float | None = None,
     warmup: int | None = None,
+    first_update: bool = True,
     precision: Precision | None = None,
     generator: torch.Generator | None = None,
 ) -> Diagnosis:
@@ -97,9 +99,11 @@ def diagnose(
         model: Any module, in the mode it is to be looked at.
         batch: What ``loss`` takes.
         loss: From (model, batch) to a scalar. It must call the model it is given. Autocast belongs inside.
-        optimizer: Tells weight decay, and rate and rule of the first update. Its state is not looked at.
+        optimizer: Tells weight decay, and rate and rule of the first update. One that has made updates has no first
+            one any more, and none is tried.
         learning_rate: The largest of the schedule; else the optimizer's first.
         warmup: Steps of a linear warm-up, 0 for none. None says nothing, and then nothing is said about it.
+        first_update: False leaves the first update out, of a model whose training has begun.
         precision: What the model is going to be trained in; None for the dtype its norms see now.
         generator: Seeds dropout; None goes on from torch's own state, which is restored.
 
@@ -123,11 +127,12 @@ def diagnose(
     if any(isinstance(parameter, UninitializedParameter) for parameter in wanted):
         raise ValueError(f"{type(model).__name__} has lazy parameters: run a batch through it first")
     started, memory = time.perf_counter(), _Memory(wanted[0].device)
+    tries = first_update and rate is not None and not (optimizer is not None and optimizer.state)
     found, unreached = find_norms(model)
     seed = draw_seed(generator)
     with untouched(model, seed=seed), ExitStack() as watches:
         gradients = watches.enter_context(watch_gradients(model, found=found))
-        depth = watches.enter_context(watch_depth(model, found=found, keep=rate is not None))
+        depth = watches.enter_context(watch_depth(model, found=found, keep=tries))
         ranges = watches.enter_context(watch_range(model, found=found, precision=precision, optimizer=optimizer))
         with listen_for_functional_norms(model, found) as unheard:
             value = _checked(loss(model, batch))
@@ -141,10 +146,10 @@ def diagnose(
         stacks = read_depth(depth, by_parameter)
     update = _update_of(optimizer)
     features = None
-    if rate is not None and update is not None and math.isfinite(float(value.detach())):
+    if tries and rate is not None and update is not None and math.isfinite(float(value.detach())):
         before = Before(loss=float(value.detach()), outputs=depth.outputs, profile=stacks)
         first = rate / max(warmup or 0, 1)
-        features = first_update(model, batch, loss, first, before, by_parameter, update=update, seed=seed)
+        features = try_first_update(model, batch, loss, first, before, by_parameter, update=update, seed=seed)
     measured = Measured(
         gradients=gradients,
         stacks=stacks,

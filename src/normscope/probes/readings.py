@@ -112,7 +112,10 @@ def _range(measured: Measured) -> str:
 def _first_update(measured: Measured) -> str:
     told = measured.first_update
     if told is None:
-        return "No learning rate was given, so the first update was not tried; give learning_rate, or an optimizer."
+        return (
+            "The first update was not tried: that needs a learning rate, or an optimizer, and a model whose training "
+            "has not begun."
+        )
     if lacks_warm_up(measured):
         verdict = (
             "That is what a model without enough warm-up does: the update replaces the function, and positions agree."

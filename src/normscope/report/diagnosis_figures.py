@@ -143,7 +143,7 @@ def ranges(norms: Sequence[Mapping[str, Any]], *, name: str) -> str:
 
 
 def through_training(history: Sequence[Mapping[str, Any]], *, name: str) -> str:
-    """Draw a heat map, norms by steps: the share of the gradient that re-centering and re-scaling take out together.
+    """Draw a heat map, norms by steps: the share of the gradient that re-centering and re-scaling concern, together.
 
     Args:
         history: Steps with ``step`` and ``norms``, at least one; more than 60 are thinned out.
@@ -171,7 +171,7 @@ def through_training(history: Sequence[Mapping[str, Any]], *, name: str) -> str:
         plot.set_xticks([tick + 0.5 for tick in ticks], [str(chosen[tick]["step"]) for tick in ticks])
         plot.set_xlabel("step", color=_MUTED, fontsize=11, loc="right", labelpad=2)
         most = describe(100 * largest, "%")
-        headline(plot, f"share taken out of the gradient; full colour is {most}")
+        headline(plot, f"share of the gradient in the directions of both derivatives; full colour is {most}")
         words = f"{len(names)} norms over {len(history)} measured steps; the largest share is {most}."
         return to_svg(figure, name=name, title="The gradient at the norms through training", words=words)
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
@@ -38,7 +39,8 @@ def write_diagnosis(
     Args:
         content: As ``Diagnosis.to_json`` gives it.
         path: Of the page; the JSON has the same name with ``.json``.
-        training: Steps of the probe through training as plain values, for one more picture.
+        training: Steps of the probe through training as plain values, for one more picture; those under ``"training"``
+            in the content where None.
 
     Returns:
         Where the page is.
@@ -50,6 +52,7 @@ def write_diagnosis(
     if path.suffix != ".html":
         raise ValueError(f"the page is HTML: expected a path that ends with .html, got {path}")
     page = render(content, training=training)
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path.with_suffix(".json"), (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
     write_bytes(path, page.encode())
     return path
@@ -70,7 +73,7 @@ def render(content: Mapping[str, Any], *, training: Sequence[Mapping[str, Any]] 
         told=content,
         heads=HEADS,
         style=Markup(palette.style_sheet() + _own("page.css")),
-        sections=_sections(content, training),
+        sections=_sections(content, content.get("training") if training is None else training),
         facts=_facts(content),
         rows=content["gradients"],
         significant=words.significant,
@@ -103,9 +106,10 @@ def _sections(content: Mapping[str, Any], training: Sequence[Mapping[str, Any]] 
     if training:
         picture = figures.through_training(training, name="training")
         reading = (
-            "Each line is a norm, each column a step. A line that stays dark is a place where the derivatives of the "
-            "moments take much of the gradient throughout; one that turns dark late often comes with a loss that stops "
-            "falling. Try another norm there, or a smaller learning rate, and compare."
+            f"{_medians(training)} Each line is a norm, each column a step. A line that stays dark is a place where much "
+            "of the gradient lies in the two directions that the derivatives of the moments take out, if the norm has "
+            "them, throughout; one that turns dark late often comes with a loss that stops falling. Try another norm "
+            "there, or a smaller learning rate, and compare."
         )
         parts.insert(1, ("training", "Through training", [picture], reading, "wide"))
     return [
@@ -120,12 +124,30 @@ def _sections(content: Mapping[str, Any], training: Sequence[Mapping[str, Any]] 
     ]
 
 
+def _medians(training: Sequence[Mapping[str, Any]]) -> str:
+    """Say the median shares of the first and the last quarter of the measured steps."""
+    quarter = max(len(training) // 4, 1)
+    early, late = (
+        {
+            share: 100 * median(norm[share] for step in steps for norm in step["norms"])
+            for share in ("recentering", "rescaling")
+        }
+        for steps in (training[:quarter], training[-quarter:])
+    )
+    return (
+        f"Over all norms the median share of re-centering is {words.significant(early['recentering'])} % in the first "
+        f"quarter of the measured steps and {words.significant(late['recentering'])} % in the last, of re-scaling "
+        f"{words.significant(early['rescaling'])} % and {words.significant(late['rescaling'])} %."
+    )
+
+
 def _facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Give what was looked at and what it cost, as pairs of words."""
     cost = content["cost"]
     kinds = {each["kind"] for each in content["gradients"]} | {each["kind"] for each in content["ranges"]}
     passes = f"{cost['forward_passes']} forward, {cost['backward_passes']} backward"
     return [
+        *((str(name), str(value)) for name, value in content.get("setting", {}).items()),
         ("Model", content["model"]),
         ("Parameters", words.number(content["parameters"], 0)),
         ("Mode", "training" if content["training"] else "evaluation"),
@@ -137,6 +159,7 @@ def _facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Passes", passes),
         ("Memory beyond the start", words.storage(cost["peak_bytes"])),
         ("torch", content["torch"]),
+        *([("Command", content["command"])] if "command" in content else []),
     ]
 
 
