@@ -31,8 +31,8 @@ def watch_update(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator
 
     Parameters, buffers and the optimizer's state, which must be there already, are counted as they are; on top comes
     the highest sum of what torch's allocator gave out and took back inside. Gradients of the update before are let go
-    first. The data set is not counted. torch's profiler watches the allocator: some ten milliseconds. It reads once
-    in a process how much it tells about itself; where this is its first use that is nothing, and else what it told before.
+    first. The data set is not counted. torch's profiler watches the allocator: some ten milliseconds. It reads once in
+    a process how much it tells about itself: nothing where this is its first use, else what it told before.
 
     Yields:
         A list that has the number when the block ends.
