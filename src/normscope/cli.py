@@ -1,4 +1,4 @@
-"""The command line: compare, new, report, reproduce, diagnose, list, data, bench, doctor; nothing heavy before it is needed."""
+"""The command line: what can be typed behind ``normscope``; nothing heavy before it is needed."""
 
 import io
 import json

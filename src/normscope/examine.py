@@ -87,8 +87,8 @@ def examine(request: Request, tell: Callable[[int, int], None] = lambda step, of
     Raises:
         LookupError: If a name is not in the catalogue, or a user's file not there.
         OwnCodeError: If a user's file or function fails.
-        ValueError: If the model cannot be built, a user's file trains by itself, so that there is no loss to look at, or
-            the model is to be trained in float16.
+        ValueError: If the model cannot be built, if a user's file trains by itself, so that there is no loss to look
+            at, or if the model is to be trained in float16.
     """
     spec = _spec(request)
     task = spec.begin()
@@ -192,7 +192,7 @@ def _trained(spec: RunSpec, task: Task, tell: Callable[[int, int], None]) -> _Tr
     told = {"Updates": result["steps"]}
     if result["state"] == "done":
         unit = f" {wanted.unit}" if wanted.unit else ""
-        told[f"Validation, {wanted.name}"] = f"{result['valid_value']:.4g}{unit}"
+        told[f"Validation {wanted.name.removeprefix('test ')}"] = f"{result['valid_value']:.4g}{unit}"
         told["Best after"] = f"{result['selected_step']} updates"
     else:
         told["Ended"] = f"diverged: {result['reason']}"
