@@ -107,7 +107,7 @@ def _sections(content: Mapping[str, Any], training: Sequence[Mapping[str, Any]] 
         picture = figures.through_training(training, name="training")
         reading = (
             f"{_medians(training)} Each line is a norm, each column a step. A line that stays dark is a place where "
-            "much of the gradient lies in the two directions that the derivatives of the moments take out, if the norm has "
+            "much of the gradient lies in the directions that the derivatives of the moments take out, if the norm has "
             "them, throughout; one that turns dark late often comes with a loss that stops falling. Try another norm "
             "there, or a smaller learning rate, and compare."
         )
