@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "study": {"catalogue", "names", "placement", "tasks", "train", "results", "report", "data"},
     "papers": {"catalogue", "study", "results", "report", "data", "tasks", "models", "train"},
     "reproduce": {"papers", "catalogue", "study", "display", "progress"},
+    "examine": {"catalogue", "study", "tasks", "train", "probes", "results", "report", "data", "display", "progress"},
     "swapping": {"kernels", "norms", "catalogue", "names"},
     "doctor": {"data", "kernels"},
     "arguments": set(),
@@ -37,7 +38,7 @@ MAY_IMPORT = {
     "progress": set(),
     "cli": {
         *("catalogue", "study", "results", "report", "display", "progress", "data", "doctor", "bench", "arguments"),
-        "reproduce",
+        *("reproduce", "examine"),
     },
     "__init__": {"norms", "probes", "results", "study", "swapping", "tasks", "version"},
     "__main__": {"cli"},

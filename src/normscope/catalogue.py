@@ -106,8 +106,23 @@ TASKS: dict[str, tasks.Task] = {
 }
 """Data sets with their network, loss, metric and recipe."""
 
-PROBES: dict[str, Any] = {"gradient_shares": probes.gradient_shares}
-"""What is measured on a running model; every run of a study reads our own at its evaluations."""
+PROBES: dict[str, Any] = {
+    "gradient_shares": probes.gradient_shares,
+    "gradients_at_norms": probes.gradients_at_norms,
+    "gradients_through_training": probes.gradients_through_training,
+    "depth_profile": probes.depth_profile,
+    "coordinate_check": probes.coordinate_check,
+    "warmup_features": probes.warmup_features,
+    "numeric_range": probes.numeric_range,
+    "invariances": probes.invariances,
+    "parity": probes.parity,
+    "curvature": probes.curvature,
+    "standard_fisher": probes.standard_fisher,
+    "normalized_fisher": probes.normalized_fisher,
+    "implicit_learning_rate": probes.implicit_learning_rate,
+}
+"""What is measured on a running model, or of a norm by itself; every run of a study reads the first at its
+evaluations."""
 
 Entry = TypeVar("Entry")
 

@@ -68,7 +68,7 @@ class Examination:
 
     spec: RunSpec
     diagnosis: Diagnosis
-    training: list[dict[str, Any]]
+    history: list[dict[str, Any]]
     """Steps that were measured on the way, as plain values; none at initialization."""
     setting: dict[str, Any]
     """What was looked at, by what the page calls it."""
@@ -124,7 +124,7 @@ def examine(request: Request, tell: Callable[[int, int], None] = lambda step, of
         "Looked at": f"after {trained.told['Updates']} updates" if request.steps else "initialization",
         **trained.told,
     }
-    return Examination(spec=spec, diagnosis=diagnosis, training=trained.history, setting=setting)
+    return Examination(spec=spec, diagnosis=diagnosis, history=trained.history, setting=setting)
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ def show(request: Request, *, out: Path | None, json_output: bool) -> None:
         found = examine(request, lambda step, of: progress.update(bar, completed=step))
     content = found.diagnosis.to_json() | {
         "setting": found.setting,
-        "training": found.training,
+        "history": found.history,
         "command": shlex.join(["normscope", *sys.argv[1:]]),
     }
     when = f"{request.steps}-updates" if request.steps else "start"

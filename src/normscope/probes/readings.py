@@ -113,7 +113,7 @@ def _first_update(measured: Measured) -> str:
     told = measured.first_update
     if told is None:
         return (
-            "The first update was not tried: that needs a learning rate, or an optimizer, and a model whose training "
+            "No first update was tried: that needs a learning rate, or an optimizer, and a model whose training "
             "has not begun."
         )
     if lacks_warm_up(measured):

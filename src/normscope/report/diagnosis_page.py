@@ -39,7 +39,7 @@ def write_diagnosis(
     Args:
         content: As ``Diagnosis.to_json`` gives it.
         path: Of the page; the JSON has the same name with ``.json``.
-        training: Steps of the probe through training as plain values, for one more picture; those under ``"training"``
+        training: Steps of the probe through training as plain values, for one more picture; those under ``"history"``
             in the content where None.
 
     Returns:
@@ -73,7 +73,7 @@ def render(content: Mapping[str, Any], *, training: Sequence[Mapping[str, Any]] 
         told=content,
         heads=HEADS,
         style=Markup(palette.style_sheet() + _own("page.css")),
-        sections=_sections(content, content.get("training") if training is None else training),
+        sections=_sections(content, content.get("history") if training is None else training),
         facts=_facts(content),
         rows=content["gradients"],
         significant=words.significant,

@@ -1,0 +1,137 @@
+"""A diagnosis from the command line: of a task, of a user's own file, at the start and after training."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from normscope.examine import Request, examine
+
+OWN = """
+import torch
+from torch import nn
+from normscope import Metric, Trial
+
+def make(norm, placement, seed):
+    model = nn.Sequential(nn.Linear(8, 16), norm(16), nn.ReLU(), nn.Linear(16, 3))
+    batch = (torch.randn(32, 8), torch.randint(3, (32,)))
+    return Trial(
+        model=model,
+        metric=Metric(name="error", unit="%", higher_is_better=False),
+        evaluate=lambda model, part: [0.0, 1.0],
+        margin=0.1,
+        loss=lambda model, batch: nn.functional.cross_entropy(model(batch[0]), batch[1]),
+        batches=[batch],
+    )
+
+def alone(norm, placement, seed):
+    trial = make(norm, placement, seed)
+    return Trial(
+        model=trial.model, metric=trial.metric, evaluate=trial.evaluate, margin=0.1, train=lambda model, tell: None
+    )
+"""
+
+
+def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "normscope.cli", "diagnose", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "100"},
+    )
+
+
+def test_a_task_at_initialization(tmp_path: Path) -> None:
+    told = run("digits", "--placement", "post", "--norm", "rms_norm", cwd=tmp_path)
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "looked at initialization" in told.stdout
+    (page,) = (tmp_path / "runs" / "diagnose").glob("digits-rms_norm-start-*.html")
+    assert f"Page: {page.relative_to(tmp_path)}" in told.stdout
+    content = json.loads(page.with_suffix(".json").read_text())
+    assert {norm["kind"] for norm in content["gradients"]} == {"rms_norm"}
+    assert content["setting"]["Placement"] == "post"
+    assert content["first_update"] is not None
+    assert content["history"] == []
+    assert content["training"] is True
+    text = page.read_text()
+    assert '<dd class="long">initialization</dd>' in text
+    assert "Through training" not in text
+    assert "normscope diagnose digits --placement post" in text
+
+
+def test_training_first_measures_on_the_way(tmp_path: Path) -> None:
+    page = tmp_path / "deep" / "down.html"
+    told = run("digits", "--norm", "ada_norm", "--steps", "41", "--out", str(page), "--json", cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    content = json.loads(told.stdout)
+    assert content == json.loads(page.with_suffix(".json").read_text())
+    assert [step["step"] for step in content["history"]] == [0, 20, 40]
+    assert content["setting"]["Updates"] == 41
+    assert content["first_update"] is None
+    text = page.read_text()
+    assert "Through training" in text
+    assert "a model whose training has not begun" in text
+    # What came of it: chance is 90 % of error.
+    assert float(content["setting"]["Validation error"].split()[0]) < 50
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_trained_model_is_the_one_that_a_study_would_test() -> None:
+    found = examine(Request(task="digits", steps=30))
+    start = examine(Request(task="digits"))
+    assert start.spec.build().state_dict().keys() == found.spec.build().state_dict().keys()
+    assert found.diagnosis.loss < start.diagnosis.loss / 2
+    assert found.diagnosis.training
+    assert found.diagnosis.learning_rate == start.diagnosis.learning_rate
+
+
+def test_the_same_request_gives_the_same_numbers() -> None:
+    one, other = (examine(Request(task="rt", norm="detach_norm", seed=3)) for _ in range(2))
+    assert one.diagnosis.gradients == other.diagnosis.gradients
+    assert one.diagnosis.first_update == other.diagnosis.first_update
+    assert examine(Request(task="rt", norm="detach_norm", seed=4)).diagnosis.loss != one.diagnosis.loss
+
+
+def test_a_training_that_diverges_is_told(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(OWN.replace("cross_entropy(", "cross_entropy(float('nan') * "))
+    told = run("mine.py:make", "--steps", "3", cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    assert "ended diverged: the training loss was nan at step 1" in told.stdout
+
+
+def test_a_file_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(OWN)
+    told = run("mine.py:make", "--norm", "layer_norm", "--json", cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    content = json.loads(told.stdout)
+    assert [(norm["name"], norm["kind"]) for norm in content["gradients"]] == [("1", "layer_norm")]
+    assert content["setting"]["Task"] == "mine.py:make"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["digts"], "there is no task 'digts': did you mean 'digits'?"),
+        (["digits", "--norm", "layernorm"], "did you mean 'layer_norm'?"),
+        (["digits", "--placement", "prenorm"], "did you mean 'pre'?"),
+        (["digits", "--steps", "-1"], "steps must be 0, for a look at initialization, or more, got -1"),
+        (["digits", "--steps", "9", "--precision", "float16"], "training is in float32 or bfloat16 here, got float16"),
+        (["digits", "--out", "page.txt"], "expected a name that ends with .html, got 'page.txt'"),
+        (["mine.py:alone"], "mine.py:alone trains by itself, so there is no loss to look at"),
+        (["mine.py:mak"], "mine.py has no function 'mak': did you mean 'make'?"),
+        (["none.py:make"], "there is no file"),
+    ],
+)
+def test_a_slip_is_one_sentence_and_writes_nothing(words: list[str], told: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(OWN)
+    said = run(*words, cwd=tmp_path)
+    assert said.returncode == 2
+    assert told in " ".join(said.stderr.split())
+    assert "Traceback" not in said.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.py"}
