@@ -105,6 +105,13 @@ def test_a_training_that_diverges_is_told(tmp_path: Path) -> None:
     assert "ended diverged: the training loss was nan at step 1" in told.stdout
 
 
+def test_gradients_that_overflow_leave_a_page(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(OWN.replace("cross_entropy(", "cross_entropy(1e30 * "))
+    told = run("mine.py:make", "--steps", "2", "--out", "page.html", cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    assert json.loads((tmp_path / "page.json").read_text())["setting"]["Updates"] <= 2
+
+
 def test_a_file_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(OWN)
     told = run("mine.py:make", "--norm", "layer_norm", "--json", cwd=tmp_path)

@@ -1,11 +1,12 @@
 """A diagnosis of a task's model, or of one in a user's file, at initialization or after training; and its page."""
 
 import json
+import math
 import shlex
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +21,7 @@ from normscope.catalogue import find_task
 from normscope.data import SETS, locate
 from normscope.display import open_console
 from normscope.probes import Diagnosis, diagnose, gradients_through_training
+from normscope.probes.gradient_history import GradientStep
 from normscope.progress import DownloadProgress
 from normscope.report.diagnosis_page import HEADS, write_diagnosis
 from normscope.results.disk import read_json
@@ -36,6 +38,9 @@ MEASURED = 50
 
 CADENCE = 20
 """Least distance of two measured steps."""
+
+KEPT = ("name", "kind", "recentering", "rescaling", "rho_squared", "upstream_variance", "arriving_variance")
+"""What of every norm is written down at a measured step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +201,13 @@ def _trained(spec: RunSpec, task: Task, tell: Callable[[int, int], None]) -> _Tr
         told["Best after"] = f"{result['selected_step']} updates"
     else:
         told["Ended"] = f"diverged: {result['reason']}"
-    return _Trained(models[-1], [asdict(step) for step in history], told)
+    return _Trained(models[-1], [_plain(step) for step in history], told)
+
+
+def _plain(step: GradientStep) -> dict[str, Any]:
+    """Give a measured step as plain values, without norms whose gradient was not finite."""
+    finite = [norm for norm in step.norms if math.isfinite(norm.upstream_energy)]
+    return {"step": step.step, "norms": [{name: getattr(norm, name) for name in KEPT} for norm in finite]}
 
 
 def show(request: Request, *, out: Path | None, json_output: bool) -> None:

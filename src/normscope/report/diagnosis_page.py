@@ -103,6 +103,7 @@ def _sections(content: Mapping[str, Any], training: Sequence[Mapping[str, Any]] 
             "wide",
         ),
     ]
+    training = [step for step in training or () if step["norms"]]
     if training:
         picture = figures.through_training(training, name="training")
         reading = (
