@@ -37,13 +37,12 @@ def _gradients(measured: Measured) -> str:
         f"{median(each.rescaling for each in told):.1%}; "
         f"a gradient without direction would have {chance:.1%} of each. The most goes at {by_size.name}: "
         f"{by_size.recentering:.1%} and {by_size.rescaling:.1%}. {law} "
-        "A large first share means that a loss pulls all features of a position the same way, which "
-        "LayerNorm and AdaNorm "
-        "remove and RMSNorm and DetachNorm let through; a large second share means that it pulls the input "
-        "to be larger "
-        "or smaller, which all but DetachNorm remove. Shares near zero mean that a norm without these "
-        "derivatives would "
-        "train alike; large ones, that the choice of norm matters here: compare the norms side by side."
+        "A large first share means that a loss pulls all features of a position the same way, which LayerNorm and "
+        "AdaNorm remove and RMSNorm and DetachNorm let through; a large second share means that it pulls the input to "
+        "be larger or smaller, which all but DetachNorm remove. A small share is no proof that a derivative is idle: "
+        "over many steps re-scaling is what keeps an input from growing. In two models where DetachNorm trained much "
+        "worse than LayerNorm, inputs of its norms had become up to 20 and 110 times as large, though the median "
+        "shares were a few percent. To know, compare the norms side by side."
     )
 
 
