@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from normscope.examine import Request, examine
 
@@ -73,6 +74,7 @@ def test_training_first_measures_on_the_way(tmp_path: Path) -> None:
     assert content == json.loads(page.with_suffix(".json").read_text())
     assert [step["step"] for step in content["history"]] == [0, 20, 40]
     assert content["setting"]["Updates"] == 41
+    assert content["setting"]["Looked at"].startswith("the weights after update ")
     assert content["first_update"] is None
     text = page.read_text()
     assert "Through training" in text
@@ -133,12 +135,52 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         (["mine.py:alone"], "mine.py:alone trains by itself, so there is no loss to look at"),
         (["mine.py:mak"], "mine.py has no function 'mak': did you mean 'make'?"),
         (["none.py:make"], "there is no file"),
+        (["digits", "--seed", "99999999999999999999"], "the seed must be from 0 to 2^63 - 1"),
+        (["multi30k_de_en", "--steps", "3"], "warms up over 200 updates, more than the 3 of --steps"),
+        (["digits", "--out", "folder.html"], "folder.html, or its JSON, is a folder"),
+        (["digits", "--out", "notes.html"], "notes.json is there already, and no diagnosis wrote it"),
+        (["digits", "--out", "table.html"], "table.json is there already, and no diagnosis wrote it"),
     ],
 )
 def test_a_slip_is_one_sentence_and_writes_nothing(words: list[str], told: str, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(OWN)
+    (tmp_path / "folder.html").mkdir()
+    (tmp_path / "notes.json").write_text('{"mine": true}')
+    (tmp_path / "table.json").write_text("[1, 2]")
+    before = {path.name: path.is_file() and path.read_bytes() for path in tmp_path.iterdir()}
     said = run(*words, cwd=tmp_path)
     assert said.returncode == 2
     assert told in " ".join(said.stderr.split())
     assert "Traceback" not in said.stderr
-    assert {path.name for path in tmp_path.iterdir()} == {"mine.py"}
+    assert {path.name: path.is_file() and path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is such a device")
+def test_a_device_that_is_not_there_is_told_first(tmp_path: Path) -> None:
+    said = run("digits", "--device", "cuda", cwd=tmp_path)
+    assert said.returncode == 1
+    assert "there is no device cuda: torch sees 0 of them here" in said.stderr
+    assert "Traceback" not in said.stderr
+
+
+def test_numbers_that_overflow_at_a_norm_lose_no_training(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        OWN.replace("norm(16)", "Faint(), norm(16)").replace("cross_entropy(", "cross_entropy(1e3 * ")
+        + "\nclass Faint(nn.Module):\n    def forward(self, x):\n        return x * 1e-22\n"
+    )
+    told = run("mine.py:make", "--norm", "layer_norm(eps=1e-40)", "--steps", "3", "--json", cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    (norm,) = json.loads(told.stdout)["history"][0]["norms"]
+    assert norm["arriving_variance"] is None
+
+
+def test_the_precision_it_is_judged_by_is_part_of_the_question(tmp_path: Path) -> None:
+    for words in ([], ["--precision", "float16"]):
+        assert run("mine.py:make", *words, cwd=_with_own(tmp_path)).returncode == 0
+    pages = {path.name: json.loads(path.read_text())["setting"]["Precision"] for path in tmp_path.rglob("*.json")}
+    assert sorted(pages.values()) == ["float16", "float32"]
+
+
+def _with_own(folder: Path) -> Path:
+    (folder / "mine.py").write_text(OWN)
+    return folder

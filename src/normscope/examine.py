@@ -9,7 +9,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any, Literal
 
 import torch
@@ -97,11 +97,6 @@ def examine(request: Request, tell: Callable[[int, int], None] = lambda step, of
     """
     spec = _spec(request)
     task = spec.begin()
-    if isinstance(task, OwnTask) and task.trial.loss is None:
-        raise ValueError(
-            f"{task.name} trains by itself, so there is no loss to look at: give its Trial loss and batches, or call "
-            "normscope.diagnose(model, batch, loss) where you train"
-        )
     device = torch.device(request.device)
     with task.at_home() if isinstance(task, OwnTask) else nullcontext():
         trained = _trained(spec, task, tell) if request.steps else _Trained(spec.build(task).to(device), [], {})
@@ -126,7 +121,8 @@ def examine(request: Request, tell: Callable[[int, int], None] = lambda step, of
         "Placement": spec.placement,
         "Preset": spec.preset,
         "Seed": spec.seed,
-        "Looked at": f"after {trained.told['Updates']} updates" if request.steps else "initialization",
+        "Precision": request.precision,
+        "Looked at": "initialization",
         **trained.told,
     }
     return Examination(spec=spec, diagnosis=diagnosis, history=trained.history, setting=setting)
@@ -142,11 +138,17 @@ class _Trained:
 def _spec(request: Request) -> RunSpec:
     if request.steps < 0:
         raise ValueError(f"steps must be 0, for a look at initialization, or more, got {request.steps}")
+    if not 0 <= request.seed < 2**63:
+        raise ValueError(f"the seed must be from 0 to 2^63 - 1, got {request.seed}")
+    device = torch.device(request.device)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise RuntimeError(f"there is no device {request.device}: torch sees {torch.cuda.device_count()} of them here")
     if request.steps and request.precision not in PRECISIONS:
         raise ValueError(
             f"training is in {' or '.join(PRECISIONS)} here, got {request.precision}; at initialization, without "
             "steps, numbers can be judged by it"
         )
+    _check_warmup(request)
     card = make_card(
         request.task,
         norms=[request.norm],
@@ -158,7 +160,27 @@ def _spec(request: Request) -> RunSpec:
         precision=request.precision if request.precision in PRECISIONS else "float32",
         device=request.device,
     )
+    task = find_task(request.task)
+    if isinstance(task, OwnTask) and task.trial.loss is None:
+        raise ValueError(
+            f"{task.name} trains by itself, so there is no loss to look at: give its Trial loss and batches, or call "
+            "normscope.diagnose(model, batch, loss) where you train"
+        )
     return plan(card)[0]
+
+
+def _check_warmup(request: Request) -> None:
+    """Refuse a training that is shorter than a warm-up which nobody asked for.
+
+    Raises:
+        ValueError: In words that say whose it is.
+    """
+    preset = find_task(request.task, anew=True).presets.get(request.preset)
+    if preset and request.warmup is None and 0 < request.steps < preset.warmup:
+        raise ValueError(
+            f"the preset {request.preset} of {request.task} warms up over {preset.warmup} updates, more than the "
+            f"{request.steps} of --steps: give a warm-up, such as --warmup 0"
+        )
 
 
 def _trained(spec: RunSpec, task: Task, tell: Callable[[int, int], None]) -> _Trained:
@@ -196,18 +218,26 @@ def _trained(spec: RunSpec, task: Task, tell: Callable[[int, int], None]) -> _Tr
     wanted = task.valid_metric
     told = {"Updates": result["steps"]}
     if result["state"] == "done":
+        told["Looked at"] = f"the weights after update {result['selected_step']}, the best on the validation set"
         unit = f" {wanted.unit}" if wanted.unit else ""
         told[f"Validation {wanted.name.removeprefix('test ')}"] = f"{result['valid_value']:.4g}{unit}"
-        told["Best after"] = f"{result['selected_step']} updates"
     else:
+        told["Looked at"] = "where it ended"
         told["Ended"] = f"diverged: {result['reason']}"
     return _Trained(models[-1], [_plain(step) for step in history], told)
 
 
 def _plain(step: GradientStep) -> dict[str, Any]:
-    """Give a measured step as plain values, without norms whose gradient was not finite."""
-    finite = [norm for norm in step.norms if math.isfinite(norm.upstream_energy)]
-    return {"step": step.step, "norms": [{name: getattr(norm, name) for name in KEPT} for norm in finite]}
+    """Give a measured step as plain values, without norms whose shares are not finite; else such a number is None."""
+    norms = [{name: _finite(getattr(norm, name)) for name in KEPT} for norm in step.norms]
+    return {
+        "step": step.step,
+        "norms": [norm for norm in norms if None not in (norm["recentering"], norm["rescaling"])],
+    }
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def show(request: Request, *, out: Path | None, json_output: bool) -> None:
@@ -217,9 +247,8 @@ def show(request: Request, *, out: Path | None, json_output: bool) -> None:
         ValueError: As :func:`examine`, or if the page's name does not end with ``.html``.
     """
     console = open_console(stderr=json_output)
-    if out is not None and out.suffix != ".html":
-        raise ValueError(f"the page is HTML: expected a name that ends with .html, got {str(out)!r}")
     spec = _spec(request)
+    page = _page(request, spec, out)
     with DownloadProgress(console) as fetched:
         for name in find_task(request.task).datasets:
             locate(SETS[name], progress=fetched)
@@ -229,18 +258,52 @@ def show(request: Request, *, out: Path | None, json_output: bool) -> None:
     content = found.diagnosis.to_json() | {
         "setting": found.setting,
         "history": found.history,
-        "command": shlex.join(["normscope", *sys.argv[1:]]),
+        "command": shlex.join(["normscope", *sys.argv[1:]]).encode(errors="replace").decode(),
     }
-    when = f"{request.steps}-updates" if request.steps else "start"
-    name = f"{spec.task.partition('.')[0]}-{spec.norm.partition(':')[0]}-{when}-{spec.id[:6]}"
-    page = write_diagnosis(content, out if out is not None else Path("runs") / "diagnose" / f"{name}.html")
-    if json_output:
-        print(json.dumps(content, indent=1, allow_nan=False))
-        return
-    _print(console, found, page)
+    try:
+        write_diagnosis(content, page)
+    finally:
+        # What was computed is shown even where it cannot be written.
+        if json_output:
+            print(json.dumps(content, indent=1, allow_nan=False))
+        else:
+            _print(console, found)
+    console.print(f"Page: {page}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _print(console: Console, found: Examination, page: Path) -> None:
+def _page(request: Request, spec: RunSpec, out: Path | None) -> Path:
+    """Give the page's path, where it can be written; nothing of somebody else's is in its way.
+
+    Raises:
+        OSError: If its folder cannot be made or written to.
+        ValueError: If the name does not end with ``.html``, or is a folder's, or a file that no diagnosis wrote has the
+            name of its JSON.
+    """
+    if out is None:
+        when = f"{request.steps}-updates" if request.steps else "start"
+        judged = "" if request.precision == "float32" else f"-{request.precision}"
+        name = f"{spec.task.partition('.')[0]}-{spec.norm.partition(':')[0]}-{when}{judged}-{spec.id[:6]}"
+        out = Path("runs") / "diagnose" / f"{name}.html"
+    if out.suffix != ".html":
+        raise ValueError(f"the page is HTML: expected a name that ends with .html, got {str(out)!r}")
+    if out.is_dir() or out.with_suffix(".json").is_dir():
+        raise ValueError(f"{out}, or its JSON, is a folder")
+    if not _is_ours(out.with_suffix(".json")):
+        raise ValueError(f"{out.with_suffix('.json')} is there already, and no diagnosis wrote it: choose another name")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=out.parent):
+        return out
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file is the JSON of a diagnosis, or not there."""
+    try:
+        return not path.exists() or "findings" in read_json(path)
+    except ValueError:
+        return False
+
+
+def _print(console: Console, found: Examination) -> None:
     def say(words: str, style: str = "") -> None:
         console.print(words, style=style or None, markup=False, highlight=False, soft_wrap=True)
 
@@ -255,5 +318,7 @@ def _print(console: Console, found: Examination, page: Path) -> None:
         say(f"\nNone of the {len(HEADS)} causes that are known here was found; that is no proof of health.", "bold")
     for reading in found.diagnosis.readings.values():
         say(f"\n{reading}")
+    if "Updates" in found.setting and not found.history:
+        say("\nNo norm's gradient was measured through the training.")
     cost = found.diagnosis.cost
-    say(f"\nThe look took {cost.seconds:.1f} s.\nPage: {page}")
+    say(f"\nThe look took {cost.seconds:.1f} s.")
