@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from normscope.examine import Request, examine
-
 OWN = """
 import torch
 from torch import nn
@@ -82,22 +80,6 @@ def test_training_first_measures_on_the_way(tmp_path: Path) -> None:
     # What came of it: chance is 90 % of error.
     assert float(content["setting"]["Validation error"].split()[0]) < 50
     assert not (tmp_path / "runs").exists()
-
-
-def test_the_trained_model_is_the_one_that_a_study_would_test() -> None:
-    found = examine(Request(task="digits", steps=30))
-    start = examine(Request(task="digits"))
-    assert start.spec.build().state_dict().keys() == found.spec.build().state_dict().keys()
-    assert found.diagnosis.loss < start.diagnosis.loss / 2
-    assert found.diagnosis.training
-    assert found.diagnosis.learning_rate == start.diagnosis.learning_rate
-
-
-def test_the_same_request_gives_the_same_numbers() -> None:
-    one, other = (examine(Request(task="rt", norm="detach_norm", seed=3)) for _ in range(2))
-    assert one.diagnosis.gradients == other.diagnosis.gradients
-    assert one.diagnosis.first_update == other.diagnosis.first_update
-    assert examine(Request(task="rt", norm="detach_norm", seed=4)).diagnosis.loss != one.diagnosis.loss
 
 
 def test_a_training_that_diverges_is_told(tmp_path: Path) -> None:
