@@ -73,7 +73,7 @@ class Examination:
 def examine(request: Request, tell: Callable[[int, int], None] = lambda step, of: None) -> Examination:
     """Build a model as a study would, train it if that is wanted, and diagnose it on the first training batch.
 
-    A model that was trained is the one that a study would test: the best on the validation set. Nothing is kept of
+    A model that was trained is the one that a study would test. Nothing is kept of
     its training but what the probe measured; an interrupted one begins again.
 
     Args:
@@ -217,7 +217,11 @@ def _trained(spec: RunSpec, task: Task, tell: Callable[[int, int], None]) -> _Tr
     wanted = task.valid_metric
     told = {"Updates": result["steps"]}
     if result["state"] == "done":
-        told["Looked at"] = f"the weights after update {result['selected_step']}, the best on the validation set"
+        told["Looked at"] = (
+            f"the weights after update {result['selected_step']}, the best on the validation set"
+            if spec.recipe.average == 1
+            else f"the mean of the weights at the last {spec.recipe.average} looks at the validation set"
+        )
         unit = f" {wanted.unit}" if wanted.unit else ""
         told[f"Validation {wanted.name.removeprefix('test ')}"] = f"{result['valid_value']:.4g}{unit}"
     else:
