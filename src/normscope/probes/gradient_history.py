@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from normscope.probes.depth_watch import in_backward
 from normscope.probes.norm_gradients import Call, NormGradients, attach, read_call
 from normscope.probes.norms_in import NormIn, find_norms
 
@@ -92,7 +93,7 @@ class _Probe:
         z = output[0] if isinstance(output, tuple) else output
         if not (isinstance(z, Tensor) and z.requires_grad):
             return
-        if self.arrived and not _in_backward():
+        if self.arrived and not in_backward():
             self.begin()
         if not self.arrived:
             z.register_hook(partial(self.came, self.step))
@@ -118,8 +119,3 @@ class _Probe:
         if told:
             self.history.append(GradientStep(step=self.step, norms=tuple(told)))
         self.present = []
-
-
-def _in_backward() -> bool:
-    """Whether a backward pass is running: what it calls is computed again."""
-    return torch._C._current_graph_task_id() != -1
