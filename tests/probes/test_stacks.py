@@ -207,3 +207,17 @@ def test_layers_that_are_computed_again_are_told_once() -> None:
     x = torch.randn(2, 3, 16, requires_grad=True)
     (profile,) = depth_profile(Recomputing(Gated(16), Gated(16), Gated(16)), x, lambda m, b: m(b).square().mean())
     assert [layer.name for layer in profile.layers] == ["0", "1", "2"]
+
+
+def test_two_kinds_of_layers_that_take_turns_are_one_stack() -> None:
+    def block(*layers: nn.Module) -> nn.Module:
+        return nn.Sequential(*layers)
+
+    class Other(nn.Sequential):
+        pass
+
+    parts = (nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
+    body = nn.Sequential(*(each for _ in range(2) for each in (block(*parts), Other(*parts))))
+    assert stacks(body, torch.randn(2, 4)) == {"": 4}
+    # A stem, a body and a head do not take turns.
+    assert stacks(nn.Sequential(nn.Linear(4, 4), block(*parts), nn.Linear(4, 4)), torch.randn(2, 4)) == {"1": 2}

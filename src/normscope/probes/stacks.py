@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 from torch import nn
 
@@ -63,9 +62,9 @@ def choose_stacks(candidates: Sequence[Stack], calls: Mapping[str, Sequence[Call
     """Choose the stacks among what may be some, none of them inside another's layer or around it.
 
     A stack was called twice or more, and in a chain (:data:`LINKED`). One in whose layers there are other stacks is
-    preferred to them if its layers are of one class, made of parts, and those of the others are not; or if more layers
-    of one class stand in a row in it. Else it is a pipeline, and the depth is in its parts. Beside a stack whose layers
-    are made of parts, a shorter row of simple ones (the head's) is none.
+    preferred to them if its layers are made of parts and repeat, one class or several in turn, and the others' are not
+    made of parts; or if more of its layers repeat. Else it is a pipeline, and the depth is in its parts. Beside a stack
+    whose layers are made of parts, a row of simple ones that is no longer (the head's) is none.
 
     Args:
         candidates: Of :func:`find_candidates`.
@@ -120,10 +119,21 @@ def _outweighs(outer: Sequence[Called], inner: Sequence[Called]) -> bool:
 
 
 def _run(calls: Sequence[Called]) -> tuple[int, bool]:
-    """Return the longest row of calls of one class, and whether its layers are made of parts."""
-    runs = [list(run) for _, run in groupby(calls, key=lambda call: type(call.layer))]
-    longest = max(runs, key=len)
-    return len(longest), any(True for _ in longest[0].layer.children())
+    """Return the length of the longest row of calls whose classes repeat, and whether its layers are made of parts.
+
+    One class after another of its kind is a row, and so are two that take turns, twice or more.
+    """
+    layers = [call.layer for call in calls]
+    best = layers[:1]
+    for period in range(1, len(layers) // 2 + 1):
+        start = 0
+        for place in range(period, len(layers) + 1):
+            if place < len(layers) and type(layers[place]) is type(layers[place - period]):
+                continue
+            if place - start >= max(2 * period, len(best) + 1):
+                best = layers[start:place]
+            start = place - period + 1
+    return len(best), any(True for layer in best for _ in layer.children())
 
 
 def _inside(name: str, stack: Stack) -> bool:
