@@ -44,8 +44,8 @@ def warmup_features(
         ``decrease_ratio``, the decrease over the predicted one; ``output_change``, relative change of the last
         layer's output; ``output_change_slope``, logarithm per layer of the change of every layer's output;
         ``common_before`` and ``common_after``, share of the energy of the last layer's output that all rows have in
-        common. A number that cannot be told, of a model without a stack, is NaN; changes of outputs also where the update
-        changes which layers are called, or how many rows come to them, as in a mixture of experts.
+        common. A number that cannot be told, of a model without a stack, is NaN; changes of outputs are also where the
+        update changes which layers are called, or how many rows come to them, as in a mixture of experts.
 
     Raises:
         ValueError: If the learning rate is not positive and finite.
