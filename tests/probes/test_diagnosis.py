@@ -121,9 +121,15 @@ def test_a_loss_that_is_none_is_refused(loss, error: type[Exception], words: str
 
 @pytest.mark.parametrize(
     ("told", "words"),
-    [({"learning_rate": -1.0}, "must be positive, got -1"), ({"warmup": -5}, "0 steps or more, got -5")],
+    [
+        ({"learning_rate": -1.0}, "must be positive and finite, got -1"),
+        ({"learning_rate": float("inf")}, "must be positive and finite, got inf"),
+        ({"warmup": -5}, "0 steps or more, got -5"),
+        ({"warmup": 2.5}, "a whole number, 0 steps or more, got 2.5"),
+        ({"precision": "float8"}, "one of float16, bfloat16, float32, float64, got float8"),
+    ],
 )
-def test_settings_that_are_none_are_refused(told: dict[str, float], words: str) -> None:
+def test_settings_that_are_none_are_refused(told: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         diagnose(Convolutions(4), images(0), which_digit, **told)  # pyright: ignore
 

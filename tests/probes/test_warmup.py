@@ -62,5 +62,65 @@ def test_a_model_without_layers_has_no_numbers_by_depth() -> None:
 
 
 def test_a_rate_that_is_none_is_refused() -> None:
-    with pytest.raises(ValueError, match="must be positive, got 0"):
+    with pytest.raises(ValueError, match="must be positive and finite, got 0"):
         warmup_features(nn.Linear(2, 2), None, lambda m, b: torch.zeros(()), 0.0)
+
+
+class Experts(nn.Module):
+    """A Pre-LN block that sends every row to the expert of its largest logit."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.norm, self.router = nn.LayerNorm(width), nn.Linear(width, 8)
+        self.experts = nn.ModuleList(nn.Linear(width, width) for _ in range(8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y, z = self.norm(x), torch.zeros_like(x)
+        scores = self.router(y)
+        for place, expert in enumerate(self.experts):
+            rows = scores.argmax(-1) == place
+            if rows.any():
+                z[rows] = expert(y[rows]) * scores[rows][:, place : place + 1]
+        return x + z
+
+
+def test_experts_that_change_with_the_update_do_no_harm() -> None:
+    torch.manual_seed(0)
+    batch, loss = torch.randn(4, 10, 16), lambda m, b: m(b).square().mean()
+    told = warmup_features(nn.Sequential(Experts(), Experts()), batch, loss, 1e-2)
+    assert told["layers"] == 2
+    assert math.isfinite(told["output_change"])
+    # Experts in a chain are a stack: the rows that come to each change with the update.
+    rows = Rows()
+    told = warmup_features(rows, batch, loss, 0.5)
+    assert math.isnan(told["output_change"])
+    assert math.isfinite(told["loss_after"])
+
+
+class Rows(nn.Module):
+    """Layers that take only the rows which the layer before left positive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(16, 16) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = layer(x.flatten(0, -2)[x.flatten(0, -2)[:, 0] > -0.5])
+        return x
+
+
+def test_complex_parameters_are_updated_along_their_sign() -> None:
+    class Complex(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(4, 4, dtype=torch.complex64))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.to(torch.complex64) @ self.weight
+
+    model, x = Complex(), torch.randn(8, 4)
+    told = warmup_features(model, x, lambda m, b: m(b).abs().square().mean(), 1e-5)
+    gradient = torch.autograd.grad(model(x).abs().square().mean(), model.weight)[0]
+    assert told["predicted_decrease"] == pytest.approx(1e-5 * float(gradient.abs().sum()), rel=1e-4)
+    assert told["loss_after"] < told["loss_before"]

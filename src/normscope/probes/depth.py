@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from normscope.probes.depth_watch import DepthWatch, watch_depth
+from normscope.probes.depth_watch import DepthWatch, holds, watch_depth
 from normscope.probes.stacks import Stack
 from normscope.probes.untouched import draw_seed, untouched
 
@@ -93,6 +93,7 @@ def read_depth(watch: DepthWatch, gradients: Mapping[int, Tensor | None]) -> lis
         watch: After the backward pass.
         gradients: From the identity of a parameter to its gradient.
     """
+    watch.settle()
     read = [_stack(stack, watch, gradients) for stack in watch.stacks]
     return [each for each in read if each is not None]
 
@@ -157,8 +158,8 @@ def theory_lines(layers: Sequence[LayerDepth], placement: str) -> dict[str, tupl
 
 
 def _stack(stack: Stack, watch: DepthWatch, gradients: Mapping[int, Tensor | None]) -> StackDepth | None:
-    names = {name for name, _ in stack.layers}
-    calls = [call for call in watch.calls if call["name"] in names]
+    calls = [call for call in watch.calls if holds(stack, call["module"])]
+    names = {call["name"] for call in calls}
     if len(calls) < 2:
         return None
     layers = tuple(_layer(place, call, gradients) for place, call in enumerate(calls))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from normscope.probes.norms_in import NormIn, find_norms
-from normscope.probes.stacks import Stack, find_stacks
+from normscope.probes.stacks import Called, Stack, choose_stacks, find_candidates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,32 +26,60 @@ class DepthWatch:
     """What was seen; :func:`~normscope.probes.depth.read_depth` makes profiles of it."""
 
     stacks: list[Stack]
+    """Before :meth:`settle` all that may be one."""
+    known: bool = False
+    """Whether the stacks are chosen."""
     calls: list[dict[str, Any]] = field(default_factory=list)
     events: list[tuple[str, str]] = field(default_factory=list)
     """``("norm", name)``, ``("in", layer)`` and ``("out", layer)`` in their order."""
     doubles: list[DoubleNorm] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
-    """What the layers of the last stack put out, if it was to be kept."""
+    """What the calls of the last stack put out, if it was to be kept."""
+
+    def last_calls(self) -> list[dict[str, Any]]:
+        """The calls of the last stack's layers."""
+        return [call for call in self.calls if self.stacks and holds(self.stacks[-1], call["module"])]
+
+    def settle(self) -> None:
+        """Choose the stacks by what was called behind what, and forget the rest; once."""
+        if not self.known:
+            chains = {stack.name: _chain(stack, self.calls) for stack in self.stacks}
+            self.stacks, self.known = choose_stacks(self.stacks, chains), True
+        self.calls = [call for call in self.calls if any(holds(stack, call["module"]) for stack in self.stacks)]
+        names = {call["name"] for call in self.calls}
+        self.events = [event for event in self.events if event[0] == "norm" or event[1] in names]
+        self.outputs = [call["output"] for call in self.last_calls() if call["output"] is not None]
 
 
 @contextmanager
-def watch_depth(model: nn.Module, *, found: Sequence[NormIn] | None = None, keep: bool = False) -> Iterator[DepthWatch]:
+def watch_depth(
+    model: nn.Module,
+    *,
+    found: Sequence[NormIn] | None = None,
+    keep: bool = False,
+    stacks: Sequence[Stack] | None = None,
+) -> Iterator[DepthWatch]:
     """Measure, in the forward and backward pass inside, what every layer of every stack gives out.
 
     Args:
         model: Any module.
         found: Its norms, where they are known.
         keep: Whether to keep what the layers of the last stack put out.
+        stacks: Its stacks, where they are known; else they are told from the pass, which then needs gradients on.
 
     Yields:
         What is filled inside; to be read after the backward pass.
     """
     listed = find_norms(model)[0] if found is None else found
-    watch = DepthWatch(stacks=find_stacks(model, listed))
+    candidates = find_candidates(model, listed) if stacks is None else stacks
+    watch = DepthWatch(stacks=list(candidates), known=stacks is not None)
     # Held for the length of the pass: an address is only a name while its tensor lives.
     outputs: list[tuple[str, Tensor]] = []
     open_layers: list[dict[str, Any]] = []
-    last = {name for name, _ in watch.stacks[-1].layers} if watch.stacks else set()
+    layers = {id(layer): (name, layer) for stack in reversed(candidates) for name, layer in stack.layers}
+    # The candidates that a layer is in, and the last call in each.
+    owners = {key: [stack.name for stack in candidates if holds(stack, layer)] for key, (_, layer) in layers.items()}
+    latest: dict[str, tuple[Tensor | None, Tensor]] = {}
     with ExitStack() as hooks:
 
         def norm_in(name: str, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -73,7 +101,10 @@ def watch_depth(model: nn.Module, *, found: Sequence[NormIn] | None = None, keep
             x = _first_tensor([*inputs, *named.values()])
             watch.events.append(("in", name))
             started = {"name": name, "module": module, "x": None if x is None else x.detach(), "norms": 0, "pre": False}
-            open_layers.append(started | {"activation_in": _size(x), "post": False, "gradient": None})
+            links = {
+                owner: x is not None and owner in latest and _follows(x, *latest[owner]) for owner in owners[id(module)]
+            }
+            open_layers.append(started | {"links": links, "activation_in": _size(x), "post": False, "gradient": None})
 
         def layer_out(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
             call = open_layers.pop()
@@ -82,30 +113,70 @@ def watch_depth(model: nn.Module, *, found: Sequence[NormIn] | None = None, keep
             x, call["x"] = call["x"], None
             if z is None:
                 return
+            latest.update(dict.fromkeys(owners[id(module)], (x, z)))
             call["resemblance"] = _resemblance(x, z)
             call["post"] = call["norms"] > 0 and bool(outputs) and _same(outputs[-1][1], z)
             call["activation"], call["common"] = _size(z), common_share(z)
+            call["output"] = z.detach().clone() if keep else None
             watch.calls.append(call)
-            if keep and name in last:
-                watch.outputs.append(z.detach().clone())
             if z.requires_grad:
                 z.register_hook(lambda gradient: call.__setitem__("gradient", _size(gradient)))
 
         for norm in listed:
             _hook(norm.module, norm.name, norm_in, norm_out, hooks)
-        for stack in watch.stacks:
-            for name, layer in stack.layers:
-                _hook(layer, name, layer_in, layer_out, hooks)
+        for name, layer in layers.values():
+            _hook(layer, name, layer_in, layer_out, hooks)
         yield watch
+    watch.settle()
+
+
+def in_backward() -> bool:
+    """Tell whether a backward pass is running: what it calls is computed again."""
+    return torch._C._current_graph_task_id() != -1
+
+
+def holds(stack: Stack, layer: nn.Module) -> bool:
+    """Tell whether a module is a layer of a stack."""
+    return any(each is layer for _, each in stack.layers)
 
 
 def _hook(module: nn.Module, name: str, before: Callable[..., None], after: Callable[..., None], to: ExitStack) -> None:
-    handles = [
-        module.register_forward_pre_hook(lambda m, inputs, named: before(name, m, inputs, named), with_kwargs=True),
-        module.register_forward_hook(lambda m, inputs, output: after(name, m, inputs, output)),
+    def first(module: nn.Module, inputs: Any, named: Any) -> None:
+        if not in_backward():
+            before(name, module, inputs, named)
+
+    def then(module: nn.Module, inputs: Any, output: Any) -> None:
+        if not in_backward():
+            after(name, module, inputs, output)
+
+    to.callback(module.register_forward_pre_hook(first, with_kwargs=True).remove)
+    to.callback(module.register_forward_hook(then).remove)
+
+
+def _chain(stack: Stack, calls: Sequence[Mapping[str, Any]]) -> list[Called]:
+    return [
+        Called(layer=call["module"], linked=call["links"][stack.name]) for call in calls if holds(stack, call["module"])
     ]
-    for handle in handles:
-        to.callback(handle.remove)
+
+
+def _follows(x: Tensor, before: Tensor | None, z: Tensor) -> bool:
+    """Tell whether x depends on z; without a graph, whether it may: of its shape, and not what its maker read."""
+    if x.grad_fn is None or z.grad_fn is None:
+        return x.shape == z.shape and not (before is not None and _same(x, before))
+    wanted, seen, left = z.grad_fn, {x.grad_fn}, [x.grad_fn]
+    while left:
+        node = left.pop()
+        if node is wanted:
+            return True
+        # Numbered as they were made: what is older than z's cannot lead to it.
+        new = {
+            each
+            for each, _ in node.next_functions
+            if each is not None and each not in seen and each._sequence_nr() >= wanted._sequence_nr()
+        }
+        seen |= new
+        left += new
+    return False
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

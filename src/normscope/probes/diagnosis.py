@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -114,13 +114,16 @@ def diagnose(
         TypeError: If the loss is not a tensor.
         RuntimeError: If the model recomputes activations with ``use_reentrant=True``, which torch cannot do here.
         ValueError: If it is no scalar, or has no gradient by the model's parameters; if nothing in the model is trained
-            or parameters are lazy; if the learning rate is not positive or the warm-up negative.
+            or parameters are lazy; if the learning rate is not positive and finite, the warm-up not a whole number or
+            negative, or the precision unknown.
     """
     rate = learning_rate if learning_rate is not None else _rate(optimizer)
-    if rate is not None and not rate > 0:
-        raise ValueError(f"the learning rate must be positive, got {rate}")
-    if warmup is not None and warmup < 0:
-        raise ValueError(f"the warm-up must be 0 steps or more, got {warmup}")
+    if rate is not None and not (rate > 0 and math.isfinite(rate)):
+        raise ValueError(f"the learning rate must be positive and finite, got {rate}")
+    if warmup is not None and (warmup < 0 or warmup != int(warmup)):
+        raise ValueError(f"the warm-up must be a whole number, 0 steps or more, got {warmup}")
+    if precision is not None and precision not in get_args(Precision):
+        raise ValueError(f"the precision must be one of {', '.join(get_args(Precision))}, got {precision}")
     wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not wanted:
         raise ValueError(f"{type(model).__name__} has no parameter that is trained")
@@ -147,7 +150,7 @@ def diagnose(
     update = _update_of(optimizer)
     features = None
     if tries and rate is not None and update is not None and math.isfinite(float(value.detach())):
-        before = Before(loss=float(value.detach()), outputs=depth.outputs, profile=stacks)
+        before = Before(loss=float(value.detach()), watch=depth, profile=stacks)
         first = rate / max(warmup or 0, 1)
         features = try_first_update(model, batch, loss, first, before, by_parameter, update=update, seed=seed)
     measured = Measured(

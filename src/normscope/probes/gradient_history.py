@@ -1,15 +1,18 @@
 """The gradients at the norms through training, measured now and then."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from normscope.probes.depth_watch import in_backward
 from normscope.probes.norm_gradients import Call, NormGradients, attach, read_call
-from normscope.probes.norms_in import find_norms
+from normscope.probes.norms_in import NormIn, find_norms
 
 EVERY = 20
 """Default cadence, in steps."""
@@ -20,7 +23,7 @@ class GradientStep:
     """All norms in one step of training."""
 
     step: int
-    """Counted from 0, in forward passes of the model that are trained on."""
+    """Counted from 0, in backward passes that reach a norm, with the forward calls before them."""
     norms: tuple[NormGradients, ...]
 
 
@@ -28,15 +31,18 @@ class GradientStep:
 def gradients_through_training(model: nn.Module, *, every: int = EVERY) -> Iterator[list[GradientStep]]:
     """Measure the gradients at every norm in each ``every``-th step of a training loop that runs inside.
 
-    A step is a forward pass of the model in training mode with gradients on. Between measured steps one hook on the
-    model is all there is.
+    A step begins where a norm is called in training mode, with gradients on, for the first time since a gradient came
+    to one: however often the loop calls the model, or parts of it, for one backward pass, that is one step. Gradients
+    that are accumulated over several backward passes before an update are as many steps. Activations that are computed
+    again in the backward pass belong to its step. Between measured steps one small hook on every norm is all there is.
 
     Args:
-        model: The module that the loop calls.
+        model: The module that the loop trains, or that it calls parts of.
         every: Steps from one measurement to the next; the first step is measured.
 
     Yields:
-        A list that grows through training; the last measured step is in it when the block ends.
+        A list that grows through training; the last measured step is in it when the block ends. It warns where a model
+        has norms and none was measured.
 
     Raises:
         ValueError: If ``every`` is below one.
@@ -44,37 +50,72 @@ def gradients_through_training(model: nn.Module, *, every: int = EVERY) -> Itera
     if every < 1:
         raise ValueError(f"every must be at least 1 step, got {every}")
     listed = find_norms(model)[0]
-    history: list[GradientStep] = []
-    step, open_step = -1, -1
-    calls: list[Call] = []
-    hooks = ExitStack()
-
-    def read() -> None:
-        told = [one for call in calls if (one := read_call(call)) is not None]
-        if told:
-            history.append(GradientStep(step=open_step, norms=tuple(told)))
-        calls.clear()
-
-    def before(module: nn.Module, inputs: Any) -> None:
-        nonlocal step, open_step
-        if not (module.training and torch.is_grad_enabled()):
-            return
-        step += 1
-        if calls:
-            read()
-        if step % every == 0:
-            open_step = step
-            for norm in listed:
-                attach(norm, calls, hooks)
-
-    def after(module: nn.Module, inputs: Any, output: Any) -> None:
-        hooks.close()
-
-    handles = [model.register_forward_pre_hook(before), model.register_forward_hook(after, always_call=True)]
+    probe = _Probe(model, listed, every)
+    handles = [norm.module.register_forward_hook(probe.called) for norm in listed]
+    # Behind those: a hook that begins a step stands before one that notes a call.
+    probe.prepare()
     try:
-        yield history
+        yield probe.history
     finally:
-        hooks.close()
+        probe.hooks.close()
         for handle in handles:
             handle.remove()
-    read()
+    probe.read()
+    if listed and not probe.history:
+        why = "a gradient came to any" if probe.step >= 0 else "any was called in training mode with gradients on"
+        warnings.warn(f"no norm of {len(listed)} was measured: not one step in which {why}", stacklevel=3)
+
+
+class _Probe:
+    """Tells one step from the next, and measures those whose turn it is."""
+
+    def __init__(self, model: nn.Module, norms: list[NormIn], every: int) -> None:
+        self.model, self.norms, self.every = model, norms, every
+        self.history: list[GradientStep] = []
+        self.hooks = ExitStack()
+        self.step = -1
+        self.arrived = True
+        self.present: list[Call] = []
+        self.next: list[Call] = []
+
+    def prepare(self) -> None:
+        """Hook the norms for the step after this one, if it is to be measured."""
+        self.hooks.close()
+        self.next = []
+        if (self.step + 1) % self.every == 0:
+            for norm in self.norms:
+                attach(norm, self.next, self.hooks)
+
+    def called(self, norm: nn.Module, inputs: Any, output: Any) -> None:
+        """Look at one call of one norm, before the hooks of a measurement do."""
+        if not (torch.is_grad_enabled() and (self.model.training or norm.training)):
+            return
+        z = output[0] if isinstance(output, tuple) else output
+        if not (isinstance(z, Tensor) and z.requires_grad):
+            return
+        if self.arrived and not in_backward():
+            self.begin()
+        if not self.arrived:
+            z.register_hook(partial(self.came, self.step))
+
+    def begin(self) -> None:
+        """End the step before, and begin one."""
+        self.read()
+        self.step += 1
+        self.arrived = False
+        # What was called since, in evaluation, is of no step.
+        self.next.clear()
+        self.present = self.next
+
+    def came(self, step: int, gradient: Tensor) -> None:
+        """Note the first gradient of a step: the next call is that of another."""
+        if step == self.step and not self.arrived:
+            self.arrived = True
+            self.prepare()
+
+    def read(self) -> None:
+        """Tell of the calls of the present step, if it was measured."""
+        told = [one for call in self.present if (one := read_call(call)) is not None]
+        if told:
+            self.history.append(GradientStep(step=self.step, norms=tuple(told)))
+        self.present = []

@@ -2,20 +2,24 @@
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 
 @contextmanager
 def untouched(model: nn.Module, *, seed: int | None = None) -> Iterator[None]:
     """Give a model, and the random states, back as they were when the block ends, also when it fails.
 
-    Parameters, buffers (running moments), gradients, the modes of every module, and the random states of Python, NumPy
-    and torch. Tensors keep their storage. Hooks that stand on the model do run inside, as in any forward pass, and what
-    a forward writes into plain attributes is not known here.
+    Parameters, buffers (running moments), gradients, what is trained, the attributes and the mode of every module, and
+    the random states of Python, NumPy and torch. Inside, the model works on copies of its parameters and buffers, so
+    that nothing that a forward does to them in place, or puts in their place, reaches the model's own tensors. Hooks
+    that stand on the model do run inside, as in any forward pass. What a forward changes within an attribute (a list
+    that it appends to, a tensor that is neither parameter nor buffer) is not known here; lazy parameters stay made.
 
     Args:
         model: Any module.
@@ -25,43 +29,64 @@ def untouched(model: nn.Module, *, seed: int | None = None) -> Iterator[None]:
     Yields:
         Nothing. Gradients are None inside.
     """
-    buffers = [
-        (module, name, buffer, buffer.detach().clone())
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    ]
-    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
-    weights = [(parameter, parameter.data) for parameter in model.parameters()]
-    modes = [(module, module.training) for module in model.modules()]
-    fast = torch.backends.mha.get_fastpath_enabled()
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 the global one is kept
     devices = {tensor.device for tensor in (*model.parameters(), *model.buffers()) if tensor.device.type == "cuda"}
-    with torch.random.fork_rng(sorted(device.index or 0 for device in devices)):
+    # What is entered last comes back first, and each also where another fails.
+    with ExitStack() as back:
+        _lend(model, back)
+        # In evaluation torch's transformer layers otherwise take a way around their norms.
+        back.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
+        torch.backends.mha.set_fastpath_enabled(False)
+        back.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002 the global one is kept
+        back.callback(random.setstate, random.getstate())
+        back.enter_context(torch.random.fork_rng(sorted(device.index or 0 for device in devices)))
         if seed is not None:
             torch.manual_seed(seed)
-        # In evaluation torch's transformer layers otherwise take a way around their norms.
-        torch.backends.mha.set_fastpath_enabled(False)
-        try:
-            for parameter, _ in gradients:
-                parameter.grad = None
-            yield
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fast)
-            for parameter, data in weights:
-                parameter.data = data
-            for parameter, gradient in gradients:
-                parameter.grad = gradient
-            with torch.no_grad():
-                for module, name, buffer, saved in buffers:
-                    buffer.copy_(saved)
-                    module._buffers[name] = buffer
-            for module, mode in modes:
-                module.training = mode
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)  # noqa: NPY002
+        yield
 
 
 def draw_seed(generator: torch.Generator | None) -> int | None:
     """Draw the seed of a measurement; None without a generator."""
     return None if generator is None else int(torch.randint(2**62, (), generator=generator))
+
+
+def _lend(model: nn.Module, back: ExitStack) -> None:
+    """Put copies into a model, and write down how everything comes back."""
+    lent: dict[int, Tensor] = {}
+    for parameter in model.parameters():
+        # An inference tensor cannot be written to, nor a lazy one copied.
+        if not (is_lazy(parameter) or parameter.is_inference()):
+            back.callback(_return_parameter, parameter, parameter.data, parameter.grad, parameter.requires_grad)
+            parameter.data = parameter.data.clone()
+        parameter.grad = None
+    for module in model.modules():
+        for table in (vars(module), module._parameters, module._modules, module._buffers):
+            back.callback(_return_table, table, dict(table.items()))
+        back.callback(_return_names, module._non_persistent_buffers_set, set(module._non_persistent_buffers_set))
+        for name, buffer in list(module._buffers.items()):
+            if buffer is not None and not is_lazy(buffer):
+                # One that stands in two places is one copy.
+                if id(buffer) not in lent:
+                    lent[id(buffer)] = buffer.detach().clone().requires_grad_(buffer.requires_grad)
+                module._buffers[name] = lent[id(buffer)]
+
+
+def _return_parameter(parameter: nn.Parameter, data: Tensor, gradient: Tensor | None, trained: bool) -> None:
+    # A gradient must fit the data that it is given to.
+    parameter.grad = None
+    parameter.data = data
+    parameter.requires_grad_(trained)
+    parameter.grad = gradient
+
+
+def _return_table(table: Any, kept: dict[str, Any]) -> None:
+    """Bind every name to what it was, and no other."""
+    for name in [name for name, _ in table.items() if name not in kept]:
+        del table[name]
+    for name, value in kept.items():
+        if name not in table or table[name] is not value:
+            table[name] = value
+
+
+def _return_names(names: set[str], kept: set[str]) -> None:
+    names.clear()
+    names.update(kept)

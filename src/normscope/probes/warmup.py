@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from normscope.probes.depth import StackDepth, log_slope, read_depth
-from normscope.probes.depth_watch import common_share, watch_depth
+from normscope.probes.depth_watch import DepthWatch, common_share, watch_depth
 from normscope.probes.norms_in import find_norms
 from normscope.probes.untouched import draw_seed, untouched
 
@@ -44,20 +44,21 @@ def warmup_features(
         ``decrease_ratio``, the decrease over the predicted one; ``output_change``, relative change of the last
         layer's output; ``output_change_slope``, logarithm per layer of the change of every layer's output;
         ``common_before`` and ``common_after``, share of the energy of the last layer's output that all rows have in
-        common. A number that cannot be told, of a model without a stack, is NaN.
+        common. A number that cannot be told, of a model without a stack, is NaN; changes of outputs are also where the
+        update changes which layers are called, or how many rows come to them, as in a mixture of experts.
 
     Raises:
-        ValueError: If the learning rate is not positive.
+        ValueError: If the learning rate is not positive and finite.
     """
-    if not learning_rate > 0:
-        raise ValueError(f"the learning rate must be positive, got {learning_rate}")
+    if not (learning_rate > 0 and math.isfinite(learning_rate)):
+        raise ValueError(f"the learning rate must be positive and finite, got {learning_rate}")
     found, seed = find_norms(model)[0], draw_seed(generator)
     with untouched(model, seed=seed), watch_depth(model, found=found, keep=True) as watch:
         wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
         value = loss(model, batch)
         gradients = torch.autograd.grad(value, wanted, allow_unused=True)
     by_parameter = {id(p): gradient for p, gradient in zip(wanted, gradients, strict=True)}
-    before = Before(loss=float(value.detach()), outputs=watch.outputs, profile=read_depth(watch, by_parameter))
+    before = make_before(value, watch, by_parameter)
     return first_update(model, batch, loss, learning_rate, before, by_parameter, update=update, seed=seed)
 
 
@@ -66,9 +67,15 @@ class Before:
     """A model before its first update."""
 
     loss: float
-    outputs: Sequence[Tensor]
-    """Of the layers of the last stack, in their order."""
+    watch: DepthWatch
+    """Of the pass, settled, with the outputs of the last stack's layers."""
     profile: Sequence[StackDepth]
+
+
+def make_before(loss: Tensor, watch: DepthWatch, gradients: Mapping[int, Tensor | None]) -> Before:
+    """Put together what the first pass told."""
+    profile = read_depth(watch, gradients)
+    return Before(loss=float(loss.detach()), watch=watch, profile=profile)
 
 
 def first_update(
@@ -84,14 +91,14 @@ def first_update(
 ) -> dict[str, float]:
     """As :func:`warmup_features`, where the first pass was made: one forward pass, one copy of the parameters."""
     predicted, ratios = 0.0, []
-    watched = watch_depth(model, keep=True)
+    watched = watch_depth(model, keep=True, stacks=before.watch.stacks)
     with torch.no_grad(), untouched(model, seed=seed), watched as watch:
         for parameter in model.parameters():
             gradient = gradients.get(id(parameter))
             if gradient is None:
                 continue
-            step = gradient.sign() if update == "adam" else gradient
-            predicted += learning_rate * float((step * gradient).sum(dtype=torch.float64))
+            step = gradient.sgn() if update == "adam" else gradient
+            predicted += learning_rate * _inner(step, gradient)
             if parameter.dim() > 1 and (size := float(parameter.norm())) > 0:
                 ratios.append(learning_rate * float(step.norm()) / size)
             # New storage: the old one is the state to come back to.
@@ -99,7 +106,7 @@ def first_update(
         loss_after = float(loss(model, batch))
     profile = before.profile
     after = watch.outputs
-    changes = [_relative(z, new) for z, new in zip(before.outputs, after, strict=True)]
+    changes = _changes(before.watch, watch)
     last = profile[-1] if profile else None
     layers = [layer for stack in profile for layer in stack.layers]
     weights = [layer.weight_gradient for layer in last.layers if layer.weight_gradient] if last else []
@@ -121,6 +128,19 @@ def first_update(
         "common_before": last.common_share if last else math.nan,
         "common_after": common_share(after[-1]) if after else math.nan,
     }
+
+
+def _changes(before: DepthWatch, after: DepthWatch) -> list[float]:
+    """Relative change of every call's output; NaN of all of them where the update changes which layers are called."""
+    called = [[(call["name"], call["output"].shape) for call in watch.last_calls()] for watch in (before, after)]
+    if called[0] != called[1]:
+        return [math.nan] * len(called[0])
+    return [_relative(z, new) for z, new in zip(before.outputs, after.outputs, strict=True)]
+
+
+def _inner(step: Tensor, gradient: Tensor) -> float:
+    wide = torch.complex128 if gradient.is_complex() else torch.float64
+    return float((step.conj() * gradient).sum(dtype=wide).real)
 
 
 def _relative(old: Tensor, new: Tensor) -> float:
