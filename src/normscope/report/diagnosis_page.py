@@ -19,6 +19,7 @@ SCHEMA = 1
 """The newest version of a diagnosis's JSON that can be drawn."""
 
 HEADS = {
+    "not_finite": "Numbers are not finite",
     "post_norm_without_warm_up": "Norms on the residual stream, and no warm-up",
     "missing_final_norm": "No norm behind the last layer",
     "unscaled_residual": "The residual stream grows by a factor a layer",
