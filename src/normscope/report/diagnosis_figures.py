@@ -152,7 +152,7 @@ def _panel(words: str, count: int, *, width: int, key_rows: int = 1) -> tuple[Fi
     above = 18 * (key_rows - 1)
     plot = axes(figure, left=58, right=12, top=46 + above, bottom=30)
     plot.set_xlim(0.5, count + 0.5)
-    ticks = np.unique(np.linspace(1, count, min(count, 8 if width >= WIDE else 6)).round().astype(int))
+    ticks = range(1, count + 1, -(-count // (10 if width >= WIDE else 6)))
     plot.set_xticks(ticks, [str(tick) for tick in ticks])
     headline(plot, words, above=26 + above, size=10)
     return figure, plot
