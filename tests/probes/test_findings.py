@@ -1,14 +1,19 @@
 """Every rule at both sides of its threshold, on real measurements that are changed in one number."""
 
+import math
+import re
 from dataclasses import replace
 
 import pytest
-from planted import CASES, Case
+import torch
+from planted import CASES, Case, text
+from torch import Tensor, nn
 
 from normscope.probes.depth_watch import watch_depth
 from normscope.probes.diagnosis import diagnose
 from normscope.probes.findings import ALIKE, CAUSES, REPLACED, SMALLEST_HALF, Measured, name_causes
 from normscope.probes.norm_gradients import gradients_at_norms
+from normscope.probes.norms_in import Unreached
 from normscope.probes.numeric_range import numeric_range
 
 
@@ -31,7 +36,7 @@ def causes(told: Measured) -> set[str]:
 
 
 def test_every_planted_cause_has_a_rule() -> None:
-    assert set(CASES) == set(CAUSES) - {"overflow"}
+    assert set(CASES) == set(CAUSES) - {"overflow", "not_finite"}
 
 
 def test_warm_up_is_named_only_when_it_was_told() -> None:
@@ -106,3 +111,83 @@ def test_gradients_alone_name_nothing() -> None:
     case = CASES["missing_final_norm"][1](0)
     seen = gradients_at_norms(case.model, case.batch, case.loss)
     assert name_causes(Measured(gradients=seen, stacks=[], doubles=[], ranges=[])) == []
+
+
+def planted(part: str, number: float) -> Case:
+    """A healthy Pre-LN model with one bad number in one of its weights."""
+    case = text(0, "pre")
+    with torch.no_grad():
+        case.model.get_parameter(part).view(-1)[0] = number
+    return case
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+@pytest.mark.parametrize(
+    ("part", "where"),
+    [
+        ("stack.blocks.4.branch.output.weight", "stack.blocks.4"),
+        ("stack.blocks.2.norm.weight", "stack.blocks.2"),
+        ("embedding.weight", "stack.blocks.0"),
+        ("head.weight", ""),
+    ],
+)
+def test_what_is_not_finite_is_named_where_it_begins(part: str, where: str, number: float) -> None:
+    case = planted(part, number)
+    batch = torch.cat([case.batch, torch.zeros_like(case.batch[:1])])
+    told = diagnose(case.model, batch, case.loss, learning_rate=1e-3, warmup=0)
+    (finding,) = told.findings
+    assert (finding.cause, finding.where) == ("not_finite", where)
+    assert f"The loss is {told.loss}" in finding.evidence
+    assert next(iter(CAUSES)) == "not_finite"
+    for words in told.readings.values():
+        assert not re.search(r"\b(nan|inf)\b", words.replace("the loss is nan", "").replace("the loss is inf", ""))
+
+
+def test_the_healthy_twin_is_finite() -> None:
+    assert causes(measured(planted("head.weight", 0.5))) == set()
+
+
+def test_a_gradient_that_is_not_finite_is_named_where_the_loss_is() -> None:
+    def loss(model: nn.Module, batch: Tensor) -> Tensor:
+        return (model(batch[:, :-1]) * 0).square().sum().sqrt()
+
+    case = text(0, "pre")
+    told = diagnose(case.model, case.batch, loss)
+    (finding,) = told.findings
+    assert (finding.cause, finding.where) == ("not_finite", "stack.final_norm")
+    assert (
+        "The gradient is not finite at 9 norms; on its way back it is so first at stack.final_norm" in finding.evidence
+    )
+    assert "The loss" not in finding.evidence
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_other_rules_say_nothing_of_numbers_that_are_none(number: float) -> None:
+    told = measured(CASES["unscaled_residual"][0](0))
+    grown = replace(told.stacks[0], growth=number)
+    assert causes(replace(told, stacks=[grown])) == set()
+    ranges = measured(CASES["batch_norm_in_eval"][0](0)).ranges
+    bad = replace(ranges[0], overflow=number, running_offset=number, smallest_variance=number, precision="float16")
+    assert causes(replace(told, stacks=[], ranges=[bad])) == set()
+
+
+def test_a_final_norm_that_cannot_be_measured_is_not_missed() -> None:
+    told = measured(CASES["missing_final_norm"][0](0))
+    for name, missed in (("", False), ("stack", False), (told.stacks[0].layers[0].name + ".branch", True)):
+        unmeasured = [Unreached(name=name, what="functional.layer_norm", why="it has no module")]
+        assert (causes(replace(told, unmeasured=unmeasured)) == {"missing_final_norm"}) == missed
+
+
+def test_a_final_norm_that_a_forward_computes_is_seen() -> None:
+    class Ends(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, pixels: Tensor) -> Tensor:
+            return nn.functional.layer_norm(self.inner(pixels), (18,))
+
+    case = CASES["missing_final_norm"][0](0)
+    told = diagnose(Ends(case.model), case.batch, case.loss)
+    assert told.findings == ()
+    assert "functional" in told.unreached[0].what

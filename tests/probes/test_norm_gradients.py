@@ -7,7 +7,7 @@ from torch import nn
 
 from normscope import norms
 from normscope.probes import gradient_shares, gradients_at_norms
-from normscope.probes.norm_gradients import watch_gradients
+from normscope.probes.norm_gradients import LostGradient, watch_gradients
 
 
 def told(module: nn.Module, x: torch.Tensor, upstream: torch.Tensor):
@@ -112,3 +112,59 @@ def test_without_gradients_there_is_nothing() -> None:
     with watch_gradients(norm) as seen, torch.no_grad():
         norm(torch.randn(3, 8))
     assert seen == []
+
+
+def test_gradients_whose_squares_vanish_keep_their_numbers() -> None:
+    torch.manual_seed(0)
+    x, g = torch.randn(9, 16), torch.randn(9, 16)
+    (usual,) = told(nn.LayerNorm(16), x.clone().requires_grad_(), g)
+    (small,) = told(nn.LayerNorm(16), x.clone().requires_grad_(), g * 1e-24)
+    assert small.recentering == pytest.approx(usual.recentering, rel=1e-4)
+    assert small.rescaling == pytest.approx(usual.rescaling, rel=1e-4)
+    assert small.upstream_variance == pytest.approx(usual.upstream_variance * 1e-48, rel=1e-4)
+    assert small.law_error is not None
+    assert small.law_error < 1e-4
+
+
+def test_the_law_is_not_checked_where_float32_runs_out_of_digits() -> None:
+    torch.manual_seed(0)
+    (seen,) = told(nn.LayerNorm(16), torch.randn(9, 16, requires_grad=True), torch.randn(9, 16) * 1e-42)
+    assert seen.law_error is None
+    assert seen.law_variance is not None
+    assert seen.arriving_variance is not None
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "features"),
+    [
+        (nn.BatchNorm2d(6, affine=False), (5, 6, 3, 3), 1),
+        (nn.GroupNorm(2, 6, affine=False), (5, 6, 3, 3), 1),
+        (nn.InstanceNorm2d(6), (5, 6, 3, 3), 1),
+        (norms.FRN(6), (5, 3, 3, 6), -1),
+    ],
+)
+def test_side_by_side_is_over_features_whatever_the_norm_does(
+    module: nn.Module, shape: tuple[int, ...], features: int
+) -> None:
+    torch.manual_seed(0)
+    x, g = torch.randn(shape, dtype=torch.float64, requires_grad=True), torch.randn(shape, dtype=torch.float64)
+    (seen,) = told(module.double(), x, g)
+    rows = x.detach().movedim(features, -1).reshape(-1, 6).requires_grad_()
+    (plain,) = told(nn.LayerNorm(6, elementwise_affine=False), rows, g.movedim(features, -1).reshape(-1, 6))
+    assert seen.beside == pytest.approx(plain.beside)
+
+
+def test_what_nothing_is_told_of_has_a_reason() -> None:
+    x = torch.randn(3, 8, requires_grad=True)
+    for upstream, why in ((torch.zeros(3, 8), "zero"), (torch.full((3, 8), torch.nan), "not finite")):
+        lost: list[LostGradient] = []
+        with watch_gradients(norm := nn.LayerNorm(8), lost=lost) as seen:
+            norm(x).backward(upstream)
+        assert seen == []
+        assert [(each.name, each.why) for each in lost] == [("", why)]
+    with watch_gradients(norm, lost=lost):
+        norm(x)
+    assert lost[-1].why == "none"
+    with watch_gradients(gate := norms.DyT(8), lost=lost):
+        gate(torch.full((3, 8), torch.inf, requires_grad=True)).backward(torch.randn(3, 8))
+    assert lost[-1].why == "input not finite"

@@ -87,3 +87,16 @@ def test_a_norm_that_is_none_by_behaviour_is_out_of_reach() -> None:
     found, unreached = find_norms(StrangeNorm())
     assert found == []
     assert "computes no layer norm" in unreached[0].why
+
+
+def test_an_rms_norm_without_eps_has_the_machine_epsilon() -> None:
+    x = torch.full((1, 8), 3e-4)
+    for module in (nn.RMSNorm(8), norms.RMSNorm(8)):
+        norm = find_norms(module)[0][0]
+        added = float((x.square().mean() / module(x).detach().square().mean()) - x.square().mean())
+        assert norm.eps is None
+        assert abs(norm.eps_at(torch.float32) / added - 1) < 1e-3  # pyright: ignore
+        assert norm.eps_at(torch.bfloat16) == norm.eps_at(torch.float32)
+        assert norm.eps_at(torch.float64) == torch.finfo(torch.float64).eps
+    assert find_norms(norms.DyT(8))[0][0].eps_at(torch.float32) is None
+    assert find_norms(nn.LayerNorm(8))[0][0].eps_at(torch.float64) == 1e-5

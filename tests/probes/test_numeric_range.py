@@ -85,3 +85,9 @@ def test_a_norm_that_divides_by_nothing_has_no_variance() -> None:
     assert told.smallest_variance is None
     assert told.rows_below_eps is None
     assert told.gain_size == 1.0
+
+
+def test_the_eps_of_an_rms_norm_is_the_machine_epsilon_where_none_was_told() -> None:
+    told = seen(nn.RMSNorm(8), torch.cat([torch.randn(3, 8), torch.full((1, 8), 1e-6)]))
+    assert told.eps == torch.finfo(torch.float32).eps
+    assert told.rows_below_eps == 0.25

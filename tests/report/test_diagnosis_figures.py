@@ -54,11 +54,37 @@ def test_a_variance_of_zero_is_drawn_at_the_edge() -> None:
     assert "smallest variance is 0 at a" in text_of(figures.ranges(rows, name="range"))
 
 
-def test_training_is_thinned_out() -> None:
-    history = [{"step": 20 * place, "norms": [NORM]} for place in range(500)]
-    svg = figures.through_training(history, name="training")
-    assert svg.count("<path") < 200
-    assert "500 measured steps" in text_of(svg)
+def test_the_axis_has_the_numbers_of_the_table() -> None:
+    words = text_of(figures.shares([NORM], name="one")).split()
+    assert "1" in words
+    assert not any("0.45" in word or word == "0.5" for word in words)
+    rows = [{"name": str(place), "median_variance": None, "smallest_variance": None, "eps": None} for place in range(9)]
+    rows[6] |= {"median_variance": 1.0, "smallest_variance": 0.5, "eps": 1e-5}
+    assert "9" in text_of(figures.ranges(rows, name="range")).split()
+
+
+def test_a_picture_says_what_lies_there_and_not_what_is_removed() -> None:
+    words = text_of(figures.shares([NORM], name="shares"))
+    assert "Where the gradient lies at every norm" in words
+    assert "take out" not in words
+
+
+def test_depth_names_its_stack() -> None:
+    words = text_of(figures.by_depth(stack(name="encoder.layers"), "gradient", name="depth"))
+    assert "Size of the gradients by layer of encoder.layers" in words
+    assert "size of the gradient by layer of encoder.layers" in words
+    long = "a" * 40 + ".layers"
+    assert ".layers" in text_of(figures.by_depth(stack(name=long), "activation", name="depth"))
+
+
+def test_a_variance_that_is_not_known_is_left_out() -> None:
+    rows = [{"name": "a", "median_variance": 1.0, "smallest_variance": None, "eps": 1e-5}]
+    assert figures.ranges(rows, name="range") == ""
+
+
+def test_a_narrow_picture_is_narrow() -> None:
+    svg = figures.side_by_side([NORM] * 3, name="beside", width=figures.NARROW)
+    assert ET.fromstring(svg).get("width") == "340"
 
 
 def test_equal_numbers_give_equal_bytes() -> None:

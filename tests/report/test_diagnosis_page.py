@@ -1,6 +1,7 @@
 """The page of a diagnosis of real models: whole, self-contained, with a reading under every picture."""
 
 import json
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from normscope.probes import diagnose
-from normscope.report.diagnosis_page import HEADS, render, write_diagnosis
+from normscope.report.diagnosis_page import HEADS, UPDATE, render, write_diagnosis
 
 HOSTILE = "<script>alert(1)</script>\"'&"
 
@@ -114,6 +115,73 @@ def test_a_model_without_anything_has_a_page() -> None:
     told = diagnose(nn.Linear(3, 1), torch.randn(4, 3), lambda m, b: m(b).square().mean())
     page = render(told.to_json())
     assert "No norm with a gradient was called" in page
+    assert "Every norm" not in page
+
+
+def test_every_picture_has_a_sentence_of_its_own(content: dict[str, Any]) -> None:
+    figures = re.findall(r"<figure>.*?</figure>", render(content, training=HISTORY), flags=re.DOTALL)
+    assert len(figures) == 6
+    captions = [re.findall(r"<figcaption>(.+?)</figcaption>", figure)[0] for figure in figures]
+    assert all(caption.endswith(".") for caption in captions)
+    assert len(set(captions)) == 6
+
+
+HISTORY = [{"step": 0, "norms": [{"name": "a", "recentering": math.nan, "rescaling": 0.1}]}] * 2
+
+
+def test_history_that_is_not_finite_is_written_as_nothing(content: dict[str, Any], tmp_path: Path) -> None:
+    path = write_diagnosis({**content, "history": HISTORY}, tmp_path / "told.html")
+    written = json.loads((tmp_path / "told.json").read_text())
+    assert written["history"][0]["norms"] == [{"name": "a", "recentering": None, "rescaling": 0.1}]
+    assert "re-centering is not known" in path.read_text(encoding="utf-8")
+    assert "re-centering is not known" in render(content, training=HISTORY)
+
+
+def test_a_page_that_cannot_be_written_leaves_no_json(content: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "told.html").mkdir()
+    with pytest.raises(OSError, match=r"told\.html"):
+        write_diagnosis(content, tmp_path / "told.html")
+    assert not (tmp_path / "told.json").exists()
+
+
+def test_a_loss_that_is_not_finite_is_said_and_comes_first() -> None:
+    model = nn.Sequential(nn.Linear(3, 8), nn.LayerNorm(8), nn.Linear(8, 1))
+    with torch.no_grad():
+        model.get_parameter("0.weight")[0, 0] = math.nan
+    told = diagnose(model, torch.randn(4, 3), lambda m, b: m(b).square().mean(), learning_rate=1e-3)
+    page = render(told.to_json())
+    assert HEADS["not_finite"] in page
+    assert '<dd class="long">not finite</dd>' in page
+    text = re.sub(r"<[^>]+>", " ", re.sub(r"<style>.*?</style>|href=\"data[^\"]*\"", "", page, flags=re.DOTALL))
+    assert "inf%" not in text
+    assert "nan" not in re.sub(r"[Tt]he loss is nan", "", text).split()
+
+
+def test_norms_have_numbers_and_what_they_remove(content: dict[str, Any]) -> None:
+    changed = json.loads(json.dumps(content))
+    changed["gradients"][0]["removes"] = ["along_x"]
+    changed["gradients"][1]["removes"] = []
+    page = render(changed)
+    for words in ("<td>along x</td>", "<td>neither</td>", "<td>both</td>", '<td class="n">7</td>'):
+        assert words in page
+    assert "1 more norm was called" in render({**content, "gradients": content["gradients"][:-1]})
+
+
+def test_the_first_update_has_names_and_units(content: dict[str, Any]) -> None:
+    page = render(content)
+    assert "<dt>Update of the typical matrix, of its size</dt>" in page
+    assert re.search(r"<dt>Same at all positions after</dt><dd>[\d.]+ %</dd>", page)
+    assert not re.search(r"<dt>(post|common after|update ratio)</dt>", page)
+    unknown = {**content["first_update"], "output_change": None}
+    assert "Change of the last layer" not in render({**content, "first_update": unknown})
+
+
+def test_every_number_of_a_first_update_has_a_name(content: dict[str, Any]) -> None:
+    assert set(content["first_update"]) == set(UPDATE)
+
+
+def test_names_break_at_their_dots(content: dict[str, Any]) -> None:
+    assert '<span class="name">1.<wbr>layers.<wbr>0.<wbr>norm1</span>' in render(content)
 
 
 def test_every_cause_has_a_head() -> None:

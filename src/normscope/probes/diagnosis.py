@@ -18,7 +18,7 @@ from normscope.probes.depth import StackDepth, read_depth
 from normscope.probes.depth_watch import watch_depth
 from normscope.probes.findings import Finding, Measured, name_causes
 from normscope.probes.functional_norms import listen_for_functional_norms
-from normscope.probes.norm_gradients import NormGradients, watch_gradients
+from normscope.probes.norm_gradients import LostGradient, NormGradients, watch_gradients
 from normscope.probes.norms_in import Unreached, find_norms
 from normscope.probes.numeric_range import NormRange, Precision, watch_range
 from normscope.probes.readings import read
@@ -133,8 +133,9 @@ def diagnose(
     tries = first_update and rate is not None and not (optimizer is not None and optimizer.state)
     found, unreached = find_norms(model)
     seed = draw_seed(generator)
+    lost: list[LostGradient] = []
     with untouched(model, seed=seed), ExitStack() as watches:
-        gradients = watches.enter_context(watch_gradients(model, found=found))
+        gradients = watches.enter_context(watch_gradients(model, found=found, lost=lost))
         depth = watches.enter_context(watch_depth(model, found=found, keep=tries))
         ranges = watches.enter_context(watch_range(model, found=found, precision=precision, optimizer=optimizer))
         with listen_for_functional_norms(model, found) as unheard:
@@ -160,6 +161,10 @@ def diagnose(
         ranges=ranges,
         first_update=features,
         warmup=warmup,
+        loss=float(value.detach()),
+        lost=lost,
+        unmeasured=(*unreached, *unheard),
+        not_tried=_why_not(first_update, rate, optimizer, update, float(value.detach())) if features is None else None,
     )
     findings = name_causes(measured)
     return Diagnosis(
@@ -204,6 +209,21 @@ def _update_of(optimizer: torch.optim.Optimizer | None) -> Update | None:
         return "adam"
     name = type(optimizer).__name__.lower()
     return "adam" if "adam" in name or "lion" in name else "sgd" if name == "sgd" else None
+
+
+def _why_not(
+    wanted: bool, rate: float | None, optimizer: torch.optim.Optimizer | None, update: Update | None, loss: float
+) -> str:
+    """Say why no first update was tried."""
+    if not wanted:
+        return "it was left out, as for a model whose training has begun"
+    if rate is None:
+        return "that needs a learning rate, or an optimizer"
+    if optimizer is not None and optimizer.state:
+        return f"{type(optimizer).__name__} has made updates already, so there is no first one any more"
+    if update is None:
+        return f"what {type(optimizer).__name__} does first is not known here"
+    return f"the loss is {loss}"
 
 
 class _Memory:

@@ -1,11 +1,13 @@
 """The causes that are named: each a small rule on measured numbers, with its threshold and the reason for it."""
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from normscope.probes.depth import LARGEST_GROWTH, StackDepth
 from normscope.probes.depth_watch import DoubleNorm
-from normscope.probes.norm_gradients import NormGradients
+from normscope.probes.norm_gradients import LostGradient, NormGradients
+from normscope.probes.norms_in import Unreached
 from normscope.probes.numeric_range import NormRange
 
 REPLACED = 0.5
@@ -67,11 +69,67 @@ class Measured:
     """Of :func:`~normscope.probes.warmup.warmup_features`, at the rate of the first step."""
     warmup: int | None = None
     """Steps; None if it was not told, and then nothing is said about it."""
+    loss: float | None = None
+    """None if it was not measured."""
+    lost: Sequence[LostGradient] = ()
+    """Calls of norms that have no usable gradient."""
+    unmeasured: Sequence[Unreached] = ()
+    """What may be a norm and was not measured, and norms that forwards compute themselves."""
+    not_tried: str | None = None
+    """Why there is no ``first_update``."""
 
 
 def name_causes(measured: Measured) -> list[Finding]:
     """Run every rule; the order is that of :data:`CAUSES`."""
     return [finding for rule in CAUSES.values() for finding in rule(measured)]
+
+
+def _not_finite(measured: Measured) -> list[Finding]:
+    """A loss, a gradient at a norm or an activation that is no number any more."""
+    where, words = _first_not_finite(measured)
+    lost = [each.name for each in measured.lost if each.why == "not finite"]
+    loss = measured.loss is not None and not math.isfinite(measured.loss)
+    if not (words or lost or loss):
+        return []
+    evidence = f"The loss is {measured.loss}. " if loss else ""
+    evidence += words
+    if not words and loss:
+        evidence += "Nothing that was measured before it is: it begins behind the last layer and the last norm. "
+    if lost:
+        evidence += f"The gradient is not finite at {_count(dict.fromkeys(lost))}"
+        evidence += f"; on its way back it is so first at {lost[-1] or 'the model'}. "
+        where = where if words or loss else lost[-1]
+    advice = "Look there first: what else is told of this model is of little use. "
+    if words or loss:
+        advice += "Usual causes are a learning rate that was too large, a division by or a logarithm of zero, and half "
+        advice += "precision: try a smaller rate, clip gradients, or compute in float32 or bfloat16."
+    else:
+        advice += (
+            "A finite loss with such a gradient comes from a square root, a length or a deviation of zero, or from "
+        )
+        advice += "half precision without loss scaling: add an eps inside of the root."
+    return [Finding(cause="not_finite", where=where, evidence=evidence.strip(), advice=advice)]
+
+
+def _first_not_finite(measured: Measured) -> tuple[str, str]:
+    """Give the place where a forward pass first is not finite, and say it; nothing where it is not known."""
+    norms = [each.name for each in measured.ranges if not math.isfinite(each.largest)]
+    for stack in measured.stacks:
+        for layer in stack.layers:
+            if math.isfinite(layer.activation):
+                continue
+            # The size of an input of whole numbers, as of tokens, is none either.
+            told = math.isfinite(layer.activation_in)
+            words = f"What {'leaves' if told else 'reaches or leaves'} {layer.name} is the first of the layers' "
+            words += f"{'outputs' if told else 'inputs and outputs'} that is not finite"
+            inside = next((name for name in norms if name.startswith(f"{layer.name}.")), None)
+            if inside is not None and told:
+                return inside, f"{words}; inside, it is so at {inside} already. "
+            words += f"; of the norms, {norms[0]} is the first in the model's order. " if norms else ". "
+            return layer.name, words
+    if norms:
+        return norms[0], f"{norms[0] or 'The model'} is the first norm, in the model's order, that is reached by it. "
+    return "", ""
 
 
 def lacks_warm_up(measured: Measured) -> bool:
@@ -111,6 +169,7 @@ def _eps_too_small_for_half(measured: Measured) -> list[Finding]:
         for each in measured.ranges
         if each.precision == "float16" and each.eps is not None and each.smallest_variance is not None
     ]
+    # A comparison with what is not a number is false.
     found = [(each, divisor) for each, divisor in found if divisor < SMALLEST_HALF]
     if not found:
         return []
@@ -129,7 +188,7 @@ def _eps_too_small_for_half(measured: Measured) -> list[Finding]:
 
 def _overflow(measured: Measured) -> list[Finding]:
     """An input that the precision cannot hold."""
-    found = [each for each in measured.ranges if each.overflow > 1]
+    found = [each for each in measured.ranges if 1 < each.overflow < math.inf]
     if not found:
         return []
     worst = max(found, key=lambda each: each.overflow)
@@ -146,12 +205,19 @@ def _missing_final_norm(measured: Measured) -> list[Finding]:
     if stack is None or stack.placement != "pre" or not stack.residual or stack.final_norm:
         return []
     last = stack.layers[-1]
+    if not math.isfinite(last.activation) or any(not _stands_inside(each.name, stack) for each in measured.unmeasured):
+        # A norm that cannot be measured may be the one that is missed.
+        return []
     evidence = (
         f"Every layer normalizes its own input and none the stream; behind the last layer it has a size of "
         f"{last.activation:.3g} ({stack.layers[0].activation_in:.3g} at the first), and no norm follows."
     )
     advice = "Put one norm behind the last layer, before the head."
     return [Finding(cause="missing_final_norm", where=stack.name, evidence=evidence, advice=advice)]
+
+
+def _stands_inside(name: str, stack: StackDepth) -> bool:
+    return any(name == layer.name or name.startswith(f"{layer.name}.") for layer in stack.layers)
 
 
 def _batch_norm_in_eval(measured: Measured) -> list[Finding]:
@@ -161,6 +227,7 @@ def _batch_norm_in_eval(measured: Measured) -> list[Finding]:
         for each in measured.ranges
         if each.running_offset is not None
         and each.running_ratio is not None
+        and math.isfinite(each.running_offset + each.running_ratio)
         and (each.running_offset > OFFSET or not 1 / RATIO <= each.running_ratio <= RATIO)
     ]
     if not off:
@@ -183,7 +250,10 @@ def _gains_near_zero(measured: Measured) -> list[Finding]:
     found = [
         each
         for each in measured.ranges
-        if each.dead_gains is not None and each.dead_gains > MOST_DEAD and each.zero_gains != 1
+        if each.dead_gains is not None
+        and each.dead_gains > MOST_DEAD
+        and each.zero_gains != 1
+        and math.isfinite(each.gain_size or 0.0)
     ]
     if not found:
         return []
@@ -229,6 +299,8 @@ def _unscaled_residual(measured: Measured) -> list[Finding]:
     for stack in measured.stacks:
         if not stack.residual or stack.placement == "post" or stack.passes["activation"]:
             continue
+        if not math.isfinite(stack.growth):
+            continue
         per_layer = stack.growth ** (1 / max(len(stack.layers) // 2, 1))
         evidence = (
             f"The stream grows {stack.growth:.3g} times over the second half of {len(stack.layers)} "
@@ -244,7 +316,7 @@ def _unscaled_residual(measured: Measured) -> list[Finding]:
     return found
 
 
-def _count(found: Sequence[object]) -> str:
+def _count(found: Collection[object]) -> str:
     return "1 norm" if len(found) == 1 else f"{len(found)} norms"
 
 
@@ -253,6 +325,7 @@ def _last(measured: Measured) -> str:
 
 
 CAUSES: dict[str, Callable[[Measured], list[Finding]]] = {
+    "not_finite": _not_finite,
     "post_norm_without_warm_up": _post_norm_without_warm_up,
     "missing_final_norm": _missing_final_norm,
     "unscaled_residual": _unscaled_residual,

@@ -4,13 +4,21 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from normscope.probes.norms_in import NormIn, find_norms
-from normscope.probes.rows import SCALING, as_rows, derivative_of, factor_of, fixed_moments, through_gain
+from normscope.probes.rows import (
+    OVER_FEATURES,
+    SCALING,
+    as_rows,
+    derivative_of,
+    factor_of,
+    fixed_moments,
+    through_gain,
+)
 from normscope.probes.untouched import draw_seed, untouched
 
 BESIDE = ("layer_norm", "rms_norm", "ada_norm", "detach_norm")
@@ -51,13 +59,24 @@ class NormGradients:
     law_variance: float | None
     """What the law says ``arriving_variance`` is; ``(D_g / sigma^2)(1 - rho^2)`` for a layer norm without eps."""
     law_error: float | None
-    """``|arriving_variance / law_variance - 1|``. None where no law is known or nothing arrives."""
+    """``|arriving_variance / law_variance - 1|``. None where no law is known, where nothing arrives, or where what
+    arrives is too small for its dtype to have its digits."""
     beside: dict[str, float]
-    """For each of :data:`BESIDE`: the share of the energy of g that it would let through here."""
+    """For each of :data:`BESIDE`: the share of the energy of g that it would let through here, over the features of
+    one position, whatever this norm standardizes together."""
     upstream_energy: float
     """Squared length of the gradient at the output, all of it."""
     arriving_energy: float | None
     """Squared length of the gradient that comes out of the norm, all of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LostGradient:
+    """One call of one norm that nothing is told of."""
+
+    name: str
+    why: Literal["not finite", "input not finite", "zero", "overwritten", "none"]
+    """``none``: no gradient came back to it; ``overwritten``: its input was changed in place since."""
 
 
 @dataclass(kw_only=True)
@@ -68,12 +87,18 @@ class Call:
     x: Tensor
     version: int
     upstream: Tensor | None = None
+    size: Tensor | None = None
     arriving: Tensor | None = None
     shape: tuple[int, int] = (0, 0)
+    overwritten: bool = False
+    tiny: float = 0.0
+    """The smallest number of the gradient's dtype that has all its digits."""
 
 
 @contextmanager
-def watch_gradients(model: nn.Module, *, found: Sequence[NormIn] | None = None) -> Iterator[list[NormGradients]]:
+def watch_gradients(
+    model: nn.Module, *, found: Sequence[NormIn] | None = None, lost: list[LostGradient] | None = None
+) -> Iterator[list[NormGradients]]:
     r"""Measure, in the backward passes inside, the gradient before and behind every norm.
 
     With :math:`y = (x - \mu) / \sigma` a row of H normalized entries and :math:`g = \partial L / \partial y`, a layer
@@ -88,6 +113,7 @@ def watch_gradients(model: nn.Module, *, found: Sequence[NormIn] | None = None) 
     Args:
         model: Any module.
         found: Its norms, where they are known; else :func:`~normscope.probes.norms_in.find_norms` lists them.
+        lost: A list to which the calls are added that nothing can be told of, in the order of the forward calls.
 
     Yields:
         A list that is filled when the block ends, in the order of the forward calls. A call without a gradient, or with
@@ -104,7 +130,11 @@ def watch_gradients(model: nn.Module, *, found: Sequence[NormIn] | None = None) 
         for norm in listed:
             attach(norm, calls, stack)
         yield result
-    result += [told for call in calls if (told := read_call(call)) is not None]
+    for call in calls:
+        if (told := read_call(call)) is not None:
+            result.append(told)
+        elif lost is not None:
+            lost.append(LostGradient(name=call.norm.name, why=_why_lost(call)))
 
 
 def gradients_at_norms(
@@ -171,33 +201,25 @@ def attach(norm: NormIn, calls: list[Call], stack: ExitStack) -> None:
 def _take(call: Call, gradient: Tensor) -> None:
     """Sum up what goes into the norm: one tensor of float64 numbers, read when all is done."""
     norm = call.norm
-    if call.x._version != call.version:
+    call.overwritten = call.x._version != call.version
+    if call.overwritten or not gradient.numel():
         return
     with torch.no_grad():
         x = as_rows(norm, call.x)
-        g = as_rows(norm, through_gain(norm, gradient))
+        whole, scale = _scaled(gradient)
+        g = as_rows(norm, through_gain(norm, whole))
         rows, width = x.shape
-        centered = x - x.mean(-1, keepdim=True)
-        length = centered.norm(dim=-1, keepdim=True)
-        unit = centered / length.clamp(min=torch.finfo(x.dtype).tiny)
-        along_x = nn.functional.normalize(x, dim=-1, eps=torch.finfo(x.dtype).tiny)
         own = derivative_of(norm, x) if norm.kind in SCALING else None
         if own is not None:
             g = g * factor_of(norm, own.y)
         mean = g.mean(-1, keepdim=True)
-        adapted = g * (1 - ADA_SLOPE * unit * width**0.5)
-        numbers = [
-            _energy(gradient),
-            _energy(g),
-            _energy(mean) * width,
-            _energy((g * unit).sum(-1)),
-            _energy(g - mean),
-            _energy((g * along_x).sum(-1)),
-            _energy(adapted),
-            _energy(adapted.sum(-1)) / width + _energy((adapted * unit).sum(-1)),
-            _energy(mean) / rows,
-            own.size.median().double() if own is not None else length.median().double() / width**0.5,
-        ]
+        parts = _parts(x, g)
+        # Batch, group and instance norms, and FRN, have other rows than the norms they are set beside.
+        by_feature = norm.kind in OVER_FEATURES
+        beside = (
+            parts if by_feature else _parts(_by_feature(norm, call.x), _by_feature(norm, through_gain(norm, whole)))
+        )
+        numbers = [_energy(whole), *parts[:3], _energy(g - mean), _energy(mean) / rows, *beside]
         if own is not None:
             pull, y_mean = (g * own.y).mean(-1, keepdim=True), own.y.mean(-1, keepdim=True)
             spread, y_spread = (
@@ -207,35 +229,73 @@ def _take(call: Call, gradient: Tensor) -> None:
             # (D_g / sigma^2)(1 - rho^2) where y is centered and eps is nothing: then pull^2 = rho^2 D_g.
             left = spread - 2 * own.pull * pull * (pull - mean * y_mean) + (own.pull * pull).square() * y_spread
             numbers.append((left / own.size.square()).sum(dtype=torch.float64) * width)
-        call.upstream = torch.stack(numbers)
-        call.shape = (rows, width)
+        call.upstream = torch.stack(numbers) * scale.double().square()
+        length = (x - x.mean(-1, keepdim=True)).norm(dim=-1)
+        call.size = own.size.median().double() if own is not None else length.median().double() / width**0.5
+        call.shape, call.tiny = (rows, width), torch.finfo(gradient.dtype).tiny
+
+
+def _parts(x: Tensor, g: Tensor) -> list[Tensor]:
+    """Energies of g, rows by rows: all, along ones, along the centered input, along x; AdaNorm's, and what it loses."""
+    width, tiny = x.shape[-1], torch.finfo(x.dtype).tiny
+    unit = nn.functional.normalize(x - x.mean(-1, keepdim=True), dim=-1, eps=tiny)
+    along_x = nn.functional.normalize(x, dim=-1, eps=tiny)
+    adapted = g * (1 - ADA_SLOPE * unit * width**0.5)
+    return [
+        _energy(g),
+        _energy(g.mean(-1)) * width,
+        _energy((g * unit).sum(-1)),
+        _energy((g * along_x).sum(-1)),
+        _energy(adapted),
+        _energy(adapted.sum(-1)) / width + _energy((adapted * unit).sum(-1)),
+    ]
+
+
+def _by_feature(norm: NormIn, tensor: Tensor) -> Tensor:
+    """Reshape to ``[positions, features]``, where a norm itself has other rows."""
+    wide = tensor if tensor.dtype == torch.float64 else tensor.float()
+    return wide.movedim(1, -1).flatten(0, -2) if norm.channels_first else wide.flatten(0, -2)
 
 
 def _arrive(call: Call, gradient: Tensor) -> None:
     """Sum up what comes out of the norm."""
+    if not gradient.numel():
+        return
     with torch.no_grad():
-        rows = as_rows(call.norm, gradient)
+        whole, scale = _scaled(gradient)
+        rows = as_rows(call.norm, whole)
         mean = rows.mean(-1, keepdim=True)
-        call.arriving = torch.stack([_energy(rows), _energy(rows - mean), _energy(mean) / len(rows)])
+        numbers = [_energy(rows), _energy(rows - mean), _energy(mean) / len(rows)]
+        call.arriving = torch.stack(numbers) * scale.double().square()
+
+
+def _scaled(gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Divide by the largest entry, and give both: the square of a gradient of 1e-21 is zero in float32."""
+    wide = gradient if gradient.dtype == torch.float64 else gradient.float()
+    largest = wide.abs().amax()
+    scale = torch.where(largest > 0, largest, torch.ones_like(largest))
+    return wide / scale, scale
 
 
 def _energy(tensor: Tensor) -> Tensor:
-    wide = tensor if tensor.dtype == torch.float64 else tensor.float()
-    return wide.square().sum(dtype=torch.float64)
+    return tensor.square().sum(dtype=torch.float64)
 
 
 def read_call(call: Call) -> NormGradients | None:
     """Turn the sums of one call into what is told; None without a direction to tell of."""
-    if call.upstream is None:
+    if call.upstream is None or call.size is None:
         return None
-    raw, whole, constant, along, centered, along_x, adapted, adapted_lost, mean, size, *law = call.upstream.tolist()
-    if not (whole > 0 and math.isfinite(whole + constant + along + along_x)):
+    raw, whole, constant, along, centered, mean, *rest = call.upstream.tolist()
+    beside, law = rest[:6], rest[6:]
+    if not (whole > 0 and math.isfinite(whole + constant + along + beside[3])):
         return None
     rows, width = call.shape
     arriving = call.arriving.tolist() if call.arriving is not None else None
     predicted = law[0] / (rows * width) if law else None
     measured = arriving[1] / (rows * width) if arriving else None
     checked = predicted is not None and measured is not None and predicted > 0
+    # Below it a dtype has fewer digits the smaller a number is.
+    checked = checked and min(raw, arriving[0]) / (rows * width) >= call.tiny**2  # pyright: ignore
     return NormGradients(
         name=call.norm.name,
         kind=call.norm.kind,
@@ -243,7 +303,7 @@ def read_call(call: Call) -> NormGradients | None:
         width=width,
         upstream_mean=mean**0.5,
         upstream_variance=centered / (rows * width),
-        size=size,
+        size=float(call.size),
         recentering=constant / whole,
         rescaling=along / whole,
         rho_squared=along / centered if centered > 0 else 0.0,
@@ -252,15 +312,32 @@ def read_call(call: Call) -> NormGradients | None:
         arriving_variance=measured,
         law_variance=predicted,
         law_error=abs(measured / predicted - 1) if checked else None,  # pyright: ignore
-        beside={
-            "layer_norm": 1 - (constant + along) / whole,
-            "rms_norm": 1 - along_x / whole,
-            "ada_norm": 1 - adapted_lost / adapted if adapted > 0 else 0.0,
-            "detach_norm": 1.0,
-        },
+        beside=_let_through(*beside),
         upstream_energy=raw,
         arriving_energy=arriving[0] if arriving else None,
     )
+
+
+def _let_through(
+    whole: float, constant: float, along: float, along_x: float, adapted: float, adapted_lost: float
+) -> dict[str, float]:
+    return {
+        "layer_norm": 1 - (constant + along) / whole if whole > 0 else 0.0,
+        "rms_norm": 1 - along_x / whole if whole > 0 else 0.0,
+        "ada_norm": 1 - adapted_lost / adapted if adapted > 0 else 0.0,
+        "detach_norm": 1.0,
+    }
+
+
+def _why_lost(call: Call) -> Literal["not finite", "input not finite", "zero", "overwritten", "none"]:
+    if call.overwritten:
+        return "overwritten"
+    if call.upstream is None:
+        return "none"
+    raw = float(call.upstream[0])
+    if not math.isfinite(raw):
+        return "not finite"
+    return "zero" if raw == 0 or float(call.upstream[1]) == 0 else "input not finite"
 
 
 def _removes(norm: NormIn) -> tuple[str, ...]:

@@ -69,6 +69,12 @@ class NormIn:
         """Return the first name."""
         return self.names[0]
 
+    def eps_at(self, dtype: torch.dtype) -> float | None:
+        """Return the eps for an input of a dtype: the machine epsilon, of float32 at least, for an RMS norm without."""
+        if self.eps is not None or self.kind != "rms_norm":
+            return self.eps
+        return torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps
+
     def effective_gain(self) -> torch.Tensor | None:
         """Return what multiplies the normalized input, in float64; None where nothing is learned."""
         if self.gain is None:

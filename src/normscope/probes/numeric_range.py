@@ -38,6 +38,7 @@ class NormRange:
     """Of a row (mean square for norms that do not center); None for norms that do not divide by a size."""
     median_variance: float | None
     eps: float | None
+    """None for norms that have none; the machine epsilon for an RMS norm that was told none."""
     eps_vanishes: bool
     """Whether eps is zero when it is rounded to the precision."""
     rows_below_eps: float | None
@@ -136,7 +137,7 @@ def _look(norm: NormIn, x: Tensor) -> list[float]:
     centered = rows - mean[:, None]
     own = (centered if norm.kind in CENTERING else rows).square().mean(-1)
     deviation = centered.square().mean(-1).sqrt()
-    eps = norm.eps or 0.0
+    eps = norm.eps_at(x.dtype) or 0.0
     bound = eps if norm.eps_place == "variance" else eps**2
     numbers = [
         torch.where(torch.isfinite(rows).all(), largest, torch.inf),
@@ -167,7 +168,7 @@ def _read(
     running = fixed_moments(norm) is not None
     with_running = next((call for call in numbers if len(call) > 5), None)
     parameters = [id(p) for p in norm.module.parameters()]
-    eps = norm.eps
+    eps = norm.eps_at(getattr(torch, dtype))
     return NormRange(
         name=norm.name,
         kind=norm.kind,
