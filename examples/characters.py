@@ -82,7 +82,14 @@ def make(norm, placement, seed):
         evaluate=evaluate,
         metric=Metric(name="test bits per character", unit="bpc", higher_is_better=False),
         margin=0.02,
-        recipe=Recipe(steps=STEPS, batch_size=BATCH, learning_rate=2e-3, warmup=50, clip=1.0, weight_decay=0.1),
+        recipe=Recipe(
+            steps=STEPS,
+            batch_size=BATCH,
+            learning_rate=2e-3,
+            warmup=min(50, STEPS // 10),
+            clip=1.0,
+            weight_decay=0.1,
+        ),
         placements=("pre", "post", "peri"),
         regime="a GPT of three layers and width 64 on 1 MB of Shakespeare, AdamW",
     )

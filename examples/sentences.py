@@ -63,6 +63,6 @@ def make(norm, placement, seed):
         evaluate=evaluate,
         metric=Metric(name="test accuracy", unit="%", higher_is_better=True),
         margin=1.0,
-        recipe=Recipe(steps=STEPS, batch_size=BATCH, learning_rate=1e-3, warmup=50, clip=1.0),
+        recipe=Recipe(steps=STEPS, batch_size=BATCH, learning_rate=1e-3, warmup=min(50, STEPS // 10), clip=1.0),
         regime="a BERT of two layers and width 64 from scratch on 8,530 sentences of RT, Adam",
     )

@@ -1,6 +1,6 @@
 """What other packages bring: found, listed, compared in worker processes; and left out where it cannot be used."""
 
-import importlib.util
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -62,7 +62,8 @@ def test_the_package_of_the_page_is_listed_and_compared(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    not all(importlib.util.find_spec(name) for name in ("pip", "hatchling")), reason="pip or hatchling is not here"
+    not {"pip", "hatchling"} <= {found.metadata["Name"] for found in importlib.metadata.distributions()},
+    reason="pip or hatchling is not here",
 )
 def test_the_package_of_the_page_can_be_installed(tmp_path: Path) -> None:
     source = tmp_path / "gentle"
