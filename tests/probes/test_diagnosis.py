@@ -220,3 +220,15 @@ def test_a_model_of_gpt2_s_size() -> None:
     assert told["diagnose"]["findings"] == []
     assert told["diagnose"]["seconds"] < 60
     assert told["diagnose"]["peak"] < 2 * told["step"]["peak"]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "tried"),
+    [(torch.optim.AdamW, True), (torch.optim.SGD, True), (torch.optim.RAdam, False), (torch.optim.RMSprop, False)],
+)
+def test_a_first_update_is_tried_where_its_rule_is_known(optimizer: type[torch.optim.Optimizer], tried: bool) -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 2))
+    given = optimizer(model.parameters(), lr=1e-3)  # pyright: ignore[reportCallIssue]
+    told = diagnose(model, torch.randn(6, 4), lambda m, b: m(b).square().mean(), optimizer=given)
+    assert (told.first_update is not None) == tried
+    assert tried or optimizer.__name__ in told.readings["first_update"]

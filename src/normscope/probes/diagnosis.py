@@ -203,12 +203,19 @@ def _rate(optimizer: torch.optim.Optimizer | None) -> float | None:
     return None if optimizer is None else float(optimizer.param_groups[0]["lr"])
 
 
+FIRST_UPDATES: dict[str, Update] = {
+    **dict.fromkeys(("Adam", "AdamW", "Adamax", "Lion", "Adam8bit", "AdamW8bit"), "adam"),
+    "SGD": "sgd",
+}
+"""By the optimizer's class: whose first update is the gradient's sign, or the gradient. Of RAdam, NAdam and others the
+rule is not known here."""
+
+
 def _update_of(optimizer: torch.optim.Optimizer | None) -> Update | None:
     """Tell the rule of an optimizer's first update; Adam's without one, None for a rule that is not known."""
     if optimizer is None:
         return "adam"
-    name = type(optimizer).__name__.lower()
-    return "adam" if "adam" in name or "lion" in name else "sgd" if name == "sgd" else None
+    return FIRST_UPDATES.get(type(optimizer).__name__)
 
 
 def _why_not(
