@@ -55,5 +55,7 @@ def test_an_example_gives_a_whole_comparison(name: str, tmp_path: Path) -> None:
     assert summary["task"] == f"{name}.py:make"
     assert [arm["pairs"] for arm in summary["arms"]] == [2, 2]
     assert all((run["state"], run["steps"]) == ("done", 4) for arm in summary["arms"] for run in arm["runs"])
-    assert len({run["value"] for arm in summary["arms"] for run in arm["runs"]}) > 1
+    # So short a training may end at chance, all runs at the same; their losses differ.
+    rows = [json.loads(path.read_text().splitlines()[-1]) for path in (out / "runs").glob("*/metrics.jsonl")]
+    assert len({row["train_loss"] for row in rows}) == 4
     assert (out / "report.html").exists()
