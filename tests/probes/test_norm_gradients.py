@@ -168,3 +168,10 @@ def test_what_nothing_is_told_of_has_a_reason() -> None:
     with watch_gradients(gate := norms.DyT(8), lost=lost):
         gate(torch.full((3, 8), torch.inf, requires_grad=True)).backward(torch.randn(3, 8))
     assert lost[-1].why == "input not finite"
+
+
+def test_the_size_of_a_norm_that_divides_by_nothing_is_the_deviation() -> None:
+    x = torch.randn(5, 8, dtype=torch.float64, requires_grad=True)
+    with watch_gradients(gate := norms.DyT(8, dtype=torch.float64)) as told:
+        gate(x).backward(torch.randn(5, 8, dtype=torch.float64))
+    assert told[0].size == pytest.approx(float(x.detach().std(-1, correction=0).median()), rel=1e-12)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from normscope.probes.gradient_parts import energy, let_through, parts_of
 from normscope.probes.norms_in import NormIn, find_norms
 from normscope.probes.rows import (
     OVER_FEATURES,
@@ -20,12 +21,6 @@ from normscope.probes.rows import (
     through_gain,
 )
 from normscope.probes.untouched import draw_seed, untouched
-
-BESIDE = ("layer_norm", "rms_norm", "ada_norm", "detach_norm")
-"""The norms that every site is asked about: how much of the gradient each would let through there."""
-
-ADA_SLOPE = 0.1
-"""AdaNorm's k, for the column of a norm that is not there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +38,7 @@ class NormGradients:
     upstream_variance: float
     """Mean over rows of D_g, the variance of g within a row."""
     size: float
-    """Median over rows of what the input was divided by."""
+    """Median over rows of what the input was divided by; of a norm that divides by nothing, of the rows' deviation."""
     recentering: float
     """Share of g along the constant vector, ``sum H mean(g)^2 / sum |g|^2``: what the mean's derivative removes."""
     rescaling: float
@@ -62,8 +57,8 @@ class NormGradients:
     """``|arriving_variance / law_variance - 1|``. None where no law is known, where nothing arrives, or where what
     arrives is too small for its dtype to have its digits."""
     beside: dict[str, float]
-    """For each of :data:`BESIDE`: the share of the energy of g that it would let through here, over the features of
-    one position, whatever this norm standardizes together."""
+    """For each of :data:`~normscope.probes.gradient_parts.BESIDE`: the share of the energy of g that it would let
+    through here, over the features of one position, whatever this norm standardizes together."""
     upstream_energy: float
     """Squared length of the gradient at the output, all of it."""
     arriving_energy: float | None
@@ -207,54 +202,36 @@ def _take(call: Call, gradient: Tensor) -> None:
     with torch.no_grad():
         x = as_rows(norm, call.x)
         whole, scale = _scaled(gradient)
-        g = as_rows(norm, through_gain(norm, whole))
+        inner = through_gain(norm, whole)
+        g = as_rows(norm, inner)
         rows, width = x.shape
         own = derivative_of(norm, x) if norm.kind in SCALING else None
         if own is not None:
             g = g * factor_of(norm, own.y)
         mean = g.mean(-1, keepdim=True)
-        parts = _parts(x, g)
+        centered = g - mean
+        parts = parts_of(x, g)
         # Batch, group and instance norms, and FRN, have other rows than the norms they are set beside.
         by_feature = norm.kind in OVER_FEATURES
-        beside = (
-            parts if by_feature else _parts(_by_feature(norm, call.x), _by_feature(norm, through_gain(norm, whole)))
-        )
-        numbers = [_energy(whole), *parts[:3], _energy(g - mean), _energy(mean) / rows, *beside]
+        beside = parts if by_feature else parts_of(_by_feature(norm, call.x), _by_feature(norm, inner))
+        numbers = [energy(whole)[None], parts[:3], energy(centered)[None], energy(mean)[None] / rows, beside]
         if own is not None:
             pull, y_mean = (g * own.y).mean(-1, keepdim=True), own.y.mean(-1, keepdim=True)
-            spread, y_spread = (
-                (g - mean).square().mean(-1, keepdim=True),
-                (own.y - y_mean).square().mean(-1, keepdim=True),
-            )
+            spread = centered.square().mean(-1, keepdim=True)
+            y_spread = (own.y - y_mean).square().mean(-1, keepdim=True)
             # (D_g / sigma^2)(1 - rho^2) where y is centered and eps is nothing: then pull^2 = rho^2 D_g.
             left = spread - 2 * own.pull * pull * (pull - mean * y_mean) + (own.pull * pull).square() * y_spread
-            numbers.append((left / own.size.square()).sum(dtype=torch.float64) * width)
-        call.upstream = torch.stack(numbers) * scale.double().square()
-        length = (x - x.mean(-1, keepdim=True)).norm(dim=-1)
-        call.size = own.size.median().double() if own is not None else length.median().double() / width**0.5
+            numbers.append((left / own.size.square()).sum(dtype=torch.float64)[None] * width)
+        call.upstream = torch.cat(numbers) * scale.double().square()
+        size = own.size if own is not None else x.std(-1, correction=0)
+        call.size = size.median().double()
         call.shape, call.tiny = (rows, width), torch.finfo(gradient.dtype).tiny
 
 
-def _parts(x: Tensor, g: Tensor) -> list[Tensor]:
-    """Energies of g, rows by rows: all, along ones, along the centered input, along x; AdaNorm's, and what it loses."""
-    width, tiny = x.shape[-1], torch.finfo(x.dtype).tiny
-    unit = nn.functional.normalize(x - x.mean(-1, keepdim=True), dim=-1, eps=tiny)
-    along_x = nn.functional.normalize(x, dim=-1, eps=tiny)
-    adapted = g * (1 - ADA_SLOPE * unit * width**0.5)
-    return [
-        _energy(g),
-        _energy(g.mean(-1)) * width,
-        _energy((g * unit).sum(-1)),
-        _energy((g * along_x).sum(-1)),
-        _energy(adapted),
-        _energy(adapted.sum(-1)) / width + _energy((adapted * unit).sum(-1)),
-    ]
-
-
 def _by_feature(norm: NormIn, tensor: Tensor) -> Tensor:
-    """Reshape to ``[positions, features]``, where a norm itself has other rows."""
+    """View as ``[..., features]``, where a norm itself has other rows."""
     wide = tensor if tensor.dtype == torch.float64 else tensor.float()
-    return wide.movedim(1, -1).flatten(0, -2) if norm.channels_first else wide.flatten(0, -2)
+    return wide.flatten(2).movedim(1, -1) if norm.channels_first and wide.dim() > 2 else wide
 
 
 def _arrive(call: Call, gradient: Tensor) -> None:
@@ -265,7 +242,7 @@ def _arrive(call: Call, gradient: Tensor) -> None:
         whole, scale = _scaled(gradient)
         rows = as_rows(call.norm, whole)
         mean = rows.mean(-1, keepdim=True)
-        numbers = [_energy(rows), _energy(rows - mean), _energy(mean) / len(rows)]
+        numbers = [energy(rows), energy(rows - mean), energy(mean) / len(rows)]
         call.arriving = torch.stack(numbers) * scale.double().square()
 
 
@@ -275,10 +252,6 @@ def _scaled(gradient: Tensor) -> tuple[Tensor, Tensor]:
     largest = wide.abs().amax()
     scale = torch.where(largest > 0, largest, torch.ones_like(largest))
     return wide / scale, scale
-
-
-def _energy(tensor: Tensor) -> Tensor:
-    return tensor.square().sum(dtype=torch.float64)
 
 
 def read_call(call: Call) -> NormGradients | None:
@@ -312,21 +285,10 @@ def read_call(call: Call) -> NormGradients | None:
         arriving_variance=measured,
         law_variance=predicted,
         law_error=abs(measured / predicted - 1) if checked else None,  # pyright: ignore
-        beside=_let_through(*beside),
+        beside=let_through(*beside),
         upstream_energy=raw,
         arriving_energy=arriving[0] if arriving else None,
     )
-
-
-def _let_through(
-    whole: float, constant: float, along: float, along_x: float, adapted: float, adapted_lost: float
-) -> dict[str, float]:
-    return {
-        "layer_norm": 1 - (constant + along) / whole if whole > 0 else 0.0,
-        "rms_norm": 1 - along_x / whole if whole > 0 else 0.0,
-        "ada_norm": 1 - adapted_lost / adapted if adapted > 0 else 0.0,
-        "detach_norm": 1.0,
-    }
 
 
 def _why_lost(call: Call) -> Literal["not finite", "input not finite", "zero", "overwritten", "none"]:

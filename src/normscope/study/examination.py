@@ -25,10 +25,10 @@ from normscope.train import train
 from normscope.train.streams import generator
 
 MEASURED = 50
-"""Steps of a training that are measured at most; no two are nearer than the probe's own cadence."""
+"""Steps of a training that are measured at most."""
 
 CADENCE = 20
-"""Least distance of two measured steps."""
+"""Least distance of two measured steps; below the probe's default, for short trainings are to have a curve, too."""
 
 KEPT = ("name", "kind", "recentering", "rescaling", "rho_squared", "upstream_variance", "arriving_variance")
 """What of every norm is written down at a measured step."""
