@@ -57,12 +57,13 @@ def test_a_wider_level_holds_a_narrower_one():
 
 
 def test_seven_arms_of_ten_thousand_examples_take_seconds():
-    start = time.perf_counter()
+    # Of this process, whatever else the machine does.
+    start = time.process_time()
     for seed in range(7):
         arm, baseline = right_or_wrong((10, 10_000), 0.97, seed), right_or_wrong((10, 10_000), 0.97, 100 + seed)
         examples_intervals(arm, baseline, levels=[0.95, 0.9], rng=generator())
     # Measured 0.3 s; drawing 10,000 x 10,000 examples would take that long for each arm.
-    assert time.perf_counter() - start < 3.0
+    assert time.process_time() - start < 3.0
 
 
 def test_examples_of_different_shapes_are_refused():
