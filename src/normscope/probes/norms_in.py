@@ -7,20 +7,9 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from normscope import norms
-from normscope.probes.foreign_norm import EpsPlace, observe, worth_a_look
+from normscope.recognition import torch_norms
+from normscope.recognition.behaviour import EpsPlace, looks_like_norm, observe
 
-_TORCH: dict[type[nn.Module], str] = {
-    nn.LayerNorm: "layer_norm",
-    nn.RMSNorm: "rms_norm",
-    nn.BatchNorm1d: "batch_norm",
-    nn.BatchNorm2d: "batch_norm",
-    nn.BatchNorm3d: "batch_norm",
-    nn.SyncBatchNorm: "batch_norm",
-    nn.GroupNorm: "group_norm",
-    nn.InstanceNorm1d: "instance_norm",
-    nn.InstanceNorm2d: "instance_norm",
-    nn.InstanceNorm3d: "instance_norm",
-}
 _OURS: dict[type[nn.Module], str] = {
     norms.LayerNorm: "layer_norm",
     norms.LayerNormSimple: "layer_norm_simple",
@@ -34,7 +23,7 @@ _OURS: dict[type[nn.Module], str] = {
     norms.FRN: "frn",
 }
 
-KINDS = tuple(dict.fromkeys((*_OURS.values(), *_TORCH.values())))
+KINDS = tuple(dict.fromkeys((*_OURS.values(), *torch_norms.KINDS.values())))
 """What a norm may be."""
 
 
@@ -133,15 +122,15 @@ def find_norms(model: nn.Module) -> tuple[list[NormIn], list[Unreached]]:
 def _recognise(names: tuple[str, ...], module: nn.Module) -> NormIn | str | None:
     """Tell what a module is: a norm, in words why it cannot be told, or nothing of the kind."""
     known = _OURS.get(type(module))
-    base = next((base for base in _TORCH if isinstance(module, base)), None)
+    base = torch_norms.base_of(module)
     if any(isinstance(parameter, UninitializedParameter) for parameter in module.parameters(recurse=False)):
         lazy = base is not None or "norm" in type(module).__name__.lower()
         return "lazy: run a batch first, then its width is known" if lazy else None
-    if known is None and base is None and not worth_a_look(module):
+    if known is None and base is None and (isinstance(module, nn.LocalResponseNorm) or not looks_like_norm(module)):
         return None
     own_forward = base is not None and type(module).forward is not base.forward
     if known is not None or (base is not None and (not own_forward or "running_mean" in module._buffers)):
-        return _known(names, module, known or _TORCH[base])  # pyright: ignore[reportArgumentType]
+        return _known(names, module, known or torch_norms.KINDS[base])  # pyright: ignore[reportArgumentType]
     facts = observe(module)
     if isinstance(facts, str):
         return facts

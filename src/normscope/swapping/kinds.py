@@ -2,26 +2,17 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
 from normscope.catalogue import NORMS
-from normscope.swapping.behaviour import TORCH, Facts, computes_as, further_inputs, looks_like_norm, observe
+from normscope.recognition.behaviour import EpsPlace, Facts, computes_as, further_inputs, looks_like_norm, observe
+from normscope.recognition.torch_norms import FEATURES_ON_AXIS_1, OVER_FEATURES, base_of
 from normscope.swapping.channels_first import ChannelsFirst
 
-_FEATURES_ON_AXIS_1: dict[type[nn.Module], str] = {
-    nn.BatchNorm1d: "batch_norm",
-    nn.BatchNorm2d: "batch_norm",
-    nn.BatchNorm3d: "batch_norm",
-    nn.SyncBatchNorm: "batch_norm",
-    nn.GroupNorm: "group_norm",
-    nn.InstanceNorm1d: "instance_norm",
-    nn.InstanceNorm2d: "instance_norm",
-    nn.InstanceNorm3d: "instance_norm",
-}
 _AXES: dict[type[nn.Module], tuple[int, ...]] = {
     nn.BatchNorm1d: (5,),
     nn.InstanceNorm1d: (5,),
@@ -51,7 +42,7 @@ class Norm:
     """The sizes of the normalized axes, or the number of features."""
     eps: float | None = None
     """None where there is none, or where it is the machine epsilon (``rms_norm``)."""
-    eps_place: Literal["variance", "deviation", "length"] = "variance"
+    eps_place: EpsPlace = "variance"
     """What eps is added to, or (``length``) the smallest length that is divided by."""
     gain: str | None = None
     """The name of the parameter that is the gain."""
@@ -87,14 +78,14 @@ def recognise(names: tuple[str, ...], module: nn.Module) -> Norm | str | None:
             return inner
         sample = (4, *inner.shape, 3, 5)
         return dataclasses.replace(inner, module=module, channels_first=True, sample=sample)
-    base = next((kind for kind in TORCH if isinstance(module, kind)), None)
+    base = base_of(module)
     if base is None and type(module) not in _OURS and not looks_like_norm(module):
         return None
     if why := _out_of_reach(module):
         return why
     if type(module) in _OURS or (base is not None and type(module).forward is base.forward):
         return _known(names, module, base)
-    if base is not None and base in _FEATURES_ON_AXIS_1:
+    if base is not None and base in FEATURES_ON_AXIS_1:
         if further := further_inputs(module):
             return further
         known = _known(names, module, base)
@@ -112,12 +103,12 @@ def _known(names: tuple[str, ...], module: nn.Module, base: type[nn.Module] | No
     strange = set(module._parameters) - {"weight", "bias"}
     if type(module) not in _OURS and strange:
         return f"has parameters of its own beside weight and bias: {', '.join(sorted(strange))}"
-    if base in _FEATURES_ON_AXIS_1:
-        kind = _FEATURES_ON_AXIS_1[base]
+    if base in FEATURES_ON_AXIS_1:
+        kind = FEATURES_ON_AXIS_1[base]
         shape = (int(module.num_channels if kind == "group_norm" else module.num_features),)  # pyright: ignore
         sample = (4, *shape, *_AXES.get(base, (3, 5)))
     else:
-        kind = _OURS.get(type(module)) or ("layer_norm" if base is nn.LayerNorm else "rms_norm")
+        kind = _OURS[type(module)] if base is None else OVER_FEATURES[base]
         shape = tuple(module.normalized_shape)  # pyright: ignore
         sample = (4, 6, *shape)
     eps: Any = getattr(module, "eps", getattr(module, "initial_eps", None))
@@ -131,12 +122,12 @@ def _known(names: tuple[str, ...], module: nn.Module, base: type[nn.Module] | No
         eps_place=_eps_place(kind, module),
         gain="weight" if module._parameters.get("weight") is not None else None,
         bias="bias" if module._parameters.get("bias") is not None else None,
-        channels_first=base in _FEATURES_ON_AXIS_1,
+        channels_first=base in FEATURES_ON_AXIS_1,
         sample=sample,
     )
 
 
-def _eps_place(kind: str, module: nn.Module) -> Literal["variance", "deviation", "length"]:
+def _eps_place(kind: str, module: nn.Module) -> EpsPlace:
     if kind == "scale_norm":
         return "length"
     return "deviation" if getattr(module, "convention", None) == "released" else "variance"

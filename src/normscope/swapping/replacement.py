@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn.modules.module import _WrappedHook
 
 from normscope.norms import ScaleNorm
+from normscope.recognition.detached_copy import copy_of
 from normscope.swapping.channels_first import ChannelsFirst
-from normscope.swapping.detached_copy import copy_of
 from normscope.swapping.kinds import Norm
 from normscope.swapping.target import Target
 

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from foreign import AnnotatedLayerNorm, GatedRMSNorm, LayerNorm2d, LengthNorm, LyingNorm, OffsetRMSNorm, PlainRMSNorm
 from torch import nn
 
-from normscope.swapping.behaviour import Facts, looks_like_norm, observe
+from foreign import AnnotatedLayerNorm, GatedRMSNorm, LayerNorm2d, LengthNorm, LyingNorm, OffsetRMSNorm, PlainRMSNorm
+from normscope.recognition.behaviour import Facts, looks_like_norm, observe
 
 
 def seen(module: nn.Module) -> Facts:
@@ -77,3 +77,32 @@ def test_looking_changes_nothing() -> None:
 
 def test_meta_device() -> None:
     assert seen(PlainRMSNorm(16).to("meta")).eps == 1e-6
+
+
+def test_who_is_worth_a_look() -> None:
+    assert looks_like_norm(PlainRMSNorm(12))
+    assert not looks_like_norm(nn.Linear(3, 3))
+    assert not looks_like_norm(nn.Sequential(PlainRMSNorm(12)))
+    parametrized = nn.utils.parametrizations.weight_norm(nn.Linear(3, 3))
+    assert not any(looks_like_norm(module) for module in parametrized.modules())
+
+
+def test_a_switch_called_eps_is_no_eps() -> None:
+    norm = PlainRMSNorm(16, eps=1.0)
+    norm.learns_eps = True  # pyright: ignore
+    assert seen(norm).eps == 1.0
+    norm.variance_epsilon = torch.tensor(1.0)  # pyright: ignore
+    assert "computes no layer norm" in str(observe(norm))
+
+
+def test_a_forward_put_on_the_instance_is_not_run() -> None:
+    norm, ran = PlainRMSNorm(16), []
+    norm.forward = lambda x: ran.append(1) or x
+    assert seen(norm).kind == "rms_norm"
+    assert not ran
+
+
+def test_what_cannot_be_copied_whole_is_looked_at_all_the_same() -> None:
+    norm = PlainRMSNorm(16)
+    norm.source = (line for line in "ab")  # pyright: ignore
+    assert seen(norm).kind == "rms_norm"

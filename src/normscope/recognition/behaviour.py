@@ -8,21 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from normscope.swapping.detached_copy import copy_of
-
-TORCH: tuple[type[nn.Module], ...] = (
-    nn.LayerNorm,
-    nn.RMSNorm,
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-    nn.BatchNorm3d,
-    nn.SyncBatchNorm,
-    nn.GroupNorm,
-    nn.InstanceNorm1d,
-    nn.InstanceNorm2d,
-    nn.InstanceNorm3d,
-)
-"""The norms of torch that can be replaced."""
+from normscope.recognition.detached_copy import copy_of
 
 _USUAL_EPS = (1e-5, 1e-6, 1e-8, 1e-12, 0.0)
 """Tried where a module does not tell its own."""
@@ -50,10 +36,15 @@ class Facts:
 
 
 def looks_like_norm(module: nn.Module) -> bool:
-    """Tell whether a module is worth a look: a leaf called a norm or with an eps, or one with running moments."""
+    """Tell whether a module is worth a look: a leaf called a norm or with an eps, or one with running moments.
+
+    Args:
+        module: Any module.
+    """
     if "running_mean" in module._buffers:
         return True
-    if any(True for _ in module.children()):
+    if any(True for _ in module.children()) or type(module).__module__.startswith("torch.nn.utils."):
+        # What stands in a parametrization is about weights.
         return False
     if "norm" in type(module).__name__.lower():
         return True
@@ -93,7 +84,8 @@ def observe(module: nn.Module) -> Facts | str:
         x = _rows(shape, 1 if channels_first else -1)
         try:
             with torch.no_grad():
-                z: Any = twin.forward(x)
+                # The forward of its class: another library's, on the instance, may be bound to the module itself.
+                z: Any = type(twin).forward(twin, x)
         except Exception:
             continue
         if not isinstance(z, Tensor) or z.shape != x.shape:
@@ -123,7 +115,7 @@ def computes_as(module: nn.Module, base: type[nn.Module], shape: tuple[int, ...]
 
     Args:
         module: A subclass's instance; copies are run.
-        base: One of :data:`TORCH`.
+        base: A norm of torch.
         shape: Of an input.
     """
     x = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 0.7
@@ -131,7 +123,7 @@ def computes_as(module: nn.Module, base: type[nn.Module], shape: tuple[int, ...]
         twins = [copy_of(module, generator=torch.Generator().manual_seed(0)).train(training) for _ in range(2)]
         try:
             with torch.no_grad():
-                ours, theirs = base.forward(twins[0], x), twins[1].forward(x)
+                ours, theirs = base.forward(twins[0], x), type(module).forward(twins[1], x)
         except Exception:
             return False
         if not (isinstance(theirs, Tensor) and theirs.shape == ours.shape):
@@ -194,7 +186,8 @@ def _rows(shape: tuple[int, ...], axis: int) -> Tensor:
 
 def _eps_of(module: nn.Module) -> list[float]:
     """List the numbers that a module calls eps, by whatever prefix."""
-    return [float(v) for k, v in vars(module).items() if "eps" in k.lower() and isinstance(v, float | int)]
+    named = [value for name, value in vars(module).items() if "eps" in name.lower()]
+    return [float(value) for value in named if isinstance(value, float | int) and not isinstance(value, bool)]
 
 
 def _width(shape: torch.Size) -> int:

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
+from normscope.recognition.detached_copy import copy_of
 from normscope.swapping.channels_first import ChannelsFirst
-from normscope.swapping.detached_copy import copy_of
 
 
 def test_copy_is_apart() -> None:
@@ -32,3 +32,15 @@ def test_other_numbers_on_request_and_on_the_meta_device() -> None:
     assert ((drawn > 0.5) & (drawn < 1.5)).all()
     assert torch.equal(module.weight, torch.ones(4))
     assert copy_of(module.to("meta")).state_dict()["weight"].device.type == "cpu"
+
+
+def test_lists_that_a_forward_adds_to_stay_as_they_were() -> None:
+    class Counting(nn.LayerNorm):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.seen.append(len(x))
+            return super().forward(x)
+
+    module = Counting(4)
+    module.seen = []  # pyright: ignore
+    copy_of(module).forward(torch.randn(2, 4, dtype=torch.float64))
+    assert module.seen == []

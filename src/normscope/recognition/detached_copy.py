@@ -21,6 +21,9 @@ def copy_of(module: nn.Module, *, generator: torch.Generator | None = None) -> n
     for name, value in vars(module).items():
         if name.endswith("_hooks") and isinstance(value, dict):
             vars(twin)[name] = type(value)()
+        elif not name.startswith("_") and isinstance(value, list | dict | set):
+            # What a forward adds to it stays with the copy.
+            vars(twin)[name] = copy.copy(value)
     draw = generator or torch.Generator().manual_seed(0)
 
     def number(tensor: Tensor, fresh: bool) -> Tensor:

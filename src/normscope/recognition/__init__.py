@@ -1,0 +1,1 @@
+"""What a norm is by what it computes, whoever wrote it."""
