@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from normscope.probes.untouched import draw_seed, untouched
+from normscope.probes.untouched import draw_seed, gradients_of, untouched
 
 
 def made() -> nn.Module:
@@ -171,3 +171,15 @@ def test_a_tensor_in_two_places_is_one_inside_and_outside() -> None:
         model(torch.randn(5, 3))
     assert model[1].running_mean is model[0].running_mean
     assert torch.equal(model[0].running_mean, torch.zeros(3))
+
+
+def test_gradients_leave_no_trace_and_tell_what_has_none() -> None:
+    model = nn.ModuleDict({"used": nn.Linear(3, 2), "left": nn.Linear(3, 2), "frozen": nn.Linear(3, 3)})
+    model["frozen"].requires_grad_(False)
+    x = torch.randn(4, 3)
+    told = gradients_of(model["used"](model["frozen"](x)).square().mean(), model)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert {*told} == {id(p) for name in ("used", "left") for p in model[name].parameters()}
+    assert all(told[id(p)] is None for p in model["left"].parameters())
+    model["used"](model["frozen"](x)).square().mean().backward()
+    assert all(torch.equal(told[id(p)], p.grad) for p in model["used"].parameters())  # pyright: ignore

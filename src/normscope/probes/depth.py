@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from normscope.probes.depth_watch import DepthWatch, holds, watch_depth
 from normscope.probes.stacks import Stack
-from normscope.probes.untouched import draw_seed, untouched
+from normscope.probes.untouched import draw_seed, gradients_of, untouched
 
 POST_LN_DECAY = (2 / 3) ** 0.5
 """Factor on the gradient per layer towards the input of a Post-LN transformer (Xiong et al., appendix F)."""
@@ -117,9 +117,8 @@ def depth_profile(
         One profile for every stack of layers that was called, in the order of the model.
     """
     with untouched(model, seed=draw_seed(generator)), watch_depth(model) as watch:
-        wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        gradients = torch.autograd.grad(loss(model, batch), wanted, allow_unused=True)
-        return read_depth(watch, {id(p): gradient for p, gradient in zip(wanted, gradients, strict=True)})
+        gradients = gradients_of(loss(model, batch), model)
+        return read_depth(watch, gradients)
 
 
 def theory_lines(layers: Sequence[LayerDepth], placement: str) -> dict[str, tuple[float, ...]]:

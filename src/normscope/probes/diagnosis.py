@@ -22,7 +22,7 @@ from normscope.probes.norm_gradients import LostGradient, NormGradients, watch_g
 from normscope.probes.norms_in import Unreached, find_norms
 from normscope.probes.numeric_range import NormRange, Precision, watch_range
 from normscope.probes.readings import read
-from normscope.probes.untouched import draw_seed, untouched
+from normscope.probes.untouched import draw_seed, gradients_of, untouched
 from normscope.probes.warmup import Before, Update
 from normscope.probes.warmup import first_update as try_first_update
 
@@ -140,13 +140,12 @@ def diagnose(
         ranges = watches.enter_context(watch_range(model, found=found, precision=precision, optimizer=optimizer))
         with listen_for_functional_norms(model, found) as unheard:
             value = _checked(loss(model, batch))
-        told = torch.autograd.grad(value, wanted, allow_unused=True)
-        if all(gradient is None for gradient in told):
+        by_parameter = gradients_of(value, model)
+        if all(gradient is None for gradient in by_parameter.values()):
             raise ValueError(
                 f"the loss depends on no parameter of {type(model).__name__}: it must call the model it is given, and "
                 "a model that recomputes activations must do so with use_reentrant=False"
             )
-        by_parameter = {id(p): gradient for p, gradient in zip(wanted, told, strict=True)}
         stacks = read_depth(depth, by_parameter)
     update = _update_of(optimizer)
     features = None

@@ -20,7 +20,7 @@ from normscope.probes.rows import (
     fixed_moments,
     through_gain,
 )
-from normscope.probes.untouched import draw_seed, untouched
+from normscope.probes.untouched import draw_seed, gradients_of, untouched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,8 +151,7 @@ def gradients_at_norms(
         As :func:`watch_gradients`.
     """
     with untouched(model, seed=draw_seed(generator)), watch_gradients(model) as told:
-        wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        torch.autograd.grad(loss(model, batch), wanted, allow_unused=True)
+        gradients_of(loss(model, batch), model)
     return told
 
 

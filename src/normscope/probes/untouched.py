@@ -44,6 +44,17 @@ def untouched(model: nn.Module, *, seed: int | None = None) -> Iterator[None]:
         yield
 
 
+def gradients_of(value: Tensor, model: nn.Module) -> dict[int, Tensor | None]:
+    """Differentiate a scalar by everything that is trained, without a trace in ``grad``.
+
+    Returns:
+        By the ``id`` of the parameter; None where the scalar does not depend on it.
+    """
+    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    gradients = torch.autograd.grad(value, wanted, allow_unused=True)
+    return {id(parameter): gradient for parameter, gradient in zip(wanted, gradients, strict=True)}
+
+
 def draw_seed(generator: torch.Generator | None) -> int | None:
     """Draw the seed of a measurement; None without a generator."""
     return None if generator is None else int(torch.randint(2**62, (), generator=generator))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from normscope.probes.depth import StackDepth, log_slope, read_depth
 from normscope.probes.depth_watch import DepthWatch, common_share, watch_depth
 from normscope.probes.norms_in import find_norms
-from normscope.probes.untouched import draw_seed, untouched
+from normscope.probes.untouched import draw_seed, gradients_of, untouched
 
 Update = Literal["adam", "sgd"]
 """``adam``: the first update of Adam and its kin, ``learning_rate * sign(gradient)``; ``sgd``: the gradient itself."""
@@ -54,10 +54,8 @@ def warmup_features(
         raise ValueError(f"the learning rate must be positive and finite, got {learning_rate}")
     found, seed = find_norms(model)[0], draw_seed(generator)
     with untouched(model, seed=seed), watch_depth(model, found=found, keep=True) as watch:
-        wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
         value = loss(model, batch)
-        gradients = torch.autograd.grad(value, wanted, allow_unused=True)
-    by_parameter = {id(p): gradient for p, gradient in zip(wanted, gradients, strict=True)}
+        by_parameter = gradients_of(value, model)
     before = make_before(value, watch, by_parameter)
     return first_update(model, batch, loss, learning_rate, before, by_parameter, update=update, seed=seed)
 
