@@ -13,7 +13,7 @@ from normscope.catalogue import find_task
 from normscope.data import SETS, locate
 from normscope.display import open_console
 from normscope.progress import DownloadProgress
-from normscope.report.diagnosis_page import HEADS, write_diagnosis
+from normscope.report.diagnosis_page import HEADS, TITLES, write_diagnosis
 from normscope.results.disk import read_json
 from normscope.study.examination import Examination, examine, spec_of
 from normscope.study.examination import Request as Request
@@ -96,9 +96,10 @@ def _print(console: Console, found: Examination) -> None:
         say(f"Try: {finding.advice}")
     if not found.diagnosis.findings:
         say(f"\nNone of the {len(HEADS)} causes that are known here was found; that is no proof of health.", "bold")
-    for reading in found.diagnosis.readings.values():
-        say(f"\n{reading}")
+    for name, reading in found.diagnosis.readings.items():
+        say(f"\n{TITLES[name]}", "bold")
+        say(reading)
     if "Updates" in found.setting and not found.history:
         say("\nNo norm's gradient was measured through the training.")
-    cost = found.diagnosis.cost
-    say(f"\nThe look took {cost.seconds:.1f} s.")
+    seconds = found.diagnosis.cost.seconds
+    say(f"\nThe look took {f'{seconds:.1f} s' if seconds >= 1 else f'{1e3 * seconds:.0f} ms'}.")

@@ -26,7 +26,10 @@ FAR_BELOW = 1e-7
 
 
 def read(measured: Measured) -> dict[str, str]:
-    """Write the readings, by the name of the instrument; an instrument that saw nothing says so."""
+    """Write the readings, by the name of the instrument; an instrument that saw nothing says so.
+
+    Each is one paragraph a line: first what was seen, last what that means, what usually causes it and what to try.
+    """
     return {name: reading(measured) for name, reading in READINGS.items()}
 
 
@@ -43,7 +46,7 @@ def _gradients(measured: Measured) -> str:
         f"centered input, that of re-scaling, {_percent(median(each.rescaling for each in told))}; "
         f"a gradient without direction would have {_percent(median(1 / each.width for each in told))} along each. "
         f"The most lies there at {by_size.name or 'the model'}: {_percent(by_size.recentering)} and "
-        f"{_percent(by_size.rescaling)}. {_taken_out(measured)} {_law(measured)} {_left_out(measured)}"
+        f"{_percent(by_size.rescaling)}. {_taken_out(measured)} {_law(measured)}{_left_out(measured)}\n"
         "A large first share means that a loss pulls all features of a position the same way, which LayerNorm and "
         "AdaNorm remove and RMSNorm and DetachNorm let through; a large second share means that it pulls the input to "
         "be larger or smaller, which LayerNorm, AdaNorm and nearly all of it RMSNorm remove. A small share is no proof "
@@ -109,7 +112,7 @@ def _left_out(measured: Measured) -> str:
     if not measured.lost:
         return ""
     calls = _count(measured.lost, "call")
-    return f"{calls} of norms had no usable gradient ({_reasons(measured)}) and {_are(measured.lost)} left out. "
+    return f" {calls} of norms had no usable gradient ({_reasons(measured)}) and {_are(measured.lost)} left out."
 
 
 def _reasons(measured: Measured) -> str:
@@ -125,7 +128,8 @@ def _depth(measured: Measured) -> str:
     meaning = [words for stack in stacks for words in (_of_growth(stack), _of_gradient(stack)) if words]
     if any(stack.theory for stack in stacks):
         meaning.append("The broken lines are theory for an ideal network at initialization, not a standard.")
-    return " ".join([*(_of_stack(stack) for stack in stacks), *dict.fromkeys(meaning)])
+    seen = [_of_stack(stack) for stack in stacks]
+    return "\n".join([*seen, " ".join(dict.fromkeys(meaning))] if meaning else seen)
 
 
 def _of_stack(stack: StackDepth) -> str:
@@ -134,11 +138,11 @@ def _of_stack(stack: StackDepth) -> str:
     if not math.isfinite(stack.growth):
         words += "; sizes behind its layers are not finite"
     else:
-        words += f"; the output grows {stack.growth:.3g} times over the second half"
+        words += f"; the output grows {_three(stack.growth)} times over the second half"
         if _sums_up(stack):
             words += f" ({'pass' if stack.passes['activation'] else 'fail'}, at most {LARGEST_GROWTH:g})"
     if stack.gradient_ratio is not None and math.isfinite(stack.gradient_ratio):
-        words += f", the gradient is {stack.gradient_ratio:.3g} times as large at the end as at the beginning"
+        words += f", the gradient is {_three(stack.gradient_ratio)} times as large at the end as at the beginning"
         if stack.residual:
             words += f" ({'pass' if stack.passes['gradient'] else 'fail'}, within {LARGEST_FADE:g} times)"
     elif stack.gradient_ratio is not None:
@@ -230,11 +234,10 @@ def _range(measured: Measured) -> str:
     elif any(each.decay is not None for each in told):
         words += "The optimizer decays no norm's parameters. "
     return (
-        words
-        + "Entries near the limit come from a stream that grows unnormalized: bfloat16, or a norm on the stream. Rows "
-        "with a variance below eps leave a norm small; they come from padding and dead units. A bias that "
-        "makes most of an "
-        "output means that the norm passes little of its input on."
+        f"{words.rstrip()}\n"
+        "Entries near the limit come from a stream that grows unnormalized: bfloat16, or a norm on the stream. Rows "
+        "with a variance below eps leave a norm small; they come from padding and dead units. A bias that makes most "
+        "of an output means that the norm passes little of its input on."
     )
 
 
@@ -272,7 +275,12 @@ def _first_update(measured: Measured) -> str:
     after = ""
     if told["post"] > 0:
         after = " A change that is amplified from layer to layer comes from norms on the residual stream."
-    return f"{words}. {verdict}{after} A warm-up, or a smaller learning rate, makes the first steps small."
+    return f"{words}.\n{verdict}{after} A warm-up, or a smaller learning rate, makes the first steps small."
+
+
+def _three(number: float) -> str:
+    """Write a number with three digits that count, 1.00 as well."""
+    return f"{number:#.3g}".rstrip(".")
 
 
 def _percent(share: float) -> str:

@@ -34,6 +34,13 @@ HEADS = {
 }
 """What a cause is called on the page."""
 
+TITLES = {
+    "gradients": "Re-centering and re-scaling",
+    "depth": "Sizes by depth",
+    "first_update": "The first update",
+    "range": "Numbers that reach the norms",
+}
+"""What an instrument is called on the page."""
 
 REMOVES = {
     ("recentering", "rescaling"): "both",
@@ -141,16 +148,16 @@ def _sections(content: Mapping[str, Any], training: Sequence[Mapping[str, Any]] 
     if told:
         ranges = [_picture(figures.ranges, content["ranges"], captions.ranges(told), name="range")]
     parts = [
-        ("gradients", "Re-centering and re-scaling", gradients, readings["gradients"], "wide"),
-        ("depth", "Sizes by depth", depth, readings["depth"], "grid"),
-        ("first-update", "The first update", [], readings["first_update"], "wide"),
-        ("range", "Numbers that reach the norms", ranges, readings["range"], "wide"),
+        ("gradients", TITLES["gradients"], gradients, readings["gradients"], "wide"),
+        ("depth", TITLES["depth"], depth, readings["depth"], "grid"),
+        ("first-update", TITLES["first_update"], [], readings["first_update"], "wide"),
+        ("range", TITLES["range"], ranges, readings["range"], "wide"),
     ]
     training = [step for step in training or () if step["norms"]]
     if training:
         picture = _picture(heat.through_training, training, heat.caption_of(training), name="training")
         reading = (
-            f"{_medians(training)} Each line is a norm, each column a step. A line that stays dark is a place where "
+            f"{_medians(training)}\nEach line is a norm, each column a step. A line that stays dark is a place where "
             "much of the gradient lies in the directions that the derivatives of the moments take out, if the norm has "
             "them, throughout; one that turns dark late often comes with a loss that stops falling. Try another norm "
             "there, or a smaller learning rate, and compare."
