@@ -178,3 +178,11 @@ def test_sizes_that_are_not_finite_are_no_numbers() -> None:
 def test_the_real_eps_of_an_rms_norm_is_told() -> None:
     told = diagnose(nn.Sequential(nn.Linear(16, 16), nn.RMSNorm(16)), torch.randn(4, 16), square)
     assert "where eps is 1.19e-07" in told.readings["range"]
+
+
+def test_norms_that_are_all_alike_are_said_to_be() -> None:
+    model = nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6), nn.Linear(6, 6), nn.LayerNorm(6))
+    told = diagnose(model, torch.randn(5, 6), lambda model, x: model(x).square().mean())
+    seen, means = told.readings["gradients"].split("\n")
+    assert "All 2 norms remove both parts." in seen
+    assert means.startswith("A large first share means")

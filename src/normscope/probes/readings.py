@@ -52,7 +52,7 @@ def _gradients(measured: Measured) -> str:
         "be larger or smaller, which LayerNorm, AdaNorm and nearly all of it RMSNorm remove. A small share is no proof "
         "that a derivative is idle: "
         "over many steps re-scaling is what keeps an input from growing. In two models where DetachNorm trained much "
-        "worse than LayerNorm, inputs of its norms had become up to 20 and 110 times as large, though the median "
+        "worse than LayerNorm, inputs of its norms had become more than 20 and 100 times as large, though the median "
         "shares were a few percent. To know, compare the norms side by side."
     )
 
@@ -86,6 +86,8 @@ def _taken_out(measured: Measured) -> str:
         "neither": none,
     }
     parts = [f"{count} remove{'s' * (count == 1)} {what}" for what, count in said.items() if count]
+    if len(removes) > 1 and len(parts) == 1:
+        return f"All {len(removes)} norms remove {next(what for what, count in said.items() if count)}."
     return f"Of {'this norm' if len(removes) == 1 else f'these {len(removes)} norms'} {', '.join(parts)}."
 
 
