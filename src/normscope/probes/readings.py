@@ -85,10 +85,11 @@ def _taken_out(measured: Measured) -> str:
         "the part along the input as it is, uncentered, instead": along,
         "neither": none,
     }
-    parts = [f"{count} remove{'s' * (count == 1)} {what}" for what, count in said.items() if count]
-    if len(removes) > 1 and len(parts) == 1:
-        return f"All {len(removes)} norms remove {next(what for what, count in said.items() if count)}."
-    return f"Of {'this norm' if len(removes) == 1 else f'these {len(removes)} norms'} {', '.join(parts)}."
+    what = [parts for parts, count in said.items() if count]
+    if len(what) == 1:
+        return f"This norm removes {what[0]}." if len(removes) == 1 else f"All {len(removes)} norms remove {what[0]}."
+    parts = [f"{said[part]} remove{'s' * (said[part] == 1)} {part}" for part in what]
+    return f"Of these {len(removes)} norms {', '.join(parts)}."
 
 
 def _law(measured: Measured) -> str:
