@@ -68,6 +68,7 @@ def test_training_first_measures_on_the_way(tmp_path: Path) -> None:
     page = tmp_path / "deep" / "down.html"
     told = run("digits", "--norm", "ada_norm", "--steps", "41", "--out", str(page), "--json", cwd=tmp_path)
     assert told.returncode == 0, told.stderr
+    assert [line for line in told.stderr.splitlines() if line.strip()] == [f"Page: {page}"]
     content = json.loads(told.stdout)
     assert content == json.loads(page.with_suffix(".json").read_text())
     assert [step["step"] for step in content["history"]] == [0, 20, 40]

@@ -285,6 +285,8 @@ def diagnose(
 
     normscope diagnose my_file.py:make
     """
+    # Training counts its memory with torch's profiler, on which the allocator would remark.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from normscope.examine import Request, show
 
     request = Request(

@@ -8,7 +8,7 @@ import torch
 from planted import CASES, images, text, which_digit
 from torch import nn
 
-from normscope.probes import warmup_features
+from normscope.probes import diagnose, warmup_features
 
 
 @pytest.mark.parametrize(("update", "made"), [("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)])
@@ -95,6 +95,8 @@ def test_experts_that_change_with_the_update_do_no_harm() -> None:
     told = warmup_features(rows, batch, loss, 0.5)
     assert math.isnan(told["output_change"])
     assert math.isfinite(told["loss_after"])
+    reading = diagnose(rows, batch, loss, learning_rate=0.5).readings["first_update"]
+    assert "How far it changes the last layer's output cannot be told: it changed which layers are called" in reading
 
 
 class Rows(nn.Module):

@@ -275,6 +275,11 @@ def _first_update(measured: Measured) -> str:
     if {"common_after", "common_before"} <= set(known):
         words += f"; {told['common_after']:.1%} of that output is then the same at all positions, "
         words += f"{told['common_before']:.1%} before"
+    if told["layers"] > 0 and "output_change" not in known:
+        words += (
+            ". How far it changes the last layer's output cannot be told: it changed which layers are called, or on "
+        )
+        words += "how many rows, or an output was zero or not finite"
     after = ""
     if told["post"] > 0:
         after = " A change that is amplified from layer to layer comes from norms on the residual stream."
