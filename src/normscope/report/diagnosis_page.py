@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from normscope.report import diagnosis_captions as captions
 from normscope.report import diagnosis_figures as figures
+from normscope.report import diagnosis_growth as growth
 from normscope.report import diagnosis_heat as heat
 from normscope.report import palette, words
 from normscope.results.disk import write_bytes
@@ -155,14 +156,22 @@ def _sections(content: Mapping[str, Any], training: Sequence[Mapping[str, Any]] 
     ]
     training = [step for step in training or () if step["norms"]]
     if training:
-        picture = _picture(heat.through_training, training, heat.caption_of(training), name="training")
+        pictures = [_picture(heat.through_training, training, heat.caption_of(training), name="training")]
         reading = (
             f"{_medians(training)}\nEach line is a norm, each column a step. A line that stays dark is a place where "
             "much of the gradient lies in the directions that the derivatives of the moments take out, if the norm has "
             "them, throughout; one that turns dark late often comes with a loss that stops falling. Try another norm "
             "there, or a smaller learning rate, and compare."
         )
-        parts.insert(1, ("training", "Through training", [picture], reading, "wide"))
+        if growth.sizes_of(training):
+            pictures.append(_picture(growth.growth, training, growth.caption_of(training), name="growth"))
+            reading += (
+                " Where an input grows, what comes back through its norm is divided by more: training slows down there "
+                "as with a smaller learning rate. The derivative of the deviation takes out what pulls an input to be "
+                "larger or smaller; a norm without it, weights without decay, or a large learning rate let it grow. A "
+                "norm that has that derivative, weight decay or a smaller learning rate are what to try."
+            )
+        parts.insert(1, ("training", "Through training", pictures, reading, "wide"))
     return [
         {"id": identity, "head": head, "pictures": pictures, "reading": reading, "shape": shape}
         for identity, head, pictures, reading, shape in parts

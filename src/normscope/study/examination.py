@@ -30,7 +30,7 @@ MEASURED = 50
 CADENCE = 20
 """Least distance of two measured steps; below the probe's default, for short trainings are to have a curve, too."""
 
-KEPT = ("name", "kind", "recentering", "rescaling", "rho_squared", "upstream_variance", "arriving_variance")
+KEPT = ("name", "kind", "size", "recentering", "rescaling", "rho_squared", "upstream_variance", "arriving_variance")
 """What of every norm is written down at a measured step."""
 
 
