@@ -66,7 +66,7 @@ def _ratios(before: Mapping[str, Tensor], after: Mapping[str, Tensor], sizes: Ma
             continue
         gap = _gap(one, after[place])
         size = _wide(one).abs().nan_to_num(posinf=0.0).clamp(min=sizes[place])
-        yield torch.where(gap > 0, gap / size, gap.new_zeros(())).nan_to_num(nan=math.inf)
+        yield torch.where(gap > 0, gap / size, gap.new_zeros(())).nan_to_num(nan=math.inf, posinf=math.inf)
 
 
 def _gap(one: Tensor, two: Tensor) -> Tensor:
