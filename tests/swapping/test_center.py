@@ -28,7 +28,7 @@ class PreNorm(nn.Module):
         return self.head(self.encoder(self.embed(ids) + self.places))
 
 
-def away_from_the_start(model: nn.Module) -> nn.Module:
+def away_from_the_start(model: nn.Module) -> Any:
     """Give every parameter, gains and biases with them, other numbers, with a mean."""
     with torch.no_grad():
         for parameter in model.parameters():

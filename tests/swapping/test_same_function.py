@@ -56,6 +56,6 @@ def test_the_default_dtype_comes_back() -> None:
         with float64_by_default():
             raise ValueError(str(torch.ones(()).dtype))
 
-    with pytest.raises(ValueError, match="torch.float64"):
+    with pytest.raises(ValueError, match=r"torch\.float64"):
         fails()
     assert torch.ones(()).dtype == torch.float32

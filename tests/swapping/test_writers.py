@@ -1,5 +1,7 @@
 """Writers by their names, apart from what they are tied to."""
 
+from typing import Any
+
 import torch
 from architectures import ARCHITECTURES, IDS
 from torch import Tensor, nn
@@ -10,9 +12,10 @@ from normscope.swapping.writers import find_writers, named, owner_of, settle, un
 
 
 def test_gpt2_by_hand() -> None:
-    model = ARCHITECTURES["gpt2"].build()
+    model: Any = ARCHITECTURES["gpt2"].build()
     found, _ = find_norms(model)
     call = (), {"input_ids": IDS, "use_cache": False}
+    twin: Any
     twin, (wide,) = widened(model, [call])
     parts = find_writers(twin, found, [wide])
     writers = named(twin, parts.sources.writers)
@@ -53,6 +56,7 @@ def test_what_was_reached_and_dropouts_on_the_stream() -> None:
     ids = torch.tensor([[1, 2, 3]])
     model = Branches()
     found, _ = find_norms(model)
+    twin: Any
     twin, (plain, typed) = widened(model, [((ids,), {}), ((ids, ids % 2), {})])
     parts = find_writers(twin, found, [plain])
     assert id(twin.types.weight) not in parts.reached
@@ -67,9 +71,10 @@ def test_what_was_reached_and_dropouts_on_the_stream() -> None:
 
 
 def test_what_is_centered_but_for_roundings_is_settled() -> None:
-    model = nn.Sequential(nn.Embedding(9, 64), nn.Linear(64, 64))
+    model: Any = nn.Sequential(nn.Embedding(9, 64), nn.Linear(64, 64))
     with torch.no_grad():
         model[0].weight.sub_(model[0].weight.mean(-1, keepdim=True))
+    twin: Any
     twin, _ = widened(model, [])
     writers = {"0.weight": (twin[0].weight, -1), "1.weight": (twin[1].weight, 0)}
     with torch.no_grad():
