@@ -362,15 +362,14 @@ def test_any_failure_is_rolled_back() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@torch.no_grad()
 def test_in_steps_and_undone_last_in_first_out(dtype: torch.dtype) -> None:
     model = away_from_the_start(PreNorm()).to(dtype).eval()
-    with torch.no_grad():
-        want = model(IDS)
+    want = model(IDS)
     first = normscope.to_rms_norm(model, IDS, where="encoder.layers.0.*")
     second = normscope.to_rms_norm(model, IDS)
     assert second.difference < 1e-13
-    with torch.no_grad():
-        both = model(IDS)
+    both = model(IDS)
     torch.testing.assert_close(both, want, rtol=0, atol=1e-12 if dtype == torch.float64 else 1e-4)
     with pytest.raises(RuntimeError, match=r"a later to_rms_norm stands on 4 of the 4 tensors .* undo it first"):
         first.undo()

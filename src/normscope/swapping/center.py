@@ -19,7 +19,7 @@ from normscope.swapping.outputs_apart import apart, usually_apart
 from normscope.swapping.place import put
 from normscope.swapping.refuse import check_open
 from normscope.swapping.replacement import Built, _take_hooks
-from normscope.swapping.same_function import evaluating, outputs, random_call
+from normscope.swapping.same_function import check_copies, evaluating, outputs, random_call
 from normscope.swapping.writers import owner_of
 
 
@@ -77,7 +77,7 @@ def to_rms_norm(
         Departs from it in: the bias is kept with the norm and not folded into what reads it.
     """
     check_open(model)
-    _check_copies(model)
+    check_copies(model)
     found, unreached = find_norms(model)
     chosen, _ = choose(model, found, unreached, "layer_norm", where)
     if strange := [norm.name for norm in chosen if norm.eps_place != "variance" or norm.unbiased]:
@@ -180,26 +180,6 @@ def _own_difference(model: nn.Module, proof: Proof, first: Sequence[Any], second
             f"or a function that holds another module than its own would do that. Nothing is changed"
         )
     return changed
-
-
-def _check_copies(model: nn.Module) -> None:
-    """Refuse what a copy of the model would not compute with.
-
-    Raises:
-        ValueError: If a forward stands on an instance, or a tensor on the meta device.
-    """
-    for name, module in model.named_modules():
-        where = f"its part {name!r}" if name else f"the {type(module).__name__} itself"
-        if "forward" in vars(module):
-            raise ValueError(
-                f"the forward of {where} was put on the instance (by another library?), and a copy may run the "
-                f"original: undo that first"
-            )
-        for key, tensor in (*module._parameters.items(), *module._buffers.items()):
-            if tensor is not None and tensor.is_meta:
-                raise ValueError(
-                    f"{key} of {where} is on the meta device and has no numbers to center: load the weights first"
-                )
 
 
 def _built(norm: Norm) -> Built:

@@ -15,6 +15,26 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 """What a model is called with, by place and by name."""
 
 
+def check_copies(model: nn.Module) -> None:
+    """Refuse what a copy of the model would not compute with.
+
+    Raises:
+        ValueError: If a forward stands on an instance, or a tensor on the meta device.
+    """
+    for name, module in model.named_modules():
+        where = f"its part {name!r}" if name else f"the {type(module).__name__} itself"
+        if "forward" in vars(module):
+            raise ValueError(
+                f"the forward of {where} was put on the instance (by another library?), and a copy may run the "
+                f"original: undo that first"
+            )
+        for key, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None and tensor.is_meta:
+                raise ValueError(
+                    f"{key} of {where} is on the meta device and has no numbers to center: load the weights first"
+                )
+
+
 def widened(model: nn.Module, calls: Sequence[Call]) -> tuple[nn.Module, list[Call]]:
     """Copy a model and what it is called with in float64, in evaluation, everything with a gradient."""
     twin = copy.deepcopy(model).double().eval()
