@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from foreign import LayerNorm2d
 from torch import Tensor, nn
 
+from foreign import LayerNorm2d
 from normscope.norms import LayerNorm, RMSNorm
 from normscope.swapping.biased_rms_norm import BiasedRMSNorm
 from normscope.swapping.centered_norms import converted, make_exact, put_rms
@@ -60,7 +60,9 @@ def test_exact_and_what_is_seen() -> None:
     norm = known(model[0])
     x = torch.randn(5, 6, dtype=torch.float64)
     want = model(x)
+    model[0].register_forward_hook(lambda module, given, z: z)
     make_exact(model, [norm])
+    assert len(model[0]._forward_hooks) == 1
     assert type(model[0]) is LayerNorm
     torch.testing.assert_close(model(x), want, rtol=0, atol=1e-6)
     moments = put_rms(model, [norm])

@@ -1,26 +1,29 @@
 """Running a model before and after."""
 
+import pytest
 import torch
 from architectures import ARCHITECTURES, IDS
 from torch import nn
 
-from normscope.swapping.same_function import difference, evaluating, outputs, random_call, widened
+from normscope.swapping.same_function import evaluating, float64_by_default, outputs, random_call, widened
 
 
 def test_outputs_are_all_floating_tensors() -> None:
     model = ARCHITECTURES["bert"].build().eval()
-    (logits,) = outputs(model, ((), {"input_ids": IDS}))
-    assert logits.shape == (2, 7, 99)
+    found = outputs(model, ((), {"input_ids": IDS}))
+    assert {place: list(one.shape) for place, one in found.items()} == {"logits": [2, 7, 99]}
 
 
-def test_difference_is_relative_to_the_largest() -> None:
-    assert difference([torch.tensor([4.0, 0.0])], [torch.tensor([4.0, 1.0])]) == 0.25
-    assert difference([torch.zeros(0)], [torch.zeros(0)]) == 0
-    masked = torch.tensor([2.0, float("-inf")])
-    assert difference([masked], [masked.clone()]) == 0
-    lost = torch.tensor([2.0, float("nan")])
-    assert difference([torch.ones(2), torch.ones(2)], [torch.ones(2), lost]) == float("inf")
-    assert difference([lost], [torch.ones(2)]) == float("inf")
+def test_there_must_be_one() -> None:
+    with pytest.raises(
+        ValueError, match=r"Argmax must return .* and gave torch.int64 of shape \[2\]: to_rms_norm wants"
+    ):
+        outputs(Argmax(), ((torch.rand(2, 3),), {}))
+
+
+class Argmax(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.argmax(-1)
 
 
 def test_random_calls_have_the_shapes_and_fit() -> None:
@@ -46,3 +49,13 @@ def test_wide_copies_are_apart_and_modes_come_back() -> None:
     with evaluating(model):
         assert not model.training
     assert [m.training for m in model.modules()] == [True, True, False]
+
+
+def test_the_default_dtype_comes_back() -> None:
+    def fails() -> None:
+        with float64_by_default():
+            raise ValueError(str(torch.ones(()).dtype))
+
+    with pytest.raises(ValueError, match=r"torch\.float64"):
+        fails()
+    assert torch.ones(()).dtype == torch.float32

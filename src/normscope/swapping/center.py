@@ -1,25 +1,26 @@
 """From LayerNorm to RMSNorm with the same function: center what writes into the residual stream."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from normscope.swapping.biased_rms_norm import BiasedRMSNorm
+from normscope.swapping.center_proof import Proof, prove
 from normscope.swapping.center_report import CenterReport
-from normscope.swapping.centered_norms import converted, make_exact, put_rms
+from normscope.swapping.centered_norms import converted
 from normscope.swapping.choose import Where, choose
 from normscope.swapping.find import find_norms
 from normscope.swapping.kinds import Norm
+from normscope.swapping.last_centered import check_last, enter, leave
+from normscope.swapping.outputs_apart import apart, usually_apart
 from normscope.swapping.place import put
 from normscope.swapping.refuse import check_open
-from normscope.swapping.replacement import Built
-from normscope.swapping.same_function import difference, evaluating, outputs, random_call, widened
-from normscope.swapping.writers import find_writers, named, owner_of, untie
-
-TOLERANCE = 1e-9
-"""Of the proof, relative, in float64: a million roundings."""
+from normscope.swapping.replacement import Built, _take_hooks
+from normscope.swapping.same_function import check_copies, evaluating, outputs, random_call
+from normscope.swapping.writers import owner_of
 
 
 def to_rms_norm(
@@ -40,8 +41,14 @@ def to_rms_norm(
     What writes is found in the graph of a backward pass, in a copy of the model in float64; whether it was all of it is
     not believed, but measured: on the inputs given and on random ones of their shapes (whole numbers are drawn from
     those that were given, or below ``config.vocab_size``), in evaluation, with layer norms that do not round to float32
-    within. Only then the model is changed. It takes a copy of the model in float64 for that time, and one of what is
+    within. All layer norms must run there and read rows without a mean, and no number that the model returns may
+    differ. Only then the model is changed. It takes a copy of the model in float64 for that time, and one of what is
     centered until the report is forgotten.
+
+    The equality is one of evaluation. Dropout on the stream brings a mean back: with it, training starts as another
+    function, and the report says so. And it is one of the way the model was called: what did not run then, such as an
+    expert, a mask token or an embedding of types, is not centered; the report names such parameters. Embeddings that
+    are given from outside (``inputs_embeds``) must be centered there.
 
     A bias of zero goes; another stays, in a :class:`~normscope.swapping.biased_rms_norm.BiasedRMSNorm`. An embedding
     that is tied to the output layer is untied, for the output layer must not be centered; the model grows by that. Make
@@ -59,14 +66,18 @@ def to_rms_norm(
 
     Raises:
         TypeError: If there are no inputs and the model has no ``dummy_inputs``.
-        ValueError: If the function would be another one: the message says which layer norms read what; or as for
-            ``swap``. Nothing is changed then.
+        ValueError: If the function would be another one: the message says which layer norms read what. If a layer norm
+            does not run; the model returns no tensor of a floating dtype; no output depends on the layer norms; a
+            ``forward`` stands on an instance; a tensor is on the meta device; a copy in float64 does not run; the model
+            itself changes by more than roundings; or as for ``swap``. Nothing is changed then, nor where the model
+            itself raises something.
 
     References:
         Jiang et al. (2023). Pre-RMSNorm and Pre-CRMSNorm transformers. arXiv:2305.14858.
         Departs from it in: the bias is kept with the norm and not folded into what reads it.
     """
     check_open(model)
+    check_copies(model)
     found, unreached = find_norms(model)
     chosen, _ = choose(model, found, unreached, "layer_norm", where)
     if strange := [norm.name for norm in chosen if norm.eps_place != "variance" or norm.unbiased]:
@@ -78,94 +89,102 @@ def to_rms_norm(
         device = next((p.device for p in model.parameters()), None)
         inputs = {name: one.to(device) if isinstance(one, Tensor) else one for name, one in dummy.items()}
     calls = [(args, inputs), random_call(model, (args, inputs), generator or torch.Generator().manual_seed(0))]
-    twin, wide = widened(model, calls)
-    make_exact(twin, chosen)
-    with torch.no_grad():
-        before = [outputs(twin, call) for call in wide]
-    parts, shared = find_writers(twin, chosen, wide[0])
-    writers = named(twin, parts.writers)
-    untied = untie(twin, writers, shared)
-    kept = [name for name, (tensor, _) in writers.items() if id(tensor) in shared]
-    parts.doubts.extend(f"{name} is read for something else by the same module" for name in kept)
-    with torch.no_grad():
-        for tensor, axis in writers.values():
-            tensor.sub_(tensor.mean(axis, keepdim=True))
-        moments = put_rms(twin, chosen)
-        after = [outputs(twin, call) for call in wide]
-    worst = max(difference(one, two) for one, two in zip(before, after, strict=True))
-    if not worst <= TOLERANCE:
-        raise ValueError(_why_not(chosen, moments, parts.doubts, worst))
-    return _apply(model, chosen, writers, untied, calls, worst, sum(t.numel() for call in before for t in call))
-
-
-def _apply(
-    model: nn.Module,
-    chosen: Sequence[Norm],
-    writers: Mapping[str, tuple[Tensor, int]],
-    untied: Sequence[str],
-    calls: Sequence[Any],
-    worst: float,
-    count: int,
-) -> CenterReport:
-    """Change the model itself as its copy was changed."""
     with torch.no_grad(), evaluating(model):
         first = [outputs(model, call) for call in calls]
-    ties: list[tuple[nn.Module, str, nn.Parameter]] = []
-    for name in untied:
-        owner, key = owner_of(model, name)
-        tied = owner._parameters[key]
-        assert tied is not None
-        ties.append((owner, key, tied))
-        owner._parameters[key] = nn.Parameter(tied.detach().clone(), requires_grad=tied.requires_grad)
-    saved = []
-    with torch.no_grad():
-        for name, (values, _) in writers.items():
-            owner, key = owner_of(model, name)
-            tensor = owner._parameters.get(key, owner._buffers.get(key))
-            assert tensor is not None
-            saved.append((tensor, tensor.detach().clone()))
-            tensor.copy_(values)
+    proof = prove(model, chosen, calls)
     built = [_built(norm) for norm in chosen]
-    norms_back, _ = put(model, built)
+    with ExitStack() as failure:
+        undo = _change(model, built, proof)
+        failure.callback(undo)
+        with torch.no_grad(), evaluating(model):
+            second = [outputs(model, call) for call in calls]
+        own_difference = _own_difference(model, proof, first, second)
+        failure.pop_all()
+    return CenterReport(
+        model=type(model).__name__,
+        norms=tuple(norm.name for norm in chosen),
+        biased=tuple(one.norm.name for one in built if isinstance(one.module, BiasedRMSNorm)),
+        centered=tuple(proof.writers),
+        untied=tuple(proof.untied),
+        unreached=tuple(proof.unreached),
+        dropouts=proof.dropouts,
+        lost=tuple(f"{one.norm.name}: {lost}" for one in built for lost in one.lost),
+        difference=proof.difference,
+        own_difference=own_difference,
+        outputs=sum(one.numel() for given in proof.before for one in given.values()),
+        _undo=undo,
+    )
 
-    def undo() -> None:
-        norms_back()
+
+def _change(model: nn.Module, built: Sequence[Built], proof: Proof) -> Callable[[], None]:
+    """Change the model itself as its copy was changed; return what undoes it."""
+    ties: list[tuple[nn.Module, str, nn.Parameter]] = []
+    saved: list[tuple[Tensor, Tensor]] = []
+
+    def weights_back() -> None:
         with torch.no_grad():
             for tensor, values in saved:
                 tensor.copy_(values)
         for owner, key, tied in ties:
             owner._parameters[key] = tied
 
-    with torch.no_grad(), evaluating(model):
-        second = [outputs(model, call) for call in calls]
-    return CenterReport(
-        model=type(model).__name__,
-        norms=tuple(norm.name for norm in chosen),
-        biased=tuple(one.norm.name for one in built if isinstance(one.module, BiasedRMSNorm)),
-        centered=tuple(writers),
-        untied=tuple(untied),
-        difference=worst,
-        own_difference=max(difference(one, two) for one, two in zip(first, second, strict=True)),
-        outputs=count,
-        _undo=undo,
-    )
+    with ExitStack() as failure:
+        failure.callback(weights_back)
+        for name in proof.untied:
+            owner, key = owner_of(model, name)
+            tied = owner._parameters[key]
+            assert tied is not None
+            own = nn.Parameter(tied.detach().clone(), requires_grad=tied.requires_grad)
+            ties.append((owner, key, tied))
+            owner._parameters[key] = own
+        for name, values in proof.writers.items():
+            owner, key = owner_of(model, name)
+            tensor = owner._parameters.get(key, owner._buffers.get(key))
+            assert tensor is not None
+            saved.append((tensor, tensor.detach().clone()))
+            with torch.no_grad():
+                tensor.copy_(values)
+        norms_back, _ = put(model, built)
+        failure.pop_all()
+    centered = [tensor for tensor, _ in saved]
+    turn = enter(centered)
+    undone = False
+
+    def undo() -> None:
+        nonlocal undone
+        if not undone:
+            check_last(centered, turn)
+        norms_back()
+        undone = True
+        leave(centered, turn)
+        weights_back()
+
+    return undo
+
+
+def _own_difference(model: nn.Module, proof: Proof, first: Sequence[Any], second: Sequence[Any]) -> float:
+    """Measure what the change did in the model's own dtype.
+
+    Raises:
+        ValueError: If it is more than roundings explain.
+    """
+    compared = list(zip(first, second, proof.before, proof.sizes, strict=True))
+    changed = max(apart(one, two, sizes) for one, two, _, sizes in compared)
+    # What the dtype does by itself, and a coarser one within, such as autocast.
+    rounding = max(usually_apart(wide, one, sizes) for one, _, wide, sizes in compared)
+    coarsest = max((torch.finfo(p.dtype).eps for p in model.parameters() if p.is_floating_point()), default=0.0)
+    if not changed <= (most := 8 * coarsest**0.5 + 100 * rounding):
+        raise ValueError(
+            f"the proof holds in a copy of {type(model).__name__}, but the model itself does something else: after the "
+            f"change its outputs differ by {changed:.1e} of their size, of which roundings explain {most:.1e}. A hook "
+            f"or a function that holds another module than its own would do that. Nothing is changed"
+        )
+    return changed
 
 
 def _built(norm: Norm) -> Built:
     module = converted(norm, norm.module)
     module.train(norm.module.training)
-    return Built(norm=norm, module=module, kept=(), lost=(), difference=0.0)
-
-
-def _why_not(chosen: Sequence[Norm], moments: Mapping[str, list[float]], doubts: Sequence[str], worst: float) -> str:
-    off = [norm.name for norm in chosen if any(not one <= TOLERANCE for one in moments[norm.name])]
-    silent = [norm.name for norm in chosen if not moments[norm.name]]
-    start = f"the layer norms cannot become RMS norms exactly: outputs would differ by {worst:.1e} of the largest"
-    if off:
-        why = "; ".join(dict.fromkeys(doubts)) or "something that no weight of the model alone decides"
-        few = ", ".join(off[:4]) + (f" and {len(off) - 4} more" if len(off) > 4 else "")
-        return f"{start}. What these read has a mean that no weights can be centered to remove: {few}. In it: {why}"
-    also = f" ({'; '.join(dict.fromkeys(doubts))})" if doubts else ""
-    if silent:
-        return f"{start}. These did not run: {', '.join(silent)}"
-    return f"{start}. All layer norms read centered rows then, but something else reads its mean, too{also}"
+    lost: list[str] = []
+    kept = _take_hooks(norm.module, module, lost)
+    return Built(norm=norm, module=module, kept=tuple(kept), lost=tuple(lost), difference=0.0)

@@ -1,17 +1,38 @@
 """Is it the same function? A model run before and after, on the same inputs."""
 
 import copy
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
+
+from normscope.swapping.output_tensors import tensors_in
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 """What a model is called with, by place and by name."""
+
+
+def check_copies(model: nn.Module) -> None:
+    """Refuse what a copy of the model would not compute with.
+
+    Raises:
+        ValueError: If a forward stands on an instance, or a tensor on the meta device.
+    """
+    for name, module in model.named_modules():
+        where = f"its part {name!r}" if name else f"the {type(module).__name__} itself"
+        if "forward" in vars(module):
+            raise ValueError(
+                f"the forward of {where} was put on the instance (by another library?), and a copy may run the "
+                f"original: undo that first"
+            )
+        for key, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None and tensor.is_meta:
+                raise ValueError(
+                    f"{key} of {where} is on the meta device and has no numbers to center: load the weights first"
+                )
 
 
 def widened(model: nn.Module, calls: Sequence[Call]) -> tuple[nn.Module, list[Call]]:
@@ -26,23 +47,20 @@ def widened(model: nn.Module, calls: Sequence[Call]) -> tuple[nn.Module, list[Ca
     return twin, [tree_map(lambda one: one.double() if is_float(one) else one, call) for call in calls]
 
 
-def outputs(model: nn.Module, call: Call) -> list[Tensor]:
-    """Run a model and list all tensors of a floating dtype that it gives."""
+def outputs(model: nn.Module, call: Call) -> dict[str, Tensor]:
+    """Run a model and list all tensors of a floating dtype that it gives, see :func:`tensors_in`.
+
+    Raises:
+        ValueError: If it gives none.
+    """
     args, inputs = call
-    return [one for one in tree_leaves(_plain(model(*args, **inputs))) if is_float(one)]
-
-
-def difference(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
-    """Give the largest difference of any output, over the largest output; infinity where one is not a number."""
-    largest = apart = 0.0
-    for one, two in zip(before, after, strict=True):
-        if not one.numel():
-            continue
-        # Masks may be infinite in both.
-        gap = torch.where(one == two, 0.0, (one - two).abs())
-        largest = max(largest, float(one[one.isfinite()].abs().amax())) if bool(one.isfinite().any()) else largest
-        apart = max(apart, float(gap.amax().nan_to_num(nan=math.inf)))
-    return apart / largest if largest else apart
+    given = model(*args, **inputs)
+    if not (found := tensors_in(given)):
+        raise ValueError(
+            f"{type(model).__name__} must return what can be compared, tensors of a floating dtype, and gave "
+            f"{_described(given)}: to_rms_norm wants a model that returns its scores"
+        )
+    return found
 
 
 def random_call(model: nn.Module, call: Call, generator: torch.Generator) -> Call:
@@ -90,11 +108,21 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _plain(output: Any) -> Any:
-    """Make a dictionary of an output object, as Hugging Face models give them."""
-    return dict(output) if isinstance(output, Mapping) else output
+@contextmanager
+def float64_by_default() -> Iterator[None]:
+    """Make float64 what a model gets that makes tensors of its own, such as limits of the dtype it works in."""
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(usual)
 
 
 def is_float(one: Any) -> bool:
     """Tell whether something is a tensor of a floating dtype."""
     return isinstance(one, Tensor) and one.is_floating_point()
+
+
+def _described(given: Any) -> str:
+    return f"{given.dtype} of shape {list(given.shape)}" if isinstance(given, Tensor) else f"a {type(given).__name__}"

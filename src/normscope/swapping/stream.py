@@ -1,5 +1,6 @@
 """What writes into the stream that a norm reads: found in the graph of a backward pass."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,9 +29,12 @@ _LINEAR = {
     "SqueezeBackward1",
     "TransposeBackward0",
     "PermuteBackward0",
-    "NativeDropoutBackward0",
 }
-"""Operations that keep the mean over the features at zero, where it is zero in all that they are given."""
+"""Operations that keep the mean over the features at zero, where it is zero in all that they are given.
+
+Dropout in training is none of them, for it drops features one by one; in evaluation, where graphs are walked, it does
+nothing and is not in them. Stochastic depth, which drops whole rows, is a product with one number a row.
+"""
 _SCALED = {"MulBackward0", "DivBackward0"}
 """The same, where the factor is one number."""
 _TRANSPOSED = {"TBackward0", "TransposeBackward0", "NumpyTBackward0", "PermuteBackward0"}
@@ -44,6 +48,7 @@ _REASONS = {
     "SiluBackward0": "a non-linearity",
     "TanhBackward0": "a non-linearity",
     "MeanBackward1": "an average over other axes than features",
+    "NativeDropoutBackward0": "a dropout that is on in evaluation",
 }
 
 
@@ -63,7 +68,7 @@ def sources(x: Tensor, width: int, into: Sources, seen: set[Any]) -> None:
     """Walk from a norm's input to all that was added up in it.
 
     Args:
-        x: The input, with its graph, in which every parameter has a gradient.
+        x: The input in evaluation, with its graph, in which every parameter has a gradient.
         width: The number of features.
         into: Gets what is found.
         seen: Nodes that were walked before; gets those of this walk.
@@ -104,7 +109,7 @@ def sources(x: Tensor, width: int, into: Sources, seen: set[Any]) -> None:
             into.doubts.append(_REASONS.get(name, f"the output of {name.removesuffix('0').removesuffix('Backward')}"))
 
 
-def uses(outputs: list[Tensor]) -> dict[int, int]:
+def uses(outputs: Iterable[Tensor]) -> dict[int, int]:
     """Count how many times every leaf is read in the graphs behind some tensors, by its identity."""
     counts: dict[int, int] = {}
     waiting: list[Any] = [one.grad_fn for one in outputs if one.grad_fn is not None]
