@@ -1,9 +1,9 @@
 """Which norms a call means, and what is said when it means none."""
 
 import pytest
-from foreign import GatedRMSNorm
 from torch import nn
 
+from foreign import GatedRMSNorm
 from normscope.swapping.choose import choose
 from normscope.swapping.find import find_norms
 

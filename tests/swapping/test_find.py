@@ -2,9 +2,9 @@
 
 import pytest
 from architectures import ARCHITECTURES
-from foreign import GatedRMSNorm, PlainRMSNorm
 from torch import nn
 
+from foreign import GatedRMSNorm, PlainRMSNorm
 from normscope.swapping.find import find_norms
 
 

@@ -4,10 +4,10 @@ import re
 
 import pytest
 import torch
-from foreign import FrozenBatchNormAct, GroupNormAgain, GroupNormAndMore, MaskedGroupNorm, PlainRMSNorm
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
+from foreign import FrozenBatchNormAct, GroupNormAgain, GroupNormAndMore, MaskedGroupNorm, PlainRMSNorm
 from normscope.catalogue import NORMS
 from normscope.swapping.channels_first import ChannelsFirst
 from normscope.swapping.kinds import Norm, recognise

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from foreign import AnnotatedLayerNorm, OffsetRMSNorm, PlainRMSNorm
 from torch import nn
 
+from foreign import AnnotatedLayerNorm, OffsetRMSNorm, PlainRMSNorm
 from normscope.norms import BatchNorm, LayerNorm, RMSNorm
 from normscope.swapping.channels_first import ChannelsFirst
 from normscope.swapping.kinds import Norm, recognise
