@@ -2,13 +2,15 @@
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from normscope.swapping.channels_first import ChannelsFirst
 from normscope.swapping.choose import What, Where, choose, label
 from normscope.swapping.find import find_norms
+from normscope.swapping.parameter_groups import check_optimizer
 from normscope.swapping.place import put
 from normscope.swapping.refuse import check_open
-from normscope.swapping.replacement import Built, build, check_preserved
+from normscope.swapping.replacement import Built, build, check_numbers, check_preserved
 from normscope.swapping.report import Replaced, SwapReport
 from normscope.swapping.target import Maker, read_target
 from normscope.swapping.unreachable import in_code, in_lists, stand_in
@@ -52,43 +54,44 @@ def swap(
     """
     check_open(model)
     target = read_target(to)
+    if optimizer is not None:
+        check_optimizer(optimizer)
     found, unreached = find_norms(model)
     chosen, skipped = choose(model, found, unreached, what, where)
-    device, dtype = _usual(model)
-    built = [build(norm, target, device, dtype, preserve=preserve) for norm in chosen]
+    if preserve:
+        check_numbers(chosen)
+    built = build(model, chosen, target, preserve=preserve)
     if preserve:
         check_preserved(built)
-    before = _count(model)
     reads = stand_in(model, built)
+    # What reads source may fail: the model is changed last.
+    unreached = (*unreached, *in_code(model, found, unreached), *in_lists(model, chosen))
+    replaced = tuple(_told(one) for one in built)
+    before = _count(model)
     undo, notes = put(model, built, optimizer)
     after = _count(model)
     if optimizer is None and any(_parameters(one.norm.module) != _parameters(one.module) for one in built):
         notes.append("parameters came or went: give an optimizer made before as optimizer=, or make it again")
     if any(getattr(module, "brings_activation", False) for one in built for module in one.module.modules()):
         notes.append("the new norm brings a non-linearity of its own: the one behind it is to be left out")
+    if any(is_lazy(p) for p in model.parameters()):
+        notes.append("the model has lazy parameters, which have no number yet and are not counted")
     return SwapReport(
         what=label(what),
         to=target.label,
         model=type(model).__name__,
-        replaced=tuple(_told(one) for one in built),
+        replaced=replaced,
         skipped=tuple(norm.name for norm in skipped),
-        unreached=(*unreached, *in_code(model, found, unreached), *in_lists(model, chosen)),
-        notes=(*notes, *reads),
+        unreached=unreached,
+        notes=(*notes, *reads, *dict.fromkeys(one.trouble for one in built if one.trouble)),
         parameters_before=before,
         parameters_after=after,
         _undo=undo,
     )
 
 
-def _usual(model: nn.Module) -> tuple[torch.device, torch.dtype]:
-    for parameter in model.parameters():
-        if parameter.is_floating_point():
-            return parameter.device, parameter.dtype
-    return torch.get_default_device(), torch.get_default_dtype()
-
-
 def _count(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())
+    return sum(p.numel() for p in model.parameters() if not is_lazy(p))
 
 
 def _parameters(module: nn.Module) -> set[int]:
