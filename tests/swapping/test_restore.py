@@ -69,3 +69,12 @@ def test_what_was_partly_frozen_before_is_so_again() -> None:
     model[1].bias.requires_grad_(False)
     swap(model, "layer_norm", "ada_norm").undo()
     assert [p.requires_grad for p in model[1].parameters()] == [True, False]
+
+
+def test_what_is_trained_stays_so_when_nothing_else_is() -> None:
+    # Norms alone are tuned: between the two swaps' undoing nothing of the model is trained.
+    model = nn.Sequential(nn.Linear(6, 6).requires_grad_(False), nn.LayerNorm(6), nn.LayerNorm(6))
+    first, second = (swap(model, "layer_norm", "ada_norm", where=place) for place in ("1", "2"))
+    first.undo()
+    second.undo()
+    assert [p.requires_grad for p in model.parameters()] == [False, False, True, True, True, True]

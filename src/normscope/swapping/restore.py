@@ -33,7 +33,7 @@ def remember(model: nn.Module, name: str, old: nn.Module, new: nn.Module) -> Cal
         if tensor is not None
     ]
     start = _like(model, name, new)
-    trained = _is_trained(model, new)
+    trained = _flags(model, new)
 
     def restore() -> None:
         device, dtype = _like(model, name, new)
@@ -41,13 +41,14 @@ def remember(model: nn.Module, name: str, old: nn.Module, new: nn.Module) -> Cal
             _bring(old, device)
         if dtype is not None and dtype != start[1]:
             old.to(dtype)
-        if _is_trained(model, new) != trained:
-            old.requires_grad_(not trained)
+        now = {p: flag for p, flag in _flags(model, new).items() if p in trained}
+        if now and any(now.values()) != any(trained[p] for p in now):
+            old.requires_grad_(any(now.values()))
         with torch.no_grad():
             for entries, key, values, shared in saved:
-                now = next((there[called] for there, called in shared if there.get(called) is not None), None)
-                if now is not None and now.shape == values.shape:
-                    entries[key] = now
+                there = next((one[called] for one, called in shared if one.get(called) is not None), None)
+                if there is not None and there.shape == values.shape:
+                    entries[key] = there
                 if not values.is_meta:
                     entries[key].copy_(values)
         old.train(new.training)
@@ -92,6 +93,6 @@ def _like(model: nn.Module, name: str, new: nn.Module) -> tuple[torch.device | N
     return None, None
 
 
-def _is_trained(model: nn.Module, new: nn.Module) -> bool:
-    mine = [p.requires_grad for p in new.parameters()]
-    return any(mine or [p.requires_grad for p in model.parameters()])
+def _flags(model: nn.Module, new: nn.Module) -> dict[nn.Parameter, bool]:
+    """Tell what is trained of a module, or of the model where it has no parameter."""
+    return {p: p.requires_grad for p in [*new.parameters()] or model.parameters()}

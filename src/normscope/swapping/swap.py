@@ -31,16 +31,19 @@ def swap(
     by what it computes on random rows. Features on axis 1 stay there: the new norm stands in a ``ChannelsFirst``.
     What the new norm has, too, is kept: eps where it means the same, gain and bias as the same parameters, dtype,
     device, ``requires_grad``, hooks, tied modules, training or evaluation. A gain or bias that was switched off stays
-    off where the new norm has that switch.
+    off where the new norm has that switch. A gain of another convention, such as 1 + w, is converted. Norms that are
+    called by keyword want a new norm whose forward has that argument.
 
     Args:
         model: Any module. Its classes, its configuration and other instances are not touched.
         what: A key of ``NORMS``, ``group_norm``, ``instance_norm``, a class of norms, or several of these.
         to: A key of ``NORMS``, a key with arguments such as ``ada_norm(scale=2.0)``, or a function from a width to a
-            module that maps ``[..., D]`` to ``[..., D]``.
+            module that maps ``[..., D]`` to ``[..., D]``, a new one every time.
         where: Which of them: a pattern of names such as ``encoder.*``, or a function of name and module.
         optimizer: Its groups then lose the parameters that go and gain those that come; state of what stays is kept.
-        preserve: Insist on the same function at the start, and set what is new so where it can be (``scale_norm``).
+            Any of torch's but LBFGS, which keeps one history of all parameters.
+        preserve: Insist on the same function at the start, to 1e-5 or a rounding of the parameters' dtype, and set what
+            is new so where it can be (``scale_norm``).
 
     Returns:
         What was replaced, kept and lost, what is out of reach and where, and ``undo()``.
@@ -49,8 +52,9 @@ def swap(
         LookupError: If ``to`` is no key.
         TypeError: If an argument is of another type.
         ValueError: If there is no such norm (the message lists those there are), ``where`` leaves none, the model
-            itself is the norm, or the model is compiled, wrapped or sharded (the message has the way out); if
-            ``preserve`` is asked for and is not to be had. Nothing is changed then.
+            itself is the norm, or the model is compiled, wrapped, sharded or lazy (the message has the way out); if
+            ``to`` gives one module twice or one of another width; if ``optimizer`` is LBFGS or holds no parameter of
+            the model; if ``preserve`` is asked for and is not to be had. Nothing is changed then.
     """
     check_open(model)
     target = read_target(to)
