@@ -42,7 +42,7 @@ def check_open(model: nn.Module) -> None:
                 raise ValueError(f"the norms of {where} cannot be swapped: {_WRAPPERS['PeftModel']}")
         if module._compiled_call_impl is not None:
             raise ValueError(f"the norms of {where} cannot be swapped: {_WRAPPERS['OptimizedModule']}")
-        if any(is_lazy(p) for p in module._parameters.values()) and not isinstance(module, _LazyNormBase):
+        if any(is_lazy(p) for p in module.parameters(recurse=False)) and not isinstance(module, _LazyNormBase):
             raise ValueError(f"{where} is lazy, and what it will be is not known: run a batch first, then swap")
         for key, parameter in module._parameters.items():
             if parameter is not None and type(parameter).__name__ == "DTensor":
