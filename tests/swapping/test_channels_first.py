@@ -29,3 +29,20 @@ def test_shows_the_norms_numbers() -> None:
 def test_wants_two_axes() -> None:
     with pytest.raises(ValueError, match=r"expects \[N, C, \.\.\.\], got \[6\]"):
         ChannelsFirst(nn.LayerNorm(6))(torch.randn(6))
+
+
+@pytest.mark.parametrize("norm", [BatchNorm(6), nn.RMSNorm(6), nn.Identity()])
+@pytest.mark.parametrize("shape", [(4, 6), (4, 6, 3), (4, 6, 3, 5), (2, 6, 3, 5, 2)])
+def test_lies_in_memory_as_torchs_norm_lays_it(norm: nn.Module, shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape)
+    given = [x, x.transpose(0, 1).contiguous().transpose(0, 1), torch.randn(*shape[:1], *shape[2:], 6).movedim(-1, 1)]
+    for one in given:
+        want = F.batch_norm(one, None, None, training=True)
+        assert ChannelsFirst(norm)(one).stride() == want.stride(), one.stride()
+
+
+def test_vmap() -> None:
+    x = torch.randn(3, 4, 6, 5)
+    module = ChannelsFirst(nn.RMSNorm(6))
+    got = torch.func.vmap(module, in_dims=1)(x.transpose(0, 1))
+    torch.testing.assert_close(got, torch.stack([module(one) for one in x]))

@@ -1,5 +1,7 @@
 """Which norms a call means, and what is said when it means none."""
 
+import re
+
 import pytest
 from torch import nn
 
@@ -64,3 +66,20 @@ def test_wrong_words() -> None:
         chosen("LayerNorm")
     with pytest.raises(TypeError, match="a class of modules, got 3"):
         chosen([3])
+
+
+@pytest.mark.parametrize("where", [["1"], re.compile("1"), 1, nn.LayerNorm(4)])
+def test_where_is_neither_a_pattern_nor_a_function(where) -> None:
+    with pytest.raises(TypeError, match=r"where must be a pattern of names such as 'encoder\.\*' or a function"):
+        chosen("layer_norm", where)
+
+
+@pytest.mark.parametrize("what", [None, 3, nn.LayerNorm(4), nn.Sequential(nn.LayerNorm(4)), [nn.LayerNorm(4)]])
+def test_what_is_neither_a_key_nor_a_class(what) -> None:
+    with pytest.raises(TypeError, match="what must be a key of NORMS or a class of modules"):
+        chosen(what)
+
+
+def test_what_is_nothing() -> None:
+    with pytest.raises(ValueError, match=r"or several of these, got none: \[\]"):
+        chosen([])

@@ -56,3 +56,27 @@ def test_the_path_comes_back() -> None:
     report.undo()
     assert [layer.activation_relu_or_gelu for layer in model.layers] == [1, 1]
     assert model.use_nested_tensor
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_path_stays_off_until_the_last_swap_is_undone(first: int) -> None:
+    model = encoder()
+    reports = [
+        swap(model, "layer_norm", to, where=f"*{name}") for to, name in (("rms_norm", "norm1"), ("dyt", "norm2"))
+    ]
+    reports.pop(first).undo()
+    assert [layer.activation_relu_or_gelu for layer in model.layers] == [0, 0]
+    assert not model.use_nested_tensor
+    with torch.no_grad():
+        assert reports[0].unused(lambda: model(torch.randn(3, 5, 16))) == []
+    reports.pop().undo()
+    assert [layer.activation_relu_or_gelu for layer in model.layers] == [1, 1]
+    assert model.use_nested_tensor
+
+
+@pytest.mark.parametrize("of", [lambda model: model.layers, lambda model: model.layers[0]])
+def test_an_encoder_that_is_not_seen_is_told_of(of) -> None:
+    report = swap(of(encoder()), "layer_norm", "batch_norm")
+    assert any("an nn.TransformerEncoder that holds this from outside was not seen" in note for note in report.notes)
+    assert not any("from outside" in note for note in swap(encoder(), "layer_norm", "batch_norm").notes)

@@ -1,6 +1,7 @@
 """In and out again, to the bit."""
 
 import copy
+import sys
 
 import pytest
 import torch
@@ -75,3 +76,47 @@ def test_a_copy_of_the_model_and_its_class_are_not_touched() -> None:
     swap(model, "layer_norm", "rms_norm")
     assert type(other.norm1) is nn.LayerNorm
     assert type(nn.TransformerEncoderLayer(8, 2, 8).norm1) is nn.LayerNorm
+
+
+def deep() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)))
+
+
+def test_a_place_that_is_gone() -> None:
+    for change in (lambda model: model.__delitem__(2), lambda model: model.__setitem__(2, nn.Identity())):
+        model = deep()
+        report = swap(model, "layer_norm", "rms_norm")
+        kept = model[2]
+        change(model)
+        with pytest.raises(RuntimeError, match=r"2\.1, where this swap put a RMSNorm, is no longer in the model"):
+            report.undo()
+        assert type(model[1]) is not nn.LayerNorm
+        model._modules["2"] = kept
+        report.undo()
+        assert type(model[1]) is nn.LayerNorm
+
+
+def test_a_layer_that_moved() -> None:
+    model = deep()
+    report = swap(model, "layer_norm", "rms_norm")
+    del model[0]
+    with pytest.raises(RuntimeError, match="1 is a Sequential that this swap did not put there"):
+        report.undo()
+
+
+def test_a_failure_leaves_the_model_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = deep()
+    text = repr(model)
+    optimizer = torch.optim.SGD([{"params": model[0].weight}, {"params": model[2][0].weight}], lr=0.1)
+    with pytest.raises(ValueError, match="the optimizer has 2 groups"):
+        swap(model, "layer_norm", "dyt", optimizer=optimizer)
+    assert repr(model) == text
+
+    def unreadable(*given):
+        raise AttributeError("source")
+
+    # The reading of source is the last that can fail.
+    monkeypatch.setattr(sys.modules["normscope.swapping.swap"], "in_lists", unreadable)
+    with pytest.raises(AttributeError, match="source"):
+        swap(model, "layer_norm", "rms_norm")
+    assert repr(model) == text

@@ -4,9 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from normscope.swapping import swap
 from normscope.swapping.refuse import check_open
 
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`torch.jit.:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
+]
 
 
 def module_named(name: str, module: str = "elsewhere") -> nn.Module:
@@ -20,7 +24,9 @@ def module_named(name: str, module: str = "elsewhere") -> nn.Module:
         (lambda: torch.compile(nn.Sequential(nn.LayerNorm(4))), "compiled. Swap in the model that was given to"),
         (lambda: nn.DataParallel(nn.LayerNorm(4)), r"Swap in `model.module`, then wrap it again"),
         (lambda: nn.Sequential(nn.DataParallel(nn.LayerNorm(4))), "norms of its part '0' cannot"),
-        (lambda: torch.fx.symbolic_trace(nn.Sequential(nn.LayerNorm(4))), "traced graph"),
+        (lambda: torch.fx.symbolic_trace(nn.Sequential(nn.LayerNorm(4))), "traced graph.* then torch.export it"),
+        (lambda: torch.jit.script(nn.Sequential(nn.LayerNorm(4))), "then torch.export or torch.jit.trace it"),
+        (lambda: nn.Sequential(nn.LazyLinear(4), nn.LayerNorm(4)), "its part '0' is lazy, .* run a batch first"),
         (lambda: module_named("FullyShardedDataParallel"), r"sharded \(FSDP\). Swap first"),
         (lambda: module_named("LoraLayer", "peft.tuners.lora"), "PEFT holds it. Swap in the base model"),
     ],
@@ -58,3 +64,23 @@ def test_no_module() -> None:
 
 def test_a_plain_model_passes() -> None:
     check_open(nn.Transformer(8, 2, 1, 1, 8, batch_first=True))
+
+
+def test_a_lazy_norm_is_only_out_of_reach() -> None:
+    report = swap(nn.Sequential(nn.LazyBatchNorm1d(), nn.LayerNorm(4)), "layer_norm", "rms_norm")
+    assert [one.name for one in report.unreached] == ["0"]
+    assert any("has lazy parameters" in note for note in report.notes)
+    assert (report.parameters_before, report.parameters_after) == (8, 4)
+
+
+@pytest.mark.parametrize("to", ["layer_norm", "ada_norm", "dyt"])
+def test_what_is_said_of_scripts_and_graphs_is_so(to: str) -> None:
+    model, x = nn.Sequential(nn.LayerNorm(4)).eval(), torch.randn(3, 4)
+    swap(model, "layer_norm", to)
+    want = model(x)
+    torch.testing.assert_close(torch.jit.trace(model, x)(x), want)
+    torch.testing.assert_close(torch.export.export(model, (x,)).module()(x), want)
+    with pytest.raises(Exception, match=r"(?s)."):
+        torch.jit.script(model)
+    with pytest.raises(torch.fx.proxy.TraceError):
+        torch.fx.symbolic_trace(model)

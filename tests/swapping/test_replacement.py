@@ -6,6 +6,7 @@ from torch import nn
 
 from foreign import AnnotatedLayerNorm, OffsetRMSNorm, PlainRMSNorm
 from normscope.norms import BatchNorm, LayerNorm, RMSNorm
+from normscope.swapping import swap
 from normscope.swapping.channels_first import ChannelsFirst
 from normscope.swapping.kinds import Norm, recognise
 from normscope.swapping.replacement import Built, build, check_preserved
@@ -15,7 +16,8 @@ from normscope.swapping.target import read_target
 def built(module: nn.Module, to, **settings) -> Built:
     norm = recognise(("there",), module)
     assert isinstance(norm, Norm)
-    return build(norm, read_target(to), torch.device("cpu"), torch.float32, **settings)
+    (one,) = build(nn.ModuleDict({"there": module}), [norm], read_target(to), **settings)
+    return one
 
 
 def filled(module: nn.Module) -> nn.Module:
@@ -139,3 +141,52 @@ def test_a_function_that_changes_the_shape_is_refused() -> None:
 def test_classes_are_ours() -> None:
     assert type(built(nn.LayerNorm(6), "layer_norm").module) is LayerNorm
     assert type(built(PlainRMSNorm(6), "rms_norm").module) is RMSNorm
+
+
+def test_a_function_of_another_width_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"RMSNorm did not run .* Its width is another: it has 7 entries for 6"):
+        built(nn.LayerNorm(6), lambda width: nn.RMSNorm(width + 1))
+
+
+def test_why_a_difference_was_not_measured_is_told() -> None:
+    class Elsewhere(nn.LayerNorm):
+        def forward(self, x):
+            raise RuntimeError("only on another device")
+
+    model = nn.Sequential(nn.LayerNorm(6))
+    report = swap(model, "layer_norm", Elsewhere)
+    assert "Elsewhere did not run in place of 0 on [4, 6, 6]: only on another device" in report.notes
+
+
+def test_a_function_must_make_a_new_module_for_every_norm() -> None:
+    one = nn.RMSNorm(6)
+    gain = one.weight
+    model = nn.Sequential(nn.LayerNorm(6), nn.LayerNorm(6), nn.RMSNorm(6))
+    with pytest.raises(ValueError, match="gave for 1 the very module of 0: it must make a new one for every norm"):
+        swap(model, "layer_norm", lambda width: one)
+    with pytest.raises(ValueError, match="gave for 0 the very module of 2"):
+        swap(model, "layer_norm", lambda width: model[2])
+    assert one.weight is gain
+    assert [type(norm) for norm in model] == [nn.LayerNorm, nn.LayerNorm, nn.RMSNorm]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_preserved_to_a_rounding_of_the_parameters(dtype: torch.dtype) -> None:
+    # The length is the root of 6, which none of the two can hold.
+    one = built(PlainRMSNorm(6).requires_grad_(False).to(dtype).apply(ones), "scale_norm", preserve=True)
+    assert 1e-5 < one.difference < torch.finfo(dtype).eps
+    check_preserved([one])
+    with pytest.raises(ValueError, match="1 of 1 replacements are another one"):
+        check_preserved([built(PlainRMSNorm(6).to(dtype), "scale_norm", preserve=True)])
+
+
+def ones(module: nn.Module) -> None:
+    module.weight.data.fill_(1.0)
+
+
+def test_preserving_wants_numbers() -> None:
+    with torch.device("meta"):
+        model = nn.Sequential(nn.RMSNorm(6))
+    with pytest.raises(ValueError, match=r"1 norms have none, for they are on the meta device \(0\)"):
+        swap(model, "rms_norm", "scale_norm", preserve=True)
+    assert type(model[0]) is nn.RMSNorm

@@ -38,3 +38,19 @@ def test_unused() -> None:
     report = swap(model, "layer_norm", "rms_norm")
     assert report.unused(lambda: model(nn.Linear(4, 4).weight)) == ["idle"]
     assert "forward" not in vars(model.used)
+
+
+def test_unused_leaves_what_else_was_put_on_a_replacement() -> None:
+    model, runs = nn.Sequential(nn.LayerNorm(4)), []
+    report = swap(model, "layer_norm", "rms_norm")
+    norm = model[0]
+    usual = norm.forward
+
+    def mine(x):
+        runs.append(1)
+        return usual(x)
+
+    norm.forward = mine
+    assert report.unused(lambda: model(nn.Linear(4, 4).weight)) == []
+    assert norm.forward is mine
+    assert runs == [1]

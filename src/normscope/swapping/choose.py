@@ -1,6 +1,6 @@
 """Which of a model's norms a call means."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -30,10 +30,14 @@ def choose(
         Those that are meant, and those of the right kind that ``where`` leaves out.
 
     Raises:
-        TypeError: If ``what`` is neither.
+        TypeError: If ``what`` or ``where`` is of another type.
         ValueError: If there is no such key or no such norm, or ``where`` leaves none.
     """
     wanted = _wanted(what)
+    if where is not None and not isinstance(where, str) and (isinstance(where, nn.Module) or not callable(where)):
+        raise TypeError(
+            f"where must be a pattern of names such as 'encoder.*' or a function of name and module, got {where!r}"
+        )
     right = [norm for norm in found if _is_wanted(norm, wanted)]
     if not right:
         raise ValueError(f"{type(model).__name__} has no {label(what)} to replace; {_there(found, unreached)}")
@@ -53,7 +57,12 @@ def label(what: Any) -> str:
 
 
 def _wanted(what: Any) -> list[str | type[nn.Module]]:
+    kinds = "a key of NORMS or a class of modules, or several of these"
+    if not isinstance(what, str | type) and not (isinstance(what, Iterable) and not isinstance(what, nn.Module)):
+        raise TypeError(f"what must be {kinds}, got {what!r}")
     given: list[Any] = [what] if isinstance(what, str | type) else list(what)
+    if not given:
+        raise ValueError(f"what must be {kinds}, got none: {what!r}")
     for one in given:
         if isinstance(one, str) and one not in KINDS:
             raise ValueError(f"what must be a class or one of {', '.join(KINDS)}, got {one!r}")

@@ -1,8 +1,12 @@
 """torch's fused transformer layer, which reads the norms' numbers instead of calling the norms."""
 
 from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
 from torch import nn
+
+_OFF: WeakKeyDictionary[nn.Module, list[int]] = WeakKeyDictionary()
+"""Of every module that was switched off: what its switch was before, and how many swaps still need it off."""
 
 
 def leave_fast_path(model: nn.Module, changed: set[int]) -> tuple[list[str], Callable[[], None]]:
@@ -11,7 +15,7 @@ def leave_fast_path(model: nn.Module, changed: set[int]) -> tuple[list[str], Cal
     In evaluation without gradients ``nn.TransformerEncoderLayer`` calls one fused operator with ``norm1.weight``,
     ``norm1.bias`` and ``norm1.eps``: a norm that was put there would never run, or miss an attribute. What is set to
     prevent it is ``activation_relu_or_gelu = 0`` of the layer and ``use_nested_tensor = False`` of its encoder, both of
-    which serve that path only.
+    which serve that path only. They stay so until all swaps that set them are undone, in whatever order.
 
     Args:
         model: Any module.
@@ -21,28 +25,42 @@ def leave_fast_path(model: nn.Module, changed: set[int]) -> tuple[list[str], Cal
         Words about what was set, and a function that sets it back.
     """
     layers = [
-        (name, layer)
-        for name, layer in model.named_modules()
+        layer
+        for layer in model.modules()
         if isinstance(layer, nn.TransformerEncoderLayer) and {id(layer.norm1), id(layer.norm2)} & changed
     ]
-    inside = {id(layer) for _, layer in layers}
+    inside = {id(layer) for layer in layers}
     encoders = [
         encoder
         for encoder in model.modules()
-        if isinstance(encoder, nn.TransformerEncoder) and any(id(layer) in inside for layer in encoder.layers)
+        if isinstance(encoder, nn.TransformerEncoder)
+        and hasattr(encoder, "use_nested_tensor")
+        and any(id(layer) in inside for layer in encoder.layers)
     ]
-    before: list[tuple[nn.Module, str, object]] = []
-    for _, layer in layers:
-        before.append((layer, "activation_relu_or_gelu", layer.activation_relu_or_gelu))
-        layer.activation_relu_or_gelu = 0
-    for encoder in encoders:
-        if hasattr(encoder, "use_nested_tensor"):
-            before.append((encoder, "use_nested_tensor", encoder.use_nested_tensor))
-            encoder.use_nested_tensor = False
+    switches = [
+        *((layer, "activation_relu_or_gelu", 0) for layer in layers),
+        *((encoder, "use_nested_tensor", False) for encoder in encoders),
+    ]
+    told = []
+    if any(getattr(module, name) for module, name, _ in switches):
+        told.append(
+            f"the fused path of {len(layers)} nn.TransformerEncoderLayer, which reads norm1.weight itself, is off"
+        )
+    if layers and isinstance(model, nn.TransformerEncoderLayer | nn.ModuleList):
+        told.append(
+            "an nn.TransformerEncoder that holds this from outside was not seen: set its use_nested_tensor = False, or "
+            "swap in the encoder"
+        )
+    for module, name, off in switches:
+        _OFF.setdefault(module, [getattr(module, name), 0])[1] += 1
+        setattr(module, name, off)
 
     def back() -> None:
-        for module, name, value in before:
-            setattr(module, name, value)
+        for module, name, _ in switches:
+            before, swaps = _OFF.pop(module)
+            if swaps > 1:
+                _OFF[module] = [before, swaps - 1]
+            else:
+                setattr(module, name, before)
 
-    told = [f"the fused path of {len(layers)} nn.TransformerEncoderLayer, which reads norm1.weight itself, is off"]
-    return (told if any(value for _, _, value in before) else []), back
+    return told, back

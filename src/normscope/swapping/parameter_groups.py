@@ -1,40 +1,156 @@
 """An optimizer's parameter groups after parameters came and went."""
 
-from collections.abc import Callable, Iterable
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+Pair = tuple[Mapping[str, nn.Parameter], Mapping[str, nn.Parameter]]
+"""Of one norm the old parameters, and the new, by their names in the model."""
+
+_NAMES = ("param_names", "names")
+"""Where a group tells the names of its parameters: torch's way, and that of ``norm_parameter_groups``."""
 
 
-def exchange(
-    optimizer: torch.optim.Optimizer,
-    pairs: Iterable[tuple[list[nn.Parameter], dict[str, nn.Parameter]]],
-    staying: set[int],
-) -> Callable[[], None]:
+@dataclass(frozen=True, kw_only=True)
+class Exchanged:
+    """What an exchange did to an optimizer, and the way back."""
+
+    optimizer: torch.optim.Optimizer
+    old: Mapping[int, nn.Parameter]
+    """Those of the norms that the optimizer had, by their identities."""
+    new: set[int]
+    """Identities of the parameters of the new norms."""
+    group_of: Mapping[int, int]
+    order: Sequence[Sequence[nn.Parameter]]
+    """The parameters of every group before."""
+    names: Sequence[Mapping[str, Mapping[int, str]]]
+    """Of every group the lists of names before."""
+    states: Mapping[int, Mapping[str, Any]]
+    """Copies of the state of the old ones."""
+
+    def check(self) -> None:
+        """Look whether the groups are still there.
+
+        Raises:
+            RuntimeError: If one is gone.
+        """
+        count = len(self.optimizer.param_groups)
+        if count < len(self.order):
+            raise RuntimeError(f"the optimizer has {count} groups and had {len(self.order)} when this was swapped")
+
+    def back(self, present: set[int]) -> None:
+        """Undo it. Only what this exchange put in goes, and only what it found comes back, with the state it had then.
+
+        What other exchanges did meanwhile stays.
+
+        Args:
+            present: Identities of the parameters that the model has now.
+        """
+        groups, state = self.optimizer.param_groups, self.optimizer.state
+        for group in groups:
+            stays = [p for p in group["params"] if id(p) in present or id(p) not in self.new]
+            for parameter in group["params"]:
+                if id(parameter) in self.new and id(parameter) not in present:
+                    state.pop(parameter, None)
+            _set(group, stays, _names(group))
+        inside = {id(p) for group in groups for p in group["params"]}
+        for number, (group, before, names) in enumerate(zip(groups, self.order, self.names, strict=False)):
+            absent = {p for p in self.old if self.group_of[p] == number and p not in inside}
+            told = {key: {p: name for p, name in known.items() if p in self.old} for key, known in names.items()}
+            now = {key: known | told.get(key, {}) for key, known in _names(group).items()}
+            _set(group, _in_order(group["params"], before, absent), now)
+        for identity, parameter in self.old.items():
+            state.pop(parameter, None)
+            if identity in self.states:
+                state[parameter] = _beside(self.states[identity], parameter)
+
+
+def exchange(optimizer: torch.optim.Optimizer, pairs: Sequence[Pair], staying: set[int]) -> Exchanged:
     """Take parameters out of an optimizer and put others in, in place; those that stay keep place and state.
 
     New parameters join the group of the first old one of the same norm; those of a norm that had none in the optimizer
     join the group in which most of the others are.
 
     Args:
-        optimizer: Any of torch's.
-        pairs: Of every norm the old parameters, and the new by their names. Frozen new ones stay outside.
+        optimizer: Any of torch's that keeps its state by parameter, which is all but LBFGS.
+        pairs: Of every norm. Frozen new parameters stay outside.
         staying: Identities of the parameters that the rest of the model has, which may be tied to a norm's.
 
     Returns:
-        A function that undoes it: groups and state are as they were.
+        What was done, and the way back.
 
     Raises:
-        ValueError: If nothing tells to which of several groups new parameters belong. Nothing is changed then.
+        TypeError: If it is no optimizer of torch's.
+        ValueError: If it is LBFGS, holds no parameter of this model, or nothing tells to which of several groups new
+            parameters belong. Nothing is changed then.
     """
-    pairs = list(pairs)
+    check_optimizer(optimizer)
     groups = optimizer.param_groups
     group_of = {id(p): number for number, group in enumerate(groups) for p in group["params"]}
-    homes = [[group_of[id(p)] for p in old if id(p) in group_of] for old, _ in pairs]
+    if not group_of.keys() & {*staying, *(id(p) for old, _ in pairs for p in old.values())}:
+        raise ValueError("the optimizer holds no parameter of this model: give the one that trains it")
+    old = {id(p): p for before, _ in pairs for p in before.values() if id(p) in group_of}
+    new = {id(p) for _, after in pairs for p in after.values()}
+    coming = _homes(optimizer, pairs, group_of)
+    done = Exchanged(
+        optimizer=optimizer,
+        old=old,
+        new=new,
+        group_of=group_of,
+        order=[list(group["params"]) for group in groups],
+        names=[_names(group) for group in groups],
+        states={identity: _copied(optimizer.state[p]) for identity, p in old.items() if p in optimizer.state},
+    )
+    renamed: dict[tuple[str, int], str] = {}
+    for before, after in pairs:
+        called = {id(p): name for name, p in after.items()}
+        renamed |= {(name, id(p)): called[id(p)] for name, p in before.items() if id(p) in called}
+    gone = {identity: p for identity, p in old.items() if identity not in new | staying}
+    for parameter in gone.values():
+        optimizer.state.pop(parameter, None)
+    for number, group in enumerate(groups):
+        fresh = coming.get(number, {})
+        told = {id(p): name for name, p in fresh.items()}
+        names = {
+            key: {p: renamed.get((name, p), name) for p, name in known.items()} | told
+            for key, known in done.names[number].items()
+        }
+        _set(group, [*(p for p in group["params"] if id(p) not in gone), *fresh.values()], names)
+    return done
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Refuse what has no parameters by groups and no state by parameter.
+
+    Args:
+        optimizer: What a caller gave.
+
+    Raises:
+        TypeError: If it is no optimizer of torch's.
+        ValueError: If it is LBFGS.
+    """
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {optimizer!r}")
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise ValueError("LBFGS keeps one history for all parameters together: swap first and make it afterwards")
+
+
+def _homes(
+    optimizer: torch.optim.Optimizer, pairs: Sequence[Pair], group_of: Mapping[int, int]
+) -> dict[int, dict[str, nn.Parameter]]:
+    """Find the group for every new parameter.
+
+    Raises:
+        ValueError: If nothing tells it.
+    """
+    homes = [[group_of[id(p)] for p in old.values() if id(p) in group_of] for old, _ in pairs]
     every = [home for one in homes for home in one]
-    usual = max(set(every), key=every.count) if every else (0 if len(groups) == 1 else None)
-    kept = {id(p) for _, new in pairs for p in new.values()} | staying
-    gone = {id(p): p for old, _ in pairs for p in old if id(p) not in kept and id(p) in group_of}
+    count = len(optimizer.param_groups)
+    usual = max(set(every), key=every.count) if every else (0 if count == 1 else None)
     coming: dict[int, dict[str, nn.Parameter]] = {}
     seen = set(group_of)
     for home, (_, new) in zip(homes, pairs, strict=True):
@@ -44,31 +160,52 @@ def exchange(
             place = home[0] if home else usual
             if place is None:
                 raise ValueError(
-                    f"the optimizer has {len(groups)} groups and none holds a parameter of the swapped norms: swap "
+                    f"the optimizer has {count} groups and none holds a parameter of the swapped norms: swap "
                     "first and build the optimizer afterwards"
                 )
             seen.add(id(parameter))
             coming.setdefault(place, {})[name] = parameter
-    before = [list(group["params"]) for group in groups]
-    names = [list(group["param_names"]) if "param_names" in group else None for group in groups]
-    states = {id(p): optimizer.state.pop(p) for p in gone.values() if p in optimizer.state}
-    for number, group in enumerate(groups):
-        stays = [place for place, p in enumerate(group["params"]) if id(p) not in gone]
-        fresh = coming.get(number, {})
-        group["params"][:] = [*(group["params"][place] for place in stays), *fresh.values()]
-        if "param_names" in group:
-            known = group["param_names"]
-            group["param_names"] = [*(known[place] for place in stays), *fresh]
+    return coming
 
-    def back() -> None:
-        for group, params, told in zip(groups, before, names, strict=False):
-            group["params"][:] = params
-            if told is not None:
-                group["param_names"] = told
-        for new in coming.values():
-            for parameter in new.values():
-                optimizer.state.pop(parameter, None)
-        for identity, state in states.items():
-            optimizer.state[gone[identity]] = state
 
-    return back
+def _names(group: Mapping[str, Any]) -> dict[str, dict[int, str]]:
+    """Give the names of a group's parameters by their identities, of every list of names that it has."""
+    params = group["params"]
+    return {
+        key: dict(zip(map(id, params), group[key], strict=True))
+        for key in _NAMES
+        if isinstance(group.get(key), list | tuple) and len(group[key]) == len(params)
+    }
+
+
+def _set(group: dict[str, Any], params: Sequence[nn.Parameter], names: Mapping[str, Mapping[int, str]]) -> None:
+    """Give a group other parameters, and their names."""
+    group["params"][:] = params
+    for key, known in names.items():
+        group[key] = [known[id(p)] for p in params]
+
+
+def _in_order(params: Sequence[nn.Parameter], before: Sequence[nn.Parameter], absent: set[int]) -> list[nn.Parameter]:
+    """Put absent parameters in again, each behind what stood before it."""
+    rank = {id(p): place for place, p in enumerate(before)}
+    ordered = list(params)
+    for place, parameter in enumerate(before):
+        if id(parameter) in absent:
+            earlier = [at for at, p in enumerate(ordered) if rank.get(id(p), place) < place]
+            ordered.insert(max(earlier, default=-1) + 1, parameter)
+    return ordered
+
+
+def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
+        for key, value in state.items()
+    }
+
+
+def _beside(state: Mapping[str, Any], parameter: nn.Parameter) -> dict[str, Any]:
+    """Bring the moments of a parameter to where it is now; a count of steps stays on the CPU."""
+    return {
+        key: value.to(parameter.device) if isinstance(value, Tensor) and value.shape == parameter.shape else value
+        for key, value in state.items()
+    }

@@ -1,6 +1,6 @@
 """Replacements put in their places, and taken out again to the bit."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import nn
@@ -9,6 +9,7 @@ from normscope.swapping.fast_path import leave_fast_path
 from normscope.swapping.kinds import Norm
 from normscope.swapping.parameter_groups import exchange
 from normscope.swapping.replacement import Built
+from normscope.swapping.restore import remember
 
 
 def put(
@@ -22,31 +23,33 @@ def put(
         optimizer: Told of the parameters that go and come.
 
     Returns:
-        A function that undoes it, and what else was changed, in words.
+        A function that undoes it, and what else was changed, in words. Two of these may be called in any order, if
+        they are about different places.
+
+    Raises:
+        TypeError: If the optimizer is none.
+        ValueError: If the optimizer cannot be told. Nothing is changed then.
     """
-    saved = [
-        (tensor, tensor.detach().clone())
-        for one in built
-        for tensor in (*one.norm.module.parameters(), *one.norm.module.buffers())
-    ]
-    groups_back = None
-    if optimizer is not None:
-        leaving = {id(module) for one in built for module in one.norm.module.modules()}
-        rest = [module for module in model.modules() if id(module) not in leaving]
-        groups_back = exchange(
-            optimizer,
-            [
-                ([*one.norm.module.parameters()], dict(one.module.named_parameters(prefix=one.norm.name)))
+    places = [(*place, one) for one in built for place in places_of(model, one.norm)]
+    exchanged = None
+    for parent, child, one in places:
+        parent._modules[child] = one.module
+    try:
+        restores = [remember(model, one.norm.name, one.norm.module, one.module) for one in built]
+        if optimizer is not None:
+            pairs = [
+                (
+                    dict(one.norm.module.named_parameters(prefix=one.norm.name)),
+                    dict(one.module.named_parameters(prefix=one.norm.name)),
+                )
                 for one in built
-            ],
-            {id(p) for module in rest for p in module.parameters(recurse=False)},
-        )
-    for one in built:
-        for parent, child in places_of(model, one.norm):
-            parent._modules[child] = one.module
+            ]
+            exchanged = exchange(optimizer, pairs, _without(model, (one.module for one in built)))
+    except BaseException:
+        for parent, child, one in places:
+            parent._modules[child] = one.norm.module
+        raise
     notes, path_back = leave_fast_path(model, {id(one.module) for one in built})
-    anchor = next((p for p in model.parameters()), None)
-    start = None if anchor is None else (anchor.device, anchor.dtype)
     undone = False
 
     def undo() -> None:
@@ -54,25 +57,18 @@ def put(
         if undone:
             raise RuntimeError("this swap was undone already")
         for one in built:
-            for parent, child in places_of(model, one.norm):
-                if parent._modules.get(child) is not one.module:
-                    there = type(parent._modules.get(child)).__name__
-                    raise RuntimeError(
-                        f"{one.norm.name} is a {there} that this swap did not put there: undo what came later first"
-                    )
+            _check_there(model, one)
+        if exchanged is not None:
+            exchanged.check()
         undone = True
-        path_back()
-        if groups_back is not None:
-            groups_back()
+        for restore in restores:
+            restore()
         for one in built:
-            if anchor is not None and (anchor.device, anchor.dtype) != start:
-                one.norm.module.to(device=anchor.device, dtype=anchor.dtype)
-            one.norm.module.train(one.module.training)
             for parent, child in places_of(model, one.norm):
                 parent._modules[child] = one.norm.module
-        with torch.no_grad():
-            for tensor, values in saved:
-                tensor.copy_(values)
+        path_back()
+        if exchanged is not None:
+            exchanged.back({id(p) for p in model.parameters()})
 
     return undo, notes
 
@@ -89,3 +85,30 @@ def places_of(model: nn.Module, norm: Norm) -> list[tuple[nn.Module, str]]:
         parent, _, child = name.rpartition(".")
         found.append((model.get_submodule(parent), child))
     return found
+
+
+def _check_there(model: nn.Module, one: Built) -> None:
+    """Refuse to undo what no longer stands where it was put.
+
+    Raises:
+        RuntimeError: If something else stands there, or nothing.
+    """
+    for name in one.norm.names:
+        try:
+            there = model.get_submodule(name)
+        except AttributeError:
+            raise RuntimeError(
+                f"{name}, where this swap put a {type(one.module).__name__}, is no longer in the model: put it back "
+                "there first"
+            ) from None
+        if there is not one.module:
+            raise RuntimeError(
+                f"{name} is a {type(there).__name__} that this swap did not put there: undo what came later first"
+            )
+
+
+def _without(model: nn.Module, parts: Iterable[nn.Module]) -> set[int]:
+    """Give the identities of the parameters that a model has apart from some of its parts."""
+    leaving = {id(module) for part in parts for module in part.modules()}
+    rest = (module for module in model.modules() if id(module) not in leaving)
+    return {id(p) for module in rest for p in module.parameters(recurse=False)}

@@ -1,6 +1,8 @@
 """Models that must not be changed now, and the way out."""
 
 from torch import nn
+from torch.nn.modules.batchnorm import _LazyNormBase
+from torch.nn.parameter import is_lazy
 
 _WRAPPERS = {
     "OptimizedModule": "it is compiled. Swap in the model that was given to torch.compile, then compile again",
@@ -8,8 +10,10 @@ _WRAPPERS = {
     "DataParallel": "it is wrapped. Swap in `model.module`, then wrap it again",
     "FullyShardedDataParallel": "its parameters are sharded (FSDP). Swap first, shard afterwards",
     "FSDPModule": "its parameters are sharded (fully_shard). Swap first, shard afterwards",
-    "ScriptModule": "it is a TorchScript program. Swap in the Python model, then script or trace it",
-    "GraphModule": "it is a traced graph, in which norms are calls. Swap in the model that was traced",
+    "ScriptModule": "it is a TorchScript program. Swap in the Python model, then torch.export or torch.jit.trace it: "
+    "torch.jit.script does not take these norms",
+    "GraphModule": "it is a traced graph, in which norms are calls. Swap in the model that was traced, then "
+    "torch.export it: torch.fx.symbolic_trace does not pass these norms",
     "PeftModel": "PEFT holds it. Swap in the base model, then `get_peft_model`; or `merge_and_unload()` first",
     "DeepSpeedEngine": "DeepSpeed holds it. Swap first, then `deepspeed.initialize`",
 }
@@ -24,7 +28,8 @@ def check_open(model: nn.Module) -> None:
 
     Raises:
         TypeError: If it is no module.
-        ValueError: If a part of it is compiled, scripted, traced, sharded or wrapped; the message has the way out.
+        ValueError: If a part of it is compiled, scripted, traced, sharded or wrapped, or lazy; the message
+            has the way out.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -37,6 +42,8 @@ def check_open(model: nn.Module) -> None:
                 raise ValueError(f"the norms of {where} cannot be swapped: {_WRAPPERS['PeftModel']}")
         if module._compiled_call_impl is not None:
             raise ValueError(f"the norms of {where} cannot be swapped: {_WRAPPERS['OptimizedModule']}")
+        if any(is_lazy(p) for p in module.parameters(recurse=False)) and not isinstance(module, _LazyNormBase):
+            raise ValueError(f"{where} is lazy, and what it will be is not known: run a batch first, then swap")
         for key, parameter in module._parameters.items():
             if parameter is not None and type(parameter).__name__ == "DTensor":
                 raise ValueError(f"the norms of {where} cannot be swapped: {key} is sharded (DTensor). Swap first")

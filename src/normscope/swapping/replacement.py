@@ -1,34 +1,20 @@
 """The module that takes a norm's place, with all of the old one that fits: parameters, hooks, mode."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.module import _WrappedHook
 
-from normscope.norms import ScaleNorm
 from normscope.recognition.detached_copy import copy_of
+from normscope.swapping.affine import affine_of
+from normscope.swapping.carried import Ties, carry, constant_of
 from normscope.swapping.channels_first import ChannelsFirst
+from normscope.swapping.hooks import share_hooks
 from normscope.swapping.kinds import Norm
 from normscope.swapping.target import Target
 
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-    "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-    "_is_full_backward_hook",
-    "_state_dict_hooks",
-    "_state_dict_pre_hooks",
-    "_load_state_dict_pre_hooks",
-    "_load_state_dict_post_hooks",
-)
 _TOLERANCE = 1e-5
 """Relative: what an eps of the usual size does to rows of the usual size when it changes its place."""
 
@@ -43,30 +29,60 @@ class Built:
     lost: tuple[str, ...]
     difference: float
     """The largest difference of the outputs on random rows, over the largest output of the old one, in float64."""
+    trouble: str = ""
+    """Why the difference could not be measured."""
 
 
-def build(norm: Norm, target: Target, device: torch.device, dtype: torch.dtype, *, preserve: bool = False) -> Built:
-    """Make what takes a norm's place. Neither the norm nor the model is changed.
+def build(model: nn.Module, norms: Sequence[Norm], target: Target, *, preserve: bool = False) -> list[Built]:
+    """Make what takes the places of norms. Neither the norms nor the model are changed.
 
-    A parameter that fits is taken over as the same object: ties, hooks, gradients and an optimizer's state stay.
+    A parameter that fits is taken over as the same object: ties, hooks, gradients and an optimizer's state stay. What
+    is converted is converted once for all norms that share it.
 
     Args:
-        norm: The norm.
+        model: Where they stand. A norm without parameters gets the device and dtype of the model's first, and what is
+            new in its place is trained unless all of the model is frozen.
+        norms: The norms.
         target: What is to stand there.
-        device: For parameters of a norm that has none.
-        dtype: For parameters of a norm that has none.
         preserve: Set what is new so that the function is the same, where that can be.
+
+    Raises:
+        ValueError: If a function gives one module for two places, or one that does not fit.
     """
+    first = next((p for p in model.parameters() if p.dtype.is_floating_point), None)
+    usual = (torch.get_default_device(), torch.get_default_dtype()) if first is None else (first.device, first.dtype)
+    frozen = first is not None and not any(p.requires_grad for p in model.parameters())
+    made = [target.build(norm, *_device_and_dtype(norm, usual)) for norm in norms]
+    known = {id(module): name or "the model itself" for name, module in model.named_modules()}
+    for norm, inner in zip(norms, made, strict=True):
+        if id(inner) in known:
+            raise ValueError(
+                f"{target.label} gave for {norm.name} the very module of {known[id(inner)]}: it must make a new one "
+                "for every norm"
+            )
+        known[id(inner)] = norm.name
+    ties = Ties.of(model, norms)
+    return [
+        _fit(norm, inner, target, ties, preserve=preserve, frozen=frozen)
+        for norm, inner in zip(norms, made, strict=True)
+    ]
+
+
+def _device_and_dtype(norm: Norm, usual: tuple[torch.device, torch.dtype]) -> tuple[torch.device, torch.dtype]:
+    """Give where a norm's parameters are, or what stands for them."""
+    constants = (constant_of(norm.holder, name) for name in ("weight", "bias"))
+    tensors = [*norm.holder.parameters(recurse=False), *(one for one in constants if one is not None)]
+    return (tensors[0].device, tensors[0].dtype) if tensors else usual
+
+
+def _fit(norm: Norm, inner: nn.Module, target: Target, ties: Ties, *, preserve: bool, frozen: bool) -> Built:
+    """Give a new module all of an old norm's that fits."""
     old = norm.holder
-    one = next((p for p in old.parameters(recurse=False)), None)
-    if one is not None:
-        device, dtype = one.device, one.dtype
-    inner = target.build(norm, device, dtype)
-    kept, lost = _take_parameters(norm, inner, preserve=preserve)
-    kept, lost = [*_eps(norm, target, inner, lost), *kept], lost
+    kept, lost = carry(norm, inner, affine_of(inner, norm.shape), ties, preserve=preserve, frozen=frozen)
+    kept = [*_eps(norm, target, inner, lost), *kept]
     if target.key == norm.kind == "batch_norm":
         for name, buffer in old._buffers.items():
-            if buffer is not None and inner._buffers.get(name) is not None:
+            if name not in {"weight", "bias"} and buffer is not None and inner._buffers.get(name) is not None:
                 inner._buffers[name] = buffer
                 kept.append(name)
     elif old._buffers.get("running_mean") is not None:
@@ -75,13 +91,19 @@ def build(norm: Norm, target: Target, device: torch.device, dtype: torch.dtype, 
         lost.append("moments over all processes")
     module = ChannelsFirst(inner) if norm.channels_first else inner
     module.train(norm.module.training)
-    kept += _take_hooks(norm.module, module, lost)
+    shared, unshared = share_hooks(norm.module, module)
+    far, trouble = difference(norm.module, module, norm)
     return Built(
-        norm=norm, module=module, kept=tuple(kept), lost=tuple(lost), difference=difference(norm.module, module, norm)
+        norm=norm,
+        module=module,
+        kept=(*kept, *shared),
+        lost=(*lost, *unshared),
+        difference=far,
+        trouble=trouble,
     )
 
 
-def difference(old: nn.Module, new: nn.Module, norm: Norm) -> float:
+def difference(old: nn.Module, new: nn.Module, norm: Norm) -> tuple[float, str]:
     """Give the largest difference of two modules on random rows, over the largest output of the first, in float64.
 
     It is NaN where the new one cannot be run in float64 on a CPU.
@@ -91,32 +113,60 @@ def difference(old: nn.Module, new: nn.Module, norm: Norm) -> float:
         new: What will; a copy is run.
         norm: Where it stands: the shape of an input.
 
+    Returns:
+        The difference, and in words why it is NaN, if it is.
+
     Raises:
-        ValueError: If the outputs differ in shape.
+        ValueError: If the outputs differ in shape, or the new one has parameters of another width and cannot be run.
     """
     x = torch.randn(norm.sample, generator=torch.Generator().manual_seed(2), dtype=torch.float64) + 0.3
     with torch.no_grad():
         before = copy_of(old).forward(x)
         try:
             after = copy_of(new).forward(x)
-        except (RuntimeError, NotImplementedError, AssertionError):
+        except (RuntimeError, NotImplementedError, AssertionError) as error:
             # A module of the user's that does not work in float64, or on a CPU.
-            return math.nan
+            width = torch.Size(norm.shape).numel()
+            long = [p.numel() for p in new.parameters() if p.numel() > 1 and p.numel() == max(p.shape)]
+            words = f"{type(new).__name__} did not run in place of {norm.name} on {list(x.shape)}: {error}"
+            if long and width not in long:
+                raise ValueError(f"{words}. Its width is another: it has {long[0]} entries for {width}") from error
+            return math.nan, words.splitlines()[0]
     if after.shape != before.shape:
         raise ValueError(
             f"{type(new).__name__} gives {list(after.shape)} for {norm.name} where {type(old).__name__} gave "
             f"{list(before.shape)}"
         )
-    return float((after - before).abs().amax() / before.abs().amax().clamp(min=1e-300))
+    return float((after - before).abs().amax() / before.abs().amax().clamp(min=1e-300)), ""
+
+
+def check_numbers(norms: Sequence[Norm]) -> None:
+    """Refuse to compare norms that have no numbers.
+
+    Args:
+        norms: Those whose function is to be preserved.
+
+    Raises:
+        ValueError: If a parameter is on the meta device.
+    """
+    empty = [norm.name for norm in norms if any(p.is_meta for p in norm.module.parameters())]
+    if empty:
+        raise ValueError(
+            f"preserve=True compares numbers, and {len(empty)} norms have none, for they are on the meta device "
+            f"({', '.join(empty[:4])}): give the model its numbers first. Nothing was changed"
+        )
 
 
 def check_preserved(built: list[Built]) -> None:
     """Refuse replacements that are another function at the start.
 
+    Args:
+        built: The replacements. One in a narrow dtype may differ by a rounding of its parameters.
+
     Raises:
-        ValueError: If one is; the message has the first few, and by how much.
+        ValueError: If one is another function; the message has the first few, and by how much.
     """
-    other = [one for one in built if not one.difference <= _TOLERANCE]
+    other = [one for one in built if not one.difference <= _tolerance(one.module)]
     if other:
         few = "; ".join(f"{one.norm.name}: {one.difference:.2g} of the largest output" for one in other[:4])
         raise ValueError(
@@ -125,50 +175,8 @@ def check_preserved(built: list[Built]) -> None:
         )
 
 
-def _take_parameters(norm: Norm, inner: nn.Module, *, preserve: bool) -> tuple[list[str], list[str]]:
-    """Put the old gain and bias into the new norm, as the same objects where they fit."""
-    kept: list[str] = []
-    lost: list[str] = []
-    old = norm.holder
-    requires = [p.requires_grad for p in old.parameters(recurse=False)]
-    lengths = isinstance(old, ScaleNorm), isinstance(inner, ScaleNorm)
-    for role, name in (("weight", norm.gain), ("bias", norm.bias)):
-        mine = inner._parameters.get(role)
-        if name is None:
-            continue
-        parameter = old._parameters[name]
-        assert parameter is not None
-        word = "gain" if role == "weight" else "bias"
-        offset = norm.unit_offset and role == "weight"
-        if preserve and isinstance(inner, ScaleNorm) and role == "weight" and not isinstance(old, ScaleNorm):
-            values = parameter.detach().double() + offset
-            with torch.no_grad():
-                inner.weight.fill_(float(values.mean()) * values.numel() ** 0.5)
-            kept.append("gain (its mean, as one length)")
-        elif mine is None or mine.numel() != parameter.numel() or lengths[0] != lengths[1]:
-            lost.append(word)
-        elif mine.shape == parameter.shape and not offset:
-            inner._parameters[role] = parameter
-            kept.append(word if name == role else f"{word} ({name} is now {role})")
-        else:
-            with torch.no_grad():
-                mine.copy_(parameter.reshape(mine.shape) + offset)
-            mine.requires_grad_(parameter.requires_grad)
-            kept.append(f"{word} (as a new parameter{', 1 + ' + name if offset else ''})")
-            if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
-                lost.append(f"hooks on the parameter {name}")
-    for name, theirs in old._parameters.items():
-        mine = inner._parameters.get(name)
-        if theirs is None or name in {norm.gain, norm.bias}:
-            continue
-        if type(inner) is type(old) and mine is not None and mine.shape == theirs.shape:
-            inner._parameters[name] = theirs
-            kept.append(name)
-        else:
-            lost.append(name)
-    if requires and not any(requires):
-        inner.requires_grad_(False)
-    return kept, lost
+def _tolerance(module: nn.Module) -> float:
+    return max([_TOLERANCE, *(torch.finfo(p.dtype).eps for p in module.parameters() if p.dtype.is_floating_point)])
 
 
 def _eps(norm: Norm, target: Target, inner: nn.Module, lost: list[str]) -> list[str]:
@@ -187,22 +195,3 @@ def _eps(norm: Norm, target: Target, inner: nn.Module, lost: list[str]) -> list[
     if norm.unbiased:
         lost.append("the divisor n - 1")
     return []
-
-
-def _take_hooks(old: nn.Module, new: nn.Module, lost: list[str]) -> list[str]:
-    """Share the dictionaries of hooks, so that the handles that people hold go on working."""
-    taken = 0
-    for name in _HOOKS:
-        hooks: Any = vars(old).get(name)
-        if not hooks:
-            continue
-        if not isinstance(hooks, Mapping):
-            setattr(new, name, hooks)
-            continue
-        bound = [hook for hook in hooks.values() if isinstance(hook, _WrappedHook) and hook.with_module]
-        if bound:
-            lost.append(f"{len(bound)} of {name}, bound to the old module")
-            continue
-        setattr(new, name, hooks)
-        taken += len(hooks) if name in {"_forward_hooks", "_forward_pre_hooks", "_backward_hooks"} else 0
-    return [f"{taken} hooks"] if taken else []

@@ -58,11 +58,15 @@ class SwapReport:
     def undo(self) -> None:
         """Put everything back: modules, the values of their parameters and moments to the bit, an optimizer's groups.
 
-        What training did meanwhile to the rest of the model stays.
+        The optimizer's state of these parameters becomes what it was at the swap, too, for it belongs to the values.
+        What training did meanwhile to the rest of the model stays. What was done to the new norms' device, dtype, mode
+        and ``requires_grad`` is done to the old ones, and hooks that came to the new ones stay. Swaps at different
+        places can be undone in any order.
 
         Raises:
             RuntimeError: If it was undone before, or something else stands in a place now, such as a later swap,
-                which is to be undone first. Nothing is changed then.
+                which is to be undone first, or the place itself or a group of the optimizer is gone. Nothing is changed
+                then.
         """
         self._undo()
 
@@ -76,19 +80,28 @@ class SwapReport:
             Names of replacements whose forward was not called; none when every swap was felt.
         """
         called: set[str] = set()
+        found: list[tuple[dict[str, Any], Any, Any]] = []
         for one in self.replaced:
+            own = vars(one.module)
+            before = own.get("forward")
 
-            def forward(*args: Any, _one: Replaced = one, **named: Any) -> Any:
+            def forward(*args: Any, _one: Replaced = one, _before: Any = before, **named: Any) -> Any:
                 called.add(_one.name)
+                if _before is not None:
+                    return _before(*args, **named)
                 return type(_one.module).forward(_one.module, *args, **named)
 
             # Not a hook: modules look at hooks to choose between paths, as nn.TransformerEncoderLayer does.
-            vars(one.module)["forward"] = forward
+            own["forward"] = forward
+            found.append((own, before, forward))
         try:
             run()
         finally:
-            for one in self.replaced:
-                del vars(one.module)["forward"]
+            for own, before, forward in found:
+                if own.get("forward") is forward:
+                    del own["forward"]
+                    if before is not None:
+                        own["forward"] = before
         return [one.name for one in self.replaced if one.name not in called]
 
     def __str__(self) -> str:

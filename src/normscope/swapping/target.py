@@ -9,6 +9,7 @@ from torch import nn
 
 from normscope.catalogue import NORMS, look_up
 from normscope.names import parse_norm
+from normscope.swapping.carried import constant_of
 from normscope.swapping.kinds import Norm
 
 Maker = Callable[[Any], nn.Module]
@@ -64,9 +65,13 @@ class Target:
         kept: dict[str, Any] = {}
         if self.keeps_eps(norm):
             kept["eps"] = torch.finfo(dtype).eps if norm.eps is None and self.key != "rms_norm" else norm.eps
-        if norm.gain is None and norm.kind not in {"layer_norm_simple", "detach_norm", "ada_norm", "none"}:
+        gain, bias = (
+            name is not None or constant_of(norm.holder, role) is not None
+            for name, role in ((norm.gain, "weight"), (norm.bias, "bias"))
+        )
+        if not gain and norm.kind not in {"layer_norm_simple", "detach_norm", "ada_norm", "none"}:
             kept |= _LOSES_GAIN.get(self.key, {})
-        if norm.bias is None and norm.kind in _HAVE_BIAS:
+        if not bias and norm.kind in _HAVE_BIAS:
             kept |= _LOSES_BIAS.get(self.key, {})
         if self.key == norm.kind == "batch_norm":
             kept["momentum"] = norm.holder.momentum
