@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from foreign import OffsetRMSNorm, PlainRMSNorm
 from torch import Tensor, nn
 
+from foreign import OffsetRMSNorm, PlainRMSNorm
 from normscope.norms import DyT, ScaleNorm
 from normscope.swapping.affine import Affine, affine_of
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from foreign import OffsetRMSNorm, PlainRMSNorm
 from torch import Tensor, nn
 
+from foreign import OffsetRMSNorm, PlainRMSNorm
 from normscope.norms import RMSNorm
 from normscope.swapping import swap
 

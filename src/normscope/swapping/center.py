@@ -13,12 +13,13 @@ from normscope.swapping.center_report import CenterReport
 from normscope.swapping.centered_norms import converted
 from normscope.swapping.choose import Where, choose
 from normscope.swapping.find import find_norms
+from normscope.swapping.hooks import share_hooks
 from normscope.swapping.kinds import Norm
 from normscope.swapping.last_centered import check_last, enter, leave
 from normscope.swapping.outputs_apart import apart, usually_apart
 from normscope.swapping.place import put
 from normscope.swapping.refuse import check_open
-from normscope.swapping.replacement import Built, _take_hooks
+from normscope.swapping.replacement import Built
 from normscope.swapping.same_function import check_copies, evaluating, outputs, random_call
 from normscope.swapping.writers import owner_of
 
@@ -185,6 +186,5 @@ def _own_difference(model: nn.Module, proof: Proof, first: Sequence[Any], second
 def _built(norm: Norm) -> Built:
     module = converted(norm, norm.module)
     module.train(norm.module.training)
-    lost: list[str] = []
-    kept = _take_hooks(norm.module, module, lost)
+    kept, lost = share_hooks(norm.module, module)
     return Built(norm=norm, module=module, kept=tuple(kept), lost=tuple(lost), difference=0.0)

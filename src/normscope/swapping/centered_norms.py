@@ -12,9 +12,9 @@ from normscope.norms import LayerNorm, RMSNorm
 from normscope.swapping.biased_rms_norm import BiasedRMSNorm
 from normscope.swapping.channels_first import ChannelsFirst
 from normscope.swapping.fast_path import leave_fast_path
+from normscope.swapping.hooks import share_hooks
 from normscope.swapping.kinds import Norm
 from normscope.swapping.outputs_apart import NUDGE
-from normscope.swapping.replacement import _take_hooks
 from normscope.swapping.writers import owner_of
 
 
@@ -113,7 +113,7 @@ def put_rms(twin: nn.Module, chosen: Sequence[Norm]) -> dict[str, list[float]]:
 
 
 def _set(twin: nn.Module, norm: Norm, new: nn.Module) -> None:
-    _take_hooks(twin.get_submodule(norm.name), new, [])
+    share_hooks(twin.get_submodule(norm.name), new)
     for name in norm.names:
         owner, key = owner_of(twin, name)
         owner._modules[key] = new
