@@ -9,7 +9,8 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
 from normscope.catalogue import NORMS
-from normscope.recognition.behaviour import EpsPlace, Facts, computes_as, further_inputs, looks_like_norm, observe
+from normscope.recognition.behaviour import computes_as, further_inputs, looks_like_norm, observe
+from normscope.recognition.equation import EpsPlace, Facts
 from normscope.recognition.torch_norms import FEATURES_ON_AXIS_1, OVER_FEATURES, base_of
 from normscope.swapping.channels_first import ChannelsFirst
 
