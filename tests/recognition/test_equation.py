@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from normscope.recognition.equation import Facts, matching, value_of
-from normscope.recognition.trial import few_rows
+from normscope.recognition.tryout import few_rows
 
 X = few_rows((2, 5, 12), -1)
 GAIN = torch.linspace(0.5, 1.5, 12, dtype=torch.float64)

@@ -10,7 +10,7 @@ from torch.nn.parameter import UninitializedParameter
 from normscope.recognition.detached_copy import copy_of
 from normscope.recognition.equation import SAME, Facts, matching, value_of
 from normscope.recognition.torch_norms import base_of
-from normscope.recognition.trial import apart, enlarged_copy, few_rows, many_rows, run, upstream
+from normscope.recognition.tryout import apart, enlarged_copy, few_rows, many_rows, run, upstream
 
 _USUAL_EPS = (1e-5, 1e-6, 1e-8, 1e-12, 0.0)
 """Tried where a module does not tell its own."""

@@ -156,6 +156,8 @@ def _out_of_reach(module: nn.Module) -> str | None:
     """Say what stands between us and a norm, if something does."""
     if "quantized" in type(module).__module__.split("."):
         return "quantized: swap first, quantize afterwards"
+    if "activation_post_process" in module._modules:
+        return "observed for quantization (torch.ao.quantization.prepare): swap first, prepare afterwards"
     if parametrize.is_parametrized(module):
         which = ", ".join(module.parametrizations)  # pyright: ignore
         return f"parametrized ({which}): torch.nn.utils.parametrize.remove_parametrizations comes first"

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from normscope.recognition.trial import apart, enlarged_copy, few_rows, many_rows, run, upstream
+from normscope.recognition.tryout import apart, enlarged_copy, few_rows, many_rows, run, upstream
 
 G = upstream((1, 4, 8))
 
