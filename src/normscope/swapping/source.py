@@ -45,11 +45,12 @@ class Call:
 class Code:
     """The source of a function."""
 
-    function: FunctionType
     tree: ast.AST
     line: int
     """The first one."""
     file: str
+    known: Mapping[str, Any]
+    """The names of its file."""
     own: str | None
     """What a method calls its module: ``self``; None in a function that is no method."""
 
@@ -71,7 +72,7 @@ def functional_norms(module: nn.Module) -> list[Call]:
         rooted = any(_called(node) in _ROOTS or _is_half_power(node) for node in ast.walk(code.tree))
         for node in ast.walk(code.tree):
             name = _called(node)
-            is_call = name in _CALLS and not _is_method(node, code.function.__globals__)
+            is_call = name in _CALLS and not _is_method(node, code.known)
             if isinstance(node, ast.Call) and (is_call or (rooted and _is_moment(node))):
                 where = f"{code.file}:{code.line + node.lineno - 1}"
                 found.setdefault(where, Call(text=_short(ast.unparse(node)), where=where))
@@ -100,7 +101,8 @@ def code_of(kind: type[nn.Module]) -> Iterator[Code]:
             continue
         seen.add(function.__code__)
         own = function.__code__.co_varnames[0] if is_method and function.__code__.co_argcount else None
-        code = Code(function=function, tree=parsed[0], line=parsed[1], file=parsed[2], own=own)
+        tree, line, file = parsed
+        code = Code(tree=tree, line=line, file=file, known=function.__globals__, own=own)
         yield code
         for node in ast.walk(code.tree):
             if not isinstance(node, ast.Call):
