@@ -100,3 +100,13 @@ def test_an_rms_norm_without_eps_has_the_machine_epsilon() -> None:
         assert norm.eps_at(torch.float64) == torch.finfo(torch.float64).eps
     assert find_norms(norms.DyT(8))[0][0].eps_at(torch.float32) is None
     assert find_norms(nn.LayerNorm(8))[0][0].eps_at(torch.float64) == 1e-5
+
+
+def test_a_norm_in_evaluation_only_is_out_of_reach() -> None:
+    class Dropping(PlainRMSNorm):
+        def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+            return nn.functional.dropout(super().forward(hidden), 0.5, self.training)
+
+    found, unreached = find_norms(Dropping(8).eval())
+    assert found == []
+    assert "something else in training" in unreached[0].why

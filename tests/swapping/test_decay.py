@@ -1,5 +1,7 @@
 """Norm parameters, counted by hand, and groups that decay or do not."""
 
+import re
+
 import pytest
 import torch
 from architectures import ARCHITECTURES
@@ -72,3 +74,131 @@ def test_wrong_numbers() -> None:
         normscope.norm_parameter_groups(nn.Linear(2, 2), -1)
     with pytest.raises(ValueError, match="Linear has no parameter that is trained"):
         normscope.norm_parameter_groups(nn.Linear(2, 2).requires_grad_(False), 0.1)
+
+
+class Gated(nn.Module):
+    """An RMS norm with a gate and an activation in it; neither is its class called a norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.eps, self.act = nn.Parameter(torch.ones(4)), 1e-6, nn.SiLU()
+
+    def forward(self, x, gate):
+        x = x * self.act(gate)
+        return self.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)
+
+
+class OuterLayerNorm(nn.Module):
+    """A gain around a norm without one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.gamma = nn.LayerNorm(4, elementwise_affine=False), nn.Parameter(torch.zeros(4))
+
+    def forward(self, x):
+        return self.inner(x) * (self.gamma + 1)
+
+
+class AdaptiveNorm(OuterLayerNorm):
+    """With a matrix in a child."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix, self.slope = nn.Linear(4, 4), nn.PReLU()
+
+
+class NormedLinear(nn.Module):
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(outputs, 4)), nn.Parameter(torch.ones(outputs))
+
+    def forward(self, x):
+        return nn.functional.linear(nn.functional.normalize(x), nn.functional.normalize(self.weight), self.bias)
+
+
+class NormEmbedding(nn.Embedding):
+    """No norm."""
+
+
+class Slopes(nn.Module):
+    """An activation with an eps and single numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.eps = nn.Parameter(torch.ones(1)), 1e-6
+
+    def forward(self, x):
+        return torch.where(x > 0, self.up * x, x.clamp(max=-self.eps).expm1())
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        (Gated(), ["weight"]),
+        (OuterLayerNorm(), ["gamma"]),
+        (AdaptiveNorm(), ["gamma"]),
+        (NormedLinear(3), []),
+        (NormedLinear(1), []),
+        (NormEmbedding(9, 4), []),
+        (Slopes(), []),
+        (nn.PReLU(4), []),
+        (nn.LazyBatchNorm1d(), ["weight", "bias"]),
+        (nn.utils.parametrizations.weight_norm(nn.LayerNorm((4, 6))), ["bias", *(f"original{i}" for i in (0, 1))]),
+    ],
+)
+def test_what_only_looks_like_a_norm(module: nn.Module, names: list[str]) -> None:
+    listed = normscope.norm_parameters(nn.Sequential(nn.Linear(4, 4), module))
+    assert [name.rpartition(".")[2] for name in listed] == names
+    assert all(name.startswith("1.") for name in listed)
+
+
+def test_a_gain_with_an_earlier_name_elsewhere_is_listed_under_it() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale, self.norm = nn.Parameter(torch.ones(4)), nn.LayerNorm(4)
+            self.norm.weight = self.scale
+
+    assert list(normscope.norm_parameters(Model())) == ["scale", "norm.bias"]
+    (only,) = normscope.norm_parameter_groups(Model(), 0.1)
+    assert (only["names"], only["weight_decay"]) == (["scale", "norm.bias"], 0.0)
+
+
+def test_biases_by_any_of_their_names() -> None:
+    model = nn.ModuleDict(
+        {
+            "lstm": nn.LSTM(4, 4, bidirectional=True),
+            "attention": nn.MultiheadAttention(4, 2, add_bias_kv=True),
+            "bias": nn.Linear(4, 4),
+            "linear": nn.utils.parametrizations.weight_norm(nn.Linear(4, 4), "bias", dim=0),
+        }
+    )
+    decaying, resting = normscope.norm_parameter_groups(model, 0.1)
+    assert resting["names"] == [
+        *(f"lstm.bias_{kind}_l0{way}" for way in ("", "_reverse") for kind in ("ih", "hh")),
+        *("attention.in_proj_bias", "attention.bias_k", "attention.bias_v", "attention.out_proj.bias", "bias.bias"),
+        *(f"linear.parametrizations.bias.original{place}" for place in (0, 1)),
+    ]
+    assert "bias.weight" in decaying["names"]
+    assert all("weight" in name for name in decaying["names"])
+
+
+@pytest.mark.parametrize("weight_decay", [None, "0.1", True, [0.1]])
+def test_weight_decay_must_be_a_number(weight_decay) -> None:
+    with pytest.raises(TypeError, match=re.escape(f"weight_decay must be a number, got {weight_decay!r}")):
+        normscope.norm_parameter_groups(nn.Linear(2, 2), weight_decay)
+
+
+def test_what_cannot_be_grouped() -> None:
+    with pytest.raises(ValueError, match="weight_decay must be finite, got inf"):
+        normscope.norm_parameter_groups(nn.Linear(2, 2), float("inf"))
+    with pytest.raises(ValueError, match="weight_decay must be at least 0, got nan"):
+        normscope.norm_parameter_groups(nn.Linear(2, 2), float("nan"))
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got list"):
+        normscope.norm_parameter_groups([1], 0.1)  # pyright: ignore
+    lazy = nn.Sequential(nn.LazyLinear(8), nn.LayerNorm(8))
+    assert list(normscope.norm_parameters(lazy)) == ["1.weight", "1.bias"]
+    with pytest.raises(ValueError, match=r"0\.weight, 0\.bias of Sequential has no shape yet \(lazy\): run a batch"):
+        normscope.norm_parameter_groups(lazy, 0.1)
+    lazy(torch.ones(2, 3))
+    assert len(normscope.norm_parameter_groups(lazy, 0.1)) == 2

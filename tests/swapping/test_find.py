@@ -1,6 +1,7 @@
 """Every norm of a real architecture is found, and counted by hand."""
 
 import pytest
+import torch
 from architectures import ARCHITECTURES
 from torch import nn
 
@@ -44,3 +45,19 @@ def test_fused_and_gated_ones_are_named() -> None:
     assert found == []
     assert [(one.name, one.what) for one in unreached] == [("0", "LayerNormLinear"), ("1", "GatedRMSNorm")]
     assert unreached[0].why == "fused: it has the norm's parameters itself (layer_norm_weight)"
+
+
+def test_a_gated_norm_with_an_activation_is_named_and_an_activation_with_an_eps_is_not() -> None:
+    class Gated(GatedRMSNorm):
+        def __init__(self) -> None:
+            super().__init__(4)
+            self.act = nn.SiLU()
+
+    class Slopes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.eps = nn.Parameter(torch.ones(1)), 1e-6
+
+    found, unreached = find_norms(nn.Sequential(Gated(), Slopes(), nn.LazyLinear(3)))
+    assert found == []
+    assert [(one.name, one.why) for one in unreached] == [("0", "its forward takes more than one input: x, gate")]

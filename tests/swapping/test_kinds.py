@@ -79,9 +79,16 @@ def quantized() -> nn.Module:
     return torch.ao.nn.quantized.LayerNorm((6,), nn.Parameter(torch.ones(6)), nn.Parameter(torch.zeros(6)), 1.0, 0)
 
 
+def observed() -> nn.Module:
+    norm = nn.LayerNorm(6)
+    norm.qconfig = torch.ao.quantization.default_qconfig  # pyright: ignore
+    return torch.ao.quantization.prepare(nn.Sequential(norm))[0]
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
+        (observed, "observed for quantization .*: swap first, prepare afterwards"),
         (parametrized, r"parametrized \(weight\): torch.nn.utils.parametrize.remove_parametrizations comes first"),
         (pruned, "made by a hook"),
         (patched, "put on the instance by another library"),

@@ -8,7 +8,8 @@ from torch.nn.parameter import UninitializedParameter
 
 from normscope import norms
 from normscope.recognition import torch_norms
-from normscope.recognition.behaviour import EpsPlace, looks_like_norm, observe
+from normscope.recognition.behaviour import looks_like_norm, observe
+from normscope.recognition.equation import EpsPlace
 
 _OURS: dict[type[nn.Module], str] = {
     norms.LayerNorm: "layer_norm",

@@ -1,61 +1,58 @@
 """A norm whose class is not known, told by what it computes: never by its name alone."""
 
 import inspect
-import itertools
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from normscope.recognition.detached_copy import copy_of
+from normscope.recognition.equation import SAME, Facts, matching, value_of
+from normscope.recognition.torch_norms import base_of
+from normscope.recognition.tryout import apart, enlarged_copy, few_rows, many_rows, run, upstream
 
 _USUAL_EPS = (1e-5, 1e-6, 1e-8, 1e-12, 0.0)
 """Tried where a module does not tell its own."""
-_SCALES = (1.0, 1.0, 10.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-6)
-"""Sizes of rows: eps, and where it stands, shows in the small ones."""
-_SAME = 2e-5
-"""Relative: ten roundings of float32 and more; the divisors n and n - 1 are as near from a width of 25,000 on."""
-
-EpsPlace = Literal["variance", "deviation", "length"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What a module was seen to compute."""
-
-    kind: Literal["layer_norm", "rms_norm"]
-    width: int
-    eps: float
-    eps_place: EpsPlace
-    gain: str | None
-    bias: str | None
-    unit_offset: bool
-    unbiased: bool
-    channels_first: bool
+_LONG = 40
+"""Positions of the longer input."""
+_SAME_GRADIENT = 1e-3
+"""Of the upstream gradient over the size of the row: a statistic that is detached is seen from afar."""
+_CALLED = {"layer_norm": "a layer norm", "rms_norm": "an RMS norm"}
 
 
 def looks_like_norm(module: nn.Module) -> bool:
-    """Tell whether a module is worth a look: a leaf called a norm or with an eps, or one with running moments.
+    """Tell whether a module is worth a look: one called a norm or with an eps, or one with running moments.
+
+    Children without parameters that are no norms, such as an activation, are no hindrance.
 
     Args:
         module: Any module.
     """
     if "running_mean" in module._buffers:
         return True
-    if any(True for _ in module.children()) or type(module).__module__.startswith("torch.nn.utils."):
+    if type(module).__module__.startswith("torch.nn.utils."):
         # What stands in a parametrization is about weights.
+        return False
+    own = [*module.parameters(recurse=False)]
+    children = [*module.modules()][1:]
+    if children and (not own or any(_is_more(child) for child in children)):
         return False
     if "norm" in type(module).__name__.lower():
         return True
-    shapes = [p.shape for p in module.parameters(recurse=False)]
-    return 0 < len(shapes) <= 2 and bool(_eps_of(module)) and all(_width(shape) for shape in shapes)
+    if not 0 < len(own) <= 2 or any(isinstance(p, UninitializedParameter) for p in own):
+        return False
+    return bool(_eps_of(module)) and all(width_of(p.shape) > 1 for p in own)
 
 
 def observe(module: nn.Module) -> Facts | str:
-    """Run a copy of a module on random rows, away from the identity, and find the equation that gives the same.
+    """Run copies of a module on random rows, away from the identity, and find the equation that gives the same.
 
-    The module itself is not run, its hooks neither; the copy is in float64, on the CPU, with other parameters.
+    The module itself is not run, its hooks neither; the copies are in float64, on the CPU, with other parameters. What
+    was found on a few rows is then tried on a longer input (40 positions) with rows of sizes from 1e-6 to 1e5, some
+    with one entry that outweighs the others, and large gains of both signs, in evaluation and in training; the
+    gradients of the input and of the parameters are compared, too. What shows only on longer inputs, in other dtypes,
+    on other devices or after many calls is not seen.
 
     Args:
         module: Perhaps a layer norm or an RMS norm.
@@ -64,10 +61,10 @@ def observe(module: nn.Module) -> Facts | str:
         What it is, or in words why it is taken for nothing.
     """
     parameters = {name: p for name, p in module._parameters.items() if p is not None}
-    widths = {_width(p.shape) for p in parameters.values()}
+    widths = {width_of(p.shape) for p in parameters.values()}
     if not parameters:
         told = getattr(module, "normalized_shape", None)
-        widths = {_width(torch.Size(told))} if isinstance(told, tuple | list) else set()
+        widths = {width_of(torch.Size(told))} if isinstance(told, tuple | list) else set()
     if not parameters and "running_mean" in module._buffers:
         return "a batch norm whose moments, gain and bias are frozen constants"
     if not parameters and not widths:
@@ -75,26 +72,21 @@ def observe(module: nn.Module) -> Facts | str:
     if len(parameters) > 2 or len(widths) > 1 or 0 in widths:
         shapes = ", ".join(f"{name} {list(p.shape)}" for name, p in parameters.items())
         return f"has parameters that are no gain and bias of one width: {shapes}"
+    if parameters and widths == {1}:
+        return f"has one number ({', '.join(parameters)}) for all features, which is no gain of a width"
     if further := further_inputs(module):
         return further
     (width,) = widths
-    twin = copy_of(module, generator=torch.Generator().manual_seed(0))
-    sizes = [size for size in (3, 5, 7) if size != width][:2]
-    for channels_first, shape in ((False, (2, sizes[0], width)), (True, (2, width, *sizes)), (True, (2, width, 3))):
-        x = _rows(shape, 1 if channels_first else -1)
-        try:
-            with torch.no_grad():
-                # The forward of its class: another library's, on the instance, may be bound to the module itself.
-                z: Any = type(twin).forward(twin, x)
-        except Exception:
-            continue
-        if not isinstance(z, Tensor) or z.shape != x.shape:
-            continue
-        if channels_first:
-            x, z = x.movedim(1, -1), z.movedim(1, -1)
-        found = _match(x, z.double(), module, dict(twin.named_parameters()))
-        if found is not None:
-            return Facts(width=width, channels_first=channels_first, **found)
+    one, two = [size for size in (5, 7, 9) if size != width][:2]
+    with apart():
+        for axis, few, more in (
+            (-1, (2, one, width), (1, _LONG, width)),
+            (1, (2, width, one, two), (1, width, 2, _LONG // 2)),
+            (1, (2, width, one), (1, width, _LONG)),
+        ):
+            facts = _first_look(module, few, axis)
+            if facts is not None:
+                return _something_else(module, facts, more, axis) or facts
     return "computes no layer norm and no RMS norm that is known here (tried on random rows)"
 
 
@@ -113,83 +105,99 @@ def further_inputs(module: nn.Module) -> str | None:
 def computes_as(module: nn.Module, base: type[nn.Module], shape: tuple[int, ...]) -> bool:
     """Tell whether a module with a forward of its own computes what its base does, in training and in evaluation.
 
+    Output, gradients and running moments are compared, on large numbers and small ones, behind large gains.
+
     Args:
         module: A subclass's instance; copies are run.
-        base: A norm of torch.
-        shape: Of an input.
+        base: A norm of torch, with features on axis 1.
+        shape: Of an input; its last axis is made longer.
     """
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 0.7
-    for training in (False, True):
-        twins = [copy_of(module, generator=torch.Generator().manual_seed(0)).train(training) for _ in range(2)]
-        try:
-            with torch.no_grad():
-                ours, theirs = base.forward(twins[0], x), type(module).forward(twins[1], x)
-        except Exception:
-            return False
-        if not (isinstance(theirs, Tensor) and theirs.shape == ours.shape):
-            return False
-        if not (theirs.double() - ours).abs().amax() <= _SAME * ours.abs().amax():
-            return False
+    with apart():
+        x = many_rows((*shape[:-1], _LONG), 1)
+        g = upstream((*shape[:-1], _LONG))
+        for training in (False, True):
+            twins = [enlarged_copy(module, training) for _ in range(2)]
+            # The forward of its class: another library's, on the instance, may be bound to the module itself.
+            ours, theirs = (
+                run(lambda x, twin=twin, kind=kind: kind.forward(twin, x), x, g, dict(twin.named_parameters()))
+                for twin, kind in zip(twins, (base, type(module)), strict=True)
+            )
+            if isinstance(ours, str) or isinstance(theirs, str) or _apart(ours[0], theirs[0], SAME):
+                return False
+            if any(_apart(ours[1][name], theirs[1][name], _SAME_GRADIENT) for name in ours[1]):
+                return False
+            moments = zip(twins[0].buffers(), twins[1].buffers(), strict=True)
+            if any(_apart(one.double(), two.double(), SAME) for one, two in moments):
+                return False
     return True
 
 
-def _match(x: Tensor, z: Tensor, module: nn.Module, parameters: dict[str, Tensor]) -> dict[str, Any] | None:
-    """Find the equation that turns the rows of ``x`` into those of ``z``."""
-    roles = [
-        (gain, bias)
-        for gain, bias in itertools.permutations([*parameters, None], 2)
-        if {*parameters} <= {gain, bias} and (gain is not None or bias is None)
-    ] or [(None, None)]
-    # Without an eps all places are one: that is asked last.
-    every = sorted(dict.fromkeys([*_eps_of(module), *_USUAL_EPS]), key=lambda eps: eps == 0)
-    choices = itertools.product(every, ("rms_norm", "layer_norm"), ("variance", "deviation", "length"), (False, True))
-    largest = z.abs().amax()
-    for eps, kind, place, unbiased in choices:
-        if unbiased and (kind == "rms_norm" or place == "length"):
-            continue
-        y = _normalized(x, kind, place, eps, unbiased)
-        for (gain, bias), offset in itertools.product(roles, (False, True)):
-            want = y if gain is None else y * (parameters[gain].reshape(-1) + offset)
-            want = want if bias is None else want + parameters[bias].reshape(-1)
-            if (want - z).abs().amax() <= _SAME * largest:
-                return {
-                    "kind": kind,
-                    "eps": eps,
-                    "eps_place": place,
-                    "gain": gain,
-                    "bias": bias,
-                    "unit_offset": offset,
-                    "unbiased": unbiased,
-                }
+def width_of(shape: torch.Size) -> int:
+    """Return the size of the only axis that is not one, or 0 where there are several, or none at all."""
+    return shape.numel() if shape.numel() == max(shape, default=0) else 0
+
+
+def _first_look(module: nn.Module, shape: tuple[int, ...], axis: int) -> Facts | None:
+    """Find the equation of a module on a few rows, in evaluation."""
+    twin = copy_of(module, generator=torch.Generator().manual_seed(0))
+    twin.eval()
+    x = few_rows(shape, axis)
+    try:
+        with torch.no_grad():
+            z: Any = type(twin).forward(twin, x)
+    except Exception:
+        # Not an input of this shape.
+        return None
+    if not isinstance(z, Tensor) or z.shape != x.shape:
+        return None
+    x, z = x.movedim(axis, -1), z.double().movedim(axis, -1)
+    every_eps = [*_eps_of(module), *_USUAL_EPS]
+    return matching(x, z, dict(twin.named_parameters()), every_eps, channels_first=axis == 1)
+
+
+def _something_else(module: nn.Module, facts: Facts, shape: tuple[int, ...], axis: int) -> str | None:
+    """Say in what a module departs from the equation that it has on a few rows, if it does."""
+    x = many_rows(shape, axis)
+    g = upstream(shape)
+    twins = [enlarged_copy(module, training) for training in (False, True)]
+    parameters = dict(twins[0].named_parameters())
+    rows, behind = x.movedim(axis, -1), g.movedim(axis, -1)
+    ours = run(lambda x: value_of(facts, x, parameters)[0], rows, behind, parameters)
+    assert not isinstance(ours, str)
+    largest = ours[0].abs().amax(-1, keepdim=True)
+    gain = 1.0 if facts.gain is None else parameters[facts.gain].detach().reshape(-1) + facts.unit_offset
+    steepest = (behind * gain).abs().amax(-1, keepdim=True) / value_of(facts, rows, parameters)[1].detach()
+    for twin, training in zip(twins, (False, True), strict=True):
+        theirs = run(lambda x, twin=twin: type(twin).forward(twin, x), x, g, dict(twin.named_parameters()))
+        start = f"computes {_CALLED[facts.kind]} on a few rows in evaluation"
+        if isinstance(theirs, str):
+            mode = "in training" if training else "on more and larger rows, with a gradient,"
+            return f"{start}; {mode} it {theirs}"
+        if not ((theirs[0].movedim(axis, -1) - ours[0]).abs() <= SAME * largest).all():
+            if training:
+                return f"{start}, and something else in training (dropout, noise)"
+            return f"{start}, and something else on more and larger ones (a limit, other code for longer inputs)"
+        there = (theirs[1][""].movedim(axis, -1) - ours[1][""]).abs() <= _SAME_GRADIENT * steepest
+        if not there.all() or any(_apart(ours[1][name], theirs[1][name], _SAME_GRADIENT) for name in parameters):
+            return (
+                f"computes {_CALLED[facts.kind]} forward, and another gradient: statistics or parameters that are "
+                "detached, or a backward pass of its own"
+            )
     return None
 
 
-def _normalized(x: Tensor, kind: str, place: str, eps: float, unbiased: bool) -> Tensor:
-    width = x.shape[-1]
-    centered = x - x.mean(-1, keepdim=True) if kind == "layer_norm" else x
-    square = centered.square().sum(-1, keepdim=True)
-    if place == "length":
-        return centered / square.sqrt().clamp(min=max(eps, 1e-300)) * width**0.5
-    mean = square / max(width - unbiased, 1)
-    return centered / (mean + eps).sqrt() if place == "variance" else centered / (mean.sqrt() + eps)
+def _apart(ours: Tensor, theirs: Tensor, tolerance: float) -> bool:
+    """Tell whether two tensors differ by more than a part of the largest number; also where one is not a number."""
+    return not ((theirs - ours).abs() <= tolerance * ours.abs().amax()).all()
 
 
-def _rows(shape: tuple[int, ...], axis: int) -> Tensor:
-    """Draw rows of several sizes, none of them centered."""
-    draw = torch.Generator().manual_seed(1)
-    wide = torch.Size(shape)
-    rows = torch.randn(wide, generator=draw, dtype=torch.float64).movedim(axis, -1) + 0.7
-    sizes = torch.tensor(_SCALES, dtype=torch.float64)
-    count = rows.shape[:-1].numel()
-    return (rows * sizes.repeat(-(-count // len(sizes)))[:count].reshape(*rows.shape[:-1], 1)).movedim(-1, axis)
+def _is_more(child: nn.Module) -> bool:
+    """Tell whether a child makes more of its parent than a norm with an activation."""
+    named = "norm" in type(child).__name__.lower()
+    return named or base_of(child) is not None or any(True for _ in child.parameters(recurse=False))
 
 
 def _eps_of(module: nn.Module) -> list[float]:
     """List the numbers that a module calls eps, by whatever prefix."""
     named = [value for name, value in vars(module).items() if "eps" in name.lower()]
     return [float(value) for value in named if isinstance(value, float | int) and not isinstance(value, bool)]
-
-
-def _width(shape: torch.Size) -> int:
-    """Return the size of the only axis that is not one, or 0 where there are several."""
-    return shape.numel() if shape.numel() == max(shape, default=0) else 0

@@ -9,7 +9,8 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
 from normscope.catalogue import NORMS
-from normscope.recognition.behaviour import EpsPlace, Facts, computes_as, further_inputs, looks_like_norm, observe
+from normscope.recognition.behaviour import computes_as, further_inputs, looks_like_norm, observe
+from normscope.recognition.equation import EpsPlace, Facts
 from normscope.recognition.torch_norms import FEATURES_ON_AXIS_1, OVER_FEATURES, base_of
 from normscope.swapping.channels_first import ChannelsFirst
 
@@ -155,6 +156,8 @@ def _out_of_reach(module: nn.Module) -> str | None:
     """Say what stands between us and a norm, if something does."""
     if "quantized" in type(module).__module__.split("."):
         return "quantized: swap first, quantize afterwards"
+    if "activation_post_process" in module._modules:
+        return "observed for quantization (torch.ao.quantization.prepare): swap first, prepare afterwards"
     if parametrize.is_parametrized(module):
         which = ", ".join(module.parametrizations)  # pyright: ignore
         return f"parametrized ({which}): torch.nn.utils.parametrize.remove_parametrizations comes first"

@@ -3,7 +3,8 @@
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable, Iterator
+import tokenize
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import FunctionType, ModuleType
 from typing import Any
@@ -27,8 +28,6 @@ _CALLS = {
 }
 """Functions that normalize, wherever they are from."""
 _ROOTS = {"sqrt", "rsqrt", "std"}
-_ABOUT = {"dtype", "device"}
-"""What may be asked of a parameter without computing with it."""
 _NOT_READ = ("torch", "normscope", "functools", "contextlib")
 
 
@@ -42,10 +41,25 @@ class Call:
     """File and line."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Code:
+    """The source of a function."""
+
+    tree: ast.AST
+    line: int
+    """The first one."""
+    file: str
+    known: Mapping[str, Any]
+    """The names of its file."""
+    own: str | None
+    """What a method calls its module: ``self``; None in a function that is no method."""
+
+
 def functional_norms(module: nn.Module) -> list[Call]:
     """Find calls that normalize in a module's forward, and in what that calls of the same library.
 
-    Methods of torch's own modules are not read. What cannot be read, for there is no source, is left out.
+    Methods of torch's own modules are not read. What cannot be read, for there is no source or it is generated code, is
+    left out: reading raises nothing.
 
     Args:
         module: Any module.
@@ -54,87 +68,88 @@ def functional_norms(module: nn.Module) -> list[Call]:
         Functions such as ``F.layer_norm``, and powers or variances whose root is taken in the same function.
     """
     found = {}
-    for function in _functions(type(module)):
-        tree, line, file = _parsed(function)
-        if tree is None:
-            continue
-        rooted = any(_called(node) in _ROOTS or _is_half_power(node) for node in ast.walk(tree))
-        for node in ast.walk(tree):
+    for code in code_of(type(module)):
+        rooted = any(_called(node) in _ROOTS or _is_half_power(node) for node in ast.walk(code.tree))
+        for node in ast.walk(code.tree):
             name = _called(node)
-            is_call = name in _CALLS and not _is_method(node, function)
+            is_call = name in _CALLS and not _is_method(node, code.known)
             if isinstance(node, ast.Call) and (is_call or (rooted and _is_moment(node))):
-                where = f"{file}:{line + node.lineno - 1}"
+                where = f"{code.file}:{code.line + node.lineno - 1}"
                 found.setdefault(where, Call(text=_short(ast.unparse(node)), where=where))
     return list(found.values())
 
 
-def parameter_reads(module: nn.Module) -> dict[tuple[str, str], tuple[str, bool]]:
-    """Find where a module's code reads something of a child directly, instead of calling the child.
+def code_of(kind: type[nn.Module]) -> Iterator[Code]:
+    """Give the code of a class's forward, and of the functions and methods of the same library called from it.
 
     Args:
-        module: The parent.
+        kind: Any class of modules.
 
-    Returns:
-        From the child's and the attribute's name, as in ``self.norm1.weight``, to file and line, and whether it is the
-        value that is read, not only its dtype or device.
+    Yields:
+        Every function that has a source, once.
     """
-    reads: dict[tuple[str, str], tuple[str, bool]] = {}
-    for function in _functions(type(module)):
-        tree, line, file = _parsed(function)
-        if tree is None:
-            continue
-        about = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in _ABOUT}
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute):
-                child, value = node.value, id(node) not in about
-                if isinstance(child.value, ast.Name) and child.value.id == "self":
-                    key = child.attr, node.attr
-                    if key not in reads or (value and not reads[key][1]):
-                        reads[key] = f"{file}:{line + node.lineno - 1}", value
-    return reads
-
-
-def _functions(kind: type[nn.Module]) -> Iterator[FunctionType]:
-    """Give a class's forward, and the functions and methods of the same library that are called from it."""
-    waiting: list[Any] = [getattr(kind, "forward", None)]
+    waiting: list[tuple[Any, bool]] = [(getattr(kind, "forward", None), True)]
     seen = set()
     while waiting:
-        function = inspect.unwrap(waiting.pop(0)) if callable(waiting[0]) else waiting.pop(0)
-        if not isinstance(function, FunctionType) or function.__code__ in seen:
+        candidate, is_method = waiting.pop(0)
+        function = _innermost(candidate)
+        if function is None or function.__code__ in seen:
             continue
-        library = function.__module__.split(".")[0]
-        if library in _NOT_READ:
+        library = _library(function)
+        parsed = None if library in _NOT_READ else _parsed(function)
+        if parsed is None:
             continue
         seen.add(function.__code__)
-        yield function
-        tree, _, _ = _parsed(function)
-        for node in ast.walk(tree) if tree is not None else ():
+        own = function.__code__.co_varnames[0] if is_method and function.__code__.co_argcount else None
+        tree, line, file = parsed
+        code = Code(tree=tree, line=line, file=file, known=function.__globals__, own=own)
+        yield code
+        for node in ast.walk(code.tree):
             if not isinstance(node, ast.Call):
                 continue
-            callee = node.func
+            callee, method = node.func, False
             if isinstance(callee, ast.Name):
                 other = function.__globals__.get(callee.id)
-            elif isinstance(callee, ast.Attribute) and isinstance(callee.value, ast.Name) and callee.value.id == "self":
-                other = getattr(kind, callee.attr, None)
+            elif isinstance(callee, ast.Attribute) and isinstance(callee.value, ast.Name) and callee.value.id == own:
+                other = inspect.getattr_static(kind, callee.attr, None)
+                method = not isinstance(other, staticmethod)
+                other = getattr(other, "__func__", other)
             else:
                 continue
-            if isinstance(other, FunctionType) and other.__module__.split(".")[0] == library:
-                waiting.append(other)
+            if isinstance(other, FunctionType) and _library(other) == library:
+                waiting.append((other, method))
 
 
-_PARSED: dict[Any, tuple[ast.AST | None, int, str]] = {}
+def _innermost(function: Any) -> FunctionType | None:
+    """Follow decorators to the function within; the last one of them where they go in a circle."""
+    seen = set()
+    while isinstance(function, FunctionType) and id(function) not in seen:
+        seen.add(id(function))
+        within = vars(function).get("__wrapped__")
+        if not isinstance(within, FunctionType):
+            break
+        function = within
+    return function if isinstance(function, FunctionType) else None
 
 
-def _parsed(function: Callable[..., Any]) -> tuple[ast.AST | None, int, str]:
-    """Parse a function once: its tree, its first line and its file."""
-    code = getattr(function, "__code__", function)
+def _library(function: FunctionType) -> str:
+    """Return the first part of the name of the module a function is from; generated code may have none."""
+    return str(function.__module__ or "").split(".")[0]
+
+
+_PARSED: dict[Any, tuple[ast.AST, int, str] | None] = {}
+
+
+def _parsed(function: FunctionType) -> tuple[ast.AST, int, str] | None:
+    """Parse a function once: its tree, its first line and its file; None where it has no source that can be read."""
+    code = function.__code__
     if code not in _PARSED:
         try:
-            lines, first = inspect.getsourcelines(function)
-            tree: ast.AST | None = ast.parse(textwrap.dedent("".join(lines)))
-            _PARSED[code] = tree, first, inspect.getsourcefile(function) or "?"
-        except (OSError, TypeError, SyntaxError):
-            _PARSED[code] = None, 0, "?"
+            lines, first = inspect.getsourcelines(code)
+            tree = ast.parse(textwrap.dedent("".join(lines)))
+            _PARSED[code] = tree, first, inspect.getsourcefile(code) or "?"
+        except (OSError, TypeError, SyntaxError, ValueError, IndexError, RecursionError, tokenize.TokenError):
+            _PARSED[code] = None
     return _PARSED[code]
 
 
@@ -145,15 +160,15 @@ def _called(node: ast.AST) -> str | None:
     return getattr(node.func, "attr", getattr(node.func, "id", None))
 
 
-def _is_method(node: ast.AST, function: FunctionType) -> bool:
+def _is_method(node: ast.AST, known: Mapping[str, Any]) -> bool:
     """Tell whether a call is one of an object, as ``self.layer_norm(x)``, and not of a module of functions."""
     root = node.func if isinstance(node, ast.Call) else node
     while isinstance(root, ast.Attribute):
         root = root.value
     if not isinstance(root, ast.Name):
         return True
-    known = function.__globals__.get(root.id)
-    return not (isinstance(known, ModuleType) or (isinstance(node, ast.Call) and node.func is root and callable(known)))
+    there = known.get(root.id)
+    return not (isinstance(there, ModuleType) or (isinstance(node, ast.Call) and node.func is root and callable(there)))
 
 
 def _is_moment(node: ast.Call) -> bool:

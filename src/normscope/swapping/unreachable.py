@@ -1,6 +1,6 @@
 """What a swap of modules cannot reach: norms in code, in plain lists, and numbers that are read past the norm."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
@@ -8,9 +8,9 @@ from torch import nn
 from normscope.swapping.channels_first import ChannelsFirst
 from normscope.swapping.find import Unreached
 from normscope.swapping.kinds import Norm
-from normscope.swapping.place import places_of
+from normscope.swapping.reads import is_at, parameter_reads
 from normscope.swapping.replacement import Built
-from normscope.swapping.source import functional_norms, parameter_reads
+from normscope.swapping.source import functional_norms
 
 
 def in_code(model: nn.Module, found: Sequence[Norm], unreached: Sequence[Unreached]) -> list[Unreached]:
@@ -62,25 +62,36 @@ def stand_in(model: nn.Module, built: Sequence[Built]) -> list[str]:
     Returns:
         Words for the report.
     """
-    notes: dict[str, str] = {}
+    notes: dict[str, None] = {}
+    known: dict[type[nn.Module], dict[tuple[str, str], tuple[str, bool]]] = {}
     for one in built:
-        for parent, child in places_of(model, one.norm):
-            if isinstance(parent, nn.TransformerEncoderLayer):
-                continue
-            for (name, attribute), (where, value) in parameter_reads(parent).items():
-                if name != child or not hasattr(one.norm.module, attribute):
+        for owner, place in _owners(model, one.norm):
+            if type(owner) not in known:
+                known[type(owner)] = parameter_reads(owner)
+            for (path, attribute), (where, value) in known[type(owner)].items():
+                old = getattr(one.norm.module, attribute, None) if is_at(place, path) else None
+                if old is None or callable(getattr(type(one.norm.module), attribute, None)):
                     continue
-                read = f"{type(parent).__name__} reads self.{name}.{attribute}"
-                if value:
-                    notes[where] = f"{read} itself: what it computes with it does not see the new norm ({where})"
-                elif getattr(one.module, attribute, None) is None:
-                    like = getattr(one.norm.module, attribute)
-                    if not isinstance(like, torch.Tensor):
-                        notes[where] = f"{read}, which is gone ({where})"
-                        continue
+                read = f"{type(owner).__name__} reads self.{path}.{attribute}"
+                if getattr(one.module, attribute, None) is not None:
+                    if value:
+                        notes[f"{read} itself: what it computes with it does not see the new norm ({where})"] = None
+                elif value or not isinstance(old, torch.Tensor):
+                    notes[f"{read} itself, which the new norm has not: this will fail ({where})"] = None
+                else:
                     constant = torch.ones_like if attribute == "weight" else torch.zeros_like
                     holder = one.module.norm if isinstance(one.module, ChannelsFirst) else one.module
                     holder._parameters.pop(attribute, None)
-                    holder.register_buffer(attribute, constant(like, requires_grad=False), persistent=False)
-                    notes[where] = f"{read} for its dtype or device: a constant stands there now ({where})"
-    return list(notes.values())
+                    holder.register_buffer(attribute, constant(old, requires_grad=False), persistent=False)
+                    notes[f"{read} for its dtype or device: a constant stands there now ({where})"] = None
+    return list(notes)
+
+
+def _owners(model: nn.Module, norm: Norm) -> Iterator[tuple[nn.Module, list[str]]]:
+    """Give all modules in which a norm stands, with the names that lead from there to it."""
+    for name in norm.names:
+        parts = name.split(".")
+        for cut in range(len(parts)):
+            owner = model.get_submodule(".".join(parts[:cut]))
+            if not isinstance(owner, nn.TransformerEncoderLayer):
+                yield owner, parts[cut:]
