@@ -1,5 +1,6 @@
 """Which run of a study's folder belongs to which arm, and the numbers of its pairs; needs no torch."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -154,6 +155,29 @@ def pair_scores(arm: Arm, base: Arm, aggregate: Aggregate) -> tuple[np.ndarray, 
     return (np.stack([ours for ours, _ in kept]), np.stack([theirs for _, theirs in kept])) if kept else None
 
 
+def lengths_in_words(*arms: Arm) -> str:
+    """Say how many test examples the finished runs of arms were scored on; nothing where the number is the same."""
+    lengths: dict[str, dict[int, int]] = {}
+    for arm in arms:
+        for seed in arm.values:
+            scores = arm.runs[seed].folder.read_examples()
+            if scores is not None:
+                lengths.setdefault(arm.entry["label"], {})[seed] = len(scores)
+    if len({length for found in lengths.values() for length in found.values()}) < 2:
+        return ""
+    return "; ".join(f"{label} on {_in_words(found)}" for label, found in lengths.items())
+
+
+def _in_words(lengths: Mapping[int, int]) -> str:
+    """Write ``150 in seed 1, else 200``, or ``200``."""
+    (usual, _), *others = Counter(lengths.values()).most_common()
+    parts = [
+        f"{other} in seed {', '.join(str(seed) for seed, length in lengths.items() if length == other)}"
+        for other, _ in others
+    ]
+    return ", ".join([*parts, f"else {usual}"]) if parts else str(usual)
+
+
 def _scores_of(arm: Arm, seed: int, aggregate: Aggregate) -> np.ndarray | None:
     folder = arm.runs[seed].folder
     scores = folder.read_examples()
@@ -170,4 +194,5 @@ def _scores_of(arm: Arm, seed: int, aggregate: Aggregate) -> np.ndarray | None:
     if not abs(value - arm.values[seed]) <= 1e-5 * size + 1e-9:
         what = "mean" if aggregate.name == "mean" else aggregate.name
         raise ValueError(f"{folder.examples} has {what} {value}, its run has value {arm.values[seed]}: one was changed")
-    return scores
+    # One number an example may stand in a column.
+    return scores.reshape(-1) if aggregate.width == 1 else scores
