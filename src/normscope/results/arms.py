@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from normscope.results.aggregates import AGGREGATES
-from normscope.results.runs import Arm, lengths_in_words, pair_scores, pair_values
+from normscope.results.runs import Arm, compare_scores, pair_values
 from normscope.results.statistics import Interval, bca_interval
 from normscope.results.verdict import Evidence, verdict, weigh
 
@@ -106,11 +106,11 @@ def weigh_arm(card: Mapping[str, Any], arm: Arm, base: Arm, comparisons: int) ->
 
     Runs that were scored on different numbers of test examples leave their values, and no claim.
     """
-    lengths = lengths_in_words(arm, base)
     aggregate = AGGREGATES[card["metric"].get("aggregate") or "mean"]
+    scores, lengths = compare_scores(arm, base, aggregate)
     return weigh(
         pair_values(arm, base),
-        scores=None if lengths else pair_scores(arm, base, aggregate),
+        scores=scores,
         obstacle=lengths
         and f"scored on different test examples, {lengths}: evaluate must score the same ones in every run",
         aggregate=aggregate,

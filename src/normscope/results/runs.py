@@ -145,27 +145,32 @@ def pair_scores(arm: Arm, base: Arm, aggregate: Aggregate) -> tuple[np.ndarray, 
     Raises:
         ValueError: If their lengths differ, or one contradicts the value of its run.
     """
+    scores, lengths = compare_scores(arm, base, aggregate)
+    if lengths:
+        raise ValueError(f"the runs have examples.npy of different lengths: {lengths}")
+    return scores
+
+
+def compare_scores(arm: Arm, base: Arm, aggregate: Aggregate) -> tuple[tuple[np.ndarray, np.ndarray] | None, str]:
+    """Give both sides' scores as :func:`pair_scores` does, or in words which runs have how many.
+
+    Returns:
+        The scores and no words; or None, and words where the numbers of test examples differ.
+
+    Raises:
+        ValueError: If one contradicts the value of its run.
+    """
     seeds = sorted(arm.values.keys() & base.values.keys())
-    pairs = [(_scores_of(arm, seed, aggregate), _scores_of(base, seed, aggregate)) for seed in seeds]
-    kept = [(ours, theirs) for ours, theirs in pairs if ours is not None and theirs is not None]
-    sizes = {len(scores) for pair in kept for scores in pair}
-    if len(sizes) > 1:
-        names = f"{arm.entry['label']} and {base.entry['label']}"
-        raise ValueError(f"the runs of {names} have examples.npy of different lengths, {sorted(sizes)}")
-    return (np.stack([ours for ours, _ in kept]), np.stack([theirs for _, theirs in kept])) if kept else None
-
-
-def lengths_in_words(*arms: Arm) -> str:
-    """Say how many test examples the finished runs of arms were scored on; nothing where the number is the same."""
-    lengths: dict[str, dict[int, int]] = {}
-    for arm in arms:
-        for seed in arm.values:
-            scores = arm.runs[seed].folder.read_examples()
-            if scores is not None:
-                lengths.setdefault(arm.entry["label"], {})[seed] = len(scores)
-    if len({length for found in lengths.values() for length in found.values()}) < 2:
-        return ""
-    return "; ".join(f"{label} on {_in_words(found)}" for label, found in lengths.items())
+    pairs = {seed: (_scores_of(arm, seed, aggregate), _scores_of(base, seed, aggregate)) for seed in seeds}
+    kept = {seed: (ours, theirs) for seed, (ours, theirs) in pairs.items() if ours is not None and theirs is not None}
+    if not kept:
+        return None, ""
+    ours, theirs = ({seed: pair[side] for seed, pair in kept.items()} for side in (0, 1))
+    lengths = [{seed: len(scores) for seed, scores in side.items()} for side in (ours, theirs)]
+    if len({length for side in lengths for length in side.values()}) > 1:
+        told = [f"{one.entry['label']} on {_in_words(side)}" for one, side in zip((arm, base), lengths, strict=True)]
+        return None, "; ".join(told)
+    return (np.stack([*ours.values()]), np.stack([*theirs.values()])), ""
 
 
 def _in_words(lengths: Mapping[int, int]) -> str:

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from pathlib import Path
 from typing import Any, TextIO
@@ -75,12 +76,15 @@ class _Inbox:
             with self.ready:
                 self.lines.append(line)
                 self.ready.notify()
-        # It is another's clock, which needs nothing of Python that a step without end would hold.
-        faulthandler.dump_traceback_later(GRACE_SECONDS, exit=True, file=2)
         self.stop.set()
         with self.ready:
             self.ended = True
             self.ready.notify()
+        # Compiled code may hold the interpreter for ever; then a clock outside of it rings.
+        faulthandler.dump_traceback_later(GRACE_SECONDS + 5, exit=True, file=2)
+        time.sleep(GRACE_SECONDS)
+        faulthandler.dump_traceback(file=2)
+        os._exit(1)
 
     def __iter__(self) -> "_Inbox":
         return self
