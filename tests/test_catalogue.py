@@ -75,3 +75,11 @@ def test_a_file_that_is_not_what_it_was_is_not_even_read(user_file: Callable[...
 def test_a_file_without_its_function_is_no_misspelt_task(name: str) -> None:
     with pytest.raises(ValueError, match=r"such as my_file.py:make, got"):
         find_task(name)
+
+
+@pytest.mark.parametrize("name", ["a:make", "a.py::make", "a.ipynb:make"])
+def test_half_the_name_of_a_function_in_a_file_is_told(name: str) -> None:
+    with pytest.raises(
+        ValueError, match=rf"expected a file and a function in it, such as my_file\.py:make, got '{name}'"
+    ):
+        find_task(name)

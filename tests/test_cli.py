@@ -297,3 +297,67 @@ def test_an_error_in_one_run_leaves_the_others_their_verdict(user_file: Callable
     assert len(errors) == 2
     assert all("batch.nonsense()" in error and "normscope/" not in error for error in errors)
     assert "has no attribute &#39;nonsense&#39; (my_file.py" in (tmp_path / "study" / "report.html").read_text()
+
+
+def test_a_study_none_of_whose_runs_could_be_computed_has_no_answer(
+    user_file: Callable[..., str], tmp_path: Path
+) -> None:
+    change = (
+        "        return F.cross",
+        "        if torch.is_grad_enabled():\n            batch.nonsense()\n        return F.cross",
+    )
+    name = user_file(change)
+    for words in ([], ["--json"]):
+        told = run("compare", name, *SMALL, "--out", str(tmp_path / "study"), *words)
+        assert told.returncode == 1
+        assert "4 of 4 runs could not be computed; why is in" in told.stderr
+        assert "Traceback" not in told.stderr
+    assert not json.loads(told.stdout)["arms"][0]["mean"]
+    assert (tmp_path / "study" / "report.html").exists()
+    assert run("report", str(tmp_path / "study")).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["summary.csv", "summary.json", "report.html", "workers.log", "lock"])
+def test_files_of_somebody_elses_are_not_written_over(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("mine")
+    told = run("compare", "digits", "--out", str(tmp_path))
+    assert told.returncode == 2
+    assert f"{name} is there already, and no card.json that says which study it is of" in told.stderr
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "mine")]
+
+
+def test_a_folder_that_is_none_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("mine")
+    for out in ("a.py", "a.py/study"):
+        told = run("compare", "digits", "--out", str(tmp_path / out))
+        assert told.returncode == 2
+        assert "a.py is a file; a study needs a folder of its own" in told.stderr
+    (tmp_path / "card.json").write_text('{"a": 1}')
+    told = run("compare", "digits", "--out", str(tmp_path))
+    assert told.returncode == 2
+    assert "card.json is no file of normscope's" in told.stderr
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "told"),
+    [
+        ("nofolder/a.py", 1, "there is no folder nofolder: make it first"),
+        ("torch.py", 2, "torch.py would hide the module 'torch' from itself and from every file beside it"),
+        ("random.py", 2, "random.py would hide the module 'random'"),
+        ("-x.py", 2, "a name that begins with a dash is taken for an option"),
+    ],
+)
+def test_a_new_file_with_a_name_that_cannot_be_used(path: str, status: int, told: str, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "normscope.cli", "new", "--", path]
+    result = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert result.returncode == status
+    assert told in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_neighbour_hides_no_name(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "mine_of_a_cli_test.py").touch()
+    words = [sys.executable, "-m", "normscope.cli", "new", "sub/mine_of_a_cli_test.py"]
+    result = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr

@@ -123,6 +123,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         (["digits", "--out", "folder.html"], "folder.html, or its JSON, is a folder"),
         (["digits", "--out", "notes.html"], "notes.json is there already, and no diagnosis wrote it"),
         (["digits", "--out", "table.html"], "table.json is there already, and no diagnosis wrote it"),
+        (["digits", "--out", "theirs.html"], "theirs.html is there already, and no diagnosis says that it wrote it"),
     ],
 )
 def test_a_slip_is_one_sentence_and_writes_nothing(words: list[str], told: str, tmp_path: Path) -> None:
@@ -130,6 +131,7 @@ def test_a_slip_is_one_sentence_and_writes_nothing(words: list[str], told: str, 
     (tmp_path / "folder.html").mkdir()
     (tmp_path / "notes.json").write_text('{"mine": true}')
     (tmp_path / "table.json").write_text("[1, 2]")
+    (tmp_path / "theirs.html").write_text("<p>mine")
     before = {path.name: path.is_file() and path.read_bytes() for path in tmp_path.iterdir()}
     said = run(*words, cwd=tmp_path)
     assert said.returncode == 2

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from normscope.catalogue import PLACEMENTS
+from normscope.catalogue import NORMS, ORIGINS, PLACEMENTS
 from normscope.names import parse_call, parse_norm, placements_in, resolve_norm, resolve_placement
 from normscope.norms import AdaNorm, LayerNorm, RMSNorm
 from normscope.placement import LayeredNorm, Site, norm_at
@@ -138,3 +138,36 @@ def test_placements_stand_where_they_are_written() -> None:
 def test_placements_that_do_not_exist_are_refused(text: str, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         resolve_placement(text)
+
+
+def needs(width: int, *, alpha: float) -> nn.Module:
+    return nn.LayerNorm(width, eps=alpha)
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        (
+            lambda: nn.Identity(),
+            r"cannot be made: expected a class or function of a width, .*; given a width: too many",
+        ),
+        (needs, r"cannot be made: .* missing a required argument: 'alpha'"),
+        (lambda width: None, r"must give a torch module for a width, got None"),
+        (lambda width: nn.LayerNorm, r"must give a torch module for a width, got <class"),
+    ],
+)
+def test_a_norm_of_another_package_that_is_none_is_named(
+    entry: Any, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(NORMS, "theirs", entry)
+    monkeypatch.setitem(ORIGINS, ("norms", "theirs"), "their-things 0.2")
+    with pytest.raises(TypeError, match=rf"norm 'theirs' of their-things 0\.2 {words}"):
+        resolve_norm("theirs", {})(16)
+
+
+def test_a_norm_of_another_package_is_given_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NORMS, "theirs", needs)
+    monkeypatch.setitem(ORIGINS, ("norms", "theirs"), "their-things 0.2")
+    made = resolve_norm("theirs", {"alpha": 0.25})(16)
+    assert isinstance(made, nn.LayerNorm)
+    assert made.eps == 0.25

@@ -117,7 +117,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def ignored(*, taken: tuple[str, ...] = (), group: str = "normscope.test") -> tuple[list[Plugin], list[str]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = load_plugins(group, taken=taken, wanted=callable)
+        found = load_plugins(group, taken=taken, wanted=callable, kind="a function")
     assert all(warning.category is PluginIgnored for warning in caught)
     return found, [str(warning.message) for warning in caught]
 
@@ -138,7 +138,7 @@ def test_what_is_found_says_who_brought_it(site: Path) -> None:
         ("ours", "json:dumps", "the name is taken"),
         ("two-words", "json:dumps", "the name must be one word of letters, digits and _"),
         ("x", "json:nothing", "AttributeError: module 'json' has no attribute 'nothing'"),
-        ("x", "json:__doc__", "json:__doc__ is of another kind, str"),
+        ("x", "json:__doc__", "json:__doc__ is of another kind, str: expected a function"),
         ("x", "ends_it_all:x", "SystemExit: 3"),
     ],
 )
@@ -161,3 +161,39 @@ def test_a_folder_that_stands_twice_on_the_path_counts_once(site: Path, monkeypa
     install(site, "a-thing", {"normscope.test": {"x": "json:dumps"}})
     monkeypatch.syspath_prepend(f"{site}/../{site.name}")
     assert ignored()[1] == []
+
+
+def test_what_a_package_prints_and_warns_of_is_no_result(tmp_path: Path) -> None:
+    code = (
+        "print('hello from the package')\nimport os\nfrom torch import nn\n"
+        "class Loud(nn.LayerNorm):\n"
+        "    def forward(self, x):\n        print('loud')\n        os.system('echo louder')\n"
+        "        return super().forward(x)\n"
+    )
+    site = install(
+        tmp_path / "site", "loud-things", {"normscope.norms": {"loud": "loud:Loud", "gone": "no_module:x"}}, loud=code
+    )
+    told = run(site, "list", "norms")
+    assert "loud" in told.stdout
+    assert "hello" not in told.stdout
+    ignored = "normscope.norms 'gone' of loud-things 0.2 is ignored: ModuleNotFoundError: No module named 'no_module'"
+    assert told.stderr.splitlines() == [f"normscope:1: PluginIgnored: {ignored}", "hello from the package"]
+    words = ["--norms", "loud", "--seeds", "0", "--steps", "5", "--workers", "1", "--out", str(tmp_path / "study")]
+    told = run(site, "compare", "digits", *words, "--json")
+    assert told.returncode == 0, told.stderr
+    assert json.loads(told.stdout)["arms"][0]["norm"] == "loud"
+    assert "louder" in told.stderr
+    told = run(site, "diagnose", "digits", "--norm", "loud", "--out", str(tmp_path / "page.html"), "--json")
+    assert told.returncode == 0, told.stderr
+    assert json.loads(told.stdout)["setting"]["Norm"] == "loud"
+    assert "louder" in told.stderr
+
+
+def test_a_norm_that_is_made_already_is_left_out(tmp_path: Path) -> None:
+    entries = {"normscope.norms": {"made": "made_already:norm"}}
+    code = "from torch import nn\nnorm = nn.LayerNorm(16)"
+    told = run(install(tmp_path / "site", "made-things", entries, made_already=code), "list", "norms")
+    assert (
+        "normscope.norms 'made' of made-things 0.2 is ignored: made_already:norm is of another kind, LayerNorm: "
+        "expected a class or function that makes a norm of a width"
+    ) in told.stderr

@@ -68,3 +68,12 @@ def test_nothing_is_shown_where_nothing_is_fetched() -> None:
         pass
     assert isinstance(console.file, io.StringIO)
     assert not console.file.getvalue()
+
+
+def test_a_note_is_printed_once() -> None:
+    console = Console(file=io.StringIO(), width=60)
+    with StudyProgress(console) as progress:
+        for _ in range(2):
+            progress.tell("a", "none seed 0", "elsewhere", 0, of=100, note="process 12 computes it [bold]")
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue() == "none seed 0: process 12 computes it [bold]\n"

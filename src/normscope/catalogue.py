@@ -149,6 +149,8 @@ def find_task(name: str, *, anew: bool = False, revision: int | None = None) -> 
         ValueError: If a file is named without its function.
     """
     if not name.rpartition(":")[0].endswith(".py") and not name.endswith(".py"):
+        if ":" in name:
+            raise ValueError(f"expected a file and a function in it, such as my_file.py:make, got {name!r}")
         return look_up("task", TASKS, name)
     file = tasks.OwnFile.named(name)
     if file not in _OWN or (anew and _OWN[file].hashes != file.hashes()):
@@ -181,12 +183,25 @@ ORIGINS: dict[tuple[str, str], str] = {}
 """Which package brought an entry, by dictionary and name; ours are not here."""
 
 # Last, so that a package may import what stands above.
-for _group, _entries, _taken, _wanted in (
-    ("norms", NORMS, {*NORMS, *PARAMETRIZATIONS}, callable),
-    ("placements", PLACEMENTS, PLACEMENTS, lambda found: isinstance(found, placement.Placement)),
-    ("tasks", TASKS, TASKS, lambda found: isinstance(found, tasks.Task)),
-    ("probes", PROBES, PROBES, callable),
+for _group, _entries, _taken, _wanted, _kind in (
+    (
+        "norms",
+        NORMS,
+        {*NORMS, *PARAMETRIZATIONS},
+        # A module that is made already has one width.
+        lambda found: callable(found) and not isinstance(found, nn.Module),
+        "a class or function that makes a norm of a width",
+    ),
+    (
+        "placements",
+        PLACEMENTS,
+        PLACEMENTS,
+        lambda found: isinstance(found, placement.Placement),
+        "a normscope.placement.Placement",
+    ),
+    ("tasks", TASKS, TASKS, lambda found: isinstance(found, tasks.Task), "a normscope.tasks.Task"),
+    ("probes", PROBES, PROBES, callable, "a function"),
 ):
-    for _plugin in load_plugins(f"normscope.{_group}", taken=_taken, wanted=_wanted):
+    for _plugin in load_plugins(f"normscope.{_group}", taken=_taken, wanted=_wanted, kind=_kind):
         _entries[_plugin.name] = _plugin.found
         ORIGINS[_group, _plugin.name] = _plugin.package

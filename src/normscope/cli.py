@@ -28,7 +28,7 @@ app = App(
 )
 
 EXIT_ERROR = 1
-"""The study could not be answered: missing data, a full disk, no such device."""
+"""The study could not be answered: missing data, a full disk, no such device; or every one of its runs failed."""
 EXIT_USAGE = 2
 """The command line asks for something that does not exist, or a file is not what it should be."""
 EXIT_INTERRUPTED = 130
@@ -87,80 +87,84 @@ def compare(
     """
     from normscope import data as data_sets
     from normscope.catalogue import find_task
-    from normscope.display import open_console
+    from normscope.display import open_console, results_alone
     from normscope.progress import DownloadProgress, StudyProgress
     from normscope.results.store import StudyFolder
     from normscope.study import card as cards
+    from normscope.study.compare import check_folder, default_folder, states
     from normscope.study.compare import compare as run_study
-    from normscope.study.compare import default_folder, states
     from normscope.study.engine import RunEvent
     from normscope.study.plan import plan
     from normscope.study.tune import tuning_plan
 
-    entry = find_task(task)
-    card = cards.make_card(
-        task,
-        norms=cards.PAPER_NORMS if norms is None else split_norms(norms),
-        placements=split_norms(placement),
-        seeds=parse_seeds(seeds),
-        warmups=parse_counts(warmup),
-        steps=steps,
-        preset=preset,
-        margin=margin,
-        baseline=baseline,
-        precision=precision,
-        device=device,
-        compile=compile,
-        tune=tune,
-    )
-    console = open_console(stderr=json_output)
-    command = shlex.join(["normscope", *sys.argv[1:]])
-    folder = out if out is not None else default_folder(card)
-    study = StudyFolder(folder)
-    specs = plan(card)
-    trials = tuning_plan(card) if tune else []
-    before = states(specs, study)
-    done = len(specs) - before["open"]
-    console.print(
-        f"{card.question} {_count(card.arms, 'arm')} x {_count(card.seeds, 'seed')}, {card.steps:,} updates each"
-        + (f", {len(trials)} tuning trials first" if trials else "")
-        + (f"; {done} of {len(specs)} runs are there already" if done else "")
-        + f". Folder: {folder}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
-    if before["open"] or (retry_failed and before["failed"]):
-        with DownloadProgress(console) as fetched:
-            for name in entry.datasets:
-                data_sets.locate(data_sets.SETS[name], progress=fetched)
-    with StudyProgress(console) as progress:
+    with results_alone(json_output) as output:
+        entry = find_task(task)
+        card = cards.make_card(
+            task,
+            norms=cards.PAPER_NORMS if norms is None else split_norms(norms),
+            placements=split_norms(placement),
+            seeds=parse_seeds(seeds),
+            warmups=parse_counts(warmup),
+            steps=steps,
+            preset=preset,
+            margin=margin,
+            baseline=baseline,
+            precision=precision,
+            device=device,
+            compile=compile,
+            tune=tune,
+        )
+        console = open_console(stderr=json_output)
+        command = shlex.join(["normscope", *sys.argv[1:]])
+        folder = out if out is not None else default_folder(card)
+        study = StudyFolder(folder)
+        specs = plan(card)
+        trials = tuning_plan(card) if tune else []
+        check_folder(card, study)
+        before = states(specs, study)
+        done = len(specs) - before["open"]
+        console.print(
+            f"{card.question} {_count(card.arms, 'arm')} x {_count(card.seeds, 'seed')}, {card.steps:,} updates each"
+            + (f", {len(trials)} tuning trials first" if trials else "")
+            + (f"; {done} of {len(specs)} runs are there already" if done else "")
+            + f". Folder: {folder}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+        if before["open"] or (retry_failed and before["failed"]):
+            with DownloadProgress(console) as fetched:
+                for name in entry.datasets:
+                    data_sets.locate(data_sets.SETS[name], progress=fetched)
+        with StudyProgress(console) as progress:
 
-        def tell(event: RunEvent) -> None:
-            spec = event.spec
-            progress.tell(spec.id, f"{spec.label} seed {spec.seed}", event.state, event.step, of=spec.recipe.steps)
+            def tell(event: RunEvent) -> None:
+                spec = event.spec
+                name = f"{spec.label} seed {spec.seed}"
+                progress.tell(spec.id, name, event.state, event.step, of=spec.recipe.steps, note=event.note)
 
-        try:
-            summary = run_study(
-                card, out=folder, workers=workers, tell=tell, command=command, retry_failed=retry_failed
-            )
-        except KeyboardInterrupt:
-            progress.progress.stop()
-            counts = states(specs, study)
-            console.print(
-                f"\nStopped; {len(specs) - counts['open']} of {len(specs)} runs are finished, the others keep their "
-                f"checkpoints in {folder}.\nGo on with:  {_typed(*sys.argv[1:])}\n"
-                f"Look at what is there with:  {_typed('report', str(folder))}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
-            sys.exit(EXIT_INTERRUPTED)
-    if json_output:
-        print(json.dumps(summary.to_dict(), indent=1, allow_nan=False))
-        return
-    _show(summary, console)
-    console.print(f"Report: {study.report}", markup=False, highlight=False, soft_wrap=True)
+            try:
+                summary = run_study(
+                    card, out=folder, workers=workers, tell=tell, command=command, retry_failed=retry_failed
+                )
+            except KeyboardInterrupt:
+                progress.progress.stop()
+                counts = states(specs, study)
+                console.print(
+                    f"\nStopped; {len(specs) - counts['open']} of {len(specs)} runs are finished, the others keep "
+                    f"their checkpoints in {folder}.\nGo on with:  {_typed(*sys.argv[1:])}\n"
+                    f"Look at what is there with:  {_typed('report', str(folder))}",
+                    markup=False,
+                    highlight=False,
+                    soft_wrap=True,
+                )
+                sys.exit(EXIT_INTERRUPTED)
+        if json_output:
+            print(json.dumps(summary.to_dict(), indent=1, allow_nan=False), file=output)
+        else:
+            _show(summary, console)
+            console.print(f"Report: {study.report}", markup=False, highlight=False, soft_wrap=True)
+        _tell_failures(summary, folder)
 
 
 @app.command
@@ -349,13 +353,14 @@ def new(path: Path, /) -> None:
     normscope compare my_file.py:make
 
     Raises:
-        ValueError: If the file is there already, or its name is no Python file's.
+        FileNotFoundError: If its folder is not there.
+        ValueError: If the file is there already, or its name is no Python file's, begins with a dash, or is a module's
+            that it would hide from itself and its neighbours.
     """
     from importlib.resources import files
 
     text = (files("normscope") / "template.py").read_bytes()
-    if path.suffix != ".py":
-        raise ValueError(f"expected the name of a Python file, such as my_file.py, got {str(path)!r}")
+    _check_new(path)
     try:
         with path.open("xb") as file:
             file.write(text)
@@ -367,6 +372,33 @@ def new(path: Path, /) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _check_new(path: Path) -> None:
+    """Refuse the name of a file that could not be used.
+
+    Raises:
+        FileNotFoundError: As :func:`new`.
+        ValueError: As :func:`new`.
+    """
+    from importlib.machinery import PathFinder
+
+    if path.suffix != ".py":
+        raise ValueError(f"expected the name of a Python file, such as my_file.py, got {str(path)!r}")
+    if str(path).startswith("-"):
+        raise ValueError(
+            f"a name that begins with a dash is taken for an option: choose another one, got {str(path)!r}"
+        )
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent}: make it first")
+    # A module of the current folder is a neighbour.
+    installed = [entry for entry in sys.path if Path(entry).resolve() not in (Path.cwd(), path.parent.resolve())]
+    found = path.stem.isidentifier() and PathFinder.find_spec(path.stem, installed)
+    if path.stem in sys.stdlib_module_names or (found and found.origin is not None):
+        raise ValueError(
+            f"{path.name} would hide the module {path.stem!r} from itself and from every file beside it: choose "
+            "another name"
+        )
 
 
 @app.command
@@ -479,6 +511,26 @@ def doctor() -> None:
 
     rows = [(check.name, check.state, check.found, check.advice) for check in diagnose_installation()]
     open_console().print(rows_table(("part", "state", "found", "what it costs, what to do"), rows, "This installation"))
+
+
+def _tell_failures(summary: "Summary", folder: Path) -> None:
+    """Say how many runs failed, on standard error; end with :data:`EXIT_ERROR` where all have."""
+    runs = [run for arm in (*summary.arms, *(summary.untuned or ())) for run in arm.runs]
+    # A run may serve a tuned and an untuned arm.
+    ended = {run.id: run.state for run in runs}
+    failed = [identity for identity, state in ended.items() if state == "failed"]
+    if not failed:
+        return
+    Console(stderr=True).print(
+        f"{len(failed)} of {_count(tuple(ended), 'run')} could not be computed; why is in {folder}/runs/*/result.json "
+        "and error.txt, and on the page; --retry-failed computes them again",
+        style="red",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    if len(failed) == len(ended):
+        sys.exit(EXIT_ERROR)
 
 
 def _show(summary: "Summary", console: Console) -> None:

@@ -1,8 +1,11 @@
 """What a person reads in the terminal: a study's verdict, and lists."""
 
+import contextlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TextIO
 
 from rich import box
 from rich.console import Console
@@ -30,6 +33,32 @@ def open_console(*, stderr: bool = False) -> Console:
     """Open the terminal; one that says it has fewer than `NARROWEST` columns, or none, is taken to have as many."""
     console = Console(stderr=stderr)
     return console if console.width >= NARROWEST else Console(stderr=stderr, width=NARROWEST)
+
+
+@contextlib.contextmanager
+def results_alone(wanted: bool) -> Iterator[TextIO]:
+    """Give standard output, and keep it for results: what else is printed inside goes to standard error.
+
+    So it is for anybody's code, and for the processes that it starts.
+
+    Args:
+        wanted: Whether it is to be so; else standard output is given as it is.
+    """
+    if not wanted:
+        yield sys.stdout
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with (
+            open(kept, "w", encoding=sys.stdout.encoding, errors="replace", closefd=False) as output,
+            contextlib.redirect_stdout(sys.stderr),
+        ):
+            yield output
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def verdict_table(summary: Summary, arms: Sequence[ArmSummary], title: str, *, width: int) -> Table:

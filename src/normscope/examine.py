@@ -5,13 +5,14 @@ import shlex
 import sys
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import Progress
 
 from normscope.catalogue import find_task
 from normscope.data import SETS, locate
-from normscope.display import open_console
+from normscope.display import open_console, results_alone
 from normscope.progress import DownloadProgress
 from normscope.report.diagnosis_page import HEADS, TITLES, write_diagnosis
 from normscope.results.disk import read_json
@@ -26,7 +27,11 @@ def show(request: Request, *, out: Path | None, json_output: bool) -> None:
     Raises:
         ValueError: As :func:`examine`, or if the page's name does not end with ``.html``.
     """
-    console = open_console(stderr=json_output)
+    with results_alone(json_output) as output:
+        _show(request, open_console(stderr=json_output), out, output if json_output else None)
+
+
+def _show(request: Request, console: Console, out: Path | None, json_output: TextIO | None) -> None:
     spec = spec_of(request)
     page = _page(request, spec, out)
     with DownloadProgress(console) as fetched:
@@ -44,8 +49,8 @@ def show(request: Request, *, out: Path | None, json_output: bool) -> None:
         write_diagnosis(content, page)
     finally:
         # What was computed is shown even where it cannot be written.
-        if json_output:
-            print(json.dumps(content, indent=1, allow_nan=False))
+        if json_output is not None:
+            print(json.dumps(content, indent=1, allow_nan=False), file=json_output)
         else:
             _print(console, found)
     console.print(f"Page: {page}", markup=False, highlight=False, soft_wrap=True)
@@ -57,7 +62,7 @@ def _page(request: Request, spec: RunSpec, out: Path | None) -> Path:
     Raises:
         OSError: If its folder cannot be made or written to.
         ValueError: If the name does not end with ``.html``, or is a folder's, or a file that no diagnosis wrote has the
-            name of its JSON.
+            name of its JSON, or a page without its JSON has the name.
     """
     if out is None:
         when = f"{request.steps}-updates" if request.steps else "start"
@@ -68,8 +73,14 @@ def _page(request: Request, spec: RunSpec, out: Path | None) -> Path:
         raise ValueError(f"the page is HTML: expected a name that ends with .html, got {str(out)!r}")
     if out.is_dir() or out.with_suffix(".json").is_dir():
         raise ValueError(f"{out}, or its JSON, is a folder")
-    if not _is_ours(out.with_suffix(".json")):
-        raise ValueError(f"{out.with_suffix('.json')} is there already, and no diagnosis wrote it: choose another name")
+    beside = out.with_suffix(".json")
+    if not _is_ours(beside):
+        raise ValueError(f"{beside} is there already, and no diagnosis wrote it: choose another name")
+    if (out.exists() or out.is_symlink()) and not beside.exists():
+        raise ValueError(
+            f"{out} is there already, and no diagnosis says that it wrote it, for there is no {beside.name} beside it: "
+            "choose another name"
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryFile(dir=out.parent):
         return out

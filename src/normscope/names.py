@@ -8,6 +8,7 @@ norm of every head's queries and keys.
 """
 
 import ast
+import inspect
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -15,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-from normscope.catalogue import NORMS, PARAMETRIZATIONS, PLACEMENTS, look_up
+from normscope.catalogue import NORMS, ORIGINS, PARAMETRIZATIONS, PLACEMENTS, look_up
 from normscope.placement import LayeredNorm, Norm, Placement, Where, per_layer
 
 
@@ -142,7 +143,32 @@ def _one_norm(text: str) -> Norm:
 
 
 def _make(name: str, arguments: Mapping[str, Any], width: int) -> nn.Module:
-    return look_up("norm", NORMS, name)(width, **arguments)
+    """Make a norm of a width.
+
+    Raises:
+        TypeError: If the norm of another package takes no width or no such arguments, or is no module.
+    """
+    entry = look_up("norm", NORMS, name)
+    package = ORIGINS.get(("norms", name))
+    if package is None:
+        return entry(width, **arguments)
+    try:
+        signature = inspect.signature(entry)
+    except ValueError:
+        # Compiled code may have none.
+        signature = None
+    try:
+        if signature is not None:
+            signature.bind(width, **arguments)
+    except TypeError as error:
+        raise TypeError(
+            f"norm {name!r} of {package} cannot be made: expected a class or function of a width, with keyword "
+            f"arguments that have defaults; given {', '.join(['a width', *arguments])}: {error}"
+        ) from error
+    made = entry(width, **arguments)
+    if not isinstance(made, nn.Module):
+        raise TypeError(f"norm {name!r} of {package} must give a torch module for a width, got {made!r}")
+    return made
 
 
 def _one_placement(text: str) -> Placement:

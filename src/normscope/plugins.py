@@ -9,6 +9,8 @@ The groups are ``normscope.norms`` (a class or function of a width and keyword a
 ``Placement``), ``normscope.tasks`` (a ``Task``) and ``normscope.probes``.
 """
 
+import contextlib
+import sys
 import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -32,17 +34,18 @@ class Plugin:
     """Name and version of the package."""
 
 
-def load_plugins(group: str, *, taken: Collection[str], wanted: Callable[[Any], bool]) -> list[Plugin]:
+def load_plugins(group: str, *, taken: Collection[str], wanted: Callable[[Any], bool], kind: str) -> list[Plugin]:
     """Load the entries of a group from the installed packages.
 
     One that fails, is of another kind, or whose name is taken or cannot be typed, is left out with a
     :class:`PluginIgnored` warning that names it and its package: somebody else's mistake must not stop a study that
-    has no use for it.
+    has no use for it. What a package prints when it is imported goes to standard error.
 
     Args:
         group: Such as ``"normscope.norms"``.
         taken: Names that are ours.
         wanted: Whether an object can be of this group.
+        kind: What it is then, in words.
 
     Returns:
         What can be used, in the order of names; of two with one name the first package's, by its name.
@@ -60,15 +63,16 @@ def load_plugins(group: str, *, taken: Collection[str], wanted: Callable[[Any], 
             _ignore(where, f"the name is taken by {others[0]}")
         else:
             try:
-                found = entry.load()
-                fits = wanted(found)
+                with contextlib.redirect_stdout(sys.stderr):
+                    found = entry.load()
+                    fits = wanted(found)
             except (Exception, SystemExit) as error:
                 _ignore(where, f"{type(error).__name__}: {error}")
                 continue
             if fits:
                 loaded.append(Plugin(name=name, found=found, package=package))
             else:
-                _ignore(where, f"{entry.value} is of another kind, {type(found).__name__}")
+                _ignore(where, f"{entry.value} is of another kind, {type(found).__name__}: expected {kind}")
     return loaded
 
 
@@ -77,4 +81,6 @@ def _package(entry: EntryPoint) -> str:
 
 
 def _ignore(where: str, why: str) -> None:
-    warnings.warn(f"{where} is ignored: {why}", PluginIgnored, stacklevel=3)
+    # Without a place of ours, whose line would be shown as if it were at fault.
+    why = " ".join(why.split())
+    warnings.warn_explicit(f"{where} is ignored: {why}", PluginIgnored, filename="normscope", lineno=1)

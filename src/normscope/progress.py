@@ -37,6 +37,7 @@ class StudyProgress:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.runs: dict[str, tuple[str, int, int]] = {}
+        self.noted: set[tuple[str, str]] = set()
         self.told_at = self.started_at = time.monotonic()
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
@@ -60,7 +61,7 @@ class StudyProgress:
     ) -> None:
         self.progress.stop()
 
-    def tell(self, identity: str, name: str, state: str, step: int, *, of: int) -> None:
+    def tell(self, identity: str, name: str, state: str, step: int, *, of: int, note: str = "") -> None:
         """Take an event of a run.
 
         Args:
@@ -69,7 +70,11 @@ class StudyProgress:
             state: As :class:`normscope.study.engine.RunEvent` has it.
             step: Updates made.
             of: Updates that the run will have made.
+            note: Printed, once.
         """
+        if note and (identity, note) not in self.noted:
+            self.noted.add((identity, note))
+            self.console.print(f"{name}: {note}", markup=False, highlight=False, soft_wrap=True)
         before = self.runs.get(identity)
         if state == "elsewhere" and before is not None:
             step = max(step, before[1])

@@ -75,7 +75,7 @@ def test_a_broken_file_is_named(tmp_path, text):
         read_json(path)
 
 
-@pytest.mark.parametrize("schema", [SCHEMA + 1, 0, "1", True, None])
+@pytest.mark.parametrize("schema", [SCHEMA + 1, 0, "1", True])
 def test_another_schema_is_refused(tmp_path, schema):
     path = tmp_path / "card.json"
     path.write_text(json.dumps({"schema": schema}))
@@ -85,7 +85,14 @@ def test_another_schema_is_refused(tmp_path, schema):
 
 def test_a_list_is_no_record(tmp_path):
     (tmp_path / "card.json").write_text("[1]")
-    with pytest.raises(ValueError, match="has schema None"):
+    with pytest.raises(ValueError, match=r"card\.json is no file of normscope's: it has no schema"):
+        read_json(tmp_path / "card.json")
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}', '{"schema": null}'])
+def test_a_file_of_somebody_else_is_called_so(tmp_path, text):
+    (tmp_path / "card.json").write_text(text)
+    with pytest.raises(ValueError, match=r"card\.json is no file of normscope's: it has no schema"):
         read_json(tmp_path / "card.json")
 
 

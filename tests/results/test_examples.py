@@ -69,9 +69,9 @@ def test_seven_arms_of_ten_thousand_examples_take_seconds():
 def test_examples_of_different_shapes_are_refused():
     with pytest.raises(ValueError, match=r"of equal shape, got \[2, 5\] and \[2, 6\]"):
         examples_intervals(np.zeros((2, 5)), np.zeros((2, 6)), levels=[0.95], rng=generator())
-    with pytest.raises(ValueError, match=r"got \[5\] and \[5\]"):
+    with pytest.raises(ValueError, match=r"got an array \[5\]"):
         examples_intervals(np.zeros(5), np.zeros(5), levels=[0.95], rng=generator())
-    with pytest.raises(ValueError, match=r"got \[0, 5\]"):
+    with pytest.raises(ValueError, match=r"got an array \[0, 5\]"):
         examples_intervals(np.zeros((0, 5)), np.zeros((0, 5)), levels=[0.95], rng=generator())
     with pytest.raises(ValueError, match="scores must be finite"):
         examples_intervals(np.full((1, 5), np.nan), np.zeros((1, 5)), levels=[0.95], rng=generator())
@@ -88,3 +88,9 @@ def test_an_aggregate_of_weight_one_is_the_mean():
     assert found == pytest.approx(want, abs=0.15 * error)
     with pytest.raises(ValueError, match="percentage expects for every example 2"):
         examples_intervals(arm, baseline, levels=[0.95], aggregate=AGGREGATES["percentage"], rng=generator())
+
+
+def test_what_is_no_array_of_seeds_and_examples_is_told_as_that():
+    scores = np.ones((2, 5, 2))
+    with pytest.raises(ValueError, match=r"expected scores \[seeds, examples\], .* got an array \[2, 5, 2\]"):
+        examples_intervals(scores, scores, levels=[0.95], rng=np.random.default_rng(0))

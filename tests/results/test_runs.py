@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 from studies import Study, read
 
+from normscope.results.aggregates import AGGREGATES
+from normscope.results.runs import match_runs, pair_scores, read_runs
+
 
 def test_strangers_are_left_out_and_listed(study):
     study.run("rms_norm", 0, 0.0, name="other-arm")
@@ -70,12 +73,47 @@ def test_a_loss_that_is_null_is_no_loss(study):
     assert read(study).arms[1].steps_to_baseline is None
 
 
-def test_scores_of_different_test_sets_are_refused(tmp_path):
-    study = Study(tmp_path)
-    for label in ("layer_norm", "ada_norm"):
-        study.run(label, 0, 1.0, scores=np.ones(5 if label == "ada_norm" else 6))
-    with pytest.raises(ValueError, match=r"ada_norm and layer_norm have examples\.npy of different lengths, \[5, 6\]"):
-        read(study)
+def test_scores_of_different_test_sets_leave_their_values_and_no_claim(tmp_path):
+    study = Study(tmp_path, labels=("layer_norm", "ada_norm", "rms_norm"))
+    for seed in study.seeds:
+        for label, value in (("layer_norm", 5.0), ("ada_norm", 2.0), ("rms_norm", 2.0)):
+            short = label == "ada_norm" and seed in (1, 4)
+            study.run(label, seed, value + seed / 100, scores=np.full(5 if short else 6, value + seed / 100))
+    _, arm, other = read(study).arms
+    assert arm.verdict == (
+        "not enough evidence (scored on different test examples, ada_norm on 5 in seed 1, 4, else 6; layer_norm on 6: "
+        "evaluate must score the same ones in every run)"
+    )
+    assert arm.mean == pytest.approx(2.045)
+    assert arm.difference == pytest.approx(-3.0)
+    assert arm.interval_examples is None
+    assert (other.verdict, other.interval_examples is None) == ("better", False)
+
+
+def test_who_needs_the_scores_is_refused_where_their_lengths_differ(tmp_path):
+    study = Study(tmp_path, seeds=[0])
+    study.run("layer_norm", 0, 1.0, scores=np.ones(6))
+    study.run("ada_norm", 0, 1.0, scores=np.ones(5))
+    runs, _ = read_runs(study.folder, study.card)
+    base, arm = (match_runs(study.card, entry, runs) for entry in study.card["arms"])
+    with pytest.raises(ValueError, match=r"different lengths: ada_norm on 5; layer_norm on 6"):
+        pair_scores(arm, base, AGGREGATES["mean"])
+
+
+def test_one_number_among_scores_is_told_too(tmp_path):
+    study = Study(tmp_path, seeds=range(2))
+    for seed in study.seeds:
+        study.run("layer_norm", seed, 1.0, scores=np.ones(6))
+        study.run("ada_norm", seed, 1.0, scores=np.ones(1 + 5 * seed))
+    assert "ada_norm on 6 in seed 1, else 1; layer_norm on 6" in read(study).arms[1].verdict
+
+
+def test_scores_in_a_column_are_scores(tmp_path):
+    study = Study(tmp_path, seeds=range(2))
+    for seed in study.seeds:
+        study.run("layer_norm", seed, 1.5, scores=[1.0, 2.0])
+        study.run("ada_norm", seed, 2.5, scores=[[2.0], [3.0]])
+    assert read(study).arms[1].interval_examples == (1.0, 1.0)
 
 
 def test_a_done_run_needs_a_value(study):

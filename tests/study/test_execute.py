@@ -1,6 +1,8 @@
 """One run under its lock."""
 
+import asyncio
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,9 +71,7 @@ def test_an_error_costs_the_run_and_keeps_its_traceback(tmp_path: Path, monkeypa
     assert json.loads(study.run(wanted.id).description.read_text())["norm"] == "layer_norm"
 
 
-@pytest.mark.parametrize(
-    "error", [OSError(28, "No space left on device"), MemoryError(), DataDamaged("altered"), KeyboardInterrupt()]
-)
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), DataDamaged("altered"), KeyboardInterrupt()])
 def test_what_is_not_the_fault_of_the_run_leaves_it_resumable(
     error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,3 +216,37 @@ def test_a_file_that_was_edited_leaves_the_run_for_later(user_file: Callable[...
     assert not study.run(spec.id).finished()
     user_file()
     assert execute(spec, study, never) == "done"
+
+
+@pytest.mark.parametrize("error", [MemoryError("too much"), GeneratorExit(), asyncio.CancelledError(), SystemExit(0)])
+def test_what_no_except_takes_costs_the_run_too(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(width: int) -> nn.Module:
+        raise error
+
+    wanted = spec()
+    monkeypatch.setitem(NORMS, "layer_norm", broken)
+    study = StudyFolder(tmp_path)
+    assert execute(wanted, study, never) == "failed"
+    reason = json.loads(study.run(wanted.id).result.read_text())["reason"]
+    assert reason == f"{type(error).__name__}: {error}".removesuffix(": ")
+    assert "in broken" in study.run(wanted.id).error.read_text()
+
+
+def test_who_holds_a_run_is_written_while_it_does(tmp_path: Path) -> None:
+    study = StudyFolder(tmp_path)
+    folder = study.run(spec().id)
+    (tmp_path / "theirs").write_text("theirs")
+    folder.path.mkdir(parents=True)
+    folder.holder.symlink_to(tmp_path / "theirs")
+    told: list[str] = []
+
+    def watch(step: int, loss: float) -> bool:
+        told.append(folder.holder.read_text())
+        return False
+
+    assert execute(spec(), study, watch) == "done"
+    assert told[0].startswith(f"process {os.getpid()} on ")
+    assert not folder.holder.exists()
+    assert (tmp_path / "theirs").read_text() == "theirs"

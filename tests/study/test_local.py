@@ -2,6 +2,9 @@
 
 import os
 import signal
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -81,7 +84,7 @@ def test_a_run_that_kills_every_worker_fails(tmp_path: Path) -> None:
     LocalEngine(workers=1).run([spec], study, tell)
     result = read_json(study.run(spec.id).result)
     assert result["state"] == "failed"
-    assert f"ended by signal 9 {ATTEMPTS} times" in result["reason"]
+    assert f"ended by signal 9, {ATTEMPTS} times (often a lack of memory)" in result["reason"]
 
 
 def test_a_run_held_elsewhere_is_waited_for_and_taken_over(tmp_path: Path) -> None:
@@ -147,3 +150,99 @@ def test_a_run_that_another_process_finished_is_not_given_up(tmp_path: Path) -> 
     assert execute(spec, study, lambda step, loss: False) == "done"
     assert fail(spec, study, "no memory") == "elsewhere"
     assert read_json(folder.result)["state"] == "done"
+
+
+def own(name: str, *, seeds: int = 3) -> list[RunSpec]:
+    return plan(make_card(name, norms=["layer_norm"], seeds=range(seeds)))
+
+
+def in_the_loss(code: str) -> tuple[str, str]:
+    """Change the user's file: what one of its losses does in training."""
+    return "        return F.cross", f"        if model.training and {code}\n        return F.cross"
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "told"),
+    [
+        ("seed == 1: __import__('os')._exit(0)", f"its worker ended with exit status 0, {ATTEMPTS} times", ""),
+        ("seed == 1: raise KeyboardInterrupt", "KeyboardInterrupt", "raise KeyboardInterrupt"),
+        (
+            "seed == 1: __import__('ctypes').string_at(0)",
+            f"its worker ended by signal 11, {ATTEMPTS} times",
+            "Segmentation fault",
+        ),
+    ],
+)
+def test_however_a_worker_ends_the_others_go_on(
+    code: str, reason: str, told: str, user_file: Callable[..., str], tmp_path: Path
+) -> None:
+    study = StudyFolder(tmp_path / "study")
+    study.path.mkdir()
+    specs = own(user_file(in_the_loss(code)))
+    LocalEngine(workers=1).run(specs, study, lambda event: None)
+    results = [study.run(spec.id).read_result() for spec in specs]
+    assert [result["state"] for result in results] == ["done", "failed", "done"]
+    assert results[1]["reason"] == reason
+    assert told in study.run(specs[1].id).error.read_text()
+
+
+def test_workers_that_do_nothing_but_die_end_the_study(user_file: Callable[..., str], tmp_path: Path) -> None:
+    study = StudyFolder(tmp_path / "study")
+    study.path.mkdir()
+    change = ("    x = torch", "    import os, sys\n    sys.stdin.name == os.devnull and os._exit(7)\n    x = torch")
+    with pytest.raises(EngineError, match=r"workers ended 6 times, the last with exit status 7, before any run had"):
+        LocalEngine(workers=1).run(own(user_file(change), seeds=9), study, lambda event: None)
+    assert workers() == []
+
+
+ENDLESS = "True:\n            while batch is not None: pass"
+
+
+def test_a_second_ctrl_c_does_not_wait_and_leaves_no_worker(
+    user_file: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("normscope.study.local.PATIENCE_SECONDS", 0.2)
+    study = StudyFolder(tmp_path / "study")
+    study.path.mkdir()
+    (spec,) = own(user_file(in_the_loss(ENDLESS)), seeds=1)
+    folder = study.run(spec.id)
+    events: list[RunEvent] = []
+
+    def press() -> None:
+        while not folder.holder.exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def tell(event: RunEvent) -> None:
+        events.append(event)
+        if event.note:
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    threading.Thread(target=press, daemon=True).start()
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        LocalEngine(workers=1).run([spec], study, tell)
+    assert [event.note for event in events] == ["its step is waited for, 30 s at most; Ctrl-C now does not wait"]
+    assert time.monotonic() - begin < 20
+    assert workers() == []
+    assert not folder.finished()
+
+
+def test_who_is_waited_for_is_told(tmp_path: Path) -> None:
+    study = StudyFolder(tmp_path)
+    (spec,) = runs(seeds=1)
+    folder = study.run(spec.id)
+    folder.path.mkdir(parents=True)
+    lock = FileLock(folder.lock, thread_local=False)
+    lock.acquire()
+    folder.holder.write_text("process 12 on a_machine\n")
+    notes: list[str] = []
+
+    def tell(event: RunEvent) -> None:
+        if event.note:
+            notes.append(event.note)
+            lock.release()
+
+    LocalEngine(workers=1).run([spec], study, tell)
+    assert notes == ["process 12 on a_machine computes it, and is waited for"]
+    assert folder.finished()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from normscope.results.aggregates import AGGREGATES
-from normscope.results.runs import Arm, pair_scores, pair_values
+from normscope.results.runs import Arm, compare_scores, pair_values
 from normscope.results.statistics import Interval, bca_interval
 from normscope.results.verdict import Evidence, verdict, weigh
 
@@ -102,11 +102,17 @@ class ArmSummary:
 
 
 def weigh_arm(card: Mapping[str, Any], arm: Arm, base: Arm, comparisons: int) -> Evidence:
-    """Compute what one arm's pairs say, before Holm."""
+    """Compute what one arm's pairs say, before Holm.
+
+    Runs that were scored on different numbers of test examples leave their values, and no claim.
+    """
     aggregate = AGGREGATES[card["metric"].get("aggregate") or "mean"]
+    scores, lengths = compare_scores(arm, base, aggregate)
     return weigh(
         pair_values(arm, base),
-        scores=pair_scores(arm, base, aggregate),
+        scores=scores,
+        obstacle=lengths
+        and f"scored on different test examples, {lengths}: evaluate must score the same ones in every run",
         aggregate=aggregate,
         higher_is_better=card["metric"]["higher_is_better"],
         margin=card["margin"],

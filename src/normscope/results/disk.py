@@ -39,10 +39,13 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object that this package wrote.
 
     Raises:
-        ValueError: If the file is not JSON, or was written by a newer version; the message names the file.
+        ValueError: If the file is not JSON, is somebody else's, or was written by a newer version; the message names
+            the file.
     """
     content = parse_json(path.read_bytes(), path)
     schema = content.get("schema") if isinstance(content, dict) else None
+    if schema is None:
+        raise ValueError(f"{path} is no file of normscope's: it has no schema, which says how to read it")
     if type(schema) is not int or not 1 <= schema <= SCHEMA:
         raise ValueError(
             f"{path} has schema {schema!r}; this normscope reads 1 to {SCHEMA}: a newer one may have written it"

@@ -47,10 +47,11 @@ def examples_intervals(
     if aggregate.width > 1:
         return _ends(resampled(arm, baseline, aggregate, rng=rng, resamples=resamples), levels)
     shapes = np.shape(arm), np.shape(baseline)
-    if shapes[0] != shapes[1] or len(shapes[0]) != 2 or 0 in shapes[0]:
-        raise ValueError(
-            f"expected scores [seeds, examples] of equal shape, got {list(shapes[0])} and {list(shapes[1])}"
-        )
+    for shape in shapes:
+        if len(shape) != 2 or 0 in shape:
+            raise ValueError(f"expected scores [seeds, examples], one of each at least, got an array {list(shape)}")
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"expected both sides' scores of equal shape, got {list(shapes[0])} and {list(shapes[1])}")
     scores = np.asarray(arm, dtype=np.float64) - np.asarray(baseline, dtype=np.float64)
     if not np.isfinite(scores).all():
         raise ValueError("scores must be finite, got NaN or infinity")

@@ -1,5 +1,6 @@
 """Which run of a study's folder belongs to which arm, and the numbers of its pairs; needs no torch."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -144,14 +145,42 @@ def pair_scores(arm: Arm, base: Arm, aggregate: Aggregate) -> tuple[np.ndarray, 
     Raises:
         ValueError: If their lengths differ, or one contradicts the value of its run.
     """
+    scores, lengths = compare_scores(arm, base, aggregate)
+    if lengths:
+        raise ValueError(f"the runs have examples.npy of different lengths: {lengths}")
+    return scores
+
+
+def compare_scores(arm: Arm, base: Arm, aggregate: Aggregate) -> tuple[tuple[np.ndarray, np.ndarray] | None, str]:
+    """Give both sides' scores as :func:`pair_scores` does, or in words which runs have how many.
+
+    Returns:
+        The scores and no words; or None, and words where the numbers of test examples differ.
+
+    Raises:
+        ValueError: If one contradicts the value of its run.
+    """
     seeds = sorted(arm.values.keys() & base.values.keys())
-    pairs = [(_scores_of(arm, seed, aggregate), _scores_of(base, seed, aggregate)) for seed in seeds]
-    kept = [(ours, theirs) for ours, theirs in pairs if ours is not None and theirs is not None]
-    sizes = {len(scores) for pair in kept for scores in pair}
-    if len(sizes) > 1:
-        names = f"{arm.entry['label']} and {base.entry['label']}"
-        raise ValueError(f"the runs of {names} have examples.npy of different lengths, {sorted(sizes)}")
-    return (np.stack([ours for ours, _ in kept]), np.stack([theirs for _, theirs in kept])) if kept else None
+    pairs = {seed: (_scores_of(arm, seed, aggregate), _scores_of(base, seed, aggregate)) for seed in seeds}
+    kept = {seed: (ours, theirs) for seed, (ours, theirs) in pairs.items() if ours is not None and theirs is not None}
+    if not kept:
+        return None, ""
+    ours, theirs = ({seed: pair[side] for seed, pair in kept.items()} for side in (0, 1))
+    lengths = [{seed: len(scores) for seed, scores in side.items()} for side in (ours, theirs)]
+    if len({length for side in lengths for length in side.values()}) > 1:
+        told = [f"{one.entry['label']} on {_in_words(side)}" for one, side in zip((arm, base), lengths, strict=True)]
+        return None, "; ".join(told)
+    return (np.stack([*ours.values()]), np.stack([*theirs.values()])), ""
+
+
+def _in_words(lengths: Mapping[int, int]) -> str:
+    """Write ``150 in seed 1, else 200``, or ``200``."""
+    (usual, _), *others = Counter(lengths.values()).most_common()
+    parts = [
+        f"{other} in seed {', '.join(str(seed) for seed, length in lengths.items() if length == other)}"
+        for other, _ in others
+    ]
+    return ", ".join([*parts, f"else {usual}"]) if parts else str(usual)
 
 
 def _scores_of(arm: Arm, seed: int, aggregate: Aggregate) -> np.ndarray | None:
@@ -170,4 +199,5 @@ def _scores_of(arm: Arm, seed: int, aggregate: Aggregate) -> np.ndarray | None:
     if not abs(value - arm.values[seed]) <= 1e-5 * size + 1e-9:
         what = "mean" if aggregate.name == "mean" else aggregate.name
         raise ValueError(f"{folder.examples} has {what} {value}, its run has value {arm.values[seed]}: one was changed")
-    return scores
+    # One number an example may stand in a column.
+    return scores.reshape(-1) if aggregate.width == 1 else scores

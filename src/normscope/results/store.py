@@ -66,6 +66,11 @@ class RunFolder:
         """Held by the process that computes the run."""
         return self.path / "lock"
 
+    @property
+    def holder(self) -> Path:
+        """Which process that is, in words, while it computes the run; of one that was killed it stays behind."""
+        return self.path / "holder"
+
     def finished(self) -> bool:
         """Whether the run has ended for good."""
         return self.result.exists()
@@ -173,6 +178,11 @@ class StudyFolder:
     def report(self) -> Path:
         """The answer, for people."""
         return self.path / "report.html"
+
+    @property
+    def workers_log(self) -> Path:
+        """What workers said."""
+        return self.path / "workers.log"
 
     @property
     def lock(self) -> Path:

@@ -49,6 +49,8 @@ class Evidence:
     """Share of pairs in which the arm is better."""
     seeds_needed: int | None
     """About how many more pairs a claim needs, at least one; None where over ``MOST_SEEDS`` in all."""
+    obstacle: str = ""
+    """Why nothing may be claimed, however many pairs there are; in words."""
 
 
 def weigh(
@@ -61,6 +63,7 @@ def weigh(
     alpha: float,
     comparisons: int,
     rng: np.random.Generator,
+    obstacle: str = "",
 ) -> Evidence:
     """Compute everything that a verdict on one arm rests on, except for the adjustment to the other arms.
 
@@ -77,6 +80,7 @@ def weigh(
         alpha: Chance of a false claim that is accepted, for the whole card.
         comparisons: Arms that the card compares with a baseline.
         rng: Source of resamples and sign flips.
+        obstacle: Why the differences are no evidence, in words; empty where they are.
     """
     pairs = len(differences)
     interval = p_equivalent = None
@@ -103,6 +107,7 @@ def weigh(
         interval_examples_equivalence=ends[1],
         improvement=probability_of_improvement(differences, higher_is_better=higher_is_better) if pairs else None,
         seeds_needed=more,
+        obstacle=obstacle,
     )
 
 
@@ -125,8 +130,8 @@ def verdict(
     hold, ``equivalent`` wins, since the margin was declared the smallest difference worth having; the words add on
     which side. Equivalence is tested per arm, without Holm. ``not enough evidence`` otherwise, with the reason or the
     number of seeds that are missing. A study some of whose planned seeds have not ended claims nothing: looking again
-    after every run would find a difference sooner or later. Failures come first, and what the remaining pairs say is
-    then never put in the words of a claim.
+    after every run would find a difference sooner or later. Nor does one whose evidence has an obstacle. Failures come
+    first, and what the remaining pairs say is then never put in the words of a claim.
 
     Args:
         evidence: What :func:`weigh` found over the finished pairs.
@@ -147,7 +152,9 @@ def verdict(
     """
     waiting = sum(seed not in arm or seed not in baseline for seed in seeds)
     least = fewest_pairs(alpha / comparisons)
-    if waiting:
+    if evidence.obstacle:
+        words = f"not enough evidence ({evidence.obstacle})"
+    elif waiting:
         words = f"not enough evidence ({waiting} of {_count(len(seeds), 'planned seed')} not ended)"
     elif evidence.pairs < least:
         limit = f"{_count(evidence.pairs, 'seed')} cannot claim anything with {_count(comparisons, 'comparison')}"

@@ -81,7 +81,7 @@ def compare(
     engine = engine or LocalEngine(workers=default_workers(card) if workers is None else workers)
     tell = tell or (lambda event: None)
     command = command or f"normscope.compare({card!r})"
-    _refuse_other(card, study)
+    check_folder(card, study)
     before = states(plan(card), study)
     if before["open"] or (retry_failed and before["failed"]):
         _find_device(card.device)
@@ -110,10 +110,18 @@ def planned(card: Card, tuned: Card | None) -> list[RunSpec]:
     return list({spec.id: spec for one in (card, tuned) if one is not None for spec in plan(one)}.values())
 
 
-def _refuse_other(card: Card, study: StudyFolder) -> None:
-    if study.path.exists() and not study.path.is_dir():
-        raise StudyMismatch(f"{study.path} is a file; a study needs a folder of its own")
+def check_folder(card: Card, study: StudyFolder) -> None:
+    """Refuse a folder that cannot be this study's, or in which it would take the place of somebody's files.
+
+    Raises:
+        StudyMismatch: If it is a file, holds another study, or files that are not a study's have the names of ours.
+        ValueError: If its ``card.json`` is no file of ours.
+    """
+    files = [path for path in (study.path, *study.path.parents) if path.exists() and not path.is_dir()]
+    if files:
+        raise StudyMismatch(f"{files[0]} is a file; a study needs a folder of its own")
     if not study.card.exists():
+        _refuse_files(study)
         return
     held = study.read_card()
     if held.get("id") == card.id or _grows(card, held):
@@ -126,6 +134,23 @@ def _refuse_other(card: Card, study: StudyFolder) -> None:
         + ": choose another folder with --out, or repeat the question that the folder holds; more seeds may be added, "
         "and nothing else may differ"
     )
+
+
+def _refuse_files(study: StudyFolder) -> None:
+    """Refuse a folder without a card that has what a study would write over.
+
+    Raises:
+        StudyMismatch: If there is such a file.
+    """
+    names = [study.summary, study.table, study.report, study.workers_log]
+    # An invocation that was killed before it wrote the card leaves an empty one.
+    names += [study.lock] if study.lock.is_file() and study.lock.stat().st_size else []
+    found = next((path for path in names if path.exists() or path.is_symlink()), None)
+    if found is not None:
+        raise StudyMismatch(
+            f"{found} is there already, and no card.json that says which study it is of: it was left as it is; choose "
+            "another folder with --out"
+        )
 
 
 def _grows(card: Card, held: Mapping[str, Any]) -> bool:
@@ -150,7 +175,7 @@ def _write_card(card: Card, study: StudyFolder, content: Mapping[str, Any]) -> N
     """
     study.path.mkdir(parents=True, exist_ok=True)
     with FileLock(study.lock):
-        _refuse_other(card, study)
+        check_folder(card, study)
         held = study.read_card() if study.card.exists() else None
         if held is not None and held.get("id") != card.id:
             looks = [*held.get("looks", []), len(held["seeds"])]

@@ -7,6 +7,9 @@ from typing import Protocol
 from normscope.results.store import StudyFolder
 from normscope.study.plan import RunSpec
 
+GRACE_SECONDS = 30.0
+"""How long a run that is stopped may take to end its step and write its checkpoint; then its process is ended."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunEvent:
@@ -18,6 +21,8 @@ class RunEvent:
     """``"planned"``, ``"running"``, a final state, or ``"elsewhere"``: another process has it."""
     step: int
     """Updates made so far."""
+    note: str = ""
+    """What a person should know who waits for it, in words: on whom, and for how long."""
 
 
 class Engine(Protocol):

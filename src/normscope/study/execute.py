@@ -1,5 +1,7 @@
 """One run of a study, under its lock, brought to a state."""
 
+import os
+import socket
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -31,9 +33,9 @@ def execute(spec: RunSpec, study: StudyFolder, watch: Watch) -> str:
 
     Raises:
         OSError: If the machine, not the run, is at fault: a full disk, say. The run stays resumable.
-        MemoryError: Likewise.
         DataDamaged: Likewise, if a file of the data set was changed since the study began.
         OwnFileChanged: Likewise, if the user's own file was.
+        KeyboardInterrupt: Likewise, if somebody stopped it.
     """
     # A user's code may go to another folder.
     folder = StudyFolder(study.path.absolute()).run(spec.id)
@@ -59,21 +61,33 @@ def execute(spec: RunSpec, study: StudyFolder, watch: Watch) -> str:
                 )
         except Interrupted:
             return "interrupted"
-        except (OSError, MemoryError, DataDamaged, OwnFileChanged):
+        except (OSError, DataDamaged, OwnFileChanged, KeyboardInterrupt):
             raise
         except OwnCodeError as error:
             write_bytes(folder.error, f"{error}\n".encode())
             _write_failure(folder.result, error.reason)
             return "failed"
-        except Exception as error:
-            # Whatever a norm or a model raises costs this run, not the study; the traceback is kept beside it.
+        except BaseException as error:
+            # Whatever a norm or a model raises costs this run, not the study; the traceback is kept beside it. So it
+            # is for what no `except Exception` takes: a task that was cancelled, a generator's end.
             write_bytes(folder.error, traceback.format_exc().encode())
-            _write_failure(folder.result, f"{type(error).__name__}: {error}")
+            _write_failure(folder.result, in_a_line(error))
             return "failed"
 
 
-def fail(spec: RunSpec, study: StudyFolder, reason: str) -> str:
+def in_a_line(error: BaseException) -> str:
+    """Write an error as the reason of a run that failed."""
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
+def fail(spec: RunSpec, study: StudyFolder, reason: str, *, told: str = "") -> str:
     """Give a run up that nobody could compute, unless another process has or holds it.
+
+    Args:
+        spec: The run.
+        study: Where it keeps its files.
+        reason: Why, in a line.
+        told: What else is known, such as a traceback; kept beside it in ``error.txt``.
 
     Returns:
         ``"failed"``, or ``"elsewhere"``.
@@ -84,6 +98,8 @@ def fail(spec: RunSpec, study: StudyFolder, reason: str) -> str:
             return "elsewhere"
         if not folder.description.exists():
             write_json(folder.description, {"schema": SCHEMA, **spec.identity()})
+        if told:
+            write_bytes(folder.error, told.encode(errors="replace"))
         _write_failure(folder.result, reason)
     return "failed"
 
@@ -110,8 +126,12 @@ def _holding(folder: RunFolder) -> Iterator[bool]:
         yield False
         return
     try:
+        # What a link of that name leads to is not ours.
+        folder.holder.unlink(missing_ok=True)
+        folder.holder.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
         yield True
     finally:
+        folder.holder.unlink(missing_ok=True)
         lock.release()
 
 

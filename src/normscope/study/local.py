@@ -10,16 +10,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from normscope.results.store import StudyFolder
-from normscope.study.engine import EngineError, RunEvent
+from normscope.results.store import RunFolder, StudyFolder
+from normscope.study.engine import GRACE_SECONDS, EngineError, RunEvent
 from normscope.study.execute import fail
 from normscope.study.plan import RunSpec
 
 ATTEMPTS = 3
 """How often a worker may die over one run before the run counts as failed."""
 
-GRACE_SECONDS = 30.0
-"""How long a worker may take to write its checkpoint when the study is stopped."""
+HOPELESS = 2 * ATTEMPTS
+"""After how many deaths the workers are given up, where no run of this invocation has come anywhere."""
+
+PATIENCE_SECONDS = 2.0
+"""After how long it is said that a run which is stopped is waited for."""
 
 POLL_SECONDS = 0.5
 """How often the runs that other processes hold are looked at."""
@@ -39,8 +42,9 @@ WORKER_ENVIRONMENT = {
 class LocalEngine:
     """Computes runs on this machine.
 
-    A worker that dies is started anew and its run goes on from the checkpoint; after :data:`ATTEMPTS` deaths the run
-    has failed. Runs that another invocation on the same folder holds are waited for, and taken over if it dies.
+    A worker that dies, in whatever way, is started anew and its run goes on from the checkpoint; after
+    :data:`ATTEMPTS` deaths the run has failed, and the others go on. Runs that another invocation on the same folder
+    holds are waited for, and taken over if it dies.
     """
 
     workers: int
@@ -51,7 +55,14 @@ class LocalEngine:
             raise ValueError(f"workers must be at least 1, got {self.workers}")
 
     def run(self, specs: Sequence[RunSpec], study: StudyFolder, tell: Callable[[RunEvent], None]) -> None:
-        """Return when every run has a result; see :class:`normscope.study.engine.Engine`."""
+        """Return when every run has a result; see :class:`normscope.study.engine.Engine`.
+
+        Raises:
+            KeyboardInterrupt: If the user stopped it. The running steps are waited for, :data:`GRACE_SECONDS` at most;
+                a second one does not wait, and the workers are killed.
+            EngineError: If a worker does not start, tells that the machine is at fault, or if workers die again and
+                again before any run has come anywhere.
+        """
         waiting = {spec.id: spec for spec in specs if not study.run(spec.id).finished()}
         if not waiting:
             return
@@ -72,6 +83,7 @@ class _Worker:
             env={**WORKER_ENVIRONMENT, **os.environ, "PYTHONUNBUFFERED": "1"},
         )
         self.spec: RunSpec | None = None
+        self.step = 0
         self.was_ready = False
         threading.Thread(target=self._listen, args=(said,), daemon=True).start()
 
@@ -83,7 +95,7 @@ class _Worker:
         said.put((self, ""))
 
     def give(self, spec: RunSpec, study: StudyFolder) -> None:
-        self.spec = spec
+        self.spec, self.step = spec, 0
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(json.dumps({"spec": spec.to_json(), "study": str(study.path)}) + "\n")
@@ -108,10 +120,11 @@ class _Pool:
         self.queue = list(waiting.values())
         self.elsewhere: dict[str, RunSpec] = {}
         self.deaths: dict[str, int] = {}
+        self.came_anywhere = False
         self.said: queue.Queue[tuple[_Worker, str]] = queue.Queue()
         self.looked_at = 0.0
         self.workers: set[_Worker] = set()
-        self.log = study.path / "workers.log"
+        self.log = study.workers_log
 
     def run(self) -> None:
         with self.log.open("ab") as log:
@@ -130,7 +143,11 @@ class _Pool:
         self.workers.add(_Worker(log, self.said))
 
     def _hear(self, log: int) -> None:
-        """Take the next thing that a worker says, or wait a moment for one."""
+        """Take the next thing that a worker says, or wait a moment for one.
+
+        Raises:
+            EngineError: If it says that the machine is at fault.
+        """
         try:
             worker, line = self.said.get(timeout=POLL_SECONDS)
         except queue.Empty:
@@ -141,16 +158,21 @@ class _Pool:
         event = json.loads(line)
         if event["event"] == "ready":
             worker.was_ready = True
+        elif event["event"] == "fault":
+            raise EngineError(f"a worker cannot go on: {event['reason']}")
         elif worker.spec is not None and event["event"] == "progress":
-            self.tell(RunEvent(spec=worker.spec, state="running", step=event["step"]))
+            worker.step, self.came_anywhere = event["step"], True
+            self.tell(RunEvent(spec=worker.spec, state="running", step=worker.step))
         elif worker.spec is not None:
-            self._ended(worker.spec, event["state"])
-            worker.spec = None
+            spec, worker.spec, self.came_anywhere = worker.spec, None, True
+            self._ended(spec, event["state"])
 
     def _ended(self, spec: RunSpec, state: str) -> None:
         if state == "elsewhere":
             self.elsewhere[spec.id] = spec
-            self.tell(RunEvent(spec=spec, state="elsewhere", step=0))
+            waiting = not self.queue and not any(worker.spec for worker in self.workers)
+            note = f"{_holder(self.study.run(spec.id))} computes it, and is waited for" if waiting else ""
+            self.tell(RunEvent(spec=spec, state="elsewhere", step=0, note=note))
         elif state == "interrupted":
             self.queue.insert(0, spec)
         else:
@@ -160,23 +182,36 @@ class _Pool:
         """Take note of a worker that died, and start another.
 
         Raises:
-            EngineError: If it never came up, or ended by itself: the machine or the set-up is at fault.
+            EngineError: If it never came up, or if workers die again and again before any run has come anywhere: the
+                machine or the set-up is at fault.
         """
         self.workers.discard(worker)
         worker.dismiss()
         code = worker.process.wait()
         how = f"by signal {-code}" if code < 0 else f"with exit status {code}"
-        if not worker.was_ready or (code > 0 and worker.spec is not None):
+        if not worker.was_ready:
             raise EngineError(f"a worker ended {how}; its last words are in {self.log}:\n{_tail(self.log)}")
         if worker.spec is not None:
             spec = worker.spec
             self.deaths[spec.id] = self.deaths.get(spec.id, 0) + 1
             if self.deaths[spec.id] >= ATTEMPTS:
-                state = fail(spec, self.study, f"its worker ended {how} {ATTEMPTS} times (9 is often a lack of memory)")
-                self._ended(spec, state)
+                why = " (often a lack of memory)" if code == -9 else ""
+                reason = f"its worker ended {how}, {ATTEMPTS} times{why}"
+                told = f"{reason}; the last words in {self.log.name}, where other runs may have a say:\n"
+                self._ended(spec, fail(spec, self.study, reason, told=told + (_tail(self.log, 40) or "none\n")))
             else:
                 self.queue.insert(0, spec)
+            if self.queue and self._is_hopeless():
+                raise EngineError(
+                    f"workers ended {sum(self.deaths.values())} times, the last {how}, before any run had come "
+                    f"anywhere; their last words are in {self.log}:\n{_tail(self.log)}"
+                )
         self._start(log)
+
+    def _is_hopeless(self) -> bool:
+        """Whether all that workers did was to die; one that is busy with a run that killed none may yet do more."""
+        busy = any(worker.spec is not None and worker.spec.id not in self.deaths for worker in self.workers)
+        return not self.came_anywhere and not busy and sum(self.deaths.values()) >= HOPELESS
 
     def _look_elsewhere(self) -> None:
         """See what became of the runs that others hold; one whose holder died is free to take."""
@@ -201,16 +236,42 @@ class _Pool:
                 worker.give(spec, self.study)
 
     def _dismiss_all(self) -> None:
-        """End every worker: its input ends, it writes its checkpoint; one that does not is killed."""
-        for worker in self.workers:
-            worker.dismiss()
-        deadline = time.monotonic() + GRACE_SECONDS
+        """End every worker: its input ends, it writes its checkpoint; one that does not in time is killed.
+
+        Raises:
+            KeyboardInterrupt: If the user does not want to wait; they are killed.
+        """
+        try:
+            for worker in self.workers:
+                worker.dismiss()
+            if not self._are_gone_in(PATIENCE_SECONDS):
+                for worker in self.workers:
+                    if worker.spec is not None and worker.process.poll() is None:
+                        note = f"its step is waited for, {GRACE_SECONDS:.0f} s at most; Ctrl-C now does not wait"
+                        self.tell(RunEvent(spec=worker.spec, state="running", step=worker.step, note=note))
+                self._are_gone_in(GRACE_SECONDS - PATIENCE_SECONDS)
+        finally:
+            for worker in self.workers:
+                worker.process.kill()
+            for worker in self.workers:
+                worker.process.wait()
+
+    def _are_gone_in(self, seconds: float) -> bool:
+        """Wait for the workers to end; tell whether all have."""
+        deadline = time.monotonic() + seconds
         for worker in self.workers:
             try:
                 worker.process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                worker.process.kill()
-                worker.process.wait()
+                return False
+        return True
+
+
+def _holder(folder: RunFolder) -> str:
+    try:
+        return folder.holder.read_text(encoding="utf-8", errors="replace").strip() or "another process"
+    except OSError:
+        return "another process"
 
 
 def _tail(path: os.PathLike[str], lines: int = 15) -> str:

@@ -1,29 +1,36 @@
 """A process that computes runs: reads one run a line from standard input, tells how it goes on standard output.
 
 It is started by an engine, as ``python -m normscope.study.worker``, and stops when its input ends: whoever started it
-may be killed at any moment, and no worker stays behind. It belongs to one study folder and holds one run's lock at a
-time; the lock goes with the process, however it ends.
+may be killed at any moment, and no worker stays behind. A run is given :data:`GRACE_SECONDS` for the step that it is in
+and its checkpoint; a step that never ends is ended with the process, and where it was is in ``workers.log``. A worker
+belongs to one study folder and holds one run's lock at a time; the lock goes with the process, however it ends.
 """
 
+import faulthandler
 import json
 import math
 import os
 import signal
 import sys
 import threading
+import time
+import traceback
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
 
 from normscope.results.store import StudyFolder
-from normscope.study.execute import execute
+from normscope.study.engine import GRACE_SECONDS
+from normscope.study.execute import execute, fail, in_a_line
 from normscope.study.plan import RunSpec
 
 
 def main() -> None:
     """Serve until standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A crash in compiled code leaves where it was, too.
+    faulthandler.enable(file=2)
     torch.set_num_threads(1)
     events = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
@@ -40,11 +47,16 @@ def main() -> None:
             _tell(events, {"event": "progress", "step": step, "loss": loss if math.isfinite(loss) else None})
             return stop.is_set()
 
+        study = StudyFolder(Path(order["study"]))
         try:
-            state = execute(spec, StudyFolder(Path(order["study"])), watch)
-        except (OSError, MemoryError, ValueError) as error:
+            state = execute(spec, study, watch)
+        except (OSError, ValueError) as error:
             # The machine's fault, and nothing that a traceback would explain.
-            sys.exit(f"{type(error).__name__}: {error}")
+            _tell(events, {"event": "fault", "reason": in_a_line(error)})
+            sys.exit(in_a_line(error))
+        except KeyboardInterrupt as error:
+            # Nobody stops a worker so: the code of the run raised it.
+            state = fail(spec, study, in_a_line(error), told=traceback.format_exc())
         _tell(events, {"event": "end", "state": state})
 
 
@@ -68,6 +80,11 @@ class _Inbox:
         with self.ready:
             self.ended = True
             self.ready.notify()
+        # Compiled code may hold the interpreter for ever; then a clock outside of it rings.
+        faulthandler.dump_traceback_later(GRACE_SECONDS + 5, exit=True, file=2)
+        time.sleep(GRACE_SECONDS)
+        faulthandler.dump_traceback(file=2)
+        os._exit(1)
 
     def __iter__(self) -> "_Inbox":
         return self
