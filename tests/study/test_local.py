@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -147,3 +148,22 @@ def test_a_run_that_another_process_finished_is_not_given_up(tmp_path: Path) -> 
     assert execute(spec, study, lambda step, loss: False) == "done"
     assert fail(spec, study, "no memory") == "elsewhere"
     assert read_json(folder.result)["state"] == "done"
+
+
+def test_workers_hash_texts_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user_file: Callable[..., str]
+) -> None:
+    """The order of a set, of which a user makes a vocabulary, is one in all workers, whatever the shell says."""
+    judged = (
+        "        return 100.0 * (",
+        "        return [float(''.join(list({*map(str, range(7))})))]\n        return 100.0 * (",
+    )
+    specs = plan(make_card(user_file(judged), norms=["none"], seeds=[0, 1]))
+    values = []
+    for number, hashed in enumerate(("1", "2")):
+        monkeypatch.setenv("PYTHONHASHSEED", hashed)
+        study = StudyFolder(tmp_path / str(number))
+        study.path.mkdir()
+        LocalEngine(workers=2).run(specs, study, lambda event: None)
+        values += [read_json(study.run(spec.id).result)["value"] for spec in specs]
+    assert len(set(values)) == 1

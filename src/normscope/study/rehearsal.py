@@ -116,7 +116,12 @@ def _first_step(spec: RunSpec, task: OwnTask, model: nn.Module, data: TrialData)
 
 
 def _first_words(spec: RunSpec, task: OwnTask, model: nn.Module) -> list[Any]:
-    """Let a loop of theirs begin; give what its model computed and what it told."""
+    """Let a loop of theirs begin; give what its model computed and what it told.
+
+    Raises:
+        OwnCodeError: As :func:`rehearse`.
+        ValueError: If it trains another model than it was given, or none.
+    """
     words: list[Any] = []
     calls: list[nn.Module] = []
     left = False
@@ -147,6 +152,11 @@ def _first_words(spec: RunSpec, task: OwnTask, model: nn.Module) -> list[Any]:
         # Whatever they made of the stop.
         if not left:
             raise
+    if calls and not set(calls) & set(model.modules()):
+        raise ValueError(
+            f"train calls a {type(calls[0]).__name__} and no module of the model that it was given: it must train that "
+            "one, in place, no copy"
+        )
     return words
 
 

@@ -3,8 +3,8 @@
 import contextlib
 import hashlib
 import inspect
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -145,13 +145,12 @@ class OwnTask:
         """
         self.trial = self._make(norm, placement)
         # What is tuned on may be another part of the data, of another size.
-        for shared in ("metric", "recipe", "margin") if self.split == "study" else ("metric", "recipe"):
-            here, first = getattr(self.trial, shared), getattr(self.first, shared)
-            if here != first:
-                raise ValueError(
-                    f"{self.name} gives {shared}={here!r} here and {shared}={first!r} for layer_norm and seed 0: a "
-                    "study has one for all its runs"
-                )
+        shared = ("metric", "recipe", "margin") if self.split == "study" else ("metric", "recipe")
+        for name, here, first in _other_values(shared, self.trial, self.first):
+            raise ValueError(
+                f"{self.name} gives {name}={here!r} here and {name}={first!r} for layer_norm and seed 0: a study has "
+                "one for all its runs"
+            )
         return self.trial.model
 
     def load(self, device: torch.device, split: str, preset: str) -> TrialData:
@@ -257,6 +256,17 @@ class OwnTask:
         if not isinstance(made, Trial):
             raise TypeError(f"{self.name} must return a normscope.Trial, got {_told(made)}")
         return made
+
+
+def _other_values(names: Iterable[str], one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
+    """List what differs between the attributes of two objects, and of attributes that are dataclasses their own."""
+    for name in names:
+        here, there = getattr(one, name), getattr(other, name)
+        if is_dataclass(here):
+            inner = _other_values([field.name for field in fields(here)], here, there)
+            yield from ((f"{name}.{deeper}", *values) for deeper, *values in inner)
+        elif here != there:
+            yield name, here, there
 
 
 def _told(value: Any) -> str:

@@ -125,7 +125,7 @@ def _check_train(train: Callable[..., Any]) -> None:
     except TypeError as error:
         raise TypeError(
             f"train must take model and tell, or model, tell and recipe, got train{inspect.signature(train)}: {error}"
-        ) from error
+        ) from None
 
 
 def _check_batches(batches: Any) -> None:
