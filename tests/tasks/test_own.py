@@ -304,11 +304,11 @@ def test_what_a_run_leaves_in_the_file_no_other_finds(user_file: Write) -> None:
         )
     )
     _, model = network(own)
-    before = model.get_submodule("0").weight.detach().clone()
+    before = model.get_parameter("0.weight").detach().clone()
     with torch.no_grad():
-        model.get_submodule("0").weight += 1.0
+        model.get_parameter("0.weight").add_(1.0)
     _, again = network(own)
-    assert torch.equal(again.get_submodule("0").weight, before)
+    assert torch.equal(again.get_parameter("0.weight"), before)
 
 
 def test_a_study_keeps_the_text_that_it_began_with(user_file: Write, tmp_path: Path) -> None:
@@ -361,16 +361,10 @@ def test_norms_that_draw_leave_no_trace_in_what_is_drawn_after_them(user_file: W
         random.random()
         return nn.LayerNorm(width)
 
-    own = task(
-        user_file(
-            (
-                "    def loss",
-                "    import random, numpy as np\n    x[0, 0] = random.random() + np.random.rand()\n    model.x = x\n\n    def loss",
-            )
-        )
-    )
+    draws = "    import random, numpy as np\n    x[0, 0] = random.random() + np.random.rand()\n    model.x = x\n\n"
+    own = task(user_file(("    def loss", f"{draws}    def loss")))
     _, plain = network(own)
-    _, other = own, own.fresh(3, "study").network(drawing, PLACEMENTS["pre"], "small")
+    other = own.fresh(3, "study").network(drawing, PLACEMENTS["pre"], "small")
     assert torch.equal(plain.x, other.x)  # pyright: ignore[reportArgumentType]
 
 

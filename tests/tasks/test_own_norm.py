@@ -1,6 +1,7 @@
 """The norm that a user's function is given: nothing of it is lost, and what it made is known."""
 
 import random
+import warnings
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from normscope.catalogue import NORMS
 from normscope.names import resolve_norm
+from normscope.norms import LayerNorm, RMSNorm
 from normscope.placement import Norm, norm_at
 from normscope.placement.site import Site
-from normscope.tasks.own_norm import WatchedNorm, can_be_watched, watch_calls
+from normscope.tasks.own_norm import WatchedNorm, unseen_calls, watch_calls
 
 
 def drawing(width: int) -> nn.Module:
@@ -36,11 +37,11 @@ def test_what_a_norm_draws_is_drawn_again() -> None:
 
 
 def test_what_was_made_and_not_called_is_known() -> None:
-    norm = WatchedNorm(NORMS["layer_norm"])
+    norm = WatchedNorm(LayerNorm)
     assert norm.unused(set()) == []
     norm(4)
-    assert norm.unused({nn.LayerNorm}) == [NORMS["layer_norm"]]
-    assert norm.unused({nn.Linear, NORMS["layer_norm"]}) == []
+    assert norm.unused({nn.LayerNorm}) == [LayerNorm]
+    assert norm.unused({nn.Linear, LayerNorm}) == []
 
 
 def test_different_norms_at_different_places_are_known_by_their_own() -> None:
@@ -52,8 +53,8 @@ def test_different_norms_at_different_places_are_known_by_their_own() -> None:
         Site(part="only", layer=2, layers=2, kind="final"),
     ]
     made = [type(norm_at(norm, place)(4)) for place in places]
-    assert made == [type(norm_at(resolved, place)(4)) for place in places] == [NORMS["layer_norm"], NORMS["rms_norm"]]
-    assert norm.unused({NORMS["layer_norm"]}) == [NORMS["rms_norm"]]
+    assert made == [type(norm_at(resolved, place)(4)) for place in places] == [LayerNorm, RMSNorm]
+    assert norm.unused({LayerNorm}) == [RMSNorm]
 
 
 def test_every_call_is_noticed_inside_and_none_outside() -> None:
@@ -64,11 +65,18 @@ def test_every_call_is_noticed_inside_and_none_outside() -> None:
     assert seen == [(kind, (3, 2)) for kind in (nn.Linear, nn.ReLU, nn.Sequential)]
 
 
-def test_what_cannot_be_seen_is_not_judged() -> None:
-    plain = nn.Sequential(nn.Linear(2, 2))
-    assert can_be_watched(plain)
-    assert not can_be_watched(nn.Sequential(torch.jit.trace(plain, torch.ones(1, 2))))
-    assert not can_be_watched(torch.compile(plain))  # pyright: ignore[reportArgumentType]
+def test_what_cannot_be_seen_is_counted() -> None:
+    plain, seen = nn.Sequential(nn.Linear(2, 2)), []
+    before = unseen_calls(plain)
+    plain(torch.ones(1, 2))
+    assert unseen_calls(plain) == before
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        assert unseen_calls(nn.Sequential(torch.jit.ScriptModule())) == before + 1
+    with watch_calls(lambda module, made: seen.append(type(module))):
+        torch.compile(plain, backend="eager")(torch.ones(1, 2))
+    assert nn.Linear not in seen
+    assert unseen_calls(plain) > before
 
 
 def test_a_norm_that_fails_is_told_as_it_is() -> None:

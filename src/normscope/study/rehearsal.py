@@ -1,6 +1,6 @@
 """What a user's own task is tried with before the first run: a batch, a look, the first steps of their own loop."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from normscope.results.aggregates import AGGREGATES
 from normscope.study.plan import RunSpec
 from normscope.tasks import OwnTask
 from normscope.tasks.own import digest
-from normscope.tasks.own_norm import can_be_watched, watch_calls
+from normscope.tasks.own_norm import unseen_calls, watch_calls
 from normscope.tasks.trial import Stop, TrialData
 from normscope.train.driven import told
 from normscope.train.streams import generator, seed_dropout
@@ -47,6 +47,7 @@ def rehearse(spec: RunSpec, task: OwnTask, device: torch.device) -> tuple[list[s
     model, data = _begin(spec, task, device)
     weights = digest(model)
     called: set[type] = set()
+    compiled = unseen_calls(nn.Identity())
     with watch_calls(lambda module, made: called.add(type(module))):
         if task.trial.train is None:
             _first_step(spec, task, model, data)
@@ -57,7 +58,7 @@ def rehearse(spec: RunSpec, task: OwnTask, device: torch.device) -> tuple[list[s
         if task.trial.train is not None:
             _first_words(spec, task, model.train())
     unused = [kind.__name__ for kind in task.norm.unused(called) if kind is not NORMS["none"]]
-    if unused and can_be_watched(model):
+    if unused and unseen_calls(model) == compiled:
         raise ValueError(
             f"the {' and the '.join(unused)} that norm(...) made is never called, neither in training nor in evaluate: "
             "the arm would change nothing"
@@ -126,21 +127,21 @@ def _first_words(spec: RunSpec, task: OwnTask, model: nn.Module) -> list[Any]:
     calls: list[nn.Module] = []
     left = False
 
-    def leave() -> None:
+    def hear(word: Any, *, enough: Callable[[], bool]) -> None:
         nonlocal left
-        left = True
-        raise Stop
+        if not left:
+            words.append(word)
+            left = enough()
+        if left:
+            raise Stop
 
     def tell(*given: Any, **named: Any) -> None:
-        words.append(told(*given, **named))
-        if len([one for one in words if isinstance(one, tuple)]) >= TOLD:
-            leave()
+        hear(told(*given, **named), enough=lambda: sum(isinstance(one, tuple) for one in words) >= TOLD)
 
     def notice(module: nn.Module, made: Any) -> None:
-        words.append(float(made.detach().double().sum()) if isinstance(made, Tensor) else 0.0)
         calls.append(module)
-        if calls.count(calls[0]) >= PASSES:
-            leave()
+        value = float(made.detach().double().sum()) if isinstance(made, Tensor) else 0.0
+        hear(value, enough=lambda: calls.count(calls[0]) >= PASSES)
 
     seed_dropout(spec.seed, 0, torch.device(spec.recipe.device))
     try:
@@ -152,7 +153,8 @@ def _first_words(spec: RunSpec, task: OwnTask, model: nn.Module) -> list[Any]:
         # Whatever they made of the stop.
         if not left:
             raise
-    if calls and not set(calls) & set(model.modules()):
+    # What is compiled in their loop holds the modules that it was made of.
+    if calls and not {one for call in calls for one in call.modules()} & set(model.modules()):
         raise ValueError(
             f"train calls a {type(calls[0]).__name__} and no module of the model that it was given: it must train that "
             "one, in place, no copy"

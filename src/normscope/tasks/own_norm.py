@@ -1,6 +1,8 @@
 """The norm of a run as a user's function is given it: watched, and without a trace in what is drawn."""
 
 import random
+import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -55,18 +57,24 @@ class WatchedNorm:
 @contextmanager
 def watch_calls(notice: Callable[[nn.Module, Any], None]) -> Iterator[None]:
     """Tell every module that is called inside, and what it gave, wherever it stands and whoever holds it."""
-    handle = nn.modules.module.register_module_forward_hook(lambda module, given, made: notice(module, made))
+
+    def hook(module: nn.Module, given: Any, made: Any) -> None:
+        # What is compiled would compile this, too.
+        if not torch.compiler.is_compiling():
+            notice(module, made)
+
+    handle = nn.modules.module.register_module_forward_hook(hook)
     try:
-        yield
+        with warnings.catch_warnings():
+            # What is compiled inside is called once more than it would be, which nobody counts here.
+            warnings.filterwarnings("ignore", message=r"Using `torch\.compile")
+            yield
     finally:
         handle.remove()
 
 
-def can_be_watched(model: nn.Module) -> bool:
-    """Whether calls of a model's modules are seen: those of a scripted or compiled one are not."""
-    return not any(
-        isinstance(module, torch.jit.ScriptModule)
-        or type(module).__name__ == "OptimizedModule"
-        or getattr(module, "_compiled_call_impl", None) is not None
-        for module in model.modules()
-    )
+def unseen_calls(model: nn.Module) -> int:
+    """Count what calls modules without being seen: scripted modules, and what was compiled in this process so far."""
+    scripted = sum(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
+    compiler = sys.modules.get("torch._dynamo.utils")
+    return scripted + (compiler.counters["frames"]["total"] if compiler is not None else 0)
