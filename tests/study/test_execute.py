@@ -1,5 +1,6 @@
 """One run under its lock."""
 
+import ast
 import asyncio
 import json
 import os
@@ -11,7 +12,7 @@ import pytest
 from filelock import FileLock
 from torch import nn
 
-from normscope.catalogue import NORMS, find_task
+from normscope.catalogue import NORMS
 from normscope.data import DataDamaged
 from normscope.results.store import StudyFolder
 from normscope.study import make_card
@@ -143,16 +144,21 @@ def test_an_error_in_their_own_loop_too(user_file: Callable[..., str], tmp_path:
 def test_runs_of_one_seed_are_a_pair_to_the_order_of_the_batches_and_the_masks(
     user_file: Callable[..., str], tmp_path: Path
 ) -> None:
-    seen = "            SEEN.append((seed, batch[0].sum().item(), model[3](torch.ones(64)).sum().item()))\n"
-    top = ("\n\n\ndef make", "\n\nSEEN = []\n\n\ndef make")
+    # In a file: the module is another one for every run.
+    told = tmp_path / "seen.txt"
+    seen = (
+        "            row = (seed, batch[0].sum().item(), model[3](torch.ones(64)).sum().item())\n"
+        f"            with open({str(told)!r}, 'a', encoding='utf-8') as file:\n"
+        "                file.write(f'{row}\\n')\n"
+    )
     change = ("        return F.cross_entropy", f"        if model.training:\n{seen}        return F.cross_entropy")
     study = StudyFolder(tmp_path / "study")
-    specs = own(user_file(top, change), "layer_norm", "none", "ada_norm", seeds=(0, 1))
-    for spec in specs:
+    seen_by_run: list[list[tuple[int, float, float]]] = []
+    for spec in own(user_file(change), "layer_norm", "none", "ada_norm", seeds=(0, 1)):
+        told.unlink(missing_ok=True)
         assert execute(spec, study, never) == "done"
-    task: Any = find_task(specs[0].file)
-    seen_by_run = [task.function.__globals__["SEEN"][start : start + 12] for start in range(0, 72, 12)]
-    assert len(task.function.__globals__["SEEN"]) == 72
+        seen_by_run.append([ast.literal_eval(row) for row in told.read_text().splitlines()])
+    assert [len(rows) for rows in seen_by_run] == [12] * 6
     assert seen_by_run[0] == seen_by_run[1] == seen_by_run[2]
     assert seen_by_run[3] == seen_by_run[4] == seen_by_run[5]
     assert seen_by_run[0] != seen_by_run[3]

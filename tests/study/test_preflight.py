@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from normscope.catalogue import NORMS
+from normscope.catalogue import NORMS, ORIGINS
 from normscope.data import DataNotFound
 from normscope.study import make_card
 from normscope.study.compare import compare
@@ -84,3 +84,25 @@ def test_what_is_wrong_in_tuning_only_is_told_too(user_file: Callable[..., str])
     preflight(make_card(name, norms=["layer_norm"]))
     with pytest.raises(ArmMisfit, match=r"split.nonsense"):
         preflight(make_card(name, norms=["layer_norm"], tune=True))
+
+
+class Asserting(NORMS["layer_norm"]):  # pyright: ignore[reportGeneralTypeIssues,reportUntypedBaseClass]
+    """A norm that fails in its forward pass."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("only 99 dimensions")
+
+
+@pytest.mark.parametrize("task", ["digits", "own"])
+def test_an_error_in_somebodys_norm_names_the_arm_and_where_it_is_from(
+    task: str, user_file: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(NORMS, "asserting", Asserting)
+    monkeypatch.setitem(ORIGINS, ("norms", "asserting"), "gentle-norms 0.2")
+    name = user_file() if task == "own" else task
+    reason = r"AssertionError: only 99 dimensions \(asserting is of gentle-norms 0.2\)$"
+    told = rf"arm asserting cannot be trained on (?s:.*){reason}"
+    with pytest.raises(ArmMisfit, match=told):
+        preflight(make_card(name, norms=["layer_norm", "asserting"], seeds=[0]))
+    with pytest.raises(ArmMisfit, match=r"\(asserting is of gentle-norms 0.2\)$"):
+        preflight(make_card("digits", norms=["layer_norm+asserting:final"], placements=["pre"], seeds=[0]))

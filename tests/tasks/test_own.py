@@ -121,7 +121,12 @@ def test_the_loss_is_theirs(user_file: Write) -> None:
 
 @pytest.mark.parametrize(
     ("returned", "told"),
-    [("model(batch[0])", r"scalar tensor, got Tensor \[4, 2\]"), ("1.0", "scalar tensor, got float")],
+    [
+        ("model(batch[0])", r"scalar tensor, got Tensor \[4, 2\]"),
+        ("1.0", "scalar tensor, got float"),
+        ("(model(batch[0]).sum() * 1j)", "scalar tensor of a floating type, got one of torch.complex64"),
+        ("model(batch[0]).argmax()", "scalar tensor of a floating type, got one of torch.int64"),
+    ],
 )
 def test_a_loss_that_is_none_is_refused(returned: str, told: str, user_file: Write) -> None:
     own, model = network(task(user_file(("return F.cross_entropy(model(batch[0]), batch[1])", f"return {returned}"))))
@@ -143,6 +148,7 @@ SCORES = "return 100.0 * (model(x[parts[part]]).argmax(-1) == y[parts[part]])"
         ("3.5", [3.5]),
         ("torch.tensor(3.5)", [3.5]),
         ("[[1.0, 10.0], [3.0, 10.0]]", [[1.0, 10.0], [3.0, 10.0]]),
+        ("torch.tensor([[1.0], [3.0]])", [1.0, 3.0]),
     ],
 )
 def test_scores_come_in_many_forms(returned: str, want: list[Any], user_file: Write) -> None:
@@ -160,6 +166,9 @@ def test_scores_come_in_many_forms(returned: str, want: list[Any], user_file: Wr
         ("None", TypeError, "evaluate must return numbers, a score an example, got NoneType"),
         ("{'accuracy': 3.0}", TypeError, "got dict"),
         ("'97 %'", TypeError, "got str"),
+        ("'97'", TypeError, "evaluate must return numbers, a score an example, got str"),
+        ("['1', '2']", TypeError, "got list"),
+        ("torch.ones(3) * 1j", TypeError, r"got Tensor \[3\]"),
         ("[[1.0], [2.0, 3.0]]", TypeError, "got list"),
         ("[]", ValueError, "evaluate returned no score for the part 'test'"),
         ("parts['train']", OwnCodeError, "KeyError: 'train'"),
@@ -266,3 +275,115 @@ def test_a_norm_may_be_asked_for_by_a_partial(user_file: Write) -> None:
     own = task(user_file())
     model = own.fresh(0, "study").network(partial(NORMS["ada_norm"], scale=2.0), PLACEMENTS["pre"], "small")
     assert getattr(model.get_submodule("1"), "scale") == 2.0  # noqa: B009
+
+
+TOP = "\n\n\ndef make"
+DRAWS = """
+
+import random
+import numpy as np
+DRAWN = [random.random(), np.random.rand(), float(torch.rand(1))]
+
+
+def make"""
+
+
+def test_what_the_file_draws_at_its_top_every_process_draws(user_file: Write) -> None:
+    name = user_file((TOP, DRAWS), ("    y = ", "    x[0, :3] = torch.tensor(DRAWN)\n    y = "))
+    first = task(name).function.__globals__["DRAWN"]
+    torch.manual_seed(9)
+    assert len(set(first)) == 3
+    assert task(name).function.__globals__["DRAWN"] == first
+
+
+def test_what_a_run_leaves_in_the_file_no_other_finds(user_file: Write) -> None:
+    """A layer at the top of the file, trained by the first run."""
+    own = task(
+        user_file(
+            (TOP, "\n\nSTEM = nn.Linear(4, 8)\n\n\ndef make"), ("nn.Sequential(nn.Linear(4, 8)", "nn.Sequential(STEM")
+        )
+    )
+    _, model = network(own)
+    before = model.get_parameter("0.weight").detach().clone()
+    with torch.no_grad():
+        model.get_parameter("0.weight").add_(1.0)
+    _, again = network(own)
+    assert torch.equal(again.get_parameter("0.weight"), before)
+
+
+def test_a_study_keeps_the_text_that_it_began_with(user_file: Write, tmp_path: Path) -> None:
+    (tmp_path / "kept_by_a_test.py").write_text("WIDTH = 8\n")
+    top = ("from torch import nn\n", "from torch import nn\nfrom kept_by_a_test import WIDTH\n")
+    own = task(user_file(top, ("norm(8)", "norm(WIDTH)")))
+    (tmp_path / "kept_by_a_test.py").write_text("1 / 0\n")
+    user_file(("    y = ", "    1 / 0\n    y = "))
+    _, model = network(own)
+    assert model.get_submodule("1").weight.shape == (8,)
+
+
+def test_what_its_classes_are_made_of_is_there_while_it_runs(user_file: Write) -> None:
+    """What is pickled, a batch for another process say, is looked up by the name of its module."""
+    import pickle
+
+    own = task(
+        user_file(
+            (TOP, "\n\nclass Net(nn.Sequential):\n    pass\n\n\ndef make"),
+            ("model = nn.Seq", "model = Net(nn.Seq"),
+            ("nn.Linear(8, 2))", "nn.Linear(8, 2)))"),
+        )
+    )
+    for seed in (3, 4):
+        fresh, model = network(own, seed=seed)
+        with fresh.at_home():
+            assert type(pickle.loads(pickle.dumps(model))) is type(model)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("margin=1.0", "margin=7.0 if seed == 4 else 1.0"), "gives margin=7.0 here and margin=1.0 for layer_norm"),
+        (('unit="%"', "unit='%' if seed != 4 else 'nats'"), "metric.unit='nats' here and metric.unit='%' for layer"),
+        (("steps=12", "steps=12 - seed // 4"), "recipe.steps=11 here and recipe.steps=12 for layer_norm and seed 0"),
+    ],
+)
+def test_what_is_one_for_all_runs_may_not_differ(change: tuple[str, str], told: str, user_file: Write) -> None:
+    own = task(user_file(change))
+    network(own, seed=3)
+    with pytest.raises(ValueError, match=told):
+        network(own, seed=4)
+
+
+def test_norms_that_draw_leave_no_trace_in_what_is_drawn_after_them(user_file: Write) -> None:
+    import random
+
+    def drawing(width: int) -> nn.Module:
+        np.random.rand()  # noqa: NPY002
+        random.random()
+        return nn.LayerNorm(width)
+
+    draws = "    import random, numpy as np\n    x[0, 0] = random.random() + np.random.rand()\n    model.x = x\n\n"
+    own = task(user_file(("    def loss", f"{draws}    def loss")))
+    _, plain = network(own)
+    other = own.fresh(3, "study").network(drawing, PLACEMENTS["pre"], "small")
+    assert torch.equal(plain.x, other.x)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (
+            "        return __import__('copy').deepcopy(model)\n",
+            "returned another Sequential, and the model that it was",
+        ),
+        ("        return None\n", "left every weight of the model as it was"),
+        ("        with torch.no_grad():\n            model[0].weight += 1\n        return model\n", None),
+    ],
+)
+def test_a_loop_must_train_the_model_that_it_is_given(body: str, told: str | None, user_file: Write) -> None:
+    begins = "        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\n"
+    own, model = network(task(user_file((begins, body + begins), driven=True)))
+    if told is None:
+        own.drive(model, lambda step, loss: None, RECIPE)
+        return
+    with pytest.raises(ValueError, match=f"train of my_file.py:make {told}"):
+        own.drive(model, lambda step, loss: None, RECIPE)

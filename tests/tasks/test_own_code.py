@@ -34,6 +34,18 @@ def test_an_error_shows_their_frames_and_what_it_came_of() -> None:
     assert raised.value.reason.startswith("ValueError: outer (test_own_code.py, line ")
 
 
+def test_what_checks_their_words_has_no_line_in_it() -> None:
+    from normscope.tasks import Recipe
+
+    with pytest.raises(OwnCodeError) as raised, theirs("f.py:make"):
+        Recipe(steps=0, batch_size=1, learning_rate=1.0)
+    assert "recipe.py" not in str(raised.value)
+    assert "<string>" not in str(raised.value)
+    assert raised.value.reason.startswith(
+        "ValueError: steps must be a whole number of at least 1, got 0 (test_own_code"
+    )
+
+
 def test_an_error_in_the_text_itself_has_a_reason_too() -> None:
     with pytest.raises(OwnCodeError, match="SyntaxError") as raised, theirs("f.py:make"):
         compile("a = = 1", "f.py", "exec")

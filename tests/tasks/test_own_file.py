@@ -7,6 +7,7 @@ import pytest
 
 from normscope.tasks.own_code import OwnCodeError, guarded
 from normscope.tasks.own_file import OwnFile, OwnFileChanged, revision_of
+from normscope.tasks.own_modules import OwnModules
 
 MAKE = "def make(norm, placement, seed):\n    return {}\n"
 
@@ -159,3 +160,50 @@ def test_an_import_from_above_every_folder_is_told_where_it_is_imported(tmp_path
     assert list(file.hashes()) == ["a.py"]
     with pytest.raises(OwnCodeError, match="ImportError"):
         file.load()
+
+
+def version(file: OwnFile) -> int:
+    """Execute a file, as every process does that has not seen it, and give its revision."""
+    modules = OwnModules(file.path, file.texts())
+    with guarded():
+        file.load(modules)
+    hashes, revision = file.version(modules)
+    assert hashes == file.hashes()
+    return revision
+
+
+@pytest.mark.parametrize(
+    ("imports", "where"),
+    [
+        (
+            "import sys\nfrom pathlib import Path\nsys.path.insert(0, str(Path(__file__).parent / 'src'))\nimport far",
+            "src/",
+        ),
+        ("import importlib\nfar = importlib.import_module('f' + 'ar')", ""),
+    ],
+)
+def test_what_the_text_does_not_show_counts_too(
+    imports: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("normscope.tasks.own_file._IMPORTED", {})
+    file = write(tmp_path / "a.py", f"{imports}\n" + MAKE.format("far.name"))
+    write(tmp_path / where / "far.py", "name = 1")
+    before = version(file)
+    assert sorted(file.hashes()) == sorted(["a.py", f"{where}far.py"])
+    file.expect(before)
+    write(tmp_path / where / "far.py", "name = 2")
+    with pytest.raises(OwnFileChanged, match="was changed after the study began"):
+        file.expect(before)
+    after = version(file)
+    assert after != before
+    # A process that has not executed it knows by the text alone whether the file itself is the one.
+    monkeypatch.setattr("normscope.tasks.own_file._IMPORTED", {})
+    file.expect(after)
+    write(tmp_path / "a.py", "1 / 0")
+    with pytest.raises(OwnFileChanged, match="was changed after the study began"):
+        file.expect(after)
+
+
+def test_a_file_that_shows_all_it_imports_keeps_its_number(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.py", "import json\n" + MAKE.format("1"))
+    assert version(file) == revision_of(file.hashes())

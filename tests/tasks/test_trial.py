@@ -52,6 +52,8 @@ def loop_with_recipe(model: nn.Module, tell: Any, recipe: Recipe) -> None:
         ({"batches": []}, ValueError, "batches must not be empty"),
         ({"batches": iter([1])}, TypeError, r"such as list\(loader\), got list_iterator"),
         ({"margin": 0.0}, ValueError, "margin must be positive, got 0.0"),
+        ({"margin": "1"}, TypeError, "margin must be a number, got '1'"),
+        ({"margin": float("inf")}, ValueError, "margin must be finite, got inf"),
         ({"margin": float("nan")}, ValueError, "margin must be positive, got nan"),
     ],
 )
@@ -72,6 +74,31 @@ def test_a_loop_heeds_the_recipe_if_it_takes_one() -> None:
     assert trial().heeds_recipe
     assert trial(loss=None, batches=None, train=loop_with_recipe).heeds_recipe
     assert not trial(loss=None, batches=None, train=loop).heeds_recipe
+
+
+@pytest.mark.parametrize(
+    ("loop", "given"),
+    [
+        (lambda model, tell: [], []),
+        (lambda model, tell, recipe: [recipe], [3]),
+        (lambda model, tell, other: [other], [3]),
+        (lambda model, tell, *, recipe: [recipe], [3]),
+        (lambda model, tell, epochs=7, recipe=None: [epochs, recipe], [7, 3]),
+        (lambda model, tell, epochs=7: [epochs], [7]),
+        (lambda model, tell, **more: list(more), []),
+        (lambda *given: list(given[2:]), [3]),
+    ],
+)
+def test_a_loop_is_given_what_it_takes(loop: Any, given: list[Any]) -> None:
+    made = trial(loss=None, batches=None, train=loop)
+    assert made.call_train(made.model, lambda step, loss: None, 3) == given  # pyright: ignore[reportArgumentType]
+    assert made.heeds_recipe is (3 in given)
+
+
+@pytest.mark.parametrize("loop", [lambda model: 0, lambda m, t, r, more: 0, lambda *, model, tell: 0])
+def test_a_loop_that_cannot_be_called_is_refused(loop: Any) -> None:
+    with pytest.raises(TypeError, match=r"train must take model and tell, or model, tell and recipe, got train\("):
+        trial(loss=None, batches=None, train=loop)
 
 
 def test_nothing_but_the_loop_itself_catches_a_stop() -> None:

@@ -152,15 +152,25 @@ def test_a_run_that_begins_again_ends_as_one_that_was_not_stopped(
 @pytest.mark.parametrize(
     ("told", "words"),
     [
-        ("tell(-1, value)", "tell takes the number of updates made, from 0 up, and the loss, got step -1"),
-        ("tell('x', value)", "invalid literal for int"),
-        ("tell(step, 'low')", "could not convert string to float"),
-        ("tell(value)", "missing 1 required positional argument"),
+        ("tell(-1, value)", r"got tell\(-1, a tensor \[\] of torch.float32\)"),
+        ("tell('x', value)", r"got tell\('x', a tensor"),
+        ("tell(step, 'low')", r"got tell\(1, 'low'\)"),
+        ("tell(step, '0.5')", r"got tell\(1, '0.5'\)"),
+        ("tell(value)", r"got tell\(a tensor \[\] of torch.float32\)"),
+        ("tell(value, step)", r"got tell\(a tensor \[\] of torch.float32, 1\)"),
+        ("tell(value.item(), step)", r"got tell\(0\.\d+, 1\)"),
+        ("tell(step, torch.ones(2))", r"got tell\(1, a tensor \[2\] of torch.float32\)"),
+        ("tell(None, value)", r"got tell\(None, a tensor"),
+        ("tell(step, value, 3)", r"got tell\(1, a tensor \[\] of torch.float32, 3\)"),
+        ("tell(step, value, epoch=model)", r"got tell\(1, a tensor \[\] of torch.float32, epoch=a Sequential\)"),
     ],
 )
 def test_what_is_told_wrongly_is_an_error_of_theirs(told: str, words: str, user_file: Write, tmp_path: Path) -> None:
-    with pytest.raises(OwnCodeError, match=words):
+    with pytest.raises(OwnCodeError, match=words) as raised:
         run(user_file((LOOP_ENDS, f"            {told}\n"), driven=True), tmp_path / "run")
+    assert "a whole number from 0 up, and the loss of the last, a number or a tensor of one" in str(raised.value)
+    assert "normscope/" not in str(raised.value)
+    assert raised.value.reason.endswith("(my_file.py, line 29)")
 
 
 def test_an_error_of_theirs_shows_their_lines(user_file: Write, tmp_path: Path) -> None:

@@ -80,7 +80,8 @@ class _Worker:
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env={**WORKER_ENVIRONMENT, **os.environ, "PYTHONUNBUFFERED": "1"},
+            # PYTHONHASHSEED: a vocabulary that a user makes of a set must be the same in all of them, and tomorrow.
+            env={**WORKER_ENVIRONMENT, **os.environ, "PYTHONUNBUFFERED": "1", "PYTHONHASHSEED": "0"},
         )
         self.spec: RunSpec | None = None
         self.step = 0

@@ -1,9 +1,10 @@
 """A task in a user's own file: ``my_file.py:make``, a function of a norm, a placement and a seed."""
 
 import contextlib
+import hashlib
 import inspect
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from normscope.tasks.own_code import Surroundings, guarded, seed_others, theirs
-from normscope.tasks.own_file import OwnFile, revision_of
+from normscope.tasks.own_file import OwnFile
+from normscope.tasks.own_modules import OwnModules
+from normscope.tasks.own_norm import WatchedNorm
 from normscope.tasks.recipe import Recipe
 from normscope.tasks.task import Metric, NormFactory, PlacementLike, Published
 from normscope.tasks.trial import Tell, Trial, TrialData
@@ -32,19 +35,25 @@ class OwnTask:
     """
 
     def __init__(self, file: OwnFile, *, norm: NormFactory, placement: PlacementLike) -> None:
-        self.file, self.hashes = file, file.hashes()
-        with guarded():
-            before = Surroundings.now()
-            self.function = file.load()
-            self.changes = Surroundings.now().since(before)
+        self.file, self.modules = file, OwnModules(file.path, file.texts())
         self.seed, self.split = 0, "study"
+        self._load()
         self.trial = self._make(norm, placement)
+        self.first = self.trial
+        self.hashes, self.revision = file.version(self.modules)
         self.description = (inspect.getdoc(self.function) or "a task of your own").partition("\n")[0]
 
     def fresh(self, seed: int, split: str) -> "OwnTask":
-        """Give the same task for another run; its trial is made by :meth:`network`."""
+        """Give the same task for another run; its trial is made by :meth:`network`.
+
+        The file is executed anew, from the text that was read first: what a run leaves in it, no other finds.
+
+        Raises:
+            OwnCodeError: If it fails.
+        """
         other = object.__new__(OwnTask)
-        other.__dict__ |= {**self.__dict__, "seed": seed, "split": split}
+        other.__dict__ |= {**self.__dict__, "seed": seed, "split": split, "modules": self.modules.anew()}
+        other._load()
         return other
 
     def check(self, recipe: Recipe, *, tune: bool) -> None:
@@ -73,11 +82,6 @@ class OwnTask:
     def name(self) -> str:
         """``my_file.py:make``, without the folder."""
         return self.file.name
-
-    @property
-    def revision(self) -> int:
-        """Of the text of the file and of what it imports from beside it: an edited file makes new runs."""
-        return revision_of(self.hashes)
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -126,14 +130,27 @@ class OwnTask:
 
     @contextlib.contextmanager
     def at_home(self) -> Iterator[None]:
-        """Give the user's code what their file set for the whole process, and put everything back at the end."""
-        with guarded():
+        """Give the user's code its modules and what they set for all, and put everything back at the end."""
+        with guarded(), self.modules.present():
             replace(Surroundings.now(), **self.changes).set()
             yield
 
     def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> nn.Module:
-        """Call the function, and keep what else it made."""
+        """Call the function, and keep what else it made.
+
+        Raises:
+            OwnCodeError: If it fails.
+            TypeError: If it returns no :class:`Trial`.
+            ValueError: If what is one for all runs of a study is another one here.
+        """
         self.trial = self._make(norm, placement)
+        # What is tuned on may be another part of the data, of another size.
+        shared = ("metric", "recipe", "margin") if self.split == "study" else ("metric", "recipe")
+        for name, here, first in _other_values(shared, self.trial, self.first):
+            raise ValueError(
+                f"{self.name} gives {name}={here!r} here and {name}={first!r} for layer_norm and seed 0: a study has "
+                "one for all its runs"
+            )
         return self.trial.model
 
     def load(self, device: torch.device, split: str, preset: str) -> TrialData:
@@ -154,10 +171,14 @@ class OwnTask:
             loss = self.trial.loss(model, batch)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             raise TypeError(f"loss must return a scalar tensor, got {_told(loss)}")
+        if not loss.is_floating_point():
+            raise TypeError(f"loss must return a scalar tensor of a floating type, got one of {loss.dtype}")
         return loss.reshape(())
 
     def evaluate(self, model: nn.Module, data: Any, part: str) -> tuple[float, np.ndarray]:
         """Give every example's score, and the mean of the first column, smaller is better, to part equal values by.
+
+        Scores ``[E, 1]`` are taken as ``[E]``.
 
         What their function draws from the global generators, the run's seed decides.
 
@@ -173,10 +194,13 @@ class OwnTask:
             if found is None:
                 # Which NumPy takes for a number that is none.
                 raise TypeError("None is no number")
-            scores = np.asarray(found.detach().cpu() if isinstance(found, Tensor) else found, dtype=np.float32)
+            given = found.detach().cpu() if isinstance(found, Tensor) else found
+            if np.asarray(given).dtype.kind in "USc":
+                raise TypeError("texts and complex numbers are no scores")
+            scores = np.asarray(given, dtype=np.float32)
         except (TypeError, ValueError) as error:
             raise TypeError(f"evaluate must return numbers, a score an example, got {_told(found)}") from error
-        scores = scores.reshape(1) if scores.ndim == 0 else scores
+        scores = scores.reshape(-1) if scores.ndim == 0 or (scores.ndim == 2 and scores.shape[1] == 1) else scores
         if not scores.size:
             raise ValueError(f"evaluate returned no score for the part {part!r}")
         mean = float(scores.reshape(len(scores), -1)[:, 0].mean(dtype=np.float64))
@@ -187,17 +211,37 @@ class OwnTask:
 
         Raises:
             OwnCodeError: If it fails.
+            ValueError: If it leaves all weights as they were, or returns another module: nothing of that is judged.
         """
         assert self.trial.train is not None
-        given = (recipe,) if self.trial.heeds_recipe else ()
+        before = digest(model)
         # The draws of torch's generator that came before were the first weights.
         seed_others()
         with theirs(self.name):
-            self.trial.train(model, tell, *given)
+            made = self.trial.call_train(model, tell, recipe)
+        if isinstance(made, nn.Module) and made is not model:
+            raise ValueError(
+                f"train of {self.name} returned another {type(made).__name__}, and the model that it was given is what "
+                "is judged: train that one in place"
+            )
+        if before and digest(model) == before:
+            raise ValueError(
+                f"train of {self.name} left every weight of the model as it was: it must train the model that it is "
+                "given, in place, no copy"
+            )
 
     @property
     def _takes_split(self) -> bool:
         return "split" in inspect.signature(self.function).parameters
+
+    def _load(self) -> None:
+        with guarded(), self.modules.present():
+            before = Surroundings.now()
+            # What the file draws at its top, every process draws: data, more often than not.
+            torch.manual_seed(0)
+            seed_others()
+            self.function = self.file.load(self.modules)
+            self.changes = Surroundings.now().since(before)
 
     def _seed(self) -> None:
         torch.manual_seed(self.seed)
@@ -207,12 +251,30 @@ class OwnTask:
         given = {"split": self.split} if self._takes_split else {}
         with self.at_home(), theirs(self.name):
             self._seed()
-            made = self.function(norm, placement, self.seed, **given)
+            self.norm = WatchedNorm(norm)
+            made = self.function(self.norm, placement, self.seed, **given)
         if not isinstance(made, Trial):
             raise TypeError(f"{self.name} must return a normscope.Trial, got {_told(made)}")
         return made
 
 
+def _other_values(names: Iterable[str], one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
+    """List what differs between the attributes of two objects, and of attributes that are dataclasses their own."""
+    for name in names:
+        here, there = getattr(one, name), getattr(other, name)
+        if is_dataclass(here):
+            inner = _other_values([field.name for field in fields(here)], here, there)
+            yield from ((f"{name}.{deeper}", *values) for deeper, *values in inner)
+        elif here != there:
+            yield name, here, there
+
+
 def _told(value: Any) -> str:
     shape = f" {list(value.shape)}" if isinstance(value, Tensor | np.ndarray) else ""
     return f"{type(value).__name__}{shape}"
+
+
+def digest(model: nn.Module) -> list[str]:
+    """Give the SHA-256 of every parameter."""
+    kept = (one.detach().reshape(-1).cpu().view(torch.uint8).numpy() for one in model.parameters() if one.numel())
+    return [hashlib.sha256(array.data).hexdigest() for array in kept]

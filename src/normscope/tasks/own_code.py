@@ -16,8 +16,14 @@ import torch
 from normscope.data import DataDamaged, DataNotFound
 
 _HERE = Path(__file__).parent
-_OURS = (str(_HERE / "own"), str(_HERE / "trial.py"), contextlib.__file__, "<frozen importlib")
-"""How the names of files begin whose frames say nothing to a user: the callers of their code."""
+_OURS = (
+    *(str(_HERE / name) for name in ("own", "trial.py", "recipe.py")),
+    str(_HERE.parent / "train" / "driven.py"),
+    str(_HERE.parent / "study"),
+    contextlib.__file__,
+    "<frozen importlib",
+)
+"""How the names of files begin whose frames say nothing to a user: the callers of their code, and what checks it."""
 
 
 class OwnCodeError(RuntimeError):
@@ -61,10 +67,15 @@ def _leave_ours_out(told: traceback.TracebackException | None) -> None:
     """Drop the frames of those who call their code, from an error and from those it came of."""
     if told is not None:
         told.stack = traceback.StackSummary.from_list(
-            [frame for frame in told.stack if not frame.filename.startswith(_OURS)]
+            [frame for frame in told.stack if not (frame.filename.startswith(_OURS) or _is_dataclass(frame))]
         )
         _leave_ours_out(told.__cause__)
         _leave_ours_out(told.__context__)
+
+
+def _is_dataclass(frame: traceback.FrameSummary) -> bool:
+    """Whether a frame is of the text that Python writes for a dataclass: ours check what they are given."""
+    return (frame.filename, frame.name) == ("<string>", "__init__")
 
 
 @dataclass(frozen=True, kw_only=True)

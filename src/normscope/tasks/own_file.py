@@ -13,6 +13,10 @@ from types import ModuleType
 from typing import Any
 
 from normscope.tasks.own_code import theirs
+from normscope.tasks.own_modules import OwnModules
+
+_BEYOND = 24
+"""Bits of a revision that are of what only the execution of a file shows, where there is anything."""
 
 
 class OwnFileChanged(ValueError):
@@ -45,8 +49,8 @@ class OwnFile:
         """Without its folder: a study goes on wherever the file lies."""
         return f"{self.path.name}:{self.function}"
 
-    def hashes(self) -> dict[str, str]:
-        """Give the SHA-256 of the file and of everything beside it that it imports, by their names from its folder.
+    def texts(self) -> dict[Path, bytes]:
+        """Read the file and everything beside it that it imports.
 
         Imports are found in the text, wherever they stand in it. Data are not among them.
 
@@ -62,31 +66,61 @@ class OwnFile:
             if path not in found:
                 found[path] = path.read_bytes()
                 waiting += self._beside(path, found[path])
-        folder = self.path.parent
-        names = {path.relative_to(folder).as_posix(): content for path, content in found.items()}
-        return {name: hashlib.sha256(names[name]).hexdigest() for name in sorted(names)}
+        return found
+
+    def hashes(self) -> dict[str, str]:
+        """Give the SHA-256 of the file and of what it imports, by their names from its folder.
+
+        That is what :meth:`texts` reads, and what this process has seen it import beyond that: from another folder, or
+        by a name that is no text. What lies outside its folder has the module's name.
+
+        Raises:
+            LookupError: If there is no such file.
+        """
+        beyond = {path: name for path, name in _IMPORTED.get(self, {}).items() if path.is_file()}
+        return {**self._digests(self.texts()), **{name: _digest(path.read_bytes()) for path, name in beyond.items()}}
+
+    def version(self, modules: OwnModules) -> tuple[dict[str, str], int]:
+        """Give the hashes and the revision of what was executed, and keep in mind what the text does not show."""
+        _IMPORTED[self] = dict(modules.imported)
+        shown = {path: text for path, text in modules.texts.items() if path not in modules.imported}
+        beyond = {name: _digest(modules.texts[path]) for path, name in modules.imported.items()}
+        hashes = self._digests(shown)
+        return {**hashes, **beyond}, revision_of(hashes, beyond)
 
     def expect(self, revision: int) -> None:
-        """Refuse a file that is not what it was.
+        """Refuse a file that is not what it was; without executing it, as far as its text shows.
 
         Raises:
             OwnFileChanged: If it is another one, or gone.
         """
-        if not self.path.is_file() or revision_of(self.hashes()) != revision:
-            raise OwnFileChanged(
-                f"{self.path}, or what it imports, was changed after the study began: put it back to go on, or begin "
-                "another study with it"
-            )
+        if self.path.is_file():
+            shown = self._digests(self.texts())
+            beyond = {name: digest for name, digest in self.hashes().items() if name not in shown}
+            now = revision_of(shown, beyond)
+            if now == revision or (self not in _IMPORTED and now >> _BEYOND == revision >> _BEYOND):
+                return
+        raise OwnFileChanged(
+            f"{self.path}, or what it imports, was changed after the study began: put it back to go on, or begin "
+            "another study with it"
+        )
 
-    def load(self) -> Callable[..., Any]:
-        """Import the file anew, with what it imports from beside it, and give the function.
+    def _digests(self, texts: Mapping[Path, bytes]) -> dict[str, str]:
+        names = {path.relative_to(self.path.parent).as_posix(): text for path, text in texts.items()}
+        return {name: _digest(names[name]) for name in sorted(names)}
+
+    def load(self, modules: OwnModules | None = None) -> Callable[..., Any]:
+        """Execute the file anew, with what it imports that is the user's, and give the function.
+
+        Args:
+            modules: What it consists of; what lies there now where None.
 
         Raises:
             LookupError: If there is no such function; the message suggests the nearest name.
             OwnCodeError: If the file fails.
             TypeError: If the function does not take norm, placement and seed.
         """
-        module = self._import()
+        module = self._import(OwnModules(self.path, self.texts()) if modules is None else modules)
         function = getattr(module, self.function, None)
         if not callable(function):
             mine = [name for name, one in vars(module).items() if getattr(one, "__module__", "") == module.__name__]
@@ -102,7 +136,7 @@ class OwnFile:
             raise TypeError(f"{self.name} must take norm, placement and seed: {error}") from error
         return function
 
-    def _import(self) -> ModuleType:
+    def _import(self, modules: OwnModules) -> ModuleType:
         key = f"normscope_own_{hashlib.sha256(str(self.path).encode()).hexdigest()[:16]}"
         found = importlib.util.spec_from_file_location(key, self.path)
         assert found is not None
@@ -110,21 +144,11 @@ class OwnFile:
         folder = self.path.parent
         # As when the file is run: what stands beside it can be imported, and comes first.
         sys.path[:] = [str(folder), *(entry for entry in sys.path if entry != str(folder))]
-        importlib.invalidate_caches()
-        for name in self.hashes():
-            # A file of the same name in another folder, or this one before it was edited, may have been imported.
-            sys.modules.pop(name.removesuffix(".py").removesuffix("/__init__").replace("/", "."), None)
-        sys.modules[key] = module
-        # What Python keeps compiled it tells apart by seconds and size: too coarse for somebody who tries things.
-        writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-        try:
+        with modules.present():
+            sys.modules[key] = module
+            modules.names.add(key)
             with theirs(self.name):
-                exec(compile(self.path.read_bytes(), str(self.path), "exec"), vars(module))
-        except BaseException:
-            del sys.modules[key]
-            raise
-        finally:
-            sys.dont_write_bytecode = writes
+                exec(compile(modules.texts[self.path], str(self.path), "exec"), vars(module))
         return module
 
     def _beside(self, path: Path, content: bytes) -> Iterator[Path]:
@@ -150,6 +174,10 @@ class OwnFile:
             yield from (found for name in names if name.split(".")[0] != "normscope" for found in _files(folder, name))
 
 
+_IMPORTED: dict[OwnFile, dict[Path, str]] = {}
+"""What this process has seen files import that their text does not show, and its names."""
+
+
 def _files(folder: Path, name: str) -> Iterator[Path]:
     """List the files that are read where a module of this name is imported from a folder: its packages and itself."""
     here = folder
@@ -160,7 +188,22 @@ def _files(folder: Path, name: str) -> Iterator[Path]:
                 yield file
 
 
-def revision_of(hashes: Mapping[str, str]) -> int:
-    """Give the number of a version: below 2^48, so that every reader of JSON keeps it exact."""
+def _digest(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()
+
+
+def revision_of(hashes: Mapping[str, str], beyond: Mapping[str, str] | None = None) -> int:
+    """Give the number of a version: below 2^48, so that every reader of JSON keeps it exact.
+
+    Args:
+        hashes: Of the files that the text shows.
+        beyond: Of those that only the execution shows. Where there are any, the upper half of the number is of the
+            others alone, so that a file which was edited is known before it is executed.
+    """
+    shown = _number(hashes)
+    return (shown >> _BEYOND << _BEYOND) | (_number({**hashes, **beyond}) >> _BEYOND) if beyond else shown
+
+
+def _number(hashes: Mapping[str, str]) -> int:
     text = "".join(f"{name} {digest}\n" for name, digest in sorted(hashes.items()))
-    return int(hashlib.sha256(text.encode()).hexdigest()[:12], 16)
+    return int(_digest(text.encode())[:12], 16)

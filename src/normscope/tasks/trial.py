@@ -1,9 +1,11 @@
 """What a user's own function returns: a model of theirs, how it is trained, and how it is judged."""
 
 import inspect
+import math
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,7 +33,8 @@ class Trial:
 
     Raises:
         TypeError: If a value is of another kind than is said below.
-        ValueError: If not exactly one of the two ways is given, there are no batches, or ``margin`` is not positive.
+        ValueError: If not exactly one of the two ways is given, there are no batches, or ``margin`` is not positive and
+            finite.
     """
 
     model: nn.Module
@@ -72,19 +75,57 @@ class Trial:
         if (self.train is None and ours != (True, True)) or (self.train is not None and any(ours)):
             raise ValueError("a Trial takes either loss and batches, or train")
         _check_batches(self.batches)
+        if not isinstance(self.margin, numbers.Real):
+            raise TypeError(f"margin must be a number, got {self.margin!r}")
         if not self.margin > 0:
             raise ValueError(f"margin must be positive, got {self.margin!r}")
+        if self.margin == math.inf:
+            raise ValueError("margin must be finite, got inf: every difference would be too small to matter")
+        if self.train is not None:
+            _check_train(self.train)
 
     @property
     def heeds_recipe(self) -> bool:
         """Whether the recipe of a run changes how it is trained."""
-        if self.train is None:
-            return True
-        try:
-            inspect.signature(self.train).bind(None, None, None)
-        except TypeError:
-            return False
-        return True
+        return self.train is None or _recipe_of(self.train) is not None
+
+    def call_train(self, model: nn.Module, tell: Tell, recipe: Recipe) -> Any:
+        """Call ``train`` with what it takes, and give what it returns."""
+        assert self.train is not None
+        how = _recipe_of(self.train)
+        return self.train(
+            model, tell, *((recipe,) if how == "third" else ()), **({how: recipe} if how == "recipe" else {})
+        )
+
+
+def _recipe_of(train: Callable[..., Any]) -> Literal["recipe", "third"] | None:
+    """Say how a training takes the recipe: by its name, or as the third that it is given; None where it does not.
+
+    A third parameter of another name that has a default is a choice of the user's own.
+    """
+    parameters = inspect.signature(train).parameters
+    if "recipe" in parameters and parameters["recipe"].kind is not inspect.Parameter.POSITIONAL_ONLY:
+        return "recipe"
+    places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    third = [one for one in parameters.values() if one.kind in places][2:3]
+    many = any(one.kind is inspect.Parameter.VAR_POSITIONAL for one in parameters.values())
+    return "third" if any(one.default is one.empty for one in third) or (not third and many) else None
+
+
+def _check_train(train: Callable[..., Any]) -> None:
+    """Refuse a training that cannot be called.
+
+    Raises:
+        TypeError: If it takes neither a model and ``tell`` nor the recipe beside them.
+    """
+    how = _recipe_of(train)
+    given: tuple[None, ...] = (None, None, None) if how == "third" else (None, None)
+    try:
+        inspect.signature(train).bind(*given, **({"recipe": None} if how == "recipe" else {}))
+    except TypeError as error:
+        raise TypeError(
+            f"train must take model and tell, or model, tell and recipe, got train{inspect.signature(train)}: {error}"
+        ) from None
 
 
 def _check_batches(batches: Any) -> None:

@@ -1,7 +1,11 @@
 """A run whose training is a user's own function: from the beginning each time, watched by what it tells."""
 
 import math
+import operator
 import time
+from typing import Any
+
+import torch
 
 from normscope.tasks.own import OwnTask
 from normscope.tasks.trial import Stop
@@ -27,6 +31,7 @@ def drive(task: OwnTask, outcome: Outcome, seed: int, watch: Watch) -> str:
     Raises:
         Interrupted: If ``watch`` asked for it; the run begins anew when it goes on.
         OwnCodeError: If the function fails.
+        ValueError: If it left the model's weights as they were, or returned another model.
     """
     tell = _Tell(outcome, watch)
     seed_dropout(seed, 0, outcome.device)
@@ -64,19 +69,16 @@ class _Tell:
         self.stopped = self.diverged = False
         self.told_at = time.perf_counter()
 
-    def __call__(self, step: int, loss: float) -> None:
+    def __call__(self, *given: Any, **named: Any) -> None:
         """Take the number of updates that are made and the loss of the last, a number or a tensor of one.
 
         Raises:
             Stop: If the run is to end here.
-            ValueError: If the step is none.
+            TypeError: As :func:`told`.
         """
         if self.stopped or self.diverged:
             raise Stop
-        if int(step) < 0:
-            raise ValueError(f"tell takes the number of updates made, from 0 up, and the loss, got step {step!r}")
-        self.progress.step = int(step)
-        self.loss = float(getattr(loss, "detach", lambda: loss)())
+        self.progress.step, self.loss = told(*given, **named)
         self.diverged = not math.isfinite(self.loss)
         if self.diverged:
             raise Stop
@@ -87,3 +89,34 @@ class _Tell:
             self.stopped = self.watch(self.progress.step, self.loss)
             if self.stopped:
                 raise Stop
+
+
+def told(*given: Any, **named: Any) -> tuple[int, float]:
+    """Read what a user's function tells: ``tell(step, loss)``.
+
+    Raises:
+        TypeError: If it is not a whole number from 0 up and a real number, or a tensor of one.
+    """
+    try:
+        step, loss = _pair(*given, **named)
+        number = operator.index(step)
+        value = float(getattr(loss, "detach", lambda: loss)())
+        if number < 0 or isinstance(loss, str | bytes):
+            raise TypeError
+    except (TypeError, ValueError, RuntimeError):
+        got = ", ".join([*map(_shown, given), *(f"{name}={_shown(one)}" for name, one in named.items())])
+        raise TypeError(
+            "tell takes the number of updates made, a whole number from 0 up, and the loss of the last, a number or a "
+            f"tensor of one: tell(step, loss), got tell({got})"
+        ) from None
+    return number, value
+
+
+def _pair(step: Any, loss: Any) -> tuple[Any, Any]:
+    return step, loss
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"a tensor {list(value.shape)} of {value.dtype}"
+    return repr(value) if isinstance(value, int | float | str | None) else f"a {type(value).__name__}"
