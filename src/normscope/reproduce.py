@@ -114,7 +114,7 @@ class _Stages:
             self.started = True
         spec = event.spec
         name = f"{spec.task} {spec.label} seed {spec.seed}"
-        self.studies.tell(spec.id, name, event.state, event.step, of=spec.recipe.steps)
+        self.studies.tell(spec.id, name, event.state, event.step, of=spec.recipe.steps, note=event.note)
 
     def network(self, done: int, of: int, name: str) -> None:
         """Take how many networks are measured."""
