@@ -302,11 +302,13 @@ def test_an_error_in_one_run_leaves_the_others_their_verdict(user_file: Callable
 def test_a_study_none_of_whose_runs_could_be_computed_has_no_answer(
     user_file: Callable[..., str], tmp_path: Path
 ) -> None:
+    # Behind what is tried before the first run.
+    top = ("\n\n\ndef make", "\n\nSEEN = []\n\n\ndef make")
     change = (
         "        return F.cross",
-        "        if torch.is_grad_enabled():\n            batch.nonsense()\n        return F.cross",
+        "        SEEN.append(1)\n        if len(SEEN) > 5:\n            batch.nonsense()\n        return F.cross",
     )
-    name = user_file(change)
+    name = user_file(top, change)
     for words in ([], ["--json"]):
         told = run("compare", name, *SMALL, "--out", str(tmp_path / "study"), *words)
         assert told.returncode == 1
