@@ -9,9 +9,8 @@ import torch
 from torch import nn
 
 from normscope import norms
-from normscope.catalogue import NORMS
-from normscope.probes.invariances import Invariance, Invariances, invariances
-from normscope.probes.transformations import TRANSFORMATIONS
+from normscope.analysis.invariances import TRANSFORMATIONS, Invariance, Invariances, invariances
+from normscope.registry import NORMS
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "invariances.md"
 CASES, PLACES, FEATURES, UNITS = 64, 9, 12, 20
@@ -32,7 +31,7 @@ SCALES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2)
 
 TOP = """# What a norm's output does not depend on
 
-Measured by `normscope.probes.invariances` and written by `./run bench invariances`; a test compares this page with a
+Measured by `normscope.analysis.invariances` and written by `./run bench invariances`; a test compares this page with a
 new measurement. Weights and data are transformed in float64, and the output is compared with what it was. *exactly*:
 it stays to rounding at every input scale. *but for eps*: the whole curve over input scales, 1e-4 to 1e2, is the one
 that 1 / sqrt(1 + eps / var) predicts to a twentieth. *no*: it changes. Norms are as they are made, with their default

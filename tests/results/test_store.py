@@ -7,8 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from normscope.results.disk import SCHEMA, write_json
-from normscope.results.store import RunFolder, StudyFolder
+from normscope.results.store import SCHEMA, RunFolder, StudyFolder, write_json
 
 
 def test_the_layout_is_the_documented_one(tmp_path):
