@@ -13,7 +13,7 @@ from normscope.registry import NORMS
 from normscope.studies.compare import default_folder
 from normscope.studies.plan import RunSpec, plan, spec_for
 from normscope.studies.spec import make_study
-from normscope.tasks import UserFileChanged
+from normscope.tasks import BaseTask, UserFileChanged
 
 CARD = make_study("digits", norms=["layer_norm", "ada_norm(scale=2.0)", "weight_norm"], seeds=[3, 4])
 
@@ -64,7 +64,7 @@ def test_an_arm_without_effect_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
     spec = plan(CARD)[0]
     from normscope.registry import TASKS
 
-    class Deaf:
+    class Deaf(BaseTask):
         def network(self, norm: object, placement: object, preset: str) -> nn.Module:
             return nn.Linear(2, 2)
 

@@ -8,7 +8,7 @@ from torch import nn
 from normscope import data as data_sets
 from normscope.registry import NORMS, PLACEMENTS, TASKS
 from normscope.results.aggregates import AGGREGATES
-from normscope.tasks import Recipe
+from normscope.tasks import BaseTask, Recipe, Task
 
 
 @pytest.mark.parametrize("name", ["digits"])
@@ -33,6 +33,7 @@ def test_a_task_trains_and_scores(name: str) -> None:
 @pytest.mark.parametrize("name", TASKS)
 def test_a_task_says_what_studies_rest_on(name: str) -> None:
     task = TASKS[name]
+    assert isinstance(task, Task)
     assert task.name == name
     assert list(task.presets) == ["small", "full"]
     assert all(isinstance(recipe, Recipe) for recipe in task.presets.values())
@@ -49,6 +50,15 @@ def test_a_task_says_what_studies_rest_on(name: str) -> None:
     assert task.margin > 0
     assert task.description
     assert task.regime
+
+
+def test_the_defaults_of_a_task_are_those_of_a_task_that_the_package_trains() -> None:
+    task = BaseTask()
+    assert (task.location, task.brings_weights, task.deterministic, task.train) == ("", False, True, None)
+    assert task.for_run(3, "tune") is task
+    with task.context() as entered:
+        assert entered is None
+    task.check(Recipe(steps=1, batch_size=1, learning_rate=1.0, compile=True), tune=True)
 
 
 @pytest.mark.parametrize("name", ["digits"])

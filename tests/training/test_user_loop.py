@@ -20,7 +20,7 @@ LOOP_ENDS = "            callback(step, value)\n"
 
 
 def run(name: str, folder: Path, *, seed: int = 3, watch: Any = lambda step, loss: False) -> dict[str, Any]:
-    own = CustomTask(UserFile.named(name), norm=NORMS["layer_norm"], placement=PLACEMENTS["pre"]).fresh(seed, "study")
+    own = CustomTask(UserFile.named(name), norm=NORMS["layer_norm"], placement=PLACEMENTS["pre"]).for_run(seed, "study")
     folder.mkdir(exist_ok=True)
     run_folder = RunFolder(folder)
     state = train(
@@ -65,7 +65,7 @@ def test_a_run_ends_with_what_every_run_leaves(user_file: Write, tmp_path: Path)
 def test_the_model_is_trained_as_the_loop_alone_would(user_file: Write, tmp_path: Path) -> None:
     name = user_file(("nn.Dropout(0.3), ", ""), driven=True)
     result = run(name, tmp_path / "run")
-    own = CustomTask(UserFile.named(name), norm=NORMS["layer_norm"], placement=PLACEMENTS["pre"]).fresh(3, "study")
+    own = CustomTask(UserFile.named(name), norm=NORMS["layer_norm"], placement=PLACEMENTS["pre"]).for_run(3, "study")
     model = own.network(NORMS["layer_norm"], PLACEMENTS["pre"], "small")
     assert own.trial.train is not None
     own.trial.train(model, lambda step, loss: None)

@@ -14,7 +14,7 @@ from normscope.registry import PARAMETRIZATIONS, TASKS, find_task
 from normscope.results.store import SCHEMA
 from normscope.specs import parse_norm, resolve_norm, resolve_placement, split_places
 from normscope.studies.spec import Arm, StudySpec
-from normscope.tasks import CustomTask, Recipe, Task
+from normscope.tasks import Recipe, Task, UserFile
 from normscope.training.randomness import initialize
 
 __tracebackhide__ = True
@@ -79,14 +79,11 @@ class RunSpec:
             UserFileChanged: If the file is not the one that the study began with.
         """
         task = find_task(self.file or self.task, revision=self.revision)
-        if not isinstance(task, CustomTask):
-            return task
-        if task.revision != self.revision:
+        if self.file and task.revision != self.revision:
             # This process has read the file when it was another one.
-            task.file.expect(self.revision)
+            UserFile.named(self.file).expect(self.revision)
             task = find_task(self.file, anew=True)
-            assert isinstance(task, CustomTask)
-        return task.fresh(self.seed, self.split)
+        return task.for_run(self.seed, self.split)
 
     def build(self, task: Task | None = None) -> nn.Module:
         """Build the model with its first weights.
@@ -109,7 +106,7 @@ class RunSpec:
         nowhere = [part.where.text for part in placement.parts if not part.used]
         if nowhere:
             raise ValueError(f"arm {self.label} has a placement for {nowhere[0]}, which {self.task} has not")
-        if not isinstance(task, CustomTask):
+        if not task.brings_weights:
             initialize(model, self.seed)
         if self.norm in PARAMETRIZATIONS:
             PARAMETRIZATIONS[self.norm](model)
@@ -152,8 +149,8 @@ def spec_for(card: StudySpec, arm: Arm, label: str, *, seed: int, split: str) ->
     """Give the run of one arm and one seed."""
     task = find_task(card.task)
     return RunSpec(
-        task=task.name if isinstance(task, CustomTask) else card.task,
-        file=f"{task.file.path}:{task.file.function}" if isinstance(task, CustomTask) else "",
+        task=card.task_name,
+        file=task.location,
         revision=task.revision,
         label=label,
         norm=arm.norm,

@@ -4,7 +4,7 @@ import os
 import socket
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from normscope.data import DataDamaged
 from normscope.results.store import SCHEMA, RunFolder, StudyFolder, write_bytes, write_json
 from normscope.studies.plan import RunSpec
-from normscope.tasks import CustomTask, UserCodeError, UserFileChanged
+from normscope.tasks import UserCodeError, UserFileChanged
 from normscope.training.loop import train
 from normscope.training.outcome import Interrupted, Watch
 
@@ -49,7 +49,7 @@ def execute(spec: RunSpec, study: StudyFolder, watch: Watch) -> str:
         write_json(folder.description, {"schema": SCHEMA, **spec.identity()})
         try:
             task = spec.begin()
-            with task.at_home() if isinstance(task, CustomTask) else nullcontext():
+            with task.context():
                 return train(
                     task,
                     partial(spec.build, task),

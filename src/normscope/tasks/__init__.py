@@ -7,9 +7,10 @@ from normscope.tasks.custom.task import CustomTask
 from normscope.tasks.custom.trial import Trial
 from normscope.tasks.images import ImageClassification
 from normscope.tasks.recipe import Recipe
-from normscope.tasks.task import Metric, Published, Task
+from normscope.tasks.task import BaseTask, Metric, Published, Task
 
 __all__ = [
+    "BaseTask",
     "BatchOrder",
     "CustomTask",
     "ImageClassification",

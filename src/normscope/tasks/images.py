@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from normscope import data, models
 from normscope.tasks.batching import BatchOrder, Draw
 from normscope.tasks.recipe import Recipe
-from normscope.tasks.task import Metric, NormFactory, PlacementLike, Published
+from normscope.tasks.task import BaseTask, Metric, NormFactory, PlacementLike, Published
 
 EVALUATION_BATCH = 1000
 """Examples a forward pass outside training; it bounds memory and changes no number beyond rounding."""
@@ -59,7 +59,7 @@ class ImageSplits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageClassification:
+class ImageClassification(BaseTask):
     """Classify images by cross entropy; the metric is the share of test images that are wrong (or right), in per cent.
 
     Pixels are scaled to mean 0 and variance 1 by two numbers, taken over the whole training set.

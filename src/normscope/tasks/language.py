@@ -15,7 +15,7 @@ from normscope.models import TransformerXL
 from normscope.tasks.batching import Draw, StreamOrder
 from normscope.tasks.recipe import Recipe
 from normscope.tasks.sentences import ENCODER_PLACEMENTS, SOURCE
-from normscope.tasks.task import Metric, NormFactory, PlacementLike, Published, check_blind
+from normscope.tasks.task import BaseTask, Metric, NormFactory, PlacementLike, Published, check_blind
 
 VOCABULARY = 256
 """Every byte is a symbol, whether it occurs or not: enwik8's "character" is a byte in every publication, too."""
@@ -89,7 +89,7 @@ class Streams:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LanguageModel:
+class LanguageModel(BaseTask):
     """Predict the next byte by cross entropy; the metric is bits per character over the whole test part."""
 
     name: str

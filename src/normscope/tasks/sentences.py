@@ -14,7 +14,7 @@ from normscope.data import LabelledText, LabelledTextSplits, load_rt, load_sst
 from normscope.models import TextClassifier
 from normscope.tasks.batching import Draw, TokenBatches
 from normscope.tasks.recipe import Recipe
-from normscope.tasks.task import Metric, NormFactory, PlacementLike, Published, check_blind
+from normscope.tasks.task import BaseTask, Metric, NormFactory, PlacementLike, Published, check_blind
 
 PAD, UNKNOWN = 0, 1
 """What fills a row up, and every word that the vocabulary lacks."""
@@ -114,7 +114,7 @@ class SentenceSplits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SentenceClassification:
+class SentenceClassification(BaseTask):
     """Classify sentences by cross entropy; the metric is the share of test sentences that are right, in per cent.
 
     Words are lower-cased; those that occur once in the training part are the unknown word.

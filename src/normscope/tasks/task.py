@@ -1,8 +1,9 @@
 """What a task is: the interface that training and studies rest on."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,6 +13,12 @@ from normscope.tasks.batching import Draw
 from normscope.tasks.recipe import Recipe
 
 NormFactory = Callable[[int], nn.Module]
+
+TrainCallback = Callable[[int, float], None]
+"""Takes the number of updates made and the last training loss; raises where the run is to end."""
+
+TrainLoop = Callable[[nn.Module, TrainCallback, Recipe], None]
+"""Trains a model in place and calls the callback every few updates."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,8 +166,44 @@ class Task(Protocol):
         """What others printed for it."""
         ...
 
+    @property
+    def location(self) -> str:
+        """``path/my_file.py:make`` if the task is defined in a user's file, else empty."""
+        ...
+
+    @property
+    def brings_weights(self) -> bool:
+        """Whether :meth:`network` returns the initial weights of a run; if not, they are drawn from the run's seed."""
+        ...
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether every operation must have a deterministic implementation; if not, torch only warns."""
+        ...
+
+    @property
+    def train(self) -> TrainLoop | None:
+        """Training loop of the task itself; None if it is trained by :mod:`normscope.training`."""
+        ...
+
+    def for_run(self, seed: int, split: str) -> "Task":
+        """Return the task for a single run, which shares no mutable state with any other run."""
+        ...
+
+    def context(self) -> AbstractContextManager[None]:
+        """Return the context in which every other method is called during a run."""
+        ...
+
+    def check(self, recipe: Recipe, *, tune: bool) -> None:
+        """Check that the task follows a recipe.
+
+        Raises:
+            ValueError: If a setting of the recipe, or tuning, would have no effect.
+        """
+        ...
+
     def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> nn.Module:
-        """Build the network of a preset with any weights."""
+        """Build the network of a preset; the weights are any unless :attr:`brings_weights`."""
         ...
 
     def load(self, device: torch.device, split: str, preset: str) -> TaskData:
@@ -177,6 +220,26 @@ class Task(Protocol):
         K is what the aggregate of the part's metric takes.
         """
         ...
+
+
+class BaseTask:
+    """Defaults of the :class:`Task` protocol for a task that is trained by :mod:`normscope.training`."""
+
+    location: str = ""
+    brings_weights: bool = False
+    deterministic: bool = True
+    train: TrainLoop | None = None
+
+    def for_run(self, seed: int, split: str) -> Self:
+        """Return the task itself: it has no mutable state."""
+        return self
+
+    def context(self) -> AbstractContextManager[None]:
+        """Return a context without effect."""
+        return nullcontext()
+
+    def check(self, recipe: Recipe, *, tune: bool) -> None:
+        """Accept every recipe."""
 
 
 def check_blind(model: nn.Module, task: str) -> None:

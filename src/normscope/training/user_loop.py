@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from normscope.tasks.custom.task import CustomTask
 from normscope.tasks.custom.trial import Stop
+from normscope.tasks.task import TrainLoop
 from normscope.training.memory import reset_peak
 from normscope.training.outcome import PROGRESS_SECONDS, Interrupted, Outcome, Watch
 from normscope.training.randomness import seed_dropout
@@ -16,13 +16,13 @@ from normscope.training.randomness import seed_dropout
 __tracebackhide__ = True
 
 
-def drive(task: CustomTask, outcome: Outcome, seed: int, watch: Watch) -> str:
+def drive(loop: TrainLoop, outcome: Outcome, seed: int, watch: Watch) -> str:
     """Let a user's function train a model, and write the run's result.
 
     It is judged once, at its end. What it draws from the global generators, the seed decides.
 
     Args:
-        task: Whose function it is.
+        loop: The training loop of the task.
         outcome: Of a run that has not begun.
         seed: Of the run.
         watch: Called a few times a second, when the function tells something.
@@ -42,7 +42,7 @@ def drive(task: CustomTask, outcome: Outcome, seed: int, watch: Watch) -> str:
     begin = time.perf_counter()
     # Whatever the function made of the stop, even nothing, the reason for it stands.
     try:
-        task.drive(outcome.model, callback, outcome.recipe)
+        loop(outcome.model, callback, outcome.recipe)
     except Stop:
         pass
     except Exception:

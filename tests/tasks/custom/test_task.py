@@ -24,14 +24,23 @@ def task(name: str) -> CustomTask:
 
 
 def network(own: CustomTask, norm: str = "layer_norm", seed: int = 3) -> tuple[CustomTask, nn.Module]:
-    fresh = own.fresh(seed, "study")
+    fresh = own.for_run(seed, "study")
     return fresh, fresh.network(NORMS[norm], PLACEMENTS["pre"], "small")
+
+
+def run_loop(own: CustomTask, model: nn.Module, callback: Callable[[int, Any], None]) -> None:
+    assert own.train is not None
+    own.train(model, callback, RECIPE)
 
 
 def test_it_is_a_task_like_ours(user_file: Write) -> None:
     own = task(user_file())
     assert isinstance(own, Task)
     assert own.name == "my_file.py:make"
+    assert own.location == user_file()
+    assert own.brings_weights
+    assert not own.deterministic
+    assert own.train is None
     assert own.description == "Points of two kinds."
     assert own.metric.name == own.valid_metric.name == "test accuracy"
     assert own.placements == ("preactivation",)
@@ -106,7 +115,7 @@ def test_what_the_file_sets_at_its_top_holds_for_its_own_code_alone(user_file: W
     _, model = network(own)
     assert model.get_submodule("0").weight.dtype == torch.float64
     assert Surroundings.now() == before
-    with own.at_home():
+    with own.context():
         assert torch.zeros(1).dtype == torch.float64
     assert torch.zeros(1).dtype == torch.float32
 
@@ -209,7 +218,7 @@ def test_a_make_that_raises_is_shown_as_theirs(user_file: Write) -> None:
 def test_an_error_inside_a_norm_shows_the_way_there(user_file: Write) -> None:
     own = task(user_file())
     with pytest.raises(UserCodeError, match=r"in make(?s:.*)RuntimeError: no such width"):
-        own.fresh(0, "study").network(_no_norm, PLACEMENTS["pre"], "small")
+        own.for_run(0, "study").network(_no_norm, PLACEMENTS["pre"], "small")
 
 
 def _no_norm(width: int) -> nn.Module:
@@ -260,7 +269,7 @@ def test_the_split_is_given_to_those_who_take_it(user_file: Write) -> None:
         )
     )
     assert own.margin == 1.0
-    tuned = own.fresh(3, "tune")
+    tuned = own.for_run(3, "tune")
     tuned.network(NORMS["layer_norm"], PLACEMENTS["pre"], "small")
     assert tuned.margin == 2.0
 
@@ -269,13 +278,13 @@ def test_a_loop_of_theirs_is_called_with_what_it_takes(user_file: Write) -> None
     for takes, want in (("model, callback", []), ("model, callback, recipe", [RECIPE])):
         own, model = network(task(user_file(("def train(model, callback)", f"def train({takes})"), driven=True)))
         told: list[tuple[int, Tensor]] = []
-        own.drive(model, lambda step, loss: told.append((step, loss)), RECIPE)  # noqa: B023
+        run_loop(own, model, lambda step, loss: told.append((step, loss)))  # noqa: B023
         assert [step for step, _ in told] == list(range(1, 13)), (takes, want)
 
 
 def test_a_norm_may_be_asked_for_by_a_partial(user_file: Write) -> None:
     own = task(user_file())
-    model = own.fresh(0, "study").network(partial(NORMS["ada_norm"], scale=2.0), PLACEMENTS["pre"], "small")
+    model = own.for_run(0, "study").network(partial(NORMS["ada_norm"], scale=2.0), PLACEMENTS["pre"], "small")
     assert getattr(model.get_submodule("1"), "scale") == 2.0  # noqa: B009
 
 
@@ -336,7 +345,7 @@ def test_what_its_classes_are_made_of_is_there_while_it_runs(user_file: Write) -
     )
     for seed in (3, 4):
         fresh, model = network(own, seed=seed)
-        with fresh.at_home():
+        with fresh.context():
             assert type(pickle.loads(pickle.dumps(model))) is type(model)
 
 
@@ -366,7 +375,7 @@ def test_norms_that_draw_leave_no_trace_in_what_is_drawn_after_them(user_file: W
     draws = "    import random, numpy as np\n    x[0, 0] = random.random() + np.random.rand()\n    model.x = x\n\n"
     own = task(user_file(("    def loss", f"{draws}    def loss")))
     _, plain = network(own)
-    other = own.fresh(3, "study").network(drawing, PLACEMENTS["pre"], "small")
+    other = own.for_run(3, "study").network(drawing, PLACEMENTS["pre"], "small")
     assert torch.equal(plain.x, other.x)  # pyright: ignore[reportArgumentType]
 
 
@@ -385,7 +394,7 @@ def test_a_loop_must_train_the_model_that_it_is_given(body: str, told: str | Non
     begins = "        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\n"
     own, model = network(task(user_file((begins, body + begins), driven=True)))
     if told is None:
-        own.drive(model, lambda step, loss: None, RECIPE)
+        run_loop(own, model, lambda step, loss: None)
         return
     with pytest.raises(ValueError, match=f"train of my_file.py:make {told}"):
-        own.drive(model, lambda step, loss: None, RECIPE)
+        run_loop(own, model, lambda step, loss: None)

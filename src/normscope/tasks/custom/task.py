@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from normscope.tasks.custom.imports import OwnModules
 from normscope.tasks.custom.loader import UserFile
 from normscope.tasks.custom.sandbox import Surroundings, WatchedNorm, guarded, seed_others, theirs
-from normscope.tasks.custom.trial import TrainCallback, Trial, TrialData
+from normscope.tasks.custom.trial import Trial, TrialData
 from normscope.tasks.recipe import Recipe
-from normscope.tasks.task import Metric, NormFactory, PlacementLike, Published
+from normscope.tasks.task import Metric, NormFactory, PlacementLike, Published, TrainCallback, TrainLoop
 
 __tracebackhide__ = True
 
@@ -44,13 +44,16 @@ class CustomTask:
         self.hashes, self.revision = file.version(self.modules)
         self.description = (inspect.getdoc(self.function) or "a task of your own").partition("\n")[0]
 
-    def fresh(self, seed: int, split: str) -> "CustomTask":
-        """Give the same task for another run; its trial is made by :meth:`network`.
+    brings_weights = True
+    deterministic = False
 
-        The file is executed anew, from the text that was read first: what a run leaves in it, no other finds.
+    def for_run(self, seed: int, split: str) -> "CustomTask":
+        """Return the same task for another run; its trial is made by :meth:`network`.
+
+        The file is executed again from the text that was read first, so no run sees the module state of another.
 
         Raises:
-            UserCodeError: If it fails.
+            UserCodeError: If the file fails.
         """
         other = object.__new__(CustomTask)
         other.__dict__ |= {**self.__dict__, "seed": seed, "split": split, "modules": self.modules.anew()}
@@ -129,9 +132,19 @@ class CustomTask:
         """Nothing."""
         return ()
 
+    @property
+    def location(self) -> str:
+        """``path/my_file.py:make``."""
+        return f"{self.file.path}:{self.file.function}"
+
+    @property
+    def train(self) -> TrainLoop | None:
+        """The user's training loop with checks around it, or None if the trial has a loss and batches."""
+        return None if self.trial.train is None else self._train
+
     @contextlib.contextmanager
-    def at_home(self) -> Iterator[None]:
-        """Give the user's code its modules and what they set for all, and put everything back at the end."""
+    def context(self) -> Iterator[None]:
+        """Install the modules and process-wide settings of the user's file, and restore everything on exit."""
         with guarded(), self.modules.present():
             replace(Surroundings.now(), **self.changes).set()
             yield
@@ -207,14 +220,13 @@ class CustomTask:
         mean = float(scores.reshape(len(scores), -1)[:, 0].mean(dtype=np.float64))
         return -mean if self.metric.higher_is_better else mean, scores
 
-    def drive(self, model: nn.Module, callback: TrainCallback, recipe: Recipe) -> None:
-        """Let the user's function train.
+    def _train(self, model: nn.Module, callback: TrainCallback, recipe: Recipe) -> None:
+        """Call the user's training function.
 
         Raises:
             UserCodeError: If it fails.
-            ValueError: If it leaves all weights as they were, or returns another module: nothing of that is judged.
+            ValueError: If no weight has changed, or if it returns another module, which would not be evaluated.
         """
-        assert self.trial.train is not None
         before = digest(model)
         # The draws of torch's generator that came before were the first weights.
         seed_others()
@@ -250,7 +262,7 @@ class CustomTask:
 
     def _make(self, norm: NormFactory, placement: PlacementLike) -> Trial:
         given = {"split": self.split} if self._takes_split else {}
-        with self.at_home(), theirs(self.name):
+        with self.context(), theirs(self.name):
             self._seed()
             self.norm = WatchedNorm(norm)
             made = self.function(self.norm, placement, self.seed, **given)

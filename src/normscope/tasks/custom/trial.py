@@ -14,12 +14,9 @@ from torch import Tensor, nn
 from normscope.tasks.batching import BatchOrder, Draw
 from normscope.tasks.custom.sandbox import seed_others, theirs
 from normscope.tasks.recipe import Recipe
-from normscope.tasks.task import Metric, Order
+from normscope.tasks.task import Metric, Order, TrainCallback
 
 __tracebackhide__ = True
-
-TrainCallback = Callable[[int, float], None]
-"""Takes a step and its training loss; raises :class:`Stop` where the run is to end."""
 
 
 class Stop(BaseException):

@@ -16,7 +16,7 @@ from normscope.tasks.batching import BatchOrder, Draw
 from normscope.tasks.parsing.features import Sentence, Vocabulary, encode, examples, extract, vocabulary
 from normscope.tasks.parsing.transitions import ParserState, Trees, parse
 from normscope.tasks.recipe import Recipe
-from normscope.tasks.task import Metric, NormFactory, PlacementLike, Published
+from normscope.tasks.task import BaseTask, Metric, NormFactory, PlacementLike, Published
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -122,7 +122,7 @@ class ParserSplits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parsing:
+class Parsing(BaseTask):
     """Choose the oracle's transition by cross entropy; the metric is the unlabelled attachment score, in per cent.
 
     Tags are the gold ones. Every token counts, punctuation too. Sentences whose trees cross arcs cannot be built by

@@ -16,7 +16,7 @@ from normscope.data import Pairs, ParallelSplits, load_parallel
 from normscope.models import Seq2Seq
 from normscope.tasks.batching import Draw, TokenBatches
 from normscope.tasks.recipe import Recipe
-from normscope.tasks.task import Metric, NormFactory, PlacementLike, Published, check_blind
+from normscope.tasks.task import BaseTask, Metric, NormFactory, PlacementLike, Published, check_blind
 from normscope.tasks.translation.beam import beam_search
 from normscope.tasks.translation.corpus import EncodedPairs, PairBatch, PairFilter, encode_pairs
 from normscope.tasks.translation.subwords import BOS, EOS, PAD, UNK, Subwords, learn
@@ -148,7 +148,7 @@ class Translations:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Translation:
+class Translation(BaseTask):
     """Translate by maximum likelihood with label smoothing; the metric is sacreBLEU of the test side.
 
     Subwords are learned on the training side only. While training, the validation side is judged by its cross entropy,
