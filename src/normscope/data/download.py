@@ -1,8 +1,6 @@
 """One member of a tar or zip file from outside, read where it lies: nothing is ever extracted."""
 
-import os
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -11,6 +9,8 @@ from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any
+
+from normscope.files import atomic_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,24 +115,33 @@ def _download_from(url: str, file: DataFile, target: Path, progress: Progress | 
     meter: Any = _Meter(file, progress)
     # A mirror that unpacked the .gz on the way would change the bytes.
     fetch = HTTPDownloader(progressbar=meter, timeout=STALL_SECONDS, headers={"Accept-Encoding": "identity"})
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{file.name}.", suffix=".part")
-    part = Path(name)
     try:
-        with os.fdopen(handle, "wb") as stream:
-            try:
-                fetch(url, stream, None)
-            except RequestException as error:
-                return f"{type(error).__name__}: {error}"
+        with atomic_file(target) as stream:
+            fetch(url, stream, None)
             stream.flush()
-            os.fsync(stream.fileno())
-        found = sha256(part)
-        if file.sha256 is not None and found != file.sha256:
-            return f"served {part.stat().st_size} bytes with sha256 {found}, wanted {file.bytes} with {file.sha256}"
-        part.chmod(0o644)
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
+            _check_bytes(Path(stream.name), file)
+    except _WrongBytes as error:
+        return str(error)
+    except RequestException as error:
+        return f"{type(error).__name__}: {error}"
     return None
+
+
+class _WrongBytes(Exception):
+    """A mirror served a file with another hash."""
+
+
+def _check_bytes(path: Path, file: DataFile) -> None:
+    """Compare a downloaded file with its published hash.
+
+    Raises:
+        _WrongBytes: If they differ.
+    """
+    found = sha256(path)
+    if file.sha256 is not None and found != file.sha256:
+        raise _WrongBytes(
+            f"served {path.stat().st_size} bytes with sha256 {found}, wanted {file.bytes} with {file.sha256}"
+        )
 
 
 class _Meter:

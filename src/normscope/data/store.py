@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from normscope.data.download import DataFile, DataSet, Progress, download, sha256
+from normscope.files import leftovers
 
 FOLDER_VARIABLE = "NORMSCOPE_DATA"
 """Names the user's own folder, with a folder for each data set in it: ``$NORMSCOPE_DATA/mnist/``. It is only read."""
@@ -224,7 +225,7 @@ def _fetch(dataset: DataSet, file: DataFile, progress: Progress | None) -> Path:
     with FileLock(target.with_name(f".{file.name}.lock")):
         if target.is_file() and file.sha256 in {None, sha256(target)}:
             return target
-        for leftover in target.parent.glob(f".{file.name}.*.part"):
+        for leftover in leftovers(target):
             leftover.unlink()
         failures = download(file, target, progress=progress)
     if failures or not file.urls:

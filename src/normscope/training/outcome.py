@@ -18,9 +18,10 @@ import torch
 from torch import nn
 
 from normscope.diagnostics.gradients.shares import GradientShares
+from normscope.files import write_atomically
 from normscope.kernels import describe
 from normscope.results.aggregates import AGGREGATES
-from normscope.results.store import SCHEMA, RunFolder, write_bytes, write_json
+from normscope.results.store import SCHEMA, RunFolder, write_json
 from normscope.tasks.recipe import PRECISIONS, Recipe
 from normscope.tasks.task import Metric, Task, TaskData
 from normscope.training.checkpoint import Progress
@@ -121,7 +122,7 @@ class Outcome:
         The file is written anew: one that leads elsewhere, by a link, is left as it is and replaced.
         """
         if self.folder.metrics.exists():
-            write_bytes(self.folder.metrics, self.folder.metrics.read_bytes()[: self.progress.metrics_bytes])
+            write_atomically(self.folder.metrics, self.folder.metrics.read_bytes()[: self.progress.metrics_bytes])
         write_json(
             self.folder.description,
             {
@@ -187,7 +188,7 @@ class Outcome:
                 if not np.isfinite(scores).all():
                     return self.end("diverged", reason="a test score was not finite")
                 value = _value(self.task.metric, scores)
-                write_bytes(self.folder.examples, _npy(np.ascontiguousarray(scores, dtype=np.float32)))
+                write_atomically(self.folder.examples, _npy(np.ascontiguousarray(scores, dtype=np.float32)))
         write_json(
             self.folder.result,
             {

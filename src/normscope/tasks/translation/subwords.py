@@ -1,9 +1,7 @@
 """Subwords: a byte-pair vocabulary learned from text, the same to the byte every time, and kept in the cache."""
 
 import io
-import os
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from normscope.data.store import cache_folder
+from normscope.files import write_atomically
 
 PAD, UNK, BOS, EOS = range(4)
 """Ids of padding, of unknown characters, of a sentence's beginning and of its end, in every vocabulary."""
@@ -122,7 +121,7 @@ def learn(name_parts: Sequence[str], lines: Iterable[str], size: int) -> Subword
             model = _learned(lines, size)
             # The digest comes last: without it the model counts as damaged.
             for target, content in ((path, model), (_digest_of(path), sha256(model).hexdigest().encode())):
-                _write(target, content)
+                write_atomically(target, content)
     return Subwords(model)
 
 
@@ -185,21 +184,6 @@ def _spaced(text: str) -> str:
 
 def _digest_of(path: Path) -> Path:
     return path.with_suffix(".sha256")
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _sentencepiece() -> Any:
