@@ -13,6 +13,7 @@ PACKAGE = ROOT / "src" / "normscope"
 MAY_IMPORT = {
     "version": set(),
     "files": set(),
+    "errors": set(),
     "kernels": set(),
     "norms": {"kernels"},
     "placement": {"norms"},
@@ -21,12 +22,12 @@ MAY_IMPORT = {
     "diagnostics": {"inspection", "norms"},
     "analysis": {"inspection", "norms", "diagnostics"},
     "models": set(),
-    "data": {"files"},
-    "tasks": {"models", "data", "files"},
+    "data": {"files", "errors"},
+    "tasks": {"models", "data", "files", "errors"},
     "registry": {"norms", "placement", "tasks", "data", "diagnostics", "analysis"},
     "specs": {"registry", "placement"},
     "results": {"files"},
-    "training": {"tasks", "results", "files", "diagnostics", "version", "kernels"},
+    "training": {"tasks", "results", "files", "errors", "diagnostics", "version", "kernels"},
     "report": {"results", "files"},
     "studies": {
         *("registry", "specs", "placement", "tasks", "training", "diagnostics", "results", "report", "data", "files"),

@@ -162,7 +162,7 @@ def test_another_version_of_a_scorer_is_another_run(monkeypatch: pytest.MonkeyPa
     spec = plan(make_study("multi30k_de_en", norms=["layer_norm"], seeds=[0]))[0]
     card = make_study("multi30k_de_en", norms=["layer_norm"], seeds=[0])
     before = spec.id, card.id
-    monkeypatch.setattr("normscope.tasks.translation.task.version", lambda name: "9.9")
+    monkeypatch.setattr("normscope.tasks.translation.bleu.version", lambda name: "9.9")
     assert spec.id != before[0]
     assert card.id != before[1]
 

@@ -2,23 +2,27 @@
 
 import os
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from normscope.data.download import DataFile, DataSet, Progress, download, sha256
+from normscope.data.registry import SETS
+from normscope.errors import NormscopeError
 from normscope.files import leftovers
 
 FOLDER_VARIABLE = "NORMSCOPE_DATA"
 """Names the user's own folder, with a folder for each data set in it: ``$NORMSCOPE_DATA/mnist/``. It is only read."""
 
 
-class DataNotFound(FileNotFoundError):
+class DataNotFound(NormscopeError, FileNotFoundError):
     """A data set's file is neither on disk nor to be had from its addresses."""
 
 
-class DataDamaged(ValueError):
+class DataDamaged(NormscopeError, ValueError):
     """A file has a data set's name and not its bytes. It is left as it is."""
 
 
@@ -102,6 +106,53 @@ def state(dataset: DataSet) -> DataState:
     if dataset.package is None and any(path.parent == _cache_of(dataset) for path in found):
         return DataState(kind="cached", words=f"cached in {where} ({details})", unverified=names)
     return DataState(kind="present", words=f"present in {where} ({details})", unverified=names)
+
+
+def table() -> list[tuple[str, str, str, str, str]]:
+    """List every data set: name, state on this machine, size, licence, home page. Nothing is fetched."""
+    return [(one.name, state(one).words, _size(one), one.licence, one.home) for one in SETS.values()]
+
+
+def fetch(names: Iterable[str] = (), *, progress: Progress | None = None) -> dict[str, dict[str, Path]]:
+    """Make data sets ready to be read without the network.
+
+    Args:
+        names: Which. When none is named: all that can be fetched or are here, and whose every sha256 is known. A set
+            of files that nobody here has seen is fetched by name only, and warned of.
+        progress: Told how far a download is.
+
+    Returns:
+        The paths of their files, by set and by file name.
+    """
+    names = list(names)
+    chosen = [one for one in _chosen(names) if names or _fetched_unasked(one)]
+    return {one.name: locate(one, progress=progress) for one in chosen}
+
+
+def verify(names: Iterable[str] = ()) -> None:
+    """Hash every file that is here; nothing is fetched. One that has no published sha256 cannot be wrong.
+
+    Args:
+        names: Which sets; all of them when none is named, and then one that is not here is no fault.
+
+    Raises:
+        DataDamaged: If files have the wrong bytes; the message names each with both hashes.
+        DataNotFound: If a set asked for by name is not here, or not whole.
+    """
+    names = list(names)
+    chosen = _chosen(names)
+    damaged = []
+    for one in chosen:
+        for file in one.files:
+            path = find(one, file)
+            found = path and damage(one, file, path)
+            if found:
+                damaged.append(found)
+    if damaged:
+        raise DataDamaged("\n".join(damaged))
+    absent = [f"data set {one.name!r} is {state(one).words}" for one in chosen if not state(one).ready]
+    if names and absent:
+        raise DataNotFound("\n".join(absent))
 
 
 def find(dataset: DataSet, file: DataFile) -> Path | None:
@@ -245,3 +296,26 @@ def _fetch(dataset: DataSet, file: DataFile, progress: Progress | None) -> Path:
             + f"{FOLDER_VARIABLE} to a folder that has {dataset.place}/{file.name}."
         )
     return target
+
+
+def _size(dataset: DataSet) -> str:
+    if all(file.bytes is None for file in dataset.files):
+        return "unknown"
+    return size_in_words(dataset.bytes) + (" and more" if any(file.bytes is None for file in dataset.files) else "")
+
+
+def _fetched_unasked(dataset: DataSet) -> bool:
+    reachable = dataset.package is not None or all(file.urls for file in dataset.files)
+    return dataset.verified and (reachable or state(dataset).ready)
+
+
+def _chosen(names: Iterable[str]) -> list[DataSet]:
+    return [_dataset(name) for name in list(names) or SETS]
+
+
+def _dataset(name: str) -> DataSet:
+    if name in SETS:
+        return SETS[name]
+    near = get_close_matches(name, SETS, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"no data set {name!r}.{hint} There are: {', '.join(SETS)}")

@@ -14,7 +14,7 @@ from normscope.registry import PARAMETRIZATIONS, TASKS, find_task
 from normscope.results.store import SCHEMA
 from normscope.specs import parse_norm, resolve_norm, resolve_placement, split_places
 from normscope.studies.spec import Arm, StudySpec
-from normscope.tasks import Recipe, Task, UserFile
+from normscope.tasks import Recipe, Split, Task, UserFile
 from normscope.training.randomness import initialize
 
 __tracebackhide__ = True
@@ -40,7 +40,7 @@ class RunSpec:
     """Source of every random stream."""
     recipe: Recipe
     """How it is trained."""
-    split: str
+    split: Split
     """``"study"`` or ``"tune"``."""
     preset: str = "small"
     """Key of the task's presets."""
@@ -136,7 +136,7 @@ def _counted(norm: NormFactory) -> tuple[NormFactory, list[_Counted]]:
     return LayeredNorm(rest=rest, chosen=tuple(chosen)), [rest, *(counter for _, counter in chosen)]
 
 
-def plan(card: StudySpec, *, seeds: Sequence[int] | None = None, split: str = "study") -> list[RunSpec]:
+def plan(card: StudySpec, *, seeds: Sequence[int] | None = None, split: Split = "study") -> list[RunSpec]:
     """List the runs of a card, seed by seed, so that pairs end together and the machine's drift meets every arm."""
     return [
         spec_for(card, arm, label, seed=seed, split=split)
@@ -145,7 +145,7 @@ def plan(card: StudySpec, *, seeds: Sequence[int] | None = None, split: str = "s
     ]
 
 
-def spec_for(card: StudySpec, arm: Arm, label: str, *, seed: int, split: str) -> RunSpec:
+def spec_for(card: StudySpec, arm: Arm, label: str, *, seed: int, split: Split) -> RunSpec:
     """Give the run of one arm and one seed."""
     task = find_task(card.task)
     return RunSpec(

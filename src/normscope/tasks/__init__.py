@@ -7,7 +7,7 @@ from normscope.tasks.custom.task import CustomTask
 from normscope.tasks.custom.trial import Trial
 from normscope.tasks.images import ImageClassification
 from normscope.tasks.recipe import Recipe
-from normscope.tasks.task import BaseTask, Metric, Published, Task
+from normscope.tasks.task import BaseTask, Metric, Part, Published, Split, Task
 
 __all__ = [
     "BaseTask",
@@ -15,8 +15,10 @@ __all__ = [
     "CustomTask",
     "ImageClassification",
     "Metric",
+    "Part",
     "Published",
     "Recipe",
+    "Split",
     "Task",
     "Trial",
     "UserCodeError",

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -13,7 +13,17 @@ from torch import Tensor, nn
 from normscope import data, models
 from normscope.tasks.batching import BatchOrder, Draw
 from normscope.tasks.recipe import Recipe
-from normscope.tasks.task import BaseTask, Metric, NormFactory, PlacementLike, Published
+from normscope.tasks.task import (
+    DATA_SETS_KEPT,
+    BaseTask,
+    Metric,
+    NormFactory,
+    Part,
+    PlacementLike,
+    Published,
+    Split,
+    check_split,
+)
 
 EVALUATION_BATCH = 1000
 """Examples a forward pass outside training; it bounds memory and changes no number beyond rounding."""
@@ -126,7 +136,7 @@ class ImageClassification(BaseTask):
         """Build the network with any weights; it is the same in every preset."""
         return self.build(norm, placement)
 
-    def load(self, device: torch.device, split: str, preset: str) -> ImageSplits:
+    def load(self, device: torch.device, split: Split, preset: str) -> ImageSplits:
         """Read the data onto a device.
 
         Args:
@@ -138,8 +148,7 @@ class ImageClassification(BaseTask):
         Raises:
             ValueError: If ``split`` is neither.
         """
-        if split not in ("study", "tune"):
-            raise ValueError(f"split must be 'study' or 'tune', got {split!r}")
+        check_split(split)
         return _load(self.read, self.shape, device, split)
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -147,7 +156,7 @@ class ImageClassification(BaseTask):
         x, y = batch
         return F.cross_entropy(model(x).float(), y)
 
-    def evaluate(self, model: nn.Module, data: ImageSplits, part: str) -> tuple[float, np.ndarray]:
+    def evaluate(self, model: nn.Module, data: ImageSplits, part: Part) -> tuple[float, np.ndarray]:
         """Give the mean cross entropy in nats, and 100 or 0 for every image of a part, ``[N]`` float32."""
         images = {"valid": data.valid, "test": data.test}[part]
         losses, wrong = [], []
@@ -184,7 +193,7 @@ def residual_mlp(
     return build
 
 
-@cache
+@lru_cache(maxsize=DATA_SETS_KEPT)
 def _load(
     read: Callable[[], data.ArraySplits], shape: tuple[int, ...], device: torch.device, split: str
 ) -> ImageSplits:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -15,7 +15,18 @@ from normscope.models import TransformerXL
 from normscope.tasks.batching import Draw, StreamOrder
 from normscope.tasks.recipe import Recipe
 from normscope.tasks.sentences import ENCODER_PLACEMENTS, SOURCE
-from normscope.tasks.task import BaseTask, Metric, NormFactory, PlacementLike, Published, check_blind
+from normscope.tasks.task import (
+    DATA_SETS_KEPT,
+    BaseTask,
+    Metric,
+    NormFactory,
+    Part,
+    PlacementLike,
+    Published,
+    Split,
+    check_blind,
+    check_split,
+)
 
 VOCABULARY = 256
 """Every byte is a symbol, whether it occurs or not: enwik8's "character" is a byte in every publication, too."""
@@ -153,7 +164,7 @@ class LanguageModel(BaseTask):
         check_blind(model, self.name)
         return model
 
-    def load(self, device: torch.device, split: str, preset: str) -> Streams:
+    def load(self, device: torch.device, split: Split, preset: str) -> Streams:
         """Read the text.
 
         Args:
@@ -164,8 +175,7 @@ class LanguageModel(BaseTask):
         Raises:
             ValueError: If ``split`` is neither.
         """
-        if split not in ("study", "tune"):
-            raise ValueError(f"split must be 'study' or 'tune', got {split!r}")
+        check_split(split)
         text, size = _read(self.read), self.sizes[preset]
         train, valid, test = text.train, text.valid, text.test
         if split == "tune":
@@ -191,7 +201,7 @@ class LanguageModel(BaseTask):
         logits = model.advance(symbols[:, :-1])
         return F.cross_entropy(logits.float().flatten(0, 1), symbols[:, 1:].flatten())
 
-    def evaluate(self, model: TransformerXL, data: Streams, part: str) -> tuple[float, np.ndarray]:
+    def evaluate(self, model: TransformerXL, data: Streams, part: Part) -> tuple[float, np.ndarray]:
         """Give the mean cross entropy in nats, and bits and bytes of every block of a part, ``[E, 2]`` float32.
 
         Every byte is predicted once, from at least ``test_memory`` bytes before it; several readers share the text,
@@ -232,7 +242,7 @@ def _read_rows(model: TransformerXL, rows: Tensor, size: StreamSize) -> Iterator
         yield nats.double().cpu().numpy()
 
 
-@cache
+@lru_cache(maxsize=DATA_SETS_KEPT)
 def _read(read: Callable[[], ByteSplits]) -> ByteSplits:
     """Read once a process: a worker computes many runs."""
     return read()

@@ -3,16 +3,21 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import nn
 
 __tracebackhide__ = True
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+Precision = Literal["float32", "bfloat16"]
+Optimizer = Literal["adam", "radam", "sgd"]
+Schedule = Literal["linear", "inverse_sqrt", "constant"]
+
+PRECISIONS: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """What the forward pass computes in: bfloat16 by autocast, with parameters and optimizer in float32."""
 
-SCHEDULES = ("linear", "inverse_sqrt", "constant")
+SCHEDULES = get_args(Schedule)
 """How the learning rate goes after the warm-up: to zero at the last step, as 1 / sqrt(step), or not at all."""
 
 
@@ -28,17 +33,17 @@ class Recipe:
     """The largest learning rate."""
     evaluations: int = 10
     """Evenly spaced looks at the validation set; the best of them is tested."""
-    precision: str = "float32"
+    precision: Precision = "float32"
     """Key of :data:`PRECISIONS`."""
     device: str = "cpu"
     """Where tensors live, as torch names it."""
-    optimizer: str = "adam"
+    optimizer: Optimizer = "adam"
     """Key of :data:`OPTIMIZERS`."""
     beta2: float = 0.999
     """Adam's memory of squared gradients; beta1 is 0.9."""
     weight_decay: float = 0.0
     """Decoupled (AdamW), on matrices and kernels: no bias decays, and no parameter of a norm."""
-    schedule: str = "linear"
+    schedule: Schedule = "linear"
     """One of :data:`SCHEDULES`."""
     warmup: int = 0
     """Updates over which the learning rate grows linearly from 0; 0 for none."""
@@ -118,7 +123,7 @@ def _weights(module: nn.Module) -> list[nn.Parameter]:
     return [one for name, one in owned if one.ndim >= 2 and "bias" not in name and name != "original0"]
 
 
-OPTIMIZERS: dict[str, Callable[[Iterable, Recipe], torch.optim.Optimizer]] = {
+OPTIMIZERS: dict[Optimizer, Callable[[Iterable, Recipe], torch.optim.Optimizer]] = {
     "adam": lambda groups, recipe: torch.optim.AdamW(
         groups, lr=recipe.learning_rate, betas=(0.9, recipe.beta2), weight_decay=recipe.weight_decay, fused=True
     ),

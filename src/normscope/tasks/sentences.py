@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -14,7 +14,18 @@ from normscope.data import LabelledText, LabelledTextSplits, load_rt, load_sst
 from normscope.models import TextClassifier
 from normscope.tasks.batching import Draw, TokenBatches
 from normscope.tasks.recipe import Recipe
-from normscope.tasks.task import BaseTask, Metric, NormFactory, PlacementLike, Published, check_blind
+from normscope.tasks.task import (
+    DATA_SETS_KEPT,
+    BaseTask,
+    Metric,
+    NormFactory,
+    Part,
+    PlacementLike,
+    Published,
+    Split,
+    check_blind,
+    check_split,
+)
 
 PAD, UNKNOWN = 0, 1
 """What fills a row up, and every word that the vocabulary lacks."""
@@ -181,7 +192,7 @@ class SentenceClassification(BaseTask):
         check_blind(model, self.name)
         return model
 
-    def load(self, device: torch.device, split: str, preset: str) -> SentenceSplits:
+    def load(self, device: torch.device, split: Split, preset: str) -> SentenceSplits:
         """Read the data onto a device.
 
         Args:
@@ -194,8 +205,7 @@ class SentenceClassification(BaseTask):
         Raises:
             ValueError: If ``split`` is neither.
         """
-        if split not in ("study", "tune"):
-            raise ValueError(f"split must be 'study' or 'tune', got {split!r}")
+        check_split(split)
         return _load(self.read, device, split)
 
     def loss(self, model: TextClassifier, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -203,7 +213,7 @@ class SentenceClassification(BaseTask):
         x, y = batch
         return F.cross_entropy(model(x).float(), y)
 
-    def evaluate(self, model: TextClassifier, data: SentenceSplits, part: str) -> tuple[float, np.ndarray]:
+    def evaluate(self, model: TextClassifier, data: SentenceSplits, part: Part) -> tuple[float, np.ndarray]:
         """Give the mean cross entropy in nats, and 100 or 0 for every sentence of a part, ``[N]`` float32."""
         sentences = {"valid": data.valid, "test": data.test}[part]
         by_length = torch.from_numpy(np.argsort(sentences.lengths, kind="stable"))
@@ -223,19 +233,19 @@ def _cut(sentences: Sentences, indices: Tensor) -> tuple[Tensor, Tensor]:
     return sentences.x[indices, :longest], sentences.y[indices]
 
 
-@cache
+@lru_cache(maxsize=DATA_SETS_KEPT)
 def _read(read: Callable[[], LabelledTextSplits]) -> LabelledTextSplits:
     """Read once a process: a worker computes many runs."""
     return read()
 
 
-@cache
+@lru_cache(maxsize=DATA_SETS_KEPT)
 def _words(read: Callable[[], LabelledTextSplits]) -> Words:
     return learn_words(_read(read).train.sentences, at_least=AT_LEAST)
 
 
-@cache
-def _load(read: Callable[[], LabelledTextSplits], device: torch.device, split: str) -> SentenceSplits:
+@lru_cache(maxsize=DATA_SETS_KEPT)
+def _load(read: Callable[[], LabelledTextSplits], device: torch.device, split: Split) -> SentenceSplits:
     texts, words = _read(read), _words(read)
     train, valid, test = (_encode(part, words, device) for part in (texts.train, texts.valid, texts.test))
     if split == "tune":

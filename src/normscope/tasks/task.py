@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Literal, Protocol, Self, get_args, runtime_checkable
 
 import numpy as np
 import torch
@@ -11,6 +11,15 @@ from torch import Tensor, nn
 
 from normscope.tasks.batching import Draw
 from normscope.tasks.recipe import Recipe
+
+Split = Literal["study", "tune"]
+"""``"tune"`` divides the training part alone: what is tuned has seen neither validation nor test data of the study."""
+
+Part = Literal["valid", "test"]
+"""Part of the data on which a model is evaluated."""
+
+DATA_SETS_KEPT = 2
+"""Size of every cache of data sets in a process: the two splits of one task, and not every data set ever loaded."""
 
 NormFactory = Callable[[int], nn.Module]
 
@@ -186,7 +195,7 @@ class Task(Protocol):
         """Training loop of the task itself; None if it is trained by :mod:`normscope.training`."""
         ...
 
-    def for_run(self, seed: int, split: str) -> "Task":
+    def for_run(self, seed: int, split: Split) -> "Task":
         """Return the task for a single run, which shares no mutable state with any other run."""
         ...
 
@@ -206,7 +215,7 @@ class Task(Protocol):
         """Build the network of a preset; the weights are any unless :attr:`brings_weights`."""
         ...
 
-    def load(self, device: torch.device, split: str, preset: str) -> TaskData:
+    def load(self, device: torch.device, split: Split, preset: str) -> TaskData:
         """Read the data onto a device; ``split`` is ``"study"`` or ``"tune"``."""
         ...
 
@@ -214,7 +223,7 @@ class Task(Protocol):
         """Compute the training loss of a batch, a scalar."""
         ...
 
-    def evaluate(self, model: Any, data: Any, part: str) -> tuple[float, np.ndarray]:
+    def evaluate(self, model: Any, data: Any, part: Part) -> tuple[float, np.ndarray]:
         """Give the mean loss and every example's score, ``[E]`` or ``[E, K]`` float32, of ``"valid"`` or ``"test"``.
 
         K is what the aggregate of the part's metric takes.
@@ -230,7 +239,7 @@ class BaseTask:
     deterministic: bool = True
     train: TrainLoop | None = None
 
-    def for_run(self, seed: int, split: str) -> Self:
+    def for_run(self, seed: int, split: Split) -> Self:
         """Return the task itself: it has no mutable state."""
         return self
 
@@ -240,6 +249,16 @@ class BaseTask:
 
     def check(self, recipe: Recipe, *, tune: bool) -> None:
         """Accept every recipe."""
+
+
+def check_split(split: str) -> None:
+    """Check the name of a split.
+
+    Raises:
+        ValueError: If it is not one of :data:`Split`.
+    """
+    if split not in get_args(Split):
+        raise ValueError(f"split must be 'study' or 'tune', got {split!r}")
 
 
 def check_blind(model: nn.Module, task: str) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from normscope.errors import NormscopeError
 from normscope.files import write_atomically
 from normscope.results.store import RunFolder
 
 
-class CheckpointDamaged(ValueError):
+class CheckpointDamaged(NormscopeError, ValueError):
     """A checkpoint cannot be read, or belongs to another network or version."""
 
 

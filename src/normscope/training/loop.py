@@ -15,7 +15,7 @@ from normscope.diagnostics import gradient_shares
 from normscope.diagnostics.gradients.shares import GradientShares
 from normscope.results.store import RunFolder
 from normscope.tasks.recipe import Recipe
-from normscope.tasks.task import Task, TaskData
+from normscope.tasks.task import Split, Task, TaskData
 from normscope.training import checkpoint
 from normscope.training.checkpoint import Progress
 from normscope.training.memory import count_saved, reset_peak, watch_update
@@ -36,7 +36,7 @@ def train(
     *,
     seed: int,
     recipe: Recipe,
-    split: str,
+    split: Split,
     preset: str,
     folder: RunFolder,
     identity: Mapping[str, Any],
@@ -95,7 +95,7 @@ class _Run:
         model: nn.Module,
         seed: int,
         recipe: Recipe,
-        split: str,
+        split: Split,
         folder: RunFolder,
         watch: Watch,
     ) -> None:

@@ -18,12 +18,13 @@ import torch
 from torch import nn
 
 from normscope.diagnostics.gradients.shares import GradientShares
+from normscope.errors import NormscopeError
 from normscope.files import write_atomically
 from normscope.kernels import describe
 from normscope.results.aggregates import AGGREGATES
 from normscope.results.store import SCHEMA, RunFolder, write_json
 from normscope.tasks.recipe import PRECISIONS, Recipe
-from normscope.tasks.task import Metric, Task, TaskData
+from normscope.tasks.task import Metric, Part, Split, Task, TaskData
 from normscope.training.checkpoint import Progress
 from normscope.training.memory import peak_bytes
 from normscope.version import __version__
@@ -60,7 +61,7 @@ def _commit() -> str | None:
             timeout=10,
         )
         tracked = subprocess.run(
-            ["git", "-C", str(here), "ls-files", "--error-unmatch", "environment.py"],
+            ["git", "-C", str(here), "ls-files", "--error-unmatch", Path(__file__).name],
             capture_output=True,
             check=False,
             timeout=10,
@@ -75,7 +76,7 @@ PROGRESS_SECONDS = 0.2
 """Wall time between two signs of life."""
 
 
-class Interrupted(Exception):
+class Interrupted(NormscopeError):
     """The run was asked to stop, and can go on."""
 
 
@@ -99,7 +100,7 @@ class Outcome:
     """The model in training."""
     recipe: Recipe
     """How it is trained."""
-    split: str
+    split: Split
     """``"study"``, or ``"tune"``, which never touches the test set."""
     folder: RunFolder
     """Where it is written."""
@@ -219,7 +220,7 @@ class Outcome:
         wanted = self.recipe.precision != "float32"
         return torch.autocast(self.device.type, dtype=PRECISIONS[self.recipe.precision], enabled=wanted)
 
-    def _score(self, part: str) -> tuple[float, np.ndarray]:
+    def _score(self, part: Part) -> tuple[float, np.ndarray]:
         self.model.eval()
         with torch.no_grad(), self.autocast():
             scored = self.task.evaluate(self.model, self.data, part)

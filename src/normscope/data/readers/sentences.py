@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from normscope.data.download import Progress
-from normscope.data.readers.parallel import read_lines
+from normscope.data.readers.files import read_lines
 from normscope.data.registry import SETS
 from normscope.data.store import locate
 

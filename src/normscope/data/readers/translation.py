@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from normscope.data.download import Progress
-from normscope.data.readers.parallel import Empty, PairCount, PairFiles, align, read_lines, tar_lines
+from normscope.data.readers.files import read_lines, tar_lines
+from normscope.data.readers.parallel import Empty, PairCount, PairFiles, align
 from normscope.data.registry import SETS
 from normscope.data.store import found_hashes, locate
 

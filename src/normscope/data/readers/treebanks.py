@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from normscope.data.download import Progress
-from normscope.data.readers.parallel import read_lines
+from normscope.data.readers.files import read_lines
 from normscope.data.registry import SETS
 from normscope.data.store import found_hashes, locate
 

@@ -13,6 +13,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
+from normscope.errors import NormscopeError
+
 __tracebackhide__ = True
 
 _PACKAGE = Path(__file__).resolve().parents[2]
@@ -22,7 +24,7 @@ _INSTALLED = tuple(
 _GROUPS = ("normscope.norms", "normscope.placements", "normscope.tasks", "normscope.probes")
 
 
-class LateImport(Exception):
+class LateImport(NormscopeError):
     """A module that the revision of a user's file does not cover."""
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from normscope.errors import NormscopeError
 from normscope.tasks.custom.imports import OwnModules
 from normscope.tasks.custom.sandbox import theirs
 
@@ -21,7 +22,7 @@ _BEYOND = 24
 """Bits of a revision that are of what only the execution of a file shows, where there is anything."""
 
 
-class UserFileChanged(ValueError):
+class UserFileChanged(NormscopeError, ValueError):
     """The user's file is not the one that the study began with."""
 
 

@@ -17,13 +17,14 @@ import torch
 from torch import nn
 
 from normscope.data import DataDamaged, DataNotFound
+from normscope.errors import NormscopeError
 from normscope.tasks.task import NormFactory
 
 __tracebackhide__ = True
 """Frames of a module with this mark call or check a user's code; tracebacks shown to the user leave them out."""
 
 
-class UserCodeError(RuntimeError):
+class UserCodeError(NormscopeError, RuntimeError):
     """The user's code failed; the message has their part of the traceback."""
 
     reason: str

@@ -16,7 +16,7 @@ from normscope.tasks.custom.loader import UserFile
 from normscope.tasks.custom.sandbox import Surroundings, WatchedNorm, guarded, seed_others, theirs
 from normscope.tasks.custom.trial import Trial, TrialData
 from normscope.tasks.recipe import Recipe
-from normscope.tasks.task import Metric, NormFactory, PlacementLike, Published, TrainCallback, TrainLoop
+from normscope.tasks.task import Metric, NormFactory, Part, PlacementLike, Published, Split, TrainCallback, TrainLoop
 
 __tracebackhide__ = True
 
@@ -37,7 +37,8 @@ class CustomTask:
 
     def __init__(self, file: UserFile, *, norm: NormFactory, placement: PlacementLike) -> None:
         self.file, self.modules = file, OwnModules(file.path, file.texts())
-        self.seed, self.split = 0, "study"
+        self.seed: int = 0
+        self.split: Split = "study"
         self._load()
         self.trial = self._make(norm, placement)
         self.first = self.trial
@@ -47,7 +48,7 @@ class CustomTask:
     brings_weights = True
     deterministic = False
 
-    def for_run(self, seed: int, split: str) -> "CustomTask":
+    def for_run(self, seed: int, split: Split) -> "CustomTask":
         """Return the same task for another run; its trial is made by :meth:`network`.
 
         The file is executed again from the text that was read first, so no run sees the module state of another.
@@ -167,7 +168,7 @@ class CustomTask:
             )
         return self.trial.model
 
-    def load(self, device: torch.device, split: str, preset: str) -> TrialData:
+    def load(self, device: torch.device, split: Split, preset: str) -> TrialData:
         """Give the batches of the trial."""
         # One that trains itself asks for none.
         batches = self.trial.batches if self.trial.batches is not None else (None,)
@@ -189,7 +190,7 @@ class CustomTask:
             raise TypeError(f"loss must return a scalar tensor of a floating type, got one of {loss.dtype}")
         return loss.reshape(())
 
-    def evaluate(self, model: nn.Module, data: Any, part: str) -> tuple[float, np.ndarray]:
+    def evaluate(self, model: nn.Module, data: Any, part: Part) -> tuple[float, np.ndarray]:
         """Give every example's score, and the mean of the first column, smaller is better, to part equal values by.
 
         Scores ``[E, 1]`` are taken as ``[E]``.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from normscope.tasks.batching import BatchOrder, Draw
 from normscope.tasks.custom.sandbox import seed_others, theirs
 from normscope.tasks.recipe import Recipe
-from normscope.tasks.task import Metric, Order, TrainCallback
+from normscope.tasks.task import Metric, Order, Part, TrainCallback
 
 __tracebackhide__ = True
 
@@ -40,7 +40,7 @@ class Trial:
     """With its first weights: they are taken as they are, drawn under the run's seed."""
     metric: Metric
     """What is judged, in which unit and direction."""
-    evaluate: Callable[[nn.Module, str], "np.ndarray | Sequence[float] | Tensor | float"]
+    evaluate: Callable[[nn.Module, Part], "np.ndarray | Sequence[float] | Tensor | float"]
     """From the model, in evaluation mode and without gradients, and ``"valid"`` or ``"test"`` to the score of every
     example, ``[E]``; a single number where there are none, which leaves the noise of the test set unknown."""
     margin: float

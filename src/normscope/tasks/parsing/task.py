@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -16,7 +16,17 @@ from normscope.tasks.batching import BatchOrder, Draw
 from normscope.tasks.parsing.features import Sentence, Vocabulary, encode, examples, extract, vocabulary
 from normscope.tasks.parsing.transitions import ParserState, Trees, parse
 from normscope.tasks.recipe import Recipe
-from normscope.tasks.task import BaseTask, Metric, NormFactory, PlacementLike, Published
+from normscope.tasks.task import (
+    DATA_SETS_KEPT,
+    BaseTask,
+    Metric,
+    NormFactory,
+    Part,
+    PlacementLike,
+    Published,
+    Split,
+    check_split,
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -190,7 +200,7 @@ class Parsing(BaseTask):
             dropout=size.dropout,
         )
 
-    def load(self, device: torch.device, split: str, preset: str) -> ParserSplits:
+    def load(self, device: torch.device, split: Split, preset: str) -> ParserSplits:
         """Read the treebank onto a device.
 
         Args:
@@ -202,8 +212,7 @@ class Parsing(BaseTask):
         Raises:
             ValueError: If ``split`` is neither.
         """
-        if split not in ("study", "tune"):
-            raise ValueError(f"split must be 'study' or 'tune', got {split!r}")
+        check_split(split)
         return _load(self.read, self.column, device, split)
 
     def loss(self, model: FeatureMLP, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -211,7 +220,7 @@ class Parsing(BaseTask):
         x, y = batch
         return F.cross_entropy(model(x).float(), y)
 
-    def evaluate(self, model: FeatureMLP, data: ParserSplits, part: str) -> tuple[float, np.ndarray]:
+    def evaluate(self, model: FeatureMLP, data: ParserSplits, part: Part) -> tuple[float, np.ndarray]:
         """Parse a part; give its loss, and right heads and words of every sentence, ``[S, 2]`` float32.
 
         The loss is the share of words that hang wrong: a greedy parser goes its own way, and no oracle says there what
@@ -235,19 +244,19 @@ class Parsing(BaseTask):
         return float(1 - right / words) if finite else float("nan"), counts.astype(np.float32)
 
 
-@cache
+@lru_cache(maxsize=DATA_SETS_KEPT)
 def _read(read: Callable[[], Treebank]) -> Treebank:
     """Read once a process: a worker computes many runs."""
     return read()
 
 
-@cache
+@lru_cache(maxsize=DATA_SETS_KEPT)
 def _known(read: Callable[[], Treebank], column: str) -> Vocabulary:
     return vocabulary(_read(read).train, column=column)
 
 
-@cache
-def _load(read: Callable[[], Treebank], column: str, device: torch.device, split: str) -> ParserSplits:
+@lru_cache(maxsize=DATA_SETS_KEPT)
+def _load(read: Callable[[], Treebank], column: str, device: torch.device, split: Split) -> ParserSplits:
     bank, known = _read(read), _known(read, column)
     train, valid, test = bank.train, bank.valid, bank.test
     if split == "tune":

@@ -1,9 +1,8 @@
 """Machine translation by an encoder-decoder transformer, judged by sacreBLEU."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
-from importlib.metadata import PackageNotFoundError, version
+from functools import lru_cache, partial
 from itertools import chain
 
 import numpy as np
@@ -16,69 +15,22 @@ from normscope.data import Pairs, ParallelSplits, load_parallel
 from normscope.models import Seq2Seq
 from normscope.tasks.batching import Draw, TokenBatches
 from normscope.tasks.recipe import Recipe
-from normscope.tasks.task import BaseTask, Metric, NormFactory, PlacementLike, Published, check_blind
+from normscope.tasks.task import (
+    DATA_SETS_KEPT,
+    BaseTask,
+    Metric,
+    NormFactory,
+    Part,
+    PlacementLike,
+    Published,
+    Split,
+    check_blind,
+    check_split,
+)
 from normscope.tasks.translation.beam import beam_search
+from normscope.tasks.translation.bleu import bleu_signature, bleu_statistics
 from normscope.tasks.translation.corpus import EncodedPairs, PairBatch, PairFilter, encode_pairs
 from normscope.tasks.translation.subwords import BOS, EOS, PAD, UNK, Subwords, learn
-
-TOKENIZERS = ("13a", "intl", "none", "char", "zh")
-"""sacreBLEU's tokenizers that need neither another package nor the network."""
-
-
-def bleu_signature(*, tokenize: str, lowercase: bool) -> str:
-    """Give the signature that sacreBLEU prints for one reference and its own defaults; ``version:none`` without it."""
-    try:
-        number = version("sacrebleu")
-    except PackageNotFoundError:
-        number = "none"
-    return f"nrefs:1|case:{'lc' if lowercase else 'mixed'}|eff:no|tok:{tokenize}|smooth:exp|version:{number}"
-
-
-def bleu_statistics(
-    hypotheses: Sequence[str], references: Sequence[str], *, tokenize: str = "13a", lowercase: bool = False
-) -> tuple[np.ndarray, str]:
-    """Count for every sentence what corpus BLEU is computed from.
-
-    The sums over sentences give sacreBLEU's corpus score by the aggregate ``bleu``.
-
-    Args:
-        hypotheses: ``E`` translations; an empty one is counted as such.
-        references: One reference each.
-        tokenize: One of :data:`TOKENIZERS`; ``"none"`` for text that is tokenized already.
-        lowercase: Whether case is ignored.
-
-    Returns:
-        ``[E, 10]`` float32, every number a whole one: lengths of hypothesis and reference in tokens, then matched
-        1- to 4-grams, then 1- to 4-grams of the hypothesis; and the signature, as sacreBLEU prints it, with its
-        version. Scores of different signatures must not be compared.
-
-    Raises:
-        ValueError: If there are no sentences, the two sides differ in number, or the tokenizer is not one of ours.
-        ImportError: If sacreBLEU is not installed.
-
-    References:
-        Post (2018). A call for clarity in reporting BLEU scores.
-    """
-    if tokenize not in TOKENIZERS:
-        raise ValueError(f"tokenize must be one of {', '.join(TOKENIZERS)}, got {tokenize!r}")
-    if len(hypotheses) != len(references) or not len(references):
-        raise ValueError(
-            f"expected as many hypotheses as references, at least one, got {len(hypotheses)} and {len(references)}"
-        )
-    try:
-        from sacrebleu.metrics.bleu import BLEU
-    except ImportError as error:
-        raise ImportError("BLEU needs sacrebleu, which is not here: `pip install normscope[text]` brings it") from error
-
-    corpus = BLEU(tokenize=tokenize, lowercase=lowercase)
-    # The signature is complete only once a corpus was scored: it holds the number of references.
-    corpus.corpus_score(hypotheses, [references])
-    # The effective order changes a sentence's score and none of its counts; without it every sentence would warn.
-    sentence = BLEU(tokenize=tokenize, lowercase=lowercase, effective_order=True)
-    scores = (sentence.sentence_score(*pair) for pair in zip(hypotheses, ([text] for text in references), strict=True))
-    rows = [(score.sys_len, score.ref_len, *score.counts, *score.totals) for score in scores]
-    return np.array(rows, dtype=np.float32), str(corpus.get_signature())
-
 
 DECODED_AT_ONCE = 64
 """Sentences of about one length that a beam search works on together; it changes no translation."""
@@ -237,7 +189,7 @@ class Translation(BaseTask):
         check_blind(model, self.name)
         return model
 
-    def load(self, device: torch.device, split: str, preset: str) -> Translations:
+    def load(self, device: torch.device, split: Split, preset: str) -> Translations:
         """Read, or encode once and then read, the corpus.
 
         Args:
@@ -249,8 +201,7 @@ class Translation(BaseTask):
         Raises:
             ValueError: If ``split`` is neither, or the corpus lacks a part.
         """
-        if split not in ("study", "tune"):
-            raise ValueError(f"split must be 'study' or 'tune', got {split!r}")
+        check_split(split)
         return _load(self.corpus, self.tests, self.lowercase, self.sizes[preset].vocabulary, device, split)
 
     def loss(self, model: Seq2Seq, batch: PairBatch) -> Tensor:
@@ -258,7 +209,7 @@ class Translation(BaseTask):
         logits, wanted = _predict(model, batch)
         return F.cross_entropy(logits, wanted, label_smoothing=LABEL_SMOOTHING)
 
-    def evaluate(self, model: Seq2Seq, data: Translations, part: str) -> tuple[float, np.ndarray]:
+    def evaluate(self, model: Seq2Seq, data: Translations, part: Part) -> tuple[float, np.ndarray]:
         """Judge a part.
 
         Returns:
@@ -329,8 +280,8 @@ def _cased(text: str, lowercase: bool) -> str:
     return text.lower() if lowercase else text
 
 
-@cache
-def _load(corpus: str, tests: str, lowercase: bool, size: int, device: torch.device, split: str) -> Translations:
+@lru_cache(maxsize=DATA_SETS_KEPT)
+def _load(corpus: str, tests: str, lowercase: bool, size: int, device: torch.device, split: Split) -> Translations:
     """Read once a process: a worker computes many runs."""
     trains = load_parallel(corpus)
     judges = load_parallel(tests) if tests else trains
