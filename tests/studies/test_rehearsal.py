@@ -33,7 +33,7 @@ def tried(name: str, *norms: str, seeds: int = 2) -> None:
         ),
         (("    def loss", "    model.requires_grad_(False)\n\n    def loss"), "the loss has no gradient"),
         (("nn.Linear(8, 2))", "nn.LazyLinear(2))"), r"weights without a shape \(4.weight, 4.bias\): call it once"),
-        ((LOSS, f"{LOSS} * 1j"), "scalar tensor of a floating type"),
+        ((LOSS, f"{LOSS} * 1j"), "scalar tensor of a floating-point dtype"),
         ((BATCHES, "batches=lambda step, left=iter(range(20)): (x[: 1 + next(left)], y[:1])"), "it gave two batches"),
         ((BATCHES, "batches=lambda step, left=iter(()): next(left)"), "StopIteration"),
         (

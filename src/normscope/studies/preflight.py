@@ -22,7 +22,7 @@ from normscope.tasks.custom.sandbox import unseen_calls, watch_calls
 from normscope.tasks.custom.task import digest
 from normscope.tasks.custom.trial import Stop, TrialData
 from normscope.training.randomness import generator, seed_dropout
-from normscope.training.user_loop import told
+from normscope.training.user_loop import read_callback
 
 __tracebackhide__ = True
 
@@ -259,7 +259,7 @@ def _first_words(spec: RunSpec, task: CustomTask, model: nn.Module) -> list[Any]
             raise Stop
 
     def callback(*given: Any, **named: Any) -> None:
-        hear(told(*given, **named), enough=lambda: sum(isinstance(one, tuple) for one in words) >= TOLD)
+        hear(read_callback(*given, **named), enough=lambda: sum(isinstance(one, tuple) for one in words) >= TOLD)
 
     def notice(module: nn.Module, made: Any) -> None:
         calls.append(module)

@@ -131,7 +131,7 @@ class _Run:
             self.progress.seconds = end - started
             if not finite:
                 return self._diverge(f"the training loss was {self.loss}")
-            if looks and not self.outcome.look(self.shares):
+            if looks and not self.outcome.validate(self.shares):
                 return self._diverge("the validation loss was not finite")
             if looks:
                 reset_peak(self.device)

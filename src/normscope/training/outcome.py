@@ -140,7 +140,7 @@ class Outcome:
             },
         )
 
-    def look(self, shares: Mapping[str, GradientShares]) -> bool:
+    def validate(self, shares: Mapping[str, GradientShares]) -> bool:
         """Look at the validation set, keep the best weights; tell whether the loss was finite."""
         loss, scores = self._score("valid")
         if not math.isfinite(loss):

@@ -57,7 +57,7 @@ def drive(loop: TrainLoop, outcome: Outcome, seed: int, watch: Watch) -> str:
     progress.step = progress.step or outcome.recipe.steps
     progress.step_ms = [progress.seconds * 1e3 / progress.step]
     progress.peak_bytes = outcome.peak()
-    if not outcome.look({}):
+    if not outcome.validate({}):
         return outcome.end("diverged", reason="the validation loss was not finite after training")
     return outcome.end("done", reason=None)
 
@@ -76,11 +76,11 @@ class _Callback:
 
         Raises:
             Stop: If the run is to end here.
-            TypeError: As :func:`told`.
+            TypeError: As :func:`read_callback`.
         """
         if self.stopped or self.diverged:
             raise Stop
-        self.progress.step, self.loss = told(*given, **named)
+        self.progress.step, self.loss = read_callback(*given, **named)
         self.diverged = not math.isfinite(self.loss)
         if self.diverged:
             raise Stop
@@ -93,7 +93,7 @@ class _Callback:
                 raise Stop
 
 
-def told(*given: Any, **named: Any) -> tuple[int, float]:
+def read_callback(*given: Any, **named: Any) -> tuple[int, float]:
     """Read what a user's function tells: ``callback(step, loss)``.
 
     Raises:
