@@ -41,7 +41,7 @@ class DataState:
     kind: Literal["present", "cached", "missing", "damaged"]
     unverified: tuple[str, ...] = ()
     """Names of the files that are here and have no sha256 to be compared with."""
-    words: str
+    description: str
     """One line for people: where it is, what is missing, or which file is damaged."""
 
     @property
@@ -58,7 +58,7 @@ def locate(dataset: DataSet, *, progress: Progress | None = None) -> dict[str, P
 
     Args:
         dataset: What to find.
-        progress: Told how far a download is.
+        progress: Callback for the progress of a download.
 
     Returns:
         The path of every file by its name; each that has a published sha256 had it a moment ago.
@@ -67,7 +67,7 @@ def locate(dataset: DataSet, *, progress: Progress | None = None) -> dict[str, P
 
 
 def found_hashes(dataset: DataSet, paths: dict[str, Path]) -> dict[str, str]:
-    """Give what is recorded of a set's files: the published sha256, or ``unverified:`` and the one that was found.
+    """Return what is recorded of a set's files: the published sha256, or ``unverified:`` and the one that was found.
 
     Args:
         dataset: Whose files.
@@ -90,27 +90,27 @@ def state(dataset: DataSet) -> DataState:
             found.append(path)
         elif sha256(path) != file.sha256:
             return DataState(
-                kind="damaged", words=f"damaged: {path} ({size_in_words(path.stat().st_size)}, wrong sha256)"
+                kind="damaged", description=f"damaged: {path} ({format_bytes(path.stat().st_size)}, wrong sha256)"
             )
         else:
             found.append(path)
     if absent:
         part = f": {len(absent)} of {len(dataset.files)} files missing" if found else ""
-        return DataState(kind="missing", words=f"not here{part} ({_source(dataset, absent)})")
+        return DataState(kind="missing", description=f"not here{part} ({_source(dataset, absent)})")
     where = " and ".join(dict.fromkeys(str(path.parent) for path in found))
-    details = size_in_words(sum(path.stat().st_size for path in found))
+    details = format_bytes(sum(path.stat().st_size for path in found))
     if unverified:
         digests = ", ".join(f"{name} {digest}" for name, digest in unverified.items())
         details += f"; no published sha256, unverified: {digests}"
     names = tuple(unverified)
     if dataset.package is None and any(path.parent == _cache_of(dataset) for path in found):
-        return DataState(kind="cached", words=f"cached in {where} ({details})", unverified=names)
-    return DataState(kind="present", words=f"present in {where} ({details})", unverified=names)
+        return DataState(kind="cached", description=f"cached in {where} ({details})", unverified=names)
+    return DataState(kind="present", description=f"present in {where} ({details})", unverified=names)
 
 
 def table() -> list[tuple[str, str, str, str, str]]:
     """List every data set: name, state on this machine, size, licence, home page. Nothing is fetched."""
-    return [(one.name, state(one).words, _size(one), one.licence, one.home) for one in SETS.values()]
+    return [(one.name, state(one).description, _size(one), one.licence, one.home) for one in SETS.values()]
 
 
 def fetch(names: Iterable[str] = (), *, progress: Progress | None = None) -> dict[str, dict[str, Path]]:
@@ -119,7 +119,7 @@ def fetch(names: Iterable[str] = (), *, progress: Progress | None = None) -> dic
     Args:
         names: Which. When none is named: all that can be fetched or are here, and whose every sha256 is known. A set
             of files that nobody here has seen is fetched by name only, and warned of.
-        progress: Told how far a download is.
+        progress: Callback for the progress of a download.
 
     Returns:
         The paths of their files, by set and by file name.
@@ -150,13 +150,13 @@ def verify(names: Iterable[str] = ()) -> None:
                 damaged.append(found)
     if damaged:
         raise DataDamaged("\n".join(damaged))
-    absent = [f"data set {one.name!r} is {state(one).words}" for one in chosen if not state(one).ready]
+    absent = [f"data set {one.name!r} is {state(one).description}" for one in chosen if not state(one).ready]
     if names and absent:
         raise DataNotFound("\n".join(absent))
 
 
 def find(dataset: DataSet, file: DataFile) -> Path | None:
-    """Give the first place that has a file of this name, or one of its other names, whatever its bytes."""
+    """Return the first place that has a file of this name, or one of its other names, whatever its bytes."""
     names = (file.name, *file.other_names)
     places = (folder / name for folder in folders(dataset) for name in names)
     return next((path for path in places if path.is_file()), None)
@@ -196,13 +196,13 @@ def folders(dataset: DataSet) -> list[Path]:
 
 
 def cache_folder() -> Path:
-    """Give the folder that fetched data sets are kept in, which XDG_CACHE_HOME moves."""
+    """Return the folder that fetched data sets are kept in, which XDG_CACHE_HOME moves."""
     from pooch import os_cache
 
     return Path(os_cache("normscope"))
 
 
-def size_in_words(count: int) -> str:
+def format_bytes(count: int) -> str:
     """Write a number of bytes for people; 1 MB is a million."""
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
 
@@ -246,7 +246,7 @@ def _warn_unverified(dataset: DataSet, path: Path) -> None:
 
 
 def _cache_of(dataset: DataSet) -> Path:
-    """Give the folder of the cache that a data set's fetched files are kept in."""
+    """Return the folder of the cache that a data set's fetched files are kept in."""
     return cache_folder() / dataset.place
 
 
@@ -255,7 +255,7 @@ def _source(dataset: DataSet, absent: list[DataFile]) -> str:
     if any(file.bytes is None for file in absent):
         size = "size unknown"
     else:
-        size = size_in_words(sum(file.bytes or 0 for file in absent))
+        size = format_bytes(sum(file.bytes or 0 for file in absent))
     if dataset.package:
         return f"{size} comes with the package {dataset.package}"
     if all(file.urls for file in absent):
@@ -301,7 +301,7 @@ def _fetch(dataset: DataSet, file: DataFile, progress: Progress | None) -> Path:
 def _size(dataset: DataSet) -> str:
     if all(file.bytes is None for file in dataset.files):
         return "unknown"
-    return size_in_words(dataset.bytes) + (" and more" if any(file.bytes is None for file in dataset.files) else "")
+    return format_bytes(dataset.bytes) + (" and more" if any(file.bytes is None for file in dataset.files) else "")
 
 
 def _fetched_unasked(dataset: DataSet) -> bool:

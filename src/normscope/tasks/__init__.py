@@ -1,4 +1,4 @@
-"""Tasks: a data set with its network, loss, metric and recipe, as one object; one file a family."""
+"""Tasks: a data set with its network, loss, metric and recipe in a single object; one file or folder per family."""
 
 from normscope.tasks.batching import BatchOrder
 from normscope.tasks.custom.loader import UserFile, UserFileChanged

@@ -31,7 +31,7 @@ from normscope.version import __version__
 
 
 def versions() -> dict[str, str]:
-    """Give the version of everything that decides a number, and the commit where the package is a checkout."""
+    """Return the version of everything that decides a number, and the commit where the package is a checkout."""
     found = {
         "normscope": __version__,
         "torch": torch.__version__,
@@ -99,7 +99,7 @@ class Outcome:
     model: nn.Module
     """The model in training."""
     recipe: Recipe
-    """How it is trained."""
+    """Training settings by preset."""
     split: Split
     """``"study"``, or ``"tune"``, which never touches the test set."""
     folder: RunFolder
@@ -211,7 +211,7 @@ class Outcome:
         return state
 
     def peak(self) -> int | None:
-        """Give the peak over every process that worked on this run."""
+        """Return the peak over every process that worked on this run."""
         peaks = [peak for peak in (self.progress.peak_bytes, peak_bytes(self.device)) if peak is not None]
         return max(peaks, default=None)
 

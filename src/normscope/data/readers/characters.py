@@ -47,7 +47,7 @@ def load_bytes(name: str, *, progress: Progress | None = None) -> ByteSplits:
 
     Args:
         name: ``enwik8``, ``enwiki-xml-small`` or ``text-small``.
-        progress: Told how far a download is.
+        progress: Callback for the progress of a download.
 
     Raises:
         ValueError: If there is no such text, or the file holds another one.

@@ -1,4 +1,4 @@
-"""BLEU by sacreBLEU: the counts of every sentence, and the signature that says which BLEU it is."""
+"""BLEU by sacreBLEU: the counts of every sentence, and the signature of the scorer."""
 
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -6,11 +6,11 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 
 TOKENIZERS = ("13a", "intl", "none", "char", "zh")
-"""sacreBLEU's tokenizers that need neither another package nor the network."""
+"""sacreBLEU's tokenizers that need no further package and no download."""
 
 
 def bleu_signature(*, tokenize: str, lowercase: bool) -> str:
-    """Give the signature that sacreBLEU prints for one reference and its own defaults; ``version:none`` without it."""
+    """Return sacreBLEU's signature for a single reference and default settings; ``version:none`` if not installed."""
     try:
         number = version("sacrebleu")
     except PackageNotFoundError:
@@ -21,23 +21,23 @@ def bleu_signature(*, tokenize: str, lowercase: bool) -> str:
 def bleu_statistics(
     hypotheses: Sequence[str], references: Sequence[str], *, tokenize: str = "13a", lowercase: bool = False
 ) -> tuple[np.ndarray, str]:
-    """Count for every sentence what corpus BLEU is computed from.
+    """Compute the n-gram counts of every sentence for corpus BLEU.
 
-    The sums over sentences give sacreBLEU's corpus score by the aggregate ``bleu``.
+    The aggregate ``bleu`` of the counts equals sacreBLEU's corpus score.
 
     Args:
-        hypotheses: ``E`` translations; an empty one is counted as such.
-        references: One reference each.
-        tokenize: One of :data:`TOKENIZERS`; ``"none"`` for text that is tokenized already.
+        hypotheses: ``E`` translations, possibly empty.
+        references: A reference per hypothesis.
+        tokenize: One of :data:`TOKENIZERS`; ``"none"`` for tokenized text.
         lowercase: Whether case is ignored.
 
     Returns:
-        ``[E, 10]`` float32, every number a whole one: lengths of hypothesis and reference in tokens, then matched
-        1- to 4-grams, then 1- to 4-grams of the hypothesis; and the signature, as sacreBLEU prints it, with its
-        version. Scores of different signatures must not be compared.
+        Counts ``[E, 10]`` float32: lengths of hypothesis and reference in tokens, matched 1- to 4-grams, and 1- to
+        4-grams of the hypothesis; and sacreBLEU's signature. Scores with different signatures must not be compared.
 
     Raises:
-        ValueError: If there are no sentences, the two sides differ in number, or the tokenizer is not one of ours.
+        ValueError: If there are no sentences, the numbers of sentences differ, or ``tokenize`` is not in
+            :data:`TOKENIZERS`.
         ImportError: If sacreBLEU is not installed.
 
     References:
@@ -52,12 +52,12 @@ def bleu_statistics(
     try:
         from sacrebleu.metrics.bleu import BLEU
     except ImportError as error:
-        raise ImportError("BLEU needs sacrebleu, which is not here: `pip install normscope[text]` brings it") from error
+        raise ImportError("BLEU needs sacrebleu, which is not installed: run `pip install normscope[text]`") from error
 
     corpus = BLEU(tokenize=tokenize, lowercase=lowercase)
-    # The signature is complete only once a corpus was scored: it holds the number of references.
+    # The signature contains the number of references, which is known only after scoring.
     corpus.corpus_score(hypotheses, [references])
-    # The effective order changes a sentence's score and none of its counts; without it every sentence would warn.
+    # The effective order affects a sentence's score, not its counts; without it, sacreBLEU warns per sentence.
     sentence = BLEU(tokenize=tokenize, lowercase=lowercase, effective_order=True)
     scores = (sentence.sentence_score(*pair) for pair in zip(hypotheses, ([text] for text in references), strict=True))
     rows = [(score.sys_len, score.ref_len, *score.counts, *score.totals) for score in scores]
