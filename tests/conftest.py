@@ -55,7 +55,7 @@ def make(norm, placement, seed):
     )
 '''
 
-OURS_TRAINS = "        loss=loss,\n        batches=list(zip(x[:32].split(4), y[:32].split(4))),\n"
+LOSS_AND_BATCHES = "        loss=loss,\n        batches=list(zip(x[:32].split(4), y[:32].split(4))),\n"
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def user_file(tmp_path: Path) -> Callable[..., str]:
 
     def write(*changes: tuple[str, str], path: Path = tmp_path / "my_file.py", driven: bool = False) -> str:
         text = USER_FILE
-        for old, new in (*([(OURS_TRAINS, "        train=train,\n")] if driven else []), *changes):
+        for old, new in (*([(LOSS_AND_BATCHES, "        train=train,\n")] if driven else []), *changes):
             assert text.count(old) == 1, f"the file has {old!r} {text.count(old)} times"
             text = text.replace(old, new)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "version": set(),
     "errors": set(),
     "registry": set(),
+    "files": set(),
     "kernels": set(),
     "norms": {"kernels"},
     "placement": {"norms"},
@@ -39,7 +40,7 @@ MAY_IMPORT = {
 }
 """From a part to the parts it may import; lazy imports count, too."""
 
-EVERYWHERE = {"errors", "registry"}
+EVERYWHERE = {"errors", "files", "registry"}
 """Parts that import nothing of ours and that every part may import."""
 
 WITHOUT_TORCH = {"results", "report", "data"}

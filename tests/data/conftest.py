@@ -70,8 +70,8 @@ def ready() -> Callable[[str], DataSet]:
     def of(name: str) -> DataSet:
         there = state(SETS[name])
         if not there.ready and not os.environ.get("CI"):
-            pytest.skip(f"data set {name}: {there.words}; set NORMSCOPE_DATA")
-        assert there.ready, f"data set {name}: {there.words}; with CI set, its absence is a failure"
+            pytest.skip(f"data set {name}: {there.description}; set NORMSCOPE_DATA")
+        assert there.ready, f"data set {name}: {there.description}; with CI set, its absence is a failure"
         return SETS[name]
 
     return of

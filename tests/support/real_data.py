@@ -12,5 +12,5 @@ def need(*names: str) -> None:
     for name in names:
         there = state(SETS[name])
         if not there.ready and not os.environ.get("CI"):
-            pytest.skip(f"data set {name}: {there.words}; set NORMSCOPE_DATA", allow_module_level=True)
-        assert there.ready, f"data set {name}: {there.words}; with CI set, its absence is a failure"
+            pytest.skip(f"data set {name}: {there.description}; set NORMSCOPE_DATA", allow_module_level=True)
+        assert there.ready, f"data set {name}: {there.description}; with CI set, its absence is a failure"

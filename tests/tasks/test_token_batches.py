@@ -116,7 +116,7 @@ def test_bad_lengths_are_refused() -> None:
         TokenBatches(np.array([5, 0, 3]), 100, generator_of_pass)
     with pytest.raises(ValueError, match=r"at least one, got \[0\] int64"):
         TokenBatches(np.zeros(0, dtype=np.int64), 100, generator_of_pass)
-    with pytest.raises(ValueError, match=r"whole lengths \[N\], at least one, got \[3\] float64"):
+    with pytest.raises(ValueError, match=r"integer lengths \[N\], at least one, got \[3\] float64"):
         TokenBatches(np.ones(3), 100, generator_of_pass)
     with pytest.raises(ValueError, match="step must be 0 or more, got -1"):
         TokenBatches(np.ones(3, dtype=np.int64), 100, generator_of_pass).batch(-1)

@@ -27,7 +27,7 @@ def seed_for(seed: int, *names: str | int) -> int:
 
 
 def generator(seed: int, *names: str | int) -> torch.Generator:
-    """Give a new generator at the beginning of a named stream."""
+    """Return a new generator at the beginning of a named stream."""
     return torch.Generator().manual_seed(seed_for(seed, *names))
 
 

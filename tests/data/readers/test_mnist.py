@@ -14,8 +14,8 @@ from normscope.data.store import state
 def mnist():
     there = state(SETS["mnist"])
     if not there.ready and not os.environ.get("CI"):
-        pytest.skip(f"data set mnist: {there.words}; set NORMSCOPE_DATA, or run `normscope data fetch mnist`")
-    assert there.ready, f"data set mnist: {there.words}; with CI set, its absence is a failure"
+        pytest.skip(f"data set mnist: {there.description}; set NORMSCOPE_DATA, or run `normscope data fetch mnist`")
+    assert there.ready, f"data set mnist: {there.description}; with CI set, its absence is a failure"
     return load_mnist()
 
 

@@ -131,7 +131,7 @@ def test_trees_of_a_treebank_that_are_not_projective(part: str, sentences: int, 
 def test_kind_of_tree_agrees_with_a_graph_library_and_the_definition(heads: list[int]) -> None:
     graph = networkx.DiGraph([(head, child) for child, head in enumerate(heads, start=1)])
     if len(graph) != len(heads) + 1 or not networkx.is_arborescence(graph):
-        with pytest.raises(ValueError, match="must hang on the root in the end"):
+        with pytest.raises(ValueError, match="must descend from the root"):
             kind_of_tree(heads)
     elif heads.count(0) > 1:
         assert kind_of_tree(heads) == SEVERAL_ROOTS
@@ -201,7 +201,7 @@ def test_oracle_cannot_build_other_trees(heads: tuple[int, ...], wrong: str) -> 
 
 
 def test_oracle_refuses_a_label_that_no_transition_gives() -> None:
-    with pytest.raises(ValueError, match="sentence 0 has a label that no transition gives"):
+    with pytest.raises(ValueError, match="sentence 0 has a label without a transition"):
         sequences(TRANSITIONS, [(2, 0)], [[ABSENT, 6]])
 
 

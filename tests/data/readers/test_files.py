@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from normscope.data.readers import parallel as lines
-from normscope.data.readers.parallel import decode_lines, open_unpacked, read_lines
+from normscope.data.readers import files as lines
+from normscope.data.readers.files import decode_lines, open_unpacked, read_lines
 
 PACK = {"a.txt": bytes, "a.txt.gz": gzip.compress, "a.txt.bz2": bz2.compress}
 
