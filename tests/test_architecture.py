@@ -11,27 +11,28 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "normscope"
 
 MAY_IMPORT = {
-    "kernels": set(),
-    "norms": {"kernels"},
+    "torch_internals": set(),
+    "kernels": {"torch_internals"},
+    "norms": {"kernels", "torch_internals"},
     "models": set(),
     "data": set(),
     "version": set(),
-    "recognition": set(),
-    "probes": {"norms", "recognition"},
+    "recognition": {"torch_internals"},
+    "probes": {"norms", "recognition", "torch_internals"},
     "results": set(),
     "placement": {"norms"},
-    "tasks": {"models", "data"},
+    "tasks": {"models", "data", "torch_internals"},
     "catalogue": {"norms", "placement", "tasks", "data", "probes", "plugins"},
     "names": {"catalogue", "placement"},
     "plugins": set(),
     "template": {"tasks"},
-    "train": {"tasks", "results", "probes", "version", "kernels"},
+    "train": {"tasks", "results", "probes", "version", "kernels", "torch_internals"},
     "report": {"results"},
     "study": {"catalogue", "names", "placement", "tasks", "train", "probes", "results", "report", "data"},
     "papers": {"catalogue", "study", "results", "report", "data", "tasks", "models", "train"},
     "reproduce": {"papers", "catalogue", "study", "display", "progress"},
     "examine": {"catalogue", "study", "results", "report", "data", "display", "progress"},
-    "swapping": {"kernels", "norms", "recognition", "catalogue", "names"},
+    "swapping": {"kernels", "norms", "recognition", "catalogue", "names", "torch_internals"},
     "doctor": {"data", "kernels"},
     "arguments": set(),
     "bench": {"catalogue", "kernels"},
@@ -91,6 +92,45 @@ def test_module_does_not_import_torch_at_the_top(path: Path) -> None:
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         assert not any(name.split(".")[0] == "torch" for name in names)
+
+
+def private_names(path: Path) -> set[str]:
+    """List the names with one leading underscore that a file imports, or reads from another object than ``self``."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            found |= {*(node.module or "").split("."), *(alias.name for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            found |= {part for alias in node.names for part in alias.name.split(".")}
+        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) not in ("self", "cls"):
+            found.add(node.attr)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.add(node.value)
+    return {name for name in found if name.startswith("_") and not name.startswith("__")}
+
+
+def test_torchs_private_names_are_used_in_one_file() -> None:
+    internals = PACKAGE / "torch_internals.py"
+    torchs = private_names(internals)
+    assert {"_parameters", "_forward_hooks", "_C", "_WrappedHook", "_orig_mod"} <= torchs
+    elsewhere = {str(path.relative_to(PACKAGE)): private_names(path) & torchs for path in MODULES if path != internals}
+    assert not {path: names for path, names in elsewhere.items() if names}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_module_reads_no_private_name_of_torch(path: Path) -> None:
+    if path == PACKAGE / "torch_internals.py":
+        return
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute):
+            names = [ast.unparse(node)]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        assert not [name for name in names if name.startswith("torch.") and "._" in name.replace(".__", ".")]
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,7 @@ import normscope
 from normscope.catalogue import NORMS
 from normscope.swapping.channels_first import ChannelsFirst
 
-COMPILE_WARNINGS = [
-    pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)`:FutureWarning"),
-]
+COMPILE_WARNING = pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)`:FutureWarning")
 
 
 def swapped(architecture: Architecture, to) -> tuple[nn.Module, normscope.swapping.SwapReport]:
@@ -95,9 +92,8 @@ def test_saved_and_loaded(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["bert", "llama", "convnext", "torch"])
 @pytest.mark.parametrize("to", ["ada_norm", "rms_norm"])
-def test_compiled(name: str, to: str, request: pytest.FixtureRequest) -> None:
-    for mark in COMPILE_WARNINGS:
-        request.applymarker(mark)
+@COMPILE_WARNING
+def test_compiled(name: str, to: str) -> None:
     architecture = ARCHITECTURES[name]
     model, _ = swapped(architecture, to)
     model.eval()

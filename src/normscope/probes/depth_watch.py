@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from normscope.probes.norms_in import NormIn, find_norms
 from normscope.probes.stacks import Called, Stack, choose_stacks, find_candidates
+from normscope.torch_internals import in_backward, sequence_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,11 +131,6 @@ def watch_depth(
     watch.settle()
 
 
-def in_backward() -> bool:
-    """Tell whether a backward pass is running: what it calls is computed again."""
-    return torch._C._current_graph_task_id() != -1
-
-
 def holds(stack: Stack, layer: nn.Module) -> bool:
     """Tell whether a module is a layer of a stack."""
     return any(each is layer for _, each in stack.layers)
@@ -172,7 +168,7 @@ def _follows(x: Tensor, before: Tensor | None, z: Tensor) -> bool:
         new = {
             each
             for each, _ in node.next_functions
-            if each is not None and each not in seen and each._sequence_nr() >= wanted._sequence_nr()
+            if each is not None and each not in seen and sequence_number(each) >= sequence_number(wanted)
         }
         seen |= new
         left += new

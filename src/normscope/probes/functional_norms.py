@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from normscope.probes.norms_in import NormIn, Unreached
+from normscope.torch_internals import is_compiled_wrapper
 
 _CALLS: dict[Callable[..., Any], str] = {
     F.layer_norm: "layer_norm",
@@ -58,7 +59,7 @@ def listen_for_functional_norms(model: nn.Module, found: Sequence[NormIn]) -> It
         A list that is filled when the block ends: one entry for each module and function.
     """
     told: list[Unreached] = []
-    if any(hasattr(module, "_orig_mod") for module in model.modules()):
+    if any(is_compiled_wrapper(module) for module in model.modules()):
         yield told
         return
     heard: dict[tuple[str, str], None] = {}

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normscope.probes.depth_watch import in_backward
 from normscope.probes.norm_gradients import Call, NormGradients, attach, read_call
 from normscope.probes.norms_in import NormIn, find_norms
+from normscope.torch_internals import in_backward
 
 EVERY = 50
 """Default cadence, in steps."""

@@ -21,6 +21,7 @@ from normscope.probes.rows import (
     through_gain,
 )
 from normscope.probes.untouched import draw_seed, gradients_of, untouched
+from normscope.torch_internals import version_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +179,7 @@ def attach(norm: NormIn, calls: list[Call], stack: ExitStack) -> None:
             output, x = output
         if not (isinstance(output, Tensor) and isinstance(x, Tensor) and output.requires_grad):
             return
-        call = Call(norm=norm, x=x.detach(), version=x._version)
+        call = Call(norm=norm, x=x.detach(), version=version_of(x))
         calls.append(call)
         output.register_hook(lambda gradient: _take(call, gradient))
         if x.requires_grad and not joined:
@@ -195,7 +196,7 @@ def attach(norm: NormIn, calls: list[Call], stack: ExitStack) -> None:
 def _take(call: Call, gradient: Tensor) -> None:
     """Sum up what goes into the norm: one tensor of float64 numbers, read when all is done."""
     norm = call.norm
-    call.overwritten = call.x._version != call.version
+    call.overwritten = version_of(call.x) != call.version
     if call.overwritten or not gradient.numel():
         return
     with torch.no_grad():

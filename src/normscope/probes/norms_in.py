@@ -10,6 +10,7 @@ from normscope import norms
 from normscope.recognition import torch_norms
 from normscope.recognition.behaviour import looks_like_norm, observe
 from normscope.recognition.equation import EpsPlace
+from normscope.torch_internals import buffers_of, parameters_of
 
 _OURS: dict[type[nn.Module], str] = {
     norms.LayerNorm: "layer_norm",
@@ -130,7 +131,7 @@ def _recognise(names: tuple[str, ...], module: nn.Module) -> NormIn | str | None
     if known is None and base is None and (isinstance(module, nn.LocalResponseNorm) or not looks_like_norm(module)):
         return None
     own_forward = base is not None and type(module).forward is not base.forward
-    if known is not None or (base is not None and (not own_forward or "running_mean" in module._buffers)):
+    if known is not None or (base is not None and (not own_forward or "running_mean" in buffers_of(module))):
         return _known(names, module, known or torch_norms.KINDS[base])  # pyright: ignore[reportArgumentType]
     facts = observe(module)
     if isinstance(facts, str):
@@ -167,8 +168,8 @@ def _known(names: tuple[str, ...], module: nn.Module, kind: str) -> NormIn:
         shape=shape,
         eps=float(eps) if isinstance(eps, int | float) else None,
         eps_place="length" if kind == "scale_norm" else "deviation" if released else "variance",
-        gain="weight" if module._parameters.get("weight") is not None else None,
-        bias="bias" if module._parameters.get("bias") is not None else None,
+        gain="weight" if parameters_of(module).get("weight") is not None else None,
+        bias="bias" if parameters_of(module).get("bias") is not None else None,
         unbiased=released,
         channels_first=not ours and kind in ("batch_norm", "group_norm", "instance_norm"),
     )

@@ -11,6 +11,7 @@ from normscope.recognition.detached_copy import copy_of
 from normscope.recognition.equation import SAME, Facts, matching, value_of
 from normscope.recognition.torch_norms import base_of
 from normscope.recognition.tryout import apart, enlarged_copy, few_rows, many_rows, run, upstream
+from normscope.torch_internals import buffers_of, parameters_of
 
 _USUAL_EPS = (1e-5, 1e-6, 1e-8, 1e-12, 0.0)
 """Tried where a module does not tell its own."""
@@ -29,7 +30,7 @@ def looks_like_norm(module: nn.Module) -> bool:
     Args:
         module: Any module.
     """
-    if "running_mean" in module._buffers:
+    if "running_mean" in buffers_of(module):
         return True
     if type(module).__module__.startswith("torch.nn.utils."):
         # What stands in a parametrization is about weights.
@@ -60,12 +61,12 @@ def observe(module: nn.Module) -> Facts | str:
     Returns:
         What it is, or in words why it is taken for nothing.
     """
-    parameters = {name: p for name, p in module._parameters.items() if p is not None}
+    parameters = {name: p for name, p in parameters_of(module).items() if p is not None}
     widths = {width_of(p.shape) for p in parameters.values()}
     if not parameters:
         told = getattr(module, "normalized_shape", None)
         widths = {width_of(torch.Size(told))} if isinstance(told, tuple | list) else set()
-    if not parameters and "running_mean" in module._buffers:
+    if not parameters and "running_mean" in buffers_of(module):
         return "a batch norm whose moments, gain and bias are frozen constants"
     if not parameters and not widths:
         return "has no parameters, and nothing tells its width"

@@ -9,6 +9,7 @@ from normscope.catalogue import NORMS
 from normscope.recognition.behaviour import observe
 from normscope.recognition.detached_copy import copy_of
 from normscope.recognition.torch_norms import base_of
+from normscope.torch_internals import parameters_of
 
 _NEAR = 1e-4
 """Relative: a hundred roundings of float32 and more, in which some norms compute within."""
@@ -37,7 +38,7 @@ def affine_of(module: nn.Module, shape: tuple[int, ...]) -> Affine:
     """
     base = base_of(module)
     if type(module) in NORMS.values() or (base is not None and type(module).forward is base.forward):
-        gain, bias = (name if module._parameters.get(name) is not None else None for name in ("weight", "bias"))
+        gain, bias = (name if parameters_of(module).get(name) is not None else None for name in ("weight", "bias"))
         return Affine(gain=gain, bias=bias)
     facts = observe(module)
     if not isinstance(facts, str):
@@ -56,7 +57,7 @@ def _probed(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> Af
     draw = torch.Generator().manual_seed(4)
     twin = copy_of(module, generator=draw).eval().to(dtype)
     x = torch.randn(4, 6, *shape, generator=draw, dtype=dtype) + 0.7
-    fit = [name for name, p in twin._parameters.items() if p is not None and p.numel() == torch.Size(shape).numel()]
+    fit = [name for name, p in parameters_of(twin).items() if p is not None and p.numel() == torch.Size(shape).numel()]
 
     def line(name: str) -> tuple[Tensor, Tensor] | None:
         """Give the output at zero and the slope, where the output is a line in every entry of the parameter."""

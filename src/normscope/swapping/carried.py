@@ -10,6 +10,7 @@ from normscope.norms import ScaleNorm
 from normscope.recognition.torch_norms import base_of
 from normscope.swapping.affine import Affine
 from normscope.swapping.kinds import Norm
+from normscope.torch_internals import buffers_of, has_gradient_hooks, parameters_of, unsaved_buffers_of
 
 
 @dataclass(kw_only=True)
@@ -31,7 +32,7 @@ class Ties:
         """
         leaving = {id(module) for norm in norms for module in norm.module.modules()}
         rest = (module for module in model.modules() if id(module) not in leaving)
-        return cls(elsewhere={id(p) for module in rest for p in module._parameters.values() if p is not None})
+        return cls(elsewhere={id(p) for module in rest for p in parameters_of(module).values() if p is not None})
 
     def one(self, old: nn.Parameter, new: nn.Parameter, *conversion: object) -> nn.Parameter:
         """Give the same new parameter for the same old one under the same conversion.
@@ -70,7 +71,7 @@ def carry(
     requires = [p.requires_grad for p in old.parameters(recurse=False)]
     lengths = isinstance(old, ScaleNorm), isinstance(inner, ScaleNorm)
     for word, name, role in (("gain", norm.gain, affine.gain), ("bias", norm.bias, affine.bias)):
-        target = inner._parameters.get(role) if role is not None else None
+        target = parameters_of(inner).get(role) if role is not None else None
         offset = affine.unit_offset if word == "gain" else False
         if name is None:
             constant = constant_of(old, "weight" if word == "gain" else "bias")
@@ -80,11 +81,11 @@ def carry(
                 lost.append(f"{word} (a constant)")
             else:
                 values = (constant.detach() - 1 if offset else constant.detach()).reshape(target.shape)
-                del inner._parameters[role]
+                del parameters_of(inner)[role]
                 inner.register_buffer(role, values, persistent=_is_saved(old, "weight" if word == "gain" else "bias"))
                 kept.append(f"{word} (a constant)")
             continue
-        parameter = old._parameters[name]
+        parameter = parameters_of(old)[name]
         assert parameter is not None
         before = norm.unit_offset if word == "gain" else False
         if preserve and isinstance(inner, ScaleNorm) and word == "gain" and not lengths[0]:
@@ -97,26 +98,26 @@ def carry(
             lost.append(word)
             continue
         elif target.shape == parameter.shape and before == offset:
-            inner._parameters[role] = parameter
+            parameters_of(inner)[role] = parameter
             kept.append(word if name == role else f"{word} ({name} is now {role})")
             continue
         else:
             with torch.no_grad():
                 target.copy_(parameter.reshape(target.shape) + (int(before) - int(offset)))
             target.requires_grad_(parameter.requires_grad)
-            inner._parameters[role] = ties.one(parameter, target, before, offset)
+            parameters_of(inner)[role] = ties.one(parameter, target, before, offset)
             how = {0: "", 1: f", 1 + {name}", -1: f", {name} - 1"}[int(before) - int(offset)]
             kept.append(f"{word} (as a new parameter{how})")
         if ties.is_cut(parameter):
             lost.append(f"the tie of {name} with what is not converted")
-        if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
+        if has_gradient_hooks(parameter):
             lost.append(f"hooks on the parameter {name}")
-    for name, theirs in old._parameters.items():
-        mine = inner._parameters.get(name)
+    for name, theirs in parameters_of(old).items():
+        mine = parameters_of(inner).get(name)
         if theirs is None or name in {norm.gain, norm.bias}:
             continue
         if type(inner) is type(old) and mine is not None and mine.shape == theirs.shape:
-            inner._parameters[name] = theirs
+            parameters_of(inner)[name] = theirs
             kept.append(name)
         else:
             lost.append(name)
@@ -137,4 +138,4 @@ def constant_of(old: nn.Module, name: str) -> Tensor | None:
 
 
 def _is_saved(old: nn.Module, name: str) -> bool:
-    return name in old._buffers and name not in old._non_persistent_buffers_set
+    return name in buffers_of(old) and name not in unsaved_buffers_of(old)

@@ -22,6 +22,7 @@ from normscope.swapping.refuse import check_open
 from normscope.swapping.replacement import Built
 from normscope.swapping.same_function import check_copies, evaluating, outputs, random_call
 from normscope.swapping.writers import owner_of
+from normscope.torch_internals import buffers_of, parameters_of
 
 
 def to_rms_norm(
@@ -127,20 +128,20 @@ def _change(model: nn.Module, built: Sequence[Built], proof: Proof) -> Callable[
             for tensor, values in saved:
                 tensor.copy_(values)
         for owner, key, tied in ties:
-            owner._parameters[key] = tied
+            parameters_of(owner)[key] = tied
 
     with ExitStack() as failure:
         failure.callback(weights_back)
         for name in proof.untied:
             owner, key = owner_of(model, name)
-            tied = owner._parameters[key]
+            tied = parameters_of(owner)[key]
             assert tied is not None
             own = nn.Parameter(tied.detach().clone(), requires_grad=tied.requires_grad)
             ties.append((owner, key, tied))
-            owner._parameters[key] = own
+            parameters_of(owner)[key] = own
         for name, values in proof.writers.items():
             owner, key = owner_of(model, name)
-            tensor = owner._parameters.get(key, owner._buffers.get(key))
+            tensor = parameters_of(owner).get(key, buffers_of(owner).get(key))
             assert tensor is not None
             saved.append((tensor, tensor.detach().clone()))
             with torch.no_grad():

@@ -16,6 +16,7 @@ from normscope.swapping.hooks import share_hooks
 from normscope.swapping.kinds import Norm
 from normscope.swapping.outputs_apart import NUDGE
 from normscope.swapping.writers import owner_of
+from normscope.torch_internals import children_of, parameters_of
 
 
 def converted(norm: Norm, old: nn.Module, *, centers: bool = False) -> nn.Module:
@@ -32,8 +33,8 @@ def converted(norm: Norm, old: nn.Module, *, centers: bool = False) -> nn.Module
     """
     holder = old.norm if isinstance(old, ChannelsFirst) else old
     eps = 0.0 if norm.eps is None else norm.eps
-    weight = None if norm.gain is None else holder._parameters[norm.gain]
-    bias = None if norm.bias is None else holder._parameters[norm.bias]
+    weight = None if norm.gain is None else parameters_of(holder)[norm.gain]
+    bias = None if norm.bias is None else parameters_of(holder)[norm.bias]
     if weight is not None and norm.unit_offset:
         weight = nn.Parameter(weight.detach() + 1, requires_grad=weight.requires_grad)
     if bias is not None and not centers and bool(bias.detach().count_nonzero()):
@@ -41,9 +42,9 @@ def converted(norm: Norm, old: nn.Module, *, centers: bool = False) -> nn.Module
     else:
         new = (LayerNorm if centers else RMSNorm)(norm.shape, eps, elementwise_affine=False)
         new.elementwise_affine = weight is not None
-        new._parameters["weight"] = weight
+        parameters_of(new)["weight"] = weight
         if centers:
-            new._parameters["bias"] = bias
+            parameters_of(new)["bias"] = bias
     return ChannelsFirst(new) if norm.channels_first else new
 
 
@@ -116,4 +117,4 @@ def _set(twin: nn.Module, norm: Norm, new: nn.Module) -> None:
     share_hooks(twin.get_submodule(norm.name), new)
     for name in norm.names:
         owner, key = owner_of(twin, name)
-        owner._modules[key] = new
+        children_of(owner)[key] = new

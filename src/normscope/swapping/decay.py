@@ -10,6 +10,7 @@ from torch.nn.parameter import UninitializedParameter
 from normscope.recognition.behaviour import width_of
 from normscope.recognition.torch_norms import base_of
 from normscope.swapping.find import find_norms
+from normscope.torch_internals import children_of, parameters_of
 
 
 def norm_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -36,7 +37,7 @@ def norm_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     found, unreached = find_norms(model)
     inside = {id(p) for norm in found for p in norm.module.parameters()}
     for module in [model.get_submodule(one.name) for one in unreached]:
-        fused = {id(p) for key, p in module._parameters.items() if _of_fused_norm(key)}
+        fused = {id(p) for key, p in parameters_of(module).items() if _of_fused_norm(key)}
         if base_of(module) is not None:
             inside |= {id(p) for p in module.parameters()}
         else:
@@ -105,7 +106,7 @@ def _is_called_norm(module: nn.Module) -> bool:
 
 def _own_vectors(module: nn.Module) -> set[int]:
     """Give a module's own parameters if all of them are vectors: a matrix beside them makes it something else."""
-    behind = module._modules.get("parametrizations")
+    behind = children_of(module).get("parametrizations")
     own = [*module.parameters(recurse=False), *([] if behind is None else behind.parameters())]
     return {id(p) for p in own} if all(_is_no_matrix(p) for p in own) else set()
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from normscope.swapping.kinds import Norm, recognise
+from normscope.torch_internals import parameters_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ def find_norms(model: nn.Module) -> tuple[list[Norm], list[Unreached]]:
     unreached: list[Unreached] = []
     for names, module, parent, norm in _modules(model):
         what = type(module).__name__
-        if fused := [name for name in module._parameters if "norm_" in name or name.startswith("ln_")]:
+        if fused := [name for name in parameters_of(module) if "norm_" in name or name.startswith("ln_")]:
             why = f"fused: it has the norm's parameters itself ({', '.join(fused)})"
             unreached.append(Unreached(name=names[0], what=what, why=why))
             continue

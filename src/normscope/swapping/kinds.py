@@ -13,6 +13,7 @@ from normscope.recognition.behaviour import computes_as, further_inputs, looks_l
 from normscope.recognition.equation import EpsPlace, Facts
 from normscope.recognition.torch_norms import FEATURES_ON_AXIS_1, OVER_FEATURES, base_of
 from normscope.swapping.channels_first import ChannelsFirst
+from normscope.torch_internals import children_of, parameters_of
 
 _AXES: dict[type[nn.Module], tuple[int, ...]] = {
     nn.BatchNorm1d: (5,),
@@ -101,7 +102,7 @@ def recognise(names: tuple[str, ...], module: nn.Module) -> Norm | str | None:
 
 def _known(names: tuple[str, ...], module: nn.Module, base: type[nn.Module] | None) -> Norm | str:
     """Describe a module of torch's or ours."""
-    strange = set(module._parameters) - {"weight", "bias"}
+    strange = set(parameters_of(module)) - {"weight", "bias"}
     if type(module) not in _OURS and strange:
         return f"has parameters of its own beside weight and bias: {', '.join(sorted(strange))}"
     if base in FEATURES_ON_AXIS_1:
@@ -121,8 +122,8 @@ def _known(names: tuple[str, ...], module: nn.Module, base: type[nn.Module] | No
         shape=shape,
         eps=float(eps) if isinstance(eps, int | float) else getattr(module, "initial_eps", None),
         eps_place=_eps_place(kind, module),
-        gain="weight" if module._parameters.get("weight") is not None else None,
-        bias="bias" if module._parameters.get("bias") is not None else None,
+        gain="weight" if parameters_of(module).get("weight") is not None else None,
+        bias="bias" if parameters_of(module).get("bias") is not None else None,
         channels_first=base in FEATURES_ON_AXIS_1,
         sample=sample,
     )
@@ -156,12 +157,12 @@ def _out_of_reach(module: nn.Module) -> str | None:
     """Say what stands between us and a norm, if something does."""
     if "quantized" in type(module).__module__.split("."):
         return "quantized: swap first, quantize afterwards"
-    if "activation_post_process" in module._modules:
+    if "activation_post_process" in children_of(module):
         return "observed for quantization (torch.ao.quantization.prepare): swap first, prepare afterwards"
     if parametrize.is_parametrized(module):
         which = ", ".join(module.parametrizations)  # pyright: ignore
         return f"parametrized ({which}): torch.nn.utils.parametrize.remove_parametrizations comes first"
-    if any(name.endswith(("_orig", "_g", "_v")) for name in module._parameters):
+    if any(name.endswith(("_orig", "_g", "_v")) for name in parameters_of(module)):
         return "its parameters are made by a hook (pruning, weight norm): remove that first"
     if "forward" in vars(module):
         return "its forward was put on the instance by another library: undo that first"

@@ -10,6 +10,7 @@ from normscope.swapping.kinds import Norm
 from normscope.swapping.parameter_groups import exchange
 from normscope.swapping.replacement import Built
 from normscope.swapping.restore import remember
+from normscope.torch_internals import children_of
 
 
 def put(
@@ -33,7 +34,7 @@ def put(
     places = [(*place, one) for one in built for place in places_of(model, one.norm)]
     exchanged = None
     for parent, child, one in places:
-        parent._modules[child] = one.module
+        children_of(parent)[child] = one.module
     try:
         restores = [remember(model, one.norm.name, one.norm.module, one.module) for one in built]
         if optimizer is not None:
@@ -47,7 +48,7 @@ def put(
             exchanged = exchange(optimizer, pairs, _without(model, (one.module for one in built)))
     except BaseException:
         for parent, child, one in places:
-            parent._modules[child] = one.norm.module
+            children_of(parent)[child] = one.norm.module
         raise
     notes, path_back = leave_fast_path(model, {id(one.module) for one in built})
     undone = False
@@ -65,7 +66,7 @@ def put(
             restore()
         for one in built:
             for parent, child in places_of(model, one.norm):
-                parent._modules[child] = one.norm.module
+                children_of(parent)[child] = one.norm.module
         path_back()
         if exchanged is not None:
             exchanged.back({id(p) for p in model.parameters()})

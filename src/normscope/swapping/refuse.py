@@ -1,8 +1,9 @@
 """Models that must not be changed now, and the way out."""
 
 from torch import nn
-from torch.nn.modules.batchnorm import _LazyNormBase
 from torch.nn.parameter import is_lazy
+
+from normscope.torch_internals import is_compiled_in_place, is_lazy_norm, parameters_of
 
 _WRAPPERS = {
     "OptimizedModule": "it is compiled. Swap in the model that was given to torch.compile, then compile again",
@@ -40,10 +41,10 @@ def check_open(model: nn.Module) -> None:
                 raise ValueError(f"the norms of {where} cannot be swapped: {_WRAPPERS[base.__name__]}")
             if base.__module__.split(".")[0] == "peft":
                 raise ValueError(f"the norms of {where} cannot be swapped: {_WRAPPERS['PeftModel']}")
-        if module._compiled_call_impl is not None:
+        if is_compiled_in_place(module):
             raise ValueError(f"the norms of {where} cannot be swapped: {_WRAPPERS['OptimizedModule']}")
-        if any(is_lazy(p) for p in module.parameters(recurse=False)) and not isinstance(module, _LazyNormBase):
+        if any(is_lazy(p) for p in module.parameters(recurse=False)) and not is_lazy_norm(module):
             raise ValueError(f"{where} is lazy, and what it will be is not known: run a batch first, then swap")
-        for key, parameter in module._parameters.items():
+        for key, parameter in parameters_of(module).items():
             if parameter is not None and type(parameter).__name__ == "DTensor":
                 raise ValueError(f"the norms of {where} cannot be swapped: {key} is sharded (DTensor). Swap first")

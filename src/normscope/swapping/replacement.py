@@ -14,6 +14,7 @@ from normscope.swapping.channels_first import ChannelsFirst
 from normscope.swapping.hooks import share_hooks
 from normscope.swapping.kinds import Norm
 from normscope.swapping.target import Target
+from normscope.torch_internals import buffers_of
 
 _TOLERANCE = 1e-5
 """Relative: what an eps of the usual size does to rows of the usual size when it changes its place."""
@@ -81,11 +82,11 @@ def _fit(norm: Norm, inner: nn.Module, target: Target, ties: Ties, *, preserve: 
     kept, lost = carry(norm, inner, affine_of(inner, norm.shape), ties, preserve=preserve, frozen=frozen)
     kept = [*_eps(norm, target, inner, lost), *kept]
     if target.key == norm.kind == "batch_norm":
-        for name, buffer in old._buffers.items():
-            if name not in {"weight", "bias"} and buffer is not None and inner._buffers.get(name) is not None:
-                inner._buffers[name] = buffer
+        for name, buffer in buffers_of(old).items():
+            if name not in {"weight", "bias"} and buffer is not None and buffers_of(inner).get(name) is not None:
+                buffers_of(inner)[name] = buffer
                 kept.append(name)
-    elif old._buffers.get("running_mean") is not None:
+    elif buffers_of(old).get("running_mean") is not None:
         lost.append("running moments")
     if isinstance(old, nn.SyncBatchNorm):
         lost.append("moments over all processes")

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normscope.swapping.hooks import same_direction
+from normscope.torch_internals import buffers_of, copy_backward_hook_kind, parameters_of
 
 
 def remember(model: nn.Module, name: str, old: nn.Module, new: nn.Module) -> Callable[[], None]:
@@ -52,7 +52,7 @@ def remember(model: nn.Module, name: str, old: nn.Module, new: nn.Module) -> Cal
                 if not values.is_meta:
                     entries[key].copy_(values)
         old.train(new.training)
-        same_direction(new, old)
+        copy_backward_hook_kind(new, old)
 
     return restore
 
@@ -72,7 +72,7 @@ def _bring(old: nn.Module, device: torch.device) -> None:
 
 def _entries(module: nn.Module) -> list[dict[str, Any]]:
     """Give the dictionaries of parameters and buffers of a module and its parts."""
-    return [entries for part in module.modules() for entries in (part._parameters, part._buffers)]
+    return [entries for part in module.modules() for entries in (parameters_of(part), buffers_of(part))]
 
 
 def _places(new: nn.Module, tensor: Tensor) -> list[tuple[dict[str, Any], str]]:

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
+from normscope.torch_internals import convolution_groups
+
 _LINEAR = {
     "AddBackward0",
     "SubBackward0",
@@ -99,7 +101,7 @@ def sources(x: Tensor, width: int, into: Sources, seen: set[Any]) -> None:
         elif name == "EmbeddingBackward0":
             _write(into, inputs[0], -1, width)
         elif name == "ConvolutionBackward0":
-            if node._saved_groups != 1:
+            if convolution_groups(node) != 1:
                 into.doubts.append("a grouped convolution, whose channels read different inputs")
                 continue
             _write(into, inputs[1], 0, width)

@@ -11,6 +11,7 @@ from normscope.swapping.kinds import Norm
 from normscope.swapping.reads import is_at, parameter_reads
 from normscope.swapping.replacement import Built
 from normscope.swapping.source import functional_norms
+from normscope.torch_internals import CHILDREN_TABLE, parameters_of
 
 
 def in_code(model: nn.Module, found: Sequence[Norm], unreached: Sequence[Unreached]) -> list[Unreached]:
@@ -38,7 +39,7 @@ def in_lists(model: nn.Module, chosen: Sequence[Norm]) -> list[Unreached]:
     told = []
     for name, module in model.named_modules():
         for attribute, value in vars(module).items():
-            if attribute == "_modules" or not isinstance(value, list | tuple | dict):
+            if attribute == CHILDREN_TABLE or not isinstance(value, list | tuple | dict):
                 continue
             items = value.values() if isinstance(value, dict) else value
             for item in items:
@@ -81,7 +82,7 @@ def stand_in(model: nn.Module, built: Sequence[Built]) -> list[str]:
                 else:
                     constant = torch.ones_like if attribute == "weight" else torch.zeros_like
                     holder = one.module.norm if isinstance(one.module, ChannelsFirst) else one.module
-                    holder._parameters.pop(attribute, None)
+                    parameters_of(holder).pop(attribute, None)
                     holder.register_buffer(attribute, constant(old, requires_grad=False), persistent=False)
                     notes[f"{read} for its dtype or device: a constant stands there now ({where})"] = None
     return list(notes)

@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 from normscope.swapping.kinds import Norm
 from normscope.swapping.same_function import Call, outputs
 from normscope.swapping.stream import Sources, sources, uses
+from normscope.torch_internals import buffers_of, parameters_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,11 +99,11 @@ def untie(twin: nn.Module, writers: dict[str, tuple[Tensor, int]], shared: set[i
     untied = []
     for name, (tensor, axis) in list(writers.items()):
         owner, key = owner_of(twin, name)
-        owners = [module for module in twin.modules() if any(p is tensor for p in module._parameters.values())]
+        owners = [module for module in twin.modules() if any(p is tensor for p in parameters_of(module).values())]
         mixed = len({isinstance(module, nn.Embedding) for module in owners}) > 1
         if mixed or (id(tensor) in shared and len(owners) > 1):
             own = nn.Parameter(tensor.detach().clone())
-            owner._parameters[key] = own
+            parameters_of(owner)[key] = own
             writers[name] = own, axis
             untied.append(name)
     return untied
@@ -120,7 +121,7 @@ def settle(twin: nn.Module, model: nn.Module, writers: Mapping[str, tuple[Tensor
     """
     for name, (tensor, axis) in writers.items():
         owner, key = owner_of(model, name)
-        own = owner._parameters.get(key, owner._buffers.get(key))
+        own = parameters_of(owner).get(key, buffers_of(owner).get(key))
         assert own is not None
         mean = tensor.mean(axis, keepdim=True)
         # The mean of n roundings; four times, for the largest of many.

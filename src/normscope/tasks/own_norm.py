@@ -1,7 +1,6 @@
 """The norm of a run as a user's function is given it: watched, and without a trace in what is drawn."""
 
 import random
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 
 from normscope.tasks.task import NormFactory
+from normscope.torch_internals import compiled_frames
 
 
 class WatchedNorm:
@@ -76,5 +76,4 @@ def watch_calls(notice: Callable[[nn.Module, Any], None]) -> Iterator[None]:
 def unseen_calls(model: nn.Module) -> int:
     """Count what calls modules without being seen: scripted modules, and what was compiled in this process so far."""
     scripted = sum(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
-    compiler = sys.modules.get("torch._dynamo.utils")
-    return scripted + (compiler.counters["frames"]["total"] if compiler is not None else 0)
+    return scripted + compiled_frames()
