@@ -147,11 +147,3 @@ def test_a_model_without_numbers() -> None:
         model = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8))
     normscope.swap(model, "layer_norm", "dyt")
     assert {p.device.type for p in model.parameters()} == {"meta"}
-
-
-def test_timm() -> None:
-    timm = pytest.importorskip("timm", reason="timm cannot be imported without torchvision", exc_type=ImportError)
-    model = timm.create_model("convnext_atto", pretrained=False, num_classes=5)
-    report = normscope.swap(model, "layer_norm", "rms_norm")
-    assert {one.new for one in report.replaced} <= {"RMSNorm", "ChannelsFirst(RMSNorm)"}
-    assert report.unused(lambda: model(torch.randn(1, 3, 64, 64))) == []
