@@ -63,7 +63,7 @@ def test_a_step_without_end_ends_with_its_process(user_file: Callable[..., str],
     endless = f"        open({str(marker)!r}, 'w').close()\n        while model.training: pass\n"
     change = ("        return F.cross", f"{endless}        return F.cross")
     (spec,) = plan(make_study(user_file(change), norms=["none"], seeds=[0]))
-    code = "from normscope.study import worker; worker.GRACE_SECONDS = 0.5; worker.main()"
+    code = "from normscope.studies.engines import worker; worker.GRACE_SECONDS = 0.5; worker.main()"
     words = [sys.executable, "-c", code]
     with subprocess.Popen(
         words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
