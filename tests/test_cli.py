@@ -20,7 +20,7 @@ def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=1800,
         env={**os.environ, "COLUMNS": "100", **environment},
     )
 

@@ -46,7 +46,7 @@ def test_an_example_gives_a_whole_comparison(name: str, tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=500,
+        timeout=1800,
         env={**os.environ, "EXAMPLE_STEPS": "4"},
     )
     assert told.returncode == 0, told.stderr

@@ -19,6 +19,8 @@ from normscope.papers.initial_gradients import (
 )
 from normscope.train import initialize
 
+pytestmark = pytest.mark.usefixtures("small_data")
+
 SETTING = Setting(layers=(1, 2), width=16, tokens=128)
 
 

@@ -13,6 +13,8 @@ from normscope.papers.cell import Paper, Setup
 from normscope.study.compare import StudyMismatch
 from normscope.study.engine import RunEvent
 
+pytestmark = pytest.mark.usefixtures("small_data")
+
 
 @pytest.fixture
 def request_of(paper: Paper, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Request:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from ready import need
 from torch import Tensor, nn
 
 from normscope.catalogue import NORMS, PLACEMENTS
@@ -23,7 +22,7 @@ from normscope.tasks.language_model import Streams, StreamSize
 from normscope.tasks.language_tasks import TINY_SHAKESPEARE
 from normscope.train import Interrupted, initialize, train
 
-need("text-small")
+pytestmark = pytest.mark.usefixtures("small_data")
 
 CPU = torch.device("cpu")
 SIZE = StreamSize(

@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from ready import need
 
 from normscope.catalogue import NORMS, PLACEMENTS, TASKS
 from normscope.names import parse_norm
 from normscope.tasks.language_tasks import ENWIK8, ENWIKI_SMALL, TINY_SHAKESPEARE
 from normscope.train import initialize
+
+pytestmark = pytest.mark.usefixtures("small_data")
 
 CPU = torch.device("cpu")
 
@@ -44,7 +45,6 @@ def test_enwik8_has_the_papers_updates_and_figures() -> None:
 
 @pytest.mark.parametrize("name", TINY_SHAKESPEARE.placements)
 def test_the_network_trains_at_every_placement(name: str) -> None:
-    need("text-small")
     data = TINY_SHAKESPEARE.load(CPU, "study", "small")
     model = TINY_SHAKESPEARE.network(NORMS["layer_norm"], PLACEMENTS[name], "small")
     initialize(model, 0)
@@ -60,8 +60,7 @@ def test_the_network_trains_at_every_placement(name: str) -> None:
 
 @pytest.mark.parametrize("preset", ["small", "full"])
 @pytest.mark.parametrize("task", [ENWIKI_SMALL, TINY_SHAKESPEARE], ids=lambda task: task.name)
-def test_batches_fit_the_texts_that_are_here(task: Any, preset: str) -> None:
-    need(*task.datasets)
+def test_batches_fit_texts_of_the_published_sizes(task: Any, preset: str) -> None:
     data = task.load(CPU, "tune", preset)
     order = data.order(task.presets[preset].batch_size, lambda number: torch.Generator().manual_seed(number))
     symbols, first = data.batch(order.batch(0))

@@ -12,6 +12,8 @@ from normscope.tasks.parser_features import POSITIONS, UNSEEN_LABEL, encode, exa
 from normscope.tasks.parser_state import State
 from normscope.tasks.parser_vocabulary import NULL, ROOT, SYMBOLS, UNKNOWN, Vocabulary, vocabulary
 
+pytestmark = pytest.mark.usefixtures("small_data")
+
 KNOWN = vocabulary([CAT], least_count=1)
 
 
@@ -91,7 +93,7 @@ def slow_features(sentence: Sentence, known: Vocabulary, state: State, row: int)
 
 
 def test_features_of_a_treebank_equal_a_slow_reading_of_the_definition() -> None:
-    sentences = read_treebank("dev")[::40]
+    sentences = read_treebank("dev")[::15]
     known = vocabulary(sentences)
     encoded = encode(sentences, known)
     rng = np.random.default_rng(0)
@@ -145,6 +147,7 @@ def test_heads_that_are_no_tree_are_refused_with_their_sentence() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.real_data("ud-english-ewt")
 def test_examples_of_the_treebank_are_compact_and_their_number_is_known() -> None:
     sentences = read_treebank("train")
     made = examples(sentences, vocabulary(sentences))
