@@ -109,7 +109,7 @@ def test_a_run_held_elsewhere_is_waited_for_and_taken_over(tmp_path: Path) -> No
 
 def test_a_worker_that_cannot_start_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('this torch is broken')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     study = StudyFolder(tmp_path / "study")
     study.path.mkdir()
     with pytest.raises(EngineError, match=r"(?s)a worker ended with exit status 1.*this torch is broken"):
