@@ -8,8 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from support import data_sets
+
+# A busy machine is slow with an example, and not wrong.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 REAL = "NORMSCOPE_REAL_DATA"
 """Names the folder of the published sets: the user's own NORMSCOPE_DATA, or ``shared/data`` beside the checkout."""
