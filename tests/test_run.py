@@ -113,14 +113,14 @@ class Checkout:
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=1800)
     return process.returncode, out, err
 
 
 def wait_for(condition, what: str) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 1800
     while not condition():
-        assert time.monotonic() < deadline, f"waited 90 s for {what}"
+        assert time.monotonic() < deadline, f"waited half an hour for {what}"
         time.sleep(0.05)
 
 

@@ -4,13 +4,13 @@ from functools import partial
 
 import pytest
 import torch
-from support.architectures import PIXELS, Architecture
-from normscope.catalogue import NORMS
-from normscope.inspection.attribute_reads import ChannelsFirst
-from normscope.inspection.find import find_norms
 from torch import Tensor, nn
 
 import normscope
+from normscope.inspection.attribute_reads import ChannelsFirst
+from normscope.inspection.find import find_norms
+from normscope.norms import NORMS
+from support.architectures import PIXELS, Architecture
 
 timm = pytest.importorskip("timm", reason="timm needs a torchvision that fits this torch", exc_type=ImportError)
 
