@@ -57,7 +57,7 @@ def test_every_divisor_is_its_sum(divisor, place, center: bool) -> None:
     assert told[0].tolist() == pytest.approx([(value - mean) / d for value in row], rel=1e-12)
 
 
-def test_orders_of_casts_round_where_they_describe() -> None:
+def test_orders_of_casts_round_where_they_say() -> None:
     x, w = drawn(64, 32, dtype=torch.bfloat16), drawn(32, dtype=torch.bfloat16)
     convention = replace(PLAIN, scale="w")
     y = F.layer_norm(x.float(), (32,), eps=1e-3)

@@ -176,10 +176,10 @@ def test_against_curvlinops() -> None:
     [
         ({"loss": "hinge"}, ValueError, "got 'hinge'"),
         ({"kind": "hessian"}, ValueError, "'hessian'"),
-        ({"only": ["1.gain"]}, ValueError, r"of the name \['1.gain'\], only \['0.weight'"),
-        ({"model": nn.Tanh()}, ValueError, "must have parameters"),
-        ({"model": nn.Sequential(nn.Linear(4, 3), nn.Dropout()).double()}, ValueError, "switch its dropout off"),
-        ({"model": nn.LSTM(4, 3).double()}, TypeError, "must give one tensor, got tuple"),
+        ({"only": ["1.gain"]}, ValueError, r"no trainable parameter is named \['1.gain'\]; trainable: \['0.weight'"),
+        ({"model": nn.Tanh()}, ValueError, "must have trainable parameters"),
+        ({"model": nn.Sequential(nn.Linear(4, 3), nn.Dropout()).double()}, ValueError, "turn off dropout"),
+        ({"model": nn.LSTM(4, 3).double()}, TypeError, "must return one tensor, got tuple"),
         ({"inputs": torch.full((2, 4), torch.nan, dtype=torch.float64)}, ValueError, "must be finite"),
     ],
 )

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import normscope
-from normscope.diagnostics.diagnosis import diagnose
+from normscope.diagnostics import Diagnosis, diagnose
 from normscope.registry import PLACEMENTS
 from support.planted import CASES, Convolutions, images, text, which_digit
 
@@ -68,7 +68,9 @@ def test_it_is_the_same_twice() -> None:
 def test_json_is_plain_and_finite() -> None:
     case = CASES["unscaled_residual"][0](0)
     told = diagnose(case.model, case.batch, case.loss, learning_rate=1e-3, warmup=10)
+    assert isinstance(told, Diagnosis)
     content = json.loads(json.dumps(told.to_json(), allow_nan=False))
+    assert set(content["findings"][0]) == {"name", "title", "where", "evidence", "remedy"}
     assert content["findings"][0]["name"] == "unscaled_residual"
     assert content["parameters"] == sum(p.numel() for p in case.model.parameters())
     assert content["first_update"]["learning_rate"] == 1e-4

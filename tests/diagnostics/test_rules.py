@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from normscope.diagnostics import CAUSES, Cause, Finding
 from normscope.diagnostics.depth.watch import watch_depth
 from normscope.diagnostics.diagnosis import diagnose
 from normscope.diagnostics.gradients.at_norms import gradients_at_norms
 from normscope.diagnostics.numeric_range import numeric_range
-from normscope.diagnostics.rules import ALIKE, CAUSES, REPLACED, SMALLEST_HALF, Measured, name_causes
+from normscope.diagnostics.rules import ALIKE, REPLACED, SMALLEST_HALF, Measured, name_causes
 from normscope.inspection.norms_in import Unreached
 from support.planted import CASES, Case, text
 
@@ -37,6 +38,15 @@ def causes(told: Measured) -> set[str]:
 
 def test_every_planted_cause_has_a_rule() -> None:
     assert set(CASES) == set(CAUSES) - {"overflow", "not_finite"}
+
+
+def test_a_finding_carries_what_its_cause_declares() -> None:
+    (finding,) = name_causes(measured(CASES["double_norm"][0](0)))
+    assert isinstance(finding, Finding)
+    cause = CAUSES["double_norm"]
+    assert isinstance(cause, Cause)
+    assert (finding.name, finding.title, finding.remedy) == ("double_norm", cause.title, cause.remedy)
+    assert all(name == each.name and each.title and each.remedy for name, each in CAUSES.items())
 
 
 def test_warm_up_is_named_only_when_it_was_told() -> None:

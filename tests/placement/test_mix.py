@@ -4,8 +4,7 @@ import math
 
 import pytest
 
-from normscope.placement import POST, PRE, PostNorm, PreNorm, Site
-from normscope.placement import placement as mix
+from normscope.placement import POST, PRE, PostNorm, PreNorm, Site, mix
 
 
 def chosen(share: float, layers: int) -> str:

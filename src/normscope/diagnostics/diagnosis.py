@@ -183,7 +183,11 @@ def diagnose(
 def _check_settings(
     model: nn.Module, rate: float | None, warmup: int | None, precision: Precision | None
 ) -> torch.device:
-    """Check the settings of a diagnosis, and return the device of the model."""
+    """Check the settings of a diagnosis, and return the device of the model.
+
+    Raises:
+        ValueError: As in :func:`diagnose`.
+    """
     if rate is not None and not (rate > 0 and math.isfinite(rate)):
         raise ValueError(f"the learning rate must be positive and finite, got {rate}")
     if warmup is not None and (warmup < 0 or warmup != int(warmup)):

@@ -5,12 +5,12 @@ import torch
 from torch import nn
 
 from normscope import norms
-from normscope.diagnostics import gradient_shares
+from normscope.diagnostics import NormGradients, gradient_shares
 from normscope.diagnostics.gradients.at_norms import LostGradient, gradients_at_norms, watch_gradients
 from support.made_norms import MADE
 
 
-def told(module: nn.Module, x: torch.Tensor, upstream: torch.Tensor):
+def told(module: nn.Module, x: torch.Tensor, upstream: torch.Tensor) -> list[NormGradients]:
     with watch_gradients(module) as seen:
         module(x).backward(upstream)
     return seen

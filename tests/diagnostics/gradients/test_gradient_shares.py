@@ -8,12 +8,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from normscope import norms
-from normscope.diagnostics import gradient_shares
+from normscope.diagnostics import GradientShares, gradient_shares
 from normscope.diagnostics.gradients.shares import LOOKED_AT
 from normscope.registry import NORMS
 
 
-def seen(module: nn.Module, x: torch.Tensor, upstream: torch.Tensor):
+def seen(module: nn.Module, x: torch.Tensor, upstream: torch.Tensor) -> GradientShares:
     with gradient_shares(nn.ModuleDict({"norm": module})) as found:
         module(x).backward(upstream)
     return found["norm"]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from normscope.diagnostics.gradients.history import gradients_through_training
+from normscope.diagnostics.gradients.history import GradientStep, gradients_through_training
 from support.planted import CASES
 
 
@@ -31,7 +31,7 @@ def test_through_training_the_cadence_is_kept_and_training_is_the_same() -> None
         train(case.model)
     train(twin)
     assert [step.step for step in history] == [0, 3, 6]
-    assert all(len(step.norms) == 6 for step in history)
+    assert all(isinstance(step, GradientStep) and len(step.norms) == 6 for step in history)
     for one, other in zip(case.model.parameters(), twin.parameters(), strict=True):
         assert torch.equal(one, other)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in case.model.modules())

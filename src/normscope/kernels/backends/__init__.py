@@ -1,1 +1,1 @@
-"""What computes a norm: C on CPUs, Triton on GPUs, and the choice between them."""
+"""Backends: kernels in C for CPUs and in Triton for GPUs, and the choice between them."""
