@@ -1,11 +1,15 @@
 """Measurements of a running model, and the rules that name a cause. A probe leaves the model unchanged."""
 
-from normscope.diagnostics.depth.coordinate_check import CoordinateCheck, coordinate_check
-from normscope.diagnostics.depth.profile import StackDepth, depth_profile
+from normscope.diagnostics.depth import CoordinateCheck, StackDepth, coordinate_check, depth_profile
 from normscope.diagnostics.diagnosis import Diagnosis, diagnose
-from normscope.diagnostics.gradients.at_norms import NormGradients, gradients_at_norms
-from normscope.diagnostics.gradients.history import GradientStep, gradients_through_training
-from normscope.diagnostics.gradients.shares import GradientShares, gradient_shares
+from normscope.diagnostics.gradients import (
+    GradientShares,
+    GradientStep,
+    NormGradients,
+    gradient_shares,
+    gradients_at_norms,
+    gradients_through_training,
+)
 from normscope.diagnostics.numeric_range import NormRange, numeric_range
 from normscope.diagnostics.rules import CAUSES, Cause, Finding
 from normscope.diagnostics.warmup import warmup_features

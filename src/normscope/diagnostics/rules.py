@@ -1,6 +1,6 @@
 """Rules that name the cause of a training problem from measured numbers, each with its threshold and the reason for it.
 
-:data:`CAUSES` declares everything about a cause: its name, the rule that detects it, and what to tell the user.
+:data:`CAUSES` declares everything about a cause: its name, the rule that detects it, and the text of its findings.
 """
 
 import math
