@@ -1,4 +1,4 @@
-"""The closed forms against torch's own norms, and against sums written out."""
+"""Closed forms against torch's norms and explicit sums."""
 
 from dataclasses import replace
 
@@ -76,7 +76,7 @@ def test_statistics_in_float16_overflow_and_in_float32_do_not() -> None:
     assert closed_form(convention, x).abs().max() > 1
 
 
-def test_words_name_what_is_chosen() -> None:
+def test_the_description_names_every_convention() -> None:
     assert LAYER_NORM.description == (
         "mean subtracted, mean square over H, eps 0.001 inside the root, scaled by w, bias, statistics in float32, "
         "scale, then cast"

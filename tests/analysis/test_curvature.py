@@ -1,4 +1,4 @@
-"""Eigenvalues and traces against those of the matrix in full."""
+"""Eigenvalues and traces against those of the full matrix."""
 
 import json
 from functools import partial
@@ -82,7 +82,7 @@ def test_one_seed_gives_the_same_numbers() -> None:
     assert one == other
 
 
-def test_a_flat_model_is_told() -> None:
+def test_a_zero_matrix_is_reported() -> None:
     model = nn.Sequential(nn.Linear(4, 3), nn.Threshold(1e9, 1.0)).double()
     found = curvature(model, drawn(5, 4), loss="mse", generator=generator())
     assert found.eigenvalues == (0.0, 0.0, 0.0)

@@ -1,4 +1,4 @@
-"""Products against matrices that are built in full, from Jacobians and Hessians that torch computes otherwise."""
+"""Products against full matrices, built from Jacobians and Hessians that torch computes in another way."""
 
 import copy
 import importlib.util
@@ -28,7 +28,7 @@ def network(norm: Callable[[int], nn.Module] = norms.LayerNorm, outputs: int = 3
 
 
 def in_full(model: nn.Module, x: torch.Tensor, loss: str) -> torch.Tensor:
-    """J^T H J with J row by row from reverse mode, and H the second derivative of torch's own loss."""
+    """J^T H J, with J computed row by row in reverse mode, and H the second derivative of torch's loss."""
     parameters = list(model.parameters())
     outputs = model(x)
     rows = [

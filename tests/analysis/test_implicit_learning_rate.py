@@ -1,4 +1,4 @@
-"""Steps and their angles against those that autograd takes, and the law of their size."""
+"""Gradient steps and their angles against autograd, and the exponents of their scaling."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Every rule at both sides of its threshold, on real measurements that are changed in one number."""
+"""Every rule on both sides of its threshold, on real measurements with one number changed."""
 
 import math
 import re
@@ -49,7 +49,7 @@ def test_a_finding_carries_what_its_cause_declares() -> None:
     assert all(name == each.name and each.title and each.remedy for name, each in CAUSES.items())
 
 
-def test_warm_up_is_named_only_when_it_was_told() -> None:
+def test_warm_up_is_assessed_only_if_it_is_given() -> None:
     told = measured(CASES["post_norm_without_warm_up"][0](0))
     assert causes(told) == {"post_norm_without_warm_up"}
     assert causes(replace(told, warmup=None)) == set()
@@ -172,7 +172,7 @@ def test_a_gradient_that_is_not_finite_is_named_where_the_loss_is() -> None:
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf])
-def test_other_rules_say_nothing_of_numbers_that_are_none(number: float) -> None:
+def test_other_rules_ignore_numbers_that_are_not_finite(number: float) -> None:
     told = measured(CASES["unscaled_residual"][0](0))
     grown = replace(told.stacks[0], growth=number)
     assert causes(replace(told, stacks=[grown])) == set()

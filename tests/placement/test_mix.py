@@ -1,4 +1,4 @@
-"""Post-LN below, Pre-LN above: how many layers are which."""
+"""Number of Post-LN and Pre-LN layers of Mix-LN."""
 
 import math
 

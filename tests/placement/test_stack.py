@@ -11,7 +11,7 @@ from normscope.registry import PLACEMENTS
 
 
 class Times(nn.Module):
-    """A branch: multiplies by a number, and keeps what else it was called with."""
+    """A branch that multiplies by a number, and records its further arguments."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class Times(nn.Module):
 
 
 class Add(nn.Module):
-    """Stands for a norm: adds a number."""
+    """A stand-in for a norm that adds a number."""
 
     def __init__(self, number: float) -> None:
         super().__init__()

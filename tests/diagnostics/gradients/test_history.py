@@ -1,4 +1,4 @@
-"""The probe through training keeps its cadence, changes no training, and leaves nothing on the model."""
+"""Measurements throughout training are taken at the given steps, and change neither training nor the model."""
 
 import copy
 from collections.abc import Callable
@@ -61,7 +61,7 @@ def plain(width: int = 8) -> nn.Module:
 
 
 def history_of(loss: Callable[[nn.Module, torch.Tensor], torch.Tensor], *, every: int = 2, backwards: int = 1):
-    """Train for five updates, with a look at a validation loss behind each."""
+    """Train for five updates, with an evaluation of a validation loss after each."""
     model = plain()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     batches = torch.randn(5, backwards, 6, 8, generator=torch.Generator().manual_seed(1))
