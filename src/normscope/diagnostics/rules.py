@@ -8,7 +8,7 @@ from normscope.diagnostics.depth.profile import LARGEST_GROWTH, StackDepth
 from normscope.diagnostics.depth.watch import DoubleNorm
 from normscope.diagnostics.gradients.at_norms import LostGradient, NormGradients
 from normscope.diagnostics.numeric_range import NormRange
-from normscope.inspection.norms_in import Unreached
+from normscope.inspection.norm_in_model import Unreachable
 
 REPLACED = 0.5
 """Relative change of the last layer's output by the first update from which the update replaces the function.
@@ -73,7 +73,7 @@ class Measured:
     """None if it was not measured."""
     lost: Sequence[LostGradient] = ()
     """Calls of norms that have no usable gradient."""
-    unmeasured: Sequence[Unreached] = ()
+    unmeasured: Sequence[Unreachable] = ()
     """What may be a norm and was not measured, and norms that forwards compute themselves."""
     not_tried: str | None = None
     """Why there is no ``first_update``."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from normscope.diagnostics.depth.profile import StackDepth, log_slope, read_depth
 from normscope.diagnostics.depth.watch import DepthWatch, common_share, watch_depth
-from normscope.inspection.norms_in import find_norms
+from normscope.inspection.find import find_norms
 from normscope.inspection.preserve_state import draw_seed, gradients_of, untouched
 
 Update = Literal["adam", "sgd"]

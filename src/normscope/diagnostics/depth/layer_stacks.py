@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from normscope.inspection.norms_in import NormIn
+from normscope.inspection.norm_in_model import NormInModel
 
 _CONTAINERS = (nn.ModuleList, nn.Sequential)
 _TABLES = (nn.Embedding, nn.EmbeddingBag)
@@ -37,7 +37,7 @@ class Called:
     """Whether its input is, or depends on, what the call before gave out."""
 
 
-def find_candidates(model: nn.Module, found: Iterable[NormIn]) -> list[Stack]:
+def find_candidates(model: nn.Module, found: Iterable[NormInModel]) -> list[Stack]:
     """List what may be a stack of layers, in the order of the model; a pass through it tells which are.
 
     The children of a container (``ModuleList``, ``Sequential``) that have parameters and are neither norms nor tables

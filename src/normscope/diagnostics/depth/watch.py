@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from normscope.diagnostics.depth.layer_stacks import Called, Stack, choose_stacks, find_candidates
-from normscope.inspection.norms_in import NormIn, find_norms
+from normscope.inspection.find import find_norms
+from normscope.inspection.norm_in_model import NormInModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ class DepthWatch:
 def watch_depth(
     model: nn.Module,
     *,
-    found: Sequence[NormIn] | None = None,
+    found: Sequence[NormInModel] | None = None,
     keep: bool = False,
     stacks: Sequence[Stack] | None = None,
 ) -> Iterator[DepthWatch]:

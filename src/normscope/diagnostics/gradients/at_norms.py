@@ -11,15 +11,16 @@ from torch import Tensor, nn
 
 from normscope.diagnostics.gradients.shares import energy, let_through, parts_of
 from normscope.inspection.derivative import (
-    OVER_FEATURES,
-    SCALING,
     as_rows,
     derivative_of,
     factor_of,
     fixed_moments,
-    through_gain,
+    has_known_derivative,
+    is_over_features,
+    through_weight,
 )
-from normscope.inspection.norms_in import NormIn, find_norms
+from normscope.inspection.find import find_norms
+from normscope.inspection.norm_in_model import NormInModel
 from normscope.inspection.preserve_state import draw_seed, gradients_of, untouched
 
 
@@ -78,7 +79,7 @@ class LostGradient:
 class NormCall:
     """One call of a norm, and what its gradients told, unread."""
 
-    norm: NormIn
+    norm: NormInModel
     x: Tensor
     version: int
     upstream: Tensor | None = None
@@ -92,7 +93,7 @@ class NormCall:
 
 @contextmanager
 def watch_gradients(
-    model: nn.Module, *, found: Sequence[NormIn] | None = None, lost: list[LostGradient] | None = None
+    model: nn.Module, *, found: Sequence[NormInModel] | None = None, lost: list[LostGradient] | None = None
 ) -> Iterator[list[NormGradients]]:
     r"""Measure, in the backward passes inside, the gradient before and behind every norm.
 
@@ -107,7 +108,7 @@ def watch_gradients(
 
     Args:
         model: Any module.
-        found: Its norms, where they are known; else :func:`~normscope.inspection.norms_in.find_norms` lists them.
+        found: Its norms, where they are known; else :func:`~normscope.inspection.find.find_norms` lists them.
         lost: A list to which the calls are added that nothing can be told of, in the order of the forward calls.
 
     Yields:
@@ -155,7 +156,7 @@ def gradients_at_norms(
     return told
 
 
-def attach(norm: NormIn, calls: list[NormCall], stack: ExitStack) -> None:
+def attach(norm: NormInModel, calls: list[NormCall], stack: ExitStack) -> None:
     """Hook one norm: its output, and an alias of its input, each tell their gradient."""
     inputs_seen: list[Any] = []
 
@@ -201,17 +202,17 @@ def _take(call: NormCall, gradient: Tensor) -> None:
     with torch.no_grad():
         x = as_rows(norm, call.x)
         whole, scale = _scaled(gradient)
-        inner = through_gain(norm, whole)
+        inner = through_weight(norm, whole)
         g = as_rows(norm, inner)
         rows, width = x.shape
-        own = derivative_of(norm, x) if norm.kind in SCALING else None
+        own = derivative_of(norm, x) if has_known_derivative(norm) else None
         if own is not None:
             g = g * factor_of(norm, own.y)
         mean = g.mean(-1, keepdim=True)
         centered = g - mean
         parts = parts_of(x, g)
         # Batch, group and instance norms, and FRN, have other rows than the norms they are set beside.
-        by_feature = norm.kind in OVER_FEATURES
+        by_feature = is_over_features(norm)
         beside = parts if by_feature else parts_of(_by_feature(norm, call.x), _by_feature(norm, inner))
         numbers = [energy(whole)[None], parts[:3], energy(centered)[None], energy(mean)[None] / rows, beside]
         if own is not None:
@@ -227,7 +228,7 @@ def _take(call: NormCall, gradient: Tensor) -> None:
         call.shape, call.tiny = (rows, width), torch.finfo(gradient.dtype).tiny
 
 
-def _by_feature(norm: NormIn, tensor: Tensor) -> Tensor:
+def _by_feature(norm: NormInModel, tensor: Tensor) -> Tensor:
     """View as ``[..., features]``, where a norm itself has other rows."""
     wide = tensor if tensor.dtype == torch.float64 else tensor.float()
     return wide.flatten(2).movedim(1, -1) if norm.channels_first and wide.dim() > 2 else wide
@@ -301,14 +302,12 @@ def _why_lost(call: NormCall) -> Literal["not finite", "input not finite", "zero
     return "zero" if raw == 0 or float(call.upstream[1]) == 0 else "input not finite"
 
 
-def _removes(norm: NormIn) -> tuple[str, ...]:
+def _removes(norm: NormInModel) -> tuple[str, ...]:
     """Name the parts that the derivative of this norm takes out."""
-    if norm.kind not in SCALING or fixed_moments(norm) is not None:
+    traits = norm.traits
+    if not has_known_derivative(norm) or fixed_moments(norm) is not None:
         return ()
-    if norm.kind == "detach_norm":
-        live = {
-            "recentering": not getattr(norm.module, "mean", True),
-            "rescaling": not getattr(norm.module, "std", True),
-        }
-        return tuple(part for part, there in live.items() if there)
-    return ("along_x",) if norm.kind in ("rms_norm", "scale_norm") else ("recentering", "rescaling")
+    if not traits.centers:
+        return () if traits.detaches_size else ("along_x",)
+    moving = {"recentering": not traits.detaches_mean, "rescaling": not traits.detaches_size}
+    return tuple(part for part, moves in moving.items() if moves)

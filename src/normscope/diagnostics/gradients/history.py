@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from normscope.diagnostics.depth.watch import in_backward
 from normscope.diagnostics.gradients.at_norms import NormCall, NormGradients, attach, read_call
-from normscope.inspection.norms_in import NormIn, find_norms
+from normscope.inspection.find import find_norms
+from normscope.inspection.norm_in_model import NormInModel
 
 EVERY = 50
 """Default cadence, in steps."""
@@ -69,7 +70,7 @@ def gradients_through_training(model: nn.Module, *, every: int = EVERY) -> Itera
 class _Probe:
     """Tells one step from the next, and measures those whose turn it is."""
 
-    def __init__(self, model: nn.Module, norms: list[NormIn], every: int) -> None:
+    def __init__(self, model: nn.Module, norms: list[NormInModel], every: int) -> None:
         self.model, self.norms, self.every = model, norms, every
         self.history: list[GradientStep] = []
         self.hooks = ExitStack()
