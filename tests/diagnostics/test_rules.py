@@ -14,7 +14,7 @@ from normscope.diagnostics.diagnosis import diagnose
 from normscope.diagnostics.gradients.at_norms import gradients_at_norms
 from normscope.diagnostics.numeric_range import numeric_range
 from normscope.diagnostics.rules import ALIKE, REPLACED, SMALLEST_HALF, Measured, name_causes
-from normscope.inspection.norms_in import Unreached
+from normscope.inspection.norm_in_model import Unreachable
 from support.planted import CASES, Case, text
 
 
@@ -184,7 +184,7 @@ def test_other_rules_ignore_numbers_that_are_not_finite(number: float) -> None:
 def test_a_final_norm_that_cannot_be_measured_is_not_missed() -> None:
     told = measured(CASES["missing_final_norm"][0](0))
     for name, missed in (("", False), ("stack", False), (told.stacks[0].layers[0].name + ".branch", True)):
-        unmeasured = [Unreached(name=name, what="functional.layer_norm", why="it has no module")]
+        unmeasured = [Unreachable(name=name, what="functional.layer_norm", why="it has no module")]
         assert (causes(replace(told, unmeasured=unmeasured)) == {"missing_final_norm"}) == missed
 
 

@@ -97,7 +97,7 @@ def test_experts_that_change_with_the_update_do_no_harm() -> None:
     assert math.isnan(told["output_change"])
     assert math.isfinite(told["loss_after"])
     reading = diagnose(rows, batch, loss, learning_rate=0.5).readings["first_update"]
-    assert "How far it changes the last layer's output cannot be told: it changed which layers are called" in reading
+    assert "The change of the last layer's output is unknown: the update changed which layers are called" in reading
 
 
 class Rows(nn.Module):

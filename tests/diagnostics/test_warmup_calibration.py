@@ -181,7 +181,7 @@ def test_the_figures_that_are_quoted_elsewhere() -> None:
     assert f"{ours} of {total} told rightly out of sample, {constant} by saying that none needs it" in benches
     wins, losses, chance = CALIBRATION.sign_test(rows, found.told, found.trivial[found.best])
     assert chance > 0.05
-    library = (ROOT / "src" / "normscope" / "probes" / "readings.py").read_text()
+    library = (ROOT / "src" / "normscope" / "diagnostics" / "readings.py").read_text()
     for text in (docs, benches, library):
         assert f"{wins} to {losses}" in text
     stuck = CALIBRATION.stuck_of(CONTENT, rows)

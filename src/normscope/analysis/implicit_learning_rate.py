@@ -113,13 +113,22 @@ def implicit_learning_rate(
             "factors must be positive and increasing, at least two, and the learning rate positive, got "
             f"{list(factors)} and {learning_rate}"
         )
+
+    def step(method: Method, factor: float) -> tuple[float, float]:
+        """Return the angle of one gradient step, and the largest eigenvalue of the Fisher block of the weights."""
+        gains = torch.ones_like(gain) if method == "none" else gain
+        outputs, jacobian = normalized_outputs(x, factor * weight, bias, gains, method, printed=False)
+        to_weights = jacobian[..., : weight.shape[1]]
+        error = (expected(outputs, family) - y) / dispersion
+        gradient = torch.einsum("nk,nkia->ia", error, to_weights) / len(x)
+        covariance = metric(outputs, family, dispersion)
+        block = torch.einsum("nkl,nkia,nljb->iajb", covariance, to_weights, to_weights) / len(x)
+        curvature = float(torch.linalg.eigvalsh(block.reshape(weight.numel(), -1))[-1])
+        return _angle(factor * weight, factor * weight - learning_rate * gradient), curvature
+
     rows = []
     for method in METHODS:
-        gains = torch.ones_like(gain) if method == "none" else gain
-        steps = [
-            _step(x, y, factor * weight, bias, gains, method, family, learning_rate, dispersion) for factor in factors
-        ]
-        angles, curvatures = zip(*steps, strict=True)
+        angles, curvatures = zip(*(step(method, factor) for factor in factors), strict=True)
         rows.append(
             StepSizes(
                 method=method,
@@ -131,28 +140,6 @@ def implicit_learning_rate(
             )
         )
     return ImplicitLearningRate(family=family, learning_rate=learning_rate, rows=tuple(rows))
-
-
-def _step(
-    x: Tensor,
-    y: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    gain: Tensor,
-    method: Method,
-    family: Family,
-    learning_rate: float,
-    dispersion: float,
-) -> tuple[float, float]:
-    """Return the angle of one gradient step, and the largest eigenvalue of the Fisher block of the weights."""
-    outputs, jacobian = normalized_outputs(x, weight, bias, gain, method, printed=False)
-    to_weights = jacobian[..., : weight.shape[1]]
-    error = (expected(outputs, family) - y) / dispersion
-    gradient = torch.einsum("nk,nkia->ia", error, to_weights) / len(x)
-    covariance = metric(outputs, family, dispersion)
-    block = torch.einsum("nkl,nkia,nljb->iajb", covariance, to_weights, to_weights) / len(x)
-    curvature = float(torch.linalg.eigvalsh(block.reshape(weight.numel(), -1))[-1])
-    return _angle(weight, weight - learning_rate * gradient), curvature
 
 
 def _angle(one: Tensor, other: Tensor) -> float:

@@ -92,14 +92,9 @@ def _(
     square: Tensor,
     weight: Tensor | None,
     width: int,
-    flags: int,
-    eps: float,
-    scale: float,
-    k: float,
-    wants_weight: bool,
-    wants_bias: bool,
+    *numbers_and_wanted: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    dweight, dbias = (square.new_empty(width if wanted else 0) for wanted in (wants_weight, wants_bias))
+    dweight, dbias = (square.new_empty(width if wanted else 0) for wanted in numbers_and_wanted[-2:])
     return torch.empty_like(dz, memory_format=torch.contiguous_format), dweight, dbias
 
 
