@@ -38,8 +38,8 @@ def find_norms(model: nn.Module, *, for_replacement: bool = False) -> tuple[list
 
     Args:
         model: Any module.
-        for_replacement: List the norms that another module can replace: ``NoNorm`` is included, and norms that
-            another library holds (quantized, parametrized, patched) are unreachable.
+        for_replacement: List the norms that another module can replace: ``NoNorm`` is included, and norms that another
+            library holds (quantized, parametrized, patched) are unreachable.
 
     Returns:
         The norms in the order of the model, tied ones once, and the norms that are unreachable.

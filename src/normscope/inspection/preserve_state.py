@@ -122,8 +122,8 @@ def copy_of(module: nn.Module, *, generator: torch.Generator | None = None) -> n
 
     Args:
         module: Small: every parameter and buffer is copied.
-        generator: Draws other parameters, between a half and one and a half; without it they are the module's own,
-            and those that have no numbers (the meta device) are drawn as well.
+        generator: Draws other parameters, between a half and one and a half; without it they are the module's own, and
+            those that have no numbers (the meta device) are drawn as well.
 
     Returns:
         A module of the same class, in the same mode.

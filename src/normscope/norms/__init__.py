@@ -1,7 +1,7 @@
-"""What a norm is: one file holds its definition, a plain function, and its ``torch.nn.Module``.
+"""Norms: one file has the definition as a plain function, the ``torch.nn.Module`` and its traits.
 
-The function is the executable specification: differentiable, right in float64, tested against oracles that are not
-ours. A module checks its input, then calls it. Statistics are in at least float32; the output has the input's dtype.
+The function is the executable specification: differentiable, correct in float64, tested against independent oracles. A
+module checks its input, then computes it. Statistics are in at least float32; the output has the dtype of the input.
 """
 
 from normscope.norms.ada_norm import AdaNorm, ada_norm
