@@ -77,7 +77,7 @@ def eps_law(before: Seen, after: Seen) -> Tensor | None:
         The shape of the output; None if the law does not apply: there is no known norm, or more than one, it was called
         more or less than once, it is not what makes the output, or it is a batch norm that uses running moments.
     """
-    norm = before.norm
+    norm: Any = before.norm
     if norm is None or len(before.inputs) != 1 or before.outputs[0] is not before.result:
         return None
     old, new = _share(norm, before.inputs[0]), _share(norm, after.inputs[0])
