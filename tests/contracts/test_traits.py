@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from normscope import norms
 from normscope.inspection import traits_of
 from normscope.kernels.formula import Formula
+from normscope.norms import NORMS
 from normscope.norms.traits import EpsPlace, NormTraits
-from normscope.registry import NORMS
 from support.family import definition
 
 WIDTH, POSITIONS, EPS = 8, 4, 1e-2

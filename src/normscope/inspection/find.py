@@ -23,8 +23,7 @@ from normscope.inspection.norm_in_model import (
     traits_of,
 )
 from normscope.inspection.probing import Affine, isolated, probed_affine
-from normscope.norms import NoNorm
-from normscope.norms.channels_first import ChannelsFirst
+from normscope.norms import ChannelsFirst, NoNorm
 
 _LAZY = "lazy: run a batch first, then its width is known"
 
