@@ -95,8 +95,6 @@ def test_refuses_to_untie_a_weight() -> None:
 def test_refuses_a_unit_without_direction_and_leaves_the_model_alone() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
     nn.init.zeros_(model[1].weight[1])
-    with pytest.raises(
-        ValueError, match="of 1 expects units of positive length, got a unit whose weights are all"
-    ):
+    with pytest.raises(ValueError, match="of 1 expects units of positive length, got a unit whose weights are all"):
         apply_weight_norm(model)
     assert sorted(model.state_dict()) == ["0.bias", "0.weight", "1.bias", "1.weight"]
