@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import normscope
 from normscope.inspection.find import find_norms
-from normscope.norms import NORMS
+from normscope.norms import NORMS, ChannelsFirst
 from normscope.norms.channels_first import ChannelsFirst
 from support.architectures import PIXELS, Architecture
 
