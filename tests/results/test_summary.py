@@ -314,7 +314,7 @@ def test_counts_that_were_changed_are_refused(sentences):
     scores = np.load(path)
     scores[17, 0] += 1
     np.save(path, scores)
-    with pytest.raises(ValueError, match=r"ada_norm-4-0\.1/examples\.npy has percentage .* one was changed"):
+    with pytest.raises(ValueError, match=r"ada_norm-4-0\.1/examples\.npy has percentage .* one of them was changed"):
         read(sentences)
 
 

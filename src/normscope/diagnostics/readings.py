@@ -129,8 +129,6 @@ def _depth(measured: Measured) -> str:
         return "No stack of layers was found: a depth profile needs layers in a ModuleList, a Sequential or a row."
     stacks = measured.stacks
     meaning = [words for stack in stacks for words in (_of_growth(stack), _of_gradient(stack)) if words]
-    if any(stack.theory for stack in stacks):
-        meaning.append("The broken lines are theory for an ideal network at initialization, not a standard.")
     seen = [_of_stack(stack) for stack in stacks]
     return "\n".join([*seen, " ".join(dict.fromkeys(meaning))] if meaning else seen)
 

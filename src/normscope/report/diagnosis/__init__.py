@@ -1,1 +1,1 @@
-"""The page of a diagnosis."""
+"""The page of a diagnosis: text, figures and their assembly."""

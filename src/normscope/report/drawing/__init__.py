@@ -1,1 +1,1 @@
-"""What every picture is drawn with: SVG, colours, curves, number formats."""
+"""Drawing for every page: SVG from matplotlib, colors, learning curves, numbers as text."""

@@ -1,1 +1,1 @@
-"""The page of a study."""
+"""The page of a study: tables, figures and their assembly."""
