@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from normscope.results.matching import ArmRuns, match_runs, read_runs
 from normscope.results.per_arm import ArmSummary, summarize_arm, weigh_arm
-from normscope.results.schema import FINAL_STATES, METRIC, POSITIVE, TUNING, Between, check, from_json, shape_of
+from normscope.results.schema import CARD, FINAL_STATES, METRIC, POSITIVE, TUNING, Between, check, from_json, shape_of
 from normscope.results.statistics import MOST_SEEDS, holm, seeds_needed
 from normscope.results.store import SCHEMA, StudyFolder, read_json, write_bytes, write_json
 
@@ -56,7 +56,7 @@ class Summary:
     """Distinct values of each setting among the runs; ``foreign_runs`` names the folders that are left out."""
     versions: Mapping[str, Any] = field(default_factory=dict)
     """Distinct versions of each package among the runs."""
-    published: Sequence[Mapping[str, Any]] = ()
+    published: Annotated[tuple[Mapping[str, Any], ...], CARD["published?"]] = ()
     """Published tables of the card."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def summarize(directory: Path) -> Summary:
             "foreign_runs": sorted(foreign),
         },
         versions=_distinct_values([description.get("versions") for description in descriptions]),
-        published=card.get("published", []),
+        published=tuple(card.get("published") or ()),
     )
 
 

@@ -175,8 +175,9 @@ def caption_growth(history: History) -> str:
     factor = describe(median(_factor(each) for each in sizes.values()), "")
     begin, end = (describe(size, "") for _, size in (line[0], line[-1]))
     words = (
-        f"{count([*sizes])}; the sizes that they divide by are in the median {factor} times as large at the last measured "
-        f"step as at the first. In colour the one that grew most, {most or 'the model'}: from {begin} to {end}."
+        f"{count([*sizes])}; the sizes that they divide by are in the median {factor} times as large at the last "
+        f"measured step as at the first. In colour the one that grew most, {most or 'the model'}: from {begin} to "
+        f"{end}."
     )
     return words if len(sizes) <= LINES else f"{words} The {LINES} that grew most are drawn."
 

@@ -94,14 +94,14 @@ def render(content: Mapping[str, Any], *, training: Sequence[Mapping[str, Any]] 
 
 
 def _upgrade(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return content of the first version with the names of the second."""
+    """Return content of the first version as content of the second."""
     names = {"cause": "name", "advice": "remedy", "gain_size": "weight_size", "dead_gains": "small_weights"}
     findings, ranges = (
         [{names.get(key, key): value for key, value in row.items()} for row in content[part]]
         for part in ("findings", "ranges")
     )
     findings = [{"title": each["name"].replace("_", " ").capitalize(), **each} for each in findings]
-    return {**content, "findings": findings, "ranges": ranges}
+    return {**content, "schema": 2, "findings": findings, "ranges": ranges}
 
 
 def _sections(content: Mapping[str, Any], training: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]:
