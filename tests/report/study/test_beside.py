@@ -50,7 +50,7 @@ def test_untuned_and_tuned_are_the_same_arm(whole_study: Path) -> None:
 def test_an_arm_without_an_untuned_twin_has_dashes(whole_study: Path) -> None:
     summary = read_study(whole_study).summary
     first = tuned_beside_untuned(replace(summary, untuned=summary.untuned[1:]))[0]
-    assert first.sides[0]["verdict"] == "—"
+    assert first["sides"][0]["verdict"] == "—"
 
 
 SHOWN = ("ours", "our_difference", "our_interval")
