@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from normscope.analysis.convention import Convention
-from normscope.analysis.parity import CONVENTIONS, Departure, departures, say
+from normscope.analysis.parity import CONVENTIONS, Departure, departures, describe
 
 WIDTH = 16
 PLAIN = Convention(
@@ -14,7 +14,7 @@ PLAIN = Convention(
     divisor="biased",
     place="inside",
     eps=1e-6,
-    gain="none",
+    scale="none",
     bias=False,
     statistics="float32",
     order="scale, then cast",
@@ -40,7 +40,7 @@ def apart(one: Convention, other: Convention, **kinds: torch.Tensor) -> list[Dep
 def test_every_field_of_a_convention_has_words() -> None:
     assert set(CONVENTIONS) == {field.name for field in fields(Convention)}
     for field in CONVENTIONS:
-        assert say(PLAIN, field)
+        assert describe(PLAIN, field)
 
 
 def test_nothing_is_apart_from_itself() -> None:
@@ -77,12 +77,12 @@ def test_no_eps_is_one_departure_not_two() -> None:
 def test_an_order_of_casts_needs_something_to_scale() -> None:
     other = replace(PLAIN, order="cast, then scale")
     assert apart(PLAIN, other) == []
-    [found] = apart(replace(PLAIN, gain="w"), replace(other, gain="w"))
+    [found] = apart(replace(PLAIN, scale="w"), replace(other, scale="w"))
     assert found.effects["float64"] == 0
     assert 0 < found.effects["bfloat16"] <= 2**-5
 
 
-def test_a_gain_and_a_bias_alone() -> None:
-    gain, bias = apart(PLAIN, replace(PLAIN, gain="1 + w", bias=True))
-    assert gain.effects["float64"] > float(rows().abs().max()) / 2
+def test_a_weight_and_a_bias_alone() -> None:
+    weight, bias = apart(PLAIN, replace(PLAIN, scale="1 + w", bias=True))
+    assert weight.effects["float64"] > float(rows().abs().max()) / 2
     assert 0.05 < bias.effects["float64"] < 0.5

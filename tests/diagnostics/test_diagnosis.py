@@ -69,7 +69,7 @@ def test_json_is_plain_and_finite() -> None:
     case = CASES["unscaled_residual"][0](0)
     told = diagnose(case.model, case.batch, case.loss, learning_rate=1e-3, warmup=10)
     content = json.loads(json.dumps(told.to_json(), allow_nan=False))
-    assert content["findings"][0]["cause"] == "unscaled_residual"
+    assert content["findings"][0]["name"] == "unscaled_residual"
     assert content["parameters"] == sum(p.numel() for p in case.model.parameters())
     assert content["first_update"]["learning_rate"] == 1e-4
     assert content["cost"]["forward_passes"] == 2
@@ -135,7 +135,7 @@ def test_settings_that_are_none_are_refused(told: dict[str, object], words: str)
 
 
 def test_a_frozen_model_is_refused() -> None:
-    with pytest.raises(ValueError, match="Convolutions has no parameter that is trained"):
+    with pytest.raises(ValueError, match="Convolutions has no trainable parameter"):
         diagnose(Convolutions(4).requires_grad_(False), images(0), which_digit)
 
 
@@ -163,7 +163,7 @@ def test_activations_that_are_recomputed_are_measured_once() -> None:
     told = [diagnose(model, x, lambda m, b: m(b).square().mean()).to_json() for model in (plain, again)]
     for key in ("gradients", "stacks", "ranges", "findings"):
         assert told[0][key] == told[1][key], key
-    assert [finding["cause"] for finding in told[1]["findings"]] == ["missing_final_norm"]
+    assert [finding["name"] for finding in told[1]["findings"]] == ["missing_final_norm"]
 
 
 def test_reentrant_recomputation_is_refused() -> None:
@@ -200,16 +200,18 @@ def test_a_lazy_model_is_refused() -> None:
 
 def test_words_name_the_cause() -> None:
     case = CASES["batch_norm_in_eval"][0](0)
-    words = normscope.diagnose(case.model, case.batch, case.loss).words()
-    assert words.startswith("batch_norm_in_eval at body.0.1, body.1.1, body.2.1: 3 batch norms")
+    words = normscope.diagnose(case.model, case.batch, case.loss).summary()
+    assert words.startswith(
+        "Batch norms use moments of other data (batch_norm_in_eval), at body.0.1, body.1.1, body.2.1: 3 batch norms"
+    )
     healthy = CASES["batch_norm_in_eval"][1](0)
-    assert normscope.diagnose(healthy.model, healthy.batch, healthy.loss).words().startswith("No known cause")
+    assert normscope.diagnose(healthy.model, healthy.batch, healthy.loss).summary().startswith("No known cause")
 
 
 @pytest.mark.slow
 def test_a_model_of_gpt2_s_size() -> None:
     """In processes of their own: under a minute, and under twice the memory of a step with AdamW."""
-    script = Path(__file__).with_name("gpt2_size.py")
+    script = Path(__file__).parents[1] / "support" / "gpt2_size.py"
     told = {
         what: json.loads(
             subprocess.run([sys.executable, script, what], capture_output=True, text=True, check=True).stdout

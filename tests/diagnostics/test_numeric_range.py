@@ -53,8 +53,8 @@ def test_gains_and_bias() -> None:
     norm.weight.data = torch.tensor([0.0, 0.001, 1.0, 1.0])
     norm.bias.data = torch.tensor([1.0, -1.0, 1.0, 1.0])
     told = seen(norm, torch.randn(5, 4))
-    assert (told.dead_gains, told.zero_gains) == (0.5, 0.25)
-    assert told.gain_size == pytest.approx(math.sqrt(2 / 4), rel=1e-6)
+    assert (told.small_weights, told.zero_weights) == (0.5, 0.25)
+    assert told.weight_size == pytest.approx(math.sqrt(2 / 4), rel=1e-6)
     assert told.bias_share == pytest.approx(1 / 1.5, rel=1e-6)
 
 
@@ -85,7 +85,7 @@ def test_a_norm_that_divides_by_nothing_has_no_variance() -> None:
     told = seen(norms.DyT(8), torch.randn(3, 8))
     assert told.smallest_variance is None
     assert told.rows_below_eps is None
-    assert told.gain_size == 1.0
+    assert told.weight_size == 1.0
 
 
 def test_the_eps_of_an_rms_norm_is_the_machine_epsilon_where_none_was_told() -> None:

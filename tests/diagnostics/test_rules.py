@@ -32,7 +32,7 @@ def measured(case: Case) -> Measured:
 
 
 def causes(told: Measured) -> set[str]:
-    return {finding.cause for finding in name_causes(told)}
+    return {finding.name for finding in name_causes(told)}
 
 
 def test_every_planted_cause_has_a_rule() -> None:
@@ -79,13 +79,13 @@ def test_batch_norm_moments(offset: float, ratio: float, named: bool) -> None:
     assert (causes(replace(told, ranges=changed)) == {"batch_norm_in_eval"}) == named
 
 
-def test_gains_that_start_at_zero_are_not_decayed_ones() -> None:
-    told = measured(CASES["gains_near_zero"][0](0))
+def test_weights_initialized_to_zero_are_not_decayed() -> None:
+    told = measured(CASES["weights_near_zero"][0](0))
     (one, *_) = told.ranges
-    assert causes(replace(told, ranges=[replace(one, zero_gains=1.0)])) == set()
-    assert causes(replace(told, ranges=[replace(one, dead_gains=0.5)])) == set()
+    assert causes(replace(told, ranges=[replace(one, zero_weights=1.0)])) == set()
+    assert causes(replace(told, ranges=[replace(one, small_weights=0.5)])) == set()
     (finding, *_) = name_causes(replace(told, ranges=[one]))
-    assert "decays them by 2" in finding.evidence
+    assert "weight decay on them is 2" in finding.evidence
 
 
 def test_a_norm_with_another_reader_is_no_double() -> None:
@@ -136,7 +136,7 @@ def test_what_is_not_finite_is_named_where_it_begins(part: str, where: str, numb
     batch = torch.cat([case.batch, torch.zeros_like(case.batch[:1])])
     told = diagnose(case.model, batch, case.loss, learning_rate=1e-3, warmup=0)
     (finding,) = told.findings
-    assert (finding.cause, finding.where) == ("not_finite", where)
+    assert (finding.name, finding.where) == ("not_finite", where)
     assert f"The loss is {told.loss}" in finding.evidence
     assert next(iter(CAUSES)) == "not_finite"
     for words in told.readings.values():
@@ -154,9 +154,9 @@ def test_a_gradient_that_is_not_finite_is_named_where_the_loss_is() -> None:
     case = text(0, "pre")
     told = diagnose(case.model, case.batch, loss)
     (finding,) = told.findings
-    assert (finding.cause, finding.where) == ("not_finite", "stack.final_norm")
+    assert (finding.name, finding.where) == ("not_finite", "stack.final_norm")
     assert (
-        "The gradient is not finite at 9 norms; on its way back it is so first at stack.final_norm" in finding.evidence
+        "The gradient is not finite at 9 norms; the first on the backward path is stack.final_norm" in finding.evidence
     )
     assert "The loss" not in finding.evidence
 

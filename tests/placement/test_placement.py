@@ -342,7 +342,7 @@ def test_no_other_placement_scales_first_weights(name: str) -> None:
 @pytest.mark.parametrize("name", ["pre", "mix"])
 def test_branches_that_make_no_layers_are_refused(name: str, kinds: list[str]) -> None:
     with pytest.raises(
-        ValueError, match=r"expected branches of the kinds attention, .* the last for each layer, got \["
+        ValueError, match=r"expected branches of the kinds attention, .* the last once per layer, got \["
     ):
         PLACEMENTS[name].stack([(kind, nn.Linear(WIDTH, WIDTH)) for kind in kinds], WIDTH, nn.LayerNorm)
 
@@ -355,14 +355,14 @@ def test_what_is_for_plain_layers_has_no_stack() -> None:
 
 
 def test_a_branch_without_scalable_weights_is_refused() -> None:
-    with pytest.raises(ValueError, match="scales first weights, and Linear has no module with a gain"):
+    with pytest.raises(ValueError, match="scales initial weights, and Linear has no module with a gain"):
         PLACEMENTS["deepnorm"].stack([("feed_forward", nn.Linear(WIDTH, WIDTH))], WIDTH, nn.LayerNorm)
 
 
 def test_two_streams_cannot_stand_beside_one() -> None:
     dual = PLACEMENTS["residual_dual"]
     for rest, other in ((PRE, dual), (dual, PRE)):
-        with pytest.raises(ValueError, match=r"s <- s \+ f\(x\).* keeps two streams and cannot stand beside another"):
+        with pytest.raises(ValueError, match=r"s <- s \+ f\(x\).* has two streams and cannot be mixed with another"):
             per_layer(rest, (Where(text="1"), other))
 
 
@@ -373,7 +373,7 @@ def test_two_streams_cannot_stand_beside_one() -> None:
         ("mix", {"part": 0.5}, ValueError, r"the placement has no argument 'part'; it takes share=0\.25"),
         ("mix", {"share": "0.5"}, TypeError, "share must be a number, got '0.5'"),
         ("mix", {"share": True}, TypeError, "share must be a number, got True"),
-        ("deepnorm", {"constants": 2}, TypeError, "constants must be a word, got 2"),
+        ("deepnorm", {"constants": 2}, TypeError, "constants must be a string, got 2"),
     ],
 )
 def test_arguments_are_checked(name: str, arguments: dict[str, Any], error: type[Exception], words: str) -> None:

@@ -1,4 +1,4 @@
-"""The mathematics of a norm or a model by itself: invariances, parity, curvature, Fisher information."""
+"""Mathematical properties of a norm or a model: invariances, parity, curvature, Fisher information."""
 
 from normscope.analysis.curvature import Curvature, curvature
 from normscope.analysis.fisher import normalized_fisher, standard_fisher

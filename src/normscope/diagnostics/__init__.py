@@ -1,4 +1,4 @@
-"""What is measured on a running model, and the rules that name a cause. A probe changes nothing in the model."""
+"""Measurements of a running model, and the rules that name a cause. A probe leaves the model unchanged."""
 
 from normscope.diagnostics.depth.coordinate_check import coordinate_check
 from normscope.diagnostics.depth.profile import StackDepth, depth_profile

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -53,7 +53,7 @@ class PlacementLike(Protocol):
         width: int,
         norm: NormFactory,
         *,
-        part: str = "only",
+        part: Literal["only", "encoder", "decoder"] = "only",
         other_layers: int = 0,
     ) -> nn.Module:
         """Build the residual stream of these branches with its norms."""

@@ -58,7 +58,7 @@ def test_every_size_seed_and_step_is_there_and_random_states_stay() -> None:
 
 
 def test_one_size_is_no_check() -> None:
-    with pytest.raises(ValueError, match=r"a factor 2 or more apart, got \[8, 9\]"):
+    with pytest.raises(ValueError, match=r"a factor of 2 or more apart, got \[8, 9\]"):
         coordinate_check(nn.LayerNorm, (8, 9), None, lambda m, b: m(b), optimizer=lambda m: torch.optim.SGD([]))
 
 

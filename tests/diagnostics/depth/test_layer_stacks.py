@@ -119,7 +119,7 @@ def test_the_layers_are_the_stack_and_not_their_maps(layers: int, end: bool, kin
     model = Decoder(layers, end=end, deep=kind == "deep", head=kind == "head")
     told = diagnose(model, TOKENS, next_token)
     assert [(stack.name, len(stack.layers), stack.final_norm) for stack in told.stacks] == [("layers", layers, end)]
-    assert [finding.cause for finding in told.findings] == ([] if end else ["missing_final_norm"])
+    assert [finding.name for finding in told.findings] == ([] if end else ["missing_final_norm"])
 
 
 @pytest.mark.parametrize("layers", [2, 3])
@@ -143,7 +143,7 @@ def test_a_llama_of_somebody_else(layers: int, end: bool) -> None:
         model.model.norm = nn.Identity()
     told = diagnose(model, TOKENS, next_token)
     assert [(stack.name, len(stack.layers)) for stack in told.stacks] == [("model.layers", layers)]
-    assert [finding.cause for finding in told.findings] == ([] if end else ["missing_final_norm"])
+    assert [finding.name for finding in told.findings] == ([] if end else ["missing_final_norm"])
 
 
 def test_what_stands_side_by_side_is_no_depth() -> None:

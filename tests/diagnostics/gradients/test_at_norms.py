@@ -164,7 +164,7 @@ def test_what_nothing_is_told_of_has_a_reason() -> None:
         assert [(each.name, each.why) for each in lost] == [("", why)]
     with watch_gradients(norm, lost=lost):
         norm(x)
-    assert lost[-1].why == "none"
+    assert lost[-1].why == "missing"
     with watch_gradients(gate := norms.DyT(8), lost=lost):
         gate(torch.full((3, 8), torch.inf, requires_grad=True)).backward(torch.randn(3, 8))
     assert lost[-1].why == "input not finite"

@@ -109,8 +109,8 @@ def test_training_is_one_more_picture(content: dict[str, Any]) -> None:
     assert "Through training" not in render(content)
 
 
-def test_a_newer_schema_is_refused(content: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="schema 3 cannot be drawn; this normscope reads 1 to 2"):
+def test_another_schema_is_refused(content: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="schema 3 cannot be drawn; this normscope reads schema 2"):
         render({**content, "schema": 3})
 
 

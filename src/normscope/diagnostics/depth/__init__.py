@@ -1,1 +1,1 @@
-"""Signals and gradients by depth: layer stacks, their profile, and scaling with width."""
+"""Activations and gradients by depth: stacks of layers, their profile, and how it scales with depth or width."""

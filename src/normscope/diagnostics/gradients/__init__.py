@@ -1,1 +1,1 @@
-"""Gradients at the norms of a model: at one step, and through training."""
+"""Gradients at the norms of a model, in one training step and throughout training."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 SCHEMA = 2
-"""Newest version of a diagnosis's JSON that can be drawn."""
+"""Version of a diagnosis's JSON that can be drawn."""
 
 
 def write_diagnosis(
@@ -44,7 +44,7 @@ def write_diagnosis(
         Path of the page.
 
     Raises:
-        ValueError: If the path does not end with ``.html``, or the version of the content is unknown.
+        ValueError: If the path does not end with ``.html``, or the content has another version.
         OSError: If the page cannot be written; then no JSON is written either.
     """
     path = Path(path)
@@ -61,15 +61,13 @@ def render(content: Mapping[str, Any], *, training: Sequence[Mapping[str, Any]] 
     """Render the page of a diagnosis as HTML; equal content gives equal text.
 
     Raises:
-        ValueError: If the version of the content is unknown.
+        ValueError: If the content has another version.
     """
     from markupsafe import Markup
 
     schema = content.get("schema")
-    if type(schema) is not int or not 1 <= schema <= SCHEMA:
-        raise ValueError(f"a diagnosis with schema {schema!r} cannot be drawn; this normscope reads 1 to {SCHEMA}")
-    if schema == 1:
-        content = _upgrade(content)
+    if type(schema) is not int or schema != SCHEMA:
+        raise ValueError(f"a diagnosis with schema {schema!r} cannot be drawn; this normscope reads schema {SCHEMA}")
     listed = {row["name"] for row in content["gradients"]}
     sections = _sections(content, _finite(content.get("history") if training is None else training))
     for section in sections:
@@ -91,17 +89,6 @@ def render(content: Mapping[str, Any], *, training: Sequence[Mapping[str, Any]] 
         number=number,
         download=data_address("application/json", _json(content)),
     )
-
-
-def _upgrade(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return content of the first version as content of the second."""
-    names = {"cause": "name", "advice": "remedy", "gain_size": "weight_size", "dead_gains": "small_weights"}
-    findings, ranges = (
-        [{names.get(key, key): value for key, value in row.items()} for row in content[part]]
-        for part in ("findings", "ranges")
-    )
-    findings = [{"title": each["name"].replace("_", " ").capitalize(), **each} for each in findings]
-    return {**content, "schema": 2, "findings": findings, "ranges": ranges}
 
 
 def _sections(content: Mapping[str, Any], training: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]:
