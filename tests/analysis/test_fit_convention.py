@@ -134,7 +134,10 @@ def test_an_eps_of_the_dtype_is_noticed() -> None:
         (lambda x: torch.tanh(x.norm(dim=-1, keepdim=True)) * x, "no divisor of the family"),
         (lambda x: x / x.abs().mean(-1, keepdim=True), "not a weight times"),
         (nn.Identity(), "no divisor of the family"),
-        (lambda x: F.rms_norm(x - 0.5 * x.mean(-1, keepdim=True), (WIDTH,)), "the closed form does not match on shifted rows"),
+        (
+            lambda x: F.rms_norm(x - 0.5 * x.mean(-1, keepdim=True), (WIDTH,)),
+            "the closed form does not match on shifted rows",
+        ),
     ],
 )
 def test_strangers_are_told(norm, words: str) -> None:

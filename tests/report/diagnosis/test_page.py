@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def names_in(page: str) -> Names:
 
 def test_the_cause_comes_first_with_its_evidence(content: dict[str, Any]) -> None:
     (finding,) = content["findings"]
-    page = render(content)
+    page = unescape(render(content))
     assert finding["title"] in page
     assert page.index(finding["title"]) < page.index(finding["evidence"]) < page.index(finding["remedy"])
     assert page.index(finding["remedy"]) < page.index("Re-centering and re-scaling</h2>")
