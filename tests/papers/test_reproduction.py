@@ -37,7 +37,7 @@ def test_a_paper_is_run_once_and_read_again(request_of: ReproductionRequest) -> 
     assert [one["label"] for one in study["costs"]] == ["none", "layer_norm"]
     assert all(one["step_ms"] > 0 and one["saved_bytes"] > 0 and one["parameters"] > 0 for one in study["costs"])
     page = (request_of.folder / "reproduce.md").read_text()
-    assert "| arm | parameters | ms a step | peak memory, MB | kept for backward, MB |" in page
+    assert "| arm | parameters | ms per step | peak memory, MB | saved for backward, MB |" in page
     assert "**Cut short**: 4 of the preset's 1,000 updates" in page
     again: list[RunEvent] = []
     assert reproduce(request_of, callback=again.append) == first

@@ -115,6 +115,16 @@ def read_runs(study: StudyFolder, card: Mapping[str, Any]) -> tuple[list[StoredR
     return runs, foreign
 
 
+def read_arms(study: StudyFolder, card: Mapping[str, Any]) -> list[ArmRuns]:
+    """Read every arm of a card with its runs, in the order of the card.
+
+    Raises:
+        ValueError: As for :func:`read_runs` and :func:`match_runs`.
+    """
+    runs, _ = read_runs(study, card)
+    return [match_runs(card, entry, runs) for entry in card["arms"]]
+
+
 def match_runs(card: Mapping[str, Any], entry: Mapping[str, Any], runs: Sequence[StoredRun]) -> ArmRuns:
     """Select the runs of one arm of the card; a field that is null or absent in the card matches anything.
 

@@ -1,1 +1,1 @@
-"""From a published cell and our runs to a verdict."""
+"""Judging: from a published cell and our runs to a verdict."""
