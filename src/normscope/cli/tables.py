@@ -170,9 +170,10 @@ def _longest(head: str, cells: Sequence[str], *, folded: bool) -> int:
 def _caption(summary: Summary) -> str:
     metric = summary.metric
     better = "higher" if metric["higher_is_better"] else "lower"
+    noise = summary.noise["words"] if summary.noise else "not measured yet"
     return (
         f"{metric['name']}, {better} is better; difference from {summary.baseline} over paired seeds; "
-        f"margin {summary.margin:g} {metric['unit']}. Noise floor: {summary.noise['words'] if summary.noise else 'not measured yet'}."
+        f"margin {summary.margin:g} {metric['unit']}. Noise floor: {noise}."
         + (f" Scored as {metric['signature']}." if metric.get("signature") else "")
     )
 
