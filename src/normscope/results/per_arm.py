@@ -196,7 +196,7 @@ def _reaching(
 
 
 def _parameters(arm: ArmRuns) -> int | None:
-    counts = {run.description.get("parameters") for run in arm.runs.values()} - {None}
+    counts = {count for run in arm.runs.values() if (count := run.description.get("parameters")) is not None}
     if len(counts) > 1:
         raise ValueError(f"the runs of {arm.entry['label']} differ in their number of parameters: {sorted(counts)}")
     return next(iter(counts), None)

@@ -116,7 +116,10 @@ def split_verdict(arm: ArmSummary) -> tuple[str, str]:
 
 def verdict_kind(verdict: str) -> VerdictKind:
     """Return the kind of a verdict by its first words."""
-    return next((kind for kind in VERDICTS if verdict.startswith(kind)), "open")
+    for kind in VERDICTS:
+        if verdict.startswith(kind):
+            return kind
+    return "open"
 
 
 def aside(verdict: str, kind: VerdictKind) -> str:

@@ -157,8 +157,8 @@ def pairs(
         plot = axes(figure, left=36, right=6, top=12, bottom=28)
         plot.set(xlim=(-0.22, 1.22), ylim=limits)
         means = {side: _mean(group) for side, group in ((_LEFT, left), (_RIGHT, right))}
-        if means[_LEFT] is not None:
-            plot.axhspan(means[_LEFT] - summary.margin, means[_LEFT] + summary.margin, color=_BAND, linewidth=0)
+        if (center := means[_LEFT]) is not None:
+            plot.axhspan(center - summary.margin, center + summary.margin, color=_BAND, linewidth=0)
         plain_ticks(plot, "y", count=5)
         plot.set_xticks([_LEFT, _RIGHT], ["baseline", "arm"], color=_INK)
         for seed in sorted(left.keys() | right.keys()):
