@@ -25,7 +25,7 @@ def arm_of(study: Path, label: str) -> tuple[ArmRuns, dict]:
 
 
 def made_up_arm(label: str, ended: Sequence[float | str]) -> ArmRuns:
-    """Give an arm whose runs ended so; nothing of it is on disk."""
+    """Return an arm whose runs ended so; nothing of it is on disk."""
     results = [{"state": "done", "value": end} if not isinstance(end, str) else {"state": end} for end in ended]
     folder = RunFolder(Path("nowhere"))
     runs = {seed: StoredRun(folder=folder, description={}, result=result) for seed, result in enumerate(results)}
