@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from normscope.data import ByteSplits, load_bytes
 from normscope.models import TransformerXL
-from normscope.registry import NORMS, PLACEMENTS
+from normscope.norms import NORMS
+from normscope.placement import PLACEMENTS
 from normscope.results.aggregates import AGGREGATES
 from normscope.results.store import RunFolder
 from normscope.tasks import Recipe
@@ -22,9 +23,8 @@ from normscope.tasks.language import TINY_SHAKESPEARE, Streams, StreamSize
 from normscope.training.loop import train
 from normscope.training.outcome import Interrupted
 from normscope.training.randomness import initialize
-from support.real_data import need
 
-need("text-small")
+pytestmark = pytest.mark.usefixtures("small_data")
 
 CPU = torch.device("cpu")
 SIZE = StreamSize(

@@ -5,11 +5,14 @@ from typing import Any
 import pytest
 import torch
 
-from normscope.registry import NORMS, PLACEMENTS, TASKS
-from normscope.specs import parse_norm
+from normscope.norms import NORMS
+from normscope.placement import PLACEMENTS
+from normscope.specs import NormSpec
+from normscope.tasks import TASKS
 from normscope.tasks.language import ENWIK8, ENWIKI_SMALL, TINY_SHAKESPEARE
 from normscope.training.randomness import initialize
-from support.real_data import need
+
+pytestmark = pytest.mark.usefixtures("small_data")
 
 CPU = torch.device("cpu")
 
@@ -32,7 +35,7 @@ def test_entries_say_what_the_sources_say(task: Any) -> None:
 def test_enwik8_has_the_papers_updates_and_figures() -> None:
     assert ENWIK8.presets["full"].steps == 400_000
     (published,) = ENWIK8.published
-    assert {parse_norm(text)[0]: value for text, value in published.rows.items()} == {
+    assert {NormSpec.parse(text).name: value for text, value in published.rows.items()} == {
         "none": 1.04,
         "layer_norm": 1.07,
         "layer_norm_simple": 1.07,
@@ -44,7 +47,6 @@ def test_enwik8_has_the_papers_updates_and_figures() -> None:
 
 @pytest.mark.parametrize("name", TINY_SHAKESPEARE.placements)
 def test_the_network_trains_at_every_placement(name: str) -> None:
-    need("text-small")
     data = TINY_SHAKESPEARE.load(CPU, "study", "small")
     model = TINY_SHAKESPEARE.network(NORMS["layer_norm"], PLACEMENTS[name], "small")
     initialize(model, 0)
@@ -60,8 +62,7 @@ def test_the_network_trains_at_every_placement(name: str) -> None:
 
 @pytest.mark.parametrize("preset", ["small", "full"])
 @pytest.mark.parametrize("task", [ENWIKI_SMALL, TINY_SHAKESPEARE], ids=lambda task: task.name)
-def test_batches_fit_the_texts_that_are_here(task: Any, preset: str) -> None:
-    need(*task.datasets)
+def test_batches_fit_texts_of_the_published_sizes(task: Any, preset: str) -> None:
     data = task.load(CPU, "tune", preset)
     order = data.order(task.presets[preset].batch_size, lambda number: torch.Generator().manual_seed(number))
     symbols, first = data.batch(order.batch(0))

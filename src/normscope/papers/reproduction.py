@@ -5,10 +5,11 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from normscope import data
 from normscope.data.registry import SETS
+from normscope.files import write_atomically
 from normscope.papers.judging.agreement import Judgement, not_run
 from normscope.papers.judging.cell import Cell, Count, NormsAt, Paper, PaperStudy, Setup
 from normscope.papers.judging.tables import costs, markdown
@@ -18,10 +19,11 @@ from normscope.papers.xiong2020.initial_gradients import Setting, whole
 from normscope.papers.xiong2020.initial_gradients import run as run_gradients
 from normscope.papers.xiong2020.study import XIONG2020
 from normscope.papers.xu2019.study import XU2019
-from normscope.registry import TASKS, look_up
-from normscope.results.store import SCHEMA, StudyFolder, write_bytes, write_json
+from normscope.registry import look_up
+from normscope.results.store import SCHEMA, StudyFolder, write_json
 from normscope.studies import compare
 from normscope.studies.engines.engine import EngineError, RunEvent
+from normscope.tasks import TASKS
 
 PAPERS: dict[str, Paper] = {"xu2019": XU2019, "xiong2020": XIONG2020}
 
@@ -46,7 +48,7 @@ class ReproductionRequest:
     """Number of processes; one per core if None."""
     device: str = "cpu"
     """Name of the device in torch."""
-    precision: str = "float32"
+    precision: Literal["float32", "bfloat16"] = "float32"
     """Key of ``normscope.tasks.recipe.PRECISIONS``."""
     compile: bool = False
     """Whether the training loss is compiled."""
@@ -103,7 +105,7 @@ def missing(task: str) -> str:
         return "this version has no such task"
     lacking = missing_packages(task)
     states = [(name, data.state(SETS[name])) for name in TASKS[task].datasets]
-    absent = [f"data set {name} is {state.words}" for name, state in states if not state.ready]
+    absent = [f"data set {name} is {state.description}" for name, state in states if not state.ready]
     return "; ".join([lacking, *absent] if lacking else absent)
 
 
@@ -201,7 +203,7 @@ def reproduce(
     rows = whole(request.gradients, path)
     figure = conclude(rows, request.gradients) if rows else None
     if figure is not None:
-        write_bytes(request.folder / "gradients.svg", draw(figure).encode())
+        write_atomically(request.folder / "gradients.svg", draw(figure).encode())
     content = {
         "schema": SCHEMA,
         "paper": paper.name,
@@ -216,7 +218,7 @@ def reproduce(
         "not_drawn": not_drawn,
     }
     write_json(request.folder / "reproduce.json", content)
-    write_bytes(request.folder / "reproduce.md", markdown(content).encode())
+    write_atomically(request.folder / "reproduce.md", markdown(content).encode())
     return content
 
 

@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+from normscope.files import write_atomically
 from normscope.results.matching import ArmRuns, match_runs, read_runs
 from normscope.results.per_arm import ArmSummary, summarize_arm, weigh_arm
 from normscope.results.schema import CARD, FINAL_STATES, METRIC, POSITIVE, TUNING, Between, check, from_json, shape_of
 from normscope.results.statistics import MOST_SEEDS, holm, seeds_needed
-from normscope.results.store import SCHEMA, StudyFolder, read_json, write_bytes, write_json
+from normscope.results.store import SCHEMA, StudyFolder, read_json, write_json
 
 _SETTINGS = ("device", "device_name", "backend", "precision", "batch_size", "steps", "threads")
 _INTERVALS = ("interval", "interval_bca", "interval_examples")
@@ -71,7 +72,7 @@ class Summary:
         """
         study = StudyFolder(Path(directory))
         write_json(study.summary, self.to_dict())
-        write_bytes(study.table, self.to_csv().encode())
+        write_atomically(study.table, self.to_csv().encode())
 
     def to_csv(self) -> str:
         """Render ``summary.csv``: one row per arm, one column per statistic or seed; undefined cells are empty."""

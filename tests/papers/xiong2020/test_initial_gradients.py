@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from normscope.norms import NORMS
 from normscope.papers.xiong2020 import initial_gradients as under_test
 from normscope.papers.xiong2020.initial_gradients import (
     Setting,
@@ -16,8 +17,10 @@ from normscope.papers.xiong2020.initial_gradients import (
     run,
     whole,
 )
-from normscope.registry import NORMS, PLACEMENTS
+from normscope.placement import PLACEMENTS
 from normscope.training.randomness import initialize
+
+pytestmark = pytest.mark.usefixtures("small_data")
 
 SETTING = Setting(layers=(1, 2), width=16, tokens=128)
 

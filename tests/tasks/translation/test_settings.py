@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 import torch
 
-from normscope.registry import NORMS, PLACEMENTS, TASKS
-from normscope.specs import parse_norm
+from normscope.norms import NORMS
+from normscope.placement import PLACEMENTS
+from normscope.specs import NormSpec
+from normscope.tasks import TASKS
 from normscope.tasks.translation.settings import MULTI30K_DE_EN, RELEASED, WMT14_EN_DE
 from normscope.tasks.translation.task import Translation
 from normscope.training.randomness import initialize
-from support.real_data import need
 
 CPU = torch.device("cpu")
 ALL = [task for task in TASKS.values() if isinstance(task, Translation)]
@@ -30,7 +31,7 @@ def test_entries_are_whole(task: Any) -> None:
     assert set(task.placements) <= set(PLACEMENTS)
     assert bool(task.published) is (task.name not in STAND_INS)
     for published in task.published:
-        assert {parse_norm(text)[0] for text in published.rows} <= set(NORMS)
+        assert {NormSpec.parse(text).name for text in published.rows} <= set(NORMS)
     # Text that comes tokenized is not tokenized again; only raw text is.
     raw = {"multi30k", "iwslt14-de-en"}
     assert (task.tokenize == "13a") is (task.corpus in raw)
@@ -72,12 +73,12 @@ def test_the_network_of_wmt_is_the_base_model() -> None:
 def test_published_figures_are_the_papers(name: str, figures: tuple[float | None, ...]) -> None:
     (published,) = TASKS[name].published
     want = {norm: figure for norm, figure in zip(PAPER, figures, strict=True) if figure is not None}
-    assert {parse_norm(text)[0]: value for text, value in published.rows.items()} == want
+    assert {NormSpec.parse(text).name: value for text, value in published.rows.items()} == want
 
 
+@pytest.mark.usefixtures("small_data")
 @pytest.mark.parametrize("name", MULTI30K_DE_EN.placements)
 def test_the_network_trains_at_every_placement(name: str) -> None:
-    need("multi30k")
     size = dataclasses.replace(MULTI30K_DE_EN.sizes["small"], width=32, feed_forward=64)
     task = dataclasses.replace(MULTI30K_DE_EN, sizes={"small": size})
     data = task.load(CPU, "study", "small")
@@ -91,10 +92,15 @@ def test_the_network_trains_at_every_placement(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(STAND_INS))
-def test_the_text_that_is_here_fills_the_full_vocabulary(name: str) -> None:
-    task = next(each for each in ALL if each.name == name)
-    need(*task.datasets)
+@pytest.mark.parametrize(
+    "task",
+    [
+        pytest.param(task, marks=pytest.mark.real_data(*task.datasets), id=task.name)
+        for task in ALL
+        if task.name in STAND_INS
+    ],
+)
+def test_the_published_text_fills_the_full_vocabulary(task: Any) -> None:
     data = task.load(CPU, "study", "full")
     assert data.vocabulary.size == 10_000
     # Twice the search's longest translation fits in the network.

@@ -136,7 +136,7 @@ class Setup:
     """Number of updates of every run; that of the preset if None."""
     device: str = "cpu"
     """Name of the device in torch."""
-    precision: str = "float32"
+    precision: Literal["float32", "bfloat16"] = "float32"
     """Key of ``normscope.tasks.recipe.PRECISIONS``."""
     compile: bool = False
     """Whether the training loss is compiled."""

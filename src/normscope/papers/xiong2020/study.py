@@ -6,9 +6,8 @@ Numbers of IWSLT'14 are from the text; where a source says "about", they are rea
 from collections.abc import Sequence
 
 from normscope.papers.judging.cell import Cell, Epsilon, Paper, PaperArm, PaperStudy, Setup
-from normscope.registry import TASKS
 from normscope.studies.spec import Arm, StudySpec
-from normscope.tasks import Recipe
+from normscope.tasks import TASKS, Recipe
 from normscope.tasks.task import Metric
 
 TASK = "iwslt14_de_en"
@@ -189,7 +188,7 @@ def studies(task: str, setup: Setup) -> tuple[PaperStudy, ...]:
         wanted = [arm_of(placement, warmup, rate) for placement in ("post", "pre") for warmup in WARMUPS]
         ours = [(warmup, rate) if literal else scaled(recipe, warmup, rate) for _, warmup in _settings(wanted)]
         arms = tuple(
-            Arm(norm=arm.norm, placement=str(arm.placement), warmup=warmup, learning_rate=peak)
+            Arm.parse(arm.norm, str(arm.placement), warmup=warmup, learning_rate=peak)
             for arm, (warmup, peak) in zip(wanted, ours, strict=True)
         )
         card = StudySpec(

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from normscope.files import write_atomically
 from normscope.report.diagnosis import figures, history
 from normscope.report.diagnosis.text import (
     GROWING_INPUTS,
@@ -21,7 +22,6 @@ from normscope.report.diagnosis.text import (
 )
 from normscope.report.drawing.format import MISSING, duration, number, rate, significant, storage
 from normscope.report.drawing.html import data_address, fill_template
-from normscope.results.store import write_bytes
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -52,8 +52,8 @@ def write_diagnosis(
         raise ValueError(f"the page is HTML: expected a path that ends with .html, got {path}")
     page, text = render(content, training=training), _json(content)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, page.encode())
-    write_bytes(path.with_suffix(".json"), text.encode())
+    write_atomically(path, page.encode())
+    write_atomically(path.with_suffix(".json"), text.encode())
     return path
 
 

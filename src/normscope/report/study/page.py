@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from normscope.files import write_atomically
 from normscope.report.drawing import curves
 from normscope.report.drawing.format import apart, headline, level, number, sentence, split_verdict
 from normscope.report.drawing.html import data_address, fill_template, read_asset
@@ -17,7 +18,7 @@ from normscope.report.study.folder import RunHistory, StudyRecord, read_study
 from normscope.report.study.paired import common_scale, pairs, published_tables, tuned_beside_untuned
 from normscope.report.study.table import breakages, verdict_rows
 from normscope.results.schema import FINAL_STATES
-from normscope.results.store import StudyFolder, write_bytes
+from normscope.results.store import StudyFolder
 from normscope.results.summary import Summary
 
 _MUST_AGREE = ("task", "steps", "batch_size", "precision", "device", "device_name", "backend")
@@ -49,7 +50,7 @@ def write_report(directory: Path) -> Path:
         ValueError: If a file has another shape, or the files contradict each other.
     """
     folder = StudyFolder(Path(directory))
-    write_bytes(folder.report, render(read_study(folder.path)).encode())
+    write_atomically(folder.report, render(read_study(folder.path)).encode())
     return folder.report
 
 
