@@ -6,7 +6,7 @@ from torch import nn
 
 from normscope import norms
 from normscope.analysis.eps_law import ObservedCall, eps_law, observe_norm
-from normscope.registry import NORMS
+from normscope.norms import NORMS
 
 
 def call(module: nn.Module, x: torch.Tensor) -> ObservedCall:

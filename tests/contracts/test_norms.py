@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from normscope.diagnostics.diagnosis import diagnose
 from normscope.inspection import find_norms
-from normscope.norms import LayerNorm, ScaleNorm
-from normscope.registry import NORMS
+from normscope.norms import NORMS, LayerNorm, ScaleNorm
 from normscope.surgery import swap, to_rms_norm
 
 WIDTH = 8

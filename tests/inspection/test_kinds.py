@@ -9,8 +9,8 @@ from torch.nn.utils import parametrizations, prune
 
 from normscope.inspection.find import recognize
 from normscope.inspection.norm_in_model import NormInModel
+from normscope.norms import NORMS
 from normscope.norms.channels_first import ChannelsFirst
-from normscope.registry import NORMS
 from support.foreign import FrozenBatchNormAct, GroupNormAgain, GroupNormAndMore, MaskedGroupNorm, PlainRMSNorm
 
 TORCHS = {

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 import normscope
+from normscope.norms import NORMS
 from normscope.norms.channels_first import ChannelsFirst
-from normscope.registry import NORMS
 from support.architectures import ARCHITECTURES, Architecture
 
 COMPILE_WARNINGS = [

@@ -189,7 +189,7 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 def _registry() -> Mapping[str, Any]:
-    from normscope.registry import NORMS
+    from normscope.norms import NORMS
 
     return NORMS
 
