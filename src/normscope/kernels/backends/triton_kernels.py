@@ -7,7 +7,8 @@ Row offsets are 64-bit.
 
 # A type checker cannot check Triton's language, which only looks like Python, and Triton may not be installed.
 # pyright: reportMissingImports=false, reportOptionalMemberAccess=false
-# pyright: reportInvalidTypeForm=false, reportGeneralTypeIssues=false
+# pyright: reportInvalidTypeForm=false, reportGeneralTypeIssues=false, reportArgumentType=false
+# pyright: reportOperatorIssue=false
 
 import triton
 import triton.language as tl
