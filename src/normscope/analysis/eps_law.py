@@ -78,7 +78,7 @@ def eps_law(before: ObservedCall, after: ObservedCall) -> Tensor | None:
         known norm, the norm was not called exactly once or does not compute the output, or it is a batch norm that
         uses running moments.
     """
-    norm = before.norm
+    norm: Any = before.norm
     if norm is None or len(before.inputs) != 1 or before.outputs[0] is not before.result:
         return None
     old, new = _share(norm, before.inputs[0]), _share(norm, after.inputs[0])
