@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from normscope.fits import log_slope
 from normscope.papers.judging.agreement import decide, side_of
 from normscope.papers.xiong2020.initial_gradients import PLACED, Setting
 from normscope.report.drawing.palette import Look, looks, stand_in, style_sheet
@@ -124,7 +125,7 @@ def conclude(rows: Sequence[dict[str, Any]], setting: Setting) -> dict[str, Any]
         else:
             axis = np.arange(setting.layers[0])
             values = [first[line.placement, seed]["decoder"]["W2"] for seed in seeds]
-        fitted = [np.polyfit(axis, np.log(one), 1)[0] for one in values] if len(axis) > 1 else []
+        fitted = [log_slope(one, axis) for one in values] if len(axis) > 1 else []
         slopes.append(np.array(fitted))
     tests = [sign_flip_p(one, rng=np.random.default_rng(0)) if len(one) else None for one in slopes]
     adjusted = holm(tests)
