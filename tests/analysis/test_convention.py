@@ -1,4 +1,4 @@
-"""The closed forms against torch's own norms, and against sums written out."""
+"""Closed forms against torch's norms and explicit sums."""
 
 from dataclasses import replace
 
@@ -57,7 +57,7 @@ def test_every_divisor_is_its_sum(divisor, place, center: bool) -> None:
     assert told[0].tolist() == pytest.approx([(value - mean) / d for value in row], rel=1e-12)
 
 
-def test_orders_of_casts_round_where_they_describe() -> None:
+def test_orders_of_casts_round_where_they_say() -> None:
     x, w = drawn(64, 32, dtype=torch.bfloat16), drawn(32, dtype=torch.bfloat16)
     convention = replace(PLAIN, scale="w")
     y = F.layer_norm(x.float(), (32,), eps=1e-3)
@@ -76,7 +76,7 @@ def test_statistics_in_float16_overflow_and_in_float32_do_not() -> None:
     assert closed_form(convention, x).abs().max() > 1
 
 
-def test_words_name_what_is_chosen() -> None:
+def test_the_description_names_every_convention() -> None:
     assert LAYER_NORM.description == (
         "mean subtracted, mean square over H, eps 0.001 inside the root, scaled by w, bias, statistics in float32, "
         "scale, then cast"

@@ -1,4 +1,4 @@
-"""What one convention does alone, against formulas for it."""
+"""Effect of a single convention against formulas."""
 
 from dataclasses import fields, replace
 
@@ -37,7 +37,7 @@ def apart(one: Convention, other: Convention, **kinds: torch.Tensor) -> list[Dep
     )
 
 
-def test_every_field_of_a_convention_has_words() -> None:
+def test_every_field_of_a_convention_has_a_description() -> None:
     assert set(CONVENTIONS) == {field.name for field in fields(Convention)}
     for field in CONVENTIONS:
         assert describe(PLAIN, field)
@@ -55,7 +55,7 @@ def test_the_divisor_alone() -> None:
     assert "one has the root over H, other has the root over H - 1" in found.sentence
 
 
-def test_place_and_value_of_eps_are_told_apart_and_the_worst_rows_named() -> None:
+def test_place_and_value_of_eps_are_distinguished_and_the_worst_rows_named() -> None:
     other = replace(PLAIN, place="added", eps=1e-4)
     place, eps = apart(PLAIN, other, normal=rows(), tiny=rows(1e-3))
     largest = float(rows().abs().max())

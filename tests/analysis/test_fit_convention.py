@@ -1,4 +1,4 @@
-"""Conventions told from outputs, of implementations whose conventions are known from their source."""
+"""Conventions determined from outputs, for implementations with known source code."""
 
 import copy
 from dataclasses import replace
@@ -140,7 +140,7 @@ def test_an_eps_of_the_dtype_is_noticed() -> None:
         ),
     ],
 )
-def test_strangers_are_told(norm, words: str) -> None:
+def test_norms_outside_the_family_are_recognized(norm, words: str) -> None:
     fit = fit_convention(norm, WIDTH, generator=generator())
     assert fit.convention is None
     assert words in fit.why
@@ -154,7 +154,7 @@ def test_the_norm_stays_as_it_was() -> None:
         assert torch.equal(tensor, twin.state_dict()[key])
 
 
-def test_what_is_no_norm_is_refused() -> None:
+def test_functions_that_are_not_norms_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 3, for the divisors to differ, got 2"):
         fit_convention(nn.LayerNorm(2), 2, generator=generator())
     with pytest.raises(ValueError, match=r"map \[32, 8\] to the same shape, got \[32, 4\]"):

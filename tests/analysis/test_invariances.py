@@ -33,7 +33,7 @@ def data(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
 
 
 def spread(module: nn.Module) -> nn.Module:
-    """Give every parameter values away from ones and zeros."""
+    """Set every parameter to values away from one and zero."""
     drawn = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in module.parameters():

@@ -1,4 +1,4 @@
-"""Pairs of published implementations, written here as they are published, and what is known to tell them apart."""
+"""Pairs of published implementations, copied as published, and their known differences."""
 
 import copy
 import json
@@ -14,7 +14,7 @@ WIDTH = 64
 
 
 class ReleasedLayerNorm(nn.Module):
-    """The layer norm without gain and bias of the authors' AdaNorm code: ``nowb``, eps 1e-5."""
+    """The layer norm without weight and bias of the authors' AdaNorm code: ``nowb``, eps 1e-5."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         mean = x.mean(-1, keepdim=True)
@@ -125,7 +125,7 @@ def test_llama_and_gemma() -> None:
     assert again.difference < 1e-5
 
 
-def test_ours_and_torchs_are_the_same_convention() -> None:
+def test_layer_norm_follows_the_conventions_of_torch() -> None:
     for ours, theirs in (
         (norms.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)),
         (norms.RMSNorm(WIDTH), nn.RMSNorm(WIDTH)),

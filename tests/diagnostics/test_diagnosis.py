@@ -1,4 +1,4 @@
-"""A diagnosis leaves the model to the bit, refuses what it cannot read, and is quick on a big model."""
+"""A diagnosis leaves the model bit-identical, rejects unsupported arguments, and is fast on a large model."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import normscope
-from normscope.diagnostics.diagnosis import diagnose
+from normscope.diagnostics import Diagnosis, diagnose
 from normscope.placement import PLACEMENTS
 from support.planted import CASES, Convolutions, images, text, which_digit
 
@@ -68,7 +68,9 @@ def test_it_is_the_same_twice() -> None:
 def test_json_is_plain_and_finite() -> None:
     case = CASES["unscaled_residual"][0](0)
     told = diagnose(case.model, case.batch, case.loss, learning_rate=1e-3, warmup=10)
+    assert isinstance(told, Diagnosis)
     content = json.loads(json.dumps(told.to_json(), allow_nan=False))
+    assert set(content["findings"][0]) == {"name", "title", "where", "evidence", "remedy"}
     assert content["findings"][0]["name"] == "unscaled_residual"
     assert content["parameters"] == sum(p.numel() for p in case.model.parameters())
     assert content["first_update"]["learning_rate"] == 1e-4
@@ -114,7 +116,7 @@ def test_the_rate_and_the_rule_come_from_the_optimizer() -> None:
         (lambda m, b: m(b[0]).sum().detach(), ValueError, "a scalar with a gradient, got one without a gradient"),
     ],
 )
-def test_a_loss_that_is_none_is_refused(loss, error: type[Exception], words: str) -> None:
+def test_an_invalid_loss_is_refused(loss, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         diagnose(Convolutions(4), images(0), loss)
 
@@ -129,7 +131,7 @@ def test_a_loss_that_is_none_is_refused(loss, error: type[Exception], words: str
         ({"precision": "float8"}, "one of float16, bfloat16, float32, float64, got float8"),
     ],
 )
-def test_settings_that_are_none_are_refused(told: dict[str, object], words: str) -> None:
+def test_invalid_settings_are_refused(told: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         diagnose(Convolutions(4), images(0), which_digit, **told)  # pyright: ignore
 
@@ -140,7 +142,7 @@ def test_a_frozen_model_is_refused() -> None:
 
 
 class Recomputing(nn.Module):
-    """Pre-LN perceptrons whose activations are computed again in the backward pass, or not."""
+    """Pre-LN perceptrons with or without recomputation of activations in the backward pass."""
 
     def __init__(self, *, recompute: bool, reentrant: bool = False) -> None:
         super().__init__()
@@ -198,7 +200,7 @@ def test_a_lazy_model_is_refused() -> None:
         diagnose(nn.Sequential(nn.Flatten(), nn.LazyLinear(10)), images(0), which_digit)
 
 
-def test_words_name_the_cause() -> None:
+def test_the_summary_names_the_cause() -> None:
     case = CASES["batch_norm_in_eval"][0](0)
     words = normscope.diagnose(case.model, case.batch, case.loss).summary()
     assert words.startswith(
@@ -210,7 +212,7 @@ def test_words_name_the_cause() -> None:
 
 @pytest.mark.slow
 def test_a_model_of_gpt2_s_size() -> None:
-    """In processes of their own: under a minute, and under twice the memory of a step with AdamW."""
+    """In separate processes: under a minute, and under twice the memory of a training step with AdamW."""
     script = Path(__file__).parents[1] / "support" / "gpt2_size.py"
     told = {
         what: json.loads(

@@ -1,4 +1,4 @@
-"""Seven faults are named, and nothing else; their healthy twins are named nothing."""
+"""Each of seven planted faults is the only finding, and their healthy twins have no findings."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The readings say the numbers they are about, and say so when there are none."""
+"""Readings contain the measured numbers, and say so if nothing was measured."""
 
 import math
 from dataclasses import replace
@@ -33,7 +33,7 @@ def test_readings_of_real_models_hold_their_numbers(cause: str) -> None:
     assert all(len(words) > 60 and words.endswith(".") for words in told.readings.values())
 
 
-def test_a_failed_slope_is_told() -> None:
+def test_a_failed_growth_is_reported() -> None:
     case = CASES["unscaled_residual"][0](0)
     told = diagnose(case.model, case.batch, case.loss)
     assert "(fail, at most 4)" in told.readings["depth"]
@@ -47,7 +47,7 @@ def test_there_is_no_verdict_on_warm_up(place: int) -> None:
     assert ("which is reported as a cause" in told.readings["first_update"]) == (place == 0)
 
 
-def test_decay_of_norms_is_told() -> None:
+def test_weight_decay_of_norms_is_reported() -> None:
     case = CASES["weights_near_zero"][0](0)
     told = diagnose(case.model, case.batch, case.loss, **case.told)
     assert "The optimizer applies weight decay to 9 of 9 norms" in told.readings["range"]
@@ -171,19 +171,19 @@ def test_the_words_on_depth_are_about_the_stack_that_was_measured() -> None:
     assert "broken lines" not in depth(post)
 
 
-def test_sizes_that_are_not_finite_are_no_numbers() -> None:
+def test_sizes_that_are_not_finite_are_not_printed() -> None:
     told = depth(stack("unscaled_residual", growth=math.nan, gradient_ratio=math.inf))
     assert "the outputs of its layers are not finite, and its gradients are not finite" in told
     assert "nan" not in told
     assert "(fail" not in told
 
 
-def test_the_real_eps_of_an_rms_norm_is_told() -> None:
+def test_the_actual_eps_of_an_rms_norm_is_reported() -> None:
     told = diagnose(nn.Sequential(nn.Linear(16, 16), nn.RMSNorm(16)), torch.randn(4, 16), square)
     assert "where eps is 1.19e-07" in told.readings["range"]
 
 
-def test_norms_that_are_all_alike_are_said_to_be() -> None:
+def test_equal_norms_are_summarized() -> None:
     model = nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6), nn.Linear(6, 6), nn.LayerNorm(6))
     told = diagnose(model, torch.randn(5, 6), lambda model, x: model(x).square().mean())
     seen, means = told.readings["gradients"].split("\n")

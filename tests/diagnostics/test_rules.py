@@ -1,4 +1,4 @@
-"""Every rule at both sides of its threshold, on real measurements that are changed in one number."""
+"""Every rule on both sides of its threshold, on real measurements with one number changed."""
 
 import math
 import re
@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from normscope.diagnostics import CAUSES, Cause, Finding
 from normscope.diagnostics.depth.watch import watch_depth
 from normscope.diagnostics.diagnosis import diagnose
 from normscope.diagnostics.gradients.at_norms import gradients_at_norms
 from normscope.diagnostics.numeric_range import numeric_range
-from normscope.diagnostics.rules import ALIKE, CAUSES, REPLACED, SMALLEST_HALF, Measured, name_causes
-from normscope.inspection.norms_in import Unreached
+from normscope.diagnostics.rules import ALIKE, REPLACED, SMALLEST_HALF, Measured, name_causes
+from normscope.inspection.norm_in_model import Unreachable
 from support.planted import CASES, Case, text
 
 
@@ -39,7 +40,16 @@ def test_every_planted_cause_has_a_rule() -> None:
     assert set(CASES) == set(CAUSES) - {"overflow", "not_finite"}
 
 
-def test_warm_up_is_named_only_when_it_was_told() -> None:
+def test_a_finding_carries_what_its_cause_declares() -> None:
+    (finding,) = name_causes(measured(CASES["double_norm"][0](0)))
+    assert isinstance(finding, Finding)
+    cause = CAUSES["double_norm"]
+    assert isinstance(cause, Cause)
+    assert (finding.name, finding.title, finding.remedy) == ("double_norm", cause.title, cause.remedy)
+    assert all(name == each.name and each.title and each.remedy for name, each in CAUSES.items())
+
+
+def test_warm_up_is_assessed_only_if_it_is_given() -> None:
     told = measured(CASES["post_norm_without_warm_up"][0](0))
     assert causes(told) == {"post_norm_without_warm_up"}
     assert causes(replace(told, warmup=None)) == set()
@@ -162,7 +172,7 @@ def test_a_gradient_that_is_not_finite_is_named_where_the_loss_is() -> None:
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf])
-def test_other_rules_say_nothing_of_numbers_that_are_none(number: float) -> None:
+def test_other_rules_ignore_numbers_that_are_not_finite(number: float) -> None:
     told = measured(CASES["unscaled_residual"][0](0))
     grown = replace(told.stacks[0], growth=number)
     assert causes(replace(told, stacks=[grown])) == set()
@@ -174,7 +184,7 @@ def test_other_rules_say_nothing_of_numbers_that_are_none(number: float) -> None
 def test_a_final_norm_that_cannot_be_measured_is_not_missed() -> None:
     told = measured(CASES["missing_final_norm"][0](0))
     for name, missed in (("", False), ("stack", False), (told.stacks[0].layers[0].name + ".branch", True)):
-        unmeasured = [Unreached(name=name, what="functional.layer_norm", why="it has no module")]
+        unmeasured = [Unreachable(name=name, what="functional.layer_norm", why="it has no module")]
         assert (causes(replace(told, unmeasured=unmeasured)) == {"missing_final_norm"}) == missed
 
 

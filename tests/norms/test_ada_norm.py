@@ -100,6 +100,6 @@ def test_refuses_an_unknown_convention() -> None:
 
 
 def test_refuses_a_row_of_one_where_its_deviation_is_undefined() -> None:
-    with pytest.raises(ValueError, match="'released' needs two entries a row, got normalized_shape 1"):
+    with pytest.raises(ValueError, match="'released' needs at least two entries per row, got normalized_shape 1"):
         AdaNorm(1, convention="released")
     assert AdaNorm(1)(torch.ones(2, 1)).tolist() == [[0.0], [0.0]]

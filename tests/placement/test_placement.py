@@ -1,4 +1,4 @@
-"""Which norms a placement puts where, for every placement there is and for several in one network."""
+"""Norms of every placement, and of several placements in one network."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ NETWORK = ("attention", "feed_forward")
 
 
 class Recorder:
-    """Makes norms, and keeps the site and the width of each."""
+    """Builds norms, and records the site and the width of each."""
 
     def __init__(self) -> None:
         self.made: list[tuple[Site, int]] = []
@@ -185,7 +185,7 @@ def test_several_placements_in_one_network(placement: Placement, blocks: list[st
     assert stack(torch.randn(2, 5, WIDTH)).isfinite().all()
 
 
-def test_several_placements_are_told_in_one_equation() -> None:
+def test_several_placements_have_one_equation() -> None:
     assert per_layer(PRE, (Where(text="1-2"), POST)).equation == (
         "1-2: x <- N(x + f(x)); rest: x <- x + f(N(x)); N at the end"
     )
@@ -402,7 +402,7 @@ def test_other_arguments_leave_the_placement_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("name", list(PLACEMENTS))
-def test_a_placement_says_whether_it_has_norms(name: str) -> None:
+def test_whether_a_placement_has_norms(name: str) -> None:
     if name == "preactivation":
         return
     made: list[int] = []

@@ -57,7 +57,7 @@ class Convention:
         scale = {"none": "no weight", "w": "scaled by w", "1 + w": "scaled by 1 + w"}
         order = f", {self.order}" if self.scale != "none" or self.bias else ""
         return (
-            f"{'mean subtracted' if self.center else 'mean kept'}, {spread[self.divisor]}, {eps[self.place]}, "
+            f"mean {'' if self.center else 'not '}subtracted, {spread[self.divisor]}, {eps[self.place]}, "
             f"{scale[self.scale]}{', bias' if self.bias else ''}, statistics in "
             f"{'float32' if self.statistics == 'float32' else 'the dtype of the input'}{order}"
         )

@@ -8,12 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normscope import norms
+from normscope.inspection.norm_in_model import TORCH_NORMS, torch_base, traits_of
 
-BY_ROW = (nn.LayerNorm, norms.LayerNormSimple, norms.DetachNorm, norms.AdaNorm)
-BY_BATCH = (norms.BatchNorm, nn.BatchNorm1d)
-KNOWN = (*BY_ROW, *BY_BATCH, nn.RMSNorm, norms.ScaleNorm, norms.FRN)
-"""Norms whose statistics and eps the law covers."""
+
+def is_known(module: nn.Module) -> bool:
+    """Return whether the law covers a module: it declares its traits and divides by a size.
+
+    Of torch's norms these are ``LayerNorm``, ``RMSNorm`` and ``BatchNorm1d``.
+    """
+    traits, base = traits_of(module), torch_base(module)
+    covered = base is None or not TORCH_NORMS[base].channels_first or base is nn.BatchNorm1d
+    return traits is not None and traits.scales and covered
 
 
 @dataclass(kw_only=True)
@@ -21,7 +26,7 @@ class ObservedCall:
     """One call of a module, and of the only known norm in it."""
 
     norm: nn.Module | None = None
-    """The norm; None unless exactly one module is of :data:`KNOWN`."""
+    """The norm; None unless exactly one module satisfies :func:`is_known`."""
     inputs: list[Tensor] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
     result: Any = None
@@ -38,7 +43,7 @@ def observe_norm(module: nn.Module) -> Iterator[ObservedCall]:
     Yields:
         A record of the calls; the caller sets ``result``.
     """
-    found = [part for part in module.modules() if isinstance(part, KNOWN)]
+    found = [part for part in module.modules() if is_known(part)]
     seen = ObservedCall(norm=found[0] if len(found) == 1 else None)
 
     def record(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -73,18 +78,19 @@ def eps_law(before: ObservedCall, after: ObservedCall) -> Tensor | None:
         known norm, the norm was not called exactly once or does not compute the output, or it is a batch norm that
         uses running moments.
     """
-    norm = before.norm
+    norm: Any = before.norm
     if norm is None or len(before.inputs) != 1 or before.outputs[0] is not before.result:
         return None
     old, new = _share(norm, before.inputs[0]), _share(norm, after.inputs[0])
     if old is None or new is None:
         return None
-    if isinstance(norm, norms.AdaNorm):
+    traits = traits_of(norm)
+    if traits is not None and traits.has_factor:
         x = before.inputs[0]
         axes = _axes(norm)
         centered = x - x.mean(axes, keepdim=True)
         y = centered * _inverse(centered.square().mean(axes, keepdim=True).sqrt())
-        if norm.convention == "released":
+        if traits.unbiased:
             entries = torch.Size(norm.normalized_shape).numel()
             y = y * ((entries - 1) / entries) ** 0.5
         return norm.scale * ((1 - norm.k * new * y) * new * y - (1 - norm.k * old * y) * old * y)
@@ -95,33 +101,32 @@ def eps_law(before: ObservedCall, after: ObservedCall) -> Tensor | None:
 
 def _share(norm: nn.Module, x: Tensor) -> Tensor | None:
     """Return r, broadcastable to the output."""
-    if isinstance(norm, BY_BATCH):
-        if (not norm.training and norm.running_mean is not None) or (isinstance(norm, nn.BatchNorm1d) and x.dim() > 2):
-            return None
-        axes = tuple(range(x.dim() - (len(norm.normalized_shape) if isinstance(norm, norms.BatchNorm) else 1)))
-        correction = 1 if isinstance(norm, norms.BatchNorm) and norm.unbiased else 0
-        return _root(x.var(axes, correction=correction, keepdim=True), norm.eps)
-    if isinstance(norm, norms.FRN):
-        axes = tuple(range(1, x.dim() - len(norm.normalized_shape)))
-        eps = norm.eps.detach().abs() if isinstance(norm.eps, Tensor) else norm.eps
-        return _root(x.square().mean(axes, keepdim=True), eps)
+    traits: Any = traits_of(norm)
+    shape: Any = getattr(norm, "normalized_shape", (1,))
+    learned: Any = norm.eps
+    eps = learned.detach().abs() if isinstance(learned, Tensor) else learned
     axes = _axes(norm)
-    if isinstance(norm, norms.ScaleNorm):
+    if traits.statistics == "batch":
+        running: Any = norm.running_mean
+        if (not norm.training and running is not None) or (isinstance(norm, nn.BatchNorm1d) and x.dim() > 2):
+            return None
+        axes = tuple(range(x.dim() - len(shape)))
+    elif traits.statistics == "channels":
+        axes = tuple(range(1, x.dim() - len(shape)))
+    if traits.eps_place == "length":
         length = torch.linalg.vector_norm(x, dim=axes, keepdim=True)
-        return (length / norm.eps).clamp(max=1) if norm.eps else torch.ones_like(length)
-    if isinstance(norm, nn.RMSNorm):
-        eps = torch.finfo(x.dtype).eps if norm.eps is None else norm.eps
-        return _root(x.square().mean(axes, keepdim=True), eps)
-    assert isinstance(norm, BY_ROW)
-    if isinstance(norm, norms.AdaNorm) and norm.convention == "released":
-        deviation = x.std(axes, correction=1, keepdim=True)
-        return deviation / (deviation + norm.eps)
-    return _root(x.var(axes, correction=0, keepdim=True), norm.eps)
+        return (length / eps).clamp(max=1) if eps else torch.ones_like(length)
+    if traits.eps_place == "deviation":
+        deviation = x.std(axes, correction=int(traits.unbiased), keepdim=True)
+        return deviation / (deviation + eps)
+    if not traits.centers:
+        return _root(x.square().mean(axes, keepdim=True), torch.finfo(x.dtype).eps if eps is None else eps)
+    return _root(x.var(axes, correction=int(traits.unbiased), keepdim=True), eps)
 
 
 def _axes(norm: nn.Module) -> tuple[int, ...]:
     """Return the trailing axes that a norm normalizes over."""
-    shape: Any = norm.normalized_shape
+    shape: Any = getattr(norm, "normalized_shape", (1,))
     return tuple(range(-len(shape), 0))
 
 

@@ -22,8 +22,9 @@ from normscope.diagnostics.readings import read
 from normscope.diagnostics.rules import Finding, Measured, name_causes
 from normscope.diagnostics.warmup import Before, Update
 from normscope.diagnostics.warmup import first_update as try_first_update
-from normscope.inspection.functional_calls import listen_for_functional_norms
-from normscope.inspection.norms_in import Unreached, find_norms
+from normscope.inspection.find import find_norms
+from normscope.inspection.functional_calls import observed_functional_norms
+from normscope.inspection.norm_in_model import Unreachable
 from normscope.inspection.preserve_state import draw_seed, gradients_of, untouched
 
 SCHEMA = 2
@@ -57,7 +58,7 @@ class Diagnosis:
     stacks: tuple[StackDepth, ...]
     ranges: tuple[NormRange, ...]
     first_update: Mapping[str, float] | None
-    unreached: tuple[Unreached, ...]
+    unreached: tuple[Unreachable, ...]
     learning_rate: float | None
     warmup: int | None
     readings: Mapping[str, str]
@@ -129,7 +130,7 @@ def diagnose(
         gradients = watches.enter_context(watch_gradients(model, found=found, lost=lost))
         depth = watches.enter_context(watch_depth(model, found=found, keep=not_tried is None))
         ranges = watches.enter_context(watch_range(model, found=found, precision=precision, optimizer=optimizer))
-        with listen_for_functional_norms(model, found) as unheard:
+        with observed_functional_norms(model, found) as unheard:
             value = _check_loss(loss(model, batch))
         by_parameter = gradients_of(value, model)
         if all(gradient is None for gradient in by_parameter.values()):
@@ -183,7 +184,11 @@ def diagnose(
 def _check_settings(
     model: nn.Module, rate: float | None, warmup: int | None, precision: Precision | None
 ) -> torch.device:
-    """Check the settings of a diagnosis, and return the device of the model."""
+    """Check the settings of a diagnosis, and return the device of the model.
+
+    Raises:
+        ValueError: As in :func:`diagnose`.
+    """
     if rate is not None and not (rate > 0 and math.isfinite(rate)):
         raise ValueError(f"the learning rate must be positive and finite, got {rate}")
     if warmup is not None and (warmup < 0 or warmup != int(warmup)):

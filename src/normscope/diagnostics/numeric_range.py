@@ -9,8 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from normscope.inspection.derivative import CENTERING, SCALING, as_rows, fixed_moments
-from normscope.inspection.norms_in import NormIn, find_norms
+from normscope.inspection.derivative import as_rows, fixed_moments, has_known_derivative
+from normscope.inspection.find import find_norms
+from normscope.inspection.norm_in_model import NormInModel
 from normscope.inspection.preserve_state import draw_seed, untouched
 
 Precision = Literal["float16", "bfloat16", "float32", "float64"]
@@ -67,7 +68,7 @@ class NormRange:
 def watch_range(
     model: nn.Module,
     *,
-    found: Sequence[NormIn] | None = None,
+    found: Sequence[NormInModel] | None = None,
     precision: Precision | None = None,
     optimizer: torch.optim.Optimizer | None = None,
 ) -> Iterator[list[NormRange]]:
@@ -89,7 +90,7 @@ def watch_range(
         for norm in listed:
 
             def record(
-                module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any, norm: NormIn = norm
+                module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any, norm: NormInModel = norm
             ) -> None:
                 x = inputs[0] if inputs else next(iter(named.values()), None)
                 if isinstance(output, tuple) and len(output) == 2 and isinstance(output[1], Tensor):
@@ -132,7 +133,7 @@ def numeric_range(
     return ranges
 
 
-def _statistics(norm: NormIn, x: Tensor) -> list[float]:
+def _statistics(norm: NormInModel, x: Tensor) -> list[float]:
     """Compute the statistics of one input.
 
     Returns:
@@ -143,10 +144,10 @@ def _statistics(norm: NormIn, x: Tensor) -> list[float]:
     largest = rows.abs().amax()
     mean = rows.mean(-1)
     centered = rows - mean[:, None]
-    variance = (centered if norm.kind in CENTERING else rows).square().mean(-1)
+    variance = (centered if norm.traits.centers else rows).square().mean(-1)
     deviation = centered.square().mean(-1).sqrt()
     eps = norm.eps_at(x.dtype) or 0.0
-    bound = eps if norm.eps_place == "variance" else eps**2
+    bound = eps if norm.traits.eps_place == "variance" else eps**2
     numbers = [
         torch.where(torch.isfinite(rows).all(), largest, torch.inf),
         variance.amin(),
@@ -156,22 +157,25 @@ def _statistics(norm: NormIn, x: Tensor) -> list[float]:
     ]
     if (running := fixed_moments(norm)) is not None and norm.kind == "batch_norm":
         spread = running.reshape(-1).to(rows.dtype) + eps
-        running_mean: Tensor = norm.module.running_mean.detach().reshape(-1).to(rows.dtype)  # pyright: ignore
+        running_mean: Tensor = norm.holder.running_mean.detach().reshape(-1).to(rows.dtype)  # pyright: ignore
         numbers += [((mean - running_mean).abs() / spread.sqrt()).median(), (variance / spread).median()]
     return torch.stack([number.double() for number in numbers]).tolist()
 
 
 def _read(
-    norm: NormIn, calls: Sequence[tuple[str, list[float]]], precision: Precision | None, decays: dict[int, float] | None
+    norm: NormInModel,
+    calls: Sequence[tuple[str, list[float]]],
+    precision: Precision | None,
+    decays: dict[int, float] | None,
 ) -> NormRange:
     dtype = calls[0][0]
     judged = precision or dtype
     limits = torch.finfo(getattr(torch, judged))
     numbers = [call for _, call in calls]
     worst = max(call[0] if not math.isnan(call[0]) else math.inf for call in numbers)
-    divides = norm.kind in SCALING
+    divides = has_known_derivative(norm)
     middle = numbers[len(numbers) // 2]
-    weight, bias = norm.effective_gain(), norm.effective_bias()
+    weight, bias = norm.effective_weight(), norm.effective_bias()
     energy = 1.0 if weight is None else float(weight.square().mean())
     running = fixed_moments(norm) is not None
     with_running = next((call for call in numbers if len(call) > 5), None)

@@ -11,7 +11,7 @@ CALIBRATION = {"configurations": 36, "predictor": 29, "constant": 28}
 """Number of transformers trained with and without warm-up, and how many of them two rules classify correctly.
 
 ``predictor`` is a threshold on the effect of the first update, evaluated out of sample; ``constant`` predicts that no
-model needs warm-up. Where they differ, the predictor is right 6 times and the constant 5 times. ``./run bench warmup``
+model needs warm-up. Where they differ, the predictor is right 6 to 5 times. ``./run bench warmup``
 measures these numbers, docs/results/warmup has the table, and a test compares the two.
 """
 

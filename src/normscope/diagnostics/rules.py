@@ -1,6 +1,6 @@
 """Rules that name the cause of a training problem from measured numbers, each with its threshold and the reason for it.
 
-:data:`CAUSES` declares everything about a cause: its name, the rule that detects it, and what to tell the user.
+:data:`CAUSES` declares everything about a cause: its name, the rule that detects it, and the text of its findings.
 """
 
 import math
@@ -11,7 +11,7 @@ from normscope.diagnostics.depth.profile import LARGEST_GROWTH, StackDepth
 from normscope.diagnostics.depth.watch import DoubleNorm
 from normscope.diagnostics.gradients.at_norms import LostGradient, NormGradients
 from normscope.diagnostics.numeric_range import NormRange
-from normscope.inspection.norms_in import Unreached
+from normscope.inspection.norm_in_model import Unreachable
 
 REPLACED = 0.5
 """Relative change of the last layer's output at which the first update is said to replace the function.
@@ -66,7 +66,7 @@ class Measured:
     """None if the loss was not measured."""
     lost: Sequence[LostGradient] = ()
     """Calls of norms without a usable gradient."""
-    unmeasured: Sequence[Unreached] = ()
+    unmeasured: Sequence[Unreachable] = ()
     """Modules that may be norms and were not measured, and norms computed by functions inside a forward."""
     not_tried: str | None = None
     """Why there is no ``first_update``."""

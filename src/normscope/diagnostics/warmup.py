@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from normscope.diagnostics.depth.profile import StackDepth, read_depth
 from normscope.diagnostics.depth.watch import DepthWatch, common_share, watch_depth
 from normscope.fits import log_slope
-from normscope.inspection.norms_in import find_norms
+from normscope.inspection.find import find_norms
 from normscope.inspection.preserve_state import draw_seed, gradients_of, untouched
 
 Update = Literal["adam", "sgd"]
@@ -137,7 +137,7 @@ def first_update(
 
 def _changes(before: DepthWatch, after: DepthWatch) -> list[float]:
     """Return the relative change of every call's output; all NaN if the update changes which layers are called."""
-    called = [[(call["name"], call["output"].shape) for call in watch.last_calls()] for watch in (before, after)]
+    called = [[(call.name, call.output.shape) for call in watch.last_calls()] for watch in (before, after)]
     if called[0] != called[1]:
         return [math.nan] * len(called[0])
     return [_relative(z, new) for z, new in zip(before.outputs, after.outputs, strict=True)]

@@ -1,10 +1,14 @@
 """Filter response normalization: a channel of one feature map, divided by its root mean square, then thresholded."""
 
+from collections.abc import Callable
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
 from normscope.norms.checks import Shape, as_shape, check_eps, check_input
 from normscope.norms.moments import widen
+from normscope.norms.traits import NormTraits
 
 
 def frn(
@@ -40,33 +44,45 @@ def frn(
 
 
 class FRN(nn.Module):
-    """Filter response normalization with its thresholded linear unit, which stands for the non-linearity.
+    """Filter response normalization with its thresholded linear unit, which replaces the nonlinearity.
 
-    Feature maps are channels-last, ``[B, ..., C]``, with one spatial axis or more. The places of a map are not
-    independent; the samples are. The output has the dtype of the input, also under autocast.
+    Feature maps are channels-last, ``[B, ..., C]``, with at least one spatial axis. Positions of a map depend on each
+    other; samples do not. The output has the dtype of the input, also under autocast.
 
     Args:
-        normalized_shape: Number of channels, or sizes of the trailing axes, each place of which is a channel.
-        eps: Added to the mean square. It is advisable to learn it where maps have a single place.
-        learnable_eps: Whether ``eps`` is the start of a learned scalar, used without its sign.
-        device: Where the parameters are.
+        normalized_shape: Number of channels, or sizes of the trailing axes, each element of which is a channel.
+        eps: Added to the mean square. The paper advises to learn it if maps have a single position.
+        learnable_eps: Whether ``eps`` is the initial value of a learned scalar, whose absolute value is used.
+        device: Device of the parameters.
         dtype: The dtype of the parameters.
 
     Raises:
-        TypeError: If a size or a number is none; on call, if the input is not of a floating dtype.
-        ValueError: If a size is below one or ``eps`` is negative; on call, if the trailing axes of the input differ,
-            or there is no spatial axis.
+        TypeError: If a size is not an int or ``eps`` not a real number; in ``forward``, if the input is not floating
+            point.
+        ValueError: If a size is below one or ``eps`` is negative; in ``forward``, if the trailing axes of the input
+            differ, or there is no spatial axis.
 
     References:
         Singh, Krishnan (2020). Filter response normalization layer. arXiv:1911.09737, section 3.
-        Departs from it in: channels are last; the learned scalar starts at ``eps``, which is our choice.
+        Departs from it in: channels are last; the learned scalar starts at ``eps``, which is this implementation's
+        choice.
     """
 
-    brings_activation = True
-    """A network's own non-linearity after this norm is to be left out."""
+    traits: ClassVar = NormTraits(
+        centers=False,
+        scales=True,
+        statistics="channels",
+        eps_place="variance",
+        has_weight=True,
+        has_bias=True,
+        is_activation=True,
+    )
+
+    brings_activation = traits.is_activation
+    """A network leaves out the nonlinearity that follows this norm."""
 
     mixes_positions = True
-    """A row's output depends on the other places of its map, so no model of sequences may predict one from others."""
+    """The output at a position depends on the others of its map, so no autoregressive model may use it."""
 
     def __init__(
         self,
@@ -87,12 +103,14 @@ class FRN(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Set the gain to one, bias and threshold to zero, a learned eps to its start."""
+        """Set the weight to one, bias and threshold to zero, a learned eps to its initial value."""
         nn.init.ones_(self.weight)
         nn.init.zeros_(self.bias)
         nn.init.zeros_(self.threshold)
         if isinstance(self.eps, nn.Parameter):
             nn.init.constant_(self.eps, self.initial_eps)
+
+    __call__: Callable[[Tensor], Tensor]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[B, ..., C]`` to ``[B, ..., C]``.

@@ -10,7 +10,7 @@ name                    equation                                     source
 ``pre``                 x <- x + f(N(x)); N at the end               Xiong et al. (2020), Table 1, right
 ``output``              x <- x + N(f(x)); N at the end               OLMo 2 (2024), the branch's output is normalized
 ``peri``                x <- x + N(f(N(x))); N at both ends          Kim et al. (2025), Peri-LN (sandwich)
-``deepnorm``            x <- N(alpha x + f(x)), init of f x beta     Wang et al. (2022), DeepNet
+``deepnorm``            x <- N(alpha x + f(x)), beta f at init       Wang et al. (2022), DeepNet
 ``rezero``              x <- x + alpha f(x), alpha = 0 at init       Bachlechner et al. (2020); no norm
 ``layernorm_scaling``   x <- x + f(N(x) / sqrt(l)); N at the end     Sun et al. (2025), l the index of the layer
 ``recursive_skip``      y <- N(x + f(x)), then y <- N(x + y), ...    Liu et al. (2021), rSkip+LN

@@ -201,7 +201,7 @@ class RecursiveSkip(nn.Module):
     References:
         Liu et al. (2021). Rethinking skip connection with layer normalization. arXiv:2105.07205, rSkip+LN, the
         paper's lambda is ``times``.
-        Departs from it in: every step has a separate norm; the paper does not say whether they are shared.
+        Departs from it in: every step has a separate norm; whether the paper shares one could not be verified.
     """
 
     def __init__(self, branch: nn.Module, width: int, norm: NormFactory, site: Site, *, times: int) -> None:

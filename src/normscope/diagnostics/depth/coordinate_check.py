@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from normscope.diagnostics.depth.profile import read_depth
 from normscope.diagnostics.depth.watch import watch_depth
 from normscope.fits import log_slope
-from normscope.inspection.norms_in import find_norms
+from normscope.inspection.find import find_norms
 
 STEEPEST = 0.5
 """Largest exponent of growth or decay, as a power of the model's size, that passes.

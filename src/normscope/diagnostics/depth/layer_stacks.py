@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from normscope.inspection.norms_in import NormIn
+from normscope.inspection.norm_in_model import NormInModel
 
 _CONTAINERS = (nn.ModuleList, nn.Sequential)
 _TABLES = (nn.Embedding, nn.EmbeddingBag)
@@ -37,7 +37,7 @@ class Called:
     """Whether its input is, or depends on, the output of the call before."""
 
 
-def find_candidates(model: nn.Module, found: Iterable[NormIn]) -> list[Stack]:
+def find_candidates(model: nn.Module, found: Iterable[NormInModel]) -> list[Stack]:
     """List the candidates for stacks of layers, in the order of the model; a forward pass decides between them.
 
     A candidate has the children of a container (``ModuleList``, ``Sequential``) that have parameters and are neither

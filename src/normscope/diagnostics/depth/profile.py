@@ -1,16 +1,17 @@
 """Activations and gradients by depth, the placement of the norms, and the theoretical values to compare with."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from normscope.diagnostics.depth.layer_stacks import Stack
-from normscope.diagnostics.depth.watch import DepthWatch, holds, watch_depth
+from normscope.diagnostics.depth.watch import DepthWatch, LayerCall, holds, watch_depth
 from normscope.fits import log_slope
 from normscope.inspection.preserve_state import draw_seed, gradients_of, untouched
 
@@ -34,6 +35,9 @@ It is 0.7 for the sum of x and a branch of equal size, and 1 / sqrt(width) at in
 """
 
 
+LayerPlacement = Literal["pre", "post", "none"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class LayerDepth:
     """One call of one layer. Sizes are root mean squares over all entries."""
@@ -41,7 +45,7 @@ class LayerDepth:
     name: str
     call: int
     """Index among the calls of its stack, from 0."""
-    placement: str
+    placement: LayerPlacement
     """``pre``: a norm reads the layer's input; ``post``: a norm makes its output; ``none``: neither."""
     norms: int
     """Number of norms called inside."""
@@ -64,7 +68,7 @@ class StackDepth:
 
     name: str
     layers: tuple[LayerDepth, ...]
-    placement: str
+    placement: LayerPlacement | Literal["mixed"]
     """``post``, ``pre`` or ``none`` if more than 80 % of the layers are, else ``mixed``."""
     residual: bool
     """Whether the layers are residual: the median of ``resemblance`` is above :data:`RESIDUAL`."""
@@ -158,13 +162,13 @@ def theory_lines(layers: Sequence[LayerDepth], placement: str) -> dict[str, tupl
 
 
 def _stack(stack: Stack, watch: DepthWatch, gradients: Mapping[int, Tensor | None]) -> StackDepth | None:
-    calls = [call for call in watch.calls if holds(stack, call["module"])]
-    names = {call["name"] for call in calls}
+    calls = [call for call in watch.calls if holds(stack, call.module)]
+    names = {call.name for call in calls}
     if len(calls) < 2:
         return None
     layers = tuple(_layer(place, call, gradients) for place, call in enumerate(calls))
-    share = {kind: sum(layer.placement == kind for layer in layers) / len(layers) for kind in ("post", "pre", "none")}
-    placement = next((kind for kind, part in share.items() if part > 0.8), "mixed")
+    most = Counter(layer.placement for layer in layers).most_common(1)[0]
+    placement = most[0] if most[1] / len(layers) > 0.8 else "mixed"
     activations = [layer.activation for layer in layers]
     grads = [layer.gradient for layer in layers if layer.gradient]
     growth = activations[-1] / max(activations[(len(layers) - 1) // 2], 1e-30)
@@ -175,7 +179,7 @@ def _stack(stack: Stack, watch: DepthWatch, gradients: Mapping[int, Tensor | Non
         placement=placement,
         residual=bool(np.median([layer.resemblance for layer in layers]) > RESIDUAL),
         final_norm=_norm_follows(watch.events, names),
-        common_share=calls[-1]["common"],
+        common_share=calls[-1].common,
         activation_slope=log_slope(np.maximum(activations, 1e-300)) if len(layers) >= 2 else 0.0,
         gradient_slope=log_slope(grads) if len(grads) >= 2 else None,
         growth=growth,
@@ -188,18 +192,18 @@ def _stack(stack: Stack, watch: DepthWatch, gradients: Mapping[int, Tensor | Non
     )
 
 
-def _layer(place: int, call: Mapping[str, Any], gradients: Mapping[int, Tensor | None]) -> LayerDepth:
-    parameters = list(call["module"].parameters())
+def _layer(place: int, call: LayerCall, gradients: Mapping[int, Tensor | None]) -> LayerDepth:
+    parameters = list(call.module.parameters())
     known = [gradient for p in parameters if (gradient := gradients.get(id(p))) is not None]
     return LayerDepth(
-        name=call["name"],
+        name=call.name,
         call=place,
-        placement="post" if call["post"] else "pre" if call["pre"] else "none",
-        norms=call["norms"],
-        activation_in=float(call["activation_in"]),
-        activation=float(call["activation"]),
-        resemblance=float(call["resemblance"]),
-        gradient=None if call["gradient"] is None else float(call["gradient"]),
+        placement="post" if call.post else "pre" if call.pre else "none",
+        norms=call.norms,
+        activation_in=float(call.activation_in),
+        activation=float(call.activation),
+        resemblance=float(call.resemblance),
+        gradient=None if call.gradient is None else float(call.gradient),
         weight_gradient=_length(known) if known else None,
         weight_size=_length([p.detach() for p in parameters]),
     )

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from normscope.diagnostics.depth.layer_stacks import Called, Stack, choose_stacks, find_candidates
-from normscope.inspection.norms_in import NormIn, find_norms
+from normscope.inspection.find import find_norms
+from normscope.inspection.norm_in_model import NormInModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,32 @@ class DoubleNorm:
 
 
 @dataclass(kw_only=True)
+class LayerCall:
+    """Measurements of one call of one layer; numbers stay on the device until they are read."""
+
+    name: str
+    module: nn.Module
+    x: Tensor | None
+    """Input, during the call."""
+    links: Mapping[str, bool]
+    """Whether the input depends on the previous call, by the candidate stacks that the layer belongs to."""
+    activation_in: Tensor | float
+    activation: Tensor | float = math.nan
+    resemblance: float = 0.0
+    common: float = 0.0
+    """Share of the energy of the output that is common to all rows."""
+    gradient: Tensor | float | None = None
+    output: Tensor | None = None
+    """Copy of the output, if it is kept."""
+    norms: int = 0
+    """Number of norms called inside."""
+    pre: bool = False
+    """Whether a norm reads the input."""
+    post: bool = False
+    """Whether a norm makes the output."""
+
+
+@dataclass(kw_only=True)
 class DepthWatch:
     """Recorded calls, from which :func:`~normscope.diagnostics.depth.profile.read_depth` computes profiles."""
 
@@ -29,33 +56,33 @@ class DepthWatch:
     """Before :meth:`settle`, all candidates."""
     known: bool = False
     """Whether the stacks have been selected from the candidates."""
-    calls: list[dict[str, Any]] = field(default_factory=list)
+    calls: list[LayerCall] = field(default_factory=list)
     events: list[tuple[str, str]] = field(default_factory=list)
     """``("norm", name)``, ``("in", layer)`` and ``("out", layer)``, in order."""
     doubles: list[DoubleNorm] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
     """Outputs of the calls of the last stack, if they are kept."""
 
-    def last_calls(self) -> list[dict[str, Any]]:
+    def last_calls(self) -> list[LayerCall]:
         """Return the calls of the last stack's layers."""
-        return [call for call in self.calls if self.stacks and holds(self.stacks[-1], call["module"])]
+        return [call for call in self.calls if self.stacks and holds(self.stacks[-1], call.module)]
 
     def settle(self) -> None:
         """Select the stacks by the order of the calls, and discard all other calls and events."""
         if not self.known:
             chains = {stack.name: _chain(stack, self.calls) for stack in self.stacks}
             self.stacks, self.known = choose_stacks(self.stacks, chains), True
-        self.calls = [call for call in self.calls if any(holds(stack, call["module"]) for stack in self.stacks)]
-        names = {call["name"] for call in self.calls}
+        self.calls = [call for call in self.calls if any(holds(stack, call.module) for stack in self.stacks)]
+        names = {call.name for call in self.calls}
         self.events = [event for event in self.events if event[0] == "norm" or event[1] in names]
-        self.outputs = [call["output"] for call in self.last_calls() if call["output"] is not None]
+        self.outputs = [call.output for call in self.last_calls() if call.output is not None]
 
 
 @contextmanager
 def watch_depth(
     model: nn.Module,
     *,
-    found: Sequence[NormIn] | None = None,
+    found: Sequence[NormInModel] | None = None,
     keep: bool = False,
     stacks: Sequence[Stack] | None = None,
 ) -> Iterator[DepthWatch]:
@@ -94,7 +121,7 @@ class _Recorder:
         self.watch, self.keep = watch, keep
         # References to the outputs are kept: an address identifies a tensor only while the tensor lives.
         self.outputs: list[tuple[str, Tensor]] = []
-        self.open_layers: list[dict[str, Any]] = []
+        self.open_layers: list[LayerCall] = []
         # The names of the candidates that a layer belongs to, and the latest call in each.
         self.owners = {id(layer): [stack.name for stack in candidates if holds(stack, layer)] for _, layer in layers}
         self.latest: dict[str, tuple[Tensor | None, Tensor]] = {}
@@ -103,9 +130,9 @@ class _Recorder:
         x = _first_tensor([*inputs, *named.values()])
         self.watch.events.append(("norm", name))
         for call in self.open_layers:
-            call["norms"] += 1
-            if x is not None and call["x"] is not None and _same(x, call["x"]):
-                call["pre"] = True
+            call.norms += 1
+            if x is not None and call.x is not None and _same(x, call.x):
+                call.pre = True
         before = next((first for first, z in self.outputs if x is not None and _same(x, z)), None)
         if before is not None and before != name:
             self.watch.doubles.append(DoubleNorm(first=before, second=name))
@@ -121,25 +148,24 @@ class _Recorder:
             owner: x is not None and owner in self.latest and _follows(x, *self.latest[owner])
             for owner in self.owners[id(module)]
         }
-        call = {"name": name, "module": module, "x": None if x is None else x.detach(), "norms": 0, "pre": False}
-        call |= {"links": links, "activation_in": _size(x), "post": False, "gradient": None}
-        self.open_layers.append(call)
+        given = None if x is None else x.detach()
+        self.open_layers.append(LayerCall(name=name, module=module, x=given, links=links, activation_in=_size(x)))
 
     def layer_out(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         call = self.open_layers.pop()
         self.watch.events.append(("out", name))
         z = _first_tensor([output])
-        x, call["x"] = call["x"], None
+        x, call.x = call.x, None
         if z is None:
             return
         self.latest.update(dict.fromkeys(self.owners[id(module)], (x, z)))
-        call["resemblance"] = _resemblance(x, z)
-        call["post"] = call["norms"] > 0 and bool(self.outputs) and _same(self.outputs[-1][1], z)
-        call["activation"], call["common"] = _size(z), common_share(z)
-        call["output"] = z.detach().clone() if self.keep else None
+        call.resemblance = _resemblance(x, z)
+        call.post = call.norms > 0 and bool(self.outputs) and _same(self.outputs[-1][1], z)
+        call.activation, call.common = _size(z), common_share(z)
+        call.output = z.detach().clone() if self.keep else None
         self.watch.calls.append(call)
         if z.requires_grad:
-            z.register_hook(lambda gradient: call.__setitem__("gradient", _size(gradient)))
+            z.register_hook(lambda gradient: setattr(call, "gradient", _size(gradient)))
 
 
 def in_backward() -> bool:
@@ -165,10 +191,8 @@ def _hook(module: nn.Module, name: str, before: Callable[..., None], after: Call
     to.callback(module.register_forward_hook(then).remove)
 
 
-def _chain(stack: Stack, calls: Sequence[Mapping[str, Any]]) -> list[Called]:
-    return [
-        Called(layer=call["module"], linked=call["links"][stack.name]) for call in calls if holds(stack, call["module"])
-    ]
+def _chain(stack: Stack, calls: Sequence[LayerCall]) -> list[Called]:
+    return [Called(layer=call.module, linked=call.links[stack.name]) for call in calls if holds(stack, call.module)]
 
 
 def _follows(x: Tensor, before: Tensor | None, z: Tensor) -> bool:

@@ -11,15 +11,16 @@ from torch import Tensor, nn
 
 from normscope.diagnostics.gradients.shares import energy, let_through, parts_of
 from normscope.inspection.derivative import (
-    OVER_FEATURES,
-    SCALING,
     as_rows,
     derivative_of,
     factor_of,
     fixed_moments,
-    through_gain,
+    has_known_derivative,
+    is_over_features,
+    through_weight,
 )
-from normscope.inspection.norms_in import NormIn, find_norms
+from normscope.inspection.find import find_norms
+from normscope.inspection.norm_in_model import NormInModel
 from normscope.inspection.preserve_state import draw_seed, gradients_of, untouched
 
 WhyLost = Literal["not finite", "input not finite", "zero", "overwritten", "missing"]
@@ -80,7 +81,7 @@ class LostGradient:
 class NormCall:
     """One call of a norm, with sums over its gradients that are still on the device."""
 
-    norm: NormIn
+    norm: NormInModel
     x: Tensor
     version: int
     upstream: Tensor | None = None
@@ -94,7 +95,7 @@ class NormCall:
 
 @contextmanager
 def watch_gradients(
-    model: nn.Module, *, found: Sequence[NormIn] | None = None, lost: list[LostGradient] | None = None
+    model: nn.Module, *, found: Sequence[NormInModel] | None = None, lost: list[LostGradient] | None = None
 ) -> Iterator[list[NormGradients]]:
     r"""Measure the gradients before and after every norm in the backward passes inside the block.
 
@@ -110,7 +111,7 @@ def watch_gradients(
     Args:
         model: Any module.
         found: Its norms, if they are already known; defaults to those that
-            :func:`~normscope.inspection.norms_in.find_norms` lists.
+            :func:`~normscope.inspection.find.find_norms` lists.
         lost: A list to which calls without a usable gradient are added, in the order of the forward calls.
 
     Yields:
@@ -158,7 +159,7 @@ def gradients_at_norms(
     return result
 
 
-def attach(norm: NormIn, calls: list[NormCall], stack: ExitStack) -> None:
+def attach(norm: NormInModel, calls: list[NormCall], stack: ExitStack) -> None:
     """Register hooks on one norm that record the gradients at its output and at an alias of its input."""
     inputs_seen: list[Any] = []
 
@@ -204,33 +205,37 @@ def _record_upstream(call: NormCall, gradient: Tensor) -> None:
     with torch.no_grad():
         x = as_rows(norm, call.x)
         whole, scale = _scaled(gradient)
-        inner = through_gain(norm, whole)
+        inner = through_weight(norm, whole)
         g = as_rows(norm, inner)
         rows, width = x.shape
-        own = derivative_of(norm, x) if norm.kind in SCALING else None
-        if own is not None:
-            g = g * factor_of(norm, own.y)
+        derivative = derivative_of(norm, x) if has_known_derivative(norm) else None
+        if derivative is not None:
+            g = g * factor_of(norm, derivative.y)
         mean = g.mean(-1, keepdim=True)
         centered = g - mean
         parts = parts_of(x, g)
         # Batch, group and instance norms, and FRN, normalize other groups than the norms they are compared with.
-        by_feature = norm.kind in OVER_FEATURES
+        by_feature = is_over_features(norm)
         beside = parts if by_feature else parts_of(_by_feature(norm, call.x), _by_feature(norm, inner))
         numbers = [energy(whole)[None], parts[:3], energy(centered)[None], energy(mean)[None] / rows, beside]
-        if own is not None:
-            pull, y_mean = (g * own.y).mean(-1, keepdim=True), own.y.mean(-1, keepdim=True)
+        if derivative is not None:
+            pull, y_mean = (g * derivative.y).mean(-1, keepdim=True), derivative.y.mean(-1, keepdim=True)
             spread = centered.square().mean(-1, keepdim=True)
-            y_spread = (own.y - y_mean).square().mean(-1, keepdim=True)
+            y_spread = (derivative.y - y_mean).square().mean(-1, keepdim=True)
             # This is (D_g / sigma^2)(1 - rho^2) if y is centered and eps is zero: then pull^2 = rho^2 D_g.
-            left = spread - 2 * own.pull * pull * (pull - mean * y_mean) + (own.pull * pull).square() * y_spread
-            numbers.append((left / own.size.square()).sum(dtype=torch.float64)[None] * width)
+            left = (
+                spread
+                - 2 * derivative.pull * pull * (pull - mean * y_mean)
+                + (derivative.pull * pull).square() * y_spread
+            )
+            numbers.append((left / derivative.size.square()).sum(dtype=torch.float64)[None] * width)
         call.upstream = torch.cat(numbers) * scale.double().square()
-        size = own.size if own is not None else x.std(-1, correction=0)
+        size = derivative.size if derivative is not None else x.std(-1, correction=0)
         call.size = size.median().double()
         call.shape, call.tiny = (rows, width), torch.finfo(gradient.dtype).tiny
 
 
-def _by_feature(norm: NormIn, tensor: Tensor) -> Tensor:
+def _by_feature(norm: NormInModel, tensor: Tensor) -> Tensor:
     """View as ``[..., features]`` for a norm that normalizes other groups."""
     wide = tensor if tensor.dtype == torch.float64 else tensor.float()
     return wide.flatten(2).movedim(1, -1) if norm.channels_first and wide.dim() > 2 else wide
@@ -304,14 +309,12 @@ def _why_lost(call: NormCall) -> WhyLost:
     return "zero" if raw == 0 or float(call.upstream[1]) == 0 else "input not finite"
 
 
-def _removes(norm: NormIn) -> tuple[str, ...]:
+def _removes(norm: NormInModel) -> tuple[str, ...]:
     """Return the names of the parts that the derivative of this norm removes."""
-    if norm.kind not in SCALING or fixed_moments(norm) is not None:
+    traits = norm.traits
+    if not has_known_derivative(norm) or fixed_moments(norm) is not None:
         return ()
-    if norm.kind == "detach_norm":
-        live = {
-            "recentering": not getattr(norm.module, "mean", True),
-            "rescaling": not getattr(norm.module, "std", True),
-        }
-        return tuple(part for part, there in live.items() if there)
-    return ("along_x",) if norm.kind in ("rms_norm", "scale_norm") else ("recentering", "rescaling")
+    if not traits.centers:
+        return () if traits.detaches_size else ("along_x",)
+    moving = {"recentering": not traits.detaches_mean, "rescaling": not traits.detaches_size}
+    return tuple(part for part, moves in moving.items() if moves)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from normscope.diagnostics.depth.watch import in_backward
 from normscope.diagnostics.gradients.at_norms import NormCall, NormGradients, attach, read_call
-from normscope.inspection.norms_in import NormIn, find_norms
+from normscope.inspection.find import find_norms
+from normscope.inspection.norm_in_model import NormInModel
 
 EVERY = 50
 """Default interval between measurements, in steps."""
@@ -70,7 +71,7 @@ def gradients_through_training(model: nn.Module, *, every: int = EVERY) -> Itera
 class _Probe:
     """Separates the steps of a training loop, and measures every ``every``-th of them."""
 
-    def __init__(self, model: nn.Module, norms: list[NormIn], every: int) -> None:
+    def __init__(self, model: nn.Module, norms: list[NormInModel], every: int) -> None:
         self.model, self.norms, self.every = model, norms, every
         self.history: list[GradientStep] = []
         self.hooks = ExitStack()

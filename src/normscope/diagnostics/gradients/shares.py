@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normscope import norms
+from normscope.inspection.norm_in_model import known_base, torch_base, traits_of
 
 BESIDE = ("layer_norm", "rms_norm", "ada_norm", "detach_norm")
 """Norms to compare at every site: how much of the gradient each would let through there."""
@@ -58,16 +58,15 @@ def let_through(
     }
 
 
-LOOKED_AT = (
-    nn.LayerNorm,
-    nn.RMSNorm,
-    *(
-        entry
-        for entry in vars(norms).values()
-        if isinstance(entry, type) and issubclass(entry, nn.Module) and entry is not norms.FRN
-    ),
-)
-"""Modules that count as norms: torch's, and all of this package but FRN, whose output has passed its threshold."""
+def is_watched(module: nn.Module) -> bool:
+    """Return whether the shares are measured at a module: a registered norm whose output is not activated.
+
+    Of torch's norms these are ``LayerNorm`` and ``RMSNorm``, which have their features on the last axis.
+    """
+    if known_base(module) is None or (torch_base(module) is not None and not hasattr(module, "normalized_shape")):
+        return False
+    traits = traits_of(module)
+    return traits is None or not traits.is_activation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +96,7 @@ def gradient_shares(model: nn.Module) -> Iterator[dict[str, GradientShares]]:
     added to the graph, and no gradient is changed.
 
     Args:
-        model: Any module; its norms are those of :data:`LOOKED_AT`, torch's included.
+        model: Any module; its norms are those of :func:`is_watched`, torch's included.
 
     Yields:
         Shares by the name of the norm, filled when the block ends, without norms whose gradient is missing, zero or not
@@ -126,7 +125,7 @@ def gradient_shares(model: nn.Module) -> Iterator[dict[str, GradientShares]]:
             with_kwargs=True,
         )
         for name, module in model.named_modules()
-        if isinstance(module, LOOKED_AT)
+        if is_watched(module)
     ]
     try:
         yield found
@@ -143,16 +142,17 @@ def gradient_shares(model: nn.Module) -> Iterator[dict[str, GradientShares]]:
 def _energies(module: nn.Module, x: Tensor, gradient: Tensor) -> Tensor:
     """Return the squared lengths of g and of its parts along the constant vector and y: ``[3]`` float64."""
     with torch.no_grad():
-        shape = getattr(module, "normalized_shape", x.shape[-1:])
-        size = torch.Size(shape).numel()
+        shape = getattr(module, "normalized_shape", None)
+        size = torch.Size(shape if isinstance(shape, tuple | list) else x.shape[-1:]).numel()
         g, rows = gradient.double(), x.double().reshape(-1, size)
         weight = getattr(module, "weight", None)
-        if isinstance(weight, Tensor):
+        if isinstance(weight, Tensor) and weight.numel() in (1, size):
             g = g * weight.double()
         g = g.reshape(-1, size)
         centered = rows - rows.mean(-1, keepdim=True)
         unit = nn.functional.normalize(centered, dim=-1, eps=1e-300)
-        if isinstance(module, norms.AdaNorm):
+        traits = traits_of(module)
+        if traits is not None and traits.has_factor:
             y = unit * size**0.5
-            g = g * (module.scale * (1 - module.k * y))
+            g = g * (module.scale * (1 - module.k * y))  # pyright: ignore
         return torch.stack([g.square().sum(), g.sum(-1).square().sum() / size, (g * unit).sum(-1).square().sum()])
