@@ -165,7 +165,7 @@ def reproduce(
     request: ReproductionRequest,
     *,
     callback: TrainCallback | None = None,
-    tell_gradients: Callable[[int, int, str], None] | None = None,
+    gradients_callback: Callable[[int, int, str], None] | None = None,
     fetched: data.Progress | None = None,
 ) -> dict[str, Any]:
     """Run or resume the studies of a request, and judge every study of the paper in the folder.
@@ -176,7 +176,7 @@ def reproduce(
     Args:
         request: Selection and settings.
         callback: Called with an event for every run, as in :func:`normscope.studies.compare`.
-        tell_gradients: Called with the number of measured networks, their total number, and the name of the last.
+        gradients_callback: Called with the number of measured networks, their total number, and the name of the last.
         fetched: Progress of downloads.
 
     Returns:
@@ -197,7 +197,7 @@ def reproduce(
     path = request.folder / "gradients.jsonl"
     not_drawn = ""
     if "gradients" in chosen.figures and not request.read_only:
-        not_drawn = _run_gradients(request, path, tell_gradients, fetched)
+        not_drawn = _run_gradients(request, path, gradients_callback, fetched)
     judged, studies = _judge(request, chosen, reasons)
     judged += judge_counts(paper, judged)
     rows = whole(request.gradients, path)
@@ -242,7 +242,7 @@ def _run(
             data.locate(SETS[name], progress=fetched)
         for study in studies:
             folder = study_folder(request, study)
-            compare(study.card, out=folder, workers=request.workers, callback=callback, command=request.command)
+            compare(study.spec, out=folder, workers=request.workers, callback=callback, command=request.command)
     except data.DataNotFound as error:
         return f"{missing(task) or error}"
     except EngineError as error:

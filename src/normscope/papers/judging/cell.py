@@ -116,7 +116,7 @@ class PaperStudy:
 
     name: str
     """Name of its folder."""
-    card: StudySpec
+    spec: StudySpec
     """Specification of the study."""
     labels: Mapping[PaperArm, str]
     """Label of our arm by arm of the paper."""

@@ -191,7 +191,7 @@ def studies(task: str, setup: Setup) -> tuple[PaperStudy, ...]:
             Arm.parse(arm.norm, str(arm.placement), warmup=warmup, learning_rate=peak)
             for arm, (warmup, peak) in zip(wanted, ours, strict=True)
         )
-        card = StudySpec(
+        spec = StudySpec(
             question=f"Does Post-LN need a warm-up on {task}, and Pre-LN not, at a rate of {ours[0][1]:g}?",
             task=task,
             arms=arms,
@@ -205,7 +205,7 @@ def studies(task: str, setup: Setup) -> tuple[PaperStudy, ...]:
             compile=setup.compile,
         )
         name = f"{task}-rate-{ours[0][1]:g}"
-        made.append(PaperStudy(name=name, card=card, labels=dict(zip(wanted, card.labels(), strict=True))))
+        made.append(PaperStudy(name=name, spec=spec, labels=dict(zip(wanted, spec.labels(), strict=True))))
     return tuple(made)
 
 

@@ -244,7 +244,7 @@ def studies(task: str, setup: Setup) -> tuple[PaperStudy, ...]:
     """
     final = setup.norms_at == "final" and task in RELEASED
     norms = [norm if norm == "layer_norm" or not final else f"layer_norm+{norm}:final" for norm in NORMS]
-    card = make_study(
+    spec = make_study(
         task,
         norms=norms,
         seeds=setup.seeds,
@@ -255,9 +255,9 @@ def studies(task: str, setup: Setup) -> tuple[PaperStudy, ...]:
         compile=setup.compile,
         question=f"Do the differences of Xu et al. (2019) appear on {task}{' at the final norms' if final else ''}?",
     )
-    labels = dict(zip([PaperArm(norm=norm) for norm in NORMS], card.labels(), strict=True))
+    labels = dict(zip([PaperArm(norm=norm) for norm in NORMS], spec.labels(), strict=True))
     name = f"{task}-final" if final else task
-    return (PaperStudy(name=name, card=card, labels=labels, norms_at="final" if final else "all"),)
+    return (PaperStudy(name=name, spec=spec, labels=labels, norms_at="final" if final else "all"),)
 
 
 XU2019 = Paper(
