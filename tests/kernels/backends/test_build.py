@@ -1,4 +1,4 @@
-"""Kernels are built once, by whoever comes first, and a build that dies leaves nothing behind that could be loaded."""
+"""Kernels are built once, by the first process, and an interrupted build leaves no file that could be loaded."""
 
 import os
 import signal
