@@ -11,12 +11,13 @@ from rich.console import Console
 from normscope.display import open_console, rows_table, verdict_table
 from normscope.results import Summary, summarize
 from normscope.study import compare, make_card
+from support.in_process import InThisProcess
 
 
 @pytest.fixture(scope="module")
 def summary(tmp_path_factory: pytest.TempPathFactory) -> Summary:
     out = tmp_path_factory.mktemp("study")
-    compare(make_card("digits", norms=["layer_norm", "none"], seeds=[0, 1], steps=20), out=out, workers=1)
+    compare(make_card("digits", norms=["layer_norm", "none"], seeds=[0, 1], steps=20), out=out, engine=InThisProcess())
     return summarize(out)
 
 

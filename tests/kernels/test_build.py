@@ -31,7 +31,13 @@ def built(cache: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_two_that_build_at_once_build_once_and_a_third_builds_nothing(tmp_path: Path):
+def test_a_killed_build_leaves_nothing_and_two_at_once_build_once_and_a_third_builds_nothing(tmp_path: Path):
+    with start(tmp_path) as process:
+        while not list(tmp_path.rglob("building-*")):
+            time.sleep(0.05)
+        time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert built(tmp_path) == []
     with start(tmp_path) as first, start(tmp_path) as second:
         told = [process.communicate(timeout=300) for process in (first, second)]
     assert all(WANT in out for out, _ in told), told
@@ -43,20 +49,6 @@ def test_two_that_build_at_once_build_once_and_a_third_builds_nothing(tmp_path: 
         out, err = third.communicate(timeout=60)
     assert WANT in out
     assert "built" not in err
-
-
-@pytest.mark.slow
-def test_a_build_that_is_killed_leaves_nothing_to_load_and_no_lock(tmp_path: Path):
-    with start(tmp_path) as process:
-        while not list(tmp_path.rglob("building-*")):
-            time.sleep(0.05)
-        time.sleep(0.5)
-        os.killpg(process.pid, signal.SIGKILL)
-    assert built(tmp_path) == []
-    with start(tmp_path) as process:
-        out, _ = process.communicate(timeout=300)
-    assert WANT in out
-    assert built(tmp_path) == ["cpu", "shim"]
 
 
 def test_without_any_compiler_torch_computes_and_it_is_said_once(tmp_path: Path):

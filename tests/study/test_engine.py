@@ -1,22 +1,10 @@
 """The seam: an engine of another make, a thread's worth of cluster, runs a study."""
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from normscope.results.store import StudyFolder
 from normscope.study import compare, make_card
 from normscope.study.engine import Engine, RunEvent
-from normscope.study.execute import execute
-from normscope.study.plan import RunSpec
-
-
-class InThisProcess:
-    """Computes runs one after another, here."""
-
-    def run(self, specs: Sequence[RunSpec], study: StudyFolder, tell: Callable[[RunEvent], None]) -> None:
-        for spec in specs:
-            state = execute(spec, study, lambda step, loss: False)
-            tell(RunEvent(spec=spec, state=state, step=spec.recipe.steps))
+from support.in_process import InThisProcess
 
 
 def test_another_engine_can_take_the_place_of_ours(tmp_path: Path) -> None:

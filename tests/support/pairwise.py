@@ -41,16 +41,22 @@ def pairwise(*axes: Collection[Any]) -> list[tuple[Any, ...]]:
     return cases
 
 
-def parametrize_pairwise(**axes: Collection[Any]) -> pytest.MarkDecorator:
+def parametrize_pairwise(arguments: str, *axes: Collection[Any], **options: Any) -> pytest.MarkDecorator:
     """Parametrize a test by the pairs of the values of its arguments.
 
     Args:
-        axes: From the name of an argument to its values.
+        arguments: Names with commas between them, as ``pytest.mark.parametrize`` takes them. A value of an axis that is
+            a tuple is the values of as many arguments, which then occur in these combinations alone.
+        axes: The values of each argument.
+        options: Of ``pytest.mark.parametrize``.
 
     Returns:
         The decorator.
     """
-    return pytest.mark.parametrize(tuple(axes), pairwise(*axes.values()))
+    cases = [
+        [one for value in case for one in (value if isinstance(value, tuple) else (value,))] for case in pairwise(*axes)
+    ]
+    return pytest.mark.parametrize(arguments, cases, **options)
 
 
 Pair = tuple[tuple[int, int], tuple[int, int]]
