@@ -59,6 +59,7 @@ def test_without_any_compiler_torch_computes_and_it_is_said_once(tmp_path: Path)
     assert "no C or C++ compiler on PATH" in err
 
 
+@pytest.mark.slow
 def test_without_a_cxx_compiler_python_calls_the_kernels_and_it_is_said_once(tmp_path: Path):
     with start(tmp_path, CXX="/no/such/compiler") as process:
         out, err = process.communicate(timeout=120)

@@ -248,6 +248,7 @@ def words_of_a_pair(folder: Path) -> dict[tuple[str, str], str]:
             os.environ["OMP_NUM_THREADS"] = before
 
 
+@pytest.mark.slow
 def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
     words = words_of_a_pair(tmp_path)
     assert set(words) == set(CHECKS)
