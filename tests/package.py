@@ -4,7 +4,7 @@ import re
 import tomllib
 from pathlib import Path
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "own.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "guides" / "custom.md"
 
 
 def file_in_page(name: str) -> str:
