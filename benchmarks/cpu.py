@@ -22,14 +22,15 @@ import torch
 from torch import Tensor, nn
 
 import normscope
-from normscope.bench import parts, ratios, turns
-from normscope.doctor import MALLOC
-from normscope.kernels import cpu, describe
+from normscope.cli.bench import parts, ratios, turns
+from normscope.cli.doctor import MALLOC
+from normscope.kernels import describe
+from normscope.kernels.backends import cpu
 from normscope.kernels.formula import CENTER, DETACH_MEAN, DETACH_STD, PHI, ROOT
 from normscope.norms.ada_norm import ada_norm
 from normscope.norms.detach_norm import detach_norm
 from normscope.norms.layer_norm_simple import layer_norm_simple
-from normscope.results.disk import write_bytes
+from normscope.results.store import write_bytes
 
 SHAPES = [(4096, 256), (4096, 512), (4096, 1024), (2048, 4096), (16384, 768), (64, 1000), (4, 1000)]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

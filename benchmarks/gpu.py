@@ -30,8 +30,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from normscope.kernels.autograd import norm as fused
 from normscope.kernels.formula import CENTER, DETACH_MEAN, DETACH_STD, PHI, RELEASED, ROOT, Formula
-from normscope.kernels.function import norm as fused
 from normscope.norms.ada_norm import ada_norm
 from normscope.norms.detach_norm import detach_norm
 from normscope.norms.layer_norm import layer_norm
@@ -153,7 +153,7 @@ def gradients(inputs: Inputs, outputs: tuple[Tensor, ...], again: bool) -> tuple
 
 
 def ours(case: Case) -> Norm:
-    from normscope.kernels import triton as backend
+    from normscope.kernels.backends import triton as backend
 
     def call(inputs: Inputs) -> tuple[Tensor, ...]:
         x, residual, weight, bias, *_ = inputs
@@ -398,7 +398,7 @@ if triton is not None:
 
 
 def rotated(settings: Settings, device: torch.device, size: int) -> int:
-    """Tell how many inputs of a size fill the cache four times over."""
+    """TrainCallback how many inputs of a size fill the cache four times over."""
     if device.type != "cuda":
         return 1
     cache = getattr(torch.cuda.get_device_properties(device), "L2_cache_size", 0) or 64 << 20
@@ -449,7 +449,7 @@ def measure(
 
 def programs() -> list[dict[str, Any]]:
     """List what was compiled of our kernels: one program for a width, a dtype and a formula."""
-    from normscope.kernels import triton_kernels as kernels
+    from normscope.kernels.backends import triton_kernels as kernels
 
     found = []
     for name, kernel in vars(kernels).items():

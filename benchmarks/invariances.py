@@ -9,9 +9,8 @@ import torch
 from torch import nn
 
 from normscope import norms
-from normscope.catalogue import NORMS
-from normscope.probes.invariances import Invariance, Invariances, invariances
-from normscope.probes.transformations import TRANSFORMATIONS
+from normscope.analysis.invariances import TRANSFORMATIONS, Invariance, Invariances, invariances
+from normscope.registry import NORMS
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "guides" / "invariances.md"
 CASES, PLACES, FEATURES, UNITS = 64, 9, 12, 20
@@ -37,8 +36,8 @@ Which transformations of weights or data leave the output of a norm unchanged? T
 and the output is compared with the original one:
 
 * *exactly*: unchanged up to rounding, at every scale of the input;
-* *but for eps*: unchanged except for the effect of eps. The deviation follows 1 / sqrt(1 + eps / var) to within 5 % over
-  input scales from 1e-4 to 1e2;
+* *but for eps*: unchanged except for the effect of eps. The deviation follows 1 / sqrt(1 + eps / var) to within 5 %
+  over input scales from 1e-4 to 1e2;
 * *no*: changed.
 
 Norms have their default arguments; batch norm is in training mode.

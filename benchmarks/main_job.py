@@ -41,7 +41,7 @@ def proportional_set_size(process: int) -> int:
 def main() -> None:
     """Run the main job in a folder of its own and print what it took."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "normscope.cli", "compare", "digits", "--out", folder, *sys.argv[1:]]
+        command = [sys.executable, "-m", "normscope.cli.main", "compare", "digits", "--out", folder, *sys.argv[1:]]
         load, begin, peak = os.getloadavg()[0], time.perf_counter(), 0
         with subprocess.Popen(command) as job:
             while job.poll() is None:

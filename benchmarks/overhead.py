@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from normscope.catalogue import TASKS
+from normscope.registry import TASKS
 from normscope.results.store import StudyFolder
-from normscope.study import make_card
-from normscope.study.execute import execute
-from normscope.study.local import LocalEngine
-from normscope.study.plan import RunSpec, plan
+from normscope.studies.engines.local import LocalEngine
+from normscope.studies.plan import RunSpec, plan
+from normscope.studies.run import execute
+from normscope.studies.spec import make_study
 
 SCALING_RUNS = 12
 """Runs of the second measurement: enough that starting the workers is a small part, which is taken off besides."""
@@ -68,7 +68,7 @@ def ours(spec: RunSpec) -> float:
 def overhead(task: str, steps: int | None, rounds: int) -> None:
     """Print the ratio of a run to a bare loop."""
     torch.set_num_threads(1)
-    (spec,) = plan(make_card(task, norms=["layer_norm"], seeds=[0], steps=steps))
+    (spec,) = plan(make_study(task, norms=["layer_norm"], seeds=[0], steps=steps))
     bare(spec)
     ours(spec)
     pairs = [(bare(spec), ours(spec)) for _ in range(rounds)]
@@ -82,7 +82,7 @@ def overhead(task: str, steps: int | None, rounds: int) -> None:
 
 def scaling(task: str, steps: int | None, rounds: int) -> None:
     """Print how much more work two workers do than one, start-up taken off by the first event of each."""
-    specs = plan(make_card(task, norms=["layer_norm"], seeds=range(SCALING_RUNS), steps=steps))
+    specs = plan(make_study(task, norms=["layer_norm"], seeds=range(SCALING_RUNS), steps=steps))
     ratios = []
     for _ in range(rounds):
         seconds = []

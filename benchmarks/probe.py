@@ -13,9 +13,8 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
-from normscope.bench import turns
-from normscope.probes import gradients_through_training
-from normscope.probes.gradient_history import EVERY
+from normscope.cli.bench import turns
+from normscope.diagnostics.gradients.history import EVERY, gradients_through_training
 
 
 def transformer(width: int, length: int) -> tuple[nn.Module, Tensor]:

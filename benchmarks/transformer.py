@@ -19,13 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from normscope.bench import turns
-from normscope.catalogue import NORMS, PLACEMENTS
+from normscope.cli.bench import turns
 from normscope.models import Seq2Seq
-from normscope.models.embedding import Embedding
-from normscope.models.positions import sinusoids
-from normscope.results.disk import write_bytes
-from normscope.train.environment import device_name, versions
+from normscope.models.layers import Embedding, sinusoids
+from normscope.registry import NORMS, PLACEMENTS
+from normscope.results.store import write_bytes
+from normscope.training.outcome import device_name, versions
 
 VOCABULARY, LENGTH = 8000, 24
 DROPOUT = 0.1

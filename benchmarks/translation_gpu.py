@@ -13,14 +13,12 @@ from pathlib import Path
 
 import torch
 
-from normscope.display import open_console, verdict_table
-from normscope.results.disk import write_json
-from normscope.results.store import StudyFolder
+from normscope.cli.tables import open_console, verdict_table
+from normscope.results.store import StudyFolder, write_json
 from normscope.results.summary import summarize
-from normscope.study.card import Card, make_card
-from normscope.study.execute import execute
-from normscope.study.plan import plan
-from normscope.study.record import record
+from normscope.studies.plan import plan, record
+from normscope.studies.run import execute
+from normscope.studies.spec import StudySpec, make_study
 
 TASKS = ("multi30k_de_en", "iwslt14_de_en_sample", "evbnews_en_vi")
 NORMS = ("none", "layer_norm", "layer_norm_simple", "detach_norm", "ada_norm", "layer_norm+ada_norm:final")
@@ -29,9 +27,9 @@ AGAIN = 75
 """Exit status of a call that ran out of time: call again."""
 
 
-def card(task: str, options: argparse.Namespace) -> Card:
+def card(task: str, options: argparse.Namespace) -> StudySpec:
     """Write the question of one task."""
-    return make_card(
+    return make_study(
         task,
         norms=NORMS,
         seeds=range(options.seeds),
@@ -43,7 +41,7 @@ def card(task: str, options: argparse.Namespace) -> Card:
     )
 
 
-def work(study: StudyFolder, question: Card, deadline: float, command: str) -> bool:
+def work(study: StudyFolder, question: StudySpec, deadline: float, command: str) -> bool:
     """Compute runs until all are done or time is up; tell which."""
     study.path.mkdir(parents=True, exist_ok=True)
     write_json(study.card, record(question, command=command, tuned=None, tuning=None))

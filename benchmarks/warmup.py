@@ -22,17 +22,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from normscope.catalogue import NORMS, PLACEMENTS
 from normscope.data import load_bytes
+from normscope.diagnostics.rules import Measured, lacks_warm_up
+from normscope.diagnostics.warmup import warmup_features
 from normscope.models.attention import Attention, Context
-from normscope.models.embedding import Embedding
-from normscope.models.feed_forward import FeedForward
-from normscope.models.linear import Linear
-from normscope.models.positions import sinusoids
-from normscope.probes.findings import Measured, lacks_warm_up
-from normscope.probes.warmup import warmup_features
-from normscope.results.disk import SCHEMA, read_json, write_bytes, write_json
-from normscope.train.environment import device_name, versions
+from normscope.models.layers import Embedding, FeedForward, Linear, sinusoids
+from normscope.registry import NORMS, PLACEMENTS
+from normscope.results.store import SCHEMA, read_json, write_bytes, write_json
+from normscope.training.outcome import device_name, versions
 
 HEADS, HELD_OUT, LOOKS = 4, 256, 32
 """Heads of every attention; windows that are held out; windows looked at together."""
@@ -223,7 +220,7 @@ class Row:
 
     @property
     def needed(self) -> bool:
-        """Tell whether warm-up makes it better by more than the margin; two that diverged are no better."""
+        """TrainCallback whether warm-up makes it better by more than the margin; two that diverged are no better."""
         return self.without - self.with_warmup > MARGIN
 
 
@@ -263,7 +260,7 @@ class Stump:
     """Whether norms must stand on the stream, too."""
 
     def __call__(self, row: Row) -> bool:
-        """Tell whether warm-up is needed."""
+        """TrainCallback whether warm-up is needed."""
         return (not self.post or on_stream(row)) and (row.features[self.feature] >= self.threshold) == self.above
 
     def words(self) -> str:
@@ -275,7 +272,7 @@ class Stump:
 
 
 def on_stream(row: Row) -> bool:
-    """Tell whether norms stand on the residual stream in most layers."""
+    """TrainCallback whether norms stand on the residual stream in most layers."""
     return row.features["post"] > 0.5
 
 
@@ -360,7 +357,7 @@ def sign_test(rows: Sequence[Row], told: Sequence[bool], other: Sequence[bool]) 
 
 
 def named(row: Row) -> bool:
-    """Tell whether the diagnosis names the missing warm-up, at the mean numbers of the configuration."""
+    """TrainCallback whether the diagnosis names the missing warm-up, at the mean numbers of the configuration."""
     return lacks_warm_up(Measured(gradients=(), stacks=(), doubles=(), ranges=(), first_update=row.features, warmup=0))
 
 
@@ -382,7 +379,7 @@ class Outcome:
 
     @property
     def beats(self) -> bool:
-        """Tell whether the predictor is better than the best trivial rule by more than chance."""
+        """TrainCallback whether the predictor is better than the best trivial rule by more than chance."""
         return sign_test(self.rows, self.told, self.trivial[self.best])[2] < SIGNIFICANT
 
 

@@ -40,7 +40,7 @@ def make(norm, placement, seed):
         nn.Linear(32 * 16, 10),
     )
 
-    def train(model, tell, recipe):
+    def train(model, callback, recipe):
         """Train for the recipe's steps, at its learning rate: `--steps` and tuning choose them."""
         generator = torch.Generator().manual_seed(seed)
         optimizer = torch.optim.SGD(model.parameters(), lr=recipe.learning_rate, momentum=0.9)
@@ -52,7 +52,7 @@ def make(norm, placement, seed):
             loss.backward()
             optimizer.step()
             schedule.step()
-            tell(step + 1, loss.item())
+            callback(step + 1, loss.item())
 
     return Trial(
         model=model,

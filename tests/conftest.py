@@ -35,14 +35,14 @@ def make(norm, placement, seed):
     def evaluate(model, part):
         return 100.0 * (model(x[parts[part]]).argmax(-1) == y[parts[part]])
 
-    def train(model, tell):
+    def train(model, callback):
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         for step in range(1, 13):
             value = loss(model, (x[:32], y[:32]))
             optimizer.zero_grad()
             value.backward()
             optimizer.step()
-            tell(step, value)
+            callback(step, value)
 
     return Trial(
         model=model,

@@ -11,42 +11,31 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "normscope"
 
 MAY_IMPORT = {
+    "version": set(),
     "kernels": set(),
     "norms": {"kernels"},
+    "placement": {"norms"},
+    "inspection": {"norms", "kernels", "registry"},
+    "surgery": {"inspection", "norms", "kernels", "registry", "specs"},
+    "diagnostics": {"inspection", "norms"},
+    "analysis": {"inspection", "norms", "diagnostics"},
     "models": set(),
     "data": set(),
-    "version": set(),
-    "recognition": set(),
-    "probes": {"norms", "recognition"},
-    "results": set(),
-    "placement": {"norms"},
     "tasks": {"models", "data"},
-    "catalogue": {"norms", "placement", "tasks", "data", "probes", "plugins"},
-    "names": {"catalogue", "placement"},
-    "plugins": set(),
-    "template": {"tasks"},
-    "train": {"tasks", "results", "probes", "version", "kernels"},
+    "registry": {"norms", "placement", "tasks", "data", "diagnostics", "analysis"},
+    "specs": {"registry", "placement"},
+    "results": set(),
+    "training": {"tasks", "results", "diagnostics", "version", "kernels"},
     "report": {"results"},
-    "study": {"catalogue", "names", "placement", "tasks", "train", "probes", "results", "report", "data"},
-    "papers": {"catalogue", "study", "results", "report", "data", "tasks", "models", "train"},
-    "reproduce": {"papers", "catalogue", "study", "display", "progress"},
-    "examine": {"catalogue", "study", "results", "report", "data", "display", "progress"},
-    "swapping": {"kernels", "norms", "recognition", "catalogue", "names"},
-    "doctor": {"data", "kernels"},
-    "arguments": set(),
-    "bench": {"catalogue", "kernels"},
-    "display": {"results"},
-    "progress": set(),
-    "cli": {
-        *("catalogue", "study", "results", "report", "display", "progress", "data", "doctor", "bench", "arguments"),
-        *("reproduce", "examine"),
-    },
-    "__init__": {"norms", "probes", "results", "study", "swapping", "tasks", "version"},
+    "studies": {"registry", "specs", "placement", "tasks", "training", "diagnostics", "results", "report", "data"},
+    "papers": {"registry", "studies", "results", "report", "data", "tasks", "models", "training"},
+    "cli": {"registry", "specs", "studies", "results", "report", "data", "papers", "kernels", "tasks"},
+    "__init__": {"norms", "diagnostics", "results", "studies", "surgery", "tasks", "version"},
     "__main__": {"cli"},
 }
 """From a part to the parts it may import; lazy imports count, too."""
 
-WITHOUT_TORCH = {"results", "report", "data", "display", "progress", "cli", "doctor"}
+WITHOUT_TORCH = {"results", "report", "data"}
 """Parts that must work where torch is missing, or before it is needed."""
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
@@ -91,21 +80,6 @@ def test_module_does_not_import_torch_at_the_top(path: Path) -> None:
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         assert not any(name.split(".")[0] == "torch" for name in names)
-
-
-@pytest.mark.parametrize(
-    "path", [path for path in MODULES if path.name != "__init__.py"], ids=lambda path: str(path.relative_to(PACKAGE))
-)
-def test_module_has_its_test(path: Path) -> None:
-    relative = path.relative_to(PACKAGE)
-    test = ROOT / "tests" / relative.parent / f"test_{relative.name}"
-    assert test.exists(), f"{relative} has no test: write {test.relative_to(ROOT)}"
-
-
-def test_no_two_tests_have_one_name() -> None:
-    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    assert not twice, f"pytest imports tests by their file's name, and there are several {twice}"
 
 
 def test_tree_in_readme_names_every_part() -> None:

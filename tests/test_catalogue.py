@@ -7,9 +7,9 @@ import pytest
 from torch import nn
 
 from normscope import data
-from normscope.catalogue import NORMS, PARAMETRIZATIONS, PLACEMENTS, TASKS, find_task, look_up
-from normscope.names import parse_norm
-from normscope.tasks import OwnFileChanged
+from normscope.registry import NORMS, PARAMETRIZATIONS, PLACEMENTS, TASKS, find_task, look_up
+from normscope.specs import parse_norm
+from normscope.tasks import UserFileChanged
 
 
 def test_keys_are_the_names_of_the_files() -> None:
@@ -67,7 +67,7 @@ def test_a_file_that_is_not_what_it_was_is_not_even_read(user_file: Callable[...
     name = user_file(path=tmp_path / "other" / "my_file.py")
     assert find_task(name, revision=revision).revision == revision
     edited = user_file(("margin=1.0", "margin=1.0 / 0"), path=tmp_path / "third" / "my_file.py")
-    with pytest.raises(OwnFileChanged, match="put it back"):
+    with pytest.raises(UserFileChanged, match="put it back"):
         find_task(edited, revision=revision)
 
 

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from torch import nn
 
-from normscope.catalogue import NORMS, ORIGINS, PLACEMENTS
-from normscope.names import parse_call, parse_norm, placements_in, resolve_norm, resolve_placement
 from normscope.norms import AdaNorm, LayerNorm, RMSNorm
 from normscope.placement import LayeredNorm, Site, norm_at
+from normscope.registry import NORMS, ORIGINS, PLACEMENTS
+from normscope.specs import parse_call, parse_norm, placements_in, resolve_norm, resolve_placement
 
 
 @pytest.mark.parametrize(

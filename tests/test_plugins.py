@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from normscope.plugins import Plugin, PluginIgnored, load_plugins
-from package import file_in_page, install, install_the_pages
+from normscope.registry import Plugin, PluginIgnored, load_plugins
+from support.plugin_package import file_in_page, install, install_the_pages
 
 
 def run(path: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "normscope.cli", *words],
+        [sys.executable, "-m", "normscope.cli.main", *words],
         capture_output=True,
         text=True,
         check=False,

@@ -13,7 +13,7 @@ def missing(name):
     raise metadata.PackageNotFoundError(name)
 
 metadata.version = missing
-from normscope.train.environment import versions
+from normscope.training.outcome import versions
 print(versions()["normscope"])
 """
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from normscope.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from normscope.diagnostics import Diagnosis, diagnose
     from normscope.norms import (
         FRN,
         AdaNorm,
@@ -28,10 +29,9 @@ if TYPE_CHECKING:
         ScaleNorm,
         apply_weight_norm,
     )
-    from normscope.probes import Diagnosis, diagnose
     from normscope.results import Summary
-    from normscope.study import Arm, Card, compare, make_card
-    from normscope.swapping import norm_parameter_groups, norm_parameters, swap, to_rms_norm
+    from normscope.studies import Arm, StudySpec, compare, make_study
+    from normscope.surgery import norm_parameter_groups, norm_parameters, swap, to_rms_norm
     from normscope.tasks import Metric, Recipe, Trial
 
 __all__ = [
@@ -39,7 +39,6 @@ __all__ = [
     "AdaNorm",
     "Arm",
     "BatchNorm",
-    "Card",
     "Derf",
     "DetachNorm",
     "Diagnosis",
@@ -51,12 +50,13 @@ __all__ = [
     "RMSNorm",
     "Recipe",
     "ScaleNorm",
+    "StudySpec",
     "Summary",
     "Trial",
     "apply_weight_norm",
     "compare",
     "diagnose",
-    "make_card",
+    "make_study",
     "norm_parameter_groups",
     "norm_parameters",
     "swap",
@@ -64,11 +64,11 @@ __all__ = [
 ]
 
 _HOME = {
-    **dict.fromkeys(("Arm", "Card", "compare", "make_card"), "study"),
+    **dict.fromkeys(("Arm", "StudySpec", "compare", "make_study"), "studies"),
     "Summary": "results",
-    **dict.fromkeys(("Diagnosis", "diagnose"), "probes"),
+    **dict.fromkeys(("Diagnosis", "diagnose"), "diagnostics"),
     **dict.fromkeys(("Metric", "Recipe", "Trial"), "tasks"),
-    **dict.fromkeys(("norm_parameter_groups", "norm_parameters", "swap", "to_rms_norm"), "swapping"),
+    **dict.fromkeys(("norm_parameter_groups", "norm_parameters", "swap", "to_rms_norm"), "surgery"),
 }
 _OLDEST_TORCH = (2, 11)
 

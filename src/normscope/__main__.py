@@ -1,5 +1,5 @@
 """``python -m normscope``, where the script is not on the path."""
 
-from normscope.cli import main
+from normscope.cli.main import main
 
 main()

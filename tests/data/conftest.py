@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from normscope.data.dataset import DataSet
-from normscope.data.files import state
-from normscope.data.sets import SETS
+from normscope.data.download import DataSet
+from normscope.data.registry import SETS
+from normscope.data.store import state
 
 
 @dataclass

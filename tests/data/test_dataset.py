@@ -1,6 +1,6 @@
 import pytest
 
-from normscope.data.dataset import DataFile, DataSet
+from normscope.data.download import DataFile, DataSet
 
 
 def made(*files: DataFile, folder: str = "") -> DataSet:

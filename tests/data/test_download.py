@@ -8,8 +8,7 @@ import time
 
 import pytest
 
-from normscope.data.dataset import DataFile
-from normscope.data.download import download, sha256
+from normscope.data.download import DataFile, download, sha256
 
 BODY = bytes(range(256)) * 1000
 

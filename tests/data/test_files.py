@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from normscope.data.dataset import DataFile, DataSet
-from normscope.data.files import DataDamaged, DataNotFound, DataUnverified, folders, found_hashes, locate, state
-from normscope.data.sets import SETS
+from normscope.data.download import DataFile, DataSet
+from normscope.data.registry import SETS
+from normscope.data.store import DataDamaged, DataNotFound, DataUnverified, folders, found_hashes, locate, state
 
 ONE, TWO = b"one" * 1000, b"two" * 500
 

@@ -2,10 +2,10 @@ from hashlib import sha256
 
 import pytest
 
-from normscope.data.dataset import DataFile, DataSet
-from normscope.data.files import DataDamaged, DataNotFound, DataUnverified
+from normscope.data.download import DataFile, DataSet
 from normscope.data.inventory import fetch, table, verify
-from normscope.data.sets import SETS
+from normscope.data.registry import SETS
+from normscope.data.store import DataDamaged, DataNotFound, DataUnverified
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from normscope.data.sets import SETS
+from normscope.data.registry import SETS
 
 
 @pytest.mark.parametrize("dataset", SETS.values(), ids=lambda dataset: dataset.name)

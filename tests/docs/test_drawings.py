@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from normscope.catalogue import PLACEMENTS
+from normscope.registry import PLACEMENTS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 

@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-from family import MEMBERS, definition, gain, sample
 from torch import Tensor
 
-from normscope.kernels.closed_form import gradients
-from normscope.kernels.formula import CENTER, DETACH_STD, LENGTH, RELEASED, Formula
+from normscope.kernels.formula import CENTER, DETACH_STD, LENGTH, RELEASED, Formula, gradients
+from support.family import MEMBERS, definition, gain, sample
 
 ROWS, WIDTH = 5, 7
 # Sums of at most thirty-five terms of order ten, in either order.

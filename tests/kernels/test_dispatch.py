@@ -84,7 +84,7 @@ def test_the_python_way_without_a_compiler_computes_the_same(name: str, inputs: 
     module = make(name)
     tensors = [sample()] if inputs == "numbers" else [sample(), sample(seed=1)]
     want = module(*tensors)
-    from normscope.kernels import cpu
+    from normscope.kernels.backends import cpu
 
     bare = copy.copy(cpu.load())
     object.__setattr__(bare, "call", None)

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from family import MEMBERS, NORMS, definition, sample
 
 from normscope.kernels.formula import CENTER, DETACH_MEAN, DETACH_STD, DIVISOR, LENGTH, PHI, RELEASED, ROOT, Formula
+from support.family import MEMBERS, NORMS, definition, sample
 
 
 def test_every_flag_is_a_bit_of_its_own_and_the_divisors_share_two() -> None:

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import sanitize
 
-from normscope.kernels import build
+from normscope.kernels.backends import build
+from support import sanitize
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="fuzz.c puts pages that nobody may touch beside its arrays"),

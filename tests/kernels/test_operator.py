@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from family import MEMBERS, NORMS, definition, gain, sample, shift
 from torch import Tensor, nn
 from torch._dynamo.testing import AotEagerAndRecordGraphs, CompileCounter
 from torch.autograd import forward_ad
@@ -15,6 +14,7 @@ from torch.func import functional_call, grad, jvp, vmap
 from normscope.kernels import operator
 from normscope.kernels.formula import CENTER, Formula
 from normscope.norms import AdaNorm, DetachNorm, LayerNorm, LayerNormSimple, RMSNorm, ScaleNorm
+from support.family import MEMBERS, NORMS, definition, gain, sample, shift
 
 # PyTorch loads its own forward derivatives by a way that it has deprecated.
 pytestmark = [

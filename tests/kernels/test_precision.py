@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from family import NORMS, PATHS, definition, gain, sample, shift
 from torch import Tensor
 
 from normscope.kernels.formula import CENTER, DETACH_MEAN, DETACH_STD, Formula
+from support.family import NORMS, PATHS, definition, gain, sample, shift
 
 WIDTHS = (1, 2, 3, 15, 16, 17, 63, 127, 256, 769, 1000, 4097)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

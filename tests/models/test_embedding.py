@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from normscope.models.embedding import Embedding
+from normscope.models.layers import Embedding
 
 
 def test_equals_torch_embedding_scaled_and_shifted() -> None:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from normscope.models.feature_mlp import EMBEDDING_STD, FeatureMLP
-from normscope.train.streams import initialize
+from normscope.models.mlp import EMBEDDING_STD, FeatureMLP
+from normscope.training.randomness import initialize
 
 SIZES = {"words": 40, "tags": 9, "labels": 7, "transitions": 5, "width": 4, "hidden": 6}
 

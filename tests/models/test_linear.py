@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from normscope.models.linear import Linear, Projection
+from normscope.models.layers import Linear, Projection
 
 
 def test_linear_begins_xavier_uniform_times_its_gain() -> None:

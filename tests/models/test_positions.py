@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from normscope.models.positions import relative_shift, sinusoids
+from normscope.models.layers import relative_shift, sinusoids
 
 
 def test_sinusoids_equal_the_formula() -> None:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from normscope.catalogue import PLACEMENTS
 from normscope.models import ResidualMLP
+from normscope.registry import PLACEMENTS
 
 
 def build(depth: int, placement: str) -> ResidualMLP:

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from normscope.catalogue import PLACEMENTS
 from normscope.models import Seq2Seq
-from normscope.models.embedding import Embedding
-from normscope.train.streams import initialize
+from normscope.models.layers import Embedding
+from normscope.registry import PLACEMENTS
+from normscope.training.randomness import initialize
 
 SOURCE = torch.tensor([[3, 1, 4, 1, 5], [2, 6, 0, 0, 0], [5, 3, 5, 8, 0]])
 TARGET = torch.tensor([[7, 2, 1, 8, 4, 6], [7, 3, 3, 5, 0, 0], [7, 1, 0, 0, 0, 0]])

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from normscope.catalogue import PLACEMENTS
 from normscope.models import TextClassifier
-from normscope.train.streams import initialize
+from normscope.registry import PLACEMENTS
+from normscope.training.randomness import initialize
 
 TOKENS = torch.tensor([[3, 1, 4, 1, 5], [2, 6, 0, 0, 0], [5, 3, 5, 8, 0]])
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from normscope.catalogue import PLACEMENTS
 from normscope.models import Memory, TransformerXL
-from normscope.models.positions import sinusoids
+from normscope.models.layers import sinusoids
 from normscope.models.transformer_xl import RelativeAttention, Segment
-from normscope.train.streams import initialize
+from normscope.registry import PLACEMENTS
+from normscope.training.randomness import initialize
 
 
 def build(placement: str = "pre", **arguments: Any) -> TransformerXL:

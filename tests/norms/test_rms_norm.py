@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torchs import SAME, gradients, module_inputs, operator_samples
 
 from normscope.norms import RMSNorm, rms_norm
+from support.torch_samples import SAME, gradients, module_inputs, operator_samples
 
 
 @pytest.mark.parametrize("sample", operator_samples("rms_norm"), ids=str)

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
-from digits_paper import SEEDS, InThisProcess, difference, make_studies, value
 
-from normscope.papers.cell import Count, Paper
-from normscope.study import Arm, Card, compare
+from normscope.papers.judging.cell import Count, Paper
+from normscope.studies import compare
+from normscope.studies.spec import Arm, StudySpec
+from support.digits_paper import SEEDS, InThisProcess, difference, make_studies, value
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def paper() -> Paper:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train layer norm on digits, eight seeds of 40 updates, and no norm at a rate at which it learns nothing."""
     out = tmp_path_factory.mktemp("papers") / "digits"
-    card = Card(
+    card = StudySpec(
         question="Does it learn?",
         task="digits",
         arms=(Arm(norm="none", placement="pre", learning_rate=1e-6), Arm(norm="layer_norm", placement="pre")),
@@ -54,7 +55,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exploded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train no norm at a learning rate that no number survives, and layer norm at its own."""
     out = tmp_path_factory.mktemp("papers") / "exploded"
-    card = Card(
+    card = StudySpec(
         question="Does it explode?",
         task="digits",
         arms=(Arm(norm="none", placement="pre", learning_rate=1e18), Arm(norm="layer_norm", placement="pre")),

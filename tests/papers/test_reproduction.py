@@ -8,21 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from normscope.papers import PAPERS, Request, Setting, reproduce, study_folder
-from normscope.papers.cell import Paper, Setup
-from normscope.study.compare import StudyMismatch
-from normscope.study.engine import RunEvent
+from normscope.papers import PAPERS, ReproductionRequest, Setting, reproduce, study_folder
+from normscope.papers.judging.cell import Paper, Setup
+from normscope.studies.compare import StudyMismatch
+from normscope.studies.engines.engine import RunEvent
 
 
 @pytest.fixture
-def request_of(paper: Paper, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Request:
+def request_of(paper: Paper, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ReproductionRequest:
     monkeypatch.setitem(PAPERS, paper.name, paper)
-    return Request(paper=paper.name, only=("digits",), seeds=tuple(range(6)), steps=4, out=tmp_path, workers=1)
+    return ReproductionRequest(
+        paper=paper.name, only=("digits",), seeds=tuple(range(6)), steps=4, out=tmp_path, workers=1
+    )
 
 
-def test_a_paper_is_run_once_and_read_again(request_of: Request) -> None:
+def test_a_paper_is_run_once_and_read_again(request_of: ReproductionRequest) -> None:
     events: list[RunEvent] = []
-    first = reproduce(request_of, tell=events.append)
+    first = reproduce(request_of, callback=events.append)
     assert sum(event.state == "done" for event in events) == 12
     told = {one["id"]: one for one in first["cells"]}
     assert told["digits/layer_norm"]["verdict"] == "not compared"
@@ -38,17 +40,17 @@ def test_a_paper_is_run_once_and_read_again(request_of: Request) -> None:
     assert "| arm | parameters | ms a step | peak memory, MB | kept for backward, MB |" in page
     assert "**Cut short**: 4 of the preset's 1,000 updates" in page
     again: list[RunEvent] = []
-    assert reproduce(request_of, tell=again.append) == first
+    assert reproduce(request_of, callback=again.append) == first
     assert {event.state for event in again} == {"done"}
     assert len(again) == 12
-    read = reproduce(replace(request_of, read_only=True, only=()), tell=lambda event: pytest.fail("it ran"))
+    read = reproduce(replace(request_of, read_only=True, only=()), callback=lambda event: pytest.fail("it ran"))
     assert [one for one in read["cells"] if one["id"] in told] == first["cells"]
     # Another number of seeds is another study.
     with pytest.raises(StudyMismatch, match="holds another study"):
         reproduce(replace(request_of, seeds=(0, 1)))
 
 
-def test_nothing_there_is_said_and_nothing_computed(request_of: Request) -> None:
+def test_nothing_there_is_said_and_nothing_computed(request_of: ReproductionRequest) -> None:
     content = reproduce(replace(request_of, read_only=True))
     assert {one["verdict"] for one in content["cells"]} == {"not run here"}
     reasons = {one["because"] for one in content["cells"] if one["kind"] != "count"}
@@ -56,7 +58,7 @@ def test_nothing_there_is_said_and_nothing_computed(request_of: Request) -> None
     assert not (request_of.folder / "digits").exists()
 
 
-def test_what_the_machine_lacks_is_a_reason(request_of: Request) -> None:
+def test_what_the_machine_lacks_is_a_reason(request_of: ReproductionRequest) -> None:
     content = reproduce(replace(request_of, device="cuda:7"))
     (difference,) = [one for one in content["cells"] if one["kind"] == "difference"]
     assert difference["verdict"] == "not run here"
@@ -64,16 +66,20 @@ def test_what_the_machine_lacks_is_a_reason(request_of: Request) -> None:
 
 
 def test_too_few_updates_for_a_warm_up_are_told_before_anything_is_computed(tmp_path: Path) -> None:
-    request = Request(paper="xu2019", only=("rt", "multi30k_de_en"), seeds=(0,), steps=3, out=tmp_path, workers=1)
+    request = ReproductionRequest(
+        paper="xu2019", only=("rt", "multi30k_de_en"), seeds=(0,), steps=3, out=tmp_path, workers=1
+    )
     with pytest.raises(ValueError, match="warmup must end within the 3 updates"):
-        reproduce(request, tell=lambda event: pytest.fail("it ran"))
+        reproduce(request, callback=lambda event: pytest.fail("it ran"))
     assert not list(tmp_path.iterdir())
     # To judge one task is no matter of another's warm-up.
     read = reproduce(replace(request, only=("rt",), read_only=True))
     assert {one["verdict"] for one in read["cells"]} == {"not run here"}
 
 
-def test_a_set_that_is_not_here_is_a_reason(request_of: Request, paper: Paper, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_set_that_is_not_here_is_a_reason(
+    request_of: ReproductionRequest, paper: Paper, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lost = replace(paper, cells=(*paper.cells[:2], replace(paper.cells[2], task="no_such_task")))
     monkeypatch.setitem(PAPERS, paper.name, lost)
     content = reproduce(replace(request_of, only=("no_such_task",)))
@@ -89,7 +95,7 @@ def test_a_package_that_is_not_here_is_a_reason_and_the_rest_goes_on(
         monkeypatch.setitem(sys.modules, name, None)
     needs = replace(paper.cells[2], id="multi30k", task="multi30k_de_en")
     monkeypatch.setitem(PAPERS, paper.name, replace(paper, cells=(needs, paper.cells[0])))
-    request = Request(
+    request = ReproductionRequest(
         paper=paper.name, only=("multi30k_de_en", "digits"), seeds=(0,), steps=200, out=tmp_path, workers=1
     )
     told = {one["id"]: one for one in reproduce(request)["cells"]}
@@ -97,7 +103,7 @@ def test_a_package_that_is_not_here_is_a_reason_and_the_rest_goes_on(
     assert told["multi30k"]["because"].startswith("it needs sentencepiece and sacrebleu: `pip install")
     assert told["digits/none-layer_norm"]["pairs"] == 1
     # Nor does the figure, which needs them too, take the rest down.
-    figure = reproduce(Request(paper="xiong2020", only=("gradients",), out=tmp_path / "figure"))
+    figure = reproduce(ReproductionRequest(paper="xiong2020", only=("gradients",), out=tmp_path / "figure"))
     assert figure["gradients"] is None
     assert figure["not_drawn"].startswith("it needs sentencepiece and sacrebleu")
     assert "Not run here: it needs sentencepiece" in (tmp_path / "figure" / "reproduce.md").read_text()
@@ -105,14 +111,14 @@ def test_a_package_that_is_not_here_is_a_reason_and_the_rest_goes_on(
 
 def test_final_norms_are_kept_beside_all_of_them() -> None:
     (study,) = PAPERS["xu2019"].studies("multi30k_de_en", Setup(preset="small", seeds=(0,), norms_at="final"))
-    request = Request(paper="xu2019", out=Path("there"))
+    request = ReproductionRequest(paper="xu2019", out=Path("there"))
     assert study_folder(request, study) == Path("there/multi30k_de_en-final")
     assert study_folder(replace(request, preset="full"), study) == Path("there/multi30k_de_en-final-full")
 
 
 def test_the_gradient_figure_is_drawn_and_kept(tmp_path: Path) -> None:
     small = Setting(layers=(1, 2), width=16, tokens=128)
-    request = Request(paper="xiong2020", only=("gradients",), seeds=(0, 1), out=tmp_path, gradients=small)
+    request = ReproductionRequest(paper="xiong2020", only=("gradients",), seeds=(0, 1), out=tmp_path, gradients=small)
     told: list[str] = []
     content = reproduce(request, tell_gradients=lambda done, of, name: told.append(f"{done}/{of} {name}"))
     assert told[-1] == "8/8 2-2 pre seed 1"
@@ -132,7 +138,7 @@ def test_a_study_that_was_kept_is_judged_again(tmp_path: Path) -> None:
                 target = tmp_path / "mnist_cnn" / member.name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(source.read())
-    content = reproduce(Request(paper="xu2019", only=("mnist_cnn",), out=tmp_path, read_only=True))
+    content = reproduce(ReproductionRequest(paper="xu2019", only=("mnist_cnn",), out=tmp_path, read_only=True))
     told = {one["id"].removeprefix("mnist_cnn/"): one for one in content["cells"]}
     # 22 digits more, says the paper; eight seeds of ours lie more than its own error below that.
     gain = told["ada_norm-layer_norm"]

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
-from normscope.catalogue import PLACEMENTS
 from normscope.placement import (
     DeepNorm,
     DualBlock,
@@ -23,6 +22,7 @@ from normscope.placement import (
     ScaledPreNorm,
     Site,
 )
+from normscope.registry import PLACEMENTS
 
 WIDTH = 6
 SITE = Site(kind="feed_forward", layer=3, layers=8)

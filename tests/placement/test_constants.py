@@ -3,7 +3,7 @@
 import pytest
 
 from normscope.placement import Site, deepnorm_constants
-from normscope.placement.constants import CONSTANTS
+from normscope.placement.blocks import CONSTANTS
 
 
 def constants(part: str, layers: int, other_layers: int = 0, *, whose: str = "paper") -> tuple[float, float]:

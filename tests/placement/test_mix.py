@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from normscope.placement import POST, PRE, PostNorm, PreNorm, Site, mix
+from normscope.placement import POST, PRE, PostNorm, PreNorm, Site
+from normscope.placement import placement as mix
 
 
 def chosen(share: float, layers: int) -> str:

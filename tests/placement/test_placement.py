@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
-from normscope.catalogue import PLACEMENTS
 from normscope.models import Attention, CrossAttention, FeedForward
-from normscope.placement import LayeredNorm, Norm, Placement, Site, Where, per_layer
+from normscope.placement import LayeredNorm, NormFactory, Placement, Site, Where, per_layer
+from normscope.registry import PLACEMENTS
 
 WIDTH, HEADS, LAYERS = 8, 2, 3
 NETWORK = ("attention", "feed_forward")
@@ -22,7 +22,7 @@ class Recorder:
     def __init__(self) -> None:
         self.made: list[tuple[Site, int]] = []
 
-    def at(self, site: Site) -> Norm:
+    def at(self, site: Site) -> NormFactory:
         def make(width: int) -> nn.Module:
             self.made.append((site, width))
             return nn.LayerNorm(width)

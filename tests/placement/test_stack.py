@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from normscope.catalogue import PLACEMENTS
 from normscope.placement import DualStack, ResidualStack
+from normscope.registry import PLACEMENTS
 
 
 class Times(nn.Module):

@@ -1,4 +1,4 @@
-"""Study folders made from a numpy generator, as ``docs/studies.md`` lays them out; no network is trained."""
+"""Study folders made from a numpy generator, as ``docs/guides/studies.md`` lays them out; no network is trained."""
 
 import hashlib
 import json
@@ -12,8 +12,7 @@ import pytest
 
 from normscope.report import write_report
 from normscope.results import summarize
-from normscope.results.disk import write_json
-from normscope.results.store import StudyFolder
+from normscope.results.store import StudyFolder, write_json
 
 NORMS = ("layer_norm", "layer_norm_simple", "detach_norm", "ada_norm", "rms_norm", "dyt", "none")
 GAIN = (0.0, 0.06, -0.55, 0.42, 0.02, 0.1, -4.1)

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from studies import Study
+
+from support.study_folders import Study
 
 
 @pytest.fixture

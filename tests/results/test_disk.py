@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from normscope.results.disk import SCHEMA, read_json, write_bytes, write_json
+from normscope.results.store import SCHEMA, read_json, write_bytes, write_json
 
 
 def test_json_comes_back_as_it_was_written(tmp_path):

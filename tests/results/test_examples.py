@@ -5,8 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from normscope.results.aggregates import AGGREGATES
-from normscope.results.examples import examples_intervals
+from normscope.results.aggregates import AGGREGATES, examples_intervals
 
 
 def generator(seed: int = 0) -> np.random.Generator:
@@ -41,7 +40,7 @@ def test_examples_are_drawn_for_both_sides_together():
 def test_both_ways_of_drawing_examples_agree(monkeypatch):
     arm, baseline = right_or_wrong((3, 600), 0.9, 1), right_or_wrong((3, 600), 0.8, 2)
     counted = examples_intervals(arm, baseline, levels=[0.95, 0.9], rng=generator())
-    monkeypatch.setattr("normscope.results.examples._FEW_VALUES", 0)
+    monkeypatch.setattr("normscope.results.aggregates._FEW_VALUES", 0)
     drawn = examples_intervals(arm, baseline, levels=[0.95, 0.9], rng=generator())
     error = (arm - baseline).mean(axis=0).std() / 600**0.5
     # Quantiles of 10,000 draws: 0.027 standard deviations each; and a step of 1 / 1800.

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from normscope.results.planning import LEAST_PAIRS, fewest_pairs, seeds_needed
-from normscope.results.statistics import sign_flip_p
+from normscope.results.statistics import LEAST_PAIRS, fewest_pairs, seeds_needed, sign_flip_p
 
 
 def generator(seed: int = 0) -> np.random.Generator:

@@ -7,8 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from normscope.results.disk import SCHEMA, write_json
-from normscope.results.store import RunFolder, StudyFolder
+from normscope.results.store import SCHEMA, RunFolder, StudyFolder, write_json
 
 
 def test_the_layout_is_the_documented_one(tmp_path):
@@ -46,7 +45,7 @@ def test_a_last_line_cut_short_is_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (b"{}", "lacks step; see docs/studies.md"),
+        (b"{}", "lacks step; see docs/guides/studies.md"),
         (b"5", "is 5, expected an object"),
         (b"\xff", "is not valid JSON"),
         (b'{"st', "is not valid JSON"),

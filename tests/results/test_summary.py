@@ -9,9 +9,9 @@ import sys
 import numpy as np
 import pytest
 from scipy import stats
-from studies import Study, read
 
 from normscope.results import summarize
+from support.study_folders import Study, read
 
 ARM_FIELDS = [
     "label",

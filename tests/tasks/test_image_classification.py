@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from normscope.catalogue import TASKS
 from normscope.data import load_digits
-from normscope.data.digits import SHEETS
-from normscope.tasks.image_classification import ImageClassification, Images, ImageSplits, residual_mlp
+from normscope.data.readers.images import SHEETS
+from normscope.registry import TASKS
+from normscope.tasks.images import ImageClassification, Images, ImageSplits, residual_mlp
 
 CPU = torch.device("cpu")
 DIGITS = TASKS["digits"]
@@ -75,7 +75,7 @@ def test_an_unknown_split_is_refused() -> None:
 
 
 def test_a_residual_network_needs_a_placement_with_blocks() -> None:
-    from normscope.catalogue import PLACEMENTS
+    from normscope.registry import PLACEMENTS
 
     with pytest.raises(ValueError, match=r"the placement .* is for networks without residual branches"):
         residual_mlp(inputs=4, width=4, depth=1, classes=2)(nn.LayerNorm, PLACEMENTS["preactivation"])

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ready import need
 
-from normscope.catalogue import NORMS, PLACEMENTS, TASKS
-from normscope.names import parse_norm, resolve_norm
 from normscope.norms import LayerNorm
-from normscope.tasks.image_tasks import DIGITS, MNIST_CNN, MNIST_MLP, MNIST_MLP_BATCH4
+from normscope.registry import NORMS, PLACEMENTS, TASKS
+from normscope.specs import parse_norm, resolve_norm
+from normscope.tasks.images import DIGITS, MNIST_CNN, MNIST_MLP, MNIST_MLP_BATCH4
+from support.real_data import need
 
 ALL = [DIGITS, MNIST_MLP, MNIST_MLP_BATCH4, MNIST_CNN]
 

@@ -10,18 +10,19 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from ready import need
 from torch import Tensor, nn
 
-from normscope.catalogue import NORMS, PLACEMENTS
 from normscope.data import ByteSplits, load_bytes
 from normscope.models import TransformerXL
+from normscope.registry import NORMS, PLACEMENTS
 from normscope.results.aggregates import AGGREGATES
 from normscope.results.store import RunFolder
 from normscope.tasks import Recipe
-from normscope.tasks.language_model import Streams, StreamSize
-from normscope.tasks.language_tasks import TINY_SHAKESPEARE
-from normscope.train import Interrupted, initialize, train
+from normscope.tasks.language import TINY_SHAKESPEARE, Streams, StreamSize
+from normscope.training.loop import train
+from normscope.training.outcome import Interrupted
+from normscope.training.randomness import initialize
+from support.real_data import need
 
 need("text-small")
 
@@ -300,7 +301,7 @@ def lasting(folder: Path) -> tuple[Any, Any, bytes]:
 
 
 def test_a_resumed_run_remembers_what_it_had_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("normscope.train.loop.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("normscope.training.loop.PROGRESS_SECONDS", 0.0)
     run(tmp_path / "whole")
     # A pass has 8 segments: in the middle of one, at its end, and in the middle of another.
     for stop in (5, 16, 21):
@@ -315,7 +316,7 @@ def test_a_resumed_run_remembers_what_it_had_read(tmp_path: Path, monkeypatch: p
 
 
 def test_a_resumed_run_without_its_memory_would_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("normscope.train.loop.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("normscope.training.loop.PROGRESS_SECONDS", 0.0)
     run(tmp_path / "whole")
     with pytest.raises(Interrupted):
         run(tmp_path / "robbed", 5)

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 import torch
-from ready import need
 
-from normscope.catalogue import NORMS, PLACEMENTS, TASKS
-from normscope.names import parse_norm
-from normscope.tasks.language_tasks import ENWIK8, ENWIKI_SMALL, TINY_SHAKESPEARE
-from normscope.train import initialize
+from normscope.registry import NORMS, PLACEMENTS, TASKS
+from normscope.specs import parse_norm
+from normscope.tasks.language import ENWIK8, ENWIKI_SMALL, TINY_SHAKESPEARE
+from normscope.training.randomness import initialize
+from support.real_data import need
 
 CPU = torch.device("cpu")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from normscope.tasks.order import BatchOrder, Draw, StreamOrder
+from normscope.tasks.batching import BatchOrder, Draw, StreamOrder
 
 
 def draws(seed: int) -> Draw:

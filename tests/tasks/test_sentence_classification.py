@@ -6,21 +6,22 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from ready import need
 
-from normscope.catalogue import NORMS, PLACEMENTS
 from normscope.models import TextClassifier
+from normscope.registry import NORMS, PLACEMENTS
 from normscope.tasks import Recipe
-from normscope.tasks.sentence_classification import (
+from normscope.tasks.sentences import (
     EVALUATION_BATCH,
     MAX_WORDS,
+    RT,
+    SST5,
+    UNKNOWN,
     EncoderSize,
     Sentences,
     SentenceSplits,
 )
-from normscope.tasks.sentence_tasks import RT, SST5
-from normscope.tasks.word_vocabulary import UNKNOWN
-from normscope.train import initialize
+from normscope.training.randomness import initialize
+from support.real_data import need
 
 need("rt-polarity")
 

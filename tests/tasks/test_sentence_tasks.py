@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ready import need
 
-from normscope.catalogue import NORMS, PLACEMENTS, TASKS
-from normscope.names import parse_norm
 from normscope.norms import LayerNorm
+from normscope.registry import NORMS, PLACEMENTS, TASKS
 from normscope.results import summarize
 from normscope.results.store import StudyFolder
-from normscope.study import compare, make_card
-from normscope.study.engine import RunEvent
-from normscope.study.execute import execute
-from normscope.study.plan import RunSpec, plan
+from normscope.specs import parse_norm
+from normscope.studies import compare
+from normscope.studies.engines.engine import RunEvent
+from normscope.studies.plan import RunSpec, plan
+from normscope.studies.run import execute
+from normscope.studies.spec import make_study
 from normscope.tasks import Recipe
-from normscope.tasks.sentence_classification import EncoderSize
-from normscope.tasks.sentence_tasks import ENCODER_PLACEMENTS, RT, SST5
-from normscope.train import initialize
+from normscope.tasks.sentences import ENCODER_PLACEMENTS, RT, SST5, EncoderSize
+from normscope.training.randomness import initialize
+from support.real_data import need
 
 need("rt-polarity")
 
@@ -88,7 +88,7 @@ class Stopped:
     def __init__(self, at: int | None = None) -> None:
         self.left = at
 
-    def run(self, specs: Sequence[RunSpec], study: StudyFolder, tell: Callable[[RunEvent], None]) -> None:
+    def run(self, specs: Sequence[RunSpec], study: StudyFolder, callback: Callable[[RunEvent], None]) -> None:
         def watch(step: int, loss: float) -> bool:
             if self.left is not None:
                 self.left -= 1
@@ -98,7 +98,7 @@ class Stopped:
             state = execute(spec, study, watch)
             if state == "interrupted":
                 raise KeyboardInterrupt
-            tell(RunEvent(spec=spec, state=state, step=spec.recipe.steps))
+            callback(RunEvent(spec=spec, state=state, step=spec.recipe.steps))
 
 
 def numbers(content: Any) -> Any:
@@ -111,8 +111,8 @@ def numbers(content: Any) -> Any:
 
 def test_a_study_from_its_question_to_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TASKS, "rt", TINY)
-    monkeypatch.setattr("normscope.train.loop.PROGRESS_SECONDS", 0.0)
-    card = make_card("rt", norms=["layer_norm", "ada_norm"], seeds=[0, 1])
+    monkeypatch.setattr("normscope.training.loop.PROGRESS_SECONDS", 0.0)
+    card = make_study("rt", norms=["layer_norm", "ada_norm"], seeds=[0, 1])
     whole = compare(card, out=tmp_path / "whole", engine=Stopped())
     assert whole.complete
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from normscope import data as data_sets
-from normscope.catalogue import NORMS, PLACEMENTS, TASKS
+from normscope.registry import NORMS, PLACEMENTS, TASKS
 from normscope.results.aggregates import AGGREGATES
 from normscope.tasks import Recipe
 

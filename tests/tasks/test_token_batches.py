@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from normscope.tasks.token_batches import TokenBatches
+from normscope.tasks.batching import TokenBatches
 
 RAW = Path(os.environ.get("NORMSCOPE_DATA", "/nowhere")) / "multi30k" / "raw"
 

@@ -4,10 +4,10 @@ from collections import Counter
 from itertools import pairwise
 
 import pytest
-from ready import need
 
 from normscope.data import load_rt
-from normscope.tasks.word_vocabulary import PAD, UNKNOWN, Words, learn_words
+from normscope.tasks.sentences import PAD, UNKNOWN, Words, learn_words
+from support.real_data import need
 
 need("rt-polarity")
 

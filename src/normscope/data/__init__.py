@@ -1,31 +1,31 @@
 """Raw sets: fetch once, check the hash, read the original files. Imports nothing of ours and no torch."""
 
-from normscope.data.arrays import Arrays, ArraySplits
-from normscope.data.characters import ByteSplits, load_bytes
-from normscope.data.conllu import ParsedSentence, TreeCount, read_conllu
-from normscope.data.corpora import Pairs, ParallelSplits, load_parallel
-from normscope.data.dataset import DataFile, DataSet
-from normscope.data.digits import load_digits
-from normscope.data.download import Progress
-from normscope.data.files import (
+from normscope.data.download import DataFile, DataSet, Progress
+from normscope.data.inventory import fetch, table, verify
+from normscope.data.readers.characters import ByteSplits, load_bytes
+from normscope.data.readers.images import Arrays, ArraySplits, load_digits, load_mnist
+from normscope.data.readers.parallel import PairCount, PairFiles, read_lines, read_pairs, read_tar_pairs
+from normscope.data.readers.sentences import (
+    LabelledText,
+    LabelledTextSplits,
+    SentimentTree,
+    load_rt,
+    load_sst,
+    read_trees,
+)
+from normscope.data.readers.translation import Pairs, ParallelSplits, load_parallel
+from normscope.data.readers.treebanks import ParsedSentence, Treebank, TreeCount, load_ewt, load_ptb, read_conllu
+from normscope.data.registry import SETS
+from normscope.data.store import (
     DataDamaged,
     DataNotFound,
+    DataState,
     DataUnverified,
-    State,
     cache_folder,
     found_hashes,
     locate,
     state,
 )
-from normscope.data.inventory import fetch, table, verify
-from normscope.data.labelled_text import LabelledText, LabelledTextSplits
-from normscope.data.lines import read_lines
-from normscope.data.mnist import load_mnist
-from normscope.data.parallel import PairCount, PairFiles, read_pairs, read_tar_pairs
-from normscope.data.rt import load_rt
-from normscope.data.sets import SETS
-from normscope.data.sst import SentimentTree, load_sst, read_trees
-from normscope.data.treebanks import Treebank, load_ewt, load_ptb
 
 __all__ = [
     "SETS",
@@ -36,6 +36,7 @@ __all__ = [
     "DataFile",
     "DataNotFound",
     "DataSet",
+    "DataState",
     "DataUnverified",
     "LabelledText",
     "LabelledTextSplits",
@@ -46,7 +47,6 @@ __all__ = [
     "ParsedSentence",
     "Progress",
     "SentimentTree",
-    "State",
     "TreeCount",
     "Treebank",
     "cache_folder",

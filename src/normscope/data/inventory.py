@@ -4,10 +4,9 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
-from normscope.data.dataset import DataSet
-from normscope.data.download import Progress
-from normscope.data.files import DataDamaged, DataNotFound, damage, find, locate, size_in_words, state
-from normscope.data.sets import SETS
+from normscope.data.download import DataSet, Progress
+from normscope.data.registry import SETS
+from normscope.data.store import DataDamaged, DataNotFound, damage, find, locate, size_in_words, state
 
 
 def table() -> list[tuple[str, str, str, str, str]]:

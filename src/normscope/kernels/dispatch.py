@@ -8,14 +8,14 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.utils import _python_dispatch
 
-from normscope.kernels import backend as backends
 from normscope.kernels import operator
-from normscope.kernels.backend import Backend
+from normscope.kernels.autograd import norm as through_python
+from normscope.kernels.backends import choice as backends
+from normscope.kernels.backends.choice import Backend
 from normscope.kernels.formula import Formula
-from normscope.kernels.function import norm as through_python
 
 _call: Any = None
-"""The C++ function of the CPU back end, once that is loaded and nothing else is asked for."""
+"""The C++ function of the CPU backend, once that is loaded and nothing else is asked for."""
 
 
 def fused(
@@ -50,7 +50,7 @@ def fused(
         their numbers: subclasses, ``torch.func`` transforms, forward-mode derivatives, ``torch.export``, tracing.
 
     Raises:
-        BackendUnavailable: If a back end was asked for by name and cannot run here.
+        BackendUnavailable: If a backend was asked for by name and cannot run here.
     """
     if torch.compiler.is_compiling():
         return _traced(x, shape, weight, bias, residual, flags, eps, scale, k, backend)
@@ -68,7 +68,7 @@ def _dispatch(
     formula: Formula,
     backend: Backend | None,
 ) -> Any:
-    """Choose the back end, and remember the shortest way to it."""
+    """Choose the backend, and remember the shortest way to it."""
     global _call
     module = backends.choose(x.device, backend)
     if module is None:
@@ -89,7 +89,7 @@ def _dispatch(
 def _fits(
     x: Tensor, shape: tuple[int, ...], weight: Tensor | None, bias: Tensor | None, residual: Tensor | None
 ) -> bool:
-    """Tell whether the arguments are those of a kernel: shapes, and parameters no wider than the statistics."""
+    """Return whether the arguments are those of a kernel: shapes, and parameters no wider than the statistics."""
     kinds = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
     wide = x.dtype == torch.float64
     return (
@@ -105,7 +105,7 @@ def _fits(
 
 
 def _plain(tensors: list[Tensor]) -> bool:
-    """Tell whether tensors are numbers in memory and nothing else, and no mode looks at them."""
+    """Return whether tensors are numbers in memory and nothing else, and no mode looks at them."""
     return (
         all(type(one) in (Tensor, torch.nn.Parameter) and not one.is_neg() for one in tensors)
         and forward_ad._current_level < 0

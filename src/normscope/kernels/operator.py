@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from normscope.kernels.backend import choose
+from normscope.kernels.backends.choice import choose
 from normscope.kernels.formula import CENTER, Formula
 
 Numbers = tuple[int, int, float, float, float]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from normscope.models.linear import Linear, Projection
+from normscope.models.layers import Linear, Projection
 
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values ``[B, H, S, D / H]``, projected and normalized."""

@@ -16,16 +16,14 @@ from normscope.models.attention import (
     padding_mask,
     window_mask,
 )
-from normscope.models.embedding import PAD, Embedding
-from normscope.models.feed_forward import FeedForward
-from normscope.models.positions import sinusoids
+from normscope.models.layers import PAD, Embedding, FeedForward, sinusoids
 
 Stack = Callable[[Sequence[tuple[str, nn.Module]], int], nn.Module]
 """Makes a residual stream from (branches, width): where norms stand in it is the caller's choice."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class State:
+class DecoderState:
     """A decoder on its way: what it has read, and the words it has written so far. Steps make new states."""
 
     position: int
@@ -39,7 +37,7 @@ class State:
     memory_mask: Tensor
     """Which words of the sentences may be seen, ``[B, 1, 1, S]``."""
 
-    def repeat(self, beam: int) -> "State":
+    def repeat(self, beam: int) -> "DecoderState":
         """Write ``beam`` sequences for every one now; those of a sentence stand one after another.
 
         Raises:
@@ -53,7 +51,7 @@ class State:
         }
         return replace(self, rows=self.rows * beam, cache=cache)
 
-    def reorder(self, indices: Tensor) -> "State":
+    def reorder(self, indices: Tensor) -> "DecoderState":
         """Go on with the rows ``indices`` ``[R]`` int64: any of them, any number of times, in any order.
 
         Cheapest where the rows of a sentence stay together, as in a beam search: then sentences are not copied.
@@ -205,7 +203,7 @@ class Seq2Seq(nn.Module):
         mask = padding_mask(source != PAD)
         return self.encoder(self._embed(self.source, source, 0), Context(mask=mask)), mask
 
-    def start(self, source: Tensor) -> State:
+    def start(self, source: Tensor) -> DecoderState:
         """Read the sources ``[B, S]`` int64, and be ready to write one sequence for each. Call ``eval()`` before.
 
         Raises:
@@ -213,7 +211,7 @@ class Seq2Seq(nn.Module):
         """
         memory, memory_mask = self.encode(source)
         branches = [module for module in self.decoder.modules() if isinstance(module, CrossAttention)]
-        return State(
+        return DecoderState(
             position=0,
             rows=len(source),
             cache={},
@@ -221,7 +219,7 @@ class Seq2Seq(nn.Module):
             memory_mask=memory_mask,
         )
 
-    def step(self, state: State, tokens: Tensor) -> tuple[Tensor, State]:
+    def step(self, state: DecoderState, tokens: Tensor) -> tuple[Tensor, DecoderState]:
         """Read the words ``[R]`` int64 written last, and give the logits ``[R, V]`` of the next ones.
 
         Raises:

@@ -6,10 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from normscope.models.attention import Attention, Context, padding_mask
-from normscope.models.embedding import PAD, Embedding
-from normscope.models.feed_forward import FeedForward
-from normscope.models.linear import Linear
-from normscope.models.positions import sinusoids
+from normscope.models.layers import PAD, Embedding, FeedForward, Linear, sinusoids
 
 
 class TextClassifier(nn.Module):

@@ -10,10 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from normscope.models.attention import HeadNorm, head_width, set_head_norms
-from normscope.models.embedding import Embedding
-from normscope.models.feed_forward import FeedForward
-from normscope.models.linear import Linear, Projection
-from normscope.models.positions import relative_shift, sinusoids
+from normscope.models.layers import Embedding, FeedForward, Linear, Projection, relative_shift, sinusoids
 
 
 class Memory(NamedTuple):

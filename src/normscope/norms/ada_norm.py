@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from normscope.kernels import Backend, check_backend, fused
 from normscope.kernels.formula import CENTER, PHI, RELEASED, ROOT
 from normscope.norms.checks import Shape, as_shape, check_eps, check_number
-from normscope.norms.moments import standardize, trailing, widen
-from normscope.norms.residual import defined
+from normscope.norms.moments import defined, standardize, trailing, widen
 
 Convention = Literal["paper", "released"]
 
@@ -90,10 +89,10 @@ class AdaNorm(nn.Module):
     Raises:
         TypeError: If a size or a number is none; on call, if the input is not of a floating dtype.
         ValueError: If a size is below one, ``eps`` or ``k`` is negative or not finite, ``scale`` is not positive and
-            finite, the convention or the back end is unknown, or the convention is ``released`` and a row has one
+            finite, the convention or the backend is unknown, or the convention is ``released`` and a row has one
             entry, for which the divisor is zero; on call, if the trailing axes of the input differ, or the residual is
             of another shape or dtype.
-        BackendUnavailable: On call, if a back end was asked for by name and cannot run here.
+        BackendUnavailable: On call, if a backend was asked for by name and cannot run here.
 
     References:
         Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, eq. (1) of the authors'

@@ -6,8 +6,7 @@ from torch import Tensor, nn
 from normscope.kernels import Backend, check_backend, fused
 from normscope.kernels.formula import CENTER, DETACH_MEAN, DETACH_STD, ROOT
 from normscope.norms.checks import Shape, as_shape, check_eps
-from normscope.norms.moments import trailing, widen
-from normscope.norms.residual import defined
+from normscope.norms.moments import defined, trailing, widen
 
 
 def detach_norm(x: Tensor, eps: float = 1e-5, *, mean: bool = True, std: bool = True, axes: int = 1) -> Tensor:
@@ -58,9 +57,9 @@ class DetachNorm(nn.Module):
 
     Raises:
         TypeError: If a size or a number is none; on call, if the input is not of a floating dtype.
-        ValueError: If a size is below one, ``eps`` is negative or the back end has no such name; on call, if the
+        ValueError: If a size is below one, ``eps`` is negative or the backend has no such name; on call, if the
             trailing axes of the input differ, or the residual is of another shape or dtype.
-        BackendUnavailable: On call, if a back end was asked for by name and cannot run here.
+        BackendUnavailable: On call, if a backend was asked for by name and cannot run here.
 
     References:
         Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, poster, Theorem 1.

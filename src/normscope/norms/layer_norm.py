@@ -9,8 +9,7 @@ from torch.nn import functional as F
 from normscope.kernels import Backend, check_backend, fused
 from normscope.kernels.formula import CENTER, ROOT
 from normscope.norms.checks import Shape, as_shape, check_eps
-from normscope.norms.moments import standardize, widen
-from normscope.norms.residual import defined
+from normscope.norms.moments import defined, standardize, widen
 
 
 def layer_norm(
@@ -61,9 +60,9 @@ class LayerNorm(nn.LayerNorm):
 
     Raises:
         TypeError: If a size or a number is none; on call, if the input is not of a floating dtype.
-        ValueError: If a size is below one, ``eps`` is negative or the back end has no such name; on call, if the
+        ValueError: If a size is below one, ``eps`` is negative or the backend has no such name; on call, if the
             trailing axes of the input differ, or the residual is of another shape or dtype.
-        BackendUnavailable: On call, if a back end was asked for by name and cannot run here.
+        BackendUnavailable: On call, if a backend was asked for by name and cannot run here.
 
     References:
         Ba, Kiros, Hinton (2016). Layer normalization. arXiv:1607.06450, eqs. (15)-(16).

@@ -1,7 +1,11 @@
 """The precision of a norm's statistics, and the axes they are taken over."""
 
+from collections.abc import Callable
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from normscope.norms.checks import check_input
 
 
 def widen(x: Tensor) -> Tensor:
@@ -40,3 +44,31 @@ def standardize(x: Tensor, eps: float, axes: int) -> Tensor:
     centered = x - x.mean(over, keepdim=True)
     variance = centered.square().mean(over, keepdim=True)
     return centered * (variance + eps).rsqrt()
+
+
+def defined(
+    module: nn.Module, definition: Callable[[Tensor], Tensor], x: Tensor, residual: Tensor | None
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Compute a norm by differentiable operations.
+
+    Args:
+        module: The norm, for the words of an error, with its ``normalized_shape``.
+        definition: What it computes.
+        x: ``[..., D]``.
+        residual: Added to ``x`` before; None for none.
+
+    Returns:
+        The norm of ``x``; with a residual the norm of the sum, and the sum.
+
+    Raises:
+        TypeError: If ``x`` is not of a floating dtype.
+        ValueError: If the trailing axes of ``x`` differ, or the residual is of another shape or dtype.
+    """
+    check_input(module, x, module.normalized_shape)  # pyright: ignore[reportArgumentType]
+    if residual is None:
+        return definition(x)
+    if (residual.shape, residual.dtype) != (x.shape, x.dtype):
+        wanted, got = ((list(one.shape), one.dtype) for one in (x, residual))
+        raise ValueError(f"{module} expects a residual like its input, {wanted}, got {got}")
+    total = x + residual
+    return definition(total), total

@@ -7,8 +7,7 @@ from torch.nn import functional as F
 from normscope.kernels import Backend, check_backend, fused
 from normscope.kernels.formula import ROOT
 from normscope.norms.checks import Shape, as_shape, check_eps
-from normscope.norms.moments import trailing, widen
-from normscope.norms.residual import defined
+from normscope.norms.moments import defined, trailing, widen
 
 
 def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float | None = None, *, axes: int = 1) -> Tensor:
@@ -58,9 +57,9 @@ class RMSNorm(nn.RMSNorm):
 
     Raises:
         TypeError: If a size or a number is none; on call, if the input is not of a floating dtype.
-        ValueError: If a size is below one, ``eps`` is negative or the back end has no such name; on call, if the
+        ValueError: If a size is below one, ``eps`` is negative or the backend has no such name; on call, if the
             trailing axes of the input differ, or the residual is of another shape or dtype.
-        BackendUnavailable: On call, if a back end was asked for by name and cannot run here.
+        BackendUnavailable: On call, if a backend was asked for by name and cannot run here.
 
     References:
         Zhang, Sennrich (2019). Root mean square layer normalization. arXiv:1910.07467, eq. (4).

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from normscope.kernels import Backend, check_backend, fused
 from normscope.kernels.formula import LENGTH
 from normscope.norms.checks import Shape, as_shape, check_eps
-from normscope.norms.moments import trailing, widen
-from normscope.norms.residual import defined
+from normscope.norms.moments import defined, trailing, widen
 
 
 def scale_norm(x: Tensor, weight: Tensor, eps: float = 1e-5, *, axes: int = 1) -> Tensor:
@@ -50,9 +49,9 @@ class ScaleNorm(nn.Module):
 
     Raises:
         TypeError: If a size or a number is none; on call, if the input is not of a floating dtype.
-        ValueError: If a size is below one, ``eps`` is negative or the back end has no such name; on call, if the
+        ValueError: If a size is below one, ``eps`` is negative or the backend has no such name; on call, if the
             trailing axes of the input differ, or the residual is of another shape or dtype.
-        BackendUnavailable: On call, if a back end was asked for by name and cannot run here.
+        BackendUnavailable: On call, if a backend was asked for by name and cannot run here.
 
     References:
         Nguyen, Salazar (2019). Transformers without tears. arXiv:1910.05895, section 2.2.

@@ -1,36 +1,168 @@
 """A paper tried again: run or resume its studies, judge them, and write what came out."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from normscope import data
-from normscope.catalogue import TASKS
-from normscope.data.sets import SETS
-from normscope.papers.cell import Cell, Study
-from normscope.papers.choice import Chosen, Request, choose, missing, missing_packages
-from normscope.papers.claims import judge_counts
-from normscope.papers.costs import costs
-from normscope.papers.gradient_figure import draw
-from normscope.papers.gradient_slopes import conclude
-from normscope.papers.initial_gradients import run as run_gradients
-from normscope.papers.initial_gradients import whole
-from normscope.papers.judgement import Judgement, not_run
-from normscope.papers.tables import markdown
-from normscope.papers.verdicts import judge_study
-from normscope.results.disk import SCHEMA, write_bytes, write_json
-from normscope.results.store import StudyFolder
-from normscope.study import compare
-from normscope.study.engine import EngineError, RunEvent
+from normscope.data.registry import SETS
+from normscope.papers.judging.agreement import Judgement, not_run
+from normscope.papers.judging.cell import Cell, Count, Paper, PaperStudy, Setup
+from normscope.papers.judging.tables import costs, markdown
+from normscope.papers.judging.verdicts import judge_counts, judge_study
+from normscope.papers.xiong2020.gradient_slopes import conclude, draw
+from normscope.papers.xiong2020.initial_gradients import Setting, whole
+from normscope.papers.xiong2020.initial_gradients import run as run_gradients
+from normscope.papers.xiong2020.study import XIONG2020
+from normscope.papers.xu2019.study import XU2019
+from normscope.registry import TASKS, look_up
+from normscope.results.store import SCHEMA, StudyFolder, write_bytes, write_json
+from normscope.studies import compare
+from normscope.studies.engines.engine import EngineError, RunEvent
 
-Tell = Callable[[RunEvent], None]
+PAPERS: dict[str, Paper] = {"xu2019": XU2019, "xiong2020": XIONG2020}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReproductionRequest:
+    """What is to be reproduced, and how."""
+
+    paper: str
+    """Key of ``PAPERS``."""
+    only: tuple[str, ...] = ()
+    """Tasks, tables and figures; everything that can be run where empty."""
+    seeds: tuple[int, ...] = tuple(range(10))
+    """One run an arm and seed."""
+    preset: str = "small"
+    """Key of a task's presets."""
+    steps: int | None = None
+    """Updates of every run; the preset's where None."""
+    out: Path | None = None
+    """Where the studies are; ``runs/<paper>`` where None."""
+    workers: int | None = None
+    """Processes; one a core where None."""
+    device: str = "cpu"
+    """As torch names it."""
+    precision: str = "float32"
+    """Key of ``normscope.tasks.recipe.PRECISIONS``."""
+    compile: bool = False
+    """Whether the training loss is compiled."""
+    norms_at: str = "all"
+    """Which norms the arms replace: one of the paper's ``norms_at``."""
+    read_only: bool = False
+    """Whether nothing is computed and only what is there is judged."""
+    gradients: Setting = field(default_factory=Setting)
+    """Of the gradient figure, where the paper has one."""
+    command: str = "normscope.cli.reproduce"
+    """What the page says makes it again."""
+
+    @property
+    def folder(self) -> Path:
+        """Where everything lies."""
+        return Path("runs") / self.paper if self.out is None else self.out
+
+    @property
+    def setup(self) -> Setup:
+        """What the paper's studies are made from."""
+        return Setup(
+            preset=self.preset,
+            seeds=tuple(self.seeds),
+            steps=self.steps,
+            device=self.device,
+            precision=self.precision,
+            compile=self.compile,
+            norms_at=self.norms_at,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """What a request comes to."""
+
+    paper: Paper
+    cells: tuple[Cell, ...]
+    """Those that were asked for, or all."""
+    counts: tuple[Count, ...]
+    """Those over any of them, in the tables that were asked for."""
+    tasks: tuple[str, ...]
+    """Those that a study is run of, or tried."""
+    figures: tuple[str, ...]
+    """Of the paper's figures."""
+
+
+def missing(task: str) -> str:
+    """Say why a task cannot be run here without fetching anything; empty where it can.
+
+    Args:
+        task: Maybe a key of ``TASKS``.
+    """
+    if task not in TASKS:
+        return "this version has no such task"
+    lacking = missing_packages(task)
+    states = [(name, data.state(SETS[name])) for name in TASKS[task].datasets]
+    said = [f"data set {name} is {state.words}" for name, state in states if not state.ready]
+    return "; ".join([lacking, *said] if lacking else said)
+
+
+def missing_packages(task: str) -> str:
+    """Say which packages a task lacks here; empty where it has all.
+
+    Args:
+        task: Key of ``TASKS``.
+    """
+    absent = [name for name in getattr(TASKS[task], "packages", ()) if find_spec(name) is None]
+    return f"it needs {' and '.join(absent)}: `pip install normscope[text]` brings them" if absent else ""
+
+
+def choose(request: ReproductionRequest) -> Chosen:
+    """Find the cells that a request asks for, and the tasks to run: a paper's own where its data are here.
+
+    Without ``only``, a cell whose data are not here is tried on its first stand-in that is. Tasks and tables together
+    choose the cells that both name.
+
+    Raises:
+        LookupError: If there is no such paper, task, table or figure; the message suggests the nearest name.
+        ValueError: If the paper's studies cannot replace the norms that are asked for.
+    """
+    paper = look_up("paper", PAPERS, request.paper)
+    if request.norms_at not in paper.norms_at:
+        raise ValueError(f"{paper.name} replaces norms at: {', '.join(paper.norms_at)}; got {request.norms_at!r}")
+    names = {"task": paper.tasks, "table": paper.tables, "figure": tuple(paper.figures)}
+    every = [name for group in names.values() for name in group]
+    for name in request.only:
+        if name not in every:
+            near = get_close_matches(name, every, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise LookupError(f"{paper.name} has no task, table or figure {name!r}: {hint}There are {', '.join(every)}")
+    tasks, tables, figures = ([name for name in request.only if name in group] for group in names.values())
+    if not request.only:
+        figures = list(paper.figures)
+    if figures and request.only and not tasks and not tables:
+        return Chosen(paper=paper, cells=(), counts=(), tasks=(), figures=tuple(figures))
+    cells = [cell for cell in paper.cells if not tables or set(cell.tables) & set(tables)]
+    cells = [cell for cell in cells if not tasks or set(cell.places) & set(tasks)]
+    if not tasks:
+        absent = {task: missing(task) for task in paper.tasks}
+        for cell in cells:
+            able = [task for task in cell.places if not absent.get(task, "unknown")]
+            tasks += able[:1] if not cell.never_run else []
+    ids = {cell.id for cell in cells}
+    counts = [one for one in paper.counts if set(one.cells) & ids and (not tables or set(one.tables) & set(tables))]
+    return Chosen(
+        paper=paper, cells=tuple(cells), counts=tuple(counts), tasks=tuple(dict.fromkeys(tasks)), figures=tuple(figures)
+    )
+
+
+TrainCallback = Callable[[RunEvent], None]
 
 
 def reproduce(
-    request: Request,
+    request: ReproductionRequest,
     *,
-    tell: Tell | None = None,
+    callback: TrainCallback | None = None,
     tell_gradients: Callable[[int, int, str], None] | None = None,
     fetched: data.Progress | None = None,
 ) -> dict[str, Any]:
@@ -41,7 +173,7 @@ def reproduce(
 
     Args:
         request: What is asked for.
-        tell: Takes an event for every run, as :func:`normscope.study.compare` tells them.
+        callback: Takes an event for every run, as :func:`normscope.studies.compare` tells them.
         tell_gradients: Takes how many networks are measured, of how many, and which was the last.
         fetched: Told how far a download is.
 
@@ -59,7 +191,7 @@ def reproduce(
     wanted = [] if request.read_only else [task for task in chosen.tasks if task in TASKS]
     # All cards are written first: what cannot be is told before anything is computed.
     planned = {task: paper.studies(task, request.setup) for task in wanted}
-    reasons = {task: _run(request, task, studies, tell, fetched) for task, studies in planned.items()}
+    reasons = {task: _run(request, task, studies, callback, fetched) for task, studies in planned.items()}
     path = request.folder / "gradients.jsonl"
     not_drawn = ""
     if "gradients" in chosen.figures and not request.read_only:
@@ -88,13 +220,17 @@ def reproduce(
     return content
 
 
-def study_folder(request: Request, study: Study) -> Path:
+def study_folder(request: ReproductionRequest, study: PaperStudy) -> Path:
     """Give the folder of one study."""
     return request.folder / (study.name if request.preset == "small" else f"{study.name}-{request.preset}")
 
 
 def _run(
-    request: Request, task: str, studies: Sequence[Study], tell: Tell | None, fetched: data.Progress | None
+    request: ReproductionRequest,
+    task: str,
+    studies: Sequence[PaperStudy],
+    callback: TrainCallback | None,
+    fetched: data.Progress | None,
 ) -> str:
     """Run a task's studies; give the reason where the machine cannot, empty where it did."""
     if missing_packages(task):
@@ -104,7 +240,7 @@ def _run(
             data.locate(SETS[name], progress=fetched)
         for study in studies:
             folder = study_folder(request, study)
-            compare(study.card, out=folder, workers=request.workers, tell=tell, command=request.command)
+            compare(study.card, out=folder, workers=request.workers, callback=callback, command=request.command)
     except data.DataNotFound as error:
         return f"{missing(task) or error}"
     except EngineError as error:
@@ -113,9 +249,9 @@ def _run(
 
 
 def _run_gradients(
-    request: Request,
+    request: ReproductionRequest,
     path: Path,
-    tell: Callable[[int, int, str], None] | None,
+    callback: Callable[[int, int, str], None] | None,
     fetched: data.Progress | None,
 ) -> str:
     """Measure the networks of the figure; give the reason where the machine cannot, empty where it did."""
@@ -127,12 +263,12 @@ def _run_gradients(
             data.locate(SETS[name], progress=fetched)
     except data.DataNotFound as error:
         return f"{missing(task) or error}"
-    run_gradients(request.gradients, request.seeds, path, tell)
+    run_gradients(request.gradients, request.seeds, path, callback)
     return ""
 
 
 def _judge(
-    request: Request, chosen: Chosen, reasons: Mapping[str, str]
+    request: ReproductionRequest, chosen: Chosen, reasons: Mapping[str, str]
 ) -> tuple[list[Judgement], list[dict[str, Any]]]:
     """Judge whatever the folder holds, and say of the cells that were asked for why it does not hold them."""
     judged: list[Judgement] = []
@@ -161,7 +297,7 @@ def _judge(
     return judged, studies
 
 
-def _reason(request: Request, cell: Cell, reasons: Mapping[str, str], lacking: Mapping[str, str]) -> str:
+def _reason(request: ReproductionRequest, cell: Cell, reasons: Mapping[str, str], lacking: Mapping[str, str]) -> str:
     if cell.never_run:
         return cell.never_run
     said = [reasons[task] for task in cell.places if reasons.get(task)]

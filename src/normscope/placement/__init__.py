@@ -21,31 +21,52 @@ name                    equation                                     source
 ``none``                x <- x + f(x)                                no norm anywhere
 ======================  ===========================================  ==================================================
 
-``docs/placements.md`` draws each of them.
+``docs/guides/placements.md`` draws each of them.
 """
 
-from normscope.placement.blocks import DeepNorm as DeepNorm
-from normscope.placement.blocks import DualBlock as DualBlock
-from normscope.placement.blocks import NormThenPlain as NormThenPlain
-from normscope.placement.blocks import OutputNorm as OutputNorm
-from normscope.placement.blocks import PeriNorm as PeriNorm
-from normscope.placement.blocks import PlainBlock as PlainBlock
-from normscope.placement.blocks import PostNorm as PostNorm
-from normscope.placement.blocks import PreNorm as PreNorm
-from normscope.placement.blocks import RecursiveSkip as RecursiveSkip
-from normscope.placement.blocks import ReZero as ReZero
-from normscope.placement.blocks import ScaledPreNorm as ScaledPreNorm
-from normscope.placement.constants import deepnorm_constants as deepnorm_constants
-from normscope.placement.mix import POST as POST
-from normscope.placement.mix import PRE as PRE
-from normscope.placement.mix import mix as mix
-from normscope.placement.placement import Placement as Placement
-from normscope.placement.placement import per_layer as per_layer
-from normscope.placement.site import LayeredNorm as LayeredNorm
-from normscope.placement.site import Norm as Norm
-from normscope.placement.site import Site as Site
-from normscope.placement.site import Where as Where
-from normscope.placement.site import named_norm as named_norm
-from normscope.placement.site import norm_at as norm_at
-from normscope.placement.stack import DualStack as DualStack
-from normscope.placement.stack import ResidualStack as ResidualStack
+from normscope.placement.blocks import (
+    DeepNorm,
+    DualBlock,
+    DualStack,
+    NormThenPlain,
+    OutputNorm,
+    PeriNorm,
+    PlainBlock,
+    PostNorm,
+    PreNorm,
+    RecursiveSkip,
+    ResidualStack,
+    ReZero,
+    ScaledPreNorm,
+    deepnorm_constants,
+)
+from normscope.placement.placement import POST, PRE, Placement, mix, per_layer
+from normscope.placement.sites import LayeredNorm, NormFactory, Site, Where, named_norm, norm_at
+
+__all__ = [
+    "POST",
+    "PRE",
+    "DeepNorm",
+    "DualBlock",
+    "DualStack",
+    "LayeredNorm",
+    "NormFactory",
+    "NormThenPlain",
+    "OutputNorm",
+    "PeriNorm",
+    "Placement",
+    "PlainBlock",
+    "PostNorm",
+    "PreNorm",
+    "ReZero",
+    "RecursiveSkip",
+    "ResidualStack",
+    "ScaledPreNorm",
+    "Site",
+    "Where",
+    "deepnorm_constants",
+    "mix",
+    "named_norm",
+    "norm_at",
+    "per_layer",
+]

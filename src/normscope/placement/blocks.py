@@ -9,14 +9,52 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normscope.placement.constants import deepnorm_constants
-from normscope.placement.site import Norm, Site
+from normscope.placement.sites import NormFactory, Site
+
+CONSTANTS = ("paper", "released")
+"""Whose constants: the paper's, or those of the code that its authors released."""
+
+
+def deepnorm_constants(site: Site, constants: str) -> tuple[float, float]:
+    r"""Give alpha, which scales the shortcut, and beta, which scales the first weights of a branch.
+
+    ============================  =========================  ============================
+    stream                        alpha                      beta
+    ============================  =========================  ============================
+    encoder only, decoder only    :math:`(2 N)^{1/4}`        :math:`(8 N)^{-1/4}`
+    encoder of N and M            :math:`0.81 (N^4 M)^{1/16}`  :math:`0.87 (N^4 M)^{-1/16}`
+    decoder of N and M            :math:`(3 M)^{1/4}`        :math:`(12 M)^{-1/4}`
+    ============================  =========================  ============================
+
+    ``released`` differs in the encoder of an encoder-decoder: there the code divides weights by
+    :math:`(N^4 M)^{1/16} / 1.15`, so beta is :math:`1.15 (N^4 M)^{-1/16}`, 1.32 times the paper's. (1 / 0.87 is 1.15:
+    the constant seems to have been turned over once too often.)
+
+    Args:
+        site: Which stream, and its depths: N layers of encoder, M of decoder.
+        constants: One of :data:`CONSTANTS`.
+
+    Raises:
+        ValueError: If ``constants`` is another word.
+
+    References:
+        Wang et al. (2022). DeepNet: scaling transformers to 1,000 layers. arXiv:2203.00555, Figure 2.
+    """
+    if constants not in CONSTANTS:
+        raise ValueError(f"constants must be one of {', '.join(CONSTANTS)}, got {constants!r}")
+    own, other = site.layers, site.other_layers
+    if site.part == "encoder":
+        depth = (own**4 * other) ** (1 / 16)
+        return 0.81 * depth, (0.87 if constants == "paper" else 1.15) / depth
+    if site.part == "decoder":
+        return (3 * own) ** 0.25, (12 * own) ** -0.25
+    return (2 * own) ** 0.25, (8 * own) ** -0.25
 
 
 class PlainBlock(nn.Module):
     """``x + f(x)``: no norm; the residual network that every placement starts from."""
 
-    def __init__(self, branch: nn.Module, width: int, norm: Norm, site: Site) -> None:
+    def __init__(self, branch: nn.Module, width: int, norm: NormFactory, site: Site) -> None:
         super().__init__()
         self.branch = branch
 
@@ -33,7 +71,7 @@ class PostNorm(nn.Module):
         Departs from it in: nothing.
     """
 
-    def __init__(self, branch: nn.Module, width: int, norm: Norm, site: Site) -> None:
+    def __init__(self, branch: nn.Module, width: int, norm: NormFactory, site: Site) -> None:
         super().__init__()
         self.branch = branch
         self.norm = norm(width)
@@ -51,7 +89,7 @@ class PreNorm(nn.Module):
         Departs from it in: nothing; the final norm is the stream's.
     """
 
-    def __init__(self, branch: nn.Module, width: int, norm: Norm, site: Site) -> None:
+    def __init__(self, branch: nn.Module, width: int, norm: NormFactory, site: Site) -> None:
         super().__init__()
         self.branch = branch
         self.norm = norm(width)
@@ -69,7 +107,7 @@ class OutputNorm(nn.Module):
         Departs from it in: the final norm before the head is kept for any norm.
     """
 
-    def __init__(self, branch: nn.Module, width: int, norm: Norm, site: Site) -> None:
+    def __init__(self, branch: nn.Module, width: int, norm: NormFactory, site: Site) -> None:
         super().__init__()
         self.branch = branch
         self.norm = norm(width)
@@ -87,7 +125,7 @@ class PeriNorm(nn.Module):
         Departs from it in: nothing; the norms of the stem and of the end are the stream's.
     """
 
-    def __init__(self, branch: nn.Module, width: int, norm: Norm, site: Site) -> None:
+    def __init__(self, branch: nn.Module, width: int, norm: NormFactory, site: Site) -> None:
         super().__init__()
         self.branch = branch
         self.norm = norm(width)
@@ -103,10 +141,10 @@ class DeepNorm(nn.Module):
 
     References:
         Wang et al. (2022). DeepNet: scaling transformers to 1,000 layers. arXiv:2203.00555, Figure 2.
-        Departs from it in: nothing; see :func:`normscope.placement.constants.deepnorm_constants`.
+        Departs from it in: nothing; see :func:`normscope.placement.blocks.deepnorm_constants`.
     """
 
-    def __init__(self, branch: nn.Module, width: int, norm: Norm, site: Site, *, constants: str) -> None:
+    def __init__(self, branch: nn.Module, width: int, norm: NormFactory, site: Site, *, constants: str) -> None:
         super().__init__()
         self.branch = branch
         self.norm = norm(width)
@@ -125,7 +163,7 @@ class ReZero(nn.Module):
         Departs from it in: the two branches of a transformer layer have a number each; the paper shares one.
     """
 
-    def __init__(self, branch: nn.Module, width: int, norm: Norm, site: Site) -> None:
+    def __init__(self, branch: nn.Module, width: int, norm: NormFactory, site: Site) -> None:
         super().__init__()
         self.branch = branch
         self.scale = nn.Parameter(torch.empty(()))
@@ -148,7 +186,7 @@ class ScaledPreNorm(nn.Module):
         Departs from it in: nothing; the final norm is not scaled.
     """
 
-    def __init__(self, branch: nn.Module, width: int, norm: Norm, site: Site) -> None:
+    def __init__(self, branch: nn.Module, width: int, norm: NormFactory, site: Site) -> None:
         super().__init__()
         self.branch = branch
         self.norm = norm(width)
@@ -168,7 +206,7 @@ class RecursiveSkip(nn.Module):
         Departs from it in: every step has a norm of its own; whether the paper shares them we could not read.
     """
 
-    def __init__(self, branch: nn.Module, width: int, norm: Norm, site: Site, *, times: int) -> None:
+    def __init__(self, branch: nn.Module, width: int, norm: NormFactory, site: Site, *, times: int) -> None:
         super().__init__()
         self.branch = branch
         self.norms = nn.ModuleList(norm(width) for _ in range(times))
@@ -189,7 +227,7 @@ class NormThenPlain(nn.Module):
         Departs from it in: nothing.
     """
 
-    def __init__(self, branch: nn.Module, width: int, norm: Norm, site: Site) -> None:
+    def __init__(self, branch: nn.Module, width: int, norm: NormFactory, site: Site) -> None:
         super().__init__()
         self.branch = branch
         self.norm = norm(width)
@@ -208,7 +246,7 @@ class DualBlock(nn.Module):
         Departs from it in: no factor against float16 overflow; use bfloat16.
     """
 
-    def __init__(self, branch: nn.Module, width: int, norm: Norm, site: Site) -> None:
+    def __init__(self, branch: nn.Module, width: int, norm: NormFactory, site: Site) -> None:
         super().__init__()
         self.branch = branch
         self.norm = norm(width)
@@ -217,3 +255,45 @@ class DualBlock(nn.Module):
         """Give the next state of the normalized stream, and the change that the other stream adds up."""
         change = self.branch(x, *context)
         return self.norm(x + change), change
+
+
+class ResidualStack(nn.Module):
+    """The stem's norm, the blocks, the final norm; each norm the identity where there is none."""
+
+    def __init__(self, stem_norm: nn.Module, blocks: nn.ModuleList, final_norm: nn.Module) -> None:
+        super().__init__()
+        self.stem_norm = stem_norm
+        self.blocks = blocks
+        self.final_norm = final_norm
+
+    def forward(self, x: Tensor, *context: Any) -> Tensor:
+        """Map ``[..., D]`` to ``[..., D]``; ``context`` goes to every branch."""
+        x = self.stem_norm(x)
+        for block in self.blocks:
+            x = block(x, *context)
+        return self.final_norm(x)
+
+
+class DualStack(nn.Module):
+    """ResiDual: a normalized stream and a plain sum of everything the branches add, joined at the end.
+
+    ``x <- N(x + f(x))``, ``s <- s + f(x)``, output ``x + N(s)``; both begin as the input.
+
+    References:
+        Xie et al. (2023). ResiDual: transformer with dual residual connections. arXiv:2304.14802, eqs. (6)-(8).
+        Departs from it in: nothing.
+    """
+
+    def __init__(self, stem_norm: nn.Module, blocks: nn.ModuleList, final_norm: nn.Module) -> None:
+        super().__init__()
+        self.stem_norm = stem_norm
+        self.blocks = blocks
+        self.final_norm = final_norm
+
+    def forward(self, x: Tensor, *context: Any) -> Tensor:
+        """Map ``[..., D]`` to ``[..., D]``; ``context`` goes to every branch."""
+        x = total = self.stem_norm(x)
+        for block in self.blocks:
+            x, change = block(x, *context)
+            total = total + change
+        return x + self.final_norm(total)

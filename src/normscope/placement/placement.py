@@ -1,5 +1,6 @@
 """What a placement is: it builds a residual stream from branches, and the model never tests its name."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -7,9 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from normscope.placement.blocks import PlainBlock, ReZero
-from normscope.placement.site import BRANCHES, ENDS, QK, Norm, Site, Where, named_norm, norm_at
-from normscope.placement.stack import ResidualStack
+from normscope.placement.blocks import PlainBlock, PostNorm, PreNorm, ResidualStack, ReZero
+from normscope.placement.sites import BRANCHES, ENDS, QK, NormFactory, Site, Where, named_norm, norm_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ class Placement:
         self,
         branches: Sequence[tuple[str, nn.Module]],
         width: int,
-        norm: Norm,
+        norm: NormFactory,
         *,
         part: str = "only",
         other_layers: int = 0,
@@ -117,7 +117,7 @@ class Placement:
         final_norm = norm_at(norm, last)(width) if wants_final else nn.Identity()
         return self.at(last).stream(stem_norm, nn.ModuleList(blocks), final_norm)
 
-    def _place(self, branch: nn.Module, width: int, norm: Norm, site: Site) -> nn.Module:
+    def _place(self, branch: nn.Module, width: int, norm: NormFactory, site: Site) -> nn.Module:
         block = self.other_block if site.kind == "feed_forward" and self.other_block is not None else self.block
         if block is None:
             raise ValueError(f"the placement {self.equation!r} is for networks without residual branches")
@@ -174,3 +174,27 @@ def per_layer(rest: Placement, *chosen: tuple[Where, Placement]) -> Placement:
 
     said = [f"{part.where.text}: {part.placement.equation}" for part in parts]
     return Placement(equation="; ".join([*said, f"rest: {rest.equation}"]), block=None, choose=choose, parts=parts)
+
+
+POST = Placement(equation="x <- N(x + f(x))", block=PostNorm)
+"""The original transformer's; no further final norm."""
+
+PRE = Placement(equation="x <- x + f(N(x)); N at the end", block=PreNorm, normalize_final=True)
+"""The norm moved into the branch; the final norm included."""
+
+
+def mix(site: Site, *, share: float) -> Placement:
+    """Choose Post-LN for the first ``floor(share * layers)`` layers, and Pre-LN for the rest.
+
+    Raises:
+        ValueError: If ``share`` is not from 0 to 1.
+
+    References:
+        Li, Yin, Liu (2024). Mix-LN: unleashing the power of deeper layers by combining Pre-LN and Post-LN.
+        arXiv:2412.13795.
+        Departs from it in: nothing.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share must be from 0 to 1, got {share}")
+    # 0.29 of 100 layers are 29; in floating point their product is 28.999999999999996.
+    return POST if site.layer <= math.floor(round(share * site.layers, 9)) else PRE

@@ -1,6 +1,6 @@
 """A study's numbers, drawn from its folder: which run belongs to which arm, and what the runs say; needs no torch.
 
-``docs/studies.md`` has every field. Nothing here is kept: a summary can be made again from the runs at any time.
+``docs/guides/studies.md`` has every field. Nothing here is kept: a summary can be made again from the runs at any time.
 """
 
 import csv
@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from normscope.results.arms import ArmSummary, summarize_arm, weigh_arm
-from normscope.results.disk import SCHEMA, write_bytes, write_json
-from normscope.results.planning import MOST_SEEDS, seeds_needed
-from normscope.results.runs import Arm, match_runs, read_runs
-from normscope.results.statistics import holm
-from normscope.results.store import FINAL_STATES, StudyFolder
+from normscope.results.matching import Arm, match_runs, read_runs
+from normscope.results.per_arm import ArmSummary, summarize_arm, weigh_arm
+from normscope.results.statistics import MOST_SEEDS, holm, seeds_needed
+from normscope.results.store import FINAL_STATES, SCHEMA, StudyFolder, write_bytes, write_json
 
 _SETTINGS = ("device", "device_name", "backend", "precision", "batch_size", "steps", "threads")
 

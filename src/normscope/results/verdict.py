@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from normscope.results.aggregates import AGGREGATES, Aggregate
-from normscope.results.examples import examples_intervals
-from normscope.results.planning import MOST_SEEDS, fewest_pairs, seeds_needed
+from normscope.results.aggregates import AGGREGATES, Aggregate, examples_intervals
 from normscope.results.statistics import (
+    MOST_SEEDS,
     Interval,
     equivalence,
+    fewest_pairs,
     probability_of_improvement,
+    seeds_needed,
     sign_flip_p,
     t_interval,
 )

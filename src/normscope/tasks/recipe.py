@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+__tracebackhide__ = True
+
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """What the forward pass computes in: bfloat16 by autocast, with parameters and optimizer in float32."""
 

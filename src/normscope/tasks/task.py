@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from normscope.tasks.order import Draw
+from normscope.tasks.batching import Draw
 from normscope.tasks.recipe import Recipe
 
 NormFactory = Callable[[int], nn.Module]

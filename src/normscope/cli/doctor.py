@@ -1,0 +1,277 @@
+"""What is installed, what runs here, and what each missing part costs; works where torch itself is missing."""
+
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import normscope
+from normscope import data
+
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "17179869184"}
+"""Both make glibc keep large blocks instead of handing them back to the system at every call; one alone does not."""
+
+SMALL_DISK = 2_000_000_000
+"""Bytes free below which a study with checkpoints may not end."""
+
+_OLDEST_PYTHON = (3, 11)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One part of an installation."""
+
+    name: str
+    state: Literal["ok", "missing", "warning"]
+    found: str
+    """What is there."""
+    advice: str = ""
+    """What it costs as it is, and what to do; empty when all is well."""
+
+
+def diagnose_installation() -> list[Check]:
+    """Look at everything that decides what normscope can do on this machine; nothing is changed or fetched."""
+    torch_check, torch_threads = _torch()
+    return [
+        _normscope(),
+        _python(),
+        torch_check,
+        *[_dependency(requirement) for requirement in _requirements()],
+        *_backends(torch_check),
+        _compiler(),
+        _cores(torch_threads, os.environ),
+        _allocator(os.environ),
+        *[_dataset(one) for one in data.SETS.values()],
+        *_folders(),
+    ]
+
+
+def _normscope() -> Check:
+    """Name the version, and the commit where the package is a checkout."""
+    root = _checkout()
+    version = normscope.__version__
+    git = shutil.which("git")
+    if root is None or git is None or not (root / ".git").exists():
+        return Check(name="normscope", state="ok", found=f"{version} in {Path(normscope.__file__).parent}")
+    described = subprocess.run(
+        [git, "-C", str(root), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    )
+    commit = f"commit {described.stdout.strip()}" if described.returncode == 0 else "no commit yet"
+    return Check(name="normscope", state="ok", found=f"{version}, {commit}, in {root}")
+
+
+def _python() -> Check:
+    version = platform.python_version()
+    found = f"{version} on {platform.system()} {platform.machine()}"
+    if _numbers(version) < _OLDEST_PYTHON:
+        oldest = ".".join(map(str, _OLDEST_PYTHON))
+        return Check(name="python", state="warning", found=found, advice=f"normscope is tested with {oldest} and newer")
+    return Check(name="python", state="ok", found=found)
+
+
+def _torch() -> tuple[Check, int | None]:
+    """Import torch; give its check, and the threads that it would use."""
+    try:
+        import torch
+    except ModuleNotFoundError:
+        advice = (
+            "only data sets and finished studies can be read; see https://pytorch.org/get-started, or pip install torch"
+        )
+        return Check(name="torch", state="missing", found="not installed", advice=advice), None
+    except (ImportError, OSError) as error:
+        advice = "it is installed and does not load: install it again for this machine"
+        return Check(name="torch", state="missing", found=str(error).splitlines()[0], advice=advice), None
+    built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
+    devices = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())) or "cpu"
+    found = f"{torch.__version__}, {built}; devices: {devices}"
+    oldest = _least("torch", _all_requirements())
+    if _numbers(torch.__version__) < _numbers(oldest):
+        advice = f"normscope needs {oldest} or newer, and refuses to start with this one"
+        return Check(name="torch", state="warning", found=found, advice=advice), torch.get_num_threads()
+    if torch.version.cuda and not torch.cuda.is_available():
+        advice = "a CUDA build that finds no GPU: everything runs on the CPU; see whether `nvidia-smi` answers"
+        return Check(name="torch", state="warning", found=found, advice=advice), torch.get_num_threads()
+    return Check(name="torch", state="ok", found=found), torch.get_num_threads()
+
+
+def _dependency(requirement: str) -> Check:
+    """Compare an installed version with what a requirement such as ``numpy>=2`` asks for."""
+    name, oldest = re.split(r"\s*>=\s*", requirement, maxsplit=1)
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return Check(name=name, state="missing", found="not installed", advice=f"pip install '{requirement}'")
+    if _numbers(version) < _numbers(oldest):
+        return Check(
+            name=name, state="warning", found=version, advice=f"{oldest} or newer: pip install '{requirement}'"
+        )
+    return Check(name=name, state="ok", found=version)
+
+
+def _backends(torch_check: Check) -> list[Check]:
+    """Say which ways there are to compute a norm."""
+    if torch_check.state == "missing":
+        eager = Check(name="backend eager", state="missing", found="no torch", advice="nothing can be trained")
+    else:
+        eager = Check(name="backend eager", state="ok", found="PyTorch's own operations, on every device")
+    return [eager, _cpu_backend(torch_check), _triton_backend(torch_check)]
+
+
+def _cpu_backend(torch_check: Check) -> Check:
+    """Say whether the CPU kernels are built, and what they run on; nothing is built here."""
+    name = "backend cpu"
+    if torch_check.state == "missing":
+        return Check(name=name, state="missing", found="no torch", advice="nothing can be trained")
+    from normscope.kernels.backends import build, cpu
+
+    try:
+        missing = build.missing()
+        if missing:
+            found = f"not built yet: the first norm on a CPU builds {' and '.join(missing)}, in seconds"
+            return Check(name=name, state="ok", found=f"{found}, into {build.folder()}")
+        library = cpu.load()
+    except (build.CannotBuild, OSError, ValueError) as error:
+        cost = "norms run on PyTorch's own operations, which take one and a half to ten times as long"
+        return Check(name=name, state="missing", found=str(error), advice=cost)
+    if library.shim is None:
+        return Check(name=name, state="warning", found=library.words, advice="a C++ compiler makes small calls cheap")
+    return Check(name=name, state="ok", found=f"{library.words}, {library.path}")
+
+
+def _triton_backend(torch_check: Check) -> Check:
+    """Say whether the GPU kernels can run."""
+    name = "backend triton"
+    if torch_check.state == "missing":
+        return Check(name=name, state="missing", found="no torch", advice="nothing can be trained")
+    import torch
+
+    version = next((one for one in ("triton", "pytorch-triton") if _version(one)), None)
+    if version is None:
+        advice = "none without a GPU; with one, norms there run on PyTorch's own operations: pip install triton"
+        return Check(name=name, state="missing", found="Triton is not installed", advice=advice)
+    found = f"Triton {_version(version)}"
+    if not torch.cuda.is_available():
+        return Check(name=name, state="ok", found=f"{found}; idle, for there is no GPU")
+    return Check(name=name, state="ok", found=found)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _compiler() -> Check:
+    named = [os.environ["CXX"]] if os.environ.get("CXX") else []
+    for name in [*named, "c++", "g++", "clang++", "cl"]:
+        path = shutil.which(name)
+        if path:
+            return Check(name="compiler", state="ok", found=path)
+    advice = "torch.compile cannot run on the CPU; on Debian and Ubuntu: apt-get install g++"
+    return Check(name="compiler", state="missing", found="no C++ compiler on PATH", advice=advice)
+
+
+def _cores(torch_threads: int | None, environment: Mapping[str, str]) -> Check:
+    """Compare the cores that this process may use with the threads that it would start."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    wish = environment.get("OMP_NUM_THREADS")
+    words = [f"{cores} usable", f"OMP_NUM_THREADS={wish}" if wish else "OMP_NUM_THREADS not set"]
+    if torch_threads is not None:
+        words.append(f"torch uses {torch_threads} a process")
+    if torch_threads is not None and torch_threads > cores:
+        advice = f"more threads than cores make every step slower: OMP_NUM_THREADS={cores} or less"
+        return Check(name="cores", state="warning", found="; ".join(words), advice=advice)
+    return Check(name="cores", state="ok", found="; ".join(words))
+
+
+def _allocator(environment: Mapping[str, str]) -> Check:
+    """See whether glibc keeps large blocks."""
+    if platform.libc_ver()[0] != "glibc":
+        return Check(name="allocator", state="ok", found="not glibc: no settings known")
+    unset = [name for name in MALLOC if not environment.get(name)]
+    if not unset:
+        return Check(name="allocator", state="ok", found=", ".join(f"{name}={environment[name]}" for name in MALLOC))
+    setting = " ".join(f"{name}={value}" for name, value in MALLOC.items())
+    advice = (
+        "tensors of 32 MB and more are mapped afresh at every call: cloning 48 MB took 20 ms instead of 4 on one "
+        f"core of a Xeon. Before training with such activations on the CPU: export {setting}"
+    )
+    return Check(name="allocator", state="warning", found=f"{' and '.join(unset)} not set", advice=advice)
+
+
+def _dataset(dataset: data.DataSet) -> Check:
+    name = f"data set {dataset.name}"
+    try:
+        found = data.state(dataset)
+    except data.DataNotFound as error:
+        return Check(name=name, state="warning", found="not looked for", advice=str(error))
+    except ModuleNotFoundError as error:
+        return Check(name=name, state="missing", found="not looked for", advice=f"pip install {error.name}")
+    if found.ready:
+        return Check(name=name, state="ok", found=found.words)
+    if found.kind == "damaged":
+        advice = "a run that needs it refuses: replace the file, or move it and have it fetched again"
+        return Check(name=name, state="warning", found=found.words, advice=advice)
+    advice = dataset.bring or f"a run that needs it fetches it first: normscope data fetch {dataset.name}"
+    return Check(name=name, state="missing", found=found.words, advice=advice)
+
+
+def _folders() -> list[Check]:
+    """Look at the disk space where data are cached and where studies go."""
+    try:
+        cache = data.cache_folder()
+    except ModuleNotFoundError as error:
+        return [Check(name="cache", state="missing", found="unknown", advice=f"pip install {error.name}")]
+    return [_space("cache", cache), _space("studies", Path.cwd() / "runs")]
+
+
+def _space(name: str, folder: Path) -> Check:
+    there = next(path for path in [folder, *folder.parents] if path.is_dir())
+    free = shutil.disk_usage(there).free
+    found = f"{folder}, {free / 1e9:.1f} GB free"
+    if not os.access(there, os.W_OK):
+        return Check(name=name, state="warning", found=found, advice=f"{there} cannot be written to")
+    if free < SMALL_DISK:
+        return Check(name=name, state="warning", found=found, advice="checkpoints of a large study may not fit")
+    return Check(name=name, state="ok", found=found)
+
+
+def _requirements() -> list[str]:
+    """List what an installation without extras needs, as ``name>=version``."""
+    return [text for text in _all_requirements() if ";" not in text]
+
+
+def _all_requirements() -> list[str]:
+    """Read the requirements from the checkout where this is one, else from what pip noted."""
+    root = _checkout()
+    if root is None:
+        return importlib.metadata.requires("normscope") or []
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = [f"{one}; extra" for group in project["optional-dependencies"].values() for one in group]
+    return [*project["dependencies"], *extras]
+
+
+def _least(name: str, requirements: list[str]) -> str:
+    """Give the oldest version of a package that the requirements admit."""
+    return next(text.split(">=")[1].partition(";")[0].strip() for text in requirements if text.startswith(f"{name}>="))
+
+
+def _checkout() -> Path | None:
+    """Give the root of the checkout that this package runs from; None where it was installed."""
+    root = Path(__file__).resolve().parents[3]
+    return root if (root / "pyproject.toml").is_file() and (root / "src" / "normscope").is_dir() else None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Give the release numbers of a version: ``2.13.0+cpu`` is (2, 13, 0)."""
+    release = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(part) for part in release.group().split(".")) if release else ()

@@ -1,0 +1,182 @@
+"""MNIST from its four original files: the idx format, 28 x 28 images, split 55,000 / 5,000 / 10,000."""
+
+import gzip
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from normscope.data.download import Progress
+from normscope.data.registry import SETS
+from normscope.data.store import locate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrays:
+    """Labelled examples, as the files hold them: nothing is scaled, shifted or shuffled."""
+
+    x: np.ndarray
+    """``[N, height, width]`` uint8."""
+    y: np.ndarray
+    """``[N]`` int64, classes from 0."""
+
+    def __len__(self) -> int:
+        """Give the number of examples."""
+        return len(self.y)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArraySplits:
+    """The three parts of a data set, disjoint and in file order."""
+
+    train: Arrays
+    valid: Arrays
+    test: Arrays
+    held_for_tuning: int
+    """How many training examples, the last ones, judge a learning rate while it is chosen on the others."""
+    hashes: dict[str, str]
+    """sha256 of every source file by name; recorded with every run."""
+
+
+SHEETS = (0, 130, 256, 386, 516, 646, 776, 906, 1029, 1157, 1287, 1415, 1545, 1667, 1797)
+"""Where each writer's sheet begins in the file, and the end of the last one.
+
+The file does not name its writers, but every one copied the same printed sheet of 130 digits, so the sequence of labels
+repeats fourteen times, with a few digits left out; ``test_digits.py`` checks each boundary against that sequence.
+"""
+
+TRAIN_SHEETS, VALID_SHEETS, TEST_SHEETS = 8, 2, 4
+
+
+def load_digits() -> ArraySplits:
+    """Read the digits: images ``[N, 8, 8]`` uint8 from 0 to 16, labels ``[N]`` int64.
+
+    The parts are whole sheets in file order: the first eight to train (1,029 images), the next two to validate (258),
+    the last four to test (510). No random generator is involved. Every sheet has each class 9 to 14 times, so the
+    parts are balanced without being stratified. The last sheet of the training part judges learning rates.
+
+    A split inside sheets puts each writer's hand into training and test, and flatters every classifier: logistic
+    regression is right on 95.5 % of test images when images are dealt out in turn (60/10/30), and on 91.2 % here;
+    three nearest neighbours on 98.3 % and 96.3 %. What remains: UCI says that 13 people wrote these 14 sheets, so
+    one of them wrote two, and the file does not say which. Accuracies are not comparable to those of random splits.
+
+    Raises ``DataNotFound`` without scikit-learn, ``DataDamaged`` when its file is another one.
+
+    Source: Alpaydin and Kaynak (1998), UCI "Optical Recognition of Handwritten Digits", the test half.
+    """
+    dataset = SETS["digits"]
+    x, y = read_digits(locate(dataset)["digits.csv.gz"])
+    first, second = SHEETS[TRAIN_SHEETS], SHEETS[TRAIN_SHEETS + VALID_SHEETS]
+    return ArraySplits(
+        train=Arrays(x=x[:first], y=y[:first]),
+        valid=Arrays(x=x[first:second], y=y[first:second]),
+        test=Arrays(x=x[second:], y=y[second:]),
+        held_for_tuning=first - SHEETS[TRAIN_SHEETS - 1],
+        hashes=dataset.hashes,
+    )
+
+
+def read_digits(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read the packed table: 64 pixels and a label a line.
+
+    Returns:
+        Images ``[N, 8, 8]`` uint8 and labels ``[N]`` int64, in file order.
+
+    Raises:
+        ValueError: If a line has not 65 numbers, or a number is out of range; the message names the file.
+    """
+    with gzip.open(path, "rt", encoding="ascii") as file:
+        table = np.loadtxt(file, delimiter=",", ndmin=2)
+    if table.shape[1] != 65:
+        raise ValueError(f"{path} has {table.shape[1]} numbers a line, expected 64 pixels and a label")
+    pixels, labels = table[:, :64], table[:, 64]
+    if pixels.min() < 0 or pixels.max() > 16 or labels.min() < 0 or labels.max() > 9:
+        raise ValueError(
+            f"{path} holds pixels from {pixels.min():g} to {pixels.max():g} and labels from {labels.min():g} to "
+            f"{labels.max():g}, expected 0 to 16 and 0 to 9"
+        )
+    return pixels.astype(np.uint8).reshape(-1, 8, 8), labels.astype(np.int64)
+
+
+VALID_EXAMPLES = 5_000
+"""The last ones of the training file, as is usual. The file does not say who wrote what, so writers may overlap."""
+
+TUNING_EXAMPLES = 5_000
+"""The last ones before those: they judge learning rates."""
+
+_UBYTE = 0x08
+
+
+def load_mnist(*, progress: Progress | None = None) -> ArraySplits:
+    """Read MNIST: images ``[N, 28, 28]`` uint8 from 0 to 255, labels ``[N]`` int64.
+
+    The test images were written by other people than the training images (LeCun, Cortes, Burges, the home page).
+    Raises ``DataNotFound`` or ``DataDamaged`` when the files cannot be had.
+
+    Args:
+        progress: Told how far a download is.
+    """
+    dataset = SETS["mnist"]
+    paths = locate(dataset, progress=progress)
+    train = read_examples(paths["train-images-idx3-ubyte.gz"], paths["train-labels-idx1-ubyte.gz"])
+    test = read_examples(paths["t10k-images-idx3-ubyte.gz"], paths["t10k-labels-idx1-ubyte.gz"])
+    cut = len(train) - VALID_EXAMPLES
+    return ArraySplits(
+        train=Arrays(x=train.x[:cut], y=train.y[:cut]),
+        valid=Arrays(x=train.x[cut:], y=train.y[cut:]),
+        test=test,
+        held_for_tuning=TUNING_EXAMPLES,
+        hashes=dataset.hashes,
+    )
+
+
+def read_examples(images: Path, labels: Path) -> Arrays:
+    """Read a pair of packed idx files that belong together.
+
+    Raises:
+        ValueError: If the counts differ, the images are not 28 x 28, or a label is over 9; the message names the file.
+    """
+    x, y = read_idx(images, dimensions=3), read_idx(labels, dimensions=1)
+    if x.shape[1:] != (28, 28):
+        raise ValueError(f"{images} holds images of {x.shape[1]} x {x.shape[2]} pixels, expected 28 x 28")
+    if len(x) != len(y):
+        raise ValueError(f"{labels} holds {len(y)} labels for the {len(x)} images of {images}")
+    if y.size and y.max() > 9:
+        raise ValueError(f"{labels} holds the label {y.max()}, expected 0 to 9")
+    return Arrays(x=x, y=y.astype(np.int64))
+
+
+def read_idx(path: Path, *, dimensions: int) -> np.ndarray:
+    """Read one gzip-packed idx file of unsigned bytes.
+
+    The format: two zero bytes, a type byte (0x08), the number of dimensions, each size as a big-endian 32-bit integer,
+    then the values in C order, and nothing after them.
+
+    Args:
+        path: The packed file.
+        dimensions: How many dimensions it must have.
+
+    Returns:
+        uint8, writable, in the file's shape.
+
+    Raises:
+        ValueError: If it is not whole gzip, has another magic number, or more or fewer bytes than its header says.
+    """
+    try:
+        # A bytearray, so that the array is writable: torch.from_numpy warns of one that is not.
+        data = bytearray(gzip.decompress(path.read_bytes()))
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path} is not a whole gzip file: {error}") from error
+    header = 4 + 4 * dimensions
+    wanted = bytes((0, 0, _UBYTE, dimensions))
+    if bytes(data[:4]) != wanted:
+        raise ValueError(f"{path} begins with {bytes(data[:4]).hex()}, expected the idx magic number {wanted.hex()}")
+    if len(data) < header:
+        raise ValueError(f"{path} ends inside its header: {len(data)} of {header} bytes")
+    shape = struct.unpack(f">{dimensions}I", data[4:header])
+    expected = header + int(np.prod(shape, dtype=np.uint64))
+    if len(data) != expected:
+        raise ValueError(f"{path} unpacks to {len(data)} bytes; its header, sizes {list(shape)}, says {expected}")
+    return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape)

@@ -1,0 +1,210 @@
+"""Dependency trees from CoNLL-U and CoNLL-X files: ten columns a word, a blank line after each sentence."""
+
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from normscope.data.download import Progress
+from normscope.data.readers.parallel import read_lines
+from normscope.data.registry import SETS
+from normscope.data.store import found_hashes, locate
+
+COLUMNS = 10
+
+_RANGE = re.compile(r"[0-9]{1,6}-[0-9]{1,6}")
+_EMPTY_NODE = re.compile(r"[0-9]{1,6}\.[0-9]{1,6}")
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,5}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParsedSentence:
+    """A sentence of n words with its dependency tree; every field has n entries."""
+
+    forms: tuple[str, ...]
+    lemmas: tuple[str, ...]
+    upos: tuple[str, ...]
+    """Universal tags; in CoNLL-X the coarse ones."""
+    xpos: tuple[str, ...]
+    """Tags of the language; in CoNLL-X the fine ones."""
+    heads: tuple[int, ...]
+    """Number of the word that governs this one, from 1; 0 for a root."""
+    relations: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Give the number of words."""
+        return len(self.forms)
+
+
+@dataclass(kw_only=True)
+class TreeCount:
+    """What a reader met; whole when the reader is at its end."""
+
+    sentences: int = 0
+    words: int = 0
+    ranges: int = 0
+    """Multiword tokens (``1-2``), left out: their words stand below them."""
+    empty_nodes: int = 0
+    """Empty nodes (``1.1``) of enhanced dependencies, left out."""
+
+
+def read_conllu(path: Path, *, count: TreeCount | None = None) -> Iterator[ParsedSentence]:
+    """Read sentences; memory holds one of them.
+
+    Both formats have the columns that are read here at the same places: number, form, lemma, coarse and fine tag, then
+    after the features head and relation. Lines with ``#`` before a sentence are comments. An underscore is kept as it
+    is. Several words of a sentence may be roots. The blank line after the last sentence may be missing.
+
+    Args:
+        path: A UTF-8 file, plain, ``.gz`` or ``.bz2``.
+        count: Filled as the sentences go by.
+
+    Raises:
+        ValueError: With file and line, if a line has not ten columns, separated by tabs; a number is none, or is not
+            the one after the last; a form is empty; a head is no number or over the sentence's length; a sentence has
+            no word, no root, or a word that does not hang from a root. Also wherever ``read_lines`` raises it.
+    """
+    count = TreeCount() if count is None else count
+    rows: list[list[str]] = []
+    begin = number = 0
+    commented = False
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line:
+            if rows:
+                yield _sentence(rows, path, begin, count)
+            elif commented:
+                raise ValueError(f"{path}, line {number}: the sentence that ends here has no word")
+            rows, commented = [], False
+        elif line.startswith("#") and not rows:
+            commented = True
+        else:
+            begin = begin if rows else number
+            rows.append(_columns(line, f"{path}, line {number}"))
+    if rows:
+        yield _sentence(rows, path, begin, count)
+    elif commented:
+        raise ValueError(f"{path}, line {number}: the file ends after a comment, before its sentence")
+
+
+def _columns(line: str, where: str) -> list[str]:
+    """Cut a line into its columns.
+
+    Raises:
+        ValueError: If there are not ten.
+    """
+    columns = line.split("\t")
+    if len(columns) != COLUMNS:
+        raise ValueError(f"{where}: {len(columns)} columns separated by tabs, expected {COLUMNS}: {line[:60]!r}")
+    return columns
+
+
+def _sentence(rows: list[list[str]], path: Path, begin: int, count: TreeCount) -> ParsedSentence:
+    """Check the rows of one sentence, and turn them into its columns.
+
+    Raises:
+        ValueError: As ``read_conllu``.
+    """
+    words: list[list[str]] = []
+    lines: list[int] = []
+    for line, row in enumerate(rows, start=begin):
+        if _RANGE.fullmatch(row[0]):
+            count.ranges += 1
+        elif _EMPTY_NODE.fullmatch(row[0]):
+            count.empty_nodes += 1
+        elif not _NUMBER.fullmatch(row[0]):
+            raise ValueError(f"{path}, line {line}: {row[0]!r} is not a word's number")
+        elif int(row[0]) != len(words) + 1:
+            raise ValueError(f"{path}, line {line}: word {row[0]}, expected word {len(words) + 1}")
+        elif not row[1]:
+            raise ValueError(f"{path}, line {line}: word {row[0]} has no form")
+        else:
+            words.append(row)
+            lines.append(line)
+    if not words:
+        raise ValueError(f"{path}, line {begin}: the sentence has no word")
+    for line, row in zip(lines, words, strict=True):
+        if not _NUMBER.fullmatch(row[6]) or int(row[6]) > len(words):
+            raise ValueError(
+                f"{path}, line {line}: the head of word {row[0]} is {row[6]!r}, expected 0 to {len(words)}"
+            )
+    heads = tuple(int(row[6]) for row in words)
+    if 0 not in heads:
+        raise ValueError(f"{path}, line {begin}: no word of the sentence is a root (head 0)")
+    circling = _circling(heads)
+    if circling:
+        raise ValueError(f"{path}, line {lines[circling - 1]}: word {circling} is its own ancestor: the heads circle")
+    count.sentences += 1
+    count.words += len(words)
+    _, forms, lemmas, upos, xpos, _, _, relations, _, _ = zip(*words, strict=True)
+    return ParsedSentence(forms=forms, lemmas=lemmas, upos=upos, xpos=xpos, heads=heads, relations=relations)
+
+
+def _circling(heads: tuple[int, ...]) -> int:
+    """Give the number of a word that is its own ancestor, or 0; each word is walked over twice at most."""
+    known = [True] + [False] * len(heads)
+    for start in range(1, len(heads) + 1):
+        path: list[int] = []
+        here, on_path = start, set()
+        while not known[here]:
+            if here in on_path:
+                return here
+            path.append(here)
+            on_path.add(here)
+            here = heads[here - 1]
+        for word in path:
+            known[word] = True
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Treebank:
+    """The three published parts of a treebank."""
+
+    train: tuple[ParsedSentence, ...]
+    valid: tuple[ParsedSentence, ...]
+    test: tuple[ParsedSentence, ...]
+    hashes: dict[str, str]
+    """sha256 of every source file by name, after ``unverified:`` where none is published."""
+
+
+def load_ewt(*, progress: Progress | None = None) -> Treebank:
+    """Read UD English EWT v2.16: 12,544 / 2,001 / 2,077 sentences of web text, dev as valid.
+
+    It stands in for the Penn Treebank and is not it: other text, other relations, other tokens; attachment scores of
+    the two cannot be compared.
+
+    Raises ``DataNotFound`` or ``DataDamaged`` when the files cannot be had.
+
+    Source: Silveira et al. (2014), "A gold standard dependency corpus for English".
+
+    Args:
+        progress: Told how far a download is.
+    """
+    dataset = SETS["ud-english-ewt"]
+    paths = locate(dataset, progress=progress)
+    train, valid, test = (tuple(_shared(paths[f"en_ewt-ud-{part}.conllu.gz"])) for part in ("train", "dev", "test"))
+    return Treebank(train=train, valid=valid, test=test, hashes=dataset.hashes)
+
+
+def load_ptb(*, progress: Progress | None = None) -> Treebank:
+    """Read the user's Penn Treebank: ``$NORMSCOPE_DATA/ptb/{train,dev,test}.conllx``, or ``.conllu``, packed or not.
+
+    The trees are licensed and every conversion gives other files, so no sha256 can be expected: the ones that are found
+    are recorded, and ``DataUnverified`` warns of each. Raises ``DataNotFound`` when a file is not there, and
+    ``ValueError`` where ``read_conllu`` does.
+
+    Args:
+        progress: Not used: nothing is fetched.
+    """
+    dataset = SETS["ptb"]
+    paths = locate(dataset, progress=progress)
+    train, valid, test = (tuple(_shared(paths[f"{part}.conllx"])) for part in ("train", "dev", "test"))
+    return Treebank(train=train, valid=valid, test=test, hashes=found_hashes(dataset, paths))
+
+
+def _shared(path: Path) -> Iterator[ParsedSentence]:
+    """Read sentences so that equal words are one string in memory."""
+    fields = ("forms", "lemmas", "upos", "xpos", "relations")
+    for sentence in read_conllu(path):
+        yield replace(sentence, **{name: tuple(map(sys.intern, getattr(sentence, name))) for name in fields})

@@ -1,0 +1,1 @@
+"""Gradients at the norms of a model: at one step, and through training."""

@@ -1,0 +1,151 @@
+"""What the first update of an optimizer would do to a model, by trying it and taking it back."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from normscope.diagnostics.depth.profile import StackDepth, log_slope, read_depth
+from normscope.diagnostics.depth.watch import DepthWatch, common_share, watch_depth
+from normscope.inspection.norms_in import find_norms
+from normscope.inspection.preserve_state import draw_seed, gradients_of, untouched
+
+Update = Literal["adam", "sgd"]
+"""``adam``: the first update of Adam and its kin, ``learning_rate * sign(gradient)``; ``sgd``: the gradient itself."""
+
+
+def warmup_features(
+    model: nn.Module,
+    batch: Any,
+    loss: Callable[[nn.Module, Any], Tensor],
+    learning_rate: float,
+    *,
+    update: Update = "adam",
+    generator: torch.Generator | None = None,
+) -> dict[str, float]:
+    """Measure what the first update does; the model stays as it is.
+
+    Args:
+        model: Any module.
+        batch: What ``loss`` takes.
+        loss: From (model, batch) to a scalar.
+        learning_rate: Of the first update: with a linear warm-up of n steps, the n-th part of the largest.
+        update: The rule.
+        generator: Seeds dropout, which is the same before and after.
+
+    Returns:
+        Numbers by name. ``layers``; ``post`` and ``pre``, shares of layers so placed; ``gradient_ratio``, gradient by
+        the output of the last layer over that of the first; ``gradient_slope``, its logarithm per layer;
+        ``weight_gradient_ratio``, the same of the parameters' gradients; ``update_ratio``, median over matrices of
+        the update's size over the weights'; ``loss_before``, ``loss_after``; ``predicted_decrease`` to first order;
+        ``decrease_ratio``, the decrease over the predicted one; ``output_change``, relative change of the last
+        layer's output; ``output_change_slope``, logarithm per layer of the change of every layer's output;
+        ``common_before`` and ``common_after``, share of the energy of the last layer's output that all rows have in
+        common. A number that cannot be told, of a model without a stack, is NaN; changes of outputs are also where the
+        update changes which layers are called, or how many rows come to them, as in a mixture of experts.
+
+    Raises:
+        ValueError: If the learning rate is not positive and finite.
+    """
+    if not (learning_rate > 0 and math.isfinite(learning_rate)):
+        raise ValueError(f"the learning rate must be positive and finite, got {learning_rate}")
+    found, seed = find_norms(model)[0], draw_seed(generator)
+    with untouched(model, seed=seed), watch_depth(model, found=found, keep=True) as watch:
+        value = loss(model, batch)
+        by_parameter = gradients_of(value, model)
+    before = make_before(value, watch, by_parameter)
+    return first_update(model, batch, loss, learning_rate, before, by_parameter, update=update, seed=seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Before:
+    """A model before its first update."""
+
+    loss: float
+    watch: DepthWatch
+    """Of the pass, settled, with the outputs of the last stack's layers."""
+    profile: Sequence[StackDepth]
+
+
+def make_before(loss: Tensor, watch: DepthWatch, gradients: Mapping[int, Tensor | None]) -> Before:
+    """Put together what the first pass told."""
+    profile = read_depth(watch, gradients)
+    return Before(loss=float(loss.detach()), watch=watch, profile=profile)
+
+
+def first_update(
+    model: nn.Module,
+    batch: Any,
+    loss: Callable[[nn.Module, Any], Tensor],
+    learning_rate: float,
+    before: Before,
+    gradients: Mapping[int, Tensor | None],
+    *,
+    update: Update,
+    seed: int | None,
+) -> dict[str, float]:
+    """As :func:`warmup_features`, where the first pass was made: one forward pass, one copy of the parameters."""
+    predicted, ratios = 0.0, []
+    watched = watch_depth(model, keep=True, stacks=before.watch.stacks)
+    with torch.no_grad(), untouched(model, seed=seed), watched as watch:
+        for parameter in model.parameters():
+            gradient = gradients.get(id(parameter))
+            if gradient is None:
+                continue
+            step = gradient.sgn() if update == "adam" else gradient
+            predicted += learning_rate * _inner(step, gradient)
+            if parameter.dim() > 1 and (size := float(parameter.norm())) > 0:
+                ratios.append(learning_rate * float(step.norm()) / size)
+            # New storage: the old one is the state to come back to.
+            parameter.data = parameter.data.add(step, alpha=-learning_rate)
+        loss_after = float(loss(model, batch))
+    profile = before.profile
+    after = watch.outputs
+    changes = _changes(before.watch, watch)
+    last = profile[-1] if profile else None
+    layers = [layer for stack in profile for layer in stack.layers]
+    weights = [layer.weight_gradient for layer in last.layers if layer.weight_gradient] if last else []
+    return {
+        "learning_rate": learning_rate,
+        "layers": float(len(layers)),
+        "post": sum(layer.placement == "post" for layer in layers) / max(len(layers), 1),
+        "pre": sum(layer.placement == "pre" for layer in layers) / max(len(layers), 1),
+        "gradient_ratio": last.gradient_ratio if last and last.gradient_ratio is not None else math.nan,
+        "gradient_slope": last.gradient_slope if last and last.gradient_slope is not None else math.nan,
+        "weight_gradient_ratio": weights[-1] / weights[0] if len(weights) > 1 else math.nan,
+        "update_ratio": sorted(ratios)[len(ratios) // 2] if ratios else math.nan,
+        "loss_before": before.loss,
+        "loss_after": loss_after,
+        "predicted_decrease": predicted,
+        "decrease_ratio": (before.loss - loss_after) / predicted if predicted > 0 else math.nan,
+        "output_change": changes[-1] if changes else math.nan,
+        "output_change_slope": _logs(changes),
+        "common_before": last.common_share if last else math.nan,
+        "common_after": common_share(after[-1]) if after else math.nan,
+    }
+
+
+def _changes(before: DepthWatch, after: DepthWatch) -> list[float]:
+    """Relative change of every call's output; NaN of all of them where the update changes which layers are called."""
+    called = [[(call["name"], call["output"].shape) for call in watch.last_calls()] for watch in (before, after)]
+    if called[0] != called[1]:
+        return [math.nan] * len(called[0])
+    return [_relative(z, new) for z, new in zip(before.outputs, after.outputs, strict=True)]
+
+
+def _inner(step: Tensor, gradient: Tensor) -> float:
+    wide = torch.complex128 if gradient.is_complex() else torch.float64
+    return float((step.conj() * gradient).sum(dtype=wide).real)
+
+
+def _relative(old: Tensor, new: Tensor) -> float:
+    length = float(old.float().norm())
+    return float((new.float() - old.float()).norm()) / length if length > 0 else math.nan
+
+
+def _logs(changes: Sequence[float]) -> float:
+    positive = [change for change in changes if change > 0 and math.isfinite(change)]
+    return log_slope(positive) if len(positive) >= 2 else math.nan

@@ -1,0 +1,1 @@
+"""From a published cell and our runs to a verdict."""

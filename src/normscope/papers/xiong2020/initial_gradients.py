@@ -1,0 +1,204 @@
+r"""Gradient norms of feed-forward matrices at initialization, by depth and by layer (Xiong et al. 2020, Figure 3).
+
+Their Theorem 1: with probability near one, the gradient of the last layer's second feed-forward matrix is
+
+.. math::
+    \|\partial L / \partial W^{2, L}\|_F \le O(d \sqrt{\ln d}) \text{ in Post-LN},
+    \quad O(d \sqrt{\ln d / L}) \text{ in Pre-LN},
+
+so that Post-LN is flat in the number of layers L and Pre-LN falls as :math:`1 / \sqrt L`. Dropout is off: the theorem
+has none, and the figure does not say. Elsewhere the networks are the paper's: widths, heads, Xavier's uniform first
+weights, gains one; label smoothing 0.1. The batch is a real one of the task, another for every seed, the same for both
+placements and all sizes.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from normscope.models import Seq2Seq
+from normscope.registry import NORMS, PLACEMENTS, TASKS, look_up
+from normscope.results.store import SCHEMA, parse_json
+from normscope.tasks.translation.task import TransformerSize, Translation
+from normscope.training.randomness import initialize
+
+PLACED = ("post", "pre")
+_PRESET = "reproduction"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What is measured; the seeds are not part of it, so that more can be added."""
+
+    task: str = "multi30k_de_en"
+    """A translation task: its data, and the vocabulary of its full preset, joint subwords as in the paper."""
+    layers: tuple[int, ...] = (6, 8, 10, 12, 14)
+    """Of the encoder, and of the decoder; the first size is also measured layer by layer."""
+    width: int = 512
+    """d; feed-forward branches are twice as wide, as in the paper."""
+    heads: int = 4
+    """Of every attention branch."""
+    tokens: int = 2048
+    """Padded tokens of the batch, on the longer side."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", tuple(self.layers))
+        if len(self.layers) < 2 or list(self.layers) != sorted(set(self.layers)) or self.layers[0] < 1:
+            raise ValueError(f"layers must be two or more growing numbers from 1 up, got {list(self.layers)}")
+        if self.width < 2 or self.width % (2 * self.heads):
+            raise ValueError(f"width must be a multiple of {2 * self.heads}, got {self.width}")
+        if self.tokens < 1:
+            raise ValueError(f"tokens must be at least 1, got {self.tokens}")
+        if not isinstance(look_up("task", TASKS, self.task), Translation):
+            raise ValueError(f"the figure is of an encoder and a decoder: expected a translation task, got {self.task}")
+
+    @property
+    def id(self) -> str:
+        """Hash of everything but the sizes that decides a row's numbers: rows of others are left alone."""
+        content = {key: value for key, value in asdict(self).items() if key != "layers"}
+        content |= {"first": self.layers[0], "revision": TASKS[self.task].revision}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def plan(setting: Setting, seeds: Sequence[int]) -> list[tuple[int, str, int]]:
+    """List (layers, placement, seed) of every network, seed by seed."""
+    return [(layers, placement, seed) for seed in seeds for layers in setting.layers for placement in PLACED]
+
+
+def measure(setting: Setting, layers: int, placement: str, seed: int) -> dict[str, Any]:
+    """Build one network, take one batch, and give the Frobenius norms of its gradients.
+
+    Returns:
+        ``last``: of the second feed-forward matrix of the last decoder layer; ``by_layer``: of both matrices of every
+        layer, for the first size only; ``loss`` in nats; ``target_tokens`` of the batch.
+    """
+    task = _task(setting, layers)
+    data = task.load(torch.device("cpu"), "study", _PRESET)
+    batch = data.batch(data.order(setting.tokens, lambda of: torch.Generator().manual_seed(seed + 1000 * of)).batch(0))
+    model = task.network(NORMS["layer_norm"], PLACEMENTS[placement], _PRESET)
+    initialize(model, seed)
+    matrices = feed_forward_matrices(model)
+    if layers != setting.layers[0]:
+        matrices = {"decoder": {"W2": matrices["decoder"]["W2"][-1:]}}
+    asked = [weight for part in matrices.values() for weights in part.values() for weight in weights]
+    # A gradient that nobody asks for is not computed: for the larger sizes this is the time of a forward pass.
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    for weight in asked:
+        weight.requires_grad_(True)
+    loss = task.loss(model, batch)
+    norms = iter([float(gradient.double().norm()) for gradient in torch.autograd.grad(loss, asked)])
+    by_layer = {
+        part: {name: [next(norms) for _ in weights] for name, weights in named.items()}
+        for part, named in matrices.items()
+    }
+    return {
+        "schema": SCHEMA,
+        "setting": setting.id,
+        "layers": layers,
+        "placement": placement,
+        "seed": seed,
+        "last": by_layer["decoder"]["W2"][-1],
+        "by_layer": by_layer if layers == setting.layers[0] else None,
+        "loss": float(loss.detach()),
+        "target_tokens": int((batch.target[:, 1:] != 0).sum()),
+    }
+
+
+def feed_forward_matrices(model: Seq2Seq) -> dict[str, dict[str, list[torch.nn.Parameter]]]:
+    """Find W1 ``[F, D]`` and W2 ``[D, F]`` of every layer, the first layer first, in the encoder and in the decoder."""
+    found = {}
+    for part in ("encoder", "decoder"):
+        parameters = list(getattr(model, part).named_parameters())
+        found[part] = {
+            name: [weight for key, weight in parameters if key.endswith(f"{end}.weight")]
+            for name, end in (("W1", "inner"), ("W2", "outer"))
+        }
+    return found
+
+
+def run(
+    setting: Setting, seeds: Sequence[int], path: Path, callback: Callable[[int, int, str], None] | None = None
+) -> list[dict[str, Any]]:
+    """Measure every network that the file lacks, a line of JSON each, and give all rows of the setting and seeds.
+
+    Stopped at any time, the same call goes on; a line that was cut short is written anew.
+
+    Args:
+        setting: What is measured.
+        seeds: Which first weights and batches.
+        path: The file.
+        callback: Takes how many networks are done, of how many, and which was the last.
+
+    Raises:
+        ValueError: If the file is not what this wrote.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    held = {(row["layers"], row["placement"], row["seed"]): row for row in read(path) if row["setting"] == setting.id}
+    wanted = plan(setting, seeds)
+    with path.open("ab") as file:
+        for number, network in enumerate(wanted):
+            if network not in held:
+                held[network] = measure(setting, *network)
+                file.write((json.dumps(held[network], allow_nan=False) + "\n").encode())
+                file.flush()
+                os.fsync(file.fileno())
+            if callback is not None:
+                layers, placement, seed = network
+                callback(number + 1, len(wanted), f"{layers}-{layers} {placement} seed {seed}")
+    return [held[network] for network in wanted]
+
+
+def whole(setting: Setting, path: Path) -> list[dict[str, Any]]:
+    """Give the rows of a file that are of the setting and of seeds with all sizes; none where there is no file.
+
+    Raises:
+        ValueError: If the file is not what :func:`run` wrote.
+    """
+    rows = [row for row in read(path) if row["setting"] == setting.id and row["layers"] in setting.layers]
+    held = {(row["layers"], row["placement"], row["seed"]): row for row in rows}
+    seeds = sorted({row["seed"] for row in rows})
+    return [held[network] for seed in seeds if set(each := plan(setting, [seed])) <= held.keys() for network in each]
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Read the rows of a file, and cut off a last line that was not finished.
+
+    Raises:
+        ValueError: If a line is no row; the message has its number.
+    """
+    if not path.exists():
+        return []
+    whole, _, rest = path.read_bytes().rpartition(b"\n")
+    if rest:
+        with path.open("r+b") as file:
+            file.truncate(len(whole) + 1 if whole else 0)
+    rows = []
+    for number, line in enumerate(whole.splitlines(), 1):
+        row = parse_json(line, f"line {number} of {path}")
+        fields = ("setting", "layers", "placement", "seed", "last")
+        if not isinstance(row, dict) or row.get("schema") != SCHEMA or not all(name in row for name in fields):
+            raise ValueError(f"line {number} of {path} is no row of gradient norms: move the file away")
+        rows.append(row)
+    return rows
+
+
+def _task(setting: Setting, layers: int) -> Translation:
+    entry = TASKS[setting.task]
+    if not isinstance(entry, Translation):
+        raise TypeError(f"expected a translation task, got {setting.task}")
+    size = TransformerSize(
+        vocabulary=entry.sizes["full"].vocabulary,
+        width=setting.width,
+        heads=setting.heads,
+        feed_forward=2 * setting.width,
+        layers=layers,
+        dropout=0.0,
+    )
+    return replace(entry, sizes={_PRESET: size})

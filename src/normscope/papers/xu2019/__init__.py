@@ -1,0 +1,1 @@
+"""Understanding and Improving Layer Normalization (Xu et al., 2019)."""

@@ -1,1 +1,0 @@
-"""What a norm is by what it computes, whoever wrote it."""

@@ -1,0 +1,191 @@
+"""Learning curves: every seed, their median, and where a run broke."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from normscope.report.drawing.palette import Look, stand_in
+from normscope.report.drawing.svg import (
+    axes,
+    blank,
+    clean,
+    describe,
+    drawing,
+    fence,
+    headline,
+    mark,
+    padded,
+    plain_ticks,
+    to_svg,
+    wants_logarithm,
+)
+from normscope.report.study.folder import Run
+
+_INK, _MUTED, _FAIL = stand_in("ink"), stand_in("muted"), stand_in("fail")
+_FIELDS = ("valid_value", "train_loss")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """The axes that all arms of a study share, so that their curves can be compared."""
+
+    steps: int
+    """The end of the step axis."""
+    limits: Mapping[str, tuple[float, float]]
+    """The value axis of each field."""
+    logarithmic: Mapping[str, bool]
+    """Whether that axis is logarithmic."""
+
+
+def frame(groups: Sequence[Sequence[Run]], steps: int, metric: Mapping[str, Any]) -> Frame:
+    """Choose the axes: what the runs show from a quarter of the training on, and where every arm's median ends.
+
+    So neither the first steps nor a run that broke nor a rare outlier flattens the part where the arms differ.
+    """
+    limits, logarithmic = {}, {}
+    for field, higher in zip(_FIELDS, (metric["higher_is_better"], False), strict=True):
+        ends: list[float] = []
+        for runs in groups:
+            middle = median(runs, field, higher_is_better=higher)[1]
+            ends += [float(value) for value in middle[-1:] if np.isfinite(value)]
+        late = [
+            row for runs in groups for run in runs if not run.broke for row in run.metrics if row["step"] >= steps / 4
+        ]
+        seen = [float(row[field]) for row in late if row.get(field) is not None]
+        low, high = fence(seen, reach=8) if seen else (0.0, 1.0)
+        low, high = min([low, *ends]), max([high, *ends])
+        logarithmic[field] = not higher and wants_logarithm([low, high], 4)
+        if logarithmic[field]:
+            low, high = (10**edge for edge in padded(np.log10(low), np.log10(high)))
+            limits[field] = (low, high)
+        else:
+            limits[field] = padded(low, high)
+    return Frame(steps=steps, limits=limits, logarithmic=logarithmic)
+
+
+def median(runs: Sequence[Run], field: str, *, higher_is_better: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Give the evaluated steps, ``[n]`` int64, and the median over runs, ``[n]`` float64, at each.
+
+    A run that broke counts as the worst value from there on, so that a median never improves because a run died;
+    where that makes the median infinite, and where no run is, it is NaN.
+    """
+    grid = np.array(sorted({row["step"] for run in runs for row in run.metrics}), dtype=np.int64)
+    worst = -np.inf if higher_is_better else np.inf
+    table = np.full((len(runs), len(grid)), np.nan)
+    for place, run in enumerate(runs):
+        for row in run.metrics:
+            if row.get(field) is not None:
+                table[place, np.searchsorted(grid, row["step"])] = row[field]
+        if run.broke:
+            table[place, np.isnan(table[place])] = worst
+    middle = np.full(len(grid), np.nan)
+    some = ~np.isnan(table).all(axis=0)
+    middle[some] = np.nanmedian(table[:, some], axis=0)
+    return grid, np.where(np.isfinite(middle), middle, np.nan)
+
+
+def learning(
+    runs: Sequence[Run],
+    baseline: Sequence[Run],
+    look: Look,
+    metric: Mapping[str, Any],
+    shared: Frame,
+    points: int,
+    *,
+    name: str,
+) -> str:
+    """Draw an arm's validation value above and its training loss below, over the steps.
+
+    Every seed is a thin line, their median a thick one, the baseline's median a broken one; a cross is where a run
+    diverged or failed.
+
+    Args:
+        runs: The arm's.
+        baseline: The baseline's runs.
+        look: The arm's.
+        metric: Its name, unit and direction.
+        shared: The axes.
+        points: The most points of one line; where a run has more evaluations, evenly spaced ones are drawn.
+        name: Unique in the page.
+
+    Returns:
+        An ``<svg>`` element.
+    """
+    label = runs[0].label
+    unit = f" ({metric['unit']})" if metric["unit"] else ""
+    heads = (f"{metric['name']}{unit}, validation set", "training loss")
+    with drawing():
+        figure = blank(350, 340)
+        for field, head, top, bottom in zip(_FIELDS, heads, (24, 198), (180, 30), strict=True):
+            plot = axes(figure, left=46, right=12, top=top, bottom=bottom)
+            logarithmic, limits = shared.logarithmic[field], shared.limits[field]
+            if logarithmic:
+                plot.set_yscale("log")
+            plot.set(xlim=(0, shared.steps), ylim=limits)
+            plain_ticks(plot, "y", count=4, logarithmic=logarithmic)
+            plain_ticks(plot, "x", count=4)
+            if field == _FIELDS[0]:
+                plot.tick_params(labelbottom=False)
+            else:
+                plot.set_xlabel("step", color=_MUTED, fontsize=11, loc="right", labelpad=2)
+            suffix = ", log scale" if logarithmic else ""
+            headline(plot, clean(head, 42) + suffix)
+            for run in runs:
+                _seed_line(plot, run, field, look, points)
+            higher = metric["higher_is_better"] and field == _FIELDS[0]
+            for group, colour, style, width in ((baseline, _INK, (0, (4, 2)), 1.3), (runs, look.colour, "-", 2.3)):
+                grid, middle = median(group, field, higher_is_better=higher)
+                chosen = _thin(len(grid), points)
+                plot.plot(grid[chosen], middle[chosen], color=colour, linestyle=style, linewidth=width, zorder=3)
+        return to_svg(figure, name=name, title=f"Learning curves of {label}", words=_words(runs, metric))
+
+
+def _seed_line(plot: Any, run: Run, field: str, look: Look, points: int) -> None:
+    """Draw one seed thin, and a cross where it broke."""
+    steps = np.array([row["step"] for row in run.metrics])
+    values = np.array([np.nan if row.get(field) is None else row[field] for row in run.metrics], dtype=np.float64)
+    chosen = _thin(len(steps), points)
+    plot.plot(
+        steps[chosen],
+        values[chosen],
+        color=look.colour,
+        linewidth=0.8,
+        alpha=0.45,
+        gid=mark(look.index, f"seed {run.seed}"),
+    )
+    known = np.flatnonzero(np.isfinite(values))
+    if run.broke and len(known):
+        last = known[-1]
+        low, high = plot.get_ylim()
+        plot.plot(
+            [steps[last]],
+            [np.clip(values[last], low, high)],
+            "x",
+            color=_FAIL,
+            markersize=7,
+            markeredgewidth=1.8,
+            clip_on=False,
+            zorder=4,
+            gid=mark(look.index, f"seed {run.seed} {run.state}: last value {describe(float(values[last]), '')}"),
+        )
+
+
+def _thin(count: int, points: int) -> np.ndarray:
+    """Choose at most ``points`` of ``count`` places, the first and the last among them."""
+    return (
+        np.arange(count) if count <= points else np.unique(np.linspace(0, count - 1, points).round().astype(np.int64))
+    )
+
+
+def _words(runs: Sequence[Run], metric: Mapping[str, Any]) -> str:
+    """Say where the curves end."""
+    grid, middle = median(runs, _FIELDS[0], higher_is_better=metric["higher_is_better"])
+    broke = f"{sum(run.broke for run in runs)} of {len(runs)} seeds failed to train."
+    if not len(grid):
+        return f"{runs[0].label}: no evaluation yet; {broke}"
+    if not np.isfinite(middle[-1]):
+        return f"{runs[0].label}: the median has no value at step {grid[-1]}; {broke}"
+    end = describe(float(middle[-1]), metric["unit"])
+    return f"{runs[0].label}: the median {metric['name']} on the validation set at step {grid[-1]} is {end}; {broke}"

@@ -1,0 +1,1 @@
+"""Convert a Pre-LN model from LayerNorm to RMSNorm exactly, with a proof in numbers."""

@@ -1,0 +1,275 @@
+"""What writes into the stream that a norm reads: found in the graph of a backward pass."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from normscope.inspection.kinds import Norm
+from normscope.surgery.to_rms_norm.same_function import Call, outputs
+
+_LINEAR = {
+    "AddBackward0",
+    "SubBackward0",
+    "NegBackward0",
+    "CatBackward0",
+    "StackBackward0",
+    "ViewBackward0",
+    "UnsafeViewBackward0",
+    "ReshapeAliasBackward0",
+    "AliasBackward0",
+    "CloneBackward0",
+    "ToCopyBackward0",
+    "ExpandBackward0",
+    "RepeatBackward0",
+    "SliceBackward0",
+    "SelectBackward0",
+    "IndexBackward0",
+    "IndexSelectBackward0",
+    "UnsqueezeBackward0",
+    "SqueezeBackward0",
+    "SqueezeBackward1",
+    "TransposeBackward0",
+    "PermuteBackward0",
+}
+"""Operations that keep the mean over the features at zero, where it is zero in all that they are given.
+
+Dropout in training is none of them, for it drops features one by one; in evaluation, where graphs are walked, it does
+nothing and is not in them. Stochastic depth, which drops whole rows, is a product with one number a row.
+"""
+_SCALED = {"MulBackward0", "DivBackward0"}
+"""The same, where the factor is one number."""
+_TRANSPOSED = {"TBackward0", "TransposeBackward0", "NumpyTBackward0", "PermuteBackward0"}
+"""What turns a weight of ``[features, in]`` around, by whichever of its names."""
+_REASONS = {
+    "NativeLayerNormBackward0": "the output of another layer norm, whose gain and bias bring a mean back (Post-LN)",
+    "MulBackward0": "a product of two tensors that are learned, such as a gate or a layer scale",
+    "BmmBackward0": "a product of activations",
+    "GeluBackward0": "a non-linearity",
+    "ReluBackward0": "a non-linearity",
+    "SiluBackward0": "a non-linearity",
+    "TanhBackward0": "a non-linearity",
+    "MeanBackward1": "an average over other axes than features",
+    "NativeDropoutBackward0": "a dropout that is on in evaluation",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """What the input of a norm is a sum of."""
+
+    writers: dict[int, tuple[Tensor, int]] = field(default_factory=dict)
+    """From a tensor's identity to it and its axis of features: centered along it, it writes centered rows."""
+    edges: dict[int, int] = field(default_factory=dict)
+    """How many times each writes."""
+    doubts: list[str] = field(default_factory=list)
+    """What else there is, in words."""
+
+
+def sources(x: Tensor, width: int, into: Sources, seen: set[Any]) -> None:
+    """Walk from a norm's input to all that was added up in it.
+
+    Args:
+        x: The input in evaluation, with its graph, in which every parameter has a gradient.
+        width: The number of features.
+        into: Gets what is found.
+        seen: Nodes that were walked before; gets those of this walk.
+    """
+    if x.grad_fn is None:
+        into.doubts.append("the model's own input, or a constant")
+        return
+    waiting: list[Any] = [x.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        name = node.name()
+        inputs = [one for one, _ in node.next_functions]
+        if name in _LINEAR or (name in _SCALED and sum(one is not None for one in inputs) == 1):
+            if name in {"AddBackward0", "SubBackward0"} and None in inputs:
+                into.doubts.append("the model's own input, or a constant, is added")
+            for one in inputs:
+                if one is not None and one.name().endswith("AccumulateGrad"):
+                    _write(into, one, -1, width)
+                elif one is not None:
+                    waiting.append(one)
+        elif name in {"AddmmBackward0", "MmBackward0"}:
+            if name == "AddmmBackward0" and inputs[0] is not None:
+                _write(into, inputs[0], -1, width)
+            _matrix(into, inputs[-1], width)
+        elif name == "EmbeddingBackward0":
+            _write(into, inputs[0], -1, width)
+        elif name == "ConvolutionBackward0":
+            if node._saved_groups != 1:
+                into.doubts.append("a grouped convolution, whose channels read different inputs")
+                continue
+            _write(into, inputs[1], 0, width)
+            if inputs[2] is not None:
+                _write(into, inputs[2], 0, width)
+        else:
+            into.doubts.append(_REASONS.get(name, f"the output of {name.removesuffix('0').removesuffix('Backward')}"))
+
+
+def uses(outputs: Iterable[Tensor]) -> dict[int, int]:
+    """Count how many times every leaf is read in the graphs behind some tensors, by its identity."""
+    counts: dict[int, int] = {}
+    waiting: list[Any] = [one.grad_fn for one in outputs if one.grad_fn is not None]
+    seen = set(waiting)
+    while waiting:
+        node = waiting.pop()
+        for one, _ in node.next_functions:
+            if one is None:
+                continue
+            if one.name().endswith("AccumulateGrad"):
+                counts[id(one.variable)] = counts.get(id(one.variable), 0) + 1
+            elif one not in seen:
+                seen.add(one)
+                waiting.append(one)
+    return counts
+
+
+def _matrix(into: Sources, node: Any, width: int) -> None:
+    """Take the second factor of a product, ``[in, features]``, perhaps a weight that was transposed."""
+    if node is not None and node.name().endswith("AccumulateGrad"):
+        _write(into, node, 1, width)
+    elif node is not None and node.name() in _TRANSPOSED:
+        _write(into, node.next_functions[0][0], 0, width)
+    else:
+        into.doubts.append("a matrix that is not a parameter itself (parametrized, merged or quantized)")
+
+
+def _write(into: Sources, node: Any, axis: int, width: int) -> None:
+    leaf = getattr(node, "variable", None)
+    if leaf is None:
+        into.doubts.append("a weight that is not a parameter itself (parametrized, merged or quantized)")
+    elif leaf.shape[axis] != width:
+        into.doubts.append(f"a parameter of shape {list(leaf.shape)} without the {width} features")
+    else:
+        into.writers[id(leaf)] = leaf, axis
+        into.edges[id(leaf)] = into.edges.get(id(leaf), 0) + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundWriters:
+    """What the graphs of some calls tell of a stream."""
+
+    sources: Sources
+    """What writes into it."""
+    shared: set[int]
+    """Identities of writers that are read for something else, too."""
+    reached: set[int]
+    """Identities of all tensors that an output depends on."""
+    dropouts: int
+    """How many dropouts stand on the stream; in training they bring a mean back."""
+
+
+def find_writers(twin: nn.Module, chosen: Sequence[Norm], calls: Sequence[Call]) -> FoundWriters:
+    """Walk from the input of every layer norm to what writes, in every call.
+
+    Args:
+        twin: A copy of the model in evaluation, in which everything has a gradient.
+        chosen: The layer norms.
+        calls: What it is called with.
+    """
+    parts, seen, counts = Sources(), set(), {}
+    dropouts = 0
+
+    def walk(width: Any, x: Tensor) -> None:
+        sources(x, width, parts, seen)
+
+    handles = [
+        twin.get_submodule(norm.name).register_forward_pre_hook(
+            lambda module, given, named, width=norm.shape[-1]: walk(width, [*given, *named.values()][0]),
+            with_kwargs=True,
+        )
+        for norm in chosen
+    ]
+    try:
+        for call in calls:
+            seen.clear()
+            with torch.enable_grad(), _Dropouts() as watch:
+                given = outputs(twin, call)
+            for one, edges in uses(given.values()).items():
+                counts[one] = counts.get(one, 0) + edges
+            dropouts = max(dropouts, sum(node in seen for node in watch.nodes))
+    finally:
+        for handle in handles:
+            handle.remove()
+    shared = {one for one, edges in parts.edges.items() if counts.get(one, 0) > edges}
+    return FoundWriters(sources=parts, shared=shared, reached=set(counts), dropouts=dropouts)
+
+
+class _Dropouts(TorchFunctionMode):
+    """Remember where in the graph a dropout stands, which does nothing in evaluation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nodes: list[Any] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in {nn.functional.dropout, torch.dropout} and isinstance(result, Tensor):
+            p = (kwargs or {}).get("p", args[1] if len(args) > 1 else 0.5)
+            if p > 0 and result.grad_fn is not None:
+                self.nodes.append(result.grad_fn)
+        return result
+
+
+def named(twin: nn.Module, writers: Mapping[int, tuple[Tensor, int]]) -> dict[str, tuple[Tensor, int]]:
+    """Give writers by their names in the model; of tied ones by the embedding's, which is the one that writes."""
+    every = (*twin.named_parameters(remove_duplicate=False), *twin.named_buffers(remove_duplicate=False))
+    first: dict[int, str] = {}
+    for name, tensor in every:
+        owner, _ = owner_of(twin, name)
+        if id(tensor) not in first or isinstance(owner, nn.Embedding):
+            first[id(tensor)] = name
+    return {first[one]: entry for one, entry in writers.items() if one in first}
+
+
+def untie(twin: nn.Module, writers: dict[str, tuple[Tensor, int]], shared: set[int]) -> list[str]:
+    """Give writers that are read for something else, too, a parameter of their own; return their names.
+
+    An embedding that is tied to something else than embeddings is untied even where that was not seen to run.
+    """
+    untied = []
+    for name, (tensor, axis) in list(writers.items()):
+        owner, key = owner_of(twin, name)
+        owners = [module for module in twin.modules() if any(p is tensor for p in module._parameters.values())]
+        mixed = len({isinstance(module, nn.Embedding) for module in owners}) > 1
+        if mixed or (id(tensor) in shared and len(owners) > 1):
+            own = nn.Parameter(tensor.detach().clone())
+            owner._parameters[key] = own
+            writers[name] = own, axis
+            untied.append(name)
+    return untied
+
+
+def settle(twin: nn.Module, model: nn.Module, writers: Mapping[str, tuple[Tensor, int]]) -> None:
+    """Center writers of a copy that are centered but for the roundings of the model's own dtype.
+
+    They are of an earlier conversion; what the roundings do is no part of what another one does.
+
+    Args:
+        twin: A copy of the model in float64.
+        model: The model.
+        writers: By name, in the copy.
+    """
+    for name, (tensor, axis) in writers.items():
+        owner, key = owner_of(model, name)
+        own = owner._parameters.get(key, owner._buffers.get(key))
+        assert own is not None
+        mean = tensor.mean(axis, keepdim=True)
+        # The mean of n roundings; four times, for the largest of many.
+        rounding = 4 * torch.finfo(own.dtype).eps * tensor.square().mean(axis, keepdim=True).sqrt()
+        if bool((mean.abs() <= rounding / tensor.shape[axis] ** 0.5).all()):
+            tensor.sub_(mean)
+
+
+def owner_of(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """Give the module that has a parameter, a buffer or a child, and its name there."""
+    parent, _, key = name.rpartition(".")
+    return model.get_submodule(parent), key

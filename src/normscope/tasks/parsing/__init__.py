@@ -1,0 +1,1 @@
+"""Transition-based dependency parsing: the transition system, its features, and the tasks."""

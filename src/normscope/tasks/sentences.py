@@ -1,0 +1,342 @@
+"""Sentence classification: sentiment by a transformer encoder of four layers, from scratch (Xu et al. 2019)."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from normscope.data import LabelledText, LabelledTextSplits, load_rt, load_sst
+from normscope.models import TextClassifier
+from normscope.tasks.batching import Draw, TokenBatches
+from normscope.tasks.recipe import Recipe
+from normscope.tasks.task import Metric, NormFactory, PlacementLike, Published, check_blind
+
+PAD, UNKNOWN = 0, 1
+"""What fills a row up, and every word that the vocabulary lacks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """Numbers of words; lower case, split at single spaces as the data sets are tokenized."""
+
+    numbers: Mapping[str, int]
+    """From a word to its number, from 2 up."""
+
+    @property
+    def size(self) -> int:
+        """Numbers in use, the pad and the unknown word included."""
+        return len(self.numbers) + 2
+
+    def encode(self, sentence: str, *, at_most: int) -> list[int]:
+        """Give the numbers of a sentence's first ``at_most`` words; of the unknown word where it has none."""
+        words = sentence.lower().split(" ")[:at_most]
+        return [self.numbers.get(word, UNKNOWN) for word in words] or [UNKNOWN]
+
+
+def learn_words(sentences: Iterable[str], *, at_least: int) -> Words:
+    """Number the words that occur ``at_least`` times, the commonest first, words of equal count by their letters.
+
+    Raises:
+        ValueError: If no word does.
+    """
+    counts = Counter(word for sentence in sentences for word in sentence.lower().split(" "))
+    kept = sorted((word for word, count in counts.items() if count >= at_least), key=lambda word: (-counts[word], word))
+    if not kept:
+        raise ValueError(f"no word occurs {at_least} times or more in {counts.total()} words")
+    return Words(numbers={word: number for number, word in enumerate(kept, start=2)})
+
+
+EVALUATION_BATCH = 128
+"""Sentences a forward pass outside training, sorted by length; it changes no number beyond rounding."""
+
+MAX_WORDS = 64
+"""A longer sentence would be cut; RT and SST-5 have none."""
+
+AT_LEAST = 2
+"""Times that a word must occur in the training part to have a number of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSize:
+    """How large the classifier is. The paper prints the number of layers only; the rest is our choice."""
+
+    width: int
+    heads: int
+    feed_forward: int
+    dropout: float
+    layers: int = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sentences:
+    """Labelled sentences on a device."""
+
+    x: Tensor
+    """``[N, T]`` int64, padded with 0."""
+    y: Tensor
+    """``[N]`` int64."""
+    lengths: np.ndarray
+    """Words of every sentence, ``[N]`` int64."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SentenceSplits:
+    """The three parts of a set of sentences; ``test`` is empty where a split may not touch it."""
+
+    train: Sentences
+    valid: Sentences
+    test: Sentences
+    words: Words
+    hashes: Mapping[str, str]
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Nothing is left out."""
+        return {}
+
+    @property
+    def train_examples(self) -> int:
+        """Size of the training set."""
+        return len(self.train.y)
+
+    def order(self, batch_size: int, draw: Draw) -> TokenBatches:
+        """Batches of so many padded words, each of sentences of about one length."""
+        return TokenBatches(self.train.lengths, batch_size, draw)
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Give words ``[B, T]``, T the longest of them, and labels ``[B]``."""
+        return _cut(self.train, indices)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SentenceClassification:
+    """Classify sentences by cross entropy; the metric is the share of test sentences that are right, in per cent.
+
+    Words are lower-cased; those that occur once in the training part are the unknown word.
+    """
+
+    name: str
+    """Key in the catalogue."""
+    description: str
+    """One line for ``normscope list tasks``."""
+    datasets: tuple[str, ...]
+    """Keys of the data sets it reads."""
+    read: Callable[[], LabelledTextSplits]
+    """Reads the original files."""
+    classes: int
+    """How many labels there are."""
+    sizes: Mapping[str, EncoderSize]
+    """Of the network, by preset."""
+    presets: Mapping[str, Recipe]
+    """How it is trained."""
+    margin: float
+    """Smallest difference worth having, in points of per cent."""
+    regime: str
+    """What claims are limited to."""
+    placements: tuple[str, ...]
+    """Placements that the network can take, its default first."""
+    published: tuple[Published, ...] = ()
+    """What others printed for it."""
+    revision: int = 1
+    """Raised whenever numbers change."""
+
+    @property
+    def metric(self) -> Metric:
+        """What a run is judged by."""
+        return Metric(name="test accuracy", unit="%", higher_is_better=True)
+
+    @property
+    def valid_metric(self) -> Metric:
+        """The same on the validation sentences."""
+        return self.metric
+
+    @property
+    def batch_unit(self) -> str:
+        """Batches are of about so many words."""
+        return "padded words"
+
+    def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> TextClassifier:
+        """Build the network of a preset with any weights.
+
+        Raises:
+            ValueError: If the norm looks at other positions, see :func:`normscope.tasks.task.check_blind`.
+        """
+        size = self.sizes[preset]
+        model = TextClassifier(
+            vocabulary=_words(self.read).size,
+            width=size.width,
+            heads=size.heads,
+            feed_forward=size.feed_forward,
+            layers=size.layers,
+            classes=self.classes,
+            dropout=size.dropout,
+            max_length=MAX_WORDS,
+            stack=partial(placement.stack, norm=norm),
+        )
+        check_blind(model, self.name)
+        return model
+
+    def load(self, device: torch.device, split: str, preset: str) -> SentenceSplits:
+        """Read the data onto a device.
+
+        Args:
+            device: Where the tensors go.
+            split: ``"study"`` for the set's own parts; ``"tune"`` for the training part alone, every tenth sentence
+                held out: what is chosen there has seen neither the validation nor the test part of the study. The
+                vocabulary is that of the whole training part in both.
+            preset: The data are the same in every preset.
+
+        Raises:
+            ValueError: If ``split`` is neither.
+        """
+        if split not in ("study", "tune"):
+            raise ValueError(f"split must be 'study' or 'tune', got {split!r}")
+        return _load(self.read, device, split)
+
+    def loss(self, model: TextClassifier, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Compute the mean cross entropy of a batch in nats, a scalar."""
+        x, y = batch
+        return F.cross_entropy(model(x).float(), y)
+
+    def evaluate(self, model: TextClassifier, data: SentenceSplits, part: str) -> tuple[float, np.ndarray]:
+        """Give the mean cross entropy in nats, and 100 or 0 for every sentence of a part, ``[N]`` float32."""
+        sentences = {"valid": data.valid, "test": data.test}[part]
+        by_length = torch.from_numpy(np.argsort(sentences.lengths, kind="stable"))
+        losses = torch.zeros(len(by_length), dtype=torch.float64)
+        right = torch.zeros(len(by_length), dtype=torch.float32)
+        for indices in by_length.split(EVALUATION_BATCH):
+            x, y = _cut(sentences, indices)
+            logits = model(x).float()
+            losses[indices] = F.cross_entropy(logits, y, reduction="none").cpu().double()
+            right[indices] = (logits.argmax(-1) == y).cpu().float() * 100
+        return losses.mean().item(), right.numpy()
+
+
+def _cut(sentences: Sentences, indices: Tensor) -> tuple[Tensor, Tensor]:
+    longest = int(sentences.lengths[indices.numpy()].max())
+    indices = indices.to(sentences.y.device)
+    return sentences.x[indices, :longest], sentences.y[indices]
+
+
+@cache
+def _read(read: Callable[[], LabelledTextSplits]) -> LabelledTextSplits:
+    """Read once a process: a worker computes many runs."""
+    return read()
+
+
+@cache
+def _words(read: Callable[[], LabelledTextSplits]) -> Words:
+    return learn_words(_read(read).train.sentences, at_least=AT_LEAST)
+
+
+@cache
+def _load(read: Callable[[], LabelledTextSplits], device: torch.device, split: str) -> SentenceSplits:
+    texts, words = _read(read), _words(read)
+    train, valid, test = (_encode(part, words, device) for part in (texts.train, texts.valid, texts.test))
+    if split == "tune":
+        held = torch.arange(len(train.y)) % 10 == 9
+        test = _chosen(test, torch.zeros(len(test.y), dtype=torch.bool))
+        train, valid = _chosen(train, ~held), _chosen(train, held)
+    return SentenceSplits(train=train, valid=valid, test=test, words=words, hashes=texts.hashes)
+
+
+def _encode(part: LabelledText, words: Words, device: torch.device) -> Sentences:
+    rows = [words.encode(sentence, at_most=MAX_WORDS) for sentence in part.sentences]
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    x = np.full((len(rows), lengths.max()), PAD, dtype=np.int64)
+    for target, row in zip(x, rows, strict=True):
+        target[: len(row)] = row
+    return Sentences(x=torch.from_numpy(x).to(device), y=torch.from_numpy(part.labels).to(device), lengths=lengths)
+
+
+def _chosen(sentences: Sentences, mask: Tensor) -> Sentences:
+    there = mask.to(sentences.y.device)
+    return Sentences(x=sentences.x[there], y=sentences.y[there], lengths=sentences.lengths[mask.numpy()])
+
+
+ENCODER_PLACEMENTS = (
+    "pre",
+    "post",
+    "output",
+    "peri",
+    "deepnorm",
+    "rezero",
+    "layernorm_scaling",
+    "recursive_skip",
+    "hybrid",
+    "mix",
+    "residual_dual",
+    "none",
+)
+"""What every transformer takes. The code that Xu et al. released is Pre-LN, so that is the default."""
+
+SOURCE = "Xu et al. (2019), Tables 1 to 3"
+NOTE = "no seeds and no spread printed; width, dropout, optimizer, split and AdaNorm's C not printed"
+
+SIZES = {
+    "small": EncoderSize(width=64, heads=4, feed_forward=128, dropout=0.3),
+    "full": EncoderSize(width=256, heads=4, feed_forward=1024, dropout=0.3),
+}
+
+RT = SentenceClassification(
+    name="rt",
+    description="10,662 film review sentences, positive or negative (Pang and Lee 2005); encoder of four layers",
+    datasets=("rt-polarity",),
+    read=load_rt,
+    classes=2,
+    sizes=SIZES,
+    presets={
+        "small": Recipe(steps=800, batch_size=1024, learning_rate=1e-3, clip=1.0),
+        "full": Recipe(steps=3000, batch_size=4096, learning_rate=3e-4, clip=1.0, warmup=300),
+    },
+    margin=1.0,
+    regime="a four-layer transformer encoder from scratch on 8,530 sentences of RT, Adam with linear decay",
+    placements=ENCODER_PLACEMENTS,
+    published=(
+        Published(
+            source=f"{SOURCE}, RT",
+            rows={
+                "none": 76.85,
+                "layer_norm": 77.21,
+                "layer_norm_simple": 76.66,
+                "detach_norm": 76.40,
+                "ada_norm": 77.50,
+            },
+            note=NOTE,
+        ),
+    ),
+)
+
+SST5 = SentenceClassification(
+    name="sst5",
+    description="11,855 film review sentences in five classes (Socher et al. 2013); encoder of four layers",
+    datasets=("sst",),
+    read=load_sst,
+    classes=5,
+    sizes=SIZES,
+    presets={
+        "small": Recipe(steps=700, batch_size=1024, learning_rate=1e-3, clip=1.0),
+        "full": Recipe(steps=3000, batch_size=4096, learning_rate=3e-4, clip=1.0, warmup=300),
+    },
+    margin=1.0,
+    regime="a four-layer transformer encoder from scratch on 8,544 sentences of SST-5, Adam with linear decay",
+    placements=ENCODER_PLACEMENTS,
+    published=(
+        Published(
+            source=f"{SOURCE}, SST5",
+            rows={
+                "none": 38.55,
+                "layer_norm": 39.23,
+                "layer_norm_simple": 40.54,
+                "detach_norm": 40.04,
+                "ada_norm": 40.54,
+            },
+            note=NOTE,
+        ),
+    ),
+)

@@ -1,0 +1,1 @@
+"""Machine translation: corpora, subwords, beam search, BLEU, and the tasks."""

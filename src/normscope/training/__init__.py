@@ -1,0 +1,12 @@
+"""One run: named random streams, the training loop, checkpoints."""
+
+from normscope.training.loop import train
+from normscope.training.outcome import Interrupted, Watch
+from normscope.training.randomness import initialize
+
+__all__ = [
+    "Interrupted",
+    "Watch",
+    "initialize",
+    "train",
+]

@@ -1,0 +1,257 @@
+"""What a run leaves on disk: what it was, how it went, how it ended."""
+
+import io
+import json
+import math
+import platform
+import statistics
+import subprocess
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from normscope.diagnostics.gradients.shares import GradientShares
+from normscope.kernels import describe
+from normscope.results.aggregates import AGGREGATES
+from normscope.results.store import SCHEMA, RunFolder, write_bytes, write_json
+from normscope.tasks.recipe import PRECISIONS, Recipe
+from normscope.tasks.task import Metric, Task, TaskData
+from normscope.training.checkpoint import Progress
+from normscope.training.memory import peak_bytes
+from normscope.version import __version__
+
+
+def versions() -> dict[str, str]:
+    """Give the version of everything that decides a number, and the commit where the package is a checkout."""
+    found = {
+        "normscope": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+    return found | ({"commit": commit} if (commit := _commit()) else {})
+
+
+def device_name(device: torch.device) -> str:
+    """Name the chip in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+@cache
+def _commit() -> str | None:
+    """Name the checkout's commit, with ``+changes`` where tracked files differ from it; None outside of a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        told = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty=+changes", "--abbrev=12", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=10,
+        )
+        tracked = subprocess.run(
+            ["git", "-C", str(here), "ls-files", "--error-unmatch", "environment.py"],
+            capture_output=True,
+            check=False,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    # An installed copy may lie inside somebody else's repository.
+    return told.stdout.strip() if told.returncode == 0 and tracked.returncode == 0 else None
+
+
+PROGRESS_SECONDS = 0.2
+"""Wall time between two signs of life."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, and can go on."""
+
+
+class Watch(Protocol):
+    """What a run tells while it goes, and asks."""
+
+    def __call__(self, step: int, loss: float) -> bool:
+        """Take a sign of life; return True to stop the run at its next checkpoint, which is now."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """Judges a model and writes down what was found."""
+
+    task: Task
+    """What judges it."""
+    data: TaskData
+    """With what."""
+    model: nn.Module
+    """The model in training."""
+    recipe: Recipe
+    """How it is trained."""
+    split: str
+    """``"study"``, or ``"tune"``, which never touches the test set."""
+    folder: RunFolder
+    """Where it is written."""
+    progress: Progress
+    """How far the run has come."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return torch.device(self.recipe.device)
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that are learned."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def begin(self, identity: Mapping[str, Any]) -> None:
+        """Write what the run is; drop what was appended to the metrics after the checkpoint.
+
+        The file is written anew: one that leads elsewhere, by a link, is left as it is and replaced.
+        """
+        if self.folder.metrics.exists():
+            write_bytes(self.folder.metrics, self.folder.metrics.read_bytes()[: self.progress.metrics_bytes])
+        write_json(
+            self.folder.description,
+            {
+                "schema": SCHEMA,
+                **identity,
+                "parameters": self.parameters,
+                "backend": describe(self.device),
+                "device_name": device_name(self.device),
+                "versions": versions(),
+                "threads": torch.get_num_threads(),
+                "data": dict(self.data.hashes),
+                "signature": self.task.metric.signature,
+                "counts": dict(self.data.counts),
+            },
+        )
+
+    def look(self, shares: Mapping[str, GradientShares]) -> bool:
+        """Look at the validation set, keep the best weights; tell whether the loss was finite."""
+        loss, scores = self._score("valid")
+        if not math.isfinite(loss):
+            return False
+        value = _value(self.task.valid_metric, scores)
+        key = [-value if self.task.valid_metric.higher_is_better else value, loss]
+        if not self.progress.best_weights or key < self.progress.best_key:
+            self.progress.best_key, self.progress.best_value = key, value
+            self.progress.best_step = self.progress.step
+            self.progress.best_weights = _copied(self.model)
+        if self.recipe.average > 1:
+            copied = {k: kept.cpu() if torch.is_tensor(kept) else kept for k, kept in _copied(self.model).items()}
+            self.progress.last_weights = [*self.progress.last_weights, copied][-self.recipe.average :]
+        row = {
+            "step": self.progress.step,
+            "train_loss": statistics.fmean(self.progress.losses) if self.progress.losses else None,
+            "valid_loss": loss,
+            "valid_value": value,
+            "seconds": round(self.progress.seconds, 4),
+            "gradient": {
+                name: [round(share.recentering, 6), round(share.rescaling, 6)] for name, share in shares.items()
+            },
+        }
+        self.progress.losses = []
+        with self.folder.metrics.open("ab") as file:
+            file.write(_line(row))
+        self.progress.metrics_bytes = self.folder.metrics.stat().st_size
+        return True
+
+    def end(self, state: str, *, reason: str | None) -> str:
+        """Test the model that was best on the validation set, if the run is ``"done"``, and write the result.
+
+        Returns:
+            The state; ``"diverged"`` in the place of ``"done"`` where a test score is not finite.
+        """
+        value = valid_value = selected = None
+        if state == "done":
+            valid_value, selected = self.progress.best_value, self.progress.best_step
+            self.model.load_state_dict(_mean(self.progress.last_weights) or self.progress.best_weights)
+            if self.progress.last_weights:
+                # What is judged is the mean, by tuning, too.
+                valid_value, selected = _value(self.task.valid_metric, self._score("valid")[1]), self.progress.step
+            value = valid_value
+            if self.split == "study":
+                _, scores = self._score("test")
+                if not np.isfinite(scores).all():
+                    return self.end("diverged", reason="a test score was not finite")
+                value = _value(self.task.metric, scores)
+                write_bytes(self.folder.examples, _npy(np.ascontiguousarray(scores, dtype=np.float32)))
+        write_json(
+            self.folder.result,
+            {
+                "schema": SCHEMA,
+                "state": state,
+                "value": value,
+                "valid_value": valid_value,
+                "selected_step": selected,
+                "steps": self.progress.step,
+                "step_ms": statistics.median(self.progress.step_ms) if self.progress.step_ms else None,
+                "peak_bytes": self.peak(),
+                "saved_bytes": self.progress.saved_bytes or None,
+                "seconds": self.progress.seconds,
+                "parameters": self.parameters,
+                "reason": reason,
+            },
+        )
+        self.folder.checkpoint.unlink(missing_ok=True)
+        return state
+
+    def peak(self) -> int | None:
+        """Give the peak over every process that worked on this run."""
+        peaks = [peak for peak in (self.progress.peak_bytes, peak_bytes(self.device)) if peak is not None]
+        return max(peaks, default=None)
+
+    def autocast(self) -> torch.autocast:
+        """Compute in the recipe's precision inside."""
+        wanted = self.recipe.precision != "float32"
+        return torch.autocast(self.device.type, dtype=PRECISIONS[self.recipe.precision], enabled=wanted)
+
+    def _score(self, part: str) -> tuple[float, np.ndarray]:
+        self.model.eval()
+        with torch.no_grad(), self.autocast():
+            scored = self.task.evaluate(self.model, self.data, part)
+        self.model.train()
+        return scored
+
+
+def _value(metric: Metric, scores: np.ndarray) -> float:
+    return AGGREGATES[metric.aggregate].value(scores)
+
+
+def _copied(model: nn.Module) -> dict[str, torch.Tensor]:
+    # A module may keep something else than tensors in its state.
+    state = model.state_dict()
+    return {name: kept.clone() if isinstance(kept, torch.Tensor) else deepcopy(kept) for name, kept in state.items()}
+
+
+def _mean(weights: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Average weights; what is no floating number, such as a count, is taken from the last. None give none."""
+    if not weights:
+        return {}
+    stacked = {name: [each[name] for each in weights] for name in weights[-1]}
+    return {
+        name: torch.stack(kept).mean(dim=0) if torch.is_tensor(kept[-1]) and kept[-1].is_floating_point() else kept[-1]
+        for name, kept in stacked.items()
+    }
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    return (json.dumps(row, allow_nan=False) + "\n").encode()
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()

@@ -1,0 +1,48 @@
+import pytest
+import torch
+from torch import nn
+
+from normscope import AdaNorm, DetachNorm, LayerNorm
+from normscope.cli.main import bench
+
+
+def test_every_norm_has_its_cost_and_its_yardstick() -> None:
+    costs = bench.bench(["none", "layer_norm", "rms_norm", "batch_norm"], [(4, 8)], [torch.float32], seconds=0.02)
+    assert [cost.norm for cost in costs.costs] == ["none", "layer_norm", "rms_norm", "batch_norm"]
+    assert [cost.against for cost in costs.costs] == ["nn.LayerNorm", "nn.LayerNorm", "nn.RMSNorm", "nn.BatchNorm1d"]
+    for cost in costs.costs:
+        assert min(cost.forward_us, cost.backward_us, cost.ratio, cost.forward_limit, cost.backward_limit) > 0
+        assert cost.quartiles[0] <= cost.ratio <= cost.quartiles[1]
+
+
+def test_what_does_more_takes_longer() -> None:
+    x = torch.randn(256, 256)
+    times, _ = bench.turns({"once": x.exp, "ten times": lambda: [x.exp() for _ in range(10)]}, threads=1, seconds=0.2)
+    ratio = sorted(bench.ratios(times["ten times"], times["once"]))
+    assert 5 < ratio[len(ratio) // 2] < 20
+
+
+def test_threads_are_put_back() -> None:
+    before = torch.get_num_threads()
+    bench.bench(["layer_norm"], [(2, 8)], [torch.float32], threads=2, seconds=0.01)
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("module", "bytes_saved"),
+    [
+        # The input, and two numbers a row in float32.
+        (LayerNorm(64), 16 * 64 * 4 + 2 * 16 * 4),
+        (AdaNorm(64), 16 * 64 * 4 + 2 * 16 * 4),
+        # One number a row.
+        (DetachNorm(64), 16 * 4),
+        (nn.Tanh(), 16 * 64 * 4),
+    ],
+)
+def test_saved_bytes_are_counted(module: nn.Module, bytes_saved: int) -> None:
+    assert bench.saved_bytes(module, torch.randn(16, 64, requires_grad=True)) == bytes_saved
+
+
+def test_what_gives_nothing_to_differentiate_is_refused() -> None:
+    with pytest.raises(ValueError, match="gives nothing to differentiate"):
+        bench.parts(lambda x: x.detach(), torch.randn(2, requires_grad=True), torch.randn(2))

@@ -1,0 +1,91 @@
+"""The command as a person types it: what can be run, slips of the finger, a figure from nothing to its page."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def run(*words: str, cwd: Path, columns: int = 100) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "normscope.cli.main", "reproduce", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": str(columns)},
+    )
+
+
+def test_list_shows_every_cell_and_what_can_be_run(tmp_path: Path) -> None:
+    told = run("xu2019", "--list", cwd=tmp_path, columns=250)
+    assert told.returncode == 0, told.stderr
+    assert "AdaNorm − LayerNorm on RT" in told.stdout
+    assert "3.09 of 1,066 test examples" in told.stdout
+    assert "tables: table1, table2, table3" in told.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_list_shows_what_is_asked_for(tmp_path: Path) -> None:
+    told = run("xu2019", "--list", "--only", "rt,table3", cwd=tmp_path, columns=250)
+    assert told.returncode == 0, told.stderr
+    assert "AdaNorm − LayerNorm on RT" in told.stdout
+    assert "AdaNorm is better than LayerNorm on 7 of 8" in told.stdout
+    for other in ("on SST5", "DetachNorm", "LayerNorm-simple is"):
+        assert other not in told.stdout
+    assert "--norms-at takes all or final" in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["xu19"], "there is no paper 'xu19': did you mean 'xu2019'?"),
+        (["xu2019", "--only", "sst"], "no task, table or figure 'sst': did you mean 'sst5'?"),
+        (["xu2019", "--seeds", "a"], "seeds are written as 0-9"),
+        (["xu2019", "--list", "--only", "sst"], "no task, table or figure 'sst': did you mean 'sst5'?"),
+        (["xiong2020", "--norms-at", "final"], "xiong2020 replaces norms at: all; got 'final'"),
+        (["xu2019", "--precision", "float8"], "float8"),
+        (["xiong2020", "--only", "gradients", "--layers", "6"], "layers must be two or more growing numbers"),
+    ],
+)
+def test_mistakes_are_one_sentence(words: list[str], told: str, tmp_path: Path) -> None:
+    result = run(*words, cwd=tmp_path)
+    assert result.returncode == 2
+    assert told in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_figure_from_nothing_to_its_page_and_back_as_json(tmp_path: Path) -> None:
+    small = [
+        "xiong2020",
+        "--only",
+        "gradients",
+        "--layers",
+        "1,2",
+        "--width",
+        "16",
+        "--tokens",
+        "128",
+        "--seeds",
+        "0-1",
+    ]
+    told = run(*small, cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    assert "8 of 8 networks measured" in told.stdout
+    assert "cannot tell: needs 8" in told.stdout
+    assert (tmp_path / "runs" / "xiong2020" / "reproduce.md").exists()
+    again = run(*small, "--read-only", "--json", cwd=tmp_path)
+    assert json.loads(again.stdout)["gradients"]["seeds"] == [0, 1]
+    assert "networks measured" not in again.stderr
+
+
+def test_reading_an_empty_folder_says_what_was_not_run(tmp_path: Path) -> None:
+    told = run("xu2019", "--only", "rt", "--read-only", cwd=tmp_path, columns=160)
+    assert told.returncode == 0, told.stderr
+    assert "not run here" in told.stdout
+    assert "no study of it in runs/xu2019" in " ".join(told.stdout.split())

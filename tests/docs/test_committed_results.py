@@ -1,0 +1,70 @@
+"""What is committed under docs/results can be made again from the runs that lie beside it."""
+
+import csv
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from normscope.results import summarize
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
+STUDIES = sorted(path.parent for path in RESULTS.glob("*/study.tar.xz"))
+
+
+def test_every_study_has_its_runs() -> None:
+    assert STUDIES
+    assert {path.parent for path in RESULTS.glob("*/summary.json")} == set(STUDIES)
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Write the files of an archive; Python before 3.11.4 has no filter for what else one may hold."""
+    with tarfile.open(archive) as content:
+        for member in content:
+            target = (folder / member.name).resolve()
+            assert target.is_relative_to(folder.resolve())
+            assert member.isfile() or member.isdir(), member.name
+            if source := content.extractfile(member):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(source.read())
+
+
+def assert_equal(found: Any, committed: Any) -> None:
+    """Compare field by field; a sum of a few thousand float64 may be ordered otherwise on another machine."""
+    if isinstance(committed, dict):
+        assert found.keys() == committed.keys()
+        for key, value in committed.items():
+            assert_equal(found[key], value)
+    elif isinstance(committed, list):
+        assert len(found) == len(committed)
+        for ours, theirs in zip(found, committed, strict=True):
+            assert_equal(ours, theirs)
+    else:
+        assert found == (pytest.approx(committed, rel=1e-9) if isinstance(committed, float) else committed)
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.name)
+def test_the_runs_give_the_committed_numbers(study: Path, tmp_path: Path) -> None:
+    unpack(study / "study.tar.xz", tmp_path)
+    found = summarize(tmp_path)
+    committed = json.loads((study / "summary.json").read_text())
+    assert found.complete
+    assert_equal(json.loads(json.dumps(found.to_dict())), committed)
+    with (study / "summary.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["label"] for row in rows] == [arm["label"] for arm in committed["arms"]]
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.name)
+def test_the_paragraph_has_the_numbers_of_the_study(study: Path) -> None:
+    text = (study / "README.md").read_text()
+    for arm in json.loads((study / "summary.json").read_text())["arms"]:
+        line = next(line for line in text.splitlines() if line.startswith(f"| {arm['label']} |"))
+        assert f"| {arm['mean']:.2f} |" in line
+        if arm["interval"]:
+            low, high = arm["interval"]
+            assert f"{arm['difference']:+.2f}, {low:+.2f} to {high:+.2f}" in line
+            assert f"| {arm['p_adjusted']:.3f} |" in line
+            assert arm["verdict"] in line

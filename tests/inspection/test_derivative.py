@@ -1,0 +1,55 @@
+"""Rows against torch's own moments, and the derivative against autograd."""
+
+import pytest
+import torch
+from torch import nn
+
+from normscope.inspection.derivative import SCALING, as_rows, derivative_of, factor_of, fixed_moments, through_gain
+from normscope.inspection.norms_in import NormIn, find_norms
+from support.made_norms import MADE
+
+
+def of(key: str) -> tuple[NormIn, torch.Tensor]:
+    torch.manual_seed(0)
+    make, shape = MADE[key]
+    module = make().double()
+    for parameter in module.parameters():
+        nn.init.uniform_(parameter, 0.5, 1.5)
+    return find_norms(module)[0][0], torch.randn(shape, dtype=torch.float64) * 2 + 0.7
+
+
+@pytest.mark.parametrize("key", MADE)
+def test_the_derivative_is_that_of_autograd(key: str) -> None:
+    norm, x = of(key)
+    x.requires_grad_()
+    z = norm.module(x)
+    upstream = torch.randn_like(z)
+    (want,) = torch.autograd.grad(z, x, upstream)
+    rows = as_rows(norm, x.detach())
+    own = derivative_of(norm, rows)
+    g = as_rows(norm, through_gain(norm, upstream)) * factor_of(norm, own.y)
+    center = g.mean(-1, keepdim=True) if own.centers else 0.0
+    told = (g - center - own.pull * own.y * (g * own.y).mean(-1, keepdim=True)) / own.size
+    torch.testing.assert_close(told, as_rows(norm, want), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("key", MADE)
+def test_rows_are_what_the_norm_standardizes(key: str) -> None:
+    norm, x = of(key)
+    if norm.gain is not None:
+        nn.init.ones_(getattr(norm.module, norm.gain))
+    if norm.bias is not None:
+        nn.init.zeros_(getattr(norm.module, norm.bias))
+    own = derivative_of(norm, as_rows(norm, x))
+    if norm.kind == "scale_norm":
+        want = own.y / 8**0.5
+    else:
+        want = own.y * factor_of(norm, own.y)
+    if fixed_moments(norm) is None:
+        torch.testing.assert_close(want, as_rows(norm, norm.module(x)))
+    assert norm.kind in SCALING
+
+
+def test_half_precision_is_widened() -> None:
+    norm = find_norms(nn.LayerNorm(8))[0][0]
+    assert as_rows(norm, torch.zeros(2, 8, dtype=torch.float16)).dtype == torch.float32

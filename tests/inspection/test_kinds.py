@@ -1,0 +1,102 @@
+"""torch's norms and ours by their class; what stands in the way has words."""
+
+import re
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, prune
+
+from normscope.inspection.attribute_reads import ChannelsFirst
+from normscope.inspection.kinds import Norm, recognise
+from normscope.registry import NORMS
+from support.foreign import FrozenBatchNormAct, GroupNormAgain, GroupNormAndMore, MaskedGroupNorm, PlainRMSNorm
+
+TORCHS = {
+    "layer_norm": nn.LayerNorm(6),
+    "rms_norm": nn.RMSNorm(6),
+    "batch_norm": nn.BatchNorm2d(6),
+    "group_norm": nn.GroupNorm(2, 6),
+    "instance_norm": nn.InstanceNorm2d(6, affine=True),
+}
+
+
+def known(module: nn.Module) -> Norm:
+    norm = recognise(("there",), module)
+    assert isinstance(norm, Norm), norm
+    return norm
+
+
+@pytest.mark.parametrize("kind", TORCHS)
+def test_torchs(kind: str) -> None:
+    norm = known(TORCHS[kind])
+    assert (norm.kind, norm.shape, norm.gain) == (kind, (6,), "weight")
+    assert norm.channels_first == (kind not in {"layer_norm", "rms_norm"})
+
+
+@pytest.mark.parametrize("key", NORMS)
+def test_every_key(key: str) -> None:
+    norm = known(NORMS[key](6))
+    assert (norm.kind, norm.shape, norm.channels_first) == (key, (6,), False)
+    within = known(ChannelsFirst(NORMS[key](6)))
+    assert (within.kind, within.channels_first) == (key, True)
+
+
+def test_a_subclass_that_changes_nothing_is_its_base() -> None:
+    class Mine(nn.LayerNorm):
+        pass
+
+    assert known(Mine(6)).kind == "layer_norm"
+
+
+def test_a_subclass_with_a_forward_of_its_own_is_looked_at() -> None:
+    assert known(GroupNormAgain(2, 6)).kind == "group_norm"
+    assert recognise(("x",), MaskedGroupNorm(2, 6)) == "its forward takes more than one input: x, mask"
+    assert "frozen constants" in str(recognise(("x",), FrozenBatchNormAct(6)))
+    assert recognise(("x",), GroupNormAndMore(2, 6)) == "a GroupNorm whose forward does something else, too"
+
+
+def test_other_modules_are_nothing() -> None:
+    assert recognise(("x",), nn.Linear(3, 3)) is None
+    assert recognise(("x",), nn.Sequential(nn.LayerNorm(3))) is None
+
+
+def parametrized() -> nn.Module:
+    return parametrizations.weight_norm(nn.LayerNorm((4, 6)))
+
+
+def patched() -> nn.Module:
+    norm = PlainRMSNorm(6)
+    norm.forward = lambda x: x
+    return norm
+
+
+def pruned() -> nn.Module:
+    return prune.random_unstructured(nn.LayerNorm(6), "weight", amount=0.5)
+
+
+def quantized() -> nn.Module:
+    return torch.ao.nn.quantized.LayerNorm((6,), nn.Parameter(torch.ones(6)), nn.Parameter(torch.zeros(6)), 1.0, 0)
+
+
+def observed() -> nn.Module:
+    norm = nn.LayerNorm(6)
+    norm.qconfig = torch.ao.quantization.default_qconfig  # pyright: ignore
+    return torch.ao.quantization.prepare(nn.Sequential(norm))[0]
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (observed, "observed for quantization .*: swap first, prepare afterwards"),
+        (parametrized, r"parametrized \(weight\): torch.nn.utils.parametrize.remove_parametrizations comes first"),
+        (pruned, "made by a hook"),
+        (patched, "put on the instance by another library"),
+        (quantized, "quantized: swap first"),
+        (lambda: nn.LazyBatchNorm1d(), "lazy: run a batch first"),
+        (lambda: nn.LocalResponseNorm(2), "neighbouring channels"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated")
+def test_out_of_reach(make, words: str) -> None:
+    assert re.search(words, str(recognise(("x",), make())))

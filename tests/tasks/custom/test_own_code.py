@@ -1,0 +1,125 @@
+"""Errors of a user's code, and what it changes for everybody."""
+
+import contextlib
+import io
+import os
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from normscope.data import DataDamaged, DataNotFound
+from normscope.tasks.custom.sandbox import Surroundings, UserCodeError, guarded, seed_others, theirs
+from normscope.tasks.custom.trial import Stop
+
+
+def failing() -> None:
+    try:
+        raise KeyError("inner")
+    except KeyError as error:
+        raise ValueError("outer\nand more") from error
+
+
+def test_an_error_shows_their_frames_and_what_it_came_of() -> None:
+    with pytest.raises(UserCodeError) as raised, theirs("f.py:make"):
+        failing()
+    told = str(raised.value)
+    assert told.startswith("f.py:make failed:\n")
+    assert told.index("KeyError: 'inner'") < told.index("ValueError: outer\nand more")
+    assert "in failing" in told
+    assert "own_code.py" not in told.replace("test_own_code.py", "")
+    assert raised.value.reason.startswith("ValueError: outer (test_own_code.py, line ")
+
+
+def test_what_checks_their_words_has_no_line_in_it() -> None:
+    from normscope.tasks import Recipe
+
+    with pytest.raises(UserCodeError) as raised, theirs("f.py:make"):
+        Recipe(steps=0, batch_size=1, learning_rate=1.0)
+    assert "recipe.py" not in str(raised.value)
+    assert "<string>" not in str(raised.value)
+    assert raised.value.reason.startswith(
+        "ValueError: steps must be a whole number of at least 1, got 0 (test_own_code"
+    )
+
+
+def test_an_error_in_the_text_itself_has_a_reason_too() -> None:
+    with pytest.raises(UserCodeError, match="SyntaxError") as raised, theirs("f.py:make"):
+        compile("a = = 1", "f.py", "exec")
+    assert raised.value.reason.startswith("SyntaxError: invalid syntax")
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), SystemExit(0), AssertionError(), FileNotFoundError("x")])
+def test_whatever_they_raise_is_theirs(error: BaseException) -> None:
+    with pytest.raises(UserCodeError, match=type(error).__name__), theirs("f.py:make"):
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), torch.OutOfMemoryError(), DataNotFound("no"), DataDamaged("no"), Stop(), KeyboardInterrupt()],
+)
+def test_what_is_not_their_fault_passes(error: BaseException) -> None:
+    with pytest.raises(type(error)) as raised, theirs("f.py:make"):
+        raise error
+    assert raised.value is error
+
+
+def change_everything(folder: Path) -> None:
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    torch.set_grad_enabled(False)
+    torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(torch.get_num_threads() + 1)
+    os.chdir(folder)
+    sys.path.insert(0, "/nowhere")
+
+
+def test_everything_is_put_back_even_after_an_error(tmp_path: Path) -> None:
+    before = Surroundings.now()
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    torch.manual_seed(1)
+    wanted = random.random(), np.random.rand(), torch.rand(1)  # noqa: NPY002
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    torch.manual_seed(1)
+
+    def calls() -> None:
+        with guarded(), theirs("f.py:make"):
+            change_everything(tmp_path)
+            assert Surroundings.now().since(before).keys() == vars(before).keys()
+            random.seed(7)
+            np.random.seed(7)  # noqa: NPY002
+            torch.manual_seed(7)
+            raise ValueError
+
+    with pytest.raises(UserCodeError, match="ValueError"):
+        calls()
+    assert Surroundings.now() == before
+    # A default device, even the CPU, would cost every operation a look.
+    assert not torch.overrides._get_current_function_mode_stack()
+    assert (random.random(), np.random.rand(), torch.rand(1)) == wanted  # noqa: NPY002
+
+
+def test_what_they_print_is_no_result() -> None:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with guarded():
+            print("loading")
+        print("result")
+    assert (out.getvalue(), err.getvalue()) == ("result\n", "loading\n")
+
+
+def test_one_seed_decides_what_all_three_draw() -> None:
+    def drawn(seed: int) -> tuple[float, float]:
+        torch.manual_seed(seed)
+        seed_others()
+        return random.random(), float(np.random.rand())  # noqa: NPY002
+
+    with guarded():
+        assert drawn(2**62) == drawn(2**62)
+        assert not set(drawn(1)) & set(drawn(2))

@@ -1,0 +1,112 @@
+"""What a run leaves on disk, beside what the tests of the loop see."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from normscope.results.store import RunFolder
+from normscope.tasks import Metric, Recipe
+from normscope.training.checkpoint import Progress
+from normscope.training.outcome import Outcome
+
+CPU = torch.device("cpu")
+
+
+class Remembering(nn.Linear):
+    """Keeps something else than tensors in its state."""
+
+    seen: list[int]
+
+    def get_extra_state(self) -> list[int]:
+        return self.seen
+
+    def set_extra_state(self, state: list[int]) -> None:
+        self.seen = list(state)
+
+
+class Scored:
+    """A task that judges a model by its bias."""
+
+    metric = valid_metric = Metric(name="error", unit="%", higher_is_better=False)
+
+    def __init__(self, test: float = 0.0) -> None:
+        self.test = test
+
+    def evaluate(self, model: Any, data: Any, part: str) -> tuple[float, np.ndarray]:
+        assert not model.training
+        scores = model.bias.numpy() + (self.test if part == "test" else 0.0)
+        return float(scores.mean()), scores.astype(np.float32)
+
+
+class Data:
+    def __init__(self) -> None:
+        self.hashes: dict[str, str] = {}
+
+
+def outcome(folder: Path, *, test: float = 0.0, average: int = 1) -> Outcome:
+    model = Remembering(1, 2)
+    model.seen = [0]
+    task: Any = Scored(test)
+    data: Any = Data()
+    recipe = Recipe(steps=3, batch_size=1, learning_rate=0.1, average=average)
+    progress = Progress()
+    run = RunFolder(folder)
+    return Outcome(task=task, data=data, model=model, recipe=recipe, split="study", folder=run, progress=progress)
+
+
+def look(one: Outcome, step: int, bias: float) -> bool:
+    one.progress.step = step
+    with torch.no_grad():
+        one.model.get_parameter("bias").fill_(bias)
+    model: Any = one.model
+    model.seen.append(step)
+    return one.look({})
+
+
+def test_the_best_look_is_tested_with_all_of_its_state(tmp_path: Path) -> None:
+    one = outcome(tmp_path)
+    assert [look(one, step, bias) for step, bias in ((1, 5.0), (2, 2.0), (3, 4.0))] == [True] * 3
+    assert one.end("done", reason=None) == "done"
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (result["value"], result["selected_step"], result["saved_bytes"]) == (2.0, 2, None)
+    model: Any = one.model
+    assert model.seen == [0, 1, 2]
+
+
+def test_state_that_is_no_number_is_taken_from_the_last_of_an_average(tmp_path: Path) -> None:
+    one = outcome(tmp_path, average=2)
+    for step, bias in ((1, 5.0), (2, 2.0), (3, 4.0)):
+        look(one, step, bias)
+    one.end("done", reason=None)
+    model: Any = one.model
+    assert model.seen == [0, 1, 2, 3]
+    assert json.loads((tmp_path / "result.json").read_text())["value"] == 3.0
+
+
+@pytest.mark.parametrize("test", [float("nan"), float("inf")])
+def test_a_test_score_that_is_not_finite_is_a_state(test: float, tmp_path: Path) -> None:
+    one = outcome(tmp_path, test=test)
+    look(one, 3, 1.0)
+    assert one.end("done", reason=None) == "diverged"
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (result["state"], result["value"], result["valid_value"]) == ("diverged", None, None)
+    assert result["reason"] == "a test score was not finite"
+    assert not (tmp_path / "examples.npy").exists()
+
+
+def test_a_look_that_is_not_finite_is_told_and_kept_nowhere(tmp_path: Path) -> None:
+    one = outcome(tmp_path)
+    assert not look(one, 1, float("nan"))
+    assert one.progress.best_weights == {}
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_autocast_follows_the_recipe(tmp_path: Path) -> None:
+    x: Tensor = torch.ones(2, 1)
+    with outcome(tmp_path).autocast():
+        assert nn.functional.linear(x, torch.ones(2, 1)).dtype == torch.float32
