@@ -1,0 +1,62 @@
+"""The site has a page for every package, names everything public, and keeps within the width of the code."""
+
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+import normscope
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+WRITTEN = sorted(
+    [*DOCS.glob("*.md"), *(path for part in ("guides", "tutorials", "api") for path in (DOCS / part).glob("*.md"))]
+)
+
+
+def test_every_page_is_in_the_navigation_once() -> None:
+    class Loader(yaml.SafeLoader):
+        """Reads the file without the classes that mkdocs names in it."""
+
+    config = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), Loader)
+    listed = re.findall(r"[\w/-]+\.md", str(config["nav"]))
+    assert sorted(listed) == sorted({*listed})
+    assert {str(path.relative_to(DOCS)) for path in WRITTEN} == {*listed} - {"results/README.md"}
+    assert config["strict"] is True
+
+
+def test_every_package_has_a_page_of_its_reference() -> None:
+    package = Path(normscope.__file__).parent
+    # Networks are described with their tasks, commands by --help.
+    packages = {path.parent.name for path in package.glob("*/__init__.py")} - {"cli", "models"}
+    assert packages == {path.stem for path in (DOCS / "api").glob("*.md")} - {"index"}
+    for name in packages:
+        page = (DOCS / "api" / f"{name}.md").read_text(encoding="utf-8")
+        assert f"\n::: normscope.{name}\n" in page
+        # Griffe takes such a name for the module, so that its page has to name the function.
+        module = importlib.import_module(f"normscope.{name}")
+        for public in {*module.__all__} & {found.name for found in pkgutil.iter_modules(module.__path__)}:
+            assert f"\n::: {getattr(module, public).__module__}.{public}\n" in page
+
+
+def test_the_reference_names_everything_public() -> None:
+    page = (DOCS / "api" / "index.md").read_text(encoding="utf-8")
+    named = re.findall(r"\[`(\w+)`\]\[normscope\.(\w+)\.(?:\w+\.)*(\w+)\]", page)
+    assert all(shown == meant for shown, _, meant in named)
+    classes = {name for name in normscope.__all__ if hasattr(getattr(normscope, name), "__module__")}
+    assert {shown for shown, _, _ in named} >= classes
+    for shown, home, _ in named:
+        assert getattr(normscope, shown).__module__.split(".")[1] == home
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(DOCS)))
+def test_lines_are_wrapped_and_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    prose = re.sub(r"```.*?```|^---\n.*?\n---\n", "", text, flags=re.DOTALL)
+    long = [line for line in prose.splitlines() if len(line) > 120 and not line.startswith("|")]
+    assert long == []
+    for target in re.findall(r"(?<!`)\]\((?!https?:)([^)#]+)", re.sub(r"`[^`\n]*`", "code", prose)):
+        assert (page.parent / target).exists(), f"{target} is not there"
