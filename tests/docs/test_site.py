@@ -1,11 +1,14 @@
 """The site has a page for every package, names everything public, and keeps within the width of the code."""
 
+import ast
 import importlib
 import pkgutil
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import normscope
@@ -60,3 +63,24 @@ def test_lines_are_wrapped_and_links_lead_somewhere(page: Path) -> None:
     assert long == []
     for target in re.findall(r"(?<!`)\]\((?!https?:)([^)#]+)", re.sub(r"`[^`\n]*`", "code", prose)):
         assert (page.parent / target).exists(), f"{target} is not there"
+
+
+@pytest.mark.parametrize("page", [*WRITTEN, ROOT / "README.md"], ids=lambda page: page.stem)
+def test_code_on_the_pages_is_python_and_uses_public_names(page: Path) -> None:
+    blocks = re.findall(r"^( *)```python\n(.*?)^\1```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    for _, block in blocks:
+        tree = ast.parse(textwrap.dedent(block))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "normscope":
+                assert hasattr(normscope, node.attr), f"normscope.{node.attr}"
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("normscope"):
+                module = importlib.import_module(node.module or "")
+                assert all(hasattr(module, alias.name) for alias in node.names), ast.unparse(node)
+
+
+def test_the_layer_on_the_first_page_computes() -> None:
+    page = (DOCS / "index.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r'=== "A layer"\n\n    ```python\n(.*?)    ```', page, re.DOTALL)
+    space: dict = {}
+    exec(textwrap.dedent(block), space)
+    assert (space["y"].shape, space["y"].dtype) == ((8, 128, 512), torch.float32)
