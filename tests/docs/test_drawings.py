@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from normscope.registry import PLACEMENTS
+from normscope.placement import PLACEMENTS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 

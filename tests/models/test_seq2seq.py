@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from normscope.models import Seq2Seq
 from normscope.models.layers import Embedding
-from normscope.registry import PLACEMENTS
+from normscope.placement import PLACEMENTS
 from normscope.training.randomness import initialize
 
 SOURCE = torch.tensor([[3, 1, 4, 1, 5], [2, 6, 0, 0, 0], [5, 3, 5, 8, 0]])

@@ -12,7 +12,7 @@ from torch.nn import functional
 from normscope.models import Memory, TransformerXL
 from normscope.models.layers import sinusoids
 from normscope.models.transformer_xl import RelativeAttention, Segment
-from normscope.registry import PLACEMENTS
+from normscope.placement import PLACEMENTS
 from normscope.training.randomness import initialize
 
 

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
 from normscope.models import Attention, CrossAttention, FeedForward
-from normscope.placement import LayeredNorm, NormFactory, Placement, Site, Where, per_layer
-from normscope.registry import PLACEMENTS
+from normscope.placement import PLACEMENTS, LayeredNorm, NormFactory, Placement, Site, Where, per_layer
 
 WIDTH, HEADS, LAYERS = 8, 2, 3
 NETWORK = ("attention", "feed_forward")

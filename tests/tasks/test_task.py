@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from normscope import data as data_sets
-from normscope.registry import NORMS, PLACEMENTS, TASKS
+from normscope.norms import NORMS
+from normscope.placement import PLACEMENTS
 from normscope.results.aggregates import AGGREGATES
-from normscope.tasks import Recipe
+from normscope.tasks import TASKS, Recipe
 
 
 @pytest.mark.parametrize("name", ["digits"])

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from normscope.registry import NORMS, PLACEMENTS
+from normscope.norms import NORMS
+from normscope.placement import PLACEMENTS
 from normscope.tasks import CustomTask, Recipe, Task, UserCodeError, UserFile
 from normscope.tasks.custom.sandbox import Surroundings
 
