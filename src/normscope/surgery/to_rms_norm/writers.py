@@ -10,6 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from normscope.inspection.kinds import Norm
 from normscope.surgery.to_rms_norm.same_function import Call, outputs
+from normscope.torch_internals import convolution_groups
 
 _LINEAR = {
     "AddBackward0",
@@ -104,7 +105,7 @@ def sources(x: Tensor, width: int, into: Sources, seen: set[Any]) -> None:
         elif name == "EmbeddingBackward0":
             _write(into, inputs[0], -1, width)
         elif name == "ConvolutionBackward0":
-            if node._saved_groups != 1:
+            if convolution_groups(node) != 1:
                 into.doubts.append("a grouped convolution, whose channels read different inputs")
                 continue
             _write(into, inputs[1], 0, width)
