@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+pytestmark = pytest.mark.usefixtures("small_data")
+
 OWN = """
 import torch
 from torch import nn
@@ -40,7 +42,7 @@ def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=1800,
         cwd=cwd,
         env={**os.environ, "COLUMNS": "100"},
     )

@@ -25,7 +25,7 @@ from normscope.norms.traits import NormTraits
 class PeakNorm(nn.Module):
     """Divide a row by its root mean square plus eps; a weight per feature."""
 
-    traits: ClassVar = NormTraits(
+    traits: ClassVar[NormTraits] = NormTraits(
         centers=False, scales=True, statistics="features", eps_place="deviation", has_weight=True, has_bias=False
     )
 

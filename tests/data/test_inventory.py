@@ -3,9 +3,8 @@ from hashlib import sha256
 import pytest
 
 from normscope.data.download import DataFile, DataSet
-from normscope.data.inventory import fetch, table, verify
 from normscope.data.registry import SETS
-from normscope.data.store import DataDamaged, DataNotFound, DataUnverified
+from normscope.data.store import DataDamaged, DataNotFound, DataUnverified, fetch, table, verify
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ from scipy.stats import binomtest
 from normscope.diagnostics import readings
 from normscope.results.store import read_json
 
+pytestmark = pytest.mark.usefixtures("small_data")
+
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "results" / "warmup"
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from normscope.models.mlp import EMBEDDING_STD, FeatureMLP
+from normscope.models.classifiers import EMBEDDING_STD, FeatureMLP
 from normscope.training.randomness import initialize
 
 SIZES = {"words": 40, "tags": 9, "labels": 7, "transitions": 5, "width": 4, "hidden": 6}

@@ -1,12 +1,11 @@
-"""Atomic writes and suspicious reads."""
+"""JSON files: what is written comes back, and what is damaged is refused."""
 
 import json
 import os
-from pathlib import Path
 
 import pytest
 
-from normscope.results.store import SCHEMA, read_json, write_bytes, write_json
+from normscope.results.store import SCHEMA, read_json, write_json
 
 
 def test_json_comes_back_as_it_was_written(tmp_path):
@@ -31,40 +30,6 @@ def test_a_number_that_is_not_finite_is_never_read(tmp_path, constant):
     path.write_text(f'{{"schema": 1, "value": {constant}}}')
     with pytest.raises(ValueError, match=rf"file\.json is not valid JSON \({constant} is no JSON number\)"):
         read_json(path)
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    write_bytes(path, b"old")
-
-    def no_space(source: str, target: Path) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", no_space)
-    with pytest.raises(OSError, match="No space left"):
-        write_bytes(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["file"]
-
-
-def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    write_bytes(path, b"old")
-    seen, replace = [], os.replace
-
-    def look_then_replace(source: str, target: Path) -> None:
-        seen.extend([path.read_bytes(), Path(source).read_bytes()])
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", look_then_replace)
-    write_bytes(path, b"new and longer")
-    assert seen == [b"old", b"new and longer"]
-    assert path.read_bytes() == b"new and longer"
-
-
-def test_others_may_read_what_was_written(tmp_path):
-    write_bytes(tmp_path / "file", b"")
-    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
 
 
 @pytest.mark.parametrize("text", ['{"schema": 1', "", "\xff"])

@@ -14,7 +14,7 @@ from normscope.specs import NormSpec, PlacementSpec
 from normscope.studies.compare import default_folder
 from normscope.studies.plan import RunSpec, plan, spec_for
 from normscope.studies.spec import make_study
-from normscope.tasks import UserFileChanged
+from normscope.tasks import BaseTask, UserFileChanged
 
 CARD = make_study("digits", norms=["layer_norm", "ada_norm(scale=2.0)", "weight_norm"], seeds=[3, 4])
 
@@ -65,7 +65,7 @@ def test_an_arm_without_effect_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
     spec = plan(CARD)[0]
     from normscope.tasks import TASKS
 
-    class Deaf:
+    class Deaf(BaseTask):
         def network(self, norm: object, placement: object, preset: str) -> nn.Module:
             return nn.Linear(2, 2)
 
@@ -163,7 +163,7 @@ def test_another_version_of_a_scorer_is_another_run(monkeypatch: pytest.MonkeyPa
     spec = plan(make_study("multi30k_de_en", norms=["layer_norm"], seeds=[0]))[0]
     card = make_study("multi30k_de_en", norms=["layer_norm"], seeds=[0])
     before = spec.id, card.id
-    monkeypatch.setattr("normscope.tasks.translation.task.version", lambda name: "9.9")
+    monkeypatch.setattr("normscope.tasks.translation.bleu.version", lambda name: "9.9")
     assert spec.id != before[0]
     assert card.id != before[1]
 

@@ -33,7 +33,7 @@ def tried(name: str, *norms: str, seeds: int = 2) -> None:
         ),
         (("    def loss", "    model.requires_grad_(False)\n\n    def loss"), "the loss has no gradient"),
         (("nn.Linear(8, 2))", "nn.LazyLinear(2))"), r"weights without a shape \(4.weight, 4.bias\): call it once"),
-        ((LOSS, f"{LOSS} * 1j"), "scalar tensor of a floating type"),
+        ((LOSS, f"{LOSS} * 1j"), "scalar tensor of a floating-point dtype"),
         ((BATCHES, "batches=lambda step, left=iter(range(20)): (x[: 1 + next(left)], y[:1])"), "it gave two batches"),
         ((BATCHES, "batches=lambda step, left=iter(()): next(left)"), "StopIteration"),
         (
@@ -152,13 +152,13 @@ def test_it_is_left_after_a_few_steps(ends: str, user_file: Write) -> None:
     spec = plan(make_study(name, norms=["layer_norm"], seeds=[0]))[0]
     task = spec.begin()
     assert isinstance(task, CustomTask)
-    with task.at_home():
+    with task.context():
         words = heard(spec, task, CPU)
     told = [word for word in words if isinstance(word, tuple)]
     assert [step for step, _ in told] == list(range(1, TOLD + 1)) * (ends.strip() != "pass")
     # Of every pass five modules and the whole.
     assert len(words) <= (PASSES + 1) * 6 < 12 * 6
-    with task.at_home():
+    with task.context():
         weights, batches = rehearse(spec, spec.begin(), CPU)  # pyright: ignore[reportArgumentType]
     assert len(weights) == 6
     assert batches == 1

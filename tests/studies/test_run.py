@@ -19,7 +19,7 @@ from normscope.studies.plan import RunSpec, plan
 from normscope.studies.run import execute, fail, forget
 from normscope.studies.spec import make_study
 from normscope.tasks import UserFileChanged
-from normscope.tasks.custom.sandbox import Surroundings
+from normscope.tasks.custom.sandbox import ProcessState
 
 
 def spec() -> RunSpec:
@@ -180,11 +180,11 @@ def test_a_run_that_changes_everything_leaves_the_next_as_it_was(
     )
     name = user_file(harm)
     monkeypatch.chdir(tmp_path)
-    before = Surroundings.now()
+    before = ProcessState.now()
     study, alone = StudyFolder(Path("study")), StudyFolder(Path("alone"))
     specs = own(name, seeds=(0, 1, 2))
     assert [execute(spec, study, never) for spec in specs] == ["done"] * 3
-    assert Surroundings.now() == before
+    assert ProcessState.now() == before
     execute(specs[2], alone, never)
     assert rows(study, specs[2]) == rows(alone, specs[2])
 

@@ -10,10 +10,7 @@ import normscope
 from normscope.norms import NORMS, ChannelsFirst
 from support.architectures import ARCHITECTURES, Architecture
 
-COMPILE_WARNINGS = [
-    pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)`:FutureWarning"),
-]
+COMPILE_WARNING = pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)`:FutureWarning")
 
 
 def swapped(architecture: Architecture, to) -> tuple[nn.Module, normscope.surgery.SwapReport]:
@@ -94,9 +91,8 @@ def test_saved_and_loaded(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["bert", "llama", "convnext", "torch"])
 @pytest.mark.parametrize("to", ["ada_norm", "rms_norm"])
-def test_compiled(name: str, to: str, request: pytest.FixtureRequest) -> None:
-    for mark in COMPILE_WARNINGS:
-        request.applymarker(mark)
+@COMPILE_WARNING
+def test_compiled(name: str, to: str) -> None:
     architecture = ARCHITECTURES[name]
     model, _ = swapped(architecture, to)
     model.eval()
@@ -150,11 +146,3 @@ def test_a_model_without_numbers() -> None:
         model = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8))
     normscope.swap(model, "layer_norm", "dyt")
     assert {p.device.type for p in model.parameters()} == {"meta"}
-
-
-def test_timm() -> None:
-    timm = pytest.importorskip("timm", reason="timm cannot be imported without torchvision", exc_type=ImportError)
-    model = timm.create_model("convnext_atto", pretrained=False, num_classes=5)
-    report = normscope.swap(model, "layer_norm", "rms_norm")
-    assert {one.new for one in report.replaced} <= {"RMSNorm", "ChannelsFirst(RMSNorm)"}
-    assert report.unused(lambda: model(torch.randn(1, 3, 64, 64))) == []

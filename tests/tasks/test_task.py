@@ -1,15 +1,25 @@
 """The interface of a task: what the catalogue offers keeps it."""
 
+import dataclasses
+import gc
+import weakref
+from importlib import import_module
+from pkgutil import walk_packages
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from normscope import data as data_sets
+from normscope import tasks
 from normscope.norms import NORMS
 from normscope.placement import PLACEMENTS
 from normscope.results.aggregates import AGGREGATES
-from normscope.tasks import TASKS, Recipe
+from normscope.tasks import TASKS, BaseTask, ImageClassification, Recipe, Task
+from normscope.tasks.task import DATA_SETS_KEPT
+
+CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("name", ["digits"])
@@ -34,6 +44,7 @@ def test_a_task_trains_and_scores(name: str) -> None:
 @pytest.mark.parametrize("name", TASKS)
 def test_a_task_says_what_studies_rest_on(name: str) -> None:
     task = TASKS[name]
+    assert isinstance(task, Task)
     assert task.name == name
     assert list(task.presets) == ["small", "full"]
     assert all(isinstance(recipe, Recipe) for recipe in task.presets.values())
@@ -50,6 +61,34 @@ def test_a_task_says_what_studies_rest_on(name: str) -> None:
     assert task.margin > 0
     assert task.description
     assert task.regime
+
+
+def test_the_defaults_of_a_task_are_those_of_a_task_that_the_package_trains() -> None:
+    task = BaseTask()
+    assert (task.location, task.brings_weights, task.deterministic, task.train) == ("", False, True, None)
+    assert task.for_run(3, "tune") is task
+    with task.context() as entered:
+        assert entered is None
+    task.check(Recipe(steps=1, batch_size=1, learning_rate=1.0, compile=True), tune=True)
+
+
+def test_every_cache_of_data_is_bounded() -> None:
+    modules = [import_module(module.name) for module in walk_packages(tasks.__path__, "normscope.tasks.")]
+    caches = [value for module in modules for value in vars(module).values() if hasattr(value, "cache_parameters")]
+    assert len(caches) >= 8
+    assert [cache.cache_parameters()["maxsize"] for cache in caches] == [DATA_SETS_KEPT] * len(caches)
+
+
+def test_a_data_set_that_is_no_longer_used_leaves_the_memory() -> None:
+    digits = TASKS["digits"]
+    assert isinstance(digits, ImageClassification)
+    others = [dataclasses.replace(digits, read=lambda: data_sets.load_digits()) for _ in range(1 + DATA_SETS_KEPT)]
+    kept = weakref.ref(others[0].load(CPU, "study", "small").train.x)
+    assert others[0].load(CPU, "study", "small").train.x is kept()
+    for other in others[1:]:
+        other.load(CPU, "study", "small")
+    gc.collect()
+    assert kept() is None
 
 
 @pytest.mark.parametrize("name", ["digits"])

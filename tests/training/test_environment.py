@@ -17,10 +17,10 @@ def forget_the_commit():
 
 
 def package_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Pretend that the package's train folder is ``folder``."""
+    """Pretend that the module lies in ``folder``."""
     folder.mkdir(parents=True)
-    (folder / "environment.py").write_text("")
-    monkeypatch.setattr(environment, "__file__", str(folder / "environment.py"))
+    (folder / "outcome.py").write_text("")
+    monkeypatch.setattr(environment, "__file__", str(folder / "outcome.py"))
     return folder
 
 
@@ -29,6 +29,12 @@ def git(folder: Path, *arguments: str) -> str:
     return subprocess.run(
         ["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True
     ).stdout.strip()
+
+
+def test_the_file_that_tells_a_checkout_from_an_installed_copy_exists() -> None:
+    assert Path(environment.__file__).is_file()
+    checkout = subprocess.run(["git", "ls-files", "--error-unmatch", environment.__file__], check=False).returncode == 0
+    assert ("commit" in environment.versions()) == checkout
 
 
 def test_versions_name_what_decides_a_number() -> None:
@@ -48,7 +54,7 @@ def test_a_checkout_names_its_commit_and_says_when_it_was_changed(
     commit = git(tmp_path, "rev-parse", "HEAD")[:12]
     assert environment.versions()["commit"] == commit
     environment._commit.cache_clear()
-    (folder / "environment.py").write_text("changed")
+    (folder / "outcome.py").write_text("changed")
     assert environment.versions()["commit"] == f"{commit}+changes"
 
 

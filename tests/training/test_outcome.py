@@ -59,18 +59,18 @@ def outcome(folder: Path, *, test: float = 0.0, average: int = 1) -> Outcome:
     return Outcome(task=task, data=data, model=model, recipe=recipe, split="study", folder=run, progress=progress)
 
 
-def look(one: Outcome, step: int, bias: float) -> bool:
+def validate(one: Outcome, step: int, bias: float) -> bool:
     one.progress.step = step
     with torch.no_grad():
         one.model.get_parameter("bias").fill_(bias)
     model: Any = one.model
     model.seen.append(step)
-    return one.look({})
+    return one.validate({})
 
 
-def test_the_best_look_is_tested_with_all_of_its_state(tmp_path: Path) -> None:
+def test_the_best_evaluation_is_tested_with_all_of_its_state(tmp_path: Path) -> None:
     one = outcome(tmp_path)
-    assert [look(one, step, bias) for step, bias in ((1, 5.0), (2, 2.0), (3, 4.0))] == [True] * 3
+    assert [validate(one, step, bias) for step, bias in ((1, 5.0), (2, 2.0), (3, 4.0))] == [True] * 3
     assert one.end("done", reason=None) == "done"
     result = json.loads((tmp_path / "result.json").read_text())
     assert (result["value"], result["selected_step"], result["saved_bytes"]) == (2.0, 2, None)
@@ -81,7 +81,7 @@ def test_the_best_look_is_tested_with_all_of_its_state(tmp_path: Path) -> None:
 def test_state_that_is_no_number_is_taken_from_the_last_of_an_average(tmp_path: Path) -> None:
     one = outcome(tmp_path, average=2)
     for step, bias in ((1, 5.0), (2, 2.0), (3, 4.0)):
-        look(one, step, bias)
+        validate(one, step, bias)
     one.end("done", reason=None)
     model: Any = one.model
     assert model.seen == [0, 1, 2, 3]
@@ -91,7 +91,7 @@ def test_state_that_is_no_number_is_taken_from_the_last_of_an_average(tmp_path: 
 @pytest.mark.parametrize("test", [float("nan"), float("inf")])
 def test_a_test_score_that_is_not_finite_is_a_state(test: float, tmp_path: Path) -> None:
     one = outcome(tmp_path, test=test)
-    look(one, 3, 1.0)
+    validate(one, 3, 1.0)
     assert one.end("done", reason=None) == "diverged"
     result = json.loads((tmp_path / "result.json").read_text())
     assert (result["state"], result["value"], result["valid_value"]) == ("diverged", None, None)
@@ -99,9 +99,9 @@ def test_a_test_score_that_is_not_finite_is_a_state(test: float, tmp_path: Path)
     assert not (tmp_path / "examples.npy").exists()
 
 
-def test_a_look_that_is_not_finite_is_told_and_kept_nowhere(tmp_path: Path) -> None:
+def test_an_evaluation_that_is_not_finite_is_reported_and_kept_nowhere(tmp_path: Path) -> None:
     one = outcome(tmp_path)
-    assert not look(one, 1, float("nan"))
+    assert not validate(one, 1, float("nan"))
     assert one.progress.best_weights == {}
     assert not (tmp_path / "metrics.jsonl").exists()
 

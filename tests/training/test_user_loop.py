@@ -1,4 +1,4 @@
-"""A user's own training loop, watched: every way in which it can end."""
+"""A user's custom training loop, watched: every way in which it can end."""
 
 import json
 from collections.abc import Callable
@@ -21,14 +21,16 @@ LOOP_ENDS = "            callback(step, value)\n"
 
 
 def run(name: str, folder: Path, *, seed: int = 3, watch: Any = lambda step, loss: False) -> dict[str, Any]:
-    own = CustomTask(UserFile.named(name), norm=NORMS["layer_norm"], placement=PLACEMENTS["pre"]).fresh(seed, "study")
+    custom = CustomTask(UserFile.named(name), norm=NORMS["layer_norm"], placement=PLACEMENTS["pre"]).for_run(
+        seed, "study"
+    )
     folder.mkdir(exist_ok=True)
     run_folder = RunFolder(folder)
     state = train(
-        own,
-        lambda: own.network(NORMS["layer_norm"], PLACEMENTS["pre"], "small"),
+        custom,
+        lambda: custom.network(NORMS["layer_norm"], PLACEMENTS["pre"], "small"),
         seed=seed,
-        recipe=own.trial.recipe,
+        recipe=custom.trial.recipe,
         split="study",
         preset="small",
         folder=run_folder,
@@ -66,11 +68,11 @@ def test_a_run_ends_with_what_every_run_leaves(user_file: Write, tmp_path: Path)
 def test_the_model_is_trained_as_the_loop_alone_would(user_file: Write, tmp_path: Path) -> None:
     name = user_file(("nn.Dropout(0.3), ", ""), driven=True)
     result = run(name, tmp_path / "run")
-    own = CustomTask(UserFile.named(name), norm=NORMS["layer_norm"], placement=PLACEMENTS["pre"]).fresh(3, "study")
-    model = own.network(NORMS["layer_norm"], PLACEMENTS["pre"], "small")
-    assert own.trial.train is not None
-    own.trial.train(model, lambda step, loss: None)
-    assert result["value"] == own.evaluate(model.eval(), None, "test")[1].mean()
+    custom = CustomTask(UserFile.named(name), norm=NORMS["layer_norm"], placement=PLACEMENTS["pre"]).for_run(3, "study")
+    model = custom.network(NORMS["layer_norm"], PLACEMENTS["pre"], "small")
+    assert custom.trial.train is not None
+    custom.trial.train(model, lambda step, loss: None)
+    assert result["value"] == custom.evaluate(model.eval(), None, "test")[1].mean()
 
 
 def test_dropout_is_drawn_from_the_seed_whatever_came_before(user_file: Write, tmp_path: Path) -> None:
@@ -170,7 +172,9 @@ def test_a_run_that_begins_again_ends_as_one_that_was_not_stopped(
         ),
     ],
 )
-def test_what_is_told_wrongly_is_an_error_of_theirs(told: str, words: str, user_file: Write, tmp_path: Path) -> None:
+def test_what_is_reported_wrongly_is_an_error_of_the_user(
+    told: str, words: str, user_file: Write, tmp_path: Path
+) -> None:
     with pytest.raises(UserCodeError, match=words) as raised:
         run(user_file((LOOP_ENDS, f"            {told}\n"), driven=True), tmp_path / "run")
     assert "a whole number from 0 up, and the loss of the last, a number or a tensor of one" in str(raised.value)
@@ -178,7 +182,7 @@ def test_what_is_told_wrongly_is_an_error_of_theirs(told: str, words: str, user_
     assert raised.value.reason.endswith("(my_file.py, line 29)")
 
 
-def test_an_error_of_theirs_shows_their_lines(user_file: Write, tmp_path: Path) -> None:
+def test_an_error_of_the_user_shows_their_lines(user_file: Write, tmp_path: Path) -> None:
     name = user_file((LOOP_BEGINS, LOOP_BEGINS + "            optimizer.nonsense()\n"), driven=True)
     with pytest.raises(UserCodeError) as raised:
         run(name, tmp_path / "run")

@@ -217,12 +217,12 @@ def _dataset(dataset: data.DataSet) -> Check:
     except ModuleNotFoundError as error:
         return Check(name=name, state="missing", found="not looked for", advice=f"pip install {error.name}")
     if found.ready:
-        return Check(name=name, state="ok", found=found.words)
+        return Check(name=name, state="ok", found=found.description)
     if found.kind == "damaged":
         advice = "a run that needs it refuses: replace the file, or move it and have it fetched again"
-        return Check(name=name, state="warning", found=found.words, advice=advice)
+        return Check(name=name, state="warning", found=found.description, advice=advice)
     advice = dataset.bring or f"a run that needs it fetches it first: normscope data fetch {dataset.name}"
-    return Check(name=name, state="missing", found=found.words, advice=advice)
+    return Check(name=name, state="missing", found=found.description, advice=advice)
 
 
 def _folders() -> list[Check]:

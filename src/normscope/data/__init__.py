@@ -1,10 +1,10 @@
 """Raw sets: fetch once, check the hash, read the original files. Imports nothing of ours and no torch."""
 
 from normscope.data.download import DataFile, DataSet, Progress
-from normscope.data.inventory import fetch, table, verify
 from normscope.data.readers.characters import ByteSplits, load_bytes
+from normscope.data.readers.files import read_lines
 from normscope.data.readers.images import Arrays, ArraySplits, load_digits, load_mnist
-from normscope.data.readers.parallel import PairCount, PairFiles, read_lines, read_pairs, read_tar_pairs
+from normscope.data.readers.parallel import PairCount, PairFiles, read_pairs, read_tar_pairs
 from normscope.data.readers.sentences import (
     LabelledText,
     LabelledTextSplits,
@@ -22,9 +22,12 @@ from normscope.data.store import (
     DataState,
     DataUnverified,
     cache_folder,
+    fetch,
     found_hashes,
     locate,
     state,
+    table,
+    verify,
 )
 
 __all__ = [

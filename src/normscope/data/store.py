@@ -2,22 +2,27 @@
 
 import os
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from normscope.data.download import DataFile, DataSet, Progress, download, sha256
+from normscope.data.registry import SETS
+from normscope.errors import NormscopeError
+from normscope.files import leftovers
 
 FOLDER_VARIABLE = "NORMSCOPE_DATA"
 """Names the user's own folder, with a folder for each data set in it: ``$NORMSCOPE_DATA/mnist/``. It is only read."""
 
 
-class DataNotFound(FileNotFoundError):
+class DataNotFound(NormscopeError, FileNotFoundError):
     """A data set's file is neither on disk nor to be had from its addresses."""
 
 
-class DataDamaged(ValueError):
+class DataDamaged(NormscopeError, ValueError):
     """A file has a data set's name and not its bytes. It is left as it is."""
 
 
@@ -36,7 +41,7 @@ class DataState:
     kind: Literal["present", "cached", "missing", "damaged"]
     unverified: tuple[str, ...] = ()
     """Names of the files that are here and have no sha256 to be compared with."""
-    words: str
+    description: str
     """One line for people: where it is, what is missing, or which file is damaged."""
 
     @property
@@ -53,7 +58,7 @@ def locate(dataset: DataSet, *, progress: Progress | None = None) -> dict[str, P
 
     Args:
         dataset: What to find.
-        progress: Told how far a download is.
+        progress: Callback for the progress of a download.
 
     Returns:
         The path of every file by its name; each that has a published sha256 had it a moment ago.
@@ -62,7 +67,7 @@ def locate(dataset: DataSet, *, progress: Progress | None = None) -> dict[str, P
 
 
 def found_hashes(dataset: DataSet, paths: dict[str, Path]) -> dict[str, str]:
-    """Give what is recorded of a set's files: the published sha256, or ``unverified:`` and the one that was found.
+    """Return what is recorded of a set's files: the published sha256, or ``unverified:`` and the one that was found.
 
     Args:
         dataset: Whose files.
@@ -85,26 +90,73 @@ def state(dataset: DataSet) -> DataState:
             found.append(path)
         elif sha256(path) != file.sha256:
             return DataState(
-                kind="damaged", words=f"damaged: {path} ({size_in_words(path.stat().st_size)}, wrong sha256)"
+                kind="damaged", description=f"damaged: {path} ({format_bytes(path.stat().st_size)}, wrong sha256)"
             )
         else:
             found.append(path)
     if absent:
         part = f": {len(absent)} of {len(dataset.files)} files missing" if found else ""
-        return DataState(kind="missing", words=f"not here{part} ({_source(dataset, absent)})")
+        return DataState(kind="missing", description=f"not here{part} ({_source(dataset, absent)})")
     where = " and ".join(dict.fromkeys(str(path.parent) for path in found))
-    details = size_in_words(sum(path.stat().st_size for path in found))
+    details = format_bytes(sum(path.stat().st_size for path in found))
     if unverified:
         digests = ", ".join(f"{name} {digest}" for name, digest in unverified.items())
         details += f"; no published sha256, unverified: {digests}"
     names = tuple(unverified)
     if dataset.package is None and any(path.parent == _cache_of(dataset) for path in found):
-        return DataState(kind="cached", words=f"cached in {where} ({details})", unverified=names)
-    return DataState(kind="present", words=f"present in {where} ({details})", unverified=names)
+        return DataState(kind="cached", description=f"cached in {where} ({details})", unverified=names)
+    return DataState(kind="present", description=f"present in {where} ({details})", unverified=names)
+
+
+def table() -> list[tuple[str, str, str, str, str]]:
+    """List every data set: name, state on this machine, size, licence, home page. Nothing is fetched."""
+    return [(one.name, state(one).description, _size(one), one.licence, one.home) for one in SETS.values()]
+
+
+def fetch(names: Iterable[str] = (), *, progress: Progress | None = None) -> dict[str, dict[str, Path]]:
+    """Make data sets ready to be read without the network.
+
+    Args:
+        names: Which. When none is named: all that can be fetched or are here, and whose every sha256 is known. A set
+            of files that nobody here has seen is fetched by name only, and warned of.
+        progress: Callback for the progress of a download.
+
+    Returns:
+        The paths of their files, by set and by file name.
+    """
+    names = list(names)
+    chosen = [one for one in _chosen(names) if names or _fetched_unasked(one)]
+    return {one.name: locate(one, progress=progress) for one in chosen}
+
+
+def verify(names: Iterable[str] = ()) -> None:
+    """Hash every file that is here; nothing is fetched. One that has no published sha256 cannot be wrong.
+
+    Args:
+        names: Which sets; all of them when none is named, and then one that is not here is no fault.
+
+    Raises:
+        DataDamaged: If files have the wrong bytes; the message names each with both hashes.
+        DataNotFound: If a set asked for by name is not here, or not whole.
+    """
+    names = list(names)
+    chosen = _chosen(names)
+    damaged = []
+    for one in chosen:
+        for file in one.files:
+            path = find(one, file)
+            found = path and damage(one, file, path)
+            if found:
+                damaged.append(found)
+    if damaged:
+        raise DataDamaged("\n".join(damaged))
+    absent = [f"data set {one.name!r} is {state(one).description}" for one in chosen if not state(one).ready]
+    if names and absent:
+        raise DataNotFound("\n".join(absent))
 
 
 def find(dataset: DataSet, file: DataFile) -> Path | None:
-    """Give the first place that has a file of this name, or one of its other names, whatever its bytes."""
+    """Return the first place that has a file of this name, or one of its other names, whatever its bytes."""
     names = (file.name, *file.other_names)
     places = (folder / name for folder in folders(dataset) for name in names)
     return next((path for path in places if path.is_file()), None)
@@ -144,13 +196,13 @@ def folders(dataset: DataSet) -> list[Path]:
 
 
 def cache_folder() -> Path:
-    """Give the folder that fetched data sets are kept in, which XDG_CACHE_HOME moves."""
+    """Return the folder that fetched data sets are kept in, which XDG_CACHE_HOME moves."""
     from pooch import os_cache
 
     return Path(os_cache("normscope"))
 
 
-def size_in_words(count: int) -> str:
+def format_bytes(count: int) -> str:
     """Write a number of bytes for people; 1 MB is a million."""
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
 
@@ -194,7 +246,7 @@ def _warn_unverified(dataset: DataSet, path: Path) -> None:
 
 
 def _cache_of(dataset: DataSet) -> Path:
-    """Give the folder of the cache that a data set's fetched files are kept in."""
+    """Return the folder of the cache that a data set's fetched files are kept in."""
     return cache_folder() / dataset.place
 
 
@@ -203,7 +255,7 @@ def _source(dataset: DataSet, absent: list[DataFile]) -> str:
     if any(file.bytes is None for file in absent):
         size = "size unknown"
     else:
-        size = size_in_words(sum(file.bytes or 0 for file in absent))
+        size = format_bytes(sum(file.bytes or 0 for file in absent))
     if dataset.package:
         return f"{size} comes with the package {dataset.package}"
     if all(file.urls for file in absent):
@@ -224,7 +276,7 @@ def _fetch(dataset: DataSet, file: DataFile, progress: Progress | None) -> Path:
     with FileLock(target.with_name(f".{file.name}.lock")):
         if target.is_file() and file.sha256 in {None, sha256(target)}:
             return target
-        for leftover in target.parent.glob(f".{file.name}.*.part"):
+        for leftover in leftovers(target):
             leftover.unlink()
         failures = download(file, target, progress=progress)
     if failures or not file.urls:
@@ -244,3 +296,26 @@ def _fetch(dataset: DataSet, file: DataFile, progress: Progress | None) -> Path:
             + f"{FOLDER_VARIABLE} to a folder that has {dataset.place}/{file.name}."
         )
     return target
+
+
+def _size(dataset: DataSet) -> str:
+    if all(file.bytes is None for file in dataset.files):
+        return "unknown"
+    return format_bytes(dataset.bytes) + (" and more" if any(file.bytes is None for file in dataset.files) else "")
+
+
+def _fetched_unasked(dataset: DataSet) -> bool:
+    reachable = dataset.package is not None or all(file.urls for file in dataset.files)
+    return dataset.verified and (reachable or state(dataset).ready)
+
+
+def _chosen(names: Iterable[str]) -> list[DataSet]:
+    return [_dataset(name) for name in list(names) or SETS]
+
+
+def _dataset(name: str) -> DataSet:
+    if name in SETS:
+        return SETS[name]
+    near = get_close_matches(name, SETS, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"no data set {name!r}.{hint} There are: {', '.join(SETS)}")

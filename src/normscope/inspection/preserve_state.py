@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from normscope.torch_internals import buffers_of, children_of, parameters_of, set_tables, unsaved_buffers_of
+
 
 @contextmanager
 def untouched(model: nn.Module, *, seed: int | None = None) -> Iterator[None]:
@@ -73,15 +75,15 @@ def _replace_by_copies(model: nn.Module, restore: ExitStack) -> None:
             parameter.data = parameter.data.clone()
         parameter.grad = None
     for module in model.modules():
-        for table in (vars(module), module._parameters, module._modules, module._buffers):
+        for table in (vars(module), parameters_of(module), children_of(module), buffers_of(module)):
             restore.callback(_return_table, table, dict(table.items()))
-        restore.callback(_return_names, module._non_persistent_buffers_set, set(module._non_persistent_buffers_set))
-        for name, buffer in list(module._buffers.items()):
+        restore.callback(_return_names, unsaved_buffers_of(module), set(unsaved_buffers_of(module)))
+        for name, buffer in list(buffers_of(module).items()):
             if buffer is not None and not is_lazy(buffer):
                 # A buffer with two names is copied once.
                 if id(buffer) not in copies:
                     copies[id(buffer)] = buffer.detach().clone().requires_grad_(buffer.requires_grad)
-                module._buffers[name] = copies[id(buffer)]
+                buffers_of(module)[name] = copies[id(buffer)]
 
 
 def _return_parameter(parameter: nn.Parameter, data: Tensor, gradient: Tensor | None, trained: bool) -> None:
@@ -141,14 +143,16 @@ def _module(module: nn.Module, fresh: bool, draw: torch.Generator, known: dict[i
         wide = tensor.detach().to("cpu", torch.float64 if tensor.is_floating_point() else tensor.dtype)
         return wide.clone()
 
-    parameters = {name: None if p is None else nn.Parameter(number(p, fresh)) for name, p in module._parameters.items()}
-    buffers = {name: None if b is None else number(b, fresh=False) for name, b in module._buffers.items()}
-    known |= {id(p): parameters[name] for name, p in module._parameters.items() if p is not None}
-    known |= {id(b): buffers[name] for name, b in module._buffers.items() if b is not None}
-    twin._parameters, twin._buffers = parameters, buffers
-    twin._modules = {
-        name: None if child is None else _module(child, fresh, draw, known) for name, child in module._modules.items()
+    old_parameters, old_buffers = parameters_of(module), buffers_of(module)
+    parameters = {name: None if p is None else nn.Parameter(number(p, fresh)) for name, p in old_parameters.items()}
+    buffers = {name: None if b is None else number(b, fresh=False) for name, b in old_buffers.items()}
+    known |= {id(p): parameters[name] for name, p in old_parameters.items() if p is not None}
+    known |= {id(b): buffers[name] for name, b in old_buffers.items() if b is not None}
+    children = {
+        name: None if child is None else _module(child, fresh, draw, known)
+        for name, child in children_of(module).items()
     }
+    set_tables(twin, parameters, buffers, children)
     for name, value in vars(module).items():
         if name.endswith("_hooks") and isinstance(value, dict):
             vars(twin)[name] = type(value)()

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from normscope.kernels.formula import Formula, gradients
+from normscope.torch_internals import is_functorch_wrapper, is_zero_without_memory
 
 
 def norm(
@@ -92,6 +93,5 @@ def _readable(*tensors: Tensor | None) -> bool:
     """Return whether numbers can be read by address: one dtype, no pending sign, no zeros without memory, no batch."""
     given = [one for one in tensors if one is not None]
     return len({one.dtype for one in given}) == 1 and not any(
-        one.is_neg() or one._is_zerotensor() or torch._C._functorch.is_functorch_wrapped_tensor(one)  # pyright: ignore
-        for one in given
+        one.is_neg() or is_zero_without_memory(one) or is_functorch_wrapper(one) for one in given
     )

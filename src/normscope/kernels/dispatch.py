@@ -5,14 +5,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
-from torch.utils import _python_dispatch
 
 from normscope.kernels import operator
 from normscope.kernels.autograd import norm as through_python
 from normscope.kernels.backends import choice as backends
 from normscope.kernels.backends.choice import Backend
 from normscope.kernels.formula import Formula
+from normscope.torch_internals import (
+    constant_when_compiled,
+    dispatch_mode_is_active,
+    forward_mode_is_active,
+    functorch_is_active,
+    is_jit_tracing,
+)
 
 _call: Any = None
 """The C++ function of the CPU backend, once that is loaded and nothing else is asked for."""
@@ -108,10 +113,10 @@ def _plain(tensors: list[Tensor]) -> bool:
     """Return whether tensors are numbers in memory and nothing else, and no mode looks at them."""
     return (
         all(type(one) in (Tensor, torch.nn.Parameter) and not one.is_neg() for one in tensors)
-        and forward_ad._current_level < 0
-        and not torch._C._are_functorch_transforms_active()
-        and _python_dispatch._get_current_dispatch_mode() is None
-        and torch._C._get_tracing_state() is None
+        and not forward_mode_is_active()
+        and not functorch_is_active()
+        and not dispatch_mode_is_active()
+        and not is_jit_tracing()
     )
 
 
@@ -131,7 +136,7 @@ def _traced(
     if torch.compiler.is_exporting() or not _has_kernels(x.device.type, backend):
         return None
     # An operator below autograd drops tangents, and knows no transforms and no subclasses.
-    if forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
+    if forward_mode_is_active() or functorch_is_active():
         return None
     if any(type(one) not in (Tensor, torch.nn.Parameter) for one in (x, weight, bias, residual) if one is not None):
         return None
@@ -141,9 +146,6 @@ def _traced(
     return z if residual is None else (z, total)
 
 
+@constant_when_compiled
 def _has_kernels(device: str, backend: Backend | None) -> bool:
     return backends.choose(torch.device(device), backend) is not None
-
-
-# What torch.compiler.assume_constant_result does; that imports all of torch._dynamo, over a second, at once.
-_has_kernels._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]

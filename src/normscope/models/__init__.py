@@ -1,11 +1,9 @@
 """Networks: each takes what makes its norms, ``norm`` or ``stack``, and imports no norm."""
 
 from normscope.models.attention import Attention, Context, CrossAttention
-from normscope.models.convnet import ConvNet
+from normscope.models.classifiers import MLP, ConvNet, FeatureMLP, ResidualMLP, TextClassifier
 from normscope.models.layers import FeedForward
-from normscope.models.mlp import MLP, FeatureMLP, ResidualMLP
 from normscope.models.seq2seq import DecoderState, Seq2Seq
-from normscope.models.text_classifier import TextClassifier
 from normscope.models.transformer_xl import Memory, TransformerXL
 
 __all__ = [

@@ -20,7 +20,7 @@ class Context:
     mask: Tensor | None = None
     """Of self-attention, broadcast to ``[B, H, T, T]``."""
     causal: bool = False
-    """Whether a position sees itself and those before only; instead of a mask."""
+    """Return whether a position sees itself and those before only; instead of a mask."""
     memory: Tensor | None = None
     """What cross-attention attends to, ``[B, S, D]``: the encoder's output."""
     memory_mask: Tensor | None = None
@@ -133,7 +133,7 @@ class CrossAttention(nn.Module):
         set_head_norms(self, query, key, value)
 
     def remember(self, memory: Tensor) -> KeysValues:
-        """Give the keys and values of a memory ``[B, S, D]``, for :attr:`Context.memory_cache`."""
+        """Return the keys and values of a memory ``[B, S, D]``, for :attr:`Context.memory_cache`."""
         key, value = self.project_memory(memory).unflatten(-1, (2, self.heads, self.head_width)).unbind(2)
         return self.key_norm(key).transpose(1, 2), self.value_norm(value).transpose(1, 2)
 

@@ -179,7 +179,7 @@ class Seq2Seq(nn.Module):
         return self.logits(self.features(source, target_in))
 
     def features(self, source: Tensor, target_in: Tensor) -> Tensor:
-        """Give the decoder's output ``[B, T, D]``: a loss may drop the pads before it asks for :meth:`logits`.
+        """Return the decoder's output ``[B, T, D]``: a loss may drop the pads before it asks for :meth:`logits`.
 
         Raises:
             ValueError: If a side is longer than ``max_length``.
@@ -195,7 +195,7 @@ class Seq2Seq(nn.Module):
         return functional.linear(features, self.softmax.weight)
 
     def encode(self, source: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the encoder's output ``[B, S, D]`` and which of it may be seen, ``[B, 1, 1, S]`` bool.
+        """Return the encoder's output ``[B, S, D]`` and which of it may be seen, ``[B, 1, 1, S]`` bool.
 
         Raises:
             ValueError: If the source is longer than ``max_length``.

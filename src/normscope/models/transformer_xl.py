@@ -228,7 +228,7 @@ class TransformerXL(nn.Module):
         self.memory_count.zero_()
 
     def empty_memory(self, batch: int, length: int) -> Memory:
-        """Give a memory of up to ``length`` words that remembers none yet."""
+        """Return a memory of up to ``length`` words that remembers none yet."""
         states = self.memory.new_zeros(self.layers, batch, length, self.width)
         return Memory(states, torch.zeros_like(self.memory_count))
 

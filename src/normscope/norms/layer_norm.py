@@ -12,6 +12,7 @@ from normscope.kernels.formula import CENTER, ROOT
 from normscope.norms.checks import Shape, as_shape, check_eps
 from normscope.norms.moments import defined, standardize, widen
 from normscope.norms.traits import NormTraits, ResidualCall
+from normscope.torch_internals import functorch_is_active
 
 
 def layer_norm(
@@ -72,7 +73,7 @@ class LayerNorm(nn.LayerNorm):
         Departs from it in: ``eps``, which the paper does not have.
     """
 
-    traits: ClassVar = NormTraits.of_formula(
+    traits: ClassVar[NormTraits] = NormTraits.of_formula(
         CENTER | ROOT, has_weight=True, has_bias=True, without_weight={"weight": False}, without_bias={"bias": False}
     )
 
@@ -118,6 +119,9 @@ class LayerNorm(nn.LayerNorm):
         dtype = reduce(torch.promote_types, (p.dtype for p in parameters), x.dtype)
         weight = None if self.weight is None else self.weight.to(dtype)
         bias = None if self.bias is None else self.bias.to(dtype)
+        if torch.compiler.is_compiling() and functorch_is_active():
+            # torch.compile cannot trace torch.func.jvp through torch's own layer norm (2.13 and 2.14).
+            return layer_norm(x.to(dtype), weight, bias, self.eps, axes=len(self.normalized_shape)).to(x.dtype)
         return F.layer_norm(x.to(dtype), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
 
     def extra_repr(self) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from normscope import data
 from normscope.data.registry import SETS
+from normscope.files import write_atomically
 from normscope.papers.judging.agreement import Judgement, not_run
 from normscope.papers.judging.cell import Cell, Count, Paper, PaperStudy, Setup
 from normscope.papers.judging.tables import costs, markdown
@@ -19,7 +20,7 @@ from normscope.papers.xiong2020.initial_gradients import run as run_gradients
 from normscope.papers.xiong2020.study import XIONG2020
 from normscope.papers.xu2019.study import XU2019
 from normscope.registry import look_up
-from normscope.results.store import SCHEMA, StudyFolder, write_bytes, write_json
+from normscope.results.store import SCHEMA, StudyFolder, write_json
 from normscope.studies import compare
 from normscope.studies.engines.engine import EngineError, RunEvent
 from normscope.tasks import TASKS
@@ -104,7 +105,7 @@ def missing(task: str) -> str:
         return "this version has no such task"
     lacking = missing_packages(task)
     states = [(name, data.state(SETS[name])) for name in TASKS[task].datasets]
-    said = [f"data set {name} is {state.words}" for name, state in states if not state.ready]
+    said = [f"data set {name} is {state.description}" for name, state in states if not state.ready]
     return "; ".join([lacking, *said] if lacking else said)
 
 
@@ -202,7 +203,7 @@ def reproduce(
     rows = whole(request.gradients, path)
     found = conclude(rows, request.gradients) if rows else None
     if found is not None:
-        write_bytes(request.folder / "gradients.svg", draw(found).encode())
+        write_atomically(request.folder / "gradients.svg", draw(found).encode())
     content = {
         "schema": SCHEMA,
         "paper": paper.name,
@@ -217,7 +218,7 @@ def reproduce(
         "not_drawn": not_drawn,
     }
     write_json(request.folder / "reproduce.json", content)
-    write_bytes(request.folder / "reproduce.md", markdown(content).encode())
+    write_atomically(request.folder / "reproduce.md", markdown(content).encode())
     return content
 
 

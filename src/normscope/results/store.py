@@ -7,7 +7,6 @@ import json
 import math
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from normscope.files import write_atomically
 from normscope.results.schema import CARD, RESULT, ROW, RUN, check
 
 SCHEMA = 1
@@ -24,25 +24,9 @@ SCHEMA = 1
 _DEEPEST = 100
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: to a temporary neighbour, flushed to disk, then renamed over ``path``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON object atomically; a number that is not finite is a ValueError: NaN is a state, never a number."""
-    write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+    write_atomically(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from normscope.files import write_atomically
 from normscope.results.matching import Arm, match_runs, read_runs
 from normscope.results.per_arm import ArmSummary, summarize_arm, weigh_arm
 from normscope.results.statistics import MOST_SEEDS, holm, seeds_needed
-from normscope.results.store import FINAL_STATES, SCHEMA, StudyFolder, write_bytes, write_json
+from normscope.results.store import FINAL_STATES, SCHEMA, StudyFolder, write_json
 
 _SETTINGS = ("device", "device_name", "backend", "precision", "batch_size", "steps", "threads")
 
@@ -71,7 +72,7 @@ class Summary:
         """Write ``summary.json`` and ``summary.csv``, each atomically; a number that is not finite is a ValueError."""
         study = StudyFolder(Path(directory))
         write_json(study.summary, self.to_dict())
-        write_bytes(study.table, self.to_csv().encode())
+        write_atomically(study.table, self.to_csv().encode())
 
     def to_csv(self) -> str:
         """Give ``summary.csv``: a row an arm, a column a number or a seed; what cannot be said is empty."""

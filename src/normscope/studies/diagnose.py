@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from normscope.results.store import RunFolder, read_json
 from normscope.specs import find_task
 from normscope.studies.plan import RunSpec, plan
 from normscope.studies.spec import make_study
-from normscope.tasks import CustomTask, Task
+from normscope.tasks import Task
 from normscope.tasks.recipe import PRECISIONS
 from normscope.training.loop import train
 from normscope.training.randomness import generator
@@ -90,7 +90,7 @@ def examine(request: DiagnosisRequest, callback: Callable[[int, int], None] = la
     spec = spec_of(request)
     task = spec.begin()
     device = torch.device(request.device)
-    with task.at_home() if isinstance(task, CustomTask) else nullcontext():
+    with task.context():
         trained = _trained(spec, task, callback) if request.steps else _Trained(spec.build(task).to(device), [], {})
         model = trained.model.train()
         data = task.load(device, spec.split, spec.preset)
@@ -161,7 +161,7 @@ def spec_of(request: DiagnosisRequest) -> RunSpec:
         device=request.device,
     )
     task = find_task(request.task)
-    if isinstance(task, CustomTask) and task.trial.loss is None:
+    if task.train is not None:
         raise ValueError(
             f"{task.name} trains by itself, so there is no loss to look at: give its Trial loss and batches, or call "
             "normscope.diagnose(model, batch, loss) where you train"

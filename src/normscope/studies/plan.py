@@ -13,7 +13,7 @@ from normscope.placement import LayeredNorm, NormFactory
 from normscope.results.store import SCHEMA
 from normscope.specs import NormSpec, PlacementSpec, find_task
 from normscope.studies.spec import Arm, StudySpec
-from normscope.tasks import TASKS, CustomTask, Recipe, Task
+from normscope.tasks import TASKS, Recipe, Split, Task, UserFile
 from normscope.training.randomness import initialize
 
 __tracebackhide__ = True
@@ -37,7 +37,7 @@ class RunSpec:
     """Source of every random stream."""
     recipe: Recipe
     """How it is trained."""
-    split: str
+    split: Split
     """``"study"`` or ``"tune"``."""
     preset: str = "small"
     """Key of the task's presets."""
@@ -80,14 +80,11 @@ class RunSpec:
             UserFileChanged: If the file is not the one that the study began with.
         """
         task = find_task(self.file or self.task, revision=self.revision)
-        if not isinstance(task, CustomTask):
-            return task
-        if task.revision != self.revision:
+        if self.file and task.revision != self.revision:
             # This process has read the file when it was another one.
-            task.file.expect(self.revision)
+            UserFile.named(self.file).expect(self.revision)
             task = find_task(self.file, anew=True)
-            assert isinstance(task, CustomTask)
-        return task.fresh(self.seed, self.split)
+        return task.for_run(self.seed, self.split)
 
     def build(self, task: Task | None = None) -> nn.Module:
         """Build the model with its first weights.
@@ -110,7 +107,7 @@ class RunSpec:
         nowhere = [part.where.text for part in placement.parts if not part.used]
         if nowhere:
             raise ValueError(f"arm {self.label} has a placement for {nowhere[0]}, which {self.task} has not")
-        if not isinstance(task, CustomTask):
+        if not task.brings_weights:
             initialize(model, self.seed)
         if self.norm.parametrization:
             self.norm.parametrization(model)
@@ -140,7 +137,7 @@ def _counted(norm: NormFactory) -> tuple[NormFactory, list[_Counted]]:
     return LayeredNorm(rest=rest, chosen=tuple(chosen)), [rest, *(counter for _, counter in chosen)]
 
 
-def plan(card: StudySpec, *, seeds: Sequence[int] | None = None, split: str = "study") -> list[RunSpec]:
+def plan(card: StudySpec, *, seeds: Sequence[int] | None = None, split: Split = "study") -> list[RunSpec]:
     """List the runs of a card, seed by seed, so that pairs end together and the machine's drift meets every arm."""
     return [
         spec_for(card, arm, label, seed=seed, split=split)
@@ -149,12 +146,12 @@ def plan(card: StudySpec, *, seeds: Sequence[int] | None = None, split: str = "s
     ]
 
 
-def spec_for(card: StudySpec, arm: Arm, label: str, *, seed: int, split: str) -> RunSpec:
+def spec_for(card: StudySpec, arm: Arm, label: str, *, seed: int, split: Split) -> RunSpec:
     """Give the run of one arm and one seed."""
     task = find_task(card.task)
     return RunSpec(
-        task=task.name if isinstance(task, CustomTask) else card.task,
-        file=f"{task.file.path}:{task.file.function}" if isinstance(task, CustomTask) else "",
+        task=card.task_name,
+        file=task.location,
         revision=task.revision,
         label=label,
         norm=arm.norm,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from normscope.tasks.custom.sandbox import unseen_calls, watch_calls
 from normscope.tasks.custom.task import digest
 from normscope.tasks.custom.trial import Stop, TrialData
 from normscope.training.randomness import generator, seed_dropout
-from normscope.training.user_loop import told
+from normscope.training.user_loop import read_callback
 
 __tracebackhide__ = True
 
@@ -54,7 +54,7 @@ def preflight(card: StudySpec) -> None:
         raise ArmMisfit(f"{card.task} needs {' and '.join(absent)}: `pip install normscope[text]` brings them")
     device = torch.device(card.device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        if isinstance(find_task(card.task), CustomTask):
+        if find_task(card.task).location:
             _try_own(card, device)
             return
         for spec in plan(card, seeds=card.seeds[:1]):
@@ -103,9 +103,9 @@ def _try_own(card: StudySpec, device: torch.device) -> None:
 
 def _on_own(trying: Callable[[RunSpec, CustomTask, torch.device], T], spec: RunSpec, device: torch.device) -> T:
     with _misfits(spec):
-        task = spec.begin()
-        assert isinstance(task, CustomTask)
-        with task.at_home(), torch.enable_grad():
+        # A task with a location is always one.
+        task = cast(CustomTask, spec.begin())
+        with task.context(), torch.enable_grad():
             return trying(spec, task, device)
 
 
@@ -264,7 +264,7 @@ def _first_words(spec: RunSpec, task: CustomTask, model: nn.Module) -> list[Any]
             raise Stop
 
     def callback(*given: Any, **named: Any) -> None:
-        hear(told(*given, **named), enough=lambda: sum(isinstance(one, tuple) for one in words) >= TOLD)
+        hear(read_callback(*given, **named), enough=lambda: sum(isinstance(one, tuple) for one in words) >= TOLD)
 
     def notice(module: nn.Module, made: Any) -> None:
         calls.append(module)
@@ -274,7 +274,8 @@ def _first_words(spec: RunSpec, task: CustomTask, model: nn.Module) -> list[Any]
     seed_dropout(spec.seed, 0, torch.device(spec.recipe.device))
     try:
         with watch_calls(notice):
-            task.drive(model, callback, spec.recipe)
+            assert task.train is not None
+            task.train(model, callback, spec.recipe)
     except Stop:
         pass
     except Exception:

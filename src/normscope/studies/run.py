@@ -4,16 +4,17 @@ import os
 import socket
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from normscope.data import DataDamaged
-from normscope.results.store import SCHEMA, RunFolder, StudyFolder, write_bytes, write_json
+from normscope.files import write_atomically
+from normscope.results.store import SCHEMA, RunFolder, StudyFolder, write_json
 from normscope.studies.plan import RunSpec
-from normscope.tasks import CustomTask, UserCodeError, UserFileChanged
+from normscope.tasks import UserCodeError, UserFileChanged
 from normscope.training.loop import train
 from normscope.training.outcome import Interrupted, Watch
 
@@ -49,7 +50,7 @@ def execute(spec: RunSpec, study: StudyFolder, watch: Watch) -> str:
         write_json(folder.description, {"schema": SCHEMA, **spec.identity()})
         try:
             task = spec.begin()
-            with task.at_home() if isinstance(task, CustomTask) else nullcontext():
+            with task.context():
                 return train(
                     task,
                     partial(spec.build, task),
@@ -66,13 +67,13 @@ def execute(spec: RunSpec, study: StudyFolder, watch: Watch) -> str:
         except (OSError, DataDamaged, UserFileChanged, KeyboardInterrupt):
             raise
         except UserCodeError as error:
-            write_bytes(folder.error, f"{error}\n".encode())
+            write_atomically(folder.error, f"{error}\n".encode())
             _write_failure(folder.result, error.reason)
             return "failed"
         except BaseException as error:
             # Whatever a norm or a model raises costs this run, not the study; the traceback is kept beside it. So it
             # is for what no `except Exception` takes: a task that was cancelled, a generator's end.
-            write_bytes(folder.error, traceback.format_exc().encode())
+            write_atomically(folder.error, traceback.format_exc().encode())
             _write_failure(folder.result, in_a_line(error))
             return "failed"
 
@@ -101,7 +102,7 @@ def fail(spec: RunSpec, study: StudyFolder, reason: str, *, told: str = "") -> s
         if not folder.description.exists():
             write_json(folder.description, {"schema": SCHEMA, **spec.identity()})
         if told:
-            write_bytes(folder.error, told.encode(errors="replace"))
+            write_atomically(folder.error, told.encode(errors="replace"))
         _write_failure(folder.result, reason)
     return "failed"
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypedDict
 
 from normscope.placement import PLACEMENTS
 from normscope.specs import NormSpec, PlacementSpec, find_task
-from normscope.tasks import CustomTask, Recipe
+from normscope.tasks import Recipe
 
 __tracebackhide__ = True
 
@@ -128,8 +128,7 @@ class StudySpec:
                     f"task {self.task} takes the placements {', '.join(task.placements)}, got {strange[0]!r}"
                 )
             recipe = self.recipe(arm)
-            if isinstance(task, CustomTask):
-                task.check(recipe, tune=self.tune)
+            task.check(recipe, tune=self.tune)
 
     def labels(self) -> tuple[str, ...]:
         """Name every arm as briefly as keeps them apart: norm, arguments, and what else several are compared in."""
@@ -158,7 +157,7 @@ class StudySpec:
     def task_name(self) -> str:
         """What the task is called in results: its key, or ``my_file.py:make`` without the folder."""
         task = find_task(self.task)
-        return task.name if isinstance(task, CustomTask) else self.task
+        return task.name if task.location else self.task
 
     @property
     def id(self) -> str:
@@ -256,7 +255,7 @@ def make_study(
         for norm in (parsed if place.has_norms else [NormSpec("none")])
     )
     card = StudySpec(
-        question=question or f"Does the norm matter on {entry.name if isinstance(entry, CustomTask) else task}?",
+        question=question or f"Does the norm matter on {entry.name if entry.location else task}?",
         task=task,
         arms=arms,
         baseline=0,

@@ -1,4 +1,4 @@
-"""Tasks: a data set with its network, loss, metric and recipe, as one object; one file a family."""
+"""Tasks: a data set with its network, loss, metric and recipe in a single object; one file or folder per family."""
 
 from normscope.registry import Registry
 from normscope.tasks.batching import BatchOrder
@@ -8,7 +8,7 @@ from normscope.tasks.custom.task import CustomTask
 from normscope.tasks.custom.trial import Trial
 from normscope.tasks.images import ImageClassification
 from normscope.tasks.recipe import Recipe
-from normscope.tasks.task import Metric, Published, Task
+from normscope.tasks.task import BaseTask, Metric, Part, Published, Split, Task
 
 TASKS: Registry[Task] = Registry(
     "task",
@@ -42,12 +42,15 @@ TASKS: Registry[Task] = Registry(
 
 __all__ = [
     "TASKS",
+    "BaseTask",
     "BatchOrder",
     "CustomTask",
     "ImageClassification",
     "Metric",
+    "Part",
     "Published",
     "Recipe",
+    "Split",
     "Task",
     "Trial",
     "UserCodeError",

@@ -1,4 +1,4 @@
-"""Batches of so many tokens: random, with little padding, and each of them to be had at any time."""
+"""Random-access batch orders: of equal size, of stream segments, and of sequences by number of tokens."""
 
 from bisect import bisect_right
 from collections.abc import Callable
@@ -8,18 +8,18 @@ import torch
 from torch import Tensor
 
 Draw = Callable[[int], torch.Generator]
-"""Gives the random source of a pass over the data, by its number from 0."""
+"""Returns the random generator of an epoch, by its number from 0."""
 
 
 class BatchOrder:
-    """One random permutation of the set after another, cut into equal batches.
+    """Consecutive random permutations of the training set, cut into batches of equal size.
 
-    Every example is seen once in each pass, every batch is full, and batch ``step`` can be asked for at any time.
+    Every example occurs once per epoch, every batch is full, and every batch can be computed independently.
 
     Args:
-        examples: Size of the training set.
-        batch_size: Examples a batch.
-        draw: Source of the permutations.
+        examples: Number of training examples.
+        batch_size: Examples per batch.
+        draw: Returns the random generator of an epoch.
 
     Raises:
         ValueError: If the batch is larger than the set.
@@ -34,7 +34,7 @@ class BatchOrder:
         self._passes: dict[int, Tensor] = {}
 
     def batch(self, step: int) -> Tensor:
-        """Give the indices of batch ``step``, ``[batch_size]`` int64."""
+        """Return the indices of batch ``step``, ``[batch_size]`` int64."""
         start = step * self.batch_size
         number, offset = divmod(start, self.examples)
         indices = self._pass(number)[offset : offset + self.batch_size]
@@ -49,24 +49,24 @@ class BatchOrder:
 
 
 class StreamOrder:
-    """Consecutive segments of a long stream, read by several readers at once, for models that remember.
+    """Consecutive segments of a long stream, read in parallel, for models with a memory.
 
-    The stream is cut into ``readers`` equal parts; batch ``step`` is the next segment of every part. A pass ends when
-    a part has no whole segment left; each pass begins at an offset of its own, so that segments fall differently and
-    no symbol is left out for ever.
+    The stream is cut into ``readers`` equal parts; batch ``step`` is the next segment of every part. An epoch ends when
+    a part has no complete segment left; every epoch begins at a random offset, so that the boundaries of the segments
+    vary and no symbol is always excluded.
 
     Args:
-        length: Symbols of the stream.
-        readers: How many parts, the rows of a batch; at least 1.
-        segment: Symbols a segment; at least 1.
-        draw: Source of the offsets.
+        length: Number of symbols in the stream.
+        readers: Number of parts, which is the number of rows of a batch; at least 1.
+        segment: Symbols per segment; at least 1.
+        draw: Returns the random generator of an epoch.
 
     Raises:
         ValueError: If a part is shorter than two segments.
     """
 
     def __init__(self, length: int, readers: int, segment: int, draw: Draw) -> None:
-        # One symbol more than the segments hold: the last one is a target only.
+        # One more symbol than in the inputs: the last symbol is only a target.
         self.part = (length - 1) // readers
         self.segments = self.part // segment - 1
         if self.segments < 1:
@@ -76,7 +76,7 @@ class StreamOrder:
         self.readers, self.segment, self.draw = readers, segment, draw
 
     def batch(self, step: int) -> Tensor:
-        """Give ``[2, readers]`` int64: where every reader's segment begins, and the segment's number in its pass."""
+        """Return ``[2, readers]`` int64: the start of every reader's segment, and the segment's number in its epoch."""
         number, place = divmod(step, self.segments)
         spare = self.part - self.segments * self.segment
         offset = int(torch.randint(spare + 1, (), generator=self.draw(number)))
@@ -84,33 +84,33 @@ class StreamOrder:
         return torch.stack([begins, torch.full_like(begins, place)])
 
 
-# Examples are sorted by length among about so many batches' worth of others, drawn at random.
+# Size, in batches, of the random buckets inside which examples are sorted by length.
 _BATCHES_A_BUCKET = 50
 
 
 class TokenBatches:
-    r"""The examples of every training batch, so many that the padded batch holds at most ``tokens`` tokens.
+    r"""Batches of sequences with at most ``tokens`` tokens per padded batch.
 
-    Every pass over the data is a random permutation whose buckets, each many batches large, are sorted by
-    length; it is cut as late as :math:`B \max_i l_i \le tokens` allows, and the batches are put in random order. Every
-    example is seen once a pass. The last batch cut may be a small one. Passes differ in their number of batches, so the
-    first question about a late step counts the batches of all passes before it; nothing else is needed to resume.
+    Every epoch is a random permutation whose buckets, each many batches large, are sorted by length. Batches are filled
+    greedily while :math:`B \max_i l_i \le tokens`, and then shuffled. Every example occurs once per epoch; a single
+    batch per epoch may be small. Epochs differ in their number of batches, so the first request for a late step
+    computes the batches of all earlier epochs; no other state is needed to resume.
 
     Args:
-        lengths: Tokens of every example, ``[N]`` whole numbers, at least 1.
-        tokens: Most tokens of a batch, padding included.
-        generator_of_pass: Gives the random generator of a pass, 0, 1, 2, …; the same one each time it is asked.
+        lengths: Number of tokens of every example, ``[N]`` integers, at least 1.
+        tokens: Maximum number of tokens of a batch, padding included.
+        generator_of_pass: Returns the random generator of an epoch, 0, 1, 2, …; the same for every call.
 
     Raises:
-        ValueError: If there are no examples, a length is below 1, or one example alone is beyond the budget; the
-            message has its number and length.
+        ValueError: If there are no examples, a length is below 1, or an example alone exceeds ``tokens``; the message
+            contains its number and length.
     """
 
     def __init__(self, lengths: np.ndarray, tokens: int, generator_of_pass: Callable[[int], torch.Generator]) -> None:
         self.lengths = np.asarray(lengths)
         if self.lengths.ndim != 1 or not len(self.lengths) or self.lengths.dtype.kind not in "iu":
             raise ValueError(
-                f"expected whole lengths [N], at least one, got {list(self.lengths.shape)} {self.lengths.dtype}"
+                f"expected integer lengths [N], at least one, got {list(self.lengths.shape)} {self.lengths.dtype}"
             )
         self.lengths = self.lengths.astype(np.int64)
         shortest, longest = int(self.lengths.argmin()), int(self.lengths.argmax())
@@ -122,12 +122,12 @@ class TokenBatches:
             )
         self.tokens = tokens
         self.generator_of_pass = generator_of_pass
-        # The batches up to the end of every pass that was looked at.
+        # Cumulative number of batches at the end of every epoch computed so far.
         self._ends: list[int] = []
         self._held: tuple[int, list[np.ndarray]] = (-1, [])
 
     def batch(self, step: int) -> Tensor:
-        """Give the examples of batch ``step``, ``[B]`` int64.
+        """Return the examples of batch ``step``, ``[B]`` int64.
 
         Raises:
             ValueError: If ``step`` is negative.
@@ -140,7 +140,7 @@ class TokenBatches:
         return torch.from_numpy(self._batches(number)[step - self._start(number)])
 
     def count(self, number: int) -> int:
-        """Give the number of batches of a pass."""
+        """Return the number of batches of an epoch."""
         for each in range(len(self._ends), number + 1):
             self._ends.append(self._start(each) + len(self._batches(each)))
         return self._ends[number] - self._start(number)
@@ -149,7 +149,7 @@ class TokenBatches:
         return self._ends[number - 1] if number else 0
 
     def _batches(self, number: int) -> list[np.ndarray]:
-        """Give the batches of a pass; the last pass asked for is held."""
+        """Return the batches of an epoch; the most recent epoch is cached."""
         if self._held[0] != number:
             generator = self.generator_of_pass(number)
             examples = self._sorted(torch.randperm(len(self.lengths), generator=generator).numpy())
@@ -159,7 +159,7 @@ class TokenBatches:
         return self._held[1]
 
     def _sorted(self, examples: np.ndarray) -> np.ndarray:
-        """Sort by length inside buckets, up in one and down in the next, so that a batch may lie in two of them."""
+        """Sort by length inside buckets, alternately ascending and descending, so that a batch may span two buckets."""
         bucket = max(1, round(_BATCHES_A_BUCKET * self.tokens / self.lengths.mean()))
         numbers = np.arange(len(examples)) // bucket
         lengths = self.lengths[examples]
@@ -167,7 +167,7 @@ class TokenBatches:
 
 
 def _cuts(lengths: np.ndarray, tokens: int) -> list[int]:
-    """Say where to cut so that every part, as long as can be, has at most ``tokens`` tokens when padded."""
+    """Return the cuts into maximal batches of at most ``tokens`` padded tokens."""
     cuts, start = [], 0
     while True:
         window = lengths[start : start + tokens // int(lengths[start])]

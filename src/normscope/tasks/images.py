@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -13,10 +13,20 @@ from torch import Tensor, nn
 from normscope import data, models
 from normscope.tasks.batching import BatchOrder, Draw
 from normscope.tasks.recipe import Recipe
-from normscope.tasks.task import Metric, NormFactory, PlacementLike, Published
+from normscope.tasks.task import (
+    DATA_SETS_KEPT,
+    BaseTask,
+    Metric,
+    NormFactory,
+    Part,
+    PlacementLike,
+    Published,
+    Split,
+    check_split,
+)
 
 EVALUATION_BATCH = 1000
-"""Examples a forward pass outside training; it bounds memory and changes no number beyond rounding."""
+"""Examples per forward pass in evaluation; bounds memory and affects results only by rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +41,7 @@ class Images:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSplits:
-    """The three parts of a set of images; ``test`` is empty where a split may not touch it."""
+    """Training, validation and test images; ``test`` is empty in the split ``"tune"``."""
 
     train: Images
     valid: Images
@@ -40,106 +50,105 @@ class ImageSplits:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Nothing is left out."""
+        """Empty: no example is excluded."""
         return {}
 
     @property
     def train_examples(self) -> int:
-        """Size of the training set."""
+        """Number of training images."""
         return len(self.train.y)
 
     def order(self, batch_size: int, draw: Draw) -> BatchOrder:
-        """Say which images make which batch."""
+        """Return the assignment of images to batches."""
         return BatchOrder(self.train_examples, batch_size, draw)
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Give images ``[B, ...]`` and labels ``[B]``."""
+        """Return the images ``[B, ...]`` and labels ``[B]`` of ``indices``."""
         indices = indices.to(self.train.y.device)
         return self.train.x[indices], self.train.y[indices]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageClassification:
-    """Classify images by cross entropy; the metric is the share of test images that are wrong (or right), in per cent.
+class ImageClassification(BaseTask):
+    """Image classification with cross entropy; the metric is the error rate or accuracy on test images, in percent.
 
-    Pixels are scaled to mean 0 and variance 1 by two numbers, taken over the whole training set.
+    Pixels are standardized with the mean and the variance over all training images.
     """
 
     name: str
-    """Key in the catalogue."""
+    """Key in ``TASKS``."""
     description: str
     """One line for ``normscope list tasks``."""
     datasets: tuple[str, ...]
-    """Keys of the data sets it reads."""
+    """Keys of its data sets."""
     read: Callable[[], data.ArraySplits]
     """Reads the original files."""
     shape: tuple[int, ...]
-    """Shape of one image as the network takes it."""
+    """Shape of an image in the network's input."""
     build: Callable[[NormFactory, PlacementLike], nn.Module]
     """Builds the network."""
     placements: tuple[str, ...]
-    """Placements that the network can take, its default first."""
+    """Placements the network supports, default first."""
     steps: int
-    """Updates of the default preset."""
+    """Number of updates of the preset ``small``."""
     full_steps: int
-    """Updates of the full preset."""
+    """Number of updates of the preset ``full``."""
     batch_size: int
-    """Examples an update."""
+    """Examples per update."""
     learning_rate: float
-    """Adam's first learning rate."""
+    """Adam's initial learning rate."""
     accuracy: bool
-    """Whether the metric is accuracy, as the source prints it, or error."""
+    """Whether the metric is the accuracy, as in the source, or the error rate."""
     margin: float
-    """Smallest difference worth having, in points of per cent."""
+    """Smallest relevant difference, in points of per cent."""
     regime: str
-    """What claims are limited to."""
+    """Scope of the claims."""
     published: tuple[Published, ...] = ()
-    """What others printed for it."""
+    """Published figures for the task."""
     revision: int = 1
-    """Raised whenever numbers change."""
+    """Incremented whenever the numbers of a run change."""
 
     @property
     def metric(self) -> Metric:
-        """What a run is judged by."""
+        """Metric of the test data."""
         name = "test accuracy" if self.accuracy else "test error"
         return Metric(name=name, unit="%", higher_is_better=self.accuracy)
 
     @property
     def batch_unit(self) -> str:
-        """Batches are of so many images."""
+        """Unit of the batch size."""
         return "examples"
 
     @property
     def valid_metric(self) -> Metric:
-        """The same on the validation images."""
+        """Metric of the validation images: the same."""
         return self.metric
 
     @property
     def presets(self) -> Mapping[str, Recipe]:
-        """One network; ``full`` trains it until the figures stop improving."""
+        """The same network twice; ``full`` trains until the metric stops improving."""
         return {
             preset: Recipe(steps=steps, batch_size=self.batch_size, learning_rate=self.learning_rate)
             for preset, steps in (("small", self.steps), ("full", self.full_steps))
         }
 
     def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> nn.Module:
-        """Build the network with any weights; it is the same in every preset."""
+        """Build the network, which is the same in every preset, with arbitrary weights."""
         return self.build(norm, placement)
 
-    def load(self, device: torch.device, split: str, preset: str) -> ImageSplits:
+    def load(self, device: torch.device, split: Split, preset: str) -> ImageSplits:
         """Read the data onto a device.
 
         Args:
-            device: Where the tensors go.
-            split: ``"study"`` for the set's own parts; ``"tune"`` for the training part alone, its last images held
-                out: what is chosen there has seen neither the validation nor the test images of the study.
-            preset: The data are the same in every preset.
+            device: Device of the tensors.
+            split: ``"study"`` for the published parts; ``"tune"`` for the training part alone, its last images held
+                out for validation.
+            preset: Unused: the data are the same in every preset.
 
         Raises:
-            ValueError: If ``split`` is neither.
+            ValueError: If ``split`` is not one of these.
         """
-        if split not in ("study", "tune"):
-            raise ValueError(f"split must be 'study' or 'tune', got {split!r}")
+        check_split(split)
         return _load(self.read, self.shape, device, split)
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -147,8 +156,8 @@ class ImageClassification:
         x, y = batch
         return F.cross_entropy(model(x).float(), y)
 
-    def evaluate(self, model: nn.Module, data: ImageSplits, part: str) -> tuple[float, np.ndarray]:
-        """Give the mean cross entropy in nats, and 100 or 0 for every image of a part, ``[N]`` float32."""
+    def evaluate(self, model: nn.Module, data: ImageSplits, part: Part) -> tuple[float, np.ndarray]:
+        """Return the mean cross entropy in nats, and 100 or 0 per image, ``[N]`` float32."""
         images = {"valid": data.valid, "test": data.test}[part]
         losses, wrong = [], []
         for x, y in zip(images.x.split(EVALUATION_BATCH), images.y.split(EVALUATION_BATCH), strict=True):
@@ -162,19 +171,19 @@ class ImageClassification:
 
 
 def plain_mlp(*widths: int) -> Callable[[NormFactory, PlacementLike], nn.Module]:
-    """Build an :class:`normscope.models.MLP` of these widths."""
+    """Return a function that builds a :class:`normscope.models.MLP` of these widths."""
     return lambda norm, placement: models.MLP(widths, norm)
 
 
 def convnet(*channels: int, size: int, classes: int) -> Callable[[NormFactory, PlacementLike], nn.Module]:
-    """Build an :class:`normscope.models.ConvNet` of these channels."""
+    """Return a function that builds a :class:`normscope.models.ConvNet` of these channels."""
     return lambda norm, placement: models.ConvNet(channels, size=size, classes=classes, norm=norm)
 
 
 def residual_mlp(
     *, inputs: int, width: int, depth: int, classes: int
 ) -> Callable[[NormFactory, PlacementLike], nn.Module]:
-    """Build an :class:`normscope.models.ResidualMLP` of this size."""
+    """Return a function that builds a :class:`normscope.models.ResidualMLP` of this size."""
 
     def build(norm: NormFactory, placement: PlacementLike) -> nn.Module:
         return models.ResidualMLP(
@@ -184,11 +193,11 @@ def residual_mlp(
     return build
 
 
-@cache
+@lru_cache(maxsize=DATA_SETS_KEPT)
 def _load(
     read: Callable[[], data.ArraySplits], shape: tuple[int, ...], device: torch.device, split: str
 ) -> ImageSplits:
-    """Read once a process: a worker computes many runs."""
+    """Read the data; cached, since a worker process computes many runs."""
     arrays = read()
     counts = np.bincount(arrays.train.x.reshape(-1), minlength=256)
     levels = np.arange(len(counts))

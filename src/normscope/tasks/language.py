@@ -1,9 +1,9 @@
-"""Language models of bytes: a Transformer-XL that predicts the next one, judged in bits per character."""
+"""Byte-level language modelling with a Transformer-XL, evaluated in bits per character."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -15,18 +15,29 @@ from normscope.models import TransformerXL
 from normscope.tasks.batching import Draw, StreamOrder
 from normscope.tasks.recipe import Recipe
 from normscope.tasks.sentences import ENCODER_PLACEMENTS, SOURCE
-from normscope.tasks.task import Metric, NormFactory, PlacementLike, Published, check_blind
+from normscope.tasks.task import (
+    DATA_SETS_KEPT,
+    BaseTask,
+    Metric,
+    NormFactory,
+    Part,
+    PlacementLike,
+    Published,
+    Split,
+    check_blind,
+    check_split,
+)
 
 VOCABULARY = 256
-"""Every byte is a symbol, whether it occurs or not: enwik8's "character" is a byte in every publication, too."""
+"""All 256 bytes are symbols; the "characters" of enwik8 in the literature are bytes, too."""
 
 VALID_BYTES = 100_000
-"""What a look at the validation part reads: its first bytes, enough for a standard error of about 0.01 bits."""
+"""Number of bytes of an evaluation on validation data, enough for a standard error of about 0.01 bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamSize:
-    """How large the network is, and how it reads."""
+    """Sizes of the network and of its segments."""
 
     width: int
     heads: int
@@ -34,24 +45,25 @@ class StreamSize:
     layers: int
     dropout: float
     segment: int
-    """Bytes of a training segment; a batch has one of every reader."""
+    """Bytes per training segment; a batch contains one segment per reader."""
     memory: int
-    """States of every layer that are remembered in training."""
+    """Number of remembered states per layer in training."""
     test_segment: int
-    """Likewise in testing, where a shorter segment sees more context."""
+    """Bytes per segment in evaluation; a shorter segment sees more context."""
     test_memory: int
+    """Number of remembered states per layer in evaluation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Streams:
-    """A text in three consecutive parts; ``test`` is empty where a split may not touch it."""
+    """A text in three consecutive parts; ``test`` is empty in the split ``"tune"``."""
 
     train: np.ndarray
     """``[N]`` uint8."""
     valid: np.ndarray
     test: np.ndarray
     before_valid: np.ndarray
-    """The last bytes before the validation part, which its first bytes are predicted from."""
+    """The bytes before the validation part, the context of its first predictions."""
     before_test: np.ndarray
     size: StreamSize
     device: torch.device
@@ -59,19 +71,19 @@ class Streams:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Nothing is left out."""
+        """Empty: no example is excluded."""
         return {}
 
     @property
     def train_examples(self) -> int:
-        """Bytes of the training part."""
+        """Number of bytes of the training part."""
         return len(self.train)
 
     def order(self, batch_size: int, draw: Draw) -> StreamOrder:
-        """Segments of so many bytes together, one of every reader.
+        """Return the order of batches of ``batch_size`` bytes, one segment per reader.
 
         Raises:
-            ValueError: If the batch is no whole number of segments, or the text is too short for it.
+            ValueError: If the batch size is not a multiple of the segment, or the text is too short.
         """
         readers, rest = divmod(batch_size, self.size.segment)
         if rest or not readers:
@@ -81,7 +93,7 @@ class Streams:
         return StreamOrder(len(self.train), readers, self.size.segment, draw)
 
     def batch(self, indices: Tensor) -> tuple[Tensor, bool]:
-        """Give ``[B, segment + 1]`` int64, and whether the streams begin anew here."""
+        """Return symbols ``[B, segment + 1]`` int64, and whether an epoch begins with them."""
         begins, numbers = indices
         places = begins[:, None].numpy() + np.arange(self.size.segment + 1)
         first = bool(numbers[0] == 0)
@@ -89,52 +101,52 @@ class Streams:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LanguageModel:
-    """Predict the next byte by cross entropy; the metric is bits per character over the whole test part."""
+class LanguageModel(BaseTask):
+    """Next-byte prediction with cross entropy; the metric is bits per character over the test part."""
 
     name: str
-    """Key in the catalogue."""
+    """Key in ``TASKS``."""
     description: str
     """One line for ``normscope list tasks``."""
     datasets: tuple[str, ...]
-    """Keys of the data sets it reads."""
+    """Keys of its data sets."""
     read: Callable[[], ByteSplits]
     """Reads the original files."""
     sizes: Mapping[str, StreamSize]
-    """Of the network and of segments, by preset."""
+    """Sizes of the network and of segments, by preset."""
     presets: Mapping[str, Recipe]
-    """How it is trained."""
+    """Training settings by preset."""
     margin: float
-    """Smallest difference worth having, in bits per character."""
+    """Smallest relevant difference, in bits per character."""
     regime: str
-    """What claims are limited to."""
+    """Scope of the claims."""
     placements: tuple[str, ...]
-    """Placements that the network can take, its default first."""
+    """Placements the network supports, default first."""
     published: tuple[Published, ...] = ()
-    """What others printed for it."""
+    """Published figures for the task."""
     revision: int = 1
-    """Raised whenever numbers change."""
+    """Incremented whenever the numbers of a run change."""
 
     @property
     def metric(self) -> Metric:
-        """What a run is judged by."""
+        """Metric of the test data."""
         return Metric(name="test bits per character", unit="bpc", higher_is_better=False, aggregate="ratio")
 
     @property
     def valid_metric(self) -> Metric:
-        """The same over the first bytes of the validation part."""
+        """Metric of the validation part: the same, over its first bytes."""
         return Metric(name="bits per character", unit="bpc", higher_is_better=False, aggregate="ratio")
 
     @property
     def batch_unit(self) -> str:
-        """Batches are of so many bytes."""
+        """Unit of the batch size."""
         return "bytes"
 
     def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> TransformerXL:
-        """Build the network of a preset with any weights.
+        """Build the network of a preset with arbitrary weights.
 
         Raises:
-            ValueError: If the norm looks at other positions, see :func:`normscope.tasks.task.check_blind`.
+            ValueError: If the norm mixes positions, see :func:`normscope.tasks.task.check_blind`.
         """
         size = self.sizes[preset]
         model = TransformerXL(
@@ -146,26 +158,25 @@ class LanguageModel:
             batch=self.presets[preset].batch_size // size.segment,
             memory_length=size.memory,
             dropout=size.dropout,
-            # Testing has a longer memory: beyond the distances that training has seen all look the same.
+            # The memory is longer in evaluation: distances beyond those of training are clamped.
             clamp_length=size.segment + size.memory - 1,
             stack=partial(placement.stack, norm=norm),
         )
         check_blind(model, self.name)
         return model
 
-    def load(self, device: torch.device, split: str, preset: str) -> Streams:
+    def load(self, device: torch.device, split: Split, preset: str) -> Streams:
         """Read the text.
 
         Args:
-            device: Where batches go.
+            device: Device of the batches.
             split: ``"study"`` for the usual parts; ``"tune"`` for the training part alone, its last twentieth held out.
-            preset: Decides how the text is cut.
+            preset: Determines the length of the segments.
 
         Raises:
-            ValueError: If ``split`` is neither.
+            ValueError: If ``split`` is not one of these.
         """
-        if split not in ("study", "tune"):
-            raise ValueError(f"split must be 'study' or 'tune', got {split!r}")
+        check_split(split)
         text, size = _read(self.read), self.sizes[preset]
         train, valid, test = text.train, text.valid, text.test
         if split == "tune":
@@ -184,18 +195,18 @@ class LanguageModel:
         )
 
     def loss(self, model: TransformerXL, batch: tuple[Tensor, bool]) -> Tensor:
-        """Compute the mean cross entropy of a segment in nats, a scalar; the model's memory goes on."""
+        """Compute the mean cross entropy of a segment in nats, a scalar, and advance the model's memory."""
         symbols, first = batch
         if first:
             model.forget()
         logits = model.advance(symbols[:, :-1])
         return F.cross_entropy(logits.float().flatten(0, 1), symbols[:, 1:].flatten())
 
-    def evaluate(self, model: TransformerXL, data: Streams, part: str) -> tuple[float, np.ndarray]:
-        """Give the mean cross entropy in nats, and bits and bytes of every block of a part, ``[E, 2]`` float32.
+    def evaluate(self, model: TransformerXL, data: Streams, part: Part) -> tuple[float, np.ndarray]:
+        """Return the mean cross entropy in nats, and bits and bytes per block, ``[E, 2]`` float32.
 
-        Every byte is predicted once, from at least ``test_memory`` bytes before it; several readers share the text,
-        and each reads what stands before its share first, without being judged.
+        Every byte is predicted once, from at least ``test_memory`` preceding bytes. The text is divided among parallel
+        readers; each reads the bytes before its share first, without a score.
         """
         text = {"valid": data.valid[:VALID_BYTES], "test": data.test}[part]
         before = {"valid": data.before_valid, "test": data.before_test}[part]
@@ -209,12 +220,12 @@ class LanguageModel:
 def _nats(
     model: TransformerXL, text: np.ndarray, before: np.ndarray, readers: int, size: StreamSize, device: torch.device
 ) -> list[np.ndarray]:
-    """Give minus the logarithm of every byte's probability, a float64 array for every reader's share of the text."""
+    """Return the negative log-likelihood of every byte in nats, one float64 array per reader."""
     context = len(before)
     whole = np.concatenate([before, text]).astype(np.int64)
     ends = np.linspace(0, len(text), readers + 1, dtype=np.int64)
     longest = int(np.diff(ends).max())
-    # Each row is a share with its context before it; shorter shares are filled up at the end and not read there.
+    # Each row is a reader's context and share; shorter shares are padded at the end.
     rows = np.zeros((readers, context + longest), dtype=np.int64)
     for row, start, end in zip(rows, ends[:-1], ends[1:], strict=True):
         row[: context + end - start] = whole[start : context + end]
@@ -223,7 +234,7 @@ def _nats(
 
 
 def _read_rows(model: TransformerXL, rows: Tensor, size: StreamSize) -> Iterator[np.ndarray]:
-    """Predict every symbol of the rows but the first from those before it, ``[B, segment]`` at a time."""
+    """Yield the negative log-likelihoods of all symbols but the first of each row, ``[B, segment]`` at a time."""
     memory = model.empty_memory(len(rows), size.test_memory)
     for start in range(0, rows.shape[1] - 1, size.test_segment):
         symbols = rows[:, start : start + size.test_segment + 1]
@@ -232,9 +243,9 @@ def _read_rows(model: TransformerXL, rows: Tensor, size: StreamSize) -> Iterator
         yield nats.double().cpu().numpy()
 
 
-@cache
+@lru_cache(maxsize=DATA_SETS_KEPT)
 def _read(read: Callable[[], ByteSplits]) -> ByteSplits:
-    """Read once a process: a worker computes many runs."""
+    """Read the data; cached, since a worker process computes many runs."""
     return read()
 
 

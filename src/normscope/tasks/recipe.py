@@ -1,53 +1,58 @@
-"""How a run is trained: equal for every arm of a study but for what its card says is tuned or compared."""
+"""Training settings of a run: equal for all arms of a study, except for the settings that are tuned or compared."""
 
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import nn
 
 __tracebackhide__ = True
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-"""What the forward pass computes in: bfloat16 by autocast, with parameters and optimizer in float32."""
+Precision = Literal["float32", "bfloat16"]
+Optimizer = Literal["adam", "radam", "sgd"]
+Schedule = Literal["linear", "inverse_sqrt", "constant"]
 
-SCHEDULES = ("linear", "inverse_sqrt", "constant")
-"""How the learning rate goes after the warm-up: to zero at the last step, as 1 / sqrt(step), or not at all."""
+PRECISIONS: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""Dtype of the forward pass: bfloat16 by autocast, with parameters and optimizer in float32."""
+
+SCHEDULES = get_args(Schedule)
+"""Learning rate after the warm-up: linear decay to zero, decay as 1 / sqrt(step), or constant."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a run is trained; equal for every arm but for what the card says is tuned or compared."""
+    """Training settings of a run."""
 
     steps: int
-    """Optimizer updates, fixed before the first run."""
+    """Number of optimizer updates."""
     batch_size: int
-    """Examples an update, or padded tokens an update where the task's examples have lengths."""
+    """Examples per update, or padded tokens per update if the task's examples are sequences."""
     learning_rate: float
-    """The largest learning rate."""
+    """Peak learning rate."""
     evaluations: int = 10
-    """Evenly spaced looks at the validation set; the best of them is tested."""
-    precision: str = "float32"
+    """Number of evenly spaced evaluations on the validation data; the weights of the best are tested."""
+    precision: Precision = "float32"
     """Key of :data:`PRECISIONS`."""
     device: str = "cpu"
-    """Where tensors live, as torch names it."""
-    optimizer: str = "adam"
+    """Device name, in torch's notation."""
+    optimizer: Optimizer = "adam"
     """Key of :data:`OPTIMIZERS`."""
     beta2: float = 0.999
-    """Adam's memory of squared gradients; beta1 is 0.9."""
+    """Adam's decay rate of squared gradients; beta1 is 0.9."""
     weight_decay: float = 0.0
-    """Decoupled (AdamW), on matrices and kernels: no bias decays, and no parameter of a norm."""
-    schedule: str = "linear"
+    """Decoupled weight decay (AdamW) of matrices and kernels; biases and parameters of norms do not decay."""
+    schedule: Schedule = "linear"
     """One of :data:`SCHEDULES`."""
     warmup: int = 0
-    """Updates over which the learning rate grows linearly from 0; 0 for none."""
+    """Number of updates over which the learning rate grows linearly from 0; 0 means no warm-up."""
     clip: float = 0.0
-    """Largest L2 norm of the whole gradient; 0 for no clipping."""
+    """Maximum L2 norm of the gradient; 0 means no clipping."""
     average: int = 1
-    """The weights of so many last looks are averaged and tested; 1 for the best look instead."""
+    """Number of last evaluations whose weights are averaged and tested; 1 tests the best evaluation instead."""
     compile: bool = False
-    """Whether the training loss is compiled by ``torch.compile``: faster on an accelerator, other roundings."""
+    """Whether ``torch.compile`` compiles the training loss: faster on an accelerator, with different rounding."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "evaluations", "average"):
@@ -60,7 +65,7 @@ class Recipe:
             raise ValueError(f"warmup must be a whole number of at least 0, got {self.warmup!r}")
         if self.warmup > self.steps:
             raise ValueError(
-                f"warmup must end within the {self.steps} updates, or the largest rate is never reached, "
+                f"warmup must end within the {self.steps} updates, or the peak learning rate is never reached, "
                 f"got {self.warmup}"
             )
         for name in ("weight_decay", "clip"):
@@ -79,17 +84,17 @@ class Recipe:
             raise ValueError(f"device must be cpu, or cuda with or without a number, got {self.device!r}")
 
     def evaluates_after(self, done: int) -> bool:
-        """Whether the validation set is looked at after ``done`` updates; always after the last."""
-        looks = min(self.evaluations, self.steps)
-        return (done * looks) // self.steps > ((done - 1) * looks) // self.steps
+        """Return whether the model is evaluated after ``done`` updates; true after the last."""
+        count = min(self.evaluations, self.steps)
+        return (done * count) // self.steps > ((done - 1) * count) // self.steps
 
     def learning_rate_at(self, step: int) -> float:
-        """Give the learning rate of update ``step``, counted from 0.
+        """Return the learning rate of update ``step``, counted from 0.
 
-        In the warm-up of T updates it is ``(step + 1) / T`` of the largest (Xiong et al. 2020, section 3.3, whose t
-        counts from 1), after it linear to zero over what is left, or ``sqrt(K / (step + 1))`` of it. There K is the
-        later of T and a tenth of all updates, and the rate stays at its largest until then: with K = T, as is usual, a
-        run without warm-up would have a rate near zero all along, and not be comparable.
+        During a warm-up of T updates it is ``(step + 1) / T`` of the peak (Xiong et al. 2020, section 3.3, whose t
+        counts from 1). Afterwards it decays linearly to zero, or as ``sqrt(K / (step + 1))`` of the peak, where K is
+        the larger of T and a tenth of all updates; up to K it stays at the peak. With the usual K = T, a run without
+        warm-up would have a rate near zero throughout, and would not be comparable.
         """
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
@@ -101,24 +106,24 @@ class Recipe:
         return self.learning_rate
 
     def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """Make the optimizer of a model's parameters."""
-        weights = {id(one) for module in model.modules() for one in _weights(module)}
-        decayed = [one for one in model.parameters() if id(one) in weights]
-        rest = [one for one in model.parameters() if id(one) not in weights]
+        """Build the optimizer for a model's parameters."""
+        weights = {id(weight) for module in model.modules() for weight in _weights(module)}
+        decayed = [parameter for parameter in model.parameters() if id(parameter) in weights]
+        rest = [parameter for parameter in model.parameters() if id(parameter) not in weights]
         groups = [{"params": decayed, "weight_decay": self.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-        # Without decay one group keeps the parameters in their order, and the optimizer's sums in one kernel.
+        # Without decay, a single group keeps the order of the parameters and a single fused kernel.
         return OPTIMIZERS[self.optimizer](groups if self.weight_decay else model.parameters(), self)
 
 
 def _weights(module: nn.Module) -> list[nn.Parameter]:
-    """Give what decays of a module's own: matrices and kernels; of weight normalization the direction, no gain."""
+    """Return the parameters of a module itself that decay: matrices and kernels, without the scale of a weight norm."""
     if hasattr(module, "normalized_shape"):
         return []
     owned = module.named_parameters(recurse=False)
-    return [one for name, one in owned if one.ndim >= 2 and "bias" not in name and name != "original0"]
+    return [weight for name, weight in owned if weight.ndim >= 2 and "bias" not in name and name != "original0"]
 
 
-OPTIMIZERS: dict[str, Callable[[Iterable, Recipe], torch.optim.Optimizer]] = {
+OPTIMIZERS: dict[Optimizer, Callable[[Iterable, Recipe], torch.optim.Optimizer]] = {
     "adam": lambda groups, recipe: torch.optim.AdamW(
         groups, lr=recipe.learning_rate, betas=(0.9, recipe.beta2), weight_decay=recipe.weight_decay, fused=True
     ),
@@ -133,4 +138,4 @@ OPTIMIZERS: dict[str, Callable[[Iterable, Recipe], torch.optim.Optimizer]] = {
         groups, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
     ),
 }
-"""Optimizers; ``adam`` with decay is AdamW, without it Adam; ``sgd`` has no momentum, and its decay is coupled."""
+"""Optimizer factories: ``adam`` is AdamW, or Adam without decay; ``sgd`` has no momentum and coupled decay."""

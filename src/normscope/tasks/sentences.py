@@ -1,9 +1,9 @@
-"""Sentence classification: sentiment by a transformer encoder of four layers, from scratch (Xu et al. 2019)."""
+"""Sentence classification: sentiment analysis with a four-layer transformer encoder, trained from scratch."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -14,35 +14,46 @@ from normscope.data import LabelledText, LabelledTextSplits, load_rt, load_sst
 from normscope.models import TextClassifier
 from normscope.tasks.batching import Draw, TokenBatches
 from normscope.tasks.recipe import Recipe
-from normscope.tasks.task import Metric, NormFactory, PlacementLike, Published, check_blind
+from normscope.tasks.task import (
+    DATA_SETS_KEPT,
+    BaseTask,
+    Metric,
+    NormFactory,
+    Part,
+    PlacementLike,
+    Published,
+    Split,
+    check_blind,
+    check_split,
+)
 
 PAD, UNKNOWN = 0, 1
-"""What fills a row up, and every word that the vocabulary lacks."""
+"""Ids of padding and of words outside the vocabulary."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Words:
-    """Numbers of words; lower case, split at single spaces as the data sets are tokenized."""
+    """A vocabulary of lower-case words; the data sets are tokenized, with single spaces."""
 
     numbers: Mapping[str, int]
-    """From a word to its number, from 2 up."""
+    """Word to id, from 2."""
 
     @property
     def size(self) -> int:
-        """Numbers in use, the pad and the unknown word included."""
+        """Number of ids, padding and unknown word included."""
         return len(self.numbers) + 2
 
     def encode(self, sentence: str, *, at_most: int) -> list[int]:
-        """Give the numbers of a sentence's first ``at_most`` words; of the unknown word where it has none."""
+        """Return the ids of a sentence's first ``at_most`` words; never empty."""
         words = sentence.lower().split(" ")[:at_most]
         return [self.numbers.get(word, UNKNOWN) for word in words] or [UNKNOWN]
 
 
 def learn_words(sentences: Iterable[str], *, at_least: int) -> Words:
-    """Number the words that occur ``at_least`` times, the commonest first, words of equal count by their letters.
+    """Build the vocabulary of words that occur ``at_least`` times, by decreasing count and then alphabetically.
 
     Raises:
-        ValueError: If no word does.
+        ValueError: If no word occurs that often.
     """
     counts = Counter(word for sentence in sentences for word in sentence.lower().split(" "))
     kept = sorted((word for word, count in counts.items() if count >= at_least), key=lambda word: (-counts[word], word))
@@ -52,18 +63,18 @@ def learn_words(sentences: Iterable[str], *, at_least: int) -> Words:
 
 
 EVALUATION_BATCH = 128
-"""Sentences a forward pass outside training, sorted by length; it changes no number beyond rounding."""
+"""Sentences per forward pass in evaluation, sorted by length; affects results only by rounding."""
 
 MAX_WORDS = 64
-"""A longer sentence would be cut; RT and SST-5 have none."""
+"""Longer sentences are truncated; RT and SST-5 contain none."""
 
 AT_LEAST = 2
-"""Times that a word must occur in the training part to have a number of its own."""
+"""Minimum count of a word in the training part to enter the vocabulary."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSize:
-    """How large the classifier is. The paper prints the number of layers only; the rest is our choice."""
+    """Sizes of the classifier. The paper gives only the number of layers; the other sizes are chosen here."""
 
     width: int
     heads: int
@@ -77,16 +88,16 @@ class Sentences:
     """Labelled sentences on a device."""
 
     x: Tensor
-    """``[N, T]`` int64, padded with 0."""
+    """Word ids ``[N, T]`` int64, padded with 0."""
     y: Tensor
     """``[N]`` int64."""
     lengths: np.ndarray
-    """Words of every sentence, ``[N]`` int64."""
+    """Number of words of every sentence, ``[N]`` int64."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SentenceSplits:
-    """The three parts of a set of sentences; ``test`` is empty where a split may not touch it."""
+    """Training, validation and test sentences; ``test`` is empty in the split ``"tune"``."""
 
     train: Sentences
     valid: Sentences
@@ -96,75 +107,75 @@ class SentenceSplits:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Nothing is left out."""
+        """Empty: no example is excluded."""
         return {}
 
     @property
     def train_examples(self) -> int:
-        """Size of the training set."""
+        """Number of training sentences."""
         return len(self.train.y)
 
     def order(self, batch_size: int, draw: Draw) -> TokenBatches:
-        """Batches of so many padded words, each of sentences of about one length."""
+        """Return the order of batches of ``batch_size`` padded words, of sentences of similar length."""
         return TokenBatches(self.train.lengths, batch_size, draw)
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Give words ``[B, T]``, T the longest of them, and labels ``[B]``."""
+        """Return the words ``[B, T]``, T the longest sentence, and labels ``[B]`` of ``indices``."""
         return _cut(self.train, indices)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SentenceClassification:
-    """Classify sentences by cross entropy; the metric is the share of test sentences that are right, in per cent.
+class SentenceClassification(BaseTask):
+    """Sentence classification with cross entropy; the metric is the accuracy on test sentences in percent.
 
-    Words are lower-cased; those that occur once in the training part are the unknown word.
+    Words are lower-cased; words that occur once in the training part are mapped to the unknown word.
     """
 
     name: str
-    """Key in the catalogue."""
+    """Key in ``TASKS``."""
     description: str
     """One line for ``normscope list tasks``."""
     datasets: tuple[str, ...]
-    """Keys of the data sets it reads."""
+    """Keys of its data sets."""
     read: Callable[[], LabelledTextSplits]
     """Reads the original files."""
     classes: int
-    """How many labels there are."""
+    """Number of labels."""
     sizes: Mapping[str, EncoderSize]
-    """Of the network, by preset."""
+    """Sizes of the network, by preset."""
     presets: Mapping[str, Recipe]
-    """How it is trained."""
+    """Training settings by preset."""
     margin: float
-    """Smallest difference worth having, in points of per cent."""
+    """Smallest relevant difference, in points of per cent."""
     regime: str
-    """What claims are limited to."""
+    """Scope of the claims."""
     placements: tuple[str, ...]
-    """Placements that the network can take, its default first."""
+    """Placements the network supports, default first."""
     published: tuple[Published, ...] = ()
-    """What others printed for it."""
+    """Published figures for the task."""
     revision: int = 1
-    """Raised whenever numbers change."""
+    """Incremented whenever the numbers of a run change."""
 
     @property
     def metric(self) -> Metric:
-        """What a run is judged by."""
+        """Metric of the test data."""
         return Metric(name="test accuracy", unit="%", higher_is_better=True)
 
     @property
     def valid_metric(self) -> Metric:
-        """The same on the validation sentences."""
+        """Metric of the validation sentences: the same."""
         return self.metric
 
     @property
     def batch_unit(self) -> str:
-        """Batches are of about so many words."""
+        """Unit of the batch size."""
         return "padded words"
 
     def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> TextClassifier:
-        """Build the network of a preset with any weights.
+        """Build the network of a preset with arbitrary weights.
 
         Raises:
-            ValueError: If the norm looks at other positions, see :func:`normscope.tasks.task.check_blind`.
+            ValueError: If the norm mixes positions, see :func:`normscope.tasks.task.check_blind`.
         """
         size = self.sizes[preset]
         model = TextClassifier(
@@ -181,21 +192,19 @@ class SentenceClassification:
         check_blind(model, self.name)
         return model
 
-    def load(self, device: torch.device, split: str, preset: str) -> SentenceSplits:
+    def load(self, device: torch.device, split: Split, preset: str) -> SentenceSplits:
         """Read the data onto a device.
 
         Args:
-            device: Where the tensors go.
-            split: ``"study"`` for the set's own parts; ``"tune"`` for the training part alone, every tenth sentence
-                held out: what is chosen there has seen neither the validation nor the test part of the study. The
-                vocabulary is that of the whole training part in both.
-            preset: The data are the same in every preset.
+            device: Device of the tensors.
+            split: ``"study"`` for the published parts; ``"tune"`` for the training part alone, every tenth sentence
+                held out for validation. The vocabulary is that of the whole training part in both.
+            preset: Unused: the data are the same in every preset.
 
         Raises:
-            ValueError: If ``split`` is neither.
+            ValueError: If ``split`` is not one of these.
         """
-        if split not in ("study", "tune"):
-            raise ValueError(f"split must be 'study' or 'tune', got {split!r}")
+        check_split(split)
         return _load(self.read, device, split)
 
     def loss(self, model: TextClassifier, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -203,8 +212,8 @@ class SentenceClassification:
         x, y = batch
         return F.cross_entropy(model(x).float(), y)
 
-    def evaluate(self, model: TextClassifier, data: SentenceSplits, part: str) -> tuple[float, np.ndarray]:
-        """Give the mean cross entropy in nats, and 100 or 0 for every sentence of a part, ``[N]`` float32."""
+    def evaluate(self, model: TextClassifier, data: SentenceSplits, part: Part) -> tuple[float, np.ndarray]:
+        """Return the mean cross entropy in nats, and 100 or 0 per sentence, ``[N]`` float32."""
         sentences = {"valid": data.valid, "test": data.test}[part]
         by_length = torch.from_numpy(np.argsort(sentences.lengths, kind="stable"))
         losses = torch.zeros(len(by_length), dtype=torch.float64)
@@ -223,19 +232,19 @@ def _cut(sentences: Sentences, indices: Tensor) -> tuple[Tensor, Tensor]:
     return sentences.x[indices, :longest], sentences.y[indices]
 
 
-@cache
+@lru_cache(maxsize=DATA_SETS_KEPT)
 def _read(read: Callable[[], LabelledTextSplits]) -> LabelledTextSplits:
-    """Read once a process: a worker computes many runs."""
+    """Read the data; cached, since a worker process computes many runs."""
     return read()
 
 
-@cache
+@lru_cache(maxsize=DATA_SETS_KEPT)
 def _words(read: Callable[[], LabelledTextSplits]) -> Words:
     return learn_words(_read(read).train.sentences, at_least=AT_LEAST)
 
 
-@cache
-def _load(read: Callable[[], LabelledTextSplits], device: torch.device, split: str) -> SentenceSplits:
+@lru_cache(maxsize=DATA_SETS_KEPT)
+def _load(read: Callable[[], LabelledTextSplits], device: torch.device, split: Split) -> SentenceSplits:
     texts, words = _read(read), _words(read)
     train, valid, test = (_encode(part, words, device) for part in (texts.train, texts.valid, texts.test))
     if split == "tune":
@@ -273,7 +282,7 @@ ENCODER_PLACEMENTS = (
     "residual_dual",
     "none",
 )
-"""What every transformer takes. The code that Xu et al. released is Pre-LN, so that is the default."""
+"""Placements of every transformer. Pre-LN is the default, as in the code released by Xu et al."""
 
 SOURCE = "Xu et al. (2019), Tables 1 to 3"
 NOTE = "no seeds and no spread printed; width, dropout, optimizer, split and AdaNorm's C not printed"

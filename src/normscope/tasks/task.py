@@ -1,8 +1,9 @@
-"""What a task is: the interface that training and studies rest on."""
+"""The interface of a task, on which training and studies rely."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, Self, get_args, runtime_checkable
 
 import numpy as np
 import torch
@@ -11,41 +12,56 @@ from torch import Tensor, nn
 from normscope.tasks.batching import Draw
 from normscope.tasks.recipe import Recipe
 
+Split = Literal["study", "tune"]
+"""``"tune"`` splits the training data only, so that tuning never uses a study's validation or test data."""
+
+Part = Literal["valid", "test"]
+"""Part of the data on which a model is evaluated."""
+
+DATA_SETS_KEPT = 2
+"""Size of every cache of data sets in a process: enough for the two splits of a task."""
+
 NormFactory = Callable[[int], nn.Module]
+
+TrainCallback = Callable[[int, float], None]
+"""Takes the number of updates made and the last training loss; raises an exception to end the run."""
+
+TrainLoop = Callable[[nn.Module, TrainCallback, Recipe], None]
+"""Trains a model in place and calls the callback every few updates."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """What a run is judged by: its test examples' scores, put together."""
+    """A score per example and its aggregation over a data set."""
 
     name: str
-    """In words, such as ``test error``."""
+    """Display name, such as ``test error``."""
     unit: str
-    """Such as ``%``."""
+    """Unit, such as ``%``."""
     higher_is_better: bool
-    """Its direction."""
+    """Direction of the metric."""
     aggregate: str = "mean"
-    """How the scores of examples become one value: key of ``normscope.results.aggregates.AGGREGATES``."""
+    """Aggregation of the scores: key of ``normscope.results.aggregates.AGGREGATES``."""
     signature: str = ""
-    """How a scorer that leaves choices open was set; figures of different signatures are never compared."""
+    """Settings of the scorer, such as sacreBLEU's signature; values with different signatures are never compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """Figures that somebody printed for this task, to stand beside ours."""
+    """Published figures for a task, shown beside measured values."""
 
     source: str
     """Paper, table or figure."""
     rows: Mapping[str, float]
-    """From a norm, as the command line writes it, to its figure, in the task's metric and unit."""
+    """Norm, in command-line notation, to its figure, in the task's metric and unit."""
     note: str
-    """How exact they are and what differs from our setting."""
+    """Precision of the figures, and differences from the setting of the task."""
     signature: str = ""
-    """Of its scorer, as the source prints it; empty where it has choices that the source does not print."""
+    """Signature of the scorer as printed by the source; empty if the source omits it."""
 
 
 class PlacementLike(Protocol):
-    """What a task needs to know of a placement; ``normscope.placement.Placement`` is one."""
+    """The interface of a placement that tasks use; ``normscope.placement.Placement`` implements it."""
 
     def stack(
         self,
@@ -56,42 +72,42 @@ class PlacementLike(Protocol):
         part: str = "only",
         other_layers: int = 0,
     ) -> nn.Module:
-        """Build the residual stream of these branches with its norms."""
+        """Build a residual stream from branches, with its norms."""
         ...
 
 
 class Order(Protocol):
-    """Which training examples make which batch."""
+    """The assignment of training examples to batches."""
 
     def batch(self, step: int) -> Tensor:
-        """Give the indices of batch ``step``, int64."""
+        """Return the example indices of batch ``step``, int64."""
         ...
 
 
 class TaskData(Protocol):
-    """A data set in memory, split."""
+    """A data set in memory, divided into training, validation and test data."""
 
     @property
     def train_examples(self) -> int:
-        """Size of the training set."""
+        """Number of training examples."""
         ...
 
     @property
     def hashes(self) -> Mapping[str, str]:
-        """SHA-256 of every file it was read from."""
+        """SHA-256 of every source file."""
         ...
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """How many examples were left out of training, by reason; recorded with every run."""
+        """Numbers of examples excluded from training, by reason; recorded with every run."""
         ...
 
     def order(self, batch_size: int, draw: Draw) -> Order:
-        """Say which examples make which batch; ``draw`` gives the random source of every pass."""
+        """Return the assignment of examples to batches; ``draw`` returns the random generator of an epoch."""
         ...
 
     def batch(self, indices: Tensor) -> Any:
-        """Give the training examples of ``indices``, ``[B]`` int64, in the form that the task's loss takes."""
+        """Return the training examples of ``indices``, ``[B]`` int64, in the form that :meth:`Task.loss` takes."""
         ...
 
 
@@ -101,95 +117,161 @@ class Task(Protocol):
 
     @property
     def name(self) -> str:
-        """Key in the catalogue."""
+        """Key in ``TASKS``."""
         ...
 
     @property
     def revision(self) -> int:
-        """Raised whenever numbers change, so that old runs are not taken for new ones."""
+        """Incremented whenever the numbers of a run change, so that old runs are not mistaken for new ones."""
         ...
 
     @property
     def description(self) -> str:
-        """One line for ``normscope list tasks``."""
+        """One-line description for ``normscope list tasks``."""
         ...
 
     @property
     def datasets(self) -> tuple[str, ...]:
-        """Keys of the data sets it reads."""
+        """Keys of its data sets."""
         ...
 
     @property
     def placements(self) -> tuple[str, ...]:
-        """Placements that its network can take, its default first."""
+        """Placements the network supports, default first."""
         ...
 
     @property
     def metric(self) -> Metric:
-        """What a run is judged by."""
+        """Metric of the test data."""
         ...
 
     @property
     def margin(self) -> float:
-        """Smallest difference worth having, in the metric's unit."""
+        """Smallest relevant difference, in the metric's unit."""
         ...
 
     @property
     def valid_metric(self) -> Metric:
-        """What the validation set is judged by, where testing as such would take too long; else the same."""
+        """Metric of the validation data; differs from :attr:`metric` if that takes too long to compute."""
         ...
 
     @property
     def presets(self) -> Mapping[str, Recipe]:
-        """How it is trained: ``small`` on a laptop, ``full`` at the paper's scale or until figures stop improving."""
+        """Training settings: ``small`` for a laptop, ``full`` at the paper's scale or until convergence."""
         ...
 
     @property
     def batch_unit(self) -> str:
-        """What a recipe's batch size counts: ``examples``, ``padded tokens``."""
+        """Unit of a recipe's batch size, such as ``examples`` or ``padded tokens``."""
         ...
 
     @property
     def regime(self) -> str:
-        """What claims are limited to: network, data, optimizer, depth."""
+        """Scope of the claims: network, data, optimizer, depth."""
         ...
 
     @property
     def published(self) -> tuple[Published, ...]:
-        """What others printed for it."""
+        """Published figures for the task."""
+        ...
+
+    @property
+    def location(self) -> str:
+        """``path/my_file.py:make`` if the task is defined in a user's file, else empty."""
+        ...
+
+    @property
+    def brings_weights(self) -> bool:
+        """Whether :meth:`network` returns the initial weights of a run; if not, they are drawn from the run's seed."""
+        ...
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether every operation must have a deterministic implementation; if not, torch only warns."""
+        ...
+
+    @property
+    def train(self) -> TrainLoop | None:
+        """The task's training loop; None if :mod:`normscope.training` trains the model."""
+        ...
+
+    def for_run(self, seed: int, split: Split) -> "Task":
+        """Return the task for a single run, without mutable state shared with other runs."""
+        ...
+
+    def context(self) -> AbstractContextManager[None]:
+        """Return the context in which every other method is called during a run."""
+        ...
+
+    def check(self, recipe: Recipe, *, tune: bool) -> None:
+        """Check that the task follows a recipe.
+
+        Raises:
+            ValueError: If a setting of the recipe, or tuning, would have no effect.
+        """
         ...
 
     def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> nn.Module:
-        """Build the network of a preset with any weights."""
+        """Build the network of a preset, with arbitrary weights unless :attr:`brings_weights`."""
         ...
 
-    def load(self, device: torch.device, split: str, preset: str) -> TaskData:
-        """Read the data onto a device; ``split`` is ``"study"`` or ``"tune"``."""
+    def load(self, device: torch.device, split: Split, preset: str) -> TaskData:
+        """Read the data of a split onto a device."""
         ...
 
     def loss(self, model: Any, batch: Any) -> Tensor:
         """Compute the training loss of a batch, a scalar."""
         ...
 
-    def evaluate(self, model: Any, data: Any, part: str) -> tuple[float, np.ndarray]:
-        """Give the mean loss and every example's score, ``[E]`` or ``[E, K]`` float32, of ``"valid"`` or ``"test"``.
+    def evaluate(self, model: Any, data: Any, part: Part) -> tuple[float, np.ndarray]:
+        """Return the mean loss and the score of every example, ``[E]`` or ``[E, K]`` float32, of a part of the data.
 
-        K is what the aggregate of the part's metric takes.
+        The number of columns K is determined by the aggregate of the part's metric.
         """
         ...
 
 
-def check_blind(model: nn.Module, task: str) -> None:
-    """Refuse a norm that takes its statistics over a sequence, in testing, too; it says so by ``mixes_positions``.
+class BaseTask:
+    """Defaults of the :class:`Task` protocol for a task that is trained by :mod:`normscope.training`."""
 
-    It would see the words that are to be predicted, and the pads: a sentence's score would depend on its batch.
+    location: str = ""
+    brings_weights: bool = False
+    deterministic: bool = True
+    train: TrainLoop | None = None
+
+    def for_run(self, seed: int, split: Split) -> Self:
+        """Return the task itself: it has no mutable state."""
+        return self
+
+    def context(self) -> AbstractContextManager[None]:
+        """Return a context without effect."""
+        return nullcontext()
+
+    def check(self, recipe: Recipe, *, tune: bool) -> None:
+        """Accept every recipe."""
+
+
+def check_split(split: str) -> None:
+    """Check the name of a split.
 
     Raises:
-        ValueError: If a norm of the network does.
+        ValueError: If it is not one of :data:`Split`.
     """
-    seeing = next((module for module in model.modules() if getattr(module, "mixes_positions", False)), None)
-    if seeing is not None:
+    if split not in get_args(Split):
+        raise ValueError(f"split must be 'study' or 'tune', got {split!r}")
+
+
+def check_blind(model: nn.Module, task: str) -> None:
+    """Check that no norm computes statistics over the positions of a sequence (``mixes_positions``).
+
+    Such a norm would see the words to be predicted, and the padding: a sentence's score would depend on its batch.
+
+    Raises:
+        ValueError: If a norm of the network mixes positions.
+    """
+    mixing = next((module for module in model.modules() if getattr(module, "mixes_positions", False)), None)
+    if mixing is not None:
         raise ValueError(
-            f"{type(seeing).__name__} takes its statistics over all positions of a sequence, so in {task} it would see "
-            "pads, and words that are to be predicted"
+            f"{type(mixing).__name__} takes its statistics over all positions of a sequence, so in {task} it would see "
+            "padding, and words that are to be predicted"
         )

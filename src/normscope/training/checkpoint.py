@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normscope.results.store import RunFolder, write_bytes
+from normscope.errors import NormscopeError
+from normscope.files import write_atomically
+from normscope.results.store import RunFolder
 
 
-class CheckpointDamaged(ValueError):
+class CheckpointDamaged(NormscopeError, ValueError):
     """A checkpoint cannot be read, or belongs to another network or version."""
 
 
@@ -51,7 +53,7 @@ def save(folder: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer, 
     buffer = io.BytesIO()
     content = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "progress": dict(vars(progress))}
     torch.save(content, buffer)
-    write_bytes(folder.checkpoint, buffer.getvalue())
+    write_atomically(folder.checkpoint, buffer.getvalue())
 
 
 def restore(folder: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress | None:

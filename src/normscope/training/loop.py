@@ -14,9 +14,8 @@ from torch import nn
 from normscope.diagnostics import gradient_shares
 from normscope.diagnostics.gradients.shares import GradientShares
 from normscope.results.store import RunFolder
-from normscope.tasks.custom.task import CustomTask
 from normscope.tasks.recipe import Recipe
-from normscope.tasks.task import Task, TaskData
+from normscope.tasks.task import Split, Task, TaskData
 from normscope.training import checkpoint
 from normscope.training.checkpoint import Progress
 from normscope.training.memory import count_saved, reset_peak, watch_update
@@ -37,7 +36,7 @@ def train(
     *,
     seed: int,
     recipe: Recipe,
-    split: str,
+    split: Split,
     preset: str,
     folder: RunFolder,
     identity: Mapping[str, Any],
@@ -69,16 +68,16 @@ def train(
         ValueError: If the recipe does not fit the data.
     """
     device = torch.device(recipe.device)
-    with _deterministic(device, warn_only=isinstance(task, CustomTask)):
+    with _deterministic(device, warn_only=not task.deterministic):
         model = build().to(device)
-        # A user's own task knows its data when its model is built.
+        # A custom task knows its data only when its model has been built.
         data = task.load(device, split, preset)
-        if isinstance(task, CustomTask) and task.trial.train is not None:
+        if task.train is not None:
             outcome = Outcome(
                 task=task, data=data, model=model, recipe=recipe, split=split, folder=folder, progress=Progress()
             )
             outcome.begin(identity)
-            return drive(task, outcome, seed, watch)
+            return drive(task.train, outcome, seed, watch)
         try:
             run = _Run(task, data, model, seed, recipe, split, folder, watch)
         except checkpoint.CheckpointDamaged as error:
@@ -96,7 +95,7 @@ class _Run:
         model: nn.Module,
         seed: int,
         recipe: Recipe,
-        split: str,
+        split: Split,
         folder: RunFolder,
         watch: Watch,
     ) -> None:
@@ -132,7 +131,7 @@ class _Run:
             self.progress.seconds = end - started
             if not finite:
                 return self._diverge(f"the training loss was {self.loss}")
-            if looks and not self.outcome.look(self.shares):
+            if looks and not self.outcome.validate(self.shares):
                 return self._diverge("the validation loss was not finite")
             if looks:
                 reset_peak(self.device)

@@ -17,7 +17,7 @@ def reset_peak(device: torch.device) -> None:
 
 
 def peak_bytes(device: torch.device) -> int | None:
-    """Give the most memory that was allocated on a device since :func:`reset_peak`; None on CPUs.
+    """Return the most memory that was allocated on a device since :func:`reset_peak`; None on CPUs.
 
     What an operating system tells of a process is no measurement of a run: the heap of a worker does not shrink, so a
     run would be charged with the runs before it. :func:`watch_update` counts tensors instead.

@@ -18,18 +18,20 @@ import torch
 from torch import nn
 
 from normscope.diagnostics.gradients.shares import GradientShares
+from normscope.errors import NormscopeError
+from normscope.files import write_atomically
 from normscope.kernels import describe
 from normscope.results.aggregates import AGGREGATES
-from normscope.results.store import SCHEMA, RunFolder, write_bytes, write_json
+from normscope.results.store import SCHEMA, RunFolder, write_json
 from normscope.tasks.recipe import PRECISIONS, Recipe
-from normscope.tasks.task import Metric, Task, TaskData
+from normscope.tasks.task import Metric, Part, Split, Task, TaskData
 from normscope.training.checkpoint import Progress
 from normscope.training.memory import peak_bytes
 from normscope.version import __version__
 
 
 def versions() -> dict[str, str]:
-    """Give the version of everything that decides a number, and the commit where the package is a checkout."""
+    """Return the version of everything that decides a number, and the commit where the package is a checkout."""
     found = {
         "normscope": __version__,
         "torch": torch.__version__,
@@ -59,7 +61,7 @@ def _commit() -> str | None:
             timeout=10,
         )
         tracked = subprocess.run(
-            ["git", "-C", str(here), "ls-files", "--error-unmatch", "environment.py"],
+            ["git", "-C", str(here), "ls-files", "--error-unmatch", Path(__file__).name],
             capture_output=True,
             check=False,
             timeout=10,
@@ -74,7 +76,7 @@ PROGRESS_SECONDS = 0.2
 """Wall time between two signs of life."""
 
 
-class Interrupted(Exception):
+class Interrupted(NormscopeError):
     """The run was asked to stop, and can go on."""
 
 
@@ -97,8 +99,8 @@ class Outcome:
     model: nn.Module
     """The model in training."""
     recipe: Recipe
-    """How it is trained."""
-    split: str
+    """Training settings by preset."""
+    split: Split
     """``"study"``, or ``"tune"``, which never touches the test set."""
     folder: RunFolder
     """Where it is written."""
@@ -121,7 +123,7 @@ class Outcome:
         The file is written anew: one that leads elsewhere, by a link, is left as it is and replaced.
         """
         if self.folder.metrics.exists():
-            write_bytes(self.folder.metrics, self.folder.metrics.read_bytes()[: self.progress.metrics_bytes])
+            write_atomically(self.folder.metrics, self.folder.metrics.read_bytes()[: self.progress.metrics_bytes])
         write_json(
             self.folder.description,
             {
@@ -138,7 +140,7 @@ class Outcome:
             },
         )
 
-    def look(self, shares: Mapping[str, GradientShares]) -> bool:
+    def validate(self, shares: Mapping[str, GradientShares]) -> bool:
         """Look at the validation set, keep the best weights; tell whether the loss was finite."""
         loss, scores = self._score("valid")
         if not math.isfinite(loss):
@@ -187,7 +189,7 @@ class Outcome:
                 if not np.isfinite(scores).all():
                     return self.end("diverged", reason="a test score was not finite")
                 value = _value(self.task.metric, scores)
-                write_bytes(self.folder.examples, _npy(np.ascontiguousarray(scores, dtype=np.float32)))
+                write_atomically(self.folder.examples, _npy(np.ascontiguousarray(scores, dtype=np.float32)))
         write_json(
             self.folder.result,
             {
@@ -209,7 +211,7 @@ class Outcome:
         return state
 
     def peak(self) -> int | None:
-        """Give the peak over every process that worked on this run."""
+        """Return the peak over every process that worked on this run."""
         peaks = [peak for peak in (self.progress.peak_bytes, peak_bytes(self.device)) if peak is not None]
         return max(peaks, default=None)
 
@@ -218,7 +220,7 @@ class Outcome:
         wanted = self.recipe.precision != "float32"
         return torch.autocast(self.device.type, dtype=PRECISIONS[self.recipe.precision], enabled=wanted)
 
-    def _score(self, part: str) -> tuple[float, np.ndarray]:
+    def _score(self, part: Part) -> tuple[float, np.ndarray]:
         self.model.eval()
         with torch.no_grad(), self.autocast():
             scored = self.task.evaluate(self.model, self.data, part)

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from normscope.tasks.custom.task import CustomTask
 from normscope.tasks.custom.trial import Stop
+from normscope.tasks.task import TrainLoop
 from normscope.training.memory import reset_peak
 from normscope.training.outcome import PROGRESS_SECONDS, Interrupted, Outcome, Watch
 from normscope.training.randomness import seed_dropout
@@ -16,13 +16,13 @@ from normscope.training.randomness import seed_dropout
 __tracebackhide__ = True
 
 
-def drive(task: CustomTask, outcome: Outcome, seed: int, watch: Watch) -> str:
+def drive(loop: TrainLoop, outcome: Outcome, seed: int, watch: Watch) -> str:
     """Let a user's function train a model, and write the run's result.
 
     It is judged once, at its end. What it draws from the global generators, the seed decides.
 
     Args:
-        task: Whose function it is.
+        loop: The training loop of the task.
         outcome: Of a run that has not begun.
         seed: Of the run.
         watch: Called a few times a second, when the function tells something.
@@ -42,7 +42,7 @@ def drive(task: CustomTask, outcome: Outcome, seed: int, watch: Watch) -> str:
     begin = time.perf_counter()
     # Whatever the function made of the stop, even nothing, the reason for it stands.
     try:
-        task.drive(outcome.model, callback, outcome.recipe)
+        loop(outcome.model, callback, outcome.recipe)
     except Stop:
         pass
     except Exception:
@@ -57,7 +57,7 @@ def drive(task: CustomTask, outcome: Outcome, seed: int, watch: Watch) -> str:
     progress.step = progress.step or outcome.recipe.steps
     progress.step_ms = [progress.seconds * 1e3 / progress.step]
     progress.peak_bytes = outcome.peak()
-    if not outcome.look({}):
+    if not outcome.validate({}):
         return outcome.end("diverged", reason="the validation loss was not finite after training")
     return outcome.end("done", reason=None)
 
@@ -76,11 +76,11 @@ class _Callback:
 
         Raises:
             Stop: If the run is to end here.
-            TypeError: As :func:`told`.
+            TypeError: As :func:`read_callback`.
         """
         if self.stopped or self.diverged:
             raise Stop
-        self.progress.step, self.loss = told(*given, **named)
+        self.progress.step, self.loss = read_callback(*given, **named)
         self.diverged = not math.isfinite(self.loss)
         if self.diverged:
             raise Stop
@@ -93,7 +93,7 @@ class _Callback:
                 raise Stop
 
 
-def told(*given: Any, **named: Any) -> tuple[int, float]:
+def read_callback(*given: Any, **named: Any) -> tuple[int, float]:
     """Read what a user's function tells: ``callback(step, loss)``.
 
     Raises:

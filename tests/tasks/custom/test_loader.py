@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from normscope.tasks.custom.imports import OwnModules
+from normscope.tasks.custom.imports import UserModules
 from normscope.tasks.custom.loader import UserFile, UserFileChanged, revision_of
-from normscope.tasks.custom.sandbox import UserCodeError, guarded
+from normscope.tasks.custom.sandbox import UserCodeError, preserve_process_state
 
 MAKE = "def make(norm, placement, seed):\n    return {}\n"
 
 
 @pytest.fixture(autouse=True)
 def _guarded() -> Iterator[None]:
-    with guarded():
+    with preserve_process_state():
         yield
 
 
@@ -51,10 +51,10 @@ def test_the_function_is_found(tmp_path: Path) -> None:
 def test_a_misspelt_function_suggests_the_nearest(tmp_path: Path) -> None:
     path = tmp_path / "a.py"
     path.write_text("from os.path import join\n" + MAKE.format("1").replace("make", "make_it"))
-    with pytest.raises(LookupError, match=r"a.py has no function 'makeit': did you mean 'make_it'\? It has make_it$"):
+    with pytest.raises(LookupError, match=r"a.py has no function 'makeit': did you mean 'make_it'\? it defines"):
         UserFile.named(f"{path}:makeit").load()
     path.write_text("x = 1\n")
-    with pytest.raises(LookupError, match=r"a.py has no function 'x': It has none"):
+    with pytest.raises(LookupError, match=r"a.py has no function 'x': it defines no functions"):
         UserFile.named(f"{path}:x").load()
 
 
@@ -75,7 +75,7 @@ def test_a_function_of_something_else_is_refused(takes: str, tmp_path: Path) -> 
         ("\0", "null bytes"),
     ],
 )
-def test_a_file_that_fails_is_told_with_its_line(text: str, told: str, tmp_path: Path) -> None:
+def test_a_file_that_fails_is_reported_with_its_line(text: str, told: str, tmp_path: Path) -> None:
     with pytest.raises(UserCodeError, match=told) as raised:
         write(tmp_path / "a.py", text).load()
     assert "importlib" not in str(raised.value)
@@ -129,10 +129,10 @@ def test_the_package_itself_is_nobodys_neighbour() -> None:
 
     source = Path(normscope.registry.__file__).parents[2]
     file = UserFile(path=source / "not_there.py", function="make")
-    assert list(file._beside(file.path, b"import normscope\nfrom normscope.registry import NORMS\n")) == []
+    assert list(file._beside(file.path, b"import normscope\nfrom normscope.norms import NORMS\n")) == []
 
 
-def test_files_of_one_name_in_two_folders_have_their_own_neighbours(tmp_path: Path) -> None:
+def test_files_of_one_name_in_two_folders_have_different_objects_neighbours(tmp_path: Path) -> None:
     for where in ("x", "y"):
         write(tmp_path / where / "sibling_of_a_test.py", f"name = {where!r}")
         write(tmp_path / where / "a.py", "import sibling_of_a_test\n" + MAKE.format("sibling_of_a_test.name"))
@@ -155,7 +155,7 @@ def test_an_edit_of_equal_length_is_seen_at_once(tmp_path: Path) -> None:
         assert write(tmp_path / "a.py", MAKE.format(number)).load()(1, 2, 3) == number
 
 
-def test_an_import_from_above_every_folder_is_told_where_it_is_imported(tmp_path: Path) -> None:
+def test_an_import_from_above_every_folder_is_reported_where_it_is_imported(tmp_path: Path) -> None:
     file = write(tmp_path / "a.py", f"from {'.' * 40}x import y\n" + MAKE.format("1"))
     assert list(file.hashes()) == ["a.py"]
     with pytest.raises(UserCodeError, match="ImportError"):
@@ -164,8 +164,8 @@ def test_an_import_from_above_every_folder_is_told_where_it_is_imported(tmp_path
 
 def version(file: UserFile) -> int:
     """Execute a file, as every process does that has not seen it, and give its revision."""
-    modules = OwnModules(file.path, file.texts())
-    with guarded():
+    modules = UserModules(file.path, file.texts())
+    with preserve_process_state():
         file.load(modules)
     hashes, revision = file.version(modules)
     assert hashes == file.hashes()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from normscope.tasks import Metric, Recipe, Trial, UserCodeError
-from normscope.tasks.custom.trial import Stop, TrialData, moved
+from normscope.tasks.custom.trial import Stop, TrialData, to_device
 
 METRIC = Metric(name="error", unit="%", higher_is_better=False)
 CPU = torch.device("cpu")
@@ -43,7 +43,7 @@ def loop_with_recipe(model: nn.Module, callback: Any, recipe: Recipe) -> None:
         ({"evaluate": 3.0}, TypeError, "evaluate must be a function, got 3.0"),
         ({"evaluate": None}, TypeError, "evaluate must be a function, got None"),
         ({"loss": 3.0}, TypeError, "loss must be a function, got 3.0"),
-        ({"placements": "pre"}, TypeError, "placements must be a tuple of names, got the text 'pre'"),
+        ({"placements": "pre"}, TypeError, "placements must be a tuple of names, got the string 'pre'"),
         ({"loss": None}, ValueError, "either loss and batches, or train"),
         ({"batches": None}, ValueError, "either loss and batches, or train"),
         ({"loss": None, "batches": None}, ValueError, "either loss and batches, or train"),
@@ -62,7 +62,7 @@ def test_a_trial_that_cannot_be_run_is_refused(changes: dict[str, Any], error: t
         trial(**changes)
 
 
-def test_a_data_loader_is_told_what_to_do() -> None:
+def test_a_data_loader_is_reported_what_to_do() -> None:
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.ones(8, 2)), batch_size=2)
     with pytest.raises(TypeError, match=r"such as list\(loader\), got DataLoader"):
         trial(batches=loader)
@@ -71,9 +71,9 @@ def test_a_data_loader_is_told_what_to_do() -> None:
 
 
 def test_a_loop_heeds_the_recipe_if_it_takes_one() -> None:
-    assert trial().heeds_recipe
-    assert trial(loss=None, batches=None, train=loop_with_recipe).heeds_recipe
-    assert not trial(loss=None, batches=None, train=loop).heeds_recipe
+    assert trial().uses_recipe
+    assert trial(loss=None, batches=None, train=loop_with_recipe).uses_recipe
+    assert not trial(loss=None, batches=None, train=loop).uses_recipe
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_loop_heeds_the_recipe_if_it_takes_one() -> None:
 def test_a_loop_is_given_what_it_takes(loop: Any, given: list[Any]) -> None:
     made = trial(loss=None, batches=None, train=loop)
     assert made.call_train(made.model, lambda step, loss: None, 3) == given  # pyright: ignore[reportArgumentType]
-    assert made.heeds_recipe is (3 in given)
+    assert made.uses_recipe is (3 in given)
 
 
 @pytest.mark.parametrize("loop", [lambda model: 0, lambda m, t, r, more: 0, lambda *, model, callback: 0])
@@ -148,7 +148,7 @@ def test_what_a_batch_draws_the_step_decides() -> None:
     assert not set(at(4)) & set(first)
 
 
-def test_batches_that_fail_are_theirs() -> None:
+def test_batches_that_fail_are_user_errors() -> None:
     def batches(step: int) -> Tensor:
         raise ZeroDivisionError("no batch")
 
@@ -169,10 +169,10 @@ class Encoding(UserDict):
 def test_tensors_are_moved_wherever_they_are() -> None:
     meta = torch.device("meta")
     x = torch.ones(2)
-    assert moved(x, meta).device == meta
-    assert moved(Pair(x, "label"), meta).x.device == meta
-    assert moved(Pair(x, "label"), meta).y == "label"
-    found = moved({"x": [x, (x, 3)], "name": "n", "none": None}, meta)
+    assert to_device(x, meta).device == meta
+    assert to_device(Pair(x, "label"), meta).x.device == meta
+    assert to_device(Pair(x, "label"), meta).y == "label"
+    found = to_device({"x": [x, (x, 3)], "name": "n", "none": None}, meta)
     assert found["x"][0].device == found["x"][1][0].device == meta
     assert (found["x"][1][1], found["name"], found["none"]) == (3, "n", None)
-    assert moved(Encoding({"ids": x}), meta)["ids"].device == meta
+    assert to_device(Encoding({"ids": x}), meta)["ids"].device == meta

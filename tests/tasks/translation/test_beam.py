@@ -280,7 +280,7 @@ def test_what_cannot_be_searched_is_refused():
     far[..., 2] = torch.finfo(torch.float32).max
     with pytest.raises(ValueError, match=r"sentence 0 cannot end: its logits are too far apart for torch\.float32"):
         search(stepping(far))
-    with pytest.raises(ValueError, match=r"expected logits \[6, V\] of two tokens or more, got \[5, 4\]"):
+    with pytest.raises(ValueError, match=r"expected logits \[6, V\] with V >= 2, got \[5, 4\]"):
         search(lambda state, tokens: (torch.zeros(5, 4), state))
     with pytest.raises(ValueError, match="beam must be 1 or more, got 0"):
         search(beam=0)
@@ -292,5 +292,5 @@ def test_what_cannot_be_searched_is_refused():
         search(max_length=torch.ones(3))
     with pytest.raises(ValueError, match="max_length must be 1 or more for each sentence, got 0"):
         search(max_length=torch.tensor([3, 0, 1]))
-    with pytest.raises(ValueError, match="never must not hold the end, 0"):
+    with pytest.raises(ValueError, match="never must not contain eos, 0"):
         search(never=[1, 0])

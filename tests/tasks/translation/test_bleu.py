@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from normscope.results.aggregates import AGGREGATES
-from normscope.tasks.translation.task import TOKENIZERS, bleu_statistics
+from normscope.tasks.translation.bleu import TOKENIZERS, bleu_statistics
 
 sacrebleu = pytest.importorskip("sacrebleu")
 

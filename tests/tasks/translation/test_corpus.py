@@ -43,7 +43,7 @@ def never() -> Iterator[tuple[str, str]]:
 def test_what_was_written_comes_back(vocabulary: Subwords, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus, "_CHUNK", 2)
     seen = []
-    encoded = encode_pairs(["x"], iter(PAIRS), vocabulary, told=seen.append)
+    encoded = encode_pairs(["x"], iter(PAIRS), vocabulary, callback=seen.append)
     assert seen == [2, 4, 5]
     assert len(encoded) == len(PAIRS)
     for index, (source, target) in enumerate(PAIRS):
@@ -53,7 +53,7 @@ def test_what_was_written_comes_back(vocabulary: Subwords, monkeypatch: pytest.M
     assert isinstance(encoded.source.tokens, np.memmap)
     assert encoded.source.tokens.dtype == np.uint16
     assert encoded.source.offsets.dtype == encoded.source.lengths.dtype == np.int64
-    assert encoded.words == "5 pairs"
+    assert encoded.description == "5 pairs"
 
 
 def test_files_are_plain_numpy_ones(vocabulary: Subwords, cache: Path) -> None:
@@ -70,9 +70,9 @@ def test_what_the_filter_leaves_out_is_counted(vocabulary: Subwords) -> None:
     keep = PairFilter(max_length=longest - 1, max_ratio=3.0)
     encoded = encode_pairs(["x"], PAIRS, vocabulary, keep=keep)
     assert dict(encoded.dropped) == {"empty": 2, "too long": 1, "lengths too different": 0}
-    assert encoded.words == "2 pairs; left out: 2 empty, 1 too long"
+    assert encoded.description == "2 pairs; left out: 2 empty, 1 too long"
     assert [encoded.source[i].tolist() for i in range(2)] == [vocabulary.encode(PAIRS[i][0]) for i in (0, 1)]
-    with pytest.raises(ValueError, match=r"none is left of 5; left out: \{'empty': 2, 'too long': 3"):
+    with pytest.raises(ValueError, match=r"all 5 were left out: \{'empty': 2, 'too long': 3"):
         encode_pairs(["x"], PAIRS, vocabulary, keep=PairFilter(max_length=1, max_ratio=9.0))
 
 
@@ -141,7 +141,7 @@ def test_memory_does_not_grow_with_the_corpus(vocabulary: Subwords, monkeypatch:
     # Offsets are read into memory at the end, 2 x 8 bytes a pair, and nothing else.
     small, large = peak(2_000), peak(20_000)
     print(f"peaks {small:,} and {large:,} bytes")
-    assert large < small + 20_000 * 2 * 8 * 1.1
+    assert large < small + 20_000 * 2 * 8 + 300_000
 
 
 def test_a_large_vocabulary_takes_wider_ids() -> None:

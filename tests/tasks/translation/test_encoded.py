@@ -27,7 +27,7 @@ def test_sentences_and_lengths() -> None:
     assert PAIRS.source.lengths.tolist() == [2, 0, 4, 1]
     # The longer side and its end.
     assert PAIRS.lengths.tolist() == [3, 4, 5, 2]
-    assert PAIRS.words == "4 pairs; left out: 1,200 too long"
+    assert PAIRS.description == "4 pairs; left out: 1,200 too long"
     with pytest.raises(IndexError, match="from 0 to 3, got 4"):
         PAIRS.source[4]
     with pytest.raises(IndexError, match="from 0 to 3, got -1"):

@@ -7,8 +7,8 @@ from typing import IO
 
 import numpy as np
 
-from normscope.data.download import Progress, open_zip_member
-from normscope.data.readers.parallel import open_unpacked
+from normscope.data.download import Progress
+from normscope.data.readers.files import open_unpacked, open_zip_member
 from normscope.data.registry import SETS
 from normscope.data.store import found_hashes, locate
 
@@ -47,7 +47,7 @@ def load_bytes(name: str, *, progress: Progress | None = None) -> ByteSplits:
 
     Args:
         name: ``enwik8``, ``enwiki-xml-small`` or ``text-small``.
-        progress: Told how far a download is.
+        progress: Callback for the progress of a download.
 
     Raises:
         ValueError: If there is no such text, or the file holds another one.

@@ -23,7 +23,7 @@ class Arrays:
     """``[N]`` int64, classes from 0."""
 
     def __len__(self) -> int:
-        """Give the number of examples."""
+        """Return the number of examples."""
         return len(self.y)
 
 
@@ -116,7 +116,7 @@ def load_mnist(*, progress: Progress | None = None) -> ArraySplits:
     Raises ``DataNotFound`` or ``DataDamaged`` when the files cannot be had.
 
     Args:
-        progress: Told how far a download is.
+        progress: Callback for the progress of a download.
     """
     dataset = SETS["mnist"]
     paths = locate(dataset, progress=progress)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from normscope.data.download import Progress
-from normscope.data.readers.parallel import read_lines
+from normscope.data.readers.files import read_lines
 from normscope.data.registry import SETS
 from normscope.data.store import locate
 
@@ -24,7 +24,7 @@ class LabelledText:
     """``[N]`` int64, classes from 0."""
 
     def __len__(self) -> int:
-        """Give the number of sentences."""
+        """Return the number of sentences."""
         return len(self.sentences)
 
 
@@ -68,7 +68,7 @@ def load_rt(fold: int | None = None, *, progress: Progress | None = None) -> Lab
 
     Args:
         fold: Which fold tests, 0 to 9; None for the fixed split.
-        progress: Told how far a download is.
+        progress: Callback for the progress of a download.
 
     Raises:
         ValueError: If there is no such fold.
@@ -153,7 +153,7 @@ def load_sst(*, progress: Progress | None = None) -> LabelledTextSplits:
     Source: Socher et al. (2013), "Recursive deep models for semantic compositionality over a sentiment treebank".
 
     Args:
-        progress: Told how far a download is.
+        progress: Callback for the progress of a download.
     """
     dataset = SETS["sst"]
     paths = locate(dataset, progress=progress)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from normscope.data.download import Progress
-from normscope.data.readers.parallel import Empty, PairCount, PairFiles, align, read_lines, tar_lines
+from normscope.data.readers.files import read_lines, tar_lines
+from normscope.data.readers.parallel import Empty, PairCount, PairFiles, align
 from normscope.data.registry import SETS
 from normscope.data.store import found_hashes, locate
 
@@ -66,7 +67,7 @@ def talk_lines(lines: Iterator[str]) -> Iterator[str]:
 
 
 def segments_of(lines: Iterator[str]) -> Iterator[str]:
-    """Give the text of each segment; XML's escapes are undone."""
+    """Return the text of each segment; XML's escapes are undone."""
     for line in lines:
         match = _SEGMENT.search(line)
         if match is not None:
@@ -101,7 +102,7 @@ class DocumentPairs:
 
 
 def is_held_out(document: str) -> bool:
-    """Say whether a document's number is divisible by ``EVBNEWS_EVERY``.
+    """Return whether a document's number is divisible by ``EVBNEWS_EVERY``.
 
     Args:
         document: Such as ``N0020``.
@@ -212,7 +213,7 @@ def load_parallel(name: str, *, progress: Progress | None = None) -> ParallelSpl
 
     Args:
         name: A set of ``PARALLEL_SETS``.
-        progress: Told how far a download is.
+        progress: Callback for the progress of a download.
 
     Raises:
         ValueError: If there is no such corpus.

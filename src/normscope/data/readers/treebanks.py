@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from normscope.data.download import Progress
-from normscope.data.readers.parallel import read_lines
+from normscope.data.readers.files import read_lines
 from normscope.data.registry import SETS
 from normscope.data.store import found_hashes, locate
 
@@ -33,7 +33,7 @@ class ParsedSentence:
     relations: tuple[str, ...]
 
     def __len__(self) -> int:
-        """Give the number of words."""
+        """Return the number of words."""
         return len(self.forms)
 
 
@@ -141,7 +141,7 @@ def _sentence(rows: list[list[str]], path: Path, begin: int, count: TreeCount) -
 
 
 def _circling(heads: tuple[int, ...]) -> int:
-    """Give the number of a word that is its own ancestor, or 0; each word is walked over twice at most."""
+    """Return the number of a word that is its own ancestor, or 0; each word is walked over twice at most."""
     known = [True] + [False] * len(heads)
     for start in range(1, len(heads) + 1):
         path: list[int] = []
@@ -179,7 +179,7 @@ def load_ewt(*, progress: Progress | None = None) -> Treebank:
     Source: Silveira et al. (2014), "A gold standard dependency corpus for English".
 
     Args:
-        progress: Told how far a download is.
+        progress: Callback for the progress of a download.
     """
     dataset = SETS["ud-english-ewt"]
     paths = locate(dataset, progress=progress)

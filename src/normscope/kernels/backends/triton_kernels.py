@@ -7,7 +7,8 @@ Offsets are 64-bit from the row on.
 
 # Triton's language looks like Python, and is none that a type checker knows; Triton itself may be missing.
 # pyright: reportMissingImports=false, reportOptionalMemberAccess=false
-# pyright: reportInvalidTypeForm=false, reportGeneralTypeIssues=false
+# pyright: reportInvalidTypeForm=false, reportGeneralTypeIssues=false, reportArgumentType=false
+# pyright: reportOperatorIssue=false
 
 import triton
 import triton.language as tl

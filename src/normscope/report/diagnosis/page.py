@@ -12,10 +12,10 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from normscope.files import write_atomically
 from normscope.report.diagnosis import captions, figures, growth, heat
 from normscope.report.drawing import format as words
 from normscope.report.drawing import palette
-from normscope.results.store import write_bytes
 
 SCHEMA = 1
 """The newest version of a diagnosis's JSON that can be drawn."""
@@ -94,8 +94,8 @@ def write_diagnosis(
         raise ValueError(f"the page is HTML: expected a path that ends with .html, got {path}")
     page, text = render(content, training=training), _json(content)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, page.encode())
-    write_bytes(path.with_suffix(".json"), text.encode())
+    write_atomically(path, page.encode())
+    write_atomically(path.with_suffix(".json"), text.encode())
     return path
 
 

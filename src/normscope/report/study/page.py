@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from normscope.files import write_atomically
 from normscope.report.drawing import curves, palette
 from normscope.report.drawing import format as words
 from normscope.report.study import (
@@ -31,7 +32,7 @@ from normscope.report.study import (
     paired as pairs,
 )
 from normscope.report.study.folder import Study, read_study
-from normscope.results.store import FINAL_STATES, StudyFolder, write_bytes
+from normscope.results.store import FINAL_STATES, StudyFolder
 
 _MUST_AGREE = ("task", "steps", "batch_size", "precision", "device", "device_name", "backend")
 
@@ -107,7 +108,7 @@ def write_report(directory: Path) -> Path:
         Where the page is.
     """
     folder = StudyFolder(Path(directory))
-    write_bytes(folder.report, render(read_study(folder.path)).encode())
+    write_atomically(folder.report, render(read_study(folder.path)).encode())
     return folder.report
 
 

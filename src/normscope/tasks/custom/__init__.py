@@ -1,1 +1,1 @@
-"""Tasks defined by a user's own Python file: the trial it returns, how it is loaded and kept apart."""
+"""A task defined in a user's Python file: the loader, the imports, the isolation of a run, and the task itself."""

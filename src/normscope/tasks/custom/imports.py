@@ -1,4 +1,4 @@
-"""The modules that came with a user's file: their text as it was first read, executed anew for every run."""
+"""Import of a user's modules: executed again for every run, from the source text that was read first."""
 
 import importlib
 import os
@@ -13,6 +13,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
+from normscope.errors import NormscopeError
+
 __tracebackhide__ = True
 
 _PACKAGE = Path(__file__).resolve().parents[2]
@@ -22,50 +24,50 @@ _INSTALLED = tuple(
 _GROUPS = ("normscope.norms", "normscope.placements", "normscope.tasks", "normscope.probes")
 
 
-class LateImport(Exception):
-    """A module that the revision of a user's file does not cover."""
+class LateImport(NormscopeError):
+    """A user's module was imported too late to be part of the file's revision."""
 
 
-class OwnModules(MetaPathFinder):
-    """Imports what is the user's: neither installed nor ours, wherever it lies.
+class UserModules(MetaPathFinder):
+    """Import hook for a user's modules: those that are neither installed nor part of normscope.
 
-    Every run has modules of its own, so that nothing that one leaves in them reaches the next. All are made of the text
-    that was read first: a study keeps what it began with while files are edited.
+    Every run gets its own module objects, so no state passes from one run to the next. All are executed from the text
+    that was read first: editing a file does not affect a running study.
 
     Args:
         file: The user's file.
-        texts: What it is known to consist of.
+        texts: Source texts of the file and of its known imports.
     """
 
     def __init__(self, file: Path, texts: Mapping[Path, bytes]) -> None:
         self.folder = f"{file.parent}{os.sep}"
         self.texts = dict(texts)
         self.imported: dict[Path, str] = {}
-        """What else was imported, and under which name."""
+        """Imports that were not among ``texts``, and their module names."""
         self.modules: dict[str, ModuleType] = {}
-        """Of this run, while it is away."""
+        """Modules of this run while another run is active."""
         self.names: set[str] = set()
-        """Of all that are this run's."""
+        """Names of all modules of this run."""
         self.open = True
-        """Whether what is not known yet may be imported."""
+        """Whether modules outside ``texts`` may still be imported."""
 
-    def anew(self) -> "OwnModules":
-        """Give the same texts for another run, and no others."""
+    def anew(self) -> "UserModules":
+        """Return a hook for another run, with the same texts and closed to others."""
         other = copy(self)
         other.modules, other.names, other.open = {}, set(), False
         return other
 
     @contextmanager
     def present(self) -> Iterator[None]:
-        """Let this run's modules be the ones that are imported inside; others of their files are away meanwhile."""
+        """Install this run's modules in ``sys.modules`` during the block, and hide other modules of the same files."""
         if self in sys.meta_path:
             yield
             return
-        spared = _spared()
+        never = _never_hidden()
         hidden = {
             name: module
             for name, module in list(sys.modules.items())
-            if name.partition(".")[0] not in spared and self._covers(module)
+            if name.partition(".")[0] not in never and self._covers(module)
         }
         for name in hidden:
             del sys.modules[name]
@@ -82,20 +84,22 @@ class OwnModules(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Find a module as Python would; one of the user's is made of the text that is kept.
+        """Find a module as Python would; a module of the user's is executed from the stored text.
 
         Raises:
-            LateImport: If it is the user's, and imported too late for its text to count.
+            LateImport: If it is a module of the user's that is not part of the revision.
         """
         finders = (finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec"))
         found = next((spec for finder in finders if (spec := finder.find_spec(fullname, path, target))), None)
-        if found is None or not any(is_theirs(place) for place in _places(found)):
+        if found is None or not any(is_user_file(place) for place in _places(found)):
             return found
         if found.origin is not None and found.origin.endswith(".py"):
-            found.loader = _Kept(fullname, found.origin, self._text(Path(os.path.abspath(found.origin)), fullname))
+            found.loader = _StoredTextLoader(
+                fullname, found.origin, self._text(Path(os.path.abspath(found.origin)), fullname)
+            )
             self.names.add(fullname)
         elif found.origin is None:
-            # A folder without __init__.py: it remembers the modules in it.
+            # A namespace package keeps references to its modules.
             self.names.add(fullname)
         return found
 
@@ -112,29 +116,29 @@ class OwnModules(MetaPathFinder):
         return self.texts[path]
 
     def _covers(self, module: ModuleType) -> bool:
-        """Whether a module that is there already is one of the user's, of other times."""
+        """Return whether a loaded module is a user's module of an earlier import."""
         if not isinstance(module, ModuleType):
             return False
         spec = module.__dict__.get("__spec__")
         places = _places(spec) if isinstance(spec, ModuleSpec) else []
         return any(
-            Path(place) in self.texts or (place.startswith(self.folder) and is_theirs(place)) for place in places
+            Path(place) in self.texts or (place.startswith(self.folder) and is_user_file(place)) for place in places
         )
 
 
-class _Kept(SourceFileLoader):
-    """Executes a text that was read before; nothing compiled is looked for, or written."""
+class _StoredTextLoader(SourceFileLoader):
+    """Executes stored source text; neither reads nor writes bytecode caches."""
 
     def __init__(self, name: str, path: str, text: bytes) -> None:
         super().__init__(name, path)
         self.text = text
 
     def get_data(self, path: str) -> bytes:
-        """Give the text."""
+        """Return the text."""
         return self.text
 
     def path_stats(self, path: str) -> Mapping[str, float]:
-        """Say that there is no time to know compiled text by.
+        """Report that there is no bytecode cache.
 
         Raises:
             OSError: Always.
@@ -142,8 +146,8 @@ class _Kept(SourceFileLoader):
         raise OSError
 
 
-def is_theirs(place: str) -> bool:
-    """Whether a file or folder is the user's: not of Python, not installed, not ours."""
+def is_user_file(place: str) -> bool:
+    """Return whether a file or folder belongs to neither Python nor an installed package nor normscope."""
     path = Path(os.path.abspath(place))
     if {"site-packages", "dist-packages"} & set(path.parts) or path.is_relative_to(_PACKAGE):
         return False
@@ -151,14 +155,14 @@ def is_theirs(place: str) -> bool:
 
 
 def _places(spec: ModuleSpec) -> list[str]:
-    """Give the file of a module, or the folders of one that has none."""
+    """Return the file of a module, or the folders of a namespace package."""
     if spec.origin is not None:
         return [spec.origin] if spec.has_location else []
     return list(spec.submodule_search_locations or ())
 
 
-def _spared() -> set[str]:
-    """List what stays even where it lies beside a user's file: this process itself rests on it."""
+def _never_hidden() -> set[str]:
+    """Return the top-level modules that are never hidden, since this process depends on them."""
     brought = (entry.value for group in _GROUPS for entry in entry_points(group=group))
     return {
         "__main__",

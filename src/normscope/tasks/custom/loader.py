@@ -1,4 +1,4 @@
-"""A user's Python file: what it consists of, which is what makes a run new, and the function that is wanted of it."""
+"""A user's Python file: its source files, the revision computed from them, and its function."""
 
 import ast
 import hashlib
@@ -12,17 +12,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from normscope.tasks.custom.imports import OwnModules
-from normscope.tasks.custom.sandbox import theirs
+from normscope.errors import NormscopeError
+from normscope.tasks.custom.imports import UserModules
+from normscope.tasks.custom.sandbox import user_code
 
 __tracebackhide__ = True
 
 _BEYOND = 24
-"""Bits of a revision that are of what only the execution of a file shows, where there is anything."""
+"""Number of bits of a revision that hash the imports found only by executing the file, if there are any."""
 
 
-class UserFileChanged(ValueError):
-    """The user's file is not the one that the study began with."""
+class UserFileChanged(NormscopeError, ValueError):
+    """The user's file was changed after the study began."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,16 +31,16 @@ class UserFile:
     """A file and a function in it, as ``my_file.py:make`` names them."""
 
     path: Path
-    """Absolute."""
+    """Absolute path."""
     function: str
-    """Its name."""
+    """Name of the function."""
 
     @staticmethod
     def named(text: str) -> "UserFile":
-        """Read a name; the file need not be there.
+        """Parse ``my_file.py:make``; the file need not exist.
 
         Raises:
-            ValueError: If the text does not name both.
+            ValueError: If the file or the function is missing from the text.
         """
         file, colon, function = text.rpartition(":")
         if not colon or not function.isidentifier():
@@ -48,13 +49,13 @@ class UserFile:
 
     @property
     def name(self) -> str:
-        """Without its folder: a study goes on wherever the file lies."""
+        """``my_file.py:make`` without the folder: a study continues when the file is moved."""
         return f"{self.path.name}:{self.function}"
 
     def texts(self) -> dict[Path, bytes]:
-        """Read the file and everything beside it that it imports.
+        """Read the file and the files in its folder that it imports, directly or not.
 
-        Imports are found in the text, wherever they stand in it. Data are not among them.
+        Import statements are found by parsing; data files are not included.
 
         Raises:
             LookupError: If there is no such file.
@@ -71,10 +72,10 @@ class UserFile:
         return found
 
     def hashes(self) -> dict[str, str]:
-        """Give the SHA-256 of the file and of what it imports, by their names from its folder.
+        """Return the SHA-256 of the file and of its imports, by path relative to its folder.
 
-        That is what :meth:`texts` reads, and what this process has seen it import beyond that: from another folder, or
-        by a name that is no text. What lies outside its folder has the module's name.
+        Covers :meth:`texts` and the imports that this process has seen when executing the file: from another folder,
+        or by a computed name. Modules outside the folder are listed by module name.
 
         Raises:
             LookupError: If there is no such file.
@@ -82,8 +83,8 @@ class UserFile:
         beyond = {path: name for path, name in _IMPORTED.get(self, {}).items() if path.is_file()}
         return {**self._digests(self.texts()), **{name: _digest(path.read_bytes()) for path, name in beyond.items()}}
 
-    def version(self, modules: OwnModules) -> tuple[dict[str, str], int]:
-        """Give the hashes and the revision of what was executed, and keep in mind what the text does not show."""
+    def version(self, modules: UserModules) -> tuple[dict[str, str], int]:
+        """Return the hashes and the revision of the executed files, and remember imports found only by execution."""
         _IMPORTED[self] = dict(modules.imported)
         shown = {path: text for path, text in modules.texts.items() if path not in modules.imported}
         beyond = {name: _digest(modules.texts[path]) for path, name in modules.imported.items()}
@@ -91,10 +92,10 @@ class UserFile:
         return {**hashes, **beyond}, revision_of(hashes, beyond)
 
     def expect(self, revision: int) -> None:
-        """Refuse a file that is not what it was; without executing it, as far as its text shows.
+        """Compare the file with a revision, without executing it.
 
         Raises:
-            UserFileChanged: If it is another one, or gone.
+            UserFileChanged: If the file differs or is missing.
         """
         if self.path.is_file():
             shown = self._digests(self.texts())
@@ -111,26 +112,28 @@ class UserFile:
         names = {path.relative_to(self.path.parent).as_posix(): text for path, text in texts.items()}
         return {name: _digest(names[name]) for name in sorted(names)}
 
-    def load(self, modules: OwnModules | None = None) -> Callable[..., Any]:
-        """Execute the file anew, with what it imports that is the user's, and give the function.
+    def load(self, modules: UserModules | None = None) -> Callable[..., Any]:
+        """Execute the file and the user's modules it imports again, and return the function.
 
         Args:
-            modules: What it consists of; what lies there now where None.
+            modules: Source texts of the file and its imports; read from disk if None.
 
         Raises:
-            LookupError: If there is no such function; the message suggests the nearest name.
+            LookupError: If the function does not exist; the message suggests the nearest name.
             UserCodeError: If the file fails.
             TypeError: If the function does not take norm, placement and seed.
         """
-        module = self._import(OwnModules(self.path, self.texts()) if modules is None else modules)
+        module = self._import(UserModules(self.path, self.texts()) if modules is None else modules)
         function = getattr(module, self.function, None)
         if not callable(function):
-            mine = [name for name, one in vars(module).items() if getattr(one, "__module__", "") == module.__name__]
-            there = [name for name in mine if inspect.isfunction(getattr(module, name))]
-            near = get_close_matches(self.function, there, n=1)
+            defined = [
+                name for name, each in vars(module).items() if getattr(each, "__module__", "") == module.__name__
+            ]
+            functions = [name for name in defined if inspect.isfunction(getattr(module, name))]
+            near = get_close_matches(self.function, functions, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            told = f"It has {', '.join(there)}" if there else "It has none"
-            raise LookupError(f"{self.path.name} has no function {self.function!r}: {hint}{told}")
+            listed = f"it defines {', '.join(functions)}" if functions else "it defines no functions"
+            raise LookupError(f"{self.path.name} has no function {self.function!r}: {hint}{listed}")
         try:
             signature = inspect.signature(function)
             signature.bind(None, None, 0, **({"split": "study"} if "split" in signature.parameters else {}))
@@ -138,27 +141,27 @@ class UserFile:
             raise TypeError(f"{self.name} must take norm, placement and seed: {error}") from error
         return function
 
-    def _import(self, modules: OwnModules) -> ModuleType:
-        key = f"normscope_own_{hashlib.sha256(str(self.path).encode()).hexdigest()[:16]}"
+    def _import(self, modules: UserModules) -> ModuleType:
+        key = f"normscope_custom_{hashlib.sha256(str(self.path).encode()).hexdigest()[:16]}"
         found = importlib.util.spec_from_file_location(key, self.path)
         assert found is not None
         module = importlib.util.module_from_spec(found)
         folder = self.path.parent
-        # As when the file is run: what stands beside it can be imported, and comes first.
+        # As when the file is run as a script: its folder comes first on the path.
         sys.path[:] = [str(folder), *(entry for entry in sys.path if entry != str(folder))]
         with modules.present():
             sys.modules[key] = module
             modules.names.add(key)
-            with theirs(self.name):
+            with user_code(self.name):
                 exec(compile(modules.texts[self.path], str(self.path), "exec"), vars(module))
         return module
 
     def _beside(self, path: Path, content: bytes) -> Iterator[Path]:
-        """List the files in this one's folder, or below it, that a file imports."""
+        """Yield the files in the folder of the user's file, or below it, that a file imports."""
         try:
             tree = ast.parse(content)
         except (SyntaxError, ValueError):
-            # It is told where it is imported, as theirs.
+            # The import itself reports the syntax error, as an error of the user's code.
             return
         folder = self.path.parent
         for node in ast.walk(tree):
@@ -172,16 +175,16 @@ class UserFile:
                 names = [module, *(f"{module}.{alias.name}" if module else alias.name for alias in node.names)]
             else:
                 continue
-            # A file may lie beside the package itself, in a checkout.
+            # In a checkout the file may lie in the folder of the package itself.
             yield from (found for name in names if name.split(".")[0] != "normscope" for found in _files(folder, name))
 
 
 _IMPORTED: dict[UserFile, dict[Path, str]] = {}
-"""What this process has seen files import that their text does not show, and its names."""
+"""Imports of each file that this process found only by executing it: path to module name."""
 
 
 def _files(folder: Path, name: str) -> Iterator[Path]:
-    """List the files that are read where a module of this name is imported from a folder: its packages and itself."""
+    """Yield the files that are read when a module is imported from a folder: its packages and the module."""
     here = folder
     for part in name.split("."):
         here = here / part
@@ -195,12 +198,12 @@ def _digest(text: bytes) -> str:
 
 
 def revision_of(hashes: Mapping[str, str], beyond: Mapping[str, str] | None = None) -> int:
-    """Give the number of a version: below 2^48, so that every reader of JSON keeps it exact.
+    """Compute the revision of a set of files: below 2^48, so that every JSON reader keeps it exact.
 
     Args:
-        hashes: Of the files that the text shows.
-        beyond: Of those that only the execution shows. Where there are any, the upper half of the number is of the
-            others alone, so that a file which was edited is known before it is executed.
+        hashes: Hashes of the files found by parsing.
+        beyond: Hashes of the imports found only by executing the file. If there are any, the upper half of the number
+            depends on ``hashes`` alone, so that an edited file is recognized before it is executed.
     """
     shown = _number(hashes)
     return (shown >> _BEYOND << _BEYOND) | (_number({**hashes, **beyond}) >> _BEYOND) if beyond else shown

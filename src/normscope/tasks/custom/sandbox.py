@@ -1,4 +1,4 @@
-"""Calls of a user's own code: its errors are shown as theirs, and what it changes for everybody is put back."""
+"""Isolation of a user's code: tracebacks without internal frames, process-wide settings restored, calls recorded."""
 
 import contextlib
 import os
@@ -17,40 +17,41 @@ import torch
 from torch import nn
 
 from normscope.data import DataDamaged, DataNotFound
+from normscope.errors import NormscopeError
 from normscope.tasks.task import NormFactory
 
 __tracebackhide__ = True
-"""Frames of a module with this mark call or check a user's code; tracebacks shown to the user leave them out."""
+"""Mark of modules that call or check a user's code: their frames are removed from tracebacks shown to the user."""
 
 
-class UserCodeError(RuntimeError):
-    """The user's code failed; the message has their part of the traceback."""
+class UserCodeError(NormscopeError, RuntimeError):
+    """The user's code failed; the message contains its part of the traceback."""
 
     reason: str
-    """The same in one line."""
+    """The error in one line."""
 
     def __init__(self, name: str, error: BaseException) -> None:
-        told = traceback.TracebackException.from_exception(error)
-        _leave_ours_out(told)
-        super().__init__(f"{name} failed:\n{''.join(told.format()).rstrip()}")
-        last = told.stack[-1] if told.stack else None
+        shown = traceback.TracebackException.from_exception(error)
+        _drop_hidden_frames(shown)
+        super().__init__(f"{name} failed:\n{''.join(shown.format()).rstrip()}")
+        last = shown.stack[-1] if shown.stack else None
         where = f" ({Path(last.filename).name}, line {last.lineno})" if last is not None else ""
         self.reason = f"{type(error).__name__}: {error}".partition("\n")[0] + where
 
 
 @contextlib.contextmanager
-def theirs(name: str) -> Iterator[None]:
-    """Turn an error of the user's code into one that shows their frames; what the machine lacks passes as it is.
+def user_code(name: str) -> Iterator[None]:
+    """Convert exceptions of the user's code in the block to :class:`UserCodeError`.
 
     Args:
-        name: Of the file and its function, for the message.
+        name: Name of the file and its function, for the message.
 
     Raises:
-        MemoryError: As it is.
-        OutOfMemoryError: As it is.
-        DataNotFound: As it is.
-        DataDamaged: As it is.
-        UserCodeError: If the code inside failed otherwise, or tried to end the process.
+        MemoryError: If the machine has too little memory.
+        OutOfMemoryError: If the device has too little memory.
+        DataNotFound: If a data set is missing.
+        DataDamaged: If a data set is damaged.
+        UserCodeError: If the block raises any other exception, or calls ``sys.exit``.
     """
     try:
         yield
@@ -60,31 +61,31 @@ def theirs(name: str) -> Iterator[None]:
         raise UserCodeError(name, error) from error
 
 
-def _leave_ours_out(told: traceback.TracebackException | None) -> None:
-    """Drop the frames of the modules marked ``__tracebackhide__`` from an error and from its causes."""
-    if told is not None:
+def _drop_hidden_frames(shown: traceback.TracebackException | None) -> None:
+    """Remove the frames of modules marked ``__tracebackhide__`` from an exception and from its causes."""
+    if shown is not None:
         hidden = _hidden_files()
-        told.stack = traceback.StackSummary.from_list(
-            [frame for frame in told.stack if frame.filename not in hidden and not _is_machinery(frame)]
+        shown.stack = traceback.StackSummary.from_list(
+            [frame for frame in shown.stack if frame.filename not in hidden and not _is_machinery(frame)]
         )
-        _leave_ours_out(told.__cause__)
-        _leave_ours_out(told.__context__)
+        _drop_hidden_frames(shown.__cause__)
+        _drop_hidden_frames(shown.__context__)
 
 
 def _hidden_files() -> set[str | None]:
-    """Return the files of all imported modules with the mark, and of ``contextlib``, which calls ours."""
+    """Return the files of all imported modules with the mark, and of ``contextlib``, through which they are called."""
     marked = [module for module in list(sys.modules.values()) if getattr(module, "__tracebackhide__", False) is True]
     return {getattr(module, "__file__", None) for module in marked} | {contextlib.__file__}
 
 
 def _is_machinery(frame: traceback.FrameSummary) -> bool:
-    """Whether a frame is of Python's import system, or of the ``__init__`` that it writes for a dataclass."""
+    """Return whether a frame belongs to the import system or to the generated ``__init__`` of a dataclass."""
     return frame.filename.startswith("<frozen importlib") or (frame.filename, frame.name) == ("<string>", "__init__")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Surroundings:
-    """What a line of anybody's code can change for the whole process, and a run must not hand on to the next."""
+class ProcessState:
+    """Process-wide settings that user code can change and a run must not pass on to the next."""
 
     dtype: torch.dtype
     device: torch.device
@@ -95,9 +96,9 @@ class Surroundings:
     path: tuple[str, ...]
 
     @staticmethod
-    def now() -> "Surroundings":
-        """Look around."""
-        return Surroundings(
+    def now() -> "ProcessState":
+        """Return the current settings."""
+        return ProcessState(
             dtype=torch.get_default_dtype(),
             device=torch.get_default_device(),
             gradients=torch.is_grad_enabled(),
@@ -107,17 +108,17 @@ class Surroundings:
             path=tuple(sys.path),
         )
 
-    def since(self, before: "Surroundings") -> dict[str, Any]:
-        """Give what has changed."""
+    def since(self, before: "ProcessState") -> dict[str, Any]:
+        """Return the settings that differ from ``before``."""
         return {name: value for name, value in vars(self).items() if value != getattr(before, name)}
 
     def set(self) -> None:
-        """Make it so; what is so already is not touched."""
-        here = Surroundings.now()
+        """Apply the settings; those that hold already are not touched."""
+        here = ProcessState.now()
         if here.dtype != self.dtype:
             torch.set_default_dtype(self.dtype)
         if here.device != self.device:
-            # A default device, even the CPU, costs every operation a look; None is the way to have none.
+            # Any default device, even the CPU, slows down every operation; None removes it.
             torch.set_default_device(None if self.device == torch.device("cpu") else self.device)
         torch.set_grad_enabled(self.gradients)
         if here.deterministic != self.deterministic:
@@ -130,62 +131,63 @@ class Surroundings:
 
 
 @contextlib.contextmanager
-def guarded() -> Iterator[None]:
-    """Put back at the end what may change inside: :class:`Surroundings`, and what torch, NumPy and Python draw from.
+def preserve_process_state() -> Iterator[None]:
+    """Restore the :class:`ProcessState` and the random generators of torch, NumPy and Python on exit.
 
-    What is printed inside goes to standard error: standard output is for results.
+    Standard output is redirected to standard error in the block: standard output is for results.
     """
-    before, numbers, numpys = Surroundings.now(), random.getstate(), np.random.get_state()  # noqa: NPY002
+    before, python_state, numpy_state = ProcessState.now(), random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
         with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(sys.stderr):
             yield
     finally:
         before.set()
-        random.setstate(numbers)
-        np.random.set_state(numpys)  # noqa: NPY002
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
 
 
-def seed_others() -> None:
-    """Seed the global generators of NumPy and Python from torch's seed: one seed decides what all three draw."""
+def seed_numpy_and_python() -> None:
+    """Seed the global generators of NumPy and Python with torch's seed."""
     seed = torch.initial_seed()
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
 
 
 class WatchedNorm:
-    """Makes norms, and remembers of which types: whoever is given them may leave them out.
+    """A norm factory that records the types of the norms it makes, to find those that are never called.
 
     Args:
-        norm: Makes them. One that stands for different norms at different sites has ``at`` and ``named``, and so has
-            this one.
+        norm: The factory. If it selects norms by site, with ``at`` and ``named``, so does this one.
     """
 
     def __init__(self, norm: NormFactory) -> None:
         self.norm = norm
         self.types: set[type[nn.Module]] = set()
         self.parts: dict[int, WatchedNorm] = {}
-        """Those for single sites, by the identity of what makes them."""
+        """Recording factories of single sites, by the ``id`` of the factory."""
         if hasattr(norm, "at"):
             self.at = lambda site: self._part(norm.at(site))  # pyright: ignore[reportFunctionMemberAccess]
         if hasattr(norm, "named"):
             self.named = lambda site: self._part(norm.named(site))  # pyright: ignore[reportFunctionMemberAccess]
 
     def __call__(self, width: int) -> nn.Module:
-        """Make the norm of a width; what it draws with NumPy or Python is drawn again by what comes after it."""
-        numbers, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002
+        """Make the norm of a width; the generators of NumPy and Python are restored, so that all arms draw the same."""
+        python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
         try:
             made = self.norm(width)
         finally:
-            random.setstate(numbers)
-            np.random.set_state(numpys)  # noqa: NPY002
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)  # noqa: NPY002
         self.types.add(type(made))
         return made
 
     def unused(self, called: set[type]) -> list[type[nn.Module]]:
-        """List what was made and is not among the types that were called, a type for each norm of the arm."""
+        """Return one type for each norm of the arm that was made and never called."""
         makers = [self, *self.parts.values()]
         return [
-            min(one.types, key=lambda kind: kind.__name__) for one in makers if one.types and not one.types & called
+            min(maker.types, key=lambda kind: kind.__name__)
+            for maker in makers
+            if maker.types and not maker.types & called
         ]
 
     def _part(self, norm: NormFactory | None) -> "WatchedNorm | None":
@@ -194,17 +196,17 @@ class WatchedNorm:
 
 @contextmanager
 def watch_calls(notice: Callable[[nn.Module, Any], None]) -> Iterator[None]:
-    """List every module that is called inside, and what it gave, wherever it stands and whoever holds it."""
+    """Call ``notice(module, output)`` after every forward pass of any module in the block."""
 
     def hook(module: nn.Module, given: Any, made: Any) -> None:
-        # What is compiled would compile this, too.
+        # A compiled module would trace this hook, too.
         if not torch.compiler.is_compiling():
             notice(module, made)
 
     handle = nn.modules.module.register_module_forward_hook(hook)
     try:
         with warnings.catch_warnings():
-            # What is compiled inside is called once more than it would be, which nobody counts here.
+            # torch warns that a hook may run more than once in compiled code; duplicates are harmless here.
             warnings.filterwarnings("ignore", message=r"Using `torch\.compile")
             yield
     finally:
@@ -212,7 +214,7 @@ def watch_calls(notice: Callable[[nn.Module, Any], None]) -> Iterator[None]:
 
 
 def unseen_calls(model: nn.Module) -> int:
-    """Count what calls modules without being seen: scripted modules, and what was compiled in this process so far."""
+    """Count calls that hooks cannot see: scripted modules in the model, and frames compiled in this process."""
     scripted = sum(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
     compiler = sys.modules.get("torch._dynamo.utils")
     return scripted + (compiler.counters["frames"]["total"] if compiler is not None else 0)

@@ -1,4 +1,4 @@
-"""A task in a user's own file: ``my_file.py:make``, a function of a norm, a placement and a seed."""
+"""A custom task: ``my_file.py:make``, a user's function of a norm, a placement and a seed."""
 
 import contextlib
 import hashlib
@@ -11,46 +11,56 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from normscope.tasks.custom.imports import OwnModules
+from normscope.tasks.custom.imports import UserModules
 from normscope.tasks.custom.loader import UserFile
-from normscope.tasks.custom.sandbox import Surroundings, WatchedNorm, guarded, seed_others, theirs
-from normscope.tasks.custom.trial import TrainCallback, Trial, TrialData
+from normscope.tasks.custom.sandbox import (
+    ProcessState,
+    WatchedNorm,
+    preserve_process_state,
+    seed_numpy_and_python,
+    user_code,
+)
+from normscope.tasks.custom.trial import Trial, TrialData
 from normscope.tasks.recipe import Recipe
-from normscope.tasks.task import Metric, NormFactory, PlacementLike, Published
+from normscope.tasks.task import Metric, NormFactory, Part, PlacementLike, Published, Split, TrainCallback, TrainLoop
 
 __tracebackhide__ = True
 
 
 class CustomTask:
-    """A task that a user's function makes anew for every run.
+    """A task defined by a user's function, which is called for every run.
 
     Args:
         file: The file and its function.
-        norm: What the function is tried with, to learn its metric and recipe.
-        placement: Likewise.
+        norm: Norm factory for a first call, which yields the metric and the recipe.
+        placement: Placement for the first call.
 
     Raises:
-        LookupError: If there is no such file, or no such function in it; the message suggests the nearest name.
+        LookupError: If the file or the function does not exist; the message suggests the nearest name.
         UserCodeError: If the file or the function fails.
-        TypeError: If the function does not take norm, placement and seed, or returns no :class:`Trial`.
+        TypeError: If the function does not take norm, placement and seed, or does not return a :class:`Trial`.
     """
 
     def __init__(self, file: UserFile, *, norm: NormFactory, placement: PlacementLike) -> None:
-        self.file, self.modules = file, OwnModules(file.path, file.texts())
-        self.seed, self.split = 0, "study"
+        self.file, self.modules = file, UserModules(file.path, file.texts())
+        self.seed: int = 0
+        self.split: Split = "study"
         self._load()
         self.trial = self._make(norm, placement)
         self.first = self.trial
         self.hashes, self.revision = file.version(self.modules)
-        self.description = (inspect.getdoc(self.function) or "a task of your own").partition("\n")[0]
+        self.description = (inspect.getdoc(self.function) or "a custom task").partition("\n")[0]
 
-    def fresh(self, seed: int, split: str) -> "CustomTask":
-        """Give the same task for another run; its trial is made by :meth:`network`.
+    brings_weights = True
+    deterministic = False
 
-        The file is executed anew, from the text that was read first: what a run leaves in it, no other finds.
+    def for_run(self, seed: int, split: Split) -> "CustomTask":
+        """Return the same task for another run; its trial is made by :meth:`network`.
+
+        The file is executed again from the text that was read first, so no run sees the module state of another.
 
         Raises:
-            UserCodeError: If it fails.
+            UserCodeError: If the file fails.
         """
         other = object.__new__(CustomTask)
         other.__dict__ |= {**self.__dict__, "seed": seed, "split": split, "modules": self.modules.anew()}
@@ -58,17 +68,17 @@ class CustomTask:
         return other
 
     def check(self, recipe: Recipe, *, tune: bool) -> None:
-        """Refuse what the user's function would not notice: an arm without effect is a mistake.
+        """Check that the user's function follows a recipe; a setting without effect would be a mistake.
 
         Raises:
-            ValueError: If a loop of theirs that takes no recipe is to follow another one than the trial's; if any loop
-                of theirs is to be compiled or to compute in another precision by us; if learning rates are to be tuned
-                and the function has no parameter ``split``: tuning must not touch what the study is judged by.
+            ValueError: If a training function without the parameter ``recipe`` is given another recipe than the
+                trial's; if the precision or the compilation of a training function is changed; if learning rates are to
+                be tuned and the function has no parameter ``split``, so tuning would use the study's validation data.
         """
-        own = self.trial.recipe
-        if self.trial.train is not None and (recipe.compile, recipe.precision) != (own.compile, own.precision):
+        given = self.trial.recipe
+        if self.trial.train is not None and (recipe.compile, recipe.precision) != (given.compile, given.precision):
             raise ValueError(f"{self.name} trains by itself: choose its precision and compile it in the file")
-        if not self.trial.heeds_recipe and (tune or replace(recipe, device=own.device) != own):
+        if not self.trial.uses_recipe and (tune or replace(recipe, device=given.device) != given):
             raise ValueError(
                 f"{self.name} trains by itself, so steps, warm-up and learning rate can only be chosen here if its "
                 "function takes them: train(model, callback, recipe)"
@@ -86,149 +96,156 @@ class CustomTask:
 
     @property
     def datasets(self) -> tuple[str, ...]:
-        """None of ours: the function reads what it needs."""
+        """Empty: the function reads its data itself."""
         return ()
 
     @property
     def placements(self) -> tuple[str, ...]:
-        """What the function makes something of."""
+        """Placements the function supports."""
         return self.trial.placements or ("preactivation",)
 
     @property
     def metric(self) -> Metric:
-        """What a run is judged by."""
+        """Metric of the test data."""
         return self.trial.metric
 
     @property
     def valid_metric(self) -> Metric:
-        """The same."""
+        """Metric of the validation data: the same."""
         return self.trial.metric
 
     @property
     def margin(self) -> float:
-        """Smallest difference worth having."""
+        """Smallest relevant difference, in the metric's unit."""
         return self.trial.margin
 
     @property
     def presets(self) -> Mapping[str, Recipe]:
-        """One recipe, the trial's."""
+        """The recipe of the trial under both names."""
         return {"small": self.trial.recipe, "full": self.trial.recipe}
 
     @property
     def batch_unit(self) -> str:
-        """Theirs."""
-        return "of their own batches" if self.trial.recipe.batch_size == 1 else "examples"
+        """Unit of the batch size."""
+        return "user-defined batches" if self.trial.recipe.batch_size == 1 else "examples"
 
     @property
     def regime(self) -> str:
-        """What claims are limited to."""
+        """Scope of the study's claims."""
         return self.trial.regime or f"{self.name} and its data"
 
     @property
     def published(self) -> tuple[Published, ...]:
-        """Nothing."""
+        """Empty."""
         return ()
 
+    @property
+    def location(self) -> str:
+        """``path/my_file.py:make``."""
+        return f"{self.file.path}:{self.file.function}"
+
+    @property
+    def train(self) -> TrainLoop | None:
+        """The user's training loop with checks around it, or None if the trial has a loss and batches."""
+        return None if self.trial.train is None else self._train
+
     @contextlib.contextmanager
-    def at_home(self) -> Iterator[None]:
-        """Give the user's code its modules and what they set for all, and put everything back at the end."""
-        with guarded(), self.modules.present():
-            replace(Surroundings.now(), **self.changes).set()
+    def context(self) -> Iterator[None]:
+        """Install the modules and process-wide settings of the user's file, and restore everything on exit."""
+        with preserve_process_state(), self.modules.present():
+            replace(ProcessState.now(), **self.changes).set()
             yield
 
     def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> nn.Module:
-        """Call the function, and keep what else it made.
+        """Call the user's function, keep its trial and return the model with its initial weights.
 
         Raises:
-            UserCodeError: If it fails.
-            TypeError: If it returns no :class:`Trial`.
-            ValueError: If what is one for all runs of a study is another one here.
+            UserCodeError: If the function fails.
+            TypeError: If it does not return a :class:`Trial`.
+            ValueError: If the metric, the recipe or the margin differs from that of the first call.
         """
         self.trial = self._make(norm, placement)
-        # What is tuned on may be another part of the data, of another size.
+        # The tuning split may have another size, and so another margin.
         shared = ("metric", "recipe", "margin") if self.split == "study" else ("metric", "recipe")
-        for name, here, first in _other_values(shared, self.trial, self.first):
+        for name, here, first in _differences(shared, self.trial, self.first):
             raise ValueError(
-                f"{self.name} gives {name}={here!r} here and {name}={first!r} for layer_norm and seed 0: a study has "
-                "one for all its runs"
+                f"{self.name} gives {name}={here!r} here and {name}={first!r} for layer_norm and seed 0: it must be "
+                "equal in all runs of a study"
             )
         return self.trial.model
 
-    def load(self, device: torch.device, split: str, preset: str) -> TrialData:
-        """Give the batches of the trial."""
-        # One that trains itself asks for none.
+    def load(self, device: torch.device, split: Split, preset: str) -> TrialData:
+        """Return the batches of the trial."""
+        # A training function of the user draws its batches itself.
         batches = self.trial.batches if self.trial.batches is not None else (None,)
         return TrialData(name=self.name, batches=batches, device=device, hashes=self.hashes)
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
-        """Compute their training loss.
+        """Call the user's loss function.
 
         Raises:
-            UserCodeError: If their function fails.
-            TypeError: If it is no scalar tensor.
+            UserCodeError: If the function fails.
+            TypeError: If it does not return a floating-point scalar tensor.
         """
         assert self.trial.loss is not None
-        with theirs(self.name):
+        with user_code(self.name):
             loss = self.trial.loss(model, batch)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
-            raise TypeError(f"loss must return a scalar tensor, got {_told(loss)}")
+            raise TypeError(f"loss must return a scalar tensor, got {_describe(loss)}")
         if not loss.is_floating_point():
-            raise TypeError(f"loss must return a scalar tensor of a floating type, got one of {loss.dtype}")
+            raise TypeError(f"loss must return a scalar tensor of a floating-point dtype, got {loss.dtype}")
         return loss.reshape(())
 
-    def evaluate(self, model: nn.Module, data: Any, part: str) -> tuple[float, np.ndarray]:
-        """Give every example's score, and the mean of the first column, smaller is better, to part equal values by.
+    def evaluate(self, model: nn.Module, data: Any, part: Part) -> tuple[float, np.ndarray]:
+        """Return per-example scores and the mean of the first column (lower is better), used to break ties.
 
-        Scores ``[E, 1]`` are taken as ``[E]``.
-
-        What their function draws from the global generators, the run's seed decides.
+        Scores ``[E, 1]`` are flattened to ``[E]``. The global random generators are seeded with the run's seed.
 
         Raises:
-            UserCodeError: If their function fails.
-            TypeError: If it returned something else than numbers.
-            ValueError: If it returned none.
+            UserCodeError: If the user's function fails.
+            TypeError: If it does not return numbers.
+            ValueError: If it returns an empty list of scores.
         """
-        with torch.random.fork_rng(devices=[]), theirs(self.name):
+        with torch.random.fork_rng(devices=[]), user_code(self.name):
             self._seed()
             found = self.trial.evaluate(model, part)
         try:
             if found is None:
-                # Which NumPy takes for a number that is none.
-                raise TypeError("None is no number")
+                # NumPy would convert it to NaN silently.
+                raise TypeError("None is not a number")
             given = found.detach().cpu() if isinstance(found, Tensor) else found
             if np.asarray(given).dtype.kind in "USc":
-                raise TypeError("texts and complex numbers are no scores")
+                raise TypeError("strings and complex numbers cannot be scores")
             scores = np.asarray(given, dtype=np.float32)
         except (TypeError, ValueError) as error:
-            raise TypeError(f"evaluate must return numbers, a score an example, got {_told(found)}") from error
+            raise TypeError(f"evaluate must return numbers, one score per example, got {_describe(found)}") from error
         scores = scores.reshape(-1) if scores.ndim == 0 or (scores.ndim == 2 and scores.shape[1] == 1) else scores
         if not scores.size:
-            raise ValueError(f"evaluate returned no score for the part {part!r}")
+            raise ValueError(f"evaluate returned no scores for the part {part!r}")
         mean = float(scores.reshape(len(scores), -1)[:, 0].mean(dtype=np.float64))
         return -mean if self.metric.higher_is_better else mean, scores
 
-    def drive(self, model: nn.Module, callback: TrainCallback, recipe: Recipe) -> None:
-        """Let the user's function train.
+    def _train(self, model: nn.Module, callback: TrainCallback, recipe: Recipe) -> None:
+        """Call the user's training function.
 
         Raises:
             UserCodeError: If it fails.
-            ValueError: If it leaves all weights as they were, or returns another module: nothing of that is judged.
+            ValueError: If no weight has changed, or if it returns another module, which would not be evaluated.
         """
-        assert self.trial.train is not None
         before = digest(model)
-        # The draws of torch's generator that came before were the first weights.
-        seed_others()
-        with theirs(self.name):
+        # torch's generator has drawn the initial weights: continue from its state.
+        seed_numpy_and_python()
+        with user_code(self.name):
             made = self.trial.call_train(model, callback, recipe)
         if isinstance(made, nn.Module) and made is not model:
             raise ValueError(
-                f"train of {self.name} returned another {type(made).__name__}, and the model that it was given is what "
-                "is judged: train that one in place"
+                f"train of {self.name} returned another {type(made).__name__}, but the model that it was given is "
+                "evaluated: train that one in place"
             )
         if before and digest(model) == before:
             raise ValueError(
                 f"train of {self.name} left every weight of the model as it was: it must train the model that it is "
-                "given, in place, no copy"
+                "given, in place, and not a copy"
             )
 
     @property
@@ -236,46 +253,46 @@ class CustomTask:
         return "split" in inspect.signature(self.function).parameters
 
     def _load(self) -> None:
-        with guarded(), self.modules.present():
-            before = Surroundings.now()
-            # What the file draws at its top, every process draws: data, more often than not.
+        with preserve_process_state(), self.modules.present():
+            before = ProcessState.now()
+            # Top-level code often draws data: it must be the same in every process.
             torch.manual_seed(0)
-            seed_others()
+            seed_numpy_and_python()
             self.function = self.file.load(self.modules)
-            self.changes = Surroundings.now().since(before)
+            self.changes = ProcessState.now().since(before)
 
     def _seed(self) -> None:
         torch.manual_seed(self.seed)
-        seed_others()
+        seed_numpy_and_python()
 
     def _make(self, norm: NormFactory, placement: PlacementLike) -> Trial:
         given = {"split": self.split} if self._takes_split else {}
-        with self.at_home(), theirs(self.name):
+        with self.context(), user_code(self.name):
             self._seed()
             self.norm = WatchedNorm(norm)
             made = self.function(self.norm, placement, self.seed, **given)
         if not isinstance(made, Trial):
-            raise TypeError(f"{self.name} must return a normscope.Trial, got {_told(made)}")
+            raise TypeError(f"{self.name} must return a normscope.Trial, got {_describe(made)}")
         return made
 
 
-def _other_values(names: Iterable[str], one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
-    """List what differs between the attributes of two objects, and of attributes that are dataclasses their own."""
+def _differences(names: Iterable[str], left: Any, right: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield (name, value, value) for attributes that differ between two objects; recursively for dataclasses."""
     for name in names:
-        here, there = getattr(one, name), getattr(other, name)
+        here, there = getattr(left, name), getattr(right, name)
         if is_dataclass(here):
-            inner = _other_values([field.name for field in fields(here)], here, there)
+            inner = _differences([field.name for field in fields(here)], here, there)
             yield from ((f"{name}.{deeper}", *values) for deeper, *values in inner)
         elif here != there:
             yield name, here, there
 
 
-def _told(value: Any) -> str:
+def _describe(value: Any) -> str:
     shape = f" {list(value.shape)}" if isinstance(value, Tensor | np.ndarray) else ""
     return f"{type(value).__name__}{shape}"
 
 
 def digest(model: nn.Module) -> list[str]:
-    """Give the SHA-256 of every parameter."""
-    kept = (one.detach().reshape(-1).cpu().view(torch.uint8).numpy() for one in model.parameters() if one.numel())
-    return [hashlib.sha256(array.data).hexdigest() for array in kept]
+    """Return the SHA-256 of every parameter."""
+    parameters = (p.detach().reshape(-1).cpu().view(torch.uint8).numpy() for p in model.parameters() if p.numel())
+    return [hashlib.sha256(array.data).hexdigest() for array in parameters]

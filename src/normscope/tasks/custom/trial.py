@@ -1,4 +1,4 @@
-"""What a user's own function returns: a model of theirs, how it is trained, and how it is judged."""
+"""The return value of a user's function: a model, its training and its evaluation."""
 
 import inspect
 import math
@@ -12,56 +12,53 @@ import torch
 from torch import Tensor, nn
 
 from normscope.tasks.batching import BatchOrder, Draw
-from normscope.tasks.custom.sandbox import seed_others, theirs
+from normscope.tasks.custom.sandbox import seed_numpy_and_python, user_code
 from normscope.tasks.recipe import Recipe
-from normscope.tasks.task import Metric, Order
+from normscope.tasks.task import Metric, Order, Part, TrainCallback
 
 __tracebackhide__ = True
 
-TrainCallback = Callable[[int, float], None]
-"""Takes a step and its training loss; raises :class:`Stop` where the run is to end."""
-
 
 class Stop(BaseException):
-    """Leaves a user's training loop; no ``except Exception`` of theirs catches it."""
+    """Leaves a user's training loop. Not an ``Exception``, so that ``except Exception`` in the loop cannot catch it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One model with its data, made for one norm, one placement and one seed.
+    """A model with its data for a given norm, placement and seed.
 
-    Either ``loss`` and ``batches`` are given, and the training is ours: resumable, with the schedule, the probe and the
-    checkpoints of every study; or ``train`` is, and it is the user's: from the beginning each time.
+    With ``loss`` and ``batches``, normscope trains the model: resumable, with schedule, probe and checkpoints. With
+    ``train``, the user's function trains it, and an interrupted run starts over.
 
     Raises:
-        TypeError: If a value is of another kind than is said below.
-        ValueError: If not exactly one of the two ways is given, there are no batches, or ``margin`` is not positive and
-            finite.
+        TypeError: If a value has another type than documented below.
+        ValueError: If both or neither of ``train`` and ``loss`` with ``batches`` are given, if ``batches`` is empty, or
+            if ``margin`` is not positive and finite.
     """
 
     model: nn.Module
-    """With its first weights: they are taken as they are, drawn under the run's seed."""
+    """The model with its initial weights, which are used as they are; torch is seeded with the run's seed."""
     metric: Metric
-    """What is judged, in which unit and direction."""
-    evaluate: Callable[[nn.Module, str], "np.ndarray | Sequence[float] | Tensor | float"]
-    """From the model, in evaluation mode and without gradients, and ``"valid"`` or ``"test"`` to the score of every
-    example, ``[E]``; a single number where there are none, which leaves the noise of the test set unknown."""
+    """Name, unit and direction of the scores."""
+    evaluate: Callable[[nn.Module, Part], "np.ndarray | Sequence[float] | Tensor | float"]
+    """Function of the model, in evaluation mode and without gradients, and of ``"valid"`` or ``"test"``; returns the
+    score of every example, ``[E]``, or a single number, which leaves the test set's sampling error unknown."""
     margin: float
-    """Smallest difference worth having, in the metric's unit."""
+    """Smallest relevant difference, in the metric's unit."""
     loss: Callable[[nn.Module, Any], Tensor] | None = None
-    """From the model and a batch to the training loss, a scalar."""
+    """Function of the model and a batch; returns the training loss, a scalar."""
     batches: Callable[[int], Any] | Sequence[Any] | None = None
-    """From a step, counted from 0, to its batch; or all batches of a pass, visited in a new order in every pass."""
+    """Function of the step, counted from 0, returning its batch; or all batches of an epoch, reshuffled per epoch."""
     train: Callable[..., None] | None = None
-    """``train(model, callback)`` trains the model in place and calls ``callback(step, loss)`` now and then, so that the
-    run can be watched and stopped. ``train(model, callback, recipe)`` is also given the run's :class:`Recipe`: the
-    command line may then choose and tune its steps and its learning rate."""
+    """``train(model, callback)`` trains the model in place and calls ``callback(step, loss)`` regularly, so that the
+    run can be watched and stopped. ``train(model, callback, recipe)`` also takes the run's :class:`Recipe`: its steps
+    and its learning rate can then be set and tuned from the command line."""
     recipe: Recipe = field(default_factory=lambda: Recipe(steps=1000, batch_size=1, learning_rate=1e-3))
-    """How ours trains; its batch size is what the report says, for the batches are the user's."""
+    """Training settings; the batch size is only reported, since the batches are the user's."""
     placements: tuple[str, ...] = ()
-    """Placements that the function makes something of, its default first; none where it does not look at them."""
+    """Placements the function supports, default first; empty if it ignores the argument."""
     regime: str = ""
-    """What claims are limited to: network, data, optimizer, depth."""
+    """Scope of the study's claims: network, data, optimizer, depth."""
 
     def __post_init__(self) -> None:
         kinds = {"model": nn.Module, "metric": Metric, "recipe": Recipe}
@@ -72,9 +69,9 @@ class Trial:
             if not callable(given := getattr(self, name)) and not (given is None and name != "evaluate"):
                 raise TypeError(f"{name} must be a function, got {given!r}")
         if isinstance(self.placements, str):
-            raise TypeError(f"placements must be a tuple of names, got the text {self.placements!r}")
-        ours = (self.loss is not None, self.batches is not None)
-        if (self.train is None and ours != (True, True)) or (self.train is not None and any(ours)):
+            raise TypeError(f"placements must be a tuple of names, got the string {self.placements!r}")
+        given = (self.loss is not None, self.batches is not None)
+        if (self.train is None and given != (True, True)) or (self.train is not None and any(given)):
             raise ValueError("a Trial takes either loss and batches, or train")
         _check_batches(self.batches)
         if not isinstance(self.margin, numbers.Real):
@@ -87,12 +84,12 @@ class Trial:
             _check_train(self.train)
 
     @property
-    def heeds_recipe(self) -> bool:
-        """Whether the recipe of a run changes how it is trained."""
+    def uses_recipe(self) -> bool:
+        """Whether the recipe of a run has an effect on the training."""
         return self.train is None or _recipe_of(self.train) is not None
 
     def call_train(self, model: nn.Module, callback: TrainCallback, recipe: Recipe) -> Any:
-        """Call ``train`` with what it takes, and give what it returns."""
+        """Call ``train`` with the arguments it takes, and return its result."""
         assert self.train is not None
         how = _recipe_of(self.train)
         return self.train(
@@ -101,24 +98,24 @@ class Trial:
 
 
 def _recipe_of(train: Callable[..., Any]) -> Literal["recipe", "third"] | None:
-    """Say how a training takes the recipe: by its name, or as the third that it is given; None where it does not.
+    """Return how a training function takes the recipe: by name, as its third argument, or not at all (None).
 
-    A third parameter of another name that has a default is a choice of the user's own.
+    A third parameter of another name with a default value is a setting of the user's, not the recipe.
     """
     parameters = inspect.signature(train).parameters
     if "recipe" in parameters and parameters["recipe"].kind is not inspect.Parameter.POSITIONAL_ONLY:
         return "recipe"
     places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    third = [one for one in parameters.values() if one.kind in places][2:3]
-    many = any(one.kind is inspect.Parameter.VAR_POSITIONAL for one in parameters.values())
-    return "third" if any(one.default is one.empty for one in third) or (not third and many) else None
+    third = [parameter for parameter in parameters.values() if parameter.kind in places][2:3]
+    many = any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters.values())
+    return "third" if any(each.default is each.empty for each in third) or (not third and many) else None
 
 
 def _check_train(train: Callable[..., Any]) -> None:
-    """Refuse a training that cannot be called.
+    """Check the signature of a training function.
 
     Raises:
-        TypeError: If it takes neither a model and ``callback`` nor the recipe beside them.
+        TypeError: If it cannot be called with a model and a callback, nor with these and a recipe.
     """
     how = _recipe_of(train)
     given: tuple[None, ...] = (None, None, None) if how == "third" else (None, None)
@@ -132,11 +129,11 @@ def _check_train(train: Callable[..., Any]) -> None:
 
 
 def _check_batches(batches: Any) -> None:
-    """Refuse batches that cannot be asked for by a number: a run that is resumed asks for those that are left.
+    """Check that batches can be indexed, since a resumed run continues in the middle.
 
     Raises:
-        TypeError: If they are such.
-        ValueError: If there are none.
+        TypeError: If they are neither a function nor a sequence with a length.
+        ValueError: If they are empty.
     """
     if batches is None or callable(batches):
         return
@@ -151,60 +148,60 @@ def _check_batches(batches: Any) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Steps:
-    """Every step is its own batch."""
+    """The order of batches that a function returns: batch number = step."""
 
     def batch(self, step: int) -> Tensor:
-        """Give the step, ``[1]``."""
+        """Return the step, ``[1]``."""
         return torch.tensor([step])
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialData:
-    """The batches of a trial, as the training loop asks for them."""
+    """The batches of a trial in the interface of the training loop."""
 
     name: str
-    """Of the user's file and function, for the words of an error."""
+    """Name of the file and the function, for error messages."""
     batches: Callable[[int], Any] | Sequence[Any]
-    """As the trial has them."""
+    """The batches of the trial."""
     device: torch.device
-    """Where a batch is put."""
+    """Device to which batches are moved."""
     hashes: Mapping[str, str]
-    """SHA-256 of the user's file and what it imports from beside it."""
+    """SHA-256 of the user's file and of the modules it imports."""
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Nothing that we know of is left out."""
+        """Empty: exclusions inside the user's data are unknown."""
         return {}
 
     @property
     def train_examples(self) -> int:
-        """Batches of a pass; 1 where only their function knows."""
+        """Number of batches per epoch; 1 if batches are a function."""
         return 1 if callable(self.batches) else len(self.batches)
 
     def order(self, batch_size: int, draw: Draw) -> Order:
-        """One batch of theirs a step."""
+        """Return the order of the batches, one per step."""
         return _Steps() if callable(self.batches) else BatchOrder(len(self.batches), 1, draw)
 
     def batch(self, indices: Tensor) -> Any:
-        """Give the batch of a step, its tensors on the device.
+        """Return the batch of a step, its tensors on the device.
 
-        What it draws from the global generators of torch, NumPy or Python, the step alone decides.
+        Draws from the global generators of torch, NumPy and Python depend on the step alone.
 
         Raises:
             UserCodeError: If the user's batches fail.
         """
         index = int(indices[0])
-        seed_others()
-        with theirs(self.name):
-            return moved(self.batches(index) if callable(self.batches) else self.batches[index], self.device)
+        seed_numpy_and_python()
+        with user_code(self.name):
+            return to_device(self.batches(index) if callable(self.batches) else self.batches[index], self.device)
 
 
-def moved(batch: Any, device: torch.device) -> Any:
-    """Put the tensors of a batch on a device: in tuples, lists, dictionaries, and in what has ``to(device)``."""
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Move the tensors of a batch to a device: in tuples, lists, dictionaries and objects with ``to(device)``."""
     if hasattr(batch, "to"):
         return batch.to(device)
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(moved(entry, device) for entry in batch))
+        return type(batch)(*(to_device(entry, device) for entry in batch))
     if isinstance(batch, list | tuple):
-        return type(batch)(moved(entry, device) for entry in batch)
-    return {key: moved(value, device) for key, value in batch.items()} if type(batch) is dict else batch
+        return type(batch)(to_device(entry, device) for entry in batch)
+    return {key: to_device(value, device) for key, value in batch.items()} if type(batch) is dict else batch

@@ -1,4 +1,4 @@
-"""What a transition-based parser sees of a state: 18 words, 18 tags and 12 labels by number, and examples of them."""
+"""Features of a transition-based parser: ids of 18 words, 18 tags and 12 labels per state, and training examples."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,22 +20,22 @@ from normscope.tasks.parsing.transitions import (
 )
 
 NULL, ROOT, UNKNOWN = range(3)
-"""Numbers of the symbols before the words and the tags: no such word, the artificial root, not in the vocabulary.
-Of the labels only the first: label l is feature 1 + l."""
+"""Ids of the special symbols of words and tags: absent word, artificial root, not in the vocabulary. Labels have only
+the first: label l has the id 1 + l."""
 
 SYMBOLS = 3
-"""How many symbols stand before the first word and the first tag."""
+"""Number of special symbols, and so the id of the first word and of the first tag."""
 
 TAGS = ("xpos", "upos")
-"""Columns that tags can be read from."""
+"""Columns with tags."""
 
 
 class Sentence(Protocol):
-    """A sentence with its gold tags and tree; every sequence has one entry a word."""
+    """A sentence with its gold tags and tree; every sequence has one entry per word."""
 
     @property
     def forms(self) -> Sequence[str]:
-        """Words as they are written."""
+        """Word forms."""
         ...
 
     @property
@@ -45,7 +45,7 @@ class Sentence(Protocol):
 
     @property
     def xpos(self) -> Sequence[str]:
-        """The treebank's own part-of-speech tags."""
+        """Treebank-specific part-of-speech tags."""
         ...
 
     @property
@@ -55,40 +55,40 @@ class Sentence(Protocol):
 
     @property
     def relations(self) -> Sequence[str]:
-        """Labels of the arcs from the heads."""
+        """Labels of the arcs from the heads to the words."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:
-    """Numbers of words and tags, and the transitions; all from training sentences alone."""
+    """Ids of words and tags, and the transitions, from training sentences only."""
 
     words: Mapping[str, int]
-    """From a form to its number, from ``SYMBOLS`` on, the most frequent first."""
+    """Form to id, from ``SYMBOLS``, by decreasing frequency."""
     tags: Mapping[str, int]
-    """From a tag to its number, from ``SYMBOLS`` on."""
+    """Tag to id, from ``SYMBOLS``."""
     transitions: Transitions
-    """What the parser can do."""
+    """Transitions of the parser."""
     column: str
-    """Where tags are read: a member of :data:`TAGS`."""
+    """Column of the tags: a member of :data:`TAGS`."""
 
     @property
     def sizes(self) -> tuple[int, int, int]:
-        """How many numbers words, tags and labels have, symbols included."""
+        """Numbers of ids of words, tags and labels, special symbols included."""
         return SYMBOLS + len(self.words), SYMBOLS + len(self.tags), 1 + len(self.transitions.labels)
 
 
 def vocabulary(sentences: Sequence[Sentence], *, column: str = "xpos", least_count: int = 2) -> Vocabulary:
-    """Number what the training sentences hold.
+    """Build the vocabulary of the training sentences.
 
     Args:
         sentences: The training part, non-projective sentences included.
-        column: Where tags are read, ``"xpos"`` or ``"upos"``.
-        least_count: How often a form must occur to have a number of its own. The rarer ones are :data:`UNKNOWN`
-            everywhere, in training, too: this is how the parser learns what to do with words that it does not know.
+        column: Column of the tags, ``"xpos"`` or ``"upos"``.
+        least_count: Minimum count of a form in the vocabulary. Rarer forms are :data:`UNKNOWN` in training, too, so
+            that the parser learns to handle unknown words.
 
     Raises:
-        ValueError: If ``column`` is neither, or there are no sentences.
+        ValueError: If ``column`` is not one of these, or there are no sentences.
     """
     if column not in TAGS:
         raise ValueError(f"column must be one of {', '.join(TAGS)}, got {column!r}")
@@ -114,48 +114,48 @@ POSITIONS = (
     *("lc1(s1)", "rc1(s1)", "lc2(s1)", "rc2(s1)", "lc1(lc1(s1))", "rc1(rc1(s1))"),
     *("lc1(s2)", "rc1(s2)", "lc2(s2)", "rc2(s2)", "lc1(lc1(s2))", "rc1(rc1(s2))"),
 )
-"""The 18 positions in their order: stack and buffer from their near ends, the outermost (1) and second (2) left (lc)
-and right (rc) children of the two top words, and the outermost children's own. Words and tags are taken at all of them,
-labels at the 12 children."""
+"""The 18 positions in their order: top of the stack and front of the buffer, the outermost (1) and second (2) left (lc)
+and right (rc) children of the two top words, and the outermost children of these. Words and tags are taken at all
+positions, labels at the 12 children."""
 
 FEATURES = 48
-"""Columns: 18 words, 18 tags, 12 labels."""
+"""Number of features: 18 words, 18 tags, 12 labels."""
 
 UNSEEN_LABEL = "unseen label"
-"""Why a projective sentence is left out: a relation that the training sentences have not."""
+"""Reason to exclude a projective sentence: a relation that does not occur in the training sentences."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Encoded:
-    """Sentences by number, padded. Column 0 is the root, the last column is :data:`NULL` in every row."""
+    """Ids of sentences, padded. Column 0 is the root, the last column is :data:`NULL` in every row."""
 
     words: np.ndarray
     """``[S, W + 2]`` int32."""
     tags: np.ndarray
     """``[S, W + 2]`` int32."""
     lengths: np.ndarray
-    """Words without the root, ``[S]``."""
+    """Numbers of words without the root, ``[S]``."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Examples:
-    """What the oracle does in every state on its way, sentence after sentence in their order.
+    """The oracle's transition for every state on its path, sentence by sentence.
 
-    One example takes 98 bytes while every number fits in int16, 194 beyond; a sentence of n words gives 2n examples.
+    An example takes 98 bytes if all ids fit in int16, else 194; a sentence of n words yields 2n examples.
     """
 
     features: np.ndarray
-    """``[M, 48]`` int16, or int32 where a number is above 32,767."""
+    """``[M, 48]`` int16, or int32 if an id exceeds 32,767."""
     targets: np.ndarray
-    """Numbers of the transitions, ``[M]`` int16."""
+    """Ids of the transitions, ``[M]`` int16."""
     sentences: int
-    """How many sentences they come from."""
+    """Number of source sentences."""
     left_out: Mapping[str, int]
-    """How many sentences were left out, and why: a kind of tree, or :data:`UNSEEN_LABEL`."""
+    """Numbers of excluded sentences by reason: a kind of tree, or :data:`UNSEEN_LABEL`."""
 
 
 def encode(sentences: Sequence[Sentence], known: Vocabulary) -> Encoded:
-    """Look up words and tags; :data:`UNKNOWN` stands for those that the vocabulary has not."""
+    """Return the ids of words and tags; :data:`UNKNOWN` if not in the vocabulary."""
     lengths = np.array([len(sentence.forms) for sentence in sentences], np.int64)
     shape = (len(sentences), int(lengths.max(initial=0)) + 2)
     words, tags = np.full(shape, NULL, np.int32), np.full(shape, NULL, np.int32)
@@ -168,13 +168,13 @@ def encode(sentences: Sequence[Sentence], known: Vocabulary) -> Encoded:
 
 
 def encode_trees(sentences: Sequence[Sentence], known: Vocabulary) -> Trees:
-    """Give the gold trees; the label is ``ABSENT`` where the transitions have it not."""
+    """Return the gold trees; labels without a transition are ``ABSENT``."""
     numbers = (known.transitions.numbers(sentence.heads, sentence.relations) for sentence in sentences)
     return pad([sentence.heads for sentence in sentences], numbers)
 
 
 def positions(state: ParserState) -> np.ndarray:
-    """Give the words at :data:`POSITIONS`, ``[N, 18]``; ``ABSENT`` where there is none."""
+    """Return the indices of the words at :data:`POSITIONS`, ``[N, 18]``, or ``ABSENT``."""
     rows = np.arange(len(state.lengths))
     stack = state.from_top(3)
     columns = [stack, state.buffered(3)]
@@ -187,15 +187,15 @@ def positions(state: ParserState) -> np.ndarray:
 
 
 def extract(state: ParserState, encoded: Encoded) -> np.ndarray:
-    """Give the features of every row of a state, ``[N, 48]`` int32.
+    """Return the features of every row of a state, ``[N, 48]`` int32.
 
     Args:
-        state: ``state.sentences`` are rows of ``encoded``.
-        encoded: The sentences.
+        state: Parser state; ``state.sentences`` are rows of ``encoded``.
+        encoded: Ids of the sentences.
 
     References:
         Chen & Manning (2014). A fast and accurate dependency parser using neural networks, section 3.1.
-        Departs from it in: nothing but the order of the columns, which is :data:`POSITIONS`.
+        Departs from it in: the order of the columns, which is :data:`POSITIONS`.
     """
     at = positions(state)
     sentences = state.sentences[:, None]
@@ -204,13 +204,13 @@ def extract(state: ParserState, encoded: Encoded) -> np.ndarray:
 
 
 def examples(sentences: Sequence[Sentence], known: Vocabulary) -> Examples:
-    """Follow the static oracle through every sentence that it can build.
+    """Compute the static oracle's examples for every sentence that it can build.
 
-    Sentences whose trees are not projective or have several roots, or in which a relation was not seen in training, are
-    left out and counted.
+    Sentences are excluded and counted if their tree is not projective or has several roots, or if a relation did not
+    occur in training.
 
     Raises:
-        ValueError: If the heads of a sentence are no tree, or no sentence is left.
+        ValueError: If the heads of a sentence are not a tree, or every sentence is excluded.
     """
     left_out: Counter[str] = Counter()
     kept = []
@@ -226,7 +226,7 @@ def examples(sentences: Sequence[Sentence], known: Vocabulary) -> Examples:
         else:
             left_out[kind] += 1
     if not kept:
-        raise ValueError(f"no sentence is left of {len(sentences)}: {dict(left_out)}")
+        raise ValueError(f"all {len(sentences)} sentences were left out: {dict(left_out)}")
     encoded, gold = encode(kept, known), encode_trees(kept, known)
     starts = 2 * (np.cumsum(encoded.lengths) - encoded.lengths)
     count = 2 * int(encoded.lengths.sum())

@@ -1,9 +1,9 @@
-"""Dependency parsing: greedy arc-standard transitions chosen by a perceptron (Chen & Manning 2014, Xu et al. 2019)."""
+"""Dependency parsing: greedy arc-standard transitions chosen by an MLP (Chen & Manning 2014, Xu et al. 2019)."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -16,40 +16,50 @@ from normscope.tasks.batching import BatchOrder, Draw
 from normscope.tasks.parsing.features import Sentence, Vocabulary, encode, examples, extract, vocabulary
 from normscope.tasks.parsing.transitions import ParserState, Trees, parse
 from normscope.tasks.recipe import Recipe
-from normscope.tasks.task import Metric, NormFactory, PlacementLike, Published
+from normscope.tasks.task import (
+    DATA_SETS_KEPT,
+    BaseTask,
+    Metric,
+    NormFactory,
+    Part,
+    PlacementLike,
+    Published,
+    Split,
+    check_split,
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Attachment:
-    r"""How many words of every sentence hang where they should.
+    r"""Correctly attached words per sentence.
 
     .. math::
         \mathrm{UAS} = 100\, \frac{\sum_s \text{right heads}_s}{\sum_s \text{words}_s}\ \%
 
-    over the words of all sentences, not the mean of the sentences' own shares; LAS likewise.
+    over the words of all sentences, not the mean over sentences; LAS likewise.
     """
 
     unlabelled: np.ndarray
-    """Words with the right head, and words that count, ``[S, 2]`` int64: their sums give the UAS."""
+    """Words with the right head, and counted words, ``[S, 2]`` int64: the sums give the UAS."""
     labelled: np.ndarray
-    """Words with the right head and relation, and words that count, ``[S, 2]`` int64: their sums give the LAS."""
+    """Words with the right head and relation, and counted words, ``[S, 2]`` int64: the sums give the LAS."""
 
 
 def attachment(
     sentences: Sequence[Sentence], trees: Trees, known: Vocabulary, *, punctuation: bool = True
 ) -> Attachment:
-    """Count the words that hang where they should.
+    """Count correctly attached words.
 
     Args:
-        sentences: With their gold heads, relations and universal tags; any trees, non-projective ones, too.
-        trees: What was parsed, in the same order.
-        known: Where the names of the labels are.
-        punctuation: Whether every token counts. False leaves out those whose ``upos`` is PUNCT, which is another
-            metric: :func:`metric_name` names it otherwise.
+        sentences: Gold sentences with heads, relations and universal tags; trees may be non-projective.
+        trees: Predicted trees in the same order.
+        known: Vocabulary with the names of the labels.
+        punctuation: Whether every token is counted. False excludes tokens whose ``upos`` is PUNCT; this is another
+            metric, with another :func:`metric_name`.
 
     Raises:
-        ValueError: If there are not as many trees as sentences, a tree has another length, or punctuation is to be left
-            out where no token at all is PUNCT.
+        ValueError: If the numbers of trees and sentences differ, a tree has another length, or punctuation is to be
+            excluded and no token is tagged PUNCT.
     """
     if len(sentences) != len(trees.lengths):
         raise ValueError(f"{len(sentences)} sentences need as many trees, got {len(trees.lengths)}")
@@ -69,17 +79,17 @@ def attachment(
 
 
 def metric_name(*, labelled: bool, punctuation: bool = True) -> str:
-    """Name the metric: UAS or LAS over all tokens, or the same "without punctuation"."""
+    """Return the name of the metric: UAS or LAS, over all tokens or "without punctuation"."""
     return ("LAS" if labelled else "UAS") + ("" if punctuation else " without punctuation")
 
 
 TUNING_EVERY = 10
-"""Every tenth training sentence is held out where learning rates are chosen."""
+"""Every tenth training sentence is held out in the split ``"tune"``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParserSize:
-    """How large the perceptron is. The paper prints "3 layers"; the rest is our choice."""
+    """Sizes of the classifier. The paper gives "3 layers"; the other sizes are chosen here."""
 
     width: int
     hidden: int
@@ -88,7 +98,7 @@ class ParserSize:
 
 @dataclass(frozen=True, kw_only=True)
 class ParserSplits:
-    """Oracle transitions to learn from, and sentences to parse."""
+    """Oracle transitions for training, and sentences for evaluation."""
 
     features: Tensor
     """``[M, 48]`` int16 or int32."""
@@ -98,85 +108,85 @@ class ParserSplits:
     test: tuple[ParsedSentence, ...]
     known: Vocabulary
     left_out: Mapping[str, int]
-    """Training sentences that the oracle cannot build, by reason; nothing is left out of the other parts."""
+    """Numbers of training sentences excluded because the oracle cannot build them, by reason."""
     hashes: Mapping[str, str]
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Training sentences that the oracle cannot build."""
+        """Numbers of training sentences excluded because the oracle cannot build them."""
         return {f"sentences left out: {reason}": count for reason, count in self.left_out.items()}
 
     @property
     def train_examples(self) -> int:
-        """Transitions in the training part."""
+        """Number of training transitions."""
         return len(self.targets)
 
     def order(self, batch_size: int, draw: Draw) -> BatchOrder:
-        """Say which transitions make which batch."""
+        """Return the assignment of transitions to batches."""
         return BatchOrder(self.train_examples, batch_size, draw)
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Give features ``[B, 48]`` and transitions ``[B]``."""
+        """Return the features ``[B, 48]`` and transitions ``[B]`` of ``indices``."""
         indices = indices.to(self.targets.device)
         return self.features[indices], self.targets[indices]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parsing:
-    """Choose the oracle's transition by cross entropy; the metric is the unlabelled attachment score, in per cent.
+class Parsing(BaseTask):
+    """Transition-based parsing with cross entropy; the metric is the unlabelled attachment score in percent.
 
-    Tags are the gold ones. Every token counts, punctuation too. Sentences whose trees cross arcs cannot be built by
-    the oracle: they are left out of training, counted, and kept in the validation and test parts.
+    Tags are gold tags. Every token is counted, punctuation included. The oracle cannot build non-projective trees:
+    their sentences are excluded from training, counted, and kept in the validation and test parts.
     """
 
     name: str
-    """Key in the catalogue."""
+    """Key in ``TASKS``."""
     description: str
     """One line for ``normscope list tasks``."""
     datasets: tuple[str, ...]
-    """Keys of the data sets it reads."""
+    """Keys of its data sets."""
     read: Callable[[], Treebank]
     """Reads the original files."""
     sizes: Mapping[str, ParserSize]
-    """Of the network, by preset."""
+    """Sizes of the network, by preset."""
     presets: Mapping[str, Recipe]
-    """How it is trained."""
+    """Training settings by preset."""
     margin: float
-    """Smallest difference worth having, in points of per cent."""
+    """Smallest relevant difference, in points of per cent."""
     regime: str
-    """What claims are limited to."""
+    """Scope of the claims."""
     labelled: bool = False
-    """Whether the relation must be right, too: LAS instead of UAS."""
+    """Whether the metric is LAS, which also requires the right relation, instead of UAS."""
     column: str = "xpos"
-    """Where tags are read."""
+    """Column of the tags: ``"xpos"`` or ``"upos"``."""
     published: tuple[Published, ...] = ()
-    """What others printed for it."""
+    """Published figures for the task."""
     revision: int = 1
-    """Raised whenever numbers change."""
+    """Incremented whenever the numbers of a run change."""
 
     @property
     def placements(self) -> tuple[str, ...]:
-        """There is no residual branch."""
+        """Only ``"preactivation"``: the network has no residual branches."""
         return ("preactivation",)
 
     @property
     def metric(self) -> Metric:
-        """What a run is judged by."""
+        """Metric of the test data."""
         name = metric_name(labelled=self.labelled)
         return Metric(name=f"test {name}", unit="%", higher_is_better=True, aggregate="percentage")
 
     @property
     def valid_metric(self) -> Metric:
-        """The same on the validation sentences."""
+        """Metric of the validation sentences: the same."""
         return self.metric
 
     @property
     def batch_unit(self) -> str:
-        """Batches are of so many transitions."""
+        """Unit of the batch size."""
         return "transitions"
 
     def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> FeatureMLP:
-        """Build the network of a preset with any weights."""
+        """Build the network of a preset with arbitrary weights."""
         size, known = self.sizes[preset], _known(self.read, self.column)
         words, tags, labels = known.sizes
         return FeatureMLP(
@@ -190,20 +200,19 @@ class Parsing:
             dropout=size.dropout,
         )
 
-    def load(self, device: torch.device, split: str, preset: str) -> ParserSplits:
+    def load(self, device: torch.device, split: Split, preset: str) -> ParserSplits:
         """Read the treebank onto a device.
 
         Args:
-            device: Where the tensors go.
+            device: Device of the tensors.
             split: ``"study"`` for the published parts; ``"tune"`` for the training part alone, every tenth sentence
-                held out. The vocabulary is that of the whole training part in both.
-            preset: The data are the same in every preset.
+                held out for validation. The vocabulary is that of the whole training part in both.
+            preset: Unused: the data are the same in every preset.
 
         Raises:
-            ValueError: If ``split`` is neither.
+            ValueError: If ``split`` is not one of these.
         """
-        if split not in ("study", "tune"):
-            raise ValueError(f"split must be 'study' or 'tune', got {split!r}")
+        check_split(split)
         return _load(self.read, self.column, device, split)
 
     def loss(self, model: FeatureMLP, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -211,11 +220,11 @@ class Parsing:
         x, y = batch
         return F.cross_entropy(model(x).float(), y)
 
-    def evaluate(self, model: FeatureMLP, data: ParserSplits, part: str) -> tuple[float, np.ndarray]:
-        """Parse a part; give its loss, and right heads and words of every sentence, ``[S, 2]`` float32.
+    def evaluate(self, model: FeatureMLP, data: ParserSplits, part: Part) -> tuple[float, np.ndarray]:
+        """Parse a part of the data; return its loss, and right heads and words per sentence, ``[S, 2]`` float32.
 
-        The loss is the share of words that hang wrong: a greedy parser goes its own way, and no oracle says there what
-        would have been right. It is not a number if a score was none.
+        The loss is the share of wrongly attached words, since the static oracle is undefined off its path; it is NaN if
+        a score of the network was not finite.
         """
         sentences = {"valid": data.valid, "test": data.test}[part]
         encoded = encode(sentences, data.known)
@@ -235,19 +244,19 @@ class Parsing:
         return float(1 - right / words) if finite else float("nan"), counts.astype(np.float32)
 
 
-@cache
+@lru_cache(maxsize=DATA_SETS_KEPT)
 def _read(read: Callable[[], Treebank]) -> Treebank:
-    """Read once a process: a worker computes many runs."""
+    """Read the data; cached, since a worker process computes many runs."""
     return read()
 
 
-@cache
+@lru_cache(maxsize=DATA_SETS_KEPT)
 def _known(read: Callable[[], Treebank], column: str) -> Vocabulary:
     return vocabulary(_read(read).train, column=column)
 
 
-@cache
-def _load(read: Callable[[], Treebank], column: str, device: torch.device, split: str) -> ParserSplits:
+@lru_cache(maxsize=DATA_SETS_KEPT)
+def _load(read: Callable[[], Treebank], column: str, device: torch.device, split: Split) -> ParserSplits:
     bank, known = _read(read), _known(read, column)
     train, valid, test = bank.train, bank.valid, bank.test
     if split == "tune":

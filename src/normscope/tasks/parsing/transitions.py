@@ -10,48 +10,48 @@ SHIFT, LEFT, RIGHT, ROOT = range(4)
 """Kinds of transitions. ``ROOT`` is the right-arc from the artificial root, the last transition of every sentence."""
 
 ABSENT = -1
-"""No such word, head or label. As a position it is the last column of a state's arrays, which nothing is put in."""
+"""Absent word, head or label. As an index it is the last column of a state's arrays, which is never written."""
 
 BELOW = 2
-"""Empty places below the root on every stack, so that the third word from the top can always be asked for."""
+"""Number of empty places below the root of every stack, so that the third word from the top always exists."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ParserState:
-    """Where the parsing of N sentences stands; its arrays change in place.
+    """State of the parser for N sentences; its arrays are modified in place.
 
-    Word 0 is the artificial root, words 1 to n are the sentence's. Columns beyond a sentence's length are never used,
-    and the last one, which ``ABSENT`` means as an index, holds ``ABSENT`` for ever.
+    Word 0 is the artificial root; words 1 to n are those of the sentence. Columns beyond a sentence's length are
+    unused, and the last column, which is the index ``ABSENT``, always contains ``ABSENT``.
     """
 
     sentences: np.ndarray
-    """Which of the caller's sentences a row is, ``[N]``."""
+    """Index of the caller's sentence for every row, ``[N]``."""
     lengths: np.ndarray
-    """Words of a sentence without the root, ``[N]``."""
+    """Number of words of every sentence without the root, ``[N]``."""
     stack: np.ndarray
     """Words from the bottom up, after ``BELOW`` empty places, ``[N, BELOW + 1 + W]``."""
     depths: np.ndarray
-    """Words on the stack, the root among them, ``[N]``."""
+    """Number of words on the stack, the root included, ``[N]``."""
     following: np.ndarray
-    """The first word of the buffer, ``[N]``; one more than the length where it is empty."""
+    """First word of the buffer, ``[N]``; the length plus one if the buffer is empty."""
     heads: np.ndarray
-    """Heads given so far, ``[N, W + 2]``."""
+    """Heads assigned so far, ``[N, W + 2]``."""
     labels: np.ndarray
-    """Numbers of the labels given so far, ``[N, W + 2]``."""
+    """Ids of the labels assigned so far, ``[N, W + 2]``."""
     leftmost: np.ndarray
     """The outermost left child and the second, ``[N, W + 2, 2]``."""
     rightmost: np.ndarray
     """The outermost right child and the second, ``[N, W + 2, 2]``."""
     children: np.ndarray
-    """How many children a word has so far, ``[N, W + 2]``."""
+    """Number of children so far, ``[N, W + 2]``."""
 
     @classmethod
     def start(cls, lengths: np.ndarray, sentences: np.ndarray | None = None) -> "ParserState":
         """Put the root on the stack and all words into the buffer.
 
         Args:
-            lengths: Words of every sentence, ``[N]``, at least one each.
-            sentences: Their numbers at the caller's, ``[N]``; by default 0 to N - 1.
+            lengths: Number of words of every sentence, ``[N]``, at least 1.
+            sentences: Indices of the sentences, ``[N]``; 0 to N - 1 by default.
 
         Raises:
             ValueError: If a sentence has no words.
@@ -79,34 +79,34 @@ class ParserState:
         )
 
     def first(self, rows: int) -> "ParserState":
-        """Give the first rows, as views: what changes there changes here."""
+        """Return the first rows as views of the same arrays."""
         return ParserState(**{field.name: getattr(self, field.name)[:rows] for field in fields(self)})
 
     def from_top(self, count: int) -> np.ndarray:
-        """Give the top words of the stack, ``[N, count]``, up to 3; ``ABSENT`` below the root."""
+        """Return the top words of the stack, ``[N, count]``, up to 3; ``ABSENT`` below the root."""
         places = self.depths[:, None] + BELOW - 1 - np.arange(count)
         return np.take_along_axis(self.stack, places, axis=1)
 
     def buffered(self, count: int) -> np.ndarray:
-        """Give the first words of the buffer, ``[N, count]``; ``ABSENT`` beyond its end."""
+        """Return the first words of the buffer, ``[N, count]``; ``ABSENT`` beyond its end."""
         words = self.following[:, None] + np.arange(count, dtype=np.int32)
         return np.where(words <= self.lengths[:, None], words, ABSENT)
 
     def legal_kinds(self) -> np.ndarray:
-        """Say which kinds of transitions are legal, ``[N, 4]`` bool; none is when a sentence has ended."""
+        """Return the legal kinds of transitions, ``[N, 4]`` bool; all False for a parsed sentence."""
         waiting = self.following <= self.lengths
         arcs = self.depths > 2
         return np.stack([waiting, arcs, arcs, (self.depths == 2) & ~waiting], axis=1)
 
     def apply(self, kinds: np.ndarray, labels: np.ndarray) -> None:
-        """Make one transition in every row.
+        """Apply a transition in every row.
 
         Args:
             kinds: ``SHIFT``, ``LEFT``, ``RIGHT`` or ``ROOT``, ``[N]``.
-            labels: Numbers of the labels of the arcs, ``[N]``; unread for shifts.
+            labels: Ids of the arc labels, ``[N]``; ignored for shifts.
 
         Raises:
-            ValueError: If a transition is not legal; nothing has changed then.
+            ValueError: If a transition is not legal; the state is then unchanged.
         """
         rows = np.arange(len(self.lengths))
         illegal = np.flatnonzero(~self.legal_kinds()[rows, kinds])
@@ -127,7 +127,7 @@ class ParserState:
             head, child = (s1, s2) if children is self.leftmost else (s2, s1)
             self.heads[here, child] = head
             self.labels[here, child] = labels[here]
-            # A new child always lies further out than those before it.
+            # A new child is always further out than earlier ones.
             children[here, head, 1] = children[here, head, 0]
             children[here, head, 0] = child
             self.children[here, head] += 1
@@ -136,12 +136,12 @@ class ParserState:
 
 
 PROJECTIVE, NON_PROJECTIVE, SEVERAL_ROOTS = "projective", "non-projective", "several roots"
-"""Kinds of trees; arc-standard builds the first alone."""
+"""Kinds of trees; the arc-standard system can build only projective trees."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Transitions:
-    """The transitions by number: shift, a left-arc for every label, a right-arc for every label, the root arcs.
+    """The transitions by id: shift, a left-arc per label, a right-arc per label, the root arcs.
 
     With s1 the top of the stack and s2 the word below it, *shift* moves the next word of the buffer onto the stack;
     *left-arc* makes s1 the head of s2 and takes s2 off; *right-arc* makes s2 the head of s1 and takes s1 off; a *root
@@ -149,12 +149,12 @@ class Transitions:
     shifts and n arcs, and exactly one word hangs on the root.
 
     Raises:
-        ValueError: If there is no root label, or a label stands twice in a list.
+        ValueError: If there is no root label, or a label occurs twice in a list.
 
     References:
         Nivre (2004). Incrementality in deterministic dependency parsing, section 3.
         Chen & Manning (2014). A fast and accurate dependency parser using neural networks, section 2.
-        Departs from them in: root arcs have labels of their own, those that root arcs have in training.
+        Departs from them in: root arcs have separate labels, those of the root arcs in the training trees.
     """
 
     arc_labels: tuple[str, ...]
@@ -170,12 +170,12 @@ class Transitions:
                 raise ValueError(f"{name} must hold every label once, got {getattr(self, name)}")
 
     def __len__(self) -> int:
-        """Give the number of transitions."""
+        """Return the number of transitions."""
         return len(self.kinds)
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the labels by number: those of arcs, then those of root arcs."""
+        """Names of the labels by id: those of arcs, then those of root arcs."""
         return self.arc_labels + self.root_labels
 
     @cached_property
@@ -186,12 +186,12 @@ class Transitions:
 
     @cached_property
     def label_numbers(self) -> np.ndarray:
-        """Label that every transition gives, ``[T]``; ``ABSENT`` for shift."""
+        """Label assigned by every transition, ``[T]``; ``ABSENT`` for shift."""
         arcs = len(self.arc_labels)
         return np.array([ABSENT, *range(arcs), *range(len(self.labels))])
 
     def numbers(self, heads: Sequence[int], relations: Sequence[str]) -> np.ndarray:
-        """Give the labels of a sentence by number, ``[n]``; ``ABSENT`` where none has that name."""
+        """Return the label ids of a sentence, ``[n]``; ``ABSENT`` for unknown relations."""
         arcs = {label: number for number, label in enumerate(self.arc_labels)}
         roots = {label: number for number, label in enumerate(self.root_labels, start=len(arcs))}
         pairs = zip(heads, relations, strict=True)
@@ -200,28 +200,28 @@ class Transitions:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trees:
-    """Trees over S sentences, padded with ``ABSENT``; column j is word j, and column 0, the root, is padding, too."""
+    """Trees of S sentences, padded with ``ABSENT``; column j is word j, and column 0, the root, is padding."""
 
     heads: np.ndarray
-    """``[S, 1 + W]`` int32, 0 for the root."""
+    """``[S, 1 + W]`` int32; 0 is the root."""
     labels: np.ndarray
-    """Numbers of the labels, ``[S, 1 + W]`` int32."""
+    """Ids of the labels, ``[S, 1 + W]`` int32."""
     lengths: np.ndarray
     """Words of every sentence, ``[S]``."""
 
 
 def kind_of_tree(heads: Sequence[int]) -> str:
-    """Say whether a tree is projective.
+    """Return the kind of a tree.
 
     Args:
         heads: Head of every word, counted from 1; 0 for the root.
 
     Returns:
-        :data:`PROJECTIVE`; :data:`NON_PROJECTIVE` if two arcs cross, the root standing left of the first word; or
-        :data:`SEVERAL_ROOTS`, if more than one word hangs on the root.
+        :data:`PROJECTIVE`; :data:`NON_PROJECTIVE` if two arcs cross, with the root left of the first word; or
+        :data:`SEVERAL_ROOTS` if several words are attached to the root.
 
     Raises:
-        ValueError: If it is no tree: a head is out of range, or following the heads never ends at the root.
+        ValueError: If the heads are not a tree: a head is out of range, or the heads form a cycle.
     """
     up = np.array([0, *heads])
     if len(up) == 1 or up.min() < 0 or up.max() >= len(up):
@@ -230,7 +230,7 @@ def kind_of_tree(heads: Sequence[int]) -> str:
     for _ in range(len(up).bit_length()):
         ends = ends[ends]  # twice as far up each time
     if ends.any():
-        raise ValueError(f"word {np.flatnonzero(ends)[0]} must hang on the root in the end, got heads {list(heads)}")
+        raise ValueError(f"word {np.flatnonzero(ends)[0]} must descend from the root, got heads {list(heads)}")
     if np.count_nonzero(up[1:] == 0) > 1:
         return SEVERAL_ROOTS
     words = np.arange(1, len(up))
@@ -240,7 +240,7 @@ def kind_of_tree(heads: Sequence[int]) -> str:
 
 
 def pad(heads: Iterable[Sequence[int]], labels: Iterable[Sequence[int] | np.ndarray]) -> Trees:
-    """Put trees, a sequence of heads and one of label numbers each, into padded arrays."""
+    """Return padded trees from their sequences of heads and of label ids."""
     pairs = list(zip(heads, labels, strict=True))
     lengths = np.array([len(each) for each, _ in pairs], np.int64)
     shape = (len(pairs), 1 + int(lengths.max(initial=0)))
@@ -252,13 +252,13 @@ def pad(heads: Iterable[Sequence[int]], labels: Iterable[Sequence[int] | np.ndar
 
 
 def run(transitions: Transitions, lengths: np.ndarray, choose: Callable[[ParserState], np.ndarray]) -> Trees:
-    """Take many sentences from their first transition to their last, one transition a step in each.
+    """Parse many sentences in parallel, with one transition per step in each.
 
     Args:
-        transitions: What the numbers mean.
-        lengths: Words of every sentence, ``[S]``.
-        choose: Gives the number of a legal transition for every row of a state, ``[N]``. The rows are the sentences
-            that have not ended, longest first; ``state.sentences`` says which they are.
+        transitions: The transition system.
+        lengths: Number of words of every sentence, ``[S]``.
+        choose: Function of a state; returns the id of a legal transition for every row, ``[N]``. The rows are the
+            unfinished sentences, longest first; ``state.sentences`` contains their indices.
 
     Raises:
         ValueError: If a sentence has no words or a chosen transition is not legal.
@@ -275,13 +275,13 @@ def run(transitions: Transitions, lengths: np.ndarray, choose: Callable[[ParserS
 
 
 def parse(transitions: Transitions, lengths: np.ndarray, score: Callable[[ParserState], np.ndarray]) -> Trees:
-    """Parse greedily: the legal transition of the highest score, the first of equals.
+    """Parse greedily by the legal transition with the highest score; the first if several are equal.
 
     Args:
-        transitions: What the numbers mean.
-        lengths: Words of every sentence, ``[S]``.
-        score: Gives scores ``[N, T]`` for a state of N rows, see :func:`run`. A NaN counts as the lowest of numbers,
-            so that a network that diverged gives trees, too: it is its loss that says so.
+        transitions: The transition system.
+        lengths: Number of words of every sentence, ``[S]``.
+        score: Function of a state of N rows, see :func:`run`; returns scores ``[N, T]``. NaN counts as the lowest
+            score, so that a diverged network still yields trees; its loss shows the divergence.
 
     Raises:
         ValueError: If a sentence has no words, or the scores have another shape.
@@ -298,15 +298,15 @@ def parse(transitions: Transitions, lengths: np.ndarray, score: Callable[[Parser
 
 
 def oracle(transitions: Transitions, gold: Trees, state: ParserState) -> np.ndarray:
-    """Give the next transition of the static oracle for every row, ``[N]``: arcs as soon as they can be, left first.
+    """Return the static oracle's next transition for every row, ``[N]``: arcs as early as possible, left-arcs first.
 
-    Left-arc where s1 is the head of s2; right-arc or root arc where s2 is the head of s1 and s1 has all its children;
-    else shift.
+    Left-arc if s1 is the head of s2; right-arc or root arc if s2 is the head of s1 and s1 has all its children; else
+    shift.
 
     Args:
-        transitions: What the numbers mean.
-        gold: Projective trees with one root each, see :func:`kind_of_tree`, and labels that the transitions have.
-        state: A state on the way to them; ``state.sentences`` are rows of ``gold``.
+        transitions: The transition system.
+        gold: Projective trees with a single root, see :func:`kind_of_tree`, and known labels.
+        state: A state on the path to these trees; ``state.sentences`` are rows of ``gold``.
 
     Raises:
         ValueError: If the label of an arc is ``ABSENT``.
@@ -323,5 +323,5 @@ def oracle(transitions: Transitions, gold: Trees, state: ParserState) -> np.ndar
     label = gold.labels[state.sentences, np.where(left, s2, s1)]
     unknown = np.flatnonzero((left | right) & (label == ABSENT))
     if len(unknown):
-        raise ValueError(f"sentence {state.sentences[unknown[0]]} has a label that no transition gives")
+        raise ValueError(f"sentence {state.sentences[unknown[0]]} has a label without a transition")
     return np.where(left, 1 + label, np.where(right, 1 + len(transitions.arc_labels) + label, 0))

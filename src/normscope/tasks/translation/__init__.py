@@ -1,1 +1,1 @@
-"""Machine translation: corpora, subwords, beam search, BLEU, and the tasks."""
+"""Machine translation: subwords, encoded corpora, beam search, BLEU, and the tasks."""

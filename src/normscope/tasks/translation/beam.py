@@ -1,4 +1,4 @@
-"""Beam search over any model that gives the next token's logits; greedy decoding is a beam of one."""
+"""Beam search over any model that returns the next token's logits; greedy decoding is a beam of one."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,18 +12,18 @@ PENALTIES: dict[str, Callable[[float, float], float]] = {
     "length": lambda length, alpha: length**alpha,
     "gnmt": lambda length, alpha: ((5 + length) / 6) ** alpha,
 }
-"""What a hypothesis' log-probability is divided by, from its length, the end counted, and alpha."""
+"""Length penalties: divisor of a hypothesis' log-probability, from its length, end included, and alpha."""
 
 
 class BeamState(Protocol):
-    """What a decoder remembers, one row a hypothesis."""
+    """State of a decoder, one row per hypothesis."""
 
     def repeat(self, beam: int) -> Self:
-        """Give every row ``beam`` times, copies side by side."""
+        """Return the state with every row repeated ``beam`` times, copies adjacent."""
         ...
 
     def reorder(self, indices: Tensor) -> Self:
-        """Give the rows of ``indices``, ``[R]`` int64; rows may be missing or occur several times."""
+        """Return the state of the rows ``indices``, ``[R]`` int64, with omissions and repetitions."""
         ...
 
 
@@ -35,11 +35,11 @@ class Hypothesis:
     """A finished sentence."""
 
     tokens: list[int]
-    """Its ids, without beginning and end."""
+    """Ids without beginning and end."""
     log_probability: float
-    """Sum over its tokens and its end, in nats."""
+    """Sum over the tokens and the end, in nats."""
     score: float
-    """The same over the length penalty."""
+    """Log-probability divided by the length penalty."""
 
 
 def beam_search(
@@ -54,7 +54,7 @@ def beam_search(
     penalty: Literal["length", "gnmt"] = "length",
     never: Sequence[int] = (),
 ) -> list[list[int]]:
-    """Find the best sentence of each row; :func:`finished_hypotheses` says how, and what the arguments are.
+    """Return the best hypothesis of each sentence; see :func:`finished_hypotheses` for the algorithm and the arguments.
 
     Returns:
         ``B`` lists of ids, without beginning and end.
@@ -86,47 +86,48 @@ def finished_hypotheses(
     penalty: Literal["length", "gnmt"] = "length",
     never: Sequence[int] = (),
 ) -> list[list[Hypothesis]]:
-    r"""Search for the sentences of highest score.
+    r"""Search for the hypotheses with the highest scores.
 
     .. math::
         score(y) = \frac{\sum_t \log p(y_t \mid y_{<t})}{penalty(|y|)}, \quad
         penalty(n) = n^\alpha \;\text{ or }\; \left(\frac{5 + n}{6}\right)^\alpha
 
-    where :math:`|y|` counts the end. In each step the open hypotheses of a sentence, at first one, give all their
-    continuations. Of the ``beam`` most probable ones those that end are finished; the ``beam`` most probable ones that
-    do not end are the next open ones. At ``max_length`` tokens every open hypothesis must end.
+    where :math:`|y|` includes the end. In each step, all continuations of a sentence's open hypotheses (initially a
+    single one) are scored. Among the ``beam`` most probable continuations, those that end are finished; the ``beam``
+    most probable ones that do not end stay open. At ``max_length`` tokens every open hypothesis must end.
 
-    A sentence is done when ``beam`` hypotheses are finished, when none is open, or when no open one could still win:
-    when the most probable open one, with no further loss and the penalty of the greatest length, would score no more
-    than the best finished one. The last rule never changes the best hypothesis. What is done leaves the batch.
+    A sentence is done when ``beam`` hypotheses are finished, when no hypothesis is open, or when no open hypothesis can
+    still win: when the most probable one, without further loss and with the penalty of the maximum length, would score
+    no more than the best finished one. The last rule never changes the best hypothesis. Sentences that are done leave
+    the batch.
 
     Args:
-        start_state: What the decoder knows at the beginning, one row for each of ``B`` sentences.
-        step: Gives logits ``[R, V]`` of the next token and the new state, from the state of ``R`` hypotheses and the
-            last token of each, ``[R]`` int64.
-        beam: Open hypotheses a sentence.
-        max_length: Most tokens of each sentence before its end, ``[B]`` int64, on the device of the state.
+        start_state: Initial decoder state, one row for each of ``B`` sentences.
+        step: Function of the state of ``R`` hypotheses and the last token of each, ``[R]`` int64; returns the logits
+            ``[R, V]`` of the next token and the new state.
+        beam: Number of open hypotheses per sentence.
+        max_length: Maximum number of tokens of each sentence before its end, ``[B]`` int64, on the state's device.
         bos: First token of every hypothesis.
-        eos: Token that ends one.
-        alpha: Strength of the length penalty; 0 is none.
-        penalty: Which one, of :data:`PENALTIES`.
-        never: Tokens that are never said, such as padding and the beginning; the others are not renormalized.
+        eos: Token that ends a hypothesis.
+        alpha: Strength of the length penalty; 0 disables it.
+        penalty: Kind of length penalty, a key of :data:`PENALTIES`.
+        never: Tokens that are never generated, such as padding; the other probabilities are not renormalized.
 
     Returns:
-        For each sentence its finished hypotheses, no two alike, best first; at least one and at most ``2 beam - 1``.
+        The distinct finished hypotheses of each sentence, best first; from 1 to ``2 beam - 1``.
 
     Raises:
-        ValueError: If a logit is not finite, their shape is not ``[R, V]``, they are so far apart that nothing can end,
-            a number is out of its range, ``penalty`` is unknown, or ``never`` forbids the end.
+        ValueError: If the logits are not finite, not ``[R, V]``, or so far apart that no hypothesis can end; if an
+            argument is out of range, ``penalty`` is unknown, or ``never`` contains ``eos``.
 
     References:
-        Wu et al. (2016). Google's neural machine translation system, equation 14, for ``"gnmt"``, with no coverage.
-        Ott et al. (2019). fairseq, whose generator divides by the power of the length.
+        Wu et al. (2016). Google's neural machine translation system, equation 14, ``"gnmt"``, without coverage.
+        Ott et al. (2019). fairseq, for ``"length"``.
     """
     _check(beam=beam, max_length=max_length, eos=eos, alpha=alpha, penalty=penalty, never=never)
     device = max_length.device
     limits: list[int] = max_length.tolist()
-    # By the number of tokens before the end.
+    # Indexed by the number of tokens before the end.
     divisor = [PENALTIES[penalty](length + 1, alpha) for length in range(max(limits, default=0) + 1)]
     finished: list[list[Hypothesis]] = [[] for _ in limits]
     open_sentences = list(range(len(limits)))
@@ -142,14 +143,14 @@ def finished_hypotheses(
         logarithms[..., list(never)] = -torch.inf
         vocabulary = logarithms.shape[-1]
         if sums is None:
-            # At first all copies of a sentence are alike: only one is open.
+            # Initially all copies of a sentence are equal: only the first is open.
             sums = logarithms.new_full((rows, beam), -torch.inf)
             sums[:, 0] = 0
         must_end = torch.tensor([limits[sentence] <= length for sentence in open_sentences], device=device)
         ends = torch.arange(vocabulary, device=device) == eos
         logarithms.masked_fill_(must_end[:, None, None] & ~ends, -torch.inf)
 
-        # At most one continuation of each hypothesis ends, so twice the beam has a beam of others.
+        # At most one continuation of each hypothesis ends, so the top 2 * beam contain beam others.
         best, places = (sums[..., None] + logarithms).flatten(1).topk(2 * beam, dim=1)
         origins, tokens = places // vocabulary, places % vocabulary
         ending = (tokens == eos) & (best > -torch.inf)
@@ -159,7 +160,7 @@ def finished_hypotheses(
             hypothesis = Hypothesis(tokens=words, log_probability=total, score=total / divisor[length])
             finished[open_sentences[row]].append(hypothesis)
 
-        # Those that do not end come first, each kind in its order.
+        # Stable partition: continuations that do not end come first.
         kept = (tokens == eos).to(torch.int8).sort(dim=1, stable=True).indices[:, :beam]
         sums, origins, tokens = best.gather(1, kept), origins.gather(1, kept), tokens.gather(1, kept)
         going = []
@@ -179,28 +180,28 @@ def finished_hypotheses(
 
 
 def _done(finished: Sequence[Hypothesis], bound: float, beam: int) -> bool:
-    """Say whether a sentence is, if none of its open hypotheses can score more than ``bound``."""
+    """Return whether a sentence is done, if no open hypothesis can score more than ``bound``."""
     return len(finished) >= beam or (bool(finished) and max(each.score for each in finished) >= bound)
 
 
 def _log_probabilities(logits: Tensor, rows: int) -> Tensor:
-    """Normalize logits, in float32 at least.
+    """Return log-probabilities, in at least float32.
 
     Raises:
-        ValueError: If they are not finite ``[rows, V]``.
+        ValueError: If the logits are not finite or not ``[rows, V]``.
     """
     if logits.ndim != 2 or logits.shape[0] != rows or logits.shape[1] < 2:
-        raise ValueError(f"expected logits [{rows}, V] of two tokens or more, got {list(logits.shape)}")
+        raise ValueError(f"expected logits [{rows}, V] with V >= 2, got {list(logits.shape)}")
     if not logits.isfinite().all():
         raise ValueError("logits must be finite, got NaN or infinity; has the run diverged?")
     return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
 
 
 def _check(*, beam: int, max_length: Tensor, eos: int, alpha: float, penalty: str, never: Sequence[int]) -> None:
-    """Refuse what cannot be searched with.
+    """Check the arguments of a search.
 
     Raises:
-        ValueError: If a number is out of its range, ``penalty`` is unknown, or ``never`` forbids the end.
+        ValueError: If an argument is out of range, ``penalty`` is unknown, or ``never`` contains ``eos``.
     """
     if beam < 1:
         raise ValueError(f"beam must be 1 or more, got {beam}")
@@ -213,4 +214,4 @@ def _check(*, beam: int, max_length: Tensor, eos: int, alpha: float, penalty: st
     if len(max_length) and int(max_length.min()) < 1:
         raise ValueError(f"max_length must be 1 or more for each sentence, got {int(max_length.min())}")
     if eos in never:
-        raise ValueError(f"never must not hold the end, {eos}: no sentence could finish; got {list(never)}")
+        raise ValueError(f"never must not contain eos, {eos}: no sentence could end; got {list(never)}")

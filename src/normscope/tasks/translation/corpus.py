@@ -1,4 +1,4 @@
-"""Encoded corpora: pairs of sentences as memory-mapped arrays in the cache, written without being held in memory."""
+"""Encoded corpora: sentence pairs as memory-mapped arrays in the cache, written as a stream."""
 
 import json
 import os
@@ -23,39 +23,39 @@ from normscope.tasks.translation.subwords import BOS, EOS, PAD, Subwords
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedTexts:
-    """Sentences as ids, one after another in one flat array."""
+    """Sentences as ids, concatenated in a flat array."""
 
     tokens: np.ndarray
-    """``[T]`` uint16 or int32, of all sentences."""
+    """Ids of all sentences, ``[T]`` uint16 or int32."""
     offsets: np.ndarray
     """``[N + 1]`` int64; sentence ``i`` is ``tokens[offsets[i]:offsets[i + 1]]``."""
 
     def __len__(self) -> int:
-        """Give the number of sentences."""
+        """Return the number of sentences."""
         return len(self.offsets) - 1
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Give one sentence's ids, ``[L]`` int64, without beginning and end.
+        """Return the ids of a sentence, ``[L]`` int64, without beginning and end.
 
         Raises:
-            IndexError: If there is no such sentence.
+            IndexError: If the index is out of range.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"expected a sentence from 0 to {len(self) - 1}, got {index}")
         return self.tokens[self.offsets[index] : self.offsets[index + 1]].astype(np.int64)
 
     def padded(self, indices: np.ndarray, *, begin: bool = False) -> Tensor:
-        """Give sentences with their ends, equally long.
+        """Return padded sentences, each with its end symbol.
 
         Args:
             indices: ``[B]`` int64.
-            begin: Whether each gets a beginning.
+            begin: Whether to prepend the beginning symbol.
 
         Returns:
-            ``[B, longest]`` int64, filled with padding behind the ends.
+            ``[B, longest]`` int64, padded at the end.
 
         Raises:
-            IndexError: If there is no such sentence.
+            IndexError: If an index is out of range.
         """
         wrong = indices[(indices < 0) | (indices >= len(self))]
         if len(wrong):
@@ -71,7 +71,7 @@ class EncodedTexts:
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """Tokens of every sentence, without beginning and end, ``[N]`` int64."""
+        """Number of tokens of every sentence, without beginning and end, ``[N]`` int64."""
         return np.diff(self.offsets)
 
 
@@ -82,8 +82,8 @@ class PairBatch:
     source: Tensor
     """``[B, S]`` int64: the tokens, an end, then padding."""
     target: Tensor
-    """``[B, T]`` int64: a beginning, the tokens, an end, then padding. Without its last column it is what a decoder
-    reads, without its first what it has to say."""
+    """``[B, T]`` int64: a beginning, the tokens, an end, then padding. Without the last column it is the decoder's
+    input, without the first its target."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,36 +93,36 @@ class EncodedPairs:
     source: EncodedTexts
     target: EncodedTexts
     dropped: Mapping[str, int]
-    """How many pairs the filter left out, by its reason."""
+    """Numbers of pairs excluded by the filter, by reason."""
     sha256: str
-    """Hash of all ids and offsets, to be recorded with every run."""
+    """Hash of all ids and offsets, recorded with every run."""
 
     def __len__(self) -> int:
-        """Give the number of pairs."""
+        """Return the number of pairs."""
         return len(self.source)
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """Positions that a pair takes in a batch, ``[N]`` int64: the longer side's tokens and one for the end."""
+        """Number of positions of every pair in a batch, ``[N]`` int64: tokens of the longer side, plus the end."""
         return np.maximum(self.source.lengths, self.target.lengths) + 1
 
     @property
-    def words(self) -> str:
-        """One line for people: how many pairs there are, and how many were left out for what."""
+    def description(self) -> str:
+        """One-line description: number of pairs, and numbers of excluded pairs by reason."""
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.dropped.items() if count)
         return f"{len(self):,} pairs" + (f"; left out: {reasons}" if reasons else "")
 
     def batch(self, indices: Tensor | Sequence[int]) -> PairBatch:
-        """Give the pairs of ``indices``, ``[B]`` int64 on the CPU, padded to the longest on each side."""
+        """Return the pairs of ``indices``, ``[B]`` int64 on the CPU, padded on each side."""
         chosen = np.asarray(indices, dtype=np.int64)
         return PairBatch(source=self.source.padded(chosen), target=self.target.padded(chosen, begin=True))
 
 
 _REVISION = 1
-"""Raised whenever the files or the filter change."""
+"""Incremented whenever the file format or the filter changes."""
 
 _CHUNK = 4096
-"""Pairs encoded at once."""
+"""Number of pairs encoded per call."""
 
 _SIDES = ("source", "target")
 _FILES = tuple(f"{side}_{kind}.npy" for side in _SIDES for kind in ("tokens", "offsets"))
@@ -132,15 +132,15 @@ _REASONS = ("empty", "too long", "lengths too different")
 
 @dataclass(frozen=True, kw_only=True)
 class PairFilter:
-    """Which training pairs are left out, besides those with an empty side."""
+    """Limits of training pairs; pairs with an empty side are always excluded."""
 
     max_length: int
-    """Most tokens of either side, without beginning and end."""
+    """Maximum number of tokens of each side, without beginning and end."""
     max_ratio: float
-    """Most that the longer side may be of the shorter one."""
+    """Maximum ratio of the lengths, longer to shorter."""
 
     def reason(self, source: int, target: int) -> str | None:
-        """Say why a pair of these lengths is left out; None if it stays."""
+        """Return the reason to exclude a pair of these lengths, or None."""
         if min(source, target) == 0:
             return _REASONS[0]
         if max(source, target) > self.max_length:
@@ -156,23 +156,23 @@ def encode_pairs(
     vocabulary: Subwords,
     *,
     keep: PairFilter | None = None,
-    told: Callable[[int], None] = lambda done: None,
+    callback: Callable[[int], None] = lambda done: None,
 ) -> EncodedPairs:
-    """Encode sentence pairs into the cache, or open what is there already.
+    """Encode sentence pairs into the cache, or open them there.
 
     Args:
-        name_parts: What the pairs are: hashes of their files, and what was done to them. The vocabulary and the filter
-            are added to the name here.
-        pairs: Source and target, read only where the cache does not have them whole; never all in memory.
-        vocabulary: Of both sides.
-        keep: What leaves out training pairs; None keeps every pair, as a test set must.
-        told: Called now and then with the number of pairs read.
+        name_parts: Identity of the pairs, for the cache: hashes of their files and the preprocessing. The vocabulary
+            and the filter are added.
+        pairs: Source and target; read as a stream, and only if the cache has no valid copy.
+        vocabulary: Vocabulary of both sides.
+        keep: Filter of training pairs; None keeps every pair, as required for test data.
+        callback: Called regularly with the number of pairs read.
 
     Returns:
-        The pairs, mapped from disk.
+        The memory-mapped pairs.
 
     Raises:
-        ValueError: If no pair is left; the message says how many were left out for what.
+        ValueError: If every pair is excluded; the message contains the numbers by reason.
     """
     from filelock import FileLock
 
@@ -183,36 +183,36 @@ def encode_pairs(
         found = _open(folder)
         if found is not None:
             return found
-        # What a killed process left behind; nobody else is writing this corpus now.
+        # Left behind by a killed process: the lock excludes other writers.
         for leftover in (folder, *folder.parent.glob(f".{folder.name}.*.tmp")):
             shutil.rmtree(leftover, ignore_errors=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
         try:
-            _write(temporary, pairs, vocabulary, keep, told)
+            _write(temporary, pairs, vocabulary, keep, callback)
             os.replace(temporary, folder)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         written = _open(folder)
     if written is None:
-        raise ValueError(f"{folder} was written and could not be read again; is the disk damaged?")
+        raise ValueError(f"{folder} was written but cannot be read; is the disk damaged?")
     return written
 
 
 class _ArrayWriter:
-    """Appends to a one-dimensional ``.npy`` file; the length goes into the header at the end."""
+    """Writer of a one-dimensional ``.npy`` file of unknown length; the header is completed at the end."""
 
     def __init__(self, file: BinaryIO, dtype: type[np.generic]) -> None:
         self.file, self.dtype, self.length = file, np.dtype(dtype), 0
         self._header()
 
     def append(self, values: np.ndarray) -> None:
-        """Write values behind the others."""
+        """Append values."""
         self.file.write(values.astype(self.dtype).tobytes())
         self.length += len(values)
 
     def close(self) -> None:
-        """Write the length, and everything to disk."""
+        """Complete the header and flush to disk."""
         end = self.file.tell()
         self.file.seek(0)
         self._header()
@@ -222,7 +222,7 @@ class _ArrayWriter:
         self.file.close()
 
     def _header(self) -> None:
-        # numpy leaves room in the header for a first dimension of any size, so it is as long now as at the end.
+        # numpy reserves room for a first dimension of any size, so the header keeps its length.
         description = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False}
         np.lib.format.write_array_header_1_0(self.file, {**description, "shape": (self.length,)})
 
@@ -232,12 +232,12 @@ def _write(
     pairs: Iterable[tuple[str, str]],
     vocabulary: Subwords,
     keep: PairFilter | None,
-    told: Callable[[int], None],
+    callback: Callable[[int], None],
 ) -> None:
-    """Write a corpus into a folder, and last the record of its files' hashes.
+    """Write a corpus into a folder, and then the record with the hashes of its files.
 
     Raises:
-        ValueError: If no pair is left.
+        ValueError: If every pair is excluded.
     """
     narrow = vocabulary.size <= np.iinfo(np.uint16).max + 1
     types = [np.uint16 if narrow else np.int32, np.int64] * len(_SIDES)
@@ -262,12 +262,12 @@ def _write(
                 writers[2 * side + 1].append(offsets)
                 ends[side] = offsets[-1:] if rows else ends[side]
             done += len(chunk)
-            told(done)
+            callback(done)
     finally:
         for writer in writers:
             writer.close()
     if writers[1].length == 1:
-        raise ValueError(f"expected sentence pairs, none is left of {done}; left out: {dropped}")
+        raise ValueError(f"expected sentence pairs, but all {done} were left out: {dropped}")
     hashes = {name: sha256_of_file(folder / name) for name in _FILES}
     with (folder / _RECORD).open("w", encoding="utf-8") as file:
         json.dump({"files": hashes, "dropped": dropped}, file, indent=1)
@@ -282,7 +282,7 @@ def _chunks(pairs: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]
 
 
 def _open(folder: Path) -> EncodedPairs | None:
-    """Open a corpus; None where it is not there whole, every file with the bytes that were written."""
+    """Open a corpus; return None if a file is missing or does not match its recorded hash."""
     try:
         record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
         hashes = {name: sha256_of_file(folder / name) for name in _FILES}

@@ -8,7 +8,7 @@ from normscope.tasks.task import Published
 from normscope.tasks.translation.task import TransformerSize, Translation
 
 SMALL = TransformerSize(vocabulary=4000, width=128, heads=4, feed_forward=256, layers=3, dropout=0.1)
-"""For a laptop."""
+"""Sizes for a laptop."""
 
 RELEASED = TransformerSize(
     vocabulary=10_000,
@@ -20,8 +20,8 @@ RELEASED = TransformerSize(
     attention_dropout=0.1,
     activation_dropout=0.1,
 )
-"""fairseq's ``transformer_iwslt_de_en`` with the dropout of the code that Xu et al. released; Xiong et al. (2020),
-section 3.4, have the same sizes and dropout 0.1."""
+"""fairseq's ``transformer_iwslt_de_en`` with the dropout rates of the code released by Xu et al.; Xiong et al. (2020),
+section 3.4, use the same sizes and dropout 0.1."""
 
 BASE = dataclasses.replace(
     RELEASED, vocabulary=37_000, heads=8, feed_forward=2048, dropout=0.1, attention_dropout=0.0, activation_dropout=0.0
@@ -41,8 +41,8 @@ LONG = Recipe(
     evaluations=30,
     average=5,
 )
-"""The released code's: 8,192 tokens an update, 30,000 updates as in its commented runs for the tables. The mean of the
-last five looks stands in its scripts, commented out; what it decodes is the best look."""
+"""The released code's settings: 8,192 tokens per update, and 30,000 updates as in its commented runs for the tables.
+Averaging the last five checkpoints is commented out in its scripts; they decode with the best checkpoint."""
 
 NOTE = (
     "no seeds and no spread printed; the scorer is not named; the released code's norm flag reaches 2 of 32 norms, "

@@ -1,9 +1,7 @@
-"""Subwords: a byte-pair vocabulary learned from text, the same to the byte every time, and kept in the cache."""
+"""Subwords: byte-pair vocabularies, learned reproducibly to the byte, and cached."""
 
 import io
-import os
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from normscope.data.store import cache_folder
+from normscope.files import write_atomically
 
 PAD, UNK, BOS, EOS = range(4)
-"""Ids of padding, of unknown characters, of a sentence's beginning and of its end, in every vocabulary."""
+"""Ids of padding, unknown characters, beginning of sentence and end of sentence in every vocabulary."""
 
 OPTIONS: dict[str, str | int | float] = {
     "model_type": "bpe",
@@ -27,16 +26,16 @@ OPTIONS: dict[str, str | int | float] = {
     "bos_id": BOS,
     "eos_id": EOS,
     "num_threads": 1,
-    # How many pieces there are is checked here, where the error can be a better one.
+    # The number of pieces is checked below, with a clearer error.
     "hard_vocab_limit": "false",
     "minloglevel": 2,
 }
-"""What a vocabulary is learned with; part of its name in the cache."""
+"""Options of the trainer; part of the file name in the cache."""
 
-# The trainer leaves out longer words without a word; in bytes its bound is four times this.
+# The trainer silently drops longer words; its bound is four times this number in bytes.
 _LONGEST_WORD = 1000
 
-# Two characters that the trainer keeps for itself: it would leave out every word with one of them.
+# Characters reserved by the trainer, which drops every word that contains them.
 _RESERVED = re.compile("[\0\u2585]")
 
 
@@ -44,34 +43,34 @@ _RESERVED = re.compile("[\0\u2585]")
 class Subwords:
     """A vocabulary of subwords.
 
-    Text is taken as it is, but for its white space: ``decode(encode(text))`` is ``" ".join(text.split())`` for every
-    text whose characters were all seen in learning, U+2581 excepted, which is the mark of a space. Nothing is made
-    lower-case, and no Unicode form is changed into another.
+    Only white space is normalized: ``decode(encode(text))`` is ``" ".join(text.split())`` for every text whose
+    characters all occur in the training text, except U+2581, which marks a space. Neither case nor Unicode
+    normalization form is changed.
     """
 
     model: bytes
-    """The model, in sentencepiece's own form."""
+    """The model, in sentencepiece's format."""
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the model, to be recorded with every run."""
+        """Hash of the model, recorded with every run."""
         return sha256(self.model).hexdigest()
 
     @cached_property
     def size(self) -> int:
-        """How many pieces there are, the four special ones included; ids are below."""
+        """Number of pieces, the four special ones included; ids are smaller."""
         return self._processor.get_piece_size()
 
     def encode(self, text: str) -> list[int]:
-        """Give a sentence's ids, without beginning and end; a character that was never seen is :data:`UNK`."""
+        """Return the ids of a sentence, without beginning and end; unknown characters are :data:`UNK`."""
         return self._processor.encode(_spaced(text))
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
-        """Encode many sentences, in one thread."""
+        """Encode many sentences, in a single thread."""
         return self._processor.encode([_spaced(text) for text in texts], num_threads=1)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Give the sentence of ids; padding, beginning and end vanish, an unknown character becomes ``⁇``.
+        """Return the text of a sequence of ids, without padding, beginning and end; unknown characters become ``⁇``.
 
         Raises:
             ValueError: If an id is not in the vocabulary.
@@ -90,22 +89,22 @@ class Subwords:
 
 
 def learn(name_parts: Sequence[str], lines: Iterable[str], size: int) -> Subwords:
-    """Learn a joint byte-pair vocabulary, or take it from the cache, where one of the same origin was kept.
+    """Learn a joint byte-pair vocabulary, or read it from the cache.
 
-    Memory grows with the number of different words, not with that of lines. The model depends on how often each word
-    stands in the text, not on the order of the lines. For languages that share the vocabulary, chain their lines.
+    Memory grows with the number of distinct words, not with the number of lines. The model depends on the counts of
+    the words, not on the order of the lines. For a vocabulary of two languages, chain their lines.
 
     Args:
-        name_parts: What the text is: hashes of its files, all of the training side, and what was done to them.
-        lines: The text, read only where the cache has no whole model.
-        size: Pieces, the four special ones included.
+        name_parts: Identity of the text, for the cache: hashes of its files and the preprocessing.
+        lines: The training text; read only if the cache has no valid model.
+        size: Number of pieces, the four special ones included.
 
     Returns:
         The vocabulary.
 
     Raises:
-        ValueError: If the text has no words or a NUL character, its characters alone are more than ``size``, or it
-            does not give so many pieces; the message says how many it gives.
+        ValueError: If the text has no words or contains a reserved character, has more characters than ``size``, or
+            yields fewer pieces than ``size``; the message contains the largest possible size.
         ImportError: If sentencepiece is not installed.
 
     References:
@@ -120,9 +119,9 @@ def learn(name_parts: Sequence[str], lines: Iterable[str], size: int) -> Subword
         model = _cached(path)
         if model is None:
             model = _learned(lines, size)
-            # The digest comes last: without it the model counts as damaged.
+            # The digest is written last: a model without it is invalid.
             for target, content in ((path, model), (_digest_of(path), sha256(model).hexdigest().encode())):
-                _write(target, content)
+                write_atomically(target, content)
     return Subwords(model)
 
 
@@ -132,7 +131,7 @@ def _name(name_parts: Sequence[str], size: int) -> str:
 
 
 def _cached(path: Path) -> bytes | None:
-    """Read a model, if it is there with the digest that was written after it."""
+    """Return the cached model, or None if it is missing or does not match its digest."""
     if not path.is_file() or not _digest_of(path).is_file():
         return None
     model = path.read_bytes()
@@ -140,7 +139,7 @@ def _cached(path: Path) -> bytes | None:
 
 
 def _learned(lines: Iterable[str], size: int) -> bytes:
-    """Count the words and learn from the counts, which gives the pieces that the lines themselves would give.
+    """Learn from word counts, which yields the same pieces as learning from the lines.
 
     Raises:
         ValueError: As :func:`learn`.
@@ -163,15 +162,15 @@ def _learned(lines: Iterable[str], size: int) -> bytes:
 
 
 def _count_words(lines: Iterable[str]) -> Counter[str]:
-    """Count the words between white space; a very long one is cut into pieces.
+    """Count the words between white space; very long words are split.
 
     Raises:
-        ValueError: If there are none, or one has a character that cannot be learned.
+        ValueError: If there are no words, or a line contains a reserved character.
     """
     counts: Counter[str] = Counter()
     for number, line in enumerate(lines, start=1):
         if _RESERVED.search(line):
-            raise ValueError(f"line {number} has a NUL or U+2585, which sentencepiece keeps for itself: {line[:80]!r}")
+            raise ValueError(f"line {number} contains NUL or U+2585, which sentencepiece reserves: {line[:80]!r}")
         for word in line.split():
             counts.update(word[start : start + _LONGEST_WORD] for start in range(0, len(word), _LONGEST_WORD))
     if not counts:
@@ -187,21 +186,6 @@ def _digest_of(path: Path) -> Path:
     return path.with_suffix(".sha256")
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
 def _sentencepiece() -> Any:
     """Import sentencepiece.
 
@@ -212,6 +196,6 @@ def _sentencepiece() -> Any:
         import sentencepiece
     except ImportError as error:
         raise ImportError(
-            "subwords need sentencepiece, which is not here: `pip install normscope[text]` brings it"
+            "subwords need sentencepiece, which is not installed: run `pip install normscope[text]`"
         ) from error
     return sentencepiece

@@ -1,9 +1,8 @@
-"""Machine translation by an encoder-decoder transformer, judged by sacreBLEU."""
+"""Machine translation with an encoder-decoder transformer, evaluated by sacreBLEU."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
-from importlib.metadata import PackageNotFoundError, version
+from functools import lru_cache, partial
 from itertools import chain
 
 import numpy as np
@@ -16,113 +15,66 @@ from normscope.data import Pairs, ParallelSplits, load_parallel
 from normscope.models import Seq2Seq
 from normscope.tasks.batching import Draw, TokenBatches
 from normscope.tasks.recipe import Recipe
-from normscope.tasks.task import Metric, NormFactory, PlacementLike, Published, check_blind
+from normscope.tasks.task import (
+    DATA_SETS_KEPT,
+    BaseTask,
+    Metric,
+    NormFactory,
+    Part,
+    PlacementLike,
+    Published,
+    Split,
+    check_blind,
+    check_split,
+)
 from normscope.tasks.translation.beam import beam_search
+from normscope.tasks.translation.bleu import bleu_signature, bleu_statistics
 from normscope.tasks.translation.corpus import EncodedPairs, PairBatch, PairFilter, encode_pairs
 from normscope.tasks.translation.subwords import BOS, EOS, PAD, UNK, Subwords, learn
 
-TOKENIZERS = ("13a", "intl", "none", "char", "zh")
-"""sacreBLEU's tokenizers that need neither another package nor the network."""
-
-
-def bleu_signature(*, tokenize: str, lowercase: bool) -> str:
-    """Give the signature that sacreBLEU prints for one reference and its own defaults; ``version:none`` without it."""
-    try:
-        number = version("sacrebleu")
-    except PackageNotFoundError:
-        number = "none"
-    return f"nrefs:1|case:{'lc' if lowercase else 'mixed'}|eff:no|tok:{tokenize}|smooth:exp|version:{number}"
-
-
-def bleu_statistics(
-    hypotheses: Sequence[str], references: Sequence[str], *, tokenize: str = "13a", lowercase: bool = False
-) -> tuple[np.ndarray, str]:
-    """Count for every sentence what corpus BLEU is computed from.
-
-    The sums over sentences give sacreBLEU's corpus score by the aggregate ``bleu``.
-
-    Args:
-        hypotheses: ``E`` translations; an empty one is counted as such.
-        references: One reference each.
-        tokenize: One of :data:`TOKENIZERS`; ``"none"`` for text that is tokenized already.
-        lowercase: Whether case is ignored.
-
-    Returns:
-        ``[E, 10]`` float32, every number a whole one: lengths of hypothesis and reference in tokens, then matched
-        1- to 4-grams, then 1- to 4-grams of the hypothesis; and the signature, as sacreBLEU prints it, with its
-        version. Scores of different signatures must not be compared.
-
-    Raises:
-        ValueError: If there are no sentences, the two sides differ in number, or the tokenizer is not one of ours.
-        ImportError: If sacreBLEU is not installed.
-
-    References:
-        Post (2018). A call for clarity in reporting BLEU scores.
-    """
-    if tokenize not in TOKENIZERS:
-        raise ValueError(f"tokenize must be one of {', '.join(TOKENIZERS)}, got {tokenize!r}")
-    if len(hypotheses) != len(references) or not len(references):
-        raise ValueError(
-            f"expected as many hypotheses as references, at least one, got {len(hypotheses)} and {len(references)}"
-        )
-    try:
-        from sacrebleu.metrics.bleu import BLEU
-    except ImportError as error:
-        raise ImportError("BLEU needs sacrebleu, which is not here: `pip install normscope[text]` brings it") from error
-
-    corpus = BLEU(tokenize=tokenize, lowercase=lowercase)
-    # The signature is complete only once a corpus was scored: it holds the number of references.
-    corpus.corpus_score(hypotheses, [references])
-    # The effective order changes a sentence's score and none of its counts; without it every sentence would warn.
-    sentence = BLEU(tokenize=tokenize, lowercase=lowercase, effective_order=True)
-    scores = (sentence.sentence_score(*pair) for pair in zip(hypotheses, ([text] for text in references), strict=True))
-    rows = [(score.sys_len, score.ref_len, *score.counts, *score.totals) for score in scores]
-    return np.array(rows, dtype=np.float32), str(corpus.get_signature())
-
-
 DECODED_AT_ONCE = 64
-"""Sentences of about one length that a beam search works on together; it changes no translation."""
+"""Number of sentences of similar length per beam search; does not affect the translations."""
 
 KEEP = PairFilter(max_length=175, max_ratio=9.0)
-"""Training pairs beyond it are left out, counted and told; the limits are those of the public De-En preparation, but
-for the ratio, which subwords of two languages need wider."""
+"""Training pairs excluded by it are counted and recorded. The limits are those of the public De-En preparation, except
+for the ratio, which is wider because it applies to subwords of two languages."""
 
 TUNING_EVERY = 20
-"""Every twentieth training pair is held out where learning rates are chosen."""
+"""Every twentieth training pair is held out in the split ``"tune"``."""
 
 LABEL_SMOOTHING = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerSize:
-    """How large the network and its vocabulary are."""
+    """Sizes of the network and its vocabulary."""
 
     vocabulary: int
-    """Joint subwords of both languages."""
+    """Number of joint subwords of both languages."""
     width: int
     heads: int
     feed_forward: int
     layers: int
-    """Of the encoder, and of the decoder."""
+    """Number of layers of the encoder, and of the decoder."""
     dropout: float
     attention_dropout: float = 0.0
     activation_dropout: float = 0.0
     window: int | None = None
-    """Positions that the decoder's self-attention sees; None for all before it."""
+    """Number of positions the decoder's self-attention sees; None means all earlier positions."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Translations:
-    """Encoded pairs, the references as text, and the vocabulary."""
+    """Encoded sentence pairs, references as text, and the vocabulary."""
 
     train: EncodedPairs
     chosen: np.ndarray
-    """Numbers of the pairs that train, ``[N]`` int64."""
+    """Indices of the training pairs, ``[N]`` int64."""
     valid: EncodedPairs
     valid_chosen: np.ndarray
-    """Numbers of the pairs that validate."""
+    """Indices of the validation pairs in ``valid``."""
     sources: tuple[str, ...]
-    """The test side to be translated; empty where a split may not touch it."""
+    """Source side of the test data; empty in the split ``"tune"``."""
     references: tuple[str, ...]
     vocabulary: Subwords
     device: torch.device
@@ -130,93 +82,93 @@ class Translations:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Training pairs, and those that the filter left out."""
+        """Numbers of training pairs, and of pairs excluded by the filter."""
         return {"pairs": len(self.train), **{f"pairs left out: {key}": n for key, n in self.train.dropped.items()}}
 
     @property
     def train_examples(self) -> int:
-        """Pairs that train."""
+        """Number of training pairs."""
         return len(self.chosen)
 
     def order(self, batch_size: int, draw: Draw) -> TokenBatches:
-        """Batches of so many padded tokens on the longer side, each of pairs of about one length."""
+        """Return the order of batches of ``batch_size`` padded tokens on the longer side, sorted by length."""
         return TokenBatches(self.train.lengths[self.chosen], batch_size, draw)
 
     def batch(self, indices: Tensor) -> PairBatch:
-        """Give padded pairs."""
+        """Return the padded pairs of ``indices``."""
         return _on(self.train.batch(torch.from_numpy(self.chosen[indices.numpy()])), self.device)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Translation:
-    """Translate by maximum likelihood with label smoothing; the metric is sacreBLEU of the test side.
+class Translation(BaseTask):
+    """Translation by maximum likelihood with label smoothing; the metric is sacreBLEU on the test data.
 
-    Subwords are learned on the training side only. While training, the validation side is judged by its cross entropy,
-    since searching takes too long; the test side is translated once, by beam search.
+    Subwords are learned from training data only. Validation during training uses the cross entropy, since a beam
+    search takes too long; the test data are translated once, by beam search.
     """
 
     name: str
-    """Key in the catalogue."""
+    """Key in ``TASKS``."""
     description: str
     """One line for ``normscope list tasks``."""
     corpus: str
-    """Key of the data set that trains."""
+    """Key of the data set for training."""
     tests: str = ""
-    """Key of the one that validates and tests, where it is another."""
+    """Key of the data set for validation and test, if it is another."""
     lowercase: bool
-    """Whether both sides are lower-cased, and BLEU is, too."""
+    """Whether the text is lower-cased and BLEU ignores case."""
     tokenize: str
-    """sacreBLEU's tokenizer: ``13a`` for raw text, ``none`` for text that comes tokenized, as multi-bleu has it."""
+    """sacreBLEU's tokenizer: ``13a`` for raw text, ``none`` for tokenized text (like multi-bleu)."""
     sizes: Mapping[str, TransformerSize]
-    """Of the network, by preset."""
+    """Sizes of the network, by preset."""
     presets: Mapping[str, Recipe]
-    """How it is trained."""
+    """Training settings by preset."""
     margin: float
-    """Smallest difference worth having, in BLEU."""
+    """Smallest relevant difference, in BLEU."""
     regime: str
-    """What claims are limited to."""
+    """Scope of the claims."""
     placements: tuple[str, ...]
-    """Placements that the network can take, its default first."""
+    """Placements the network supports, default first."""
     beam: int = 5
-    """Open hypotheses of the search."""
+    """Beam size."""
     alpha: float = 1.0
-    """Power of the length that a hypothesis's score is divided by."""
+    """Exponent of the length penalty."""
     published: tuple[Published, ...] = ()
-    """What others printed for it."""
+    """Published figures for the task."""
     revision: int = 1
-    """Raised whenever numbers change."""
+    """Incremented whenever the numbers of a run change."""
 
     @property
     def datasets(self) -> tuple[str, ...]:
-        """Keys of the data sets it reads."""
+        """Keys of its data sets."""
         return (self.corpus, self.tests) if self.tests else (self.corpus,)
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """What it needs beside normscope's own needs: ``pip install normscope[text]``."""
+        """Required packages beyond normscope's dependencies: ``pip install normscope[text]``."""
         return ("sentencepiece", "sacrebleu")
 
     @property
     def metric(self) -> Metric:
-        """What a run is judged by."""
+        """Metric of the test data."""
         signature = bleu_signature(tokenize=self.tokenize, lowercase=self.lowercase)
         return Metric(name="test BLEU", unit="BLEU", higher_is_better=True, aggregate="bleu", signature=signature)
 
     @property
     def valid_metric(self) -> Metric:
-        """Cross entropy without smoothing: comparable for one vocabulary only, as all arms of a study have."""
+        """Cross entropy without smoothing; comparable only for equal vocabularies, as in all arms of a study."""
         return Metric(name="cross entropy", unit="nats a token", higher_is_better=False, aggregate="ratio")
 
     @property
     def batch_unit(self) -> str:
-        """Batches are of about so many tokens on the longer side."""
+        """Unit of the batch size."""
         return "padded tokens"
 
     def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> Seq2Seq:
-        """Build the network of a preset with any weights.
+        """Build the network of a preset with arbitrary weights.
 
         Raises:
-            ValueError: If the norm looks at other positions, see :func:`normscope.tasks.task.check_blind`.
+            ValueError: If the norm mixes positions, see :func:`normscope.tasks.task.check_blind`.
         """
         size = self.sizes[preset]
         stack = partial(placement.stack, norm=norm, other_layers=size.layers)
@@ -237,20 +189,19 @@ class Translation:
         check_blind(model, self.name)
         return model
 
-    def load(self, device: torch.device, split: str, preset: str) -> Translations:
-        """Read, or encode once and then read, the corpus.
+    def load(self, device: torch.device, split: Split, preset: str) -> Translations:
+        """Read the encoded corpus; it is encoded at the first call.
 
         Args:
-            device: Where batches go.
+            device: Device of the batches.
             split: ``"study"`` for the published parts; ``"tune"`` for the training part alone, every twentieth pair
-                held out. The vocabulary is that of the whole training part in both.
-            preset: Decides the size of the vocabulary.
+                held out for validation. The vocabulary is that of the whole training part in both.
+            preset: Determines the size of the vocabulary.
 
         Raises:
-            ValueError: If ``split`` is neither, or the corpus lacks a part.
+            ValueError: If ``split`` is not one of these, or the corpus lacks a part.
         """
-        if split not in ("study", "tune"):
-            raise ValueError(f"split must be 'study' or 'tune', got {split!r}")
+        check_split(split)
         return _load(self.corpus, self.tests, self.lowercase, self.sizes[preset].vocabulary, device, split)
 
     def loss(self, model: Seq2Seq, batch: PairBatch) -> Tensor:
@@ -258,12 +209,12 @@ class Translation:
         logits, wanted = _predict(model, batch)
         return F.cross_entropy(logits, wanted, label_smoothing=LABEL_SMOOTHING)
 
-    def evaluate(self, model: Seq2Seq, data: Translations, part: str) -> tuple[float, np.ndarray]:
-        """Judge a part.
+    def evaluate(self, model: Seq2Seq, data: Translations, part: Part) -> tuple[float, np.ndarray]:
+        """Evaluate the model on a part of the data.
 
         Returns:
-            Of ``"valid"`` the mean cross entropy of a token in nats, and for every sentence its nats and tokens,
-            ``[E, 2]``; of ``"test"`` the cross entropy 0, which nobody asks for, and the counts of BLEU, ``[E, 10]``.
+            For ``"valid"``: the mean cross entropy per token in nats, and nats and tokens per sentence, ``[E, 2]``.
+            For ``"test"``: 0 instead of a loss, and the counts for BLEU, ``[E, 10]``.
         """
         if part == "valid":
             scores = _cross_entropy(model, data)
@@ -276,7 +227,7 @@ class Translation:
     def translate(
         self, model: Seq2Seq, sources: tuple[str, ...], vocabulary: Subwords, device: torch.device
     ) -> list[str]:
-        """Translate sentences by beam search; a translation may be half as long again as its source, and ten tokens."""
+        """Translate sentences by beam search, with up to 1.5 times the source's length plus ten tokens."""
         encoded = vocabulary.encode_many([_cased(text, self.lowercase) for text in sources])
         order = np.argsort([len(ids) for ids in encoded], kind="stable")
         found: dict[int, str] = {}
@@ -299,7 +250,7 @@ class Translation:
 
 
 def _predict(model: Seq2Seq, batch: PairBatch) -> tuple[Tensor, Tensor]:
-    """Give logits ``[M, V]`` and ids ``[M]`` of the target tokens that are no pads."""
+    """Return logits ``[M, V]`` and ids ``[M]`` of the target tokens without padding."""
     wanted = batch.target[:, 1:]
     keep = wanted != PAD
     features = model.features(batch.source, batch.target[:, :-1])
@@ -307,7 +258,7 @@ def _predict(model: Seq2Seq, batch: PairBatch) -> tuple[Tensor, Tensor]:
 
 
 def _cross_entropy(model: Seq2Seq, data: Translations) -> np.ndarray:
-    """Give nats and tokens of every validation pair, ``[E, 2]`` float32."""
+    """Return nats and number of tokens per validation pair, ``[E, 2]`` float32."""
     chosen = data.valid_chosen
     scores = np.empty((len(chosen), 2), dtype=np.float32)
     order = np.argsort(data.valid.lengths[chosen], kind="stable")
@@ -329,9 +280,9 @@ def _cased(text: str, lowercase: bool) -> str:
     return text.lower() if lowercase else text
 
 
-@cache
-def _load(corpus: str, tests: str, lowercase: bool, size: int, device: torch.device, split: str) -> Translations:
-    """Read once a process: a worker computes many runs."""
+@lru_cache(maxsize=DATA_SETS_KEPT)
+def _load(corpus: str, tests: str, lowercase: bool, size: int, device: torch.device, split: Split) -> Translations:
+    """Read the data; cached, since a worker process computes many runs."""
     trains = load_parallel(corpus)
     judges = load_parallel(tests) if tests else trains
     train = _part(trains, "train", corpus)
@@ -379,10 +330,10 @@ def _load(corpus: str, tests: str, lowercase: bool, size: int, device: torch.dev
 
 
 def _part(splits: ParallelSplits, part: str, name: str) -> Pairs:
-    """Give a part of a corpus.
+    """Return a part of a corpus.
 
     Raises:
-        ValueError: If it is not published.
+        ValueError: If the corpus has no such part.
     """
     pairs = getattr(splits, part)
     if pairs is None:

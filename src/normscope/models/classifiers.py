@@ -1,10 +1,13 @@
-"""A perceptron over embedded discrete features: the classifier of a transition-based dependency parser."""
+"""Classifiers: plain and residual MLPs, a convolutional network, a text encoder, and the classifier of a parser."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+
+from normscope.models.attention import Attention, Context, padding_mask
+from normscope.models.layers import PAD, Embedding, FeedForward, Linear, sinusoids
 
 
 class MLP(nn.Module):
@@ -71,6 +74,112 @@ class ResidualMLP(nn.Module):
 
 def _branch(width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
+
+
+class ConvNet(nn.Module):
+    """Convolutions of 3 x 3, each with a norm and a ReLU; pooling by two after all but the last; a linear head.
+
+    The ReLU is left out after a norm that ``brings_activation`` of its own.
+
+    A norm sees feature maps channels-last, ``[B, H, W, C]``: layer norms act on the channels of one position, batch
+    normalization takes its statistics over batch and positions, filter response normalization over positions.
+
+    Args:
+        channels: Channels of the input and of every convolution.
+        size: Height and width of the input, divisible by two as often as it is pooled.
+        classes: Number of logits.
+        norm: Makes a norm from its number of channels.
+
+    Raises:
+        ValueError: If the image cannot be halved that often.
+    """
+
+    def __init__(self, channels: Sequence[int], *, size: int, classes: int, norm: Callable[[int], nn.Module]) -> None:
+        super().__init__()
+        halvings = len(channels) - 2
+        if size % 2**halvings:
+            raise ValueError(f"an image of {size} x {size} cannot be halved {halvings} times")
+        self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(channels))
+        self.norms = nn.ModuleList(norm(width) for width in channels[1:])
+        self.pool = nn.MaxPool2d(2)
+        self.head = nn.Linear(channels[-1] * (size // 2**halvings) ** 2, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images ``[B, C, H, W]`` to logits ``[B, classes]``."""
+        for number, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True), start=1):
+            maps = convolution(x).permute(0, 2, 3, 1)  # [B, H, W, C]
+            maps = norm(maps) if getattr(norm, "brings_activation", False) else norm(maps).relu()
+            x = maps.permute(0, 3, 1, 2)  # [B, C, H, W]
+            if number < len(self.norms):
+                x = self.pool(x)
+        return self.head(x.flatten(1))
+
+
+class TextClassifier(nn.Module):
+    """Embeddings with sinusoidal positions, an encoder stack, the mean over the words, a linear head.
+
+    Args:
+        vocabulary: Number of words, the pad included.
+        width: Of the residual stream.
+        heads: Of every attention branch.
+        feed_forward: Hidden width of every feed-forward branch.
+        layers: Number of encoder layers.
+        classes: Number of logits.
+        dropout: Rate on embeddings, attention weights, activations and the output of every branch.
+        max_length: Longest text, in words.
+        stack: Makes the residual stream from (branches, width): where norms stand in it is the caller's choice.
+
+    Raises:
+        ValueError: If the heads do not divide the width, the width is odd, or the rate is not from 0 to 1.
+
+    References:
+        Vaswani et al. (2017). Attention is all you need. arXiv:1706.03762, the encoder of section 3.
+        Departs from it in: the mean over words and the head, which are our choice.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocabulary: int,
+        width: int,
+        heads: int,
+        feed_forward: int,
+        layers: int,
+        classes: int,
+        dropout: float,
+        max_length: int,
+        stack: Callable[[Sequence[tuple[str, nn.Module]], int], nn.Module],
+    ) -> None:
+        super().__init__()
+        self.embedding = Embedding(vocabulary, width, padding=PAD)
+        self.positions: Tensor
+        self.register_buffer("positions", sinusoids(torch.arange(max_length), width), persistent=False)
+        self.dropout = nn.Dropout(dropout)
+        branches: list[tuple[str, nn.Module]] = []
+        for _ in range(layers):
+            branches += [
+                ("attention", Attention(width, heads, attention_dropout=dropout, dropout=dropout)),
+                ("feed_forward", FeedForward(width, feed_forward, activation_dropout=dropout, dropout=dropout)),
+            ]
+        self.encoder = stack(branches, width)
+        self.head = Linear(width, classes)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map texts ``[B, T]`` int64, 0 where there is no word, to logits ``[B, classes]``.
+
+        A text without any word has the features 0, so its logits are the head's bias.
+
+        Raises:
+            ValueError: If the texts are longer than ``max_length``.
+        """
+        if tokens.shape[1] > len(self.positions):
+            raise ValueError(f"texts may have {len(self.positions)} words, got {tokens.shape[1]}")
+        keep = tokens != PAD
+        x = self.dropout(self.embedding(tokens, self.positions[: tokens.shape[1]]))
+        x = self.encoder(x, Context(mask=padding_mask(keep)))
+        words = keep.to(x.dtype)
+        share = words / words.sum(dim=1, keepdim=True).clamp(min=1)  # [B, T]
+        return self.head(torch.bmm(share[:, None], x)[:, 0])
 
 
 WORDS, TAGS, LABELS = 18, 18, 12

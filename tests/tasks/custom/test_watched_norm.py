@@ -44,7 +44,7 @@ def test_what_was_made_and_not_called_is_known() -> None:
     assert norm.unused({nn.Linear, LayerNorm}) == []
 
 
-def test_different_norms_at_different_places_are_known_by_their_own() -> None:
+def test_different_norms_at_different_places_are_known_by_different_objects() -> None:
     resolved: NormFactory = NormSpec.parse("layer_norm+rms_norm:final").factory
     norm = WatchedNorm(resolved)
     assert not hasattr(WatchedNorm(drawing), "at")
@@ -81,7 +81,7 @@ def test_what_cannot_be_seen_is_counted() -> None:
     assert unseen_calls(plain) > before
 
 
-def test_a_norm_that_fails_is_told_as_it_is() -> None:
+def test_a_norm_that_fails_is_reported_as_it_is() -> None:
     def none(width: int) -> nn.Module:
         raise RuntimeError("no such width")
 

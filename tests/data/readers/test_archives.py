@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from normscope.data import download as archives
-from normscope.data.download import open_tar_member, open_zip_member
+from normscope.data.readers import files as archives
+from normscope.data.readers.files import open_tar_member, open_zip_member
 
 
 def tar(path, *members, mode: Any = "w:gz"):

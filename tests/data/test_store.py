@@ -36,7 +36,7 @@ def test_the_users_folder_comes_first_and_nothing_is_asked_of_the_network(own, c
     (own / "two.bin").write_bytes(TWO)
     assert locate(nowhere()) == {"one.bin": own / "one.bin", "two.bin": own / "two.bin"}
     assert state(nowhere()).kind == "present"
-    assert str(own) in state(nowhere()).words
+    assert str(own) in state(nowhere()).description
     assert not cache.exists()
 
 
@@ -44,7 +44,7 @@ def test_what_is_missing_is_fetched_once_and_kept(own, cache, mirror):
     mirror.files |= {"/one.bin": ONE, "/two.bin": TWO}
     (own / "one.bin").write_bytes(ONE)
     dataset = pair(mirror.address)
-    assert state(dataset).words == "not here: 1 of 2 files missing (2 kB to fetch)"
+    assert state(dataset).description == "not here: 1 of 2 files missing (2 kB to fetch)"
     for _ in range(2):
         assert locate(dataset) == {"one.bin": own / "one.bin", "two.bin": cache / "pair" / "two.bin"}
     assert mirror.asked == ["/two.bin"]
@@ -59,7 +59,7 @@ def test_not_found_names_the_set_the_folders_the_addresses_and_the_hash(own, cac
     for words in (str(own), str(cache / "pair"), "http://127.0.0.1:9/one.bin", hashlib.sha256(ONE).hexdigest()):
         assert words in str(caught.value)
     assert isinstance(caught.value, FileNotFoundError)
-    assert state(nowhere()).words == "not here (4 kB to fetch)"
+    assert state(nowhere()).description == "not here (4 kB to fetch)"
 
 
 @pytest.mark.parametrize("bad", [ONE[:-1], ONE[:-1] + b"x", b""])
@@ -72,7 +72,7 @@ def test_a_damaged_file_of_the_user_is_named_and_left_alone(own, cache, mirror, 
     assert hashlib.sha256(bad).hexdigest() in str(caught.value)
     assert (own / "one.bin").read_bytes() == bad
     assert state(nowhere()).kind == "damaged"
-    assert str(own / "one.bin") in state(nowhere()).words
+    assert str(own / "one.bin") in state(nowhere()).description
 
 
 def test_a_damaged_file_in_the_cache_is_fetched_again(cache, mirror):
@@ -119,7 +119,7 @@ def test_a_package_that_is_absent_or_lacks_the_file_is_named():
     with pytest.raises(DataNotFound, match="the package is not installed"):
         locate(replace(SETS["digits"], package="no_such_package"))
     absent = state(replace(SETS["digits"], package="no_such_package"))
-    assert absent.words == "not here (58 kB comes with the package no_such_package)"
+    assert absent.description == "not here (58 kB comes with the package no_such_package)"
     with pytest.raises(DataNotFound, match=r"digits\.csv\.gz is not in .*elsewhere"):
         locate(replace(SETS["digits"], folder_in_package="elsewhere"))
 
@@ -141,7 +141,7 @@ def test_a_file_without_a_published_hash_is_used_with_a_warning_that_names_its_o
     (own / "one.bin").write_bytes(ONE)
     dataset = pair(mirror.address)
     dataset = replace(dataset, files=(dataset.files[0], replace(dataset.files[1], sha256=None, bytes=None)))
-    assert state(dataset).words == "not here: 1 of 2 files missing (size unknown to fetch)"
+    assert state(dataset).description == "not here: 1 of 2 files missing (size unknown to fetch)"
     for _ in range(2):
         with pytest.warns(DataUnverified, match=r"nobody here knows the right sha256 of two\.bin") as told:
             paths = locate(dataset)
@@ -153,7 +153,7 @@ def test_a_file_without_a_published_hash_is_used_with_a_warning_that_names_its_o
     }
     there = state(dataset)
     assert (there.kind, there.unverified) == ("cached", ("two.bin",))
-    assert f"no published sha256, unverified: two.bin {hashlib.sha256(TWO).hexdigest()}" in there.words
+    assert f"no published sha256, unverified: two.bin {hashlib.sha256(TWO).hexdigest()}" in there.description
 
 
 def test_a_file_without_an_address_says_how_to_come_by_it(own, cache):
@@ -163,7 +163,7 @@ def test_a_file_without_an_address_says_how_to_come_by_it(own, cache):
         locate(dataset)
     for words in ("one.bin", str(own), hashlib.sha256(ONE).hexdigest()):
         assert words in str(caught.value)
-    assert state(dataset).words == "not here (3 kB, bring your own: ask the publisher)"
+    assert state(dataset).description == "not here (3 kB, bring your own: ask the publisher)"
 
 
 def test_a_file_may_have_another_name(own, cache):
