@@ -344,7 +344,7 @@ def test_a_folder_that_is_none_is_told(tmp_path: Path) -> None:
     (tmp_path / "card.json").write_text('{"a": 1}')
     told = run("compare", "digits", "--out", str(tmp_path))
     assert told.returncode == 2
-    assert "card.json is no file of normscope's" in told.stderr
+    assert "card.json was not written by normscope" in told.stderr
 
 
 @pytest.mark.parametrize(

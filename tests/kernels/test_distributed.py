@@ -70,7 +70,7 @@ class Model(nn.Module):
 
 
 def alone(name: str) -> tuple[Tensor, dict[str, Tensor]]:
-    """Give what one process computes of all rows."""
+    """Compute the reference for all rows in one process."""
     model, x = Model(name), sample(6, WIDTH)
     out = model(x)
     (out * sample(6, WIDTH, seed=1)).sum().backward()
@@ -82,7 +82,7 @@ def mine(rows: Tensor) -> Tensor:
 
 
 def score(out: Tensor) -> Tensor:
-    """Give this process's share of the sum; wrappers take the mean over processes."""
+    """Return this process's part of the sum; wrappers average over processes."""
     return (out * mine(sample(6, WIDTH, seed=1))).sum() * PROCESSES
 
 
@@ -193,7 +193,7 @@ CHECKS = [
 
 
 def process(rank: int, folder: str, answers: Any) -> None:
-    """Run every check, and send what went wrong."""
+    """Run every check, and send the failures."""
     torch.set_num_threads(1)
     # Torch says that it takes a tensor of one entry for a replicated one.
     warnings.filterwarnings("ignore", "Found a non-scalar tensor", UserWarning)
@@ -213,7 +213,7 @@ def process(rank: int, folder: str, answers: Any) -> None:
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[str, str], str]]:
-    """What the processes said of each check of each norm; nothing is good."""
+    """Failures of each check of each norm, from all processes."""
     context = multiprocessing.get_context("spawn")
     answers, folder = context.Queue(), tmp_path_factory.mktemp("processes")
     before = os.environ.get("OMP_NUM_THREADS")

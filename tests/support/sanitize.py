@@ -154,7 +154,7 @@ def call_modules(seed: int, calls: int) -> int:
     from normscope.kernels.backends import cpu
 
     library = cpu.load()
-    print(f"sanitize: {library.words}", flush=True)
+    print(f"sanitize: {library.description}", flush=True)
     if library.shim is None:
         print("sanitize: the C++ function was not loaded")
         return 1

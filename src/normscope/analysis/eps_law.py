@@ -1,4 +1,4 @@
-"""What eps takes from a normalized row: the law that deviations from an invariance are held against."""
+"""Effect of eps on the size of a normalized row: the law that deviations from an invariance are compared with."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,35 +22,35 @@ def is_known(module: nn.Module) -> bool:
 
 
 @dataclass(kw_only=True)
-class Seen:
-    """One call of a module, and of the one known norm in it."""
+class ObservedCall:
+    """One call of a module, and of the only known norm in it."""
 
     norm: nn.Module | None = None
-    """The norm; None if there is no norm of :func:`is_known`, or more than one."""
+    """The norm; None unless exactly one module satisfies :func:`is_known`."""
     inputs: list[Tensor] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
     result: Any = None
-    """What the module gave."""
+    """Output of the module."""
 
 
 @contextmanager
-def watched(module: nn.Module) -> Iterator[Seen]:
-    """Note what goes into and out of the one known norm of ``module`` inside the block; the hook goes with it.
+def observe_norm(module: nn.Module) -> Iterator[ObservedCall]:
+    """Record inputs and outputs of the only known norm of ``module`` inside the block.
 
     Args:
-        module: A norm or anything that holds one.
+        module: A norm, or a module that contains one.
 
     Yields:
-        What was seen; the caller fills in ``result``.
+        A record of the calls; the caller sets ``result``.
     """
     found = [part for part in module.modules() if is_known(part)]
-    seen = Seen(norm=found[0] if len(found) == 1 else None)
+    seen = ObservedCall(norm=found[0] if len(found) == 1 else None)
 
-    def note(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def record(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         seen.inputs.append(inputs[0])
         seen.outputs.append(output)
 
-    handle = None if seen.norm is None else seen.norm.register_forward_hook(note)
+    handle = None if seen.norm is None else seen.norm.register_forward_hook(record)
     try:
         yield seen
     finally:
@@ -58,10 +58,10 @@ def watched(module: nn.Module) -> Iterator[Seen]:
             handle.remove()
 
 
-def eps_law(before: Seen, after: Seen) -> Tensor | None:
-    r"""Predict the change of the output if the norm's input moved only in ways that its statistics take out.
+def eps_law(before: ObservedCall, after: ObservedCall) -> Tensor | None:
+    r"""Predict the change of the output if the input of the norm changed only in ways that its statistics remove.
 
-    With r the share of its size that eps leaves a normalized row,
+    With r the ratio of a normalized row's size to its size without eps,
 
     .. math:: r = \frac{1}{\sqrt{1 + \epsilon / \sigma^2}}, \quad h' - h = \left(\frac{r'}{r} - 1\right) (h - b)
 
@@ -70,12 +70,13 @@ def eps_law(before: Seen, after: Seen) -> Tensor | None:
     ScaleNorm :math:`r = \min(1, \lVert x \rVert / \epsilon)`.
 
     Args:
-        before: A call as it was.
-        after: The call after a transformation.
+        before: Call before the transformation.
+        after: Call after the transformation.
 
     Returns:
-        The shape of the output; None if the law does not apply: there is no known norm, or more than one, it was called
-        more or less than once, it is not what makes the output, or it is a batch norm that uses running moments.
+        The change, in the shape of the output. None if the law does not apply: the module does not have exactly one
+        known norm, the norm was not called exactly once or does not compute the output, or it is a batch norm that
+        uses running moments.
     """
     norm: Any = before.norm
     if norm is None or len(before.inputs) != 1 or before.outputs[0] is not before.result:
@@ -99,7 +100,7 @@ def eps_law(before: Seen, after: Seen) -> Tensor | None:
 
 
 def _share(norm: nn.Module, x: Tensor) -> Tensor | None:
-    """Give r, broadcastable to the output."""
+    """Return r, broadcastable to the output."""
     traits: Any = traits_of(norm)
     shape: Any = getattr(norm, "normalized_shape", (1,))
     learned: Any = norm.eps
@@ -124,16 +125,16 @@ def _share(norm: nn.Module, x: Tensor) -> Tensor | None:
 
 
 def _axes(norm: nn.Module) -> tuple[int, ...]:
-    """Give the trailing axes of a norm by row."""
+    """Return the trailing axes that a norm normalizes over."""
     shape: Any = getattr(norm, "normalized_shape", (1,))
     return tuple(range(-len(shape), 0))
 
 
 def _root(square: Tensor, eps: float | Tensor) -> Tensor:
-    """Give 1 / sqrt(1 + eps / square) without dividing by a zero."""
+    """Return 1 / sqrt(1 + eps / square) without a division by zero."""
     return (square / (square + eps)).nan_to_num().sqrt()
 
 
 def _inverse(value: Tensor) -> Tensor:
-    """Give 1 / value, and zero for a zero."""
+    """Return 1 / value, and zero for zero."""
     return torch.where(value == 0, value, 1 / value)

@@ -1,4 +1,4 @@
-"""The compiled kernels against the definitions, for every instruction set that runs here and both ways to call them."""
+"""The compiled kernels against the definitions, for every instruction set of this machine, from C++ and Python."""
 
 import dataclasses
 import os

@@ -1,4 +1,4 @@
-"""The GPU kernels compiled for machines that are not here: what the compiler says, and what it was asked for."""
+"""The GPU kernels, compiled for GPUs that are not present: requests to the compiler, and its results."""
 
 import pytest
 import torch
