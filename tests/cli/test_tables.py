@@ -12,12 +12,13 @@ from normscope.cli.tables import open_console, rows_table, verdict_table
 from normscope.results import Summary, summarize
 from normscope.studies import compare
 from normscope.studies.spec import make_study
+from support.in_process import InThisProcess
 
 
 @pytest.fixture(scope="module")
 def summary(tmp_path_factory: pytest.TempPathFactory) -> Summary:
     out = tmp_path_factory.mktemp("study")
-    compare(make_study("digits", norms=["layer_norm", "none"], seeds=[0, 1], steps=20), out=out, workers=1)
+    compare(make_study("digits", norms=["layer_norm", "none"], seeds=[0, 1], steps=20), out=out, engine=InThisProcess())
     return summarize(out)
 
 

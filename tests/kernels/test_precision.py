@@ -4,6 +4,7 @@ The two autograd functions compute the same bits (``test_function.py``), so that
 """
 
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ def widths(name: str) -> list[int]:
     return [width for width in WIDTHS if width > 1 or name != "ada_norm_released"]
 
 
+@cache
 def rows(width: int) -> dict[str, Tensor]:
     """Many rows of every kind, in float64: so many that no side of the comparison is lucky."""
     count = 64 if width < 500 else 12
@@ -249,7 +251,7 @@ def test_runs_and_threads_change_no_bit_of_any_gradient(path: str, name: str, dt
 
 
 @every_path
-@pytest.mark.parametrize("name", [name for name, formula in NORMS.items() if formula.keeps_input(gain=False)])
+@pytest.mark.parametrize("name", [name for name, formula in NORMS.items() if formula.keeps_input(weight=False)])
 def test_which_gradients_are_wanted_changes_no_bit_of_the_others(path: str, name: str) -> None:
     for width in (7, 64, 769):
         x, dz = sample(33, width).float(), sample(33, width, seed=1).float()
