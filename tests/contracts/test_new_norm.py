@@ -25,7 +25,7 @@ from normscope.norms.traits import NormTraits
 class PeakNorm(nn.Module):
     """Divide a row by its root mean square plus eps; a weight per feature."""
 
-    traits: ClassVar = NormTraits(
+    traits: ClassVar[NormTraits] = NormTraits(
         centers=False, scales=True, statistics="features", eps_place="deviation", has_weight=True, has_bias=False
     )
 
@@ -86,5 +86,5 @@ def test_a_new_norm_touches_two_files_and_its_test(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{CONTRACT.parents[1]}"},
     )
     assert told.returncode == 0, told.stdout
-    # Five tests of the contract and nine of the traits.
-    assert len(re.findall(r"^PASSED .*\[peak_norm\]", told.stdout, flags=re.MULTILINE)) == 14, told.stdout
+    # Six tests of the contract and nine of the traits.
+    assert len(re.findall(r"^PASSED .*\[peak_norm\]", told.stdout, flags=re.MULTILINE)) == 15, told.stdout

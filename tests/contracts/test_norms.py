@@ -3,6 +3,7 @@
 The same holds for a norm of another package: test_plugin_norms.py installs some and runs this file again.
 """
 
+import copy
 import json
 import subprocess
 import sys
@@ -50,6 +51,24 @@ def test_found_and_described(name: str) -> None:
     assert (found.bias_name is not None) == found.traits.has_bias
     for key in (found.weight_name, found.bias_name):
         assert key is None or key in dict(norm.named_parameters())
+
+
+def without(norm: nn.Module, key: str) -> Tensor:
+    """Run a norm with one of its parameters set to zero."""
+    changed = copy.deepcopy(norm)
+    nn.init.zeros_(changed.get_parameter(key))
+    return changed(torch.randn(4, 5, WIDTH, generator=torch.Generator().manual_seed(2))).detach()
+
+
+@every_norm
+def test_a_weight_is_what_the_output_vanishes_with(name: str) -> None:
+    norm = made(name)
+    (found,), _ = find_norms(norm, for_replacement=True)
+    vanishing = [
+        key for key, _ in norm.named_parameters() if float(without(norm, key).flatten(0, -2).std(0).max()) == 0
+    ]
+    # The slope of an element-wise function is one number for all features.
+    assert [key for key in vanishing if key != "alpha"] == [found.weight_name] * found.traits.has_weight
 
 
 @every_norm

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from normscope.norms import apply_weight_norm, weight_norm
+from normscope.norms import PARAMETRIZATIONS, apply_weight_norm, weight_norm
 
 
 def convolutions() -> nn.Module:
@@ -98,3 +98,7 @@ def test_refuses_a_unit_without_direction_and_leaves_the_model_alone() -> None:
     with pytest.raises(ValueError, match="of 1 expects units of positive length, got a unit whose weights are all"):
         apply_weight_norm(model)
     assert sorted(model.state_dict()) == ["0.bias", "0.weight", "1.bias", "1.weight"]
+
+
+def test_weight_norm_is_a_registered_parametrization() -> None:
+    assert {"weight_norm": apply_weight_norm} == PARAMETRIZATIONS

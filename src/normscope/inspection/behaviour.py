@@ -12,6 +12,7 @@ from normscope.inspection.equation import TOLERANCE, Equation, matching, value_o
 from normscope.inspection.norm_in_model import torch_base
 from normscope.inspection.preserve_state import copy_of
 from normscope.inspection.probing import enlarged_copy, few_rows, isolated, many_rows, run, upstream
+from normscope.torch_internals import buffers_of, parameters_of
 
 _USUAL_EPS = (1e-5, 1e-6, 1e-8, 1e-12, 0.0)
 """Values of eps to try if a module does not state its own."""
@@ -30,7 +31,7 @@ def looks_like_norm(module: nn.Module) -> bool:
     Args:
         module: Any module.
     """
-    if "running_mean" in module._buffers:
+    if "running_mean" in buffers_of(module):
         return True
     if type(module).__module__.startswith("torch.nn.utils."):
         # A parametrization acts on weights.
@@ -62,12 +63,12 @@ def observe(module: nn.Module, *, known_inputs: Collection[str] = ()) -> Equatio
     Returns:
         The equation, or a text that says why there is none.
     """
-    parameters = {name: p for name, p in module._parameters.items() if p is not None}
+    parameters = {name: p for name, p in parameters_of(module).items() if p is not None}
     widths = {width_of(p.shape) for p in parameters.values()}
     if not parameters:
         stated = getattr(module, "normalized_shape", None)
         widths = {width_of(torch.Size(stated))} if isinstance(stated, tuple | list) else set()
-    if not parameters and "running_mean" in module._buffers:
+    if not parameters and "running_mean" in buffers_of(module):
         return "a batch norm whose moments, weight and bias are frozen constants"
     if not parameters and not widths:
         return "has no parameters, and nothing tells its width"

@@ -24,6 +24,7 @@ from normscope.inspection.norm_in_model import (
 )
 from normscope.inspection.probing import Affine, isolated, probed_affine
 from normscope.norms import ChannelsFirst, NoNorm
+from normscope.torch_internals import CHILDREN_TABLE, children_of, parameters_of
 
 _LAZY = "lazy: run a batch first, then its width is known"
 
@@ -47,7 +48,7 @@ def find_norms(model: nn.Module, *, for_replacement: bool = False) -> tuple[list
     unreachable: list[Unreachable] = []
     for names, module, parent, norm in _modules(model, for_replacement):
         what = type(module).__name__
-        if fused := [name for name in module._parameters if "norm_" in name or name.startswith("ln_")]:
+        if fused := [name for name in parameters_of(module) if "norm_" in name or name.startswith("ln_")]:
             why = f"fused: it has the norm's parameters itself ({', '.join(fused)})"
             unreachable.append(Unreachable(name=names[0], what=what, why=why))
             continue
@@ -71,7 +72,7 @@ def held_in_lists(model: nn.Module, norms: Sequence[NormInModel]) -> list[Unreac
     unreachable = []
     for name, module in model.named_modules():
         for attribute, value in vars(module).items():
-            if attribute == "_modules" or not isinstance(value, list | tuple | dict):
+            if attribute == CHILDREN_TABLE or not isinstance(value, list | tuple | dict):
                 continue
             for item in value.values() if isinstance(value, dict) else value:
                 if isinstance(item, nn.Module) and id(item) in by_identity:
@@ -140,7 +141,7 @@ def _described(names: tuple[str, ...], module: nn.Module, base: type[nn.Module])
             affine = probed_affine(module, shape) if shape else Affine()
         traits = replace(UNKNOWN, has_weight=affine.weight is not None, has_bias=affine.bias is not None)
     else:
-        weight, bias = (name if module._parameters.get(name) is not None else None for name in ("weight", "bias"))
+        weight, bias = (name if parameters_of(module).get(name) is not None else None for name in ("weight", "bias"))
         affine = Affine(weight=weight, bias=bias)
     return NormInModel(
         names=names,
@@ -191,7 +192,7 @@ def _replaceable(norm: NormInModel, base: type[nn.Module]) -> NormInModel | str:
     """Return the norm, or a text that says what a replacement would lack."""
     if not norm.shape:
         return "nothing tells its width, which a replacement needs"
-    further = set(norm.module._parameters) - {"weight", "bias"}
+    further = set(parameters_of(norm.module)) - {"weight", "bias"}
     if base in TORCH_NORMS and further:
         return f"has parameters of its own beside weight and bias: {', '.join(sorted(further))}"
     return norm
@@ -225,12 +226,12 @@ def _held_by_other_library(module: nn.Module) -> str | None:
     """Say what prevents the replacement of a norm, or return None if nothing does."""
     if "quantized" in type(module).__module__.split("."):
         return "quantized: swap first, quantize afterwards"
-    if "activation_post_process" in module._modules:
+    if "activation_post_process" in children_of(module):
         return "observed for quantization (torch.ao.quantization.prepare): swap first, prepare afterwards"
     if parametrize.is_parametrized(module):
         which = ", ".join(module.parametrizations)  # pyright: ignore
         return f"parametrized ({which}): torch.nn.utils.parametrize.remove_parametrizations comes first"
-    if any(name.endswith(("_orig", "_g", "_v")) for name in module._parameters):
+    if any(name.endswith(("_orig", "_g", "_v")) for name in parameters_of(module)):
         return "its parameters are made by a hook (pruning, weight norm): remove that first"
     if "forward" in vars(module):
         return "its forward was put on the instance by another library: undo that first"

@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from normscope.inspection.norm_in_model import NormInModel, Unreachable
 from normscope.inspection.source import called_name, code_of
 from normscope.norms import ChannelsFirst
+from normscope.torch_internals import is_compiled_wrapper
 
 FUNCTIONAL_NORMS: Mapping[str, tuple[Callable[..., Any], ...]] = {
     "layer_norm": (F.layer_norm, torch.layer_norm),
@@ -108,7 +109,7 @@ def observed_functional_norms(model: nn.Module, norms: Sequence[NormInModel]) ->
         A list that is filled when the block ends: one entry per module and function.
     """
     unreachable: list[Unreachable] = []
-    if any(hasattr(module, "_orig_mod") for module in model.modules()):
+    if any(is_compiled_wrapper(module) for module in model.modules()):
         yield unreachable
         return
     calls: dict[tuple[str, str], None] = {}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from normscope.torch_internals import buffers_of, children_of, parameters_of, unsaved_buffers_of
+from normscope.torch_internals import buffers_of, children_of, parameters_of, set_tables, unsaved_buffers_of
 
 
 @contextmanager
@@ -143,14 +143,16 @@ def _module(module: nn.Module, fresh: bool, draw: torch.Generator, known: dict[i
         wide = tensor.detach().to("cpu", torch.float64 if tensor.is_floating_point() else tensor.dtype)
         return wide.clone()
 
-    parameters = {name: None if p is None else nn.Parameter(number(p, fresh)) for name, p in module._parameters.items()}
-    buffers = {name: None if b is None else number(b, fresh=False) for name, b in buffers_of(module).items()}
-    known |= {id(p): parameters[name] for name, p in module._parameters.items() if p is not None}
-    known |= {id(b): buffers[name] for name, b in buffers_of(module).items() if b is not None}
-    twin._parameters, twin._buffers = parameters, buffers
-    twin._modules = {
-        name: None if child is None else _module(child, fresh, draw, known) for name, child in module._modules.items()
+    old_parameters, old_buffers = parameters_of(module), buffers_of(module)
+    parameters = {name: None if p is None else nn.Parameter(number(p, fresh)) for name, p in old_parameters.items()}
+    buffers = {name: None if b is None else number(b, fresh=False) for name, b in old_buffers.items()}
+    known |= {id(p): parameters[name] for name, p in old_parameters.items() if p is not None}
+    known |= {id(b): buffers[name] for name, b in old_buffers.items() if b is not None}
+    children = {
+        name: None if child is None else _module(child, fresh, draw, known)
+        for name, child in children_of(module).items()
     }
+    set_tables(twin, parameters, buffers, children)
     for name, value in vars(module).items():
         if name.endswith("_hooks") and isinstance(value, dict):
             vars(twin)[name] = type(value)()

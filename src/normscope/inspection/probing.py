@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from normscope.inspection.preserve_state import copy_of
+from normscope.torch_internals import parameters_of
 
 _FEW = (1.0, 10.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-6, 1e-9, 1e-13)
 """Sizes of rows: the small ones reveal eps and its place."""
@@ -137,7 +138,7 @@ def _probed(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> Af
     draw = torch.Generator().manual_seed(4)
     twin = copy_of(module, generator=draw).eval().to(dtype)
     x = torch.randn(4, 6, *shape, generator=draw, dtype=dtype) + 0.7
-    fit = [name for name, p in twin._parameters.items() if p is not None and p.numel() == torch.Size(shape).numel()]
+    fit = [name for name, p in parameters_of(twin).items() if p is not None and p.numel() == torch.Size(shape).numel()]
 
     def line(name: str) -> tuple[Tensor, Tensor] | None:
         """Return the output at zero and the slope, if the output is linear in every entry of the parameter."""

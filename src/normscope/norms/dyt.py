@@ -56,7 +56,7 @@ class DyT(nn.Module):
         Departs from it in: nothing.
     """
 
-    traits: ClassVar = NormTraits(
+    traits: ClassVar[NormTraits] = NormTraits(
         centers=False, scales=False, statistics=None, eps_place=None, has_weight=True, has_bias=True
     )
 

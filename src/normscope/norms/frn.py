@@ -68,7 +68,7 @@ class FRN(nn.Module):
         choice.
     """
 
-    traits: ClassVar = NormTraits(
+    traits: ClassVar[NormTraits] = NormTraits(
         centers=False,
         scales=True,
         statistics="channels",

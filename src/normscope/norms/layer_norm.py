@@ -73,7 +73,7 @@ class LayerNorm(nn.LayerNorm):
         Departs from it in: ``eps``, which the paper does not have.
     """
 
-    traits: ClassVar = NormTraits.of_formula(
+    traits: ClassVar[NormTraits] = NormTraits.of_formula(
         CENTER | ROOT, has_weight=True, has_bias=True, without_weight={"weight": False}, without_bias={"bias": False}
     )
 

@@ -55,7 +55,7 @@ class LayerNormSimple(nn.Module):
         deviation plus eps instead, as ``AdaNorm(width, k=0, convention="released")`` does.
     """
 
-    traits: ClassVar = NormTraits.of_formula(CENTER | ROOT, has_weight=False, has_bias=False)
+    traits: ClassVar[NormTraits] = NormTraits.of_formula(CENTER | ROOT, has_weight=False, has_bias=False)
 
     def __init__(
         self,

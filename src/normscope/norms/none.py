@@ -32,7 +32,7 @@ class NoNorm(nn.Module):
         Departs from it in: nothing.
     """
 
-    traits: ClassVar = NormTraits(
+    traits: ClassVar[NormTraits] = NormTraits(
         centers=False, scales=False, statistics=None, eps_place=None, has_weight=False, has_bias=False
     )
 

@@ -70,7 +70,7 @@ class RMSNorm(nn.RMSNorm):
         Departs from it in: ``eps``, which does not appear in the equation.
     """
 
-    traits: ClassVar = NormTraits.of_formula(
+    traits: ClassVar[NormTraits] = NormTraits.of_formula(
         ROOT, has_weight=True, has_bias=False, without_weight={"elementwise_affine": False}
     )
 

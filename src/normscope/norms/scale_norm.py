@@ -61,7 +61,7 @@ class ScaleNorm(nn.Module):
         Departs from it in: ``eps``, which does not appear in the paper's equation.
     """
 
-    traits: ClassVar = NormTraits.of_formula(LENGTH, has_weight=True, has_bias=False, weight_is_length=True)
+    traits: ClassVar[NormTraits] = NormTraits.of_formula(LENGTH, has_weight=True, has_bias=False, weight_is_length=True)
 
     def __init__(
         self,

@@ -4,25 +4,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
-from torch.nn.modules.batchnorm import _LazyNormBase
-from torch.nn.modules.module import _WrappedHook
 from torch.nn.parameter import is_lazy
 
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-    "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-    "_state_dict_hooks",
-    "_state_dict_pre_hooks",
-    "_load_state_dict_pre_hooks",
-    "_load_state_dict_post_hooks",
+from normscope.torch_internals import (
+    CALL_HOOK_TABLES,
+    HOOK_TABLES,
+    copy_backward_hook_kind,
+    is_bound_hook,
+    is_compiled_in_place,
+    is_lazy_norm,
+    parameters_of,
 )
-_COUNTED = {"_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"}
-_FULL = "_is_full_backward_hook"
 
 
 def share_hooks(old: nn.Module, new: nn.Module) -> tuple[list[str], list[str]]:
@@ -38,32 +30,21 @@ def share_hooks(old: nn.Module, new: nn.Module) -> tuple[list[str], list[str]]:
         Descriptions of what was kept and of what was lost.
     """
     shared, lost = 0, []
-    for name in _HOOKS:
+    for name in HOOK_TABLES:
         hooks: Any = vars(old).get(name)
         present: Any = vars(new).get(name)
         if not isinstance(hooks, Mapping) or not isinstance(present, Mapping):
             continue
-        bound = [hook for hook in hooks.values() if isinstance(hook, _WrappedHook) and hook.with_module]
+        bound = [hook for hook in hooks.values() if is_bound_hook(hook)]
         if bound:
             lost.append(f"{len(bound)} of {name}, bound to the old module")
         elif present and hooks:
             lost.append(f"{len(hooks)} of {name}, for the new module brings its own")
         elif not present:
             vars(new)[name] = hooks
-            shared += len(hooks) if name in _COUNTED else 0
-    copy_hook_direction(old, new)
+            shared += len(hooks) if name in CALL_HOOK_TABLES else 0
+    copy_backward_hook_kind(old, new)
     return [f"{shared} hooks"] if shared else [], lost
-
-
-def copy_hook_direction(source: nn.Module, target: nn.Module) -> None:
-    """Copy the flag for the kind of backward hooks between modules that share them.
-
-    Args:
-        source: The module that has the flag.
-        target: The module that receives it.
-    """
-    if target._backward_hooks is source._backward_hooks:
-        vars(target)[_FULL] = vars(source).get(_FULL)
 
 
 _SWITCHED_OFF = "_normscope_switched_off"
@@ -164,10 +145,10 @@ def check_replaceable(model: nn.Module) -> None:
                 raise ValueError(f"the norms of {where} cannot be swapped: {_WRAPPERS[base.__name__]}")
             if base.__module__.split(".")[0] == "peft":
                 raise ValueError(f"the norms of {where} cannot be swapped: {_WRAPPERS['PeftModel']}")
-        if module._compiled_call_impl is not None:
+        if is_compiled_in_place(module):
             raise ValueError(f"the norms of {where} cannot be swapped: {_WRAPPERS['OptimizedModule']}")
-        if any(is_lazy(p) for p in module.parameters(recurse=False)) and not isinstance(module, _LazyNormBase):
+        if any(is_lazy(p) for p in module.parameters(recurse=False)) and not is_lazy_norm(module):
             raise ValueError(f"{where} is lazy, and its shape is not known yet: run a batch first, then swap")
-        for key, parameter in module._parameters.items():
+        for key, parameter in parameters_of(module).items():
             if parameter is not None and type(parameter).__name__ == "DTensor":
                 raise ValueError(f"the norms of {where} cannot be swapped: {key} is sharded (DTensor). Swap first")

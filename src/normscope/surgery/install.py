@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from normscope.inspection.norm_in_model import NormInModel
-from normscope.surgery.guards import copy_hook_direction, disable_fast_path
+from normscope.surgery.guards import disable_fast_path
 from normscope.surgery.optimizer import exchange
 from normscope.surgery.replacement import Replacement
+from normscope.torch_internals import buffers_of, children_of, copy_backward_hook_kind, parameters_of
 
 
 def install(
@@ -33,7 +34,7 @@ def install(
     places = [(*place, one) for one in built for place in places_of(model, one.norm)]
     exchanged = None
     for parent, child, one in places:
-        parent._modules[child] = one.module
+        children_of(parent)[child] = one.module
     try:
         restores = [remember(model, one.norm.name, one.norm.module, one.module) for one in built]
         if optimizer is not None:
@@ -47,7 +48,7 @@ def install(
             exchanged = exchange(optimizer, pairs, _without(model, (one.module for one in built)))
     except BaseException:
         for parent, child, one in places:
-            parent._modules[child] = one.norm.module
+            children_of(parent)[child] = one.norm.module
         raise
     notes, restore_fast_path = disable_fast_path(model, {id(one.module) for one in built})
     undone = False
@@ -65,7 +66,7 @@ def install(
             restore()
         for one in built:
             for parent, child in places_of(model, one.norm):
-                parent._modules[child] = one.norm.module
+                children_of(parent)[child] = one.norm.module
         restore_fast_path()
         if exchanged is not None:
             exchanged.undo({id(p) for p in model.parameters()})
@@ -157,7 +158,7 @@ def remember(model: nn.Module, name: str, old: nn.Module, new: nn.Module) -> Cal
                 if not values.is_meta:
                     entries[key].copy_(values)
         old.train(new.training)
-        copy_hook_direction(new, old)
+        copy_backward_hook_kind(new, old)
 
     return restore
 
@@ -177,7 +178,7 @@ def _move(old: nn.Module, device: torch.device) -> None:
 
 def _entries(module: nn.Module) -> list[dict[str, Any]]:
     """Return the dictionaries of parameters and buffers of a module and its submodules."""
-    return [entries for part in module.modules() for entries in (part._parameters, part._buffers)]
+    return [entries for part in module.modules() for entries in (parameters_of(part), buffers_of(part))]
 
 
 def _places(new: nn.Module, tensor: Tensor) -> list[tuple[dict[str, Any], str]]:

@@ -15,6 +15,7 @@ from normscope.norms import NORMS, ChannelsFirst, NormTraits
 from normscope.specs import parse_call
 from normscope.surgery.guards import share_hooks
 from normscope.surgery.transfer import Ties, affine_of, constant_of, transfer
+from normscope.torch_internals import buffers_of
 
 Maker = Callable[[Any], nn.Module]
 """From a width, or the sizes of several axes, to a module of ``[..., D]``."""
@@ -193,11 +194,11 @@ def _fitted(
     kept, lost = transfer(norm, inner, affine_of(inner, norm.shape), ties, preserve=preserve, frozen=frozen)
     kept = [*_eps(norm, target, inner, lost), *kept]
     if target.key == norm.kind == "batch_norm":
-        for name, buffer in old._buffers.items():
-            if name not in {"weight", "bias"} and buffer is not None and inner._buffers.get(name) is not None:
-                inner._buffers[name] = buffer
+        for name, buffer in buffers_of(old).items():
+            if name not in {"weight", "bias"} and buffer is not None and buffers_of(inner).get(name) is not None:
+                buffers_of(inner)[name] = buffer
                 kept.append(name)
-    elif old._buffers.get("running_mean") is not None:
+    elif buffers_of(old).get("running_mean") is not None:
         lost.append("running moments")
     if isinstance(old, nn.SyncBatchNorm):
         lost.append("moments over all processes")

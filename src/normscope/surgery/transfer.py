@@ -10,6 +10,7 @@ from normscope.inspection.attribute_reads import is_at, parameter_reads
 from normscope.inspection.find import recognize
 from normscope.inspection.norm_in_model import NormInModel, torch_base, traits_of, unwrapped
 from normscope.inspection.probing import Affine, probed_affine
+from normscope.torch_internals import buffers_of, has_gradient_hooks, parameters_of, unsaved_buffers_of
 
 
 def affine_of(module: nn.Module, shape: tuple[int, ...]) -> Affine:
@@ -47,7 +48,7 @@ class Ties:
         """
         leaving = {id(module) for norm in norms for module in norm.module.modules()}
         rest = (module for module in model.modules() if id(module) not in leaving)
-        return cls(elsewhere={id(p) for module in rest for p in module._parameters.values() if p is not None})
+        return cls(elsewhere={id(p) for module in rest for p in parameters_of(module).values() if p is not None})
 
     def converted(self, old: nn.Parameter, new: nn.Parameter, *conversion: object) -> nn.Parameter:
         """Return the same new parameter for the same old one and the same conversion.
@@ -87,7 +88,7 @@ def transfer(
     traits = traits_of(inner)
     was_length, is_length = norm.traits.weight_is_length, traits is not None and traits.weight_is_length
     for role, name, new_name in (("weight", norm.weight_name, affine.weight), ("bias", norm.bias_name, affine.bias)):
-        target = inner._parameters.get(new_name) if new_name is not None else None
+        target = parameters_of(inner).get(new_name) if new_name is not None else None
         offset = affine.unit_offset if role == "weight" else False
         if name is None:
             constant = constant_of(old, role)
@@ -97,43 +98,43 @@ def transfer(
                 lost.append(f"{role} (a constant)")
             else:
                 values = (constant.detach() - 1 if offset else constant.detach()).reshape(target.shape)
-                del inner._parameters[new_name]
+                del parameters_of(inner)[new_name]
                 inner.register_buffer(new_name, values, persistent=_is_saved(old, role))
                 kept.append(f"{role} (a constant)")
             continue
-        parameter = old._parameters[name]
+        parameter = parameters_of(old)[name]
         assert parameter is not None
         before = norm.unit_offset if role == "weight" else False
         if preserve and is_length and role == "weight" and not was_length and target is not None:
             values = parameter.detach().double() + before
             with torch.no_grad():
                 target.fill_(float(values.mean()) * values.numel() ** 0.5)
-            inner._parameters[str(new_name)] = ties.converted(parameter, target, "length", before)
+            parameters_of(inner)[str(new_name)] = ties.converted(parameter, target, "length", before)
             kept.append("weight (its mean, as one length)")
         elif target is None or new_name is None or target.numel() != parameter.numel() or was_length != is_length:
             lost.append(role)
             continue
         elif target.shape == parameter.shape and before == offset:
-            inner._parameters[new_name] = parameter
+            parameters_of(inner)[new_name] = parameter
             kept.append(role if name == new_name else f"{role} ({name} is now {new_name})")
             continue
         else:
             with torch.no_grad():
                 target.copy_(parameter.reshape(target.shape) + (int(before) - int(offset)))
             target.requires_grad_(parameter.requires_grad)
-            inner._parameters[new_name] = ties.converted(parameter, target, before, offset)
+            parameters_of(inner)[new_name] = ties.converted(parameter, target, before, offset)
             how = {0: "", 1: f", 1 + {name}", -1: f", {name} - 1"}[int(before) - int(offset)]
             kept.append(f"{role} (as a new parameter{how})")
         if ties.is_cut(parameter):
             lost.append(f"the tie of {name} with what is not converted")
-        if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
+        if has_gradient_hooks(parameter):
             lost.append(f"hooks on the parameter {name}")
-    for name, theirs in old._parameters.items():
-        mine = inner._parameters.get(name)
+    for name, theirs in parameters_of(old).items():
+        mine = parameters_of(inner).get(name)
         if theirs is None or name in {norm.weight_name, norm.bias_name}:
             continue
         if type(inner) is type(old) and mine is not None and mine.shape == theirs.shape:
-            inner._parameters[name] = theirs
+            parameters_of(inner)[name] = theirs
             kept.append(name)
         else:
             lost.append(name)
@@ -154,7 +155,7 @@ def constant_of(old: nn.Module, name: str) -> Tensor | None:
 
 
 def _is_saved(old: nn.Module, name: str) -> bool:
-    return name in old._buffers and name not in old._non_persistent_buffers_set
+    return name in buffers_of(old) and name not in unsaved_buffers_of(old)
 
 
 def add_read_constants(model: nn.Module, pairs: Sequence[tuple[NormInModel, nn.Module]]) -> list[str]:
@@ -190,7 +191,7 @@ def add_read_constants(model: nn.Module, pairs: Sequence[tuple[NormInModel, nn.M
                 else:
                     constant = torch.ones_like if attribute == "weight" else torch.zeros_like
                     holder = unwrapped(new)
-                    holder._parameters.pop(attribute, None)
+                    parameters_of(holder).pop(attribute, None)
                     holder.register_buffer(attribute, constant(old, requires_grad=False), persistent=False)
                     notes[f"{read} for its dtype or device: a constant stands there now ({where})"] = None
     return list(notes)

@@ -10,6 +10,7 @@ from torch.nn.parameter import UninitializedParameter
 from normscope.inspection.behaviour import width_of
 from normscope.inspection.find import find_norms
 from normscope.inspection.norm_in_model import torch_base
+from normscope.torch_internals import children_of, parameters_of
 
 
 def norm_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -35,7 +36,7 @@ def norm_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     norms, unreachable = find_norms(model, for_replacement=True)
     inside = {id(p) for norm in norms for p in norm.module.parameters()}
     for module in [model.get_submodule(one.name) for one in unreachable]:
-        fused = {id(p) for key, p in module._parameters.items() if _of_fused_norm(key)}
+        fused = {id(p) for key, p in parameters_of(module).items() if _of_fused_norm(key)}
         if torch_base(module) is not None:
             inside |= {id(p) for p in module.parameters()}
         else:
@@ -104,7 +105,7 @@ def _is_called_norm(module: nn.Module) -> bool:
 
 def _direct_vectors(module: nn.Module) -> set[int]:
     """Return the identities of a module's direct parameters if all are vectors; with a matrix it is not a norm."""
-    behind = module._modules.get("parametrizations")
+    behind = children_of(module).get("parametrizations")
     direct = [*module.parameters(recurse=False), *([] if behind is None else behind.parameters())]
     return {id(p) for p in direct} if all(_is_not_matrix(p) for p in direct) else set()
 

@@ -25,6 +25,7 @@ from normscope.surgery.to_rms_norm.same_function import (
     random_call,
 )
 from normscope.surgery.to_rms_norm.writers import owner_of
+from normscope.torch_internals import buffers_of, parameters_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,20 +229,20 @@ def _change(model: nn.Module, built: Sequence[Replacement], proof: Proof) -> Cal
             for tensor, values in saved:
                 tensor.copy_(values)
         for owner, key, tied in ties:
-            owner._parameters[key] = tied
+            parameters_of(owner)[key] = tied
 
     with ExitStack() as failure:
         failure.callback(weights_back)
         for name in proof.untied:
             owner, key = owner_of(model, name)
-            tied = owner._parameters[key]
+            tied = parameters_of(owner)[key]
             assert tied is not None
             untied = nn.Parameter(tied.detach().clone(), requires_grad=tied.requires_grad)
             ties.append((owner, key, tied))
-            owner._parameters[key] = untied
+            parameters_of(owner)[key] = untied
         for name, values in proof.writers.items():
             owner, key = owner_of(model, name)
-            tensor = owner._parameters.get(key, owner._buffers.get(key))
+            tensor = parameters_of(owner).get(key, buffers_of(owner).get(key))
             assert tensor is not None
             saved.append((tensor, tensor.detach().clone()))
             with torch.no_grad():

@@ -16,6 +16,7 @@ from normscope.norms.checks import check_eps, check_input
 from normscope.surgery.guards import disable_fast_path, share_hooks
 from normscope.surgery.to_rms_norm.same_function import NUDGE
 from normscope.surgery.to_rms_norm.writers import owner_of
+from normscope.torch_internals import children_of, parameters_of
 
 
 class BiasedRMSNorm(nn.Module):
@@ -74,8 +75,8 @@ def converted(norm: NormInModel, old: nn.Module, *, centers: bool = False) -> nn
     """
     holder = unwrapped(old)
     eps = 0.0 if norm.eps is None else norm.eps
-    weight = None if norm.weight_name is None else holder._parameters[norm.weight_name]
-    bias = None if norm.bias_name is None else holder._parameters[norm.bias_name]
+    weight = None if norm.weight_name is None else parameters_of(holder)[norm.weight_name]
+    bias = None if norm.bias_name is None else parameters_of(holder)[norm.bias_name]
     if weight is not None and norm.unit_offset:
         weight = nn.Parameter(weight.detach() + 1, requires_grad=weight.requires_grad)
     if bias is not None and not centers and bool(bias.detach().count_nonzero()):
@@ -83,9 +84,9 @@ def converted(norm: NormInModel, old: nn.Module, *, centers: bool = False) -> nn
     else:
         new = (LayerNorm if centers else RMSNorm)(norm.shape, eps, elementwise_affine=False)
         new.elementwise_affine = weight is not None
-        new._parameters["weight"] = weight
+        parameters_of(new)["weight"] = weight
         if centers:
-            new._parameters["bias"] = bias
+            parameters_of(new)["bias"] = bias
     return ChannelsFirst(new) if norm.channels_first else new
 
 
@@ -158,4 +159,4 @@ def _set(twin: nn.Module, norm: NormInModel, new: nn.Module) -> None:
     share_hooks(twin.get_submodule(norm.name), new)
     for name in norm.names:
         owner, key = owner_of(twin, name)
-        owner._modules[key] = new
+        children_of(owner)[key] = new

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+
+from normscope.torch_internals import buffers_of, parameters_of, tree_map
 
 _CLOSED = (nn.Module, ModuleType, type, str, bytes, bytearray, range)
 """Types whose contents are not searched."""
@@ -150,7 +151,7 @@ def check_copies(model: nn.Module) -> None:
                 f"the forward of {where} was put on the instance (by another library?), and a copy may run the "
                 f"original: undo that first"
             )
-        for key, tensor in (*module._parameters.items(), *module._buffers.items()):
+        for key, tensor in (*parameters_of(module).items(), *buffers_of(module).items()):
             if tensor is not None and tensor.is_meta:
                 raise ValueError(
                     f"{key} of {where} is on the meta device and has no numbers to center: load the weights first"

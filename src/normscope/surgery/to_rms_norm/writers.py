@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from normscope.inspection.norm_in_model import NormInModel
 from normscope.surgery.to_rms_norm.same_function import Call, outputs
-from normscope.torch_internals import convolution_groups
+from normscope.torch_internals import buffers_of, convolution_groups, parameters_of
 
 _LINEAR = {
     "AddBackward0",
@@ -239,11 +239,11 @@ def untie(twin: nn.Module, writers: dict[str, tuple[Tensor, int]], shared: set[i
     untied = []
     for name, (tensor, axis) in list(writers.items()):
         owner, key = owner_of(twin, name)
-        owners = [module for module in twin.modules() if any(p is tensor for p in module._parameters.values())]
+        owners = [module for module in twin.modules() if any(p is tensor for p in parameters_of(module).values())]
         mixed = len({isinstance(module, nn.Embedding) for module in owners}) > 1
         if mixed or (id(tensor) in shared and len(owners) > 1):
             copy = nn.Parameter(tensor.detach().clone())
-            owner._parameters[key] = copy
+            parameters_of(owner)[key] = copy
             writers[name] = copy, axis
             untied.append(name)
     return untied
@@ -261,7 +261,7 @@ def settle(twin: nn.Module, model: nn.Module, writers: Mapping[str, tuple[Tensor
     """
     for name, (tensor, axis) in writers.items():
         owner, key = owner_of(model, name)
-        original = owner._parameters.get(key, owner._buffers.get(key))
+        original = parameters_of(owner).get(key, buffers_of(owner).get(key))
         assert original is not None
         mean = tensor.mean(axis, keepdim=True)
         # The mean of n roundings; four times that, for the largest of many.
