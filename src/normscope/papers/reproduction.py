@@ -104,7 +104,7 @@ def missing(task: str) -> str:
         return "this version has no such task"
     lacking = missing_packages(task)
     states = [(name, data.state(SETS[name])) for name in TASKS[task].datasets]
-    said = [f"data set {name} is {state.words}" for name, state in states if not state.ready]
+    said = [f"data set {name} is {state.description}" for name, state in states if not state.ready]
     return "; ".join([lacking, *said] if lacking else said)
 
 
