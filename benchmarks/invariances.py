@@ -10,7 +10,7 @@ from torch import nn
 
 from normscope import norms
 from normscope.analysis.invariances import TRANSFORMATIONS, Invariance, Invariances, invariances
-from normscope.registry import NORMS
+from normscope.norms import NORMS
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "invariances.md"
 CASES, PLACES, FEATURES, UNITS = 64, 9, 12, 20

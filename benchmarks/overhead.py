@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from normscope.registry import TASKS
 from normscope.results.store import StudyFolder
 from normscope.studies.engines.local import LocalEngine
 from normscope.studies.plan import RunSpec, plan
 from normscope.studies.run import execute
 from normscope.studies.spec import make_study
+from normscope.tasks import TASKS
 
 SCALING_RUNS = 12
 """Runs of the second measurement: enough that starting the workers is a small part, which is taken off besides."""

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from normscope.cli.bench import turns
 from normscope.models import Seq2Seq
 from normscope.models.layers import Embedding, sinusoids
-from normscope.registry import NORMS, PLACEMENTS
+from normscope.norms import NORMS
+from normscope.placement import PLACEMENTS
 from normscope.results.store import write_bytes
 from normscope.training.outcome import device_name, versions
 

@@ -27,7 +27,8 @@ from normscope.diagnostics.rules import Measured, lacks_warm_up
 from normscope.diagnostics.warmup import warmup_features
 from normscope.models.attention import Attention, Context
 from normscope.models.layers import Embedding, FeedForward, Linear, sinusoids
-from normscope.registry import NORMS, PLACEMENTS
+from normscope.norms import NORMS
+from normscope.placement import PLACEMENTS
 from normscope.results.store import SCHEMA, read_json, write_bytes, write_json
 from normscope.training.outcome import device_name, versions
 

@@ -18,9 +18,21 @@ def python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_public_name_is_there() -> None:
+    assert sorted(normscope.__all__) == dir(normscope)
     for name in normscope.__all__:
-        assert getattr(normscope, name).__name__ == name
-        assert name in dir(normscope)
+        entry = getattr(normscope, name)
+        assert name == "__version__" or entry.__name__ in {name, f"normscope.{name}"}
+
+
+def test_each_name_is_declared_once_for_python_and_once_for_the_type_checker() -> None:
+    lent = {name for names in normscope._NAMES.values() for name in names}
+    assert set(normscope.__all__) == {"NormscopeError", "__version__", *normscope._NAMES, *lent}
+
+
+@pytest.mark.parametrize("name", normscope._NAMES)
+def test_a_subpackage_is_an_attribute(name: str, tmp_path: Path) -> None:
+    told = python(f"import normscope; normscope.{name}.__doc__[0]", tmp_path)
+    assert told.returncode == 0, told.stderr
 
 
 def test_a_layer_stands_where_layer_norm_stood() -> None:
@@ -30,7 +42,7 @@ def test_a_layer_stands_where_layer_norm_stood() -> None:
 
 
 def test_a_wrong_name_lists_the_right_ones() -> None:
-    with pytest.raises(AttributeError, match=r"no attribute 'LayerNrom'; it has FRN, AdaNorm"):
+    with pytest.raises(AttributeError, match=r"no attribute 'LayerNrom'; it has .*AdaNorm, Arm"):
         attrgetter("LayerNrom")(normscope)
 
 
@@ -42,7 +54,7 @@ def test_import_does_not_import_torch(tmp_path: Path) -> None:
 def test_a_missing_torch_is_told_in_words(tmp_path: Path) -> None:
     code = "import sys; sys.modules['torch'] = None; import normscope; normscope.AdaNorm"
     told = python(code, tmp_path)
-    assert "normscope needs torch >= 2.11, and there is none here" in told.stderr
+    assert "normscope needs torch >= 2.11, and torch is not installed" in told.stderr
 
 
 def test_an_old_torch_is_refused(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def ignored(*, taken: tuple[str, ...] = (), group: str = "normscope.test") -> tuple[list[Plugin], list[str]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = load_plugins(group, taken=taken, wanted=callable, kind="a function")
+        found = load_plugins(group, taken=taken, accepts=callable, wanted="a function")
     assert all(warning.category is PluginIgnored for warning in caught)
     return found, [str(warning.message) for warning in caught]
 
@@ -126,8 +126,8 @@ def test_what_is_found_says_who_brought_it(site: Path) -> None:
     install(site, "two-things", {"normscope.test": {"b": "json:loads", "a": "json:dumps"}})
     found, told = ignored()
     assert found == [
-        Plugin(name="a", found=json.dumps, package="two-things 0.2"),
-        Plugin(name="b", found=json.loads, package="two-things 0.2"),
+        Plugin(name="a", entry=json.dumps, package="two-things 0.2"),
+        Plugin(name="b", entry=json.loads, package="two-things 0.2"),
     ]
     assert told == []
 
@@ -153,7 +153,7 @@ def test_of_two_with_one_name_the_first_is_taken(site: Path) -> None:
     install(site, "b-thing", {"normscope.test": {"x": "json:loads"}})
     install(site, "a-thing", {"normscope.test": {"x": "json:dumps"}})
     found, told = ignored()
-    assert [plugin.found for plugin in found] == [json.dumps]
+    assert [plugin.entry for plugin in found] == [json.dumps]
     assert told == ["normscope.test 'x' of b-thing 0.2 is ignored: the name is taken by a-thing 0.2"]
 
 

@@ -2,4 +2,4 @@
 
 
 class NormscopeError(Exception):
-    """Base class of every exception that normscope raises on purpose."""
+    """Base class of the package's own exceptions; each of them also keeps its standard base, such as ``ValueError``."""

@@ -6,7 +6,7 @@ from torch import nn
 
 from normscope import norms
 from normscope.analysis.eps_law import Seen, eps_law, watched
-from normscope.registry import NORMS
+from normscope.norms import NORMS
 
 
 def call(module: nn.Module, x: torch.Tensor) -> Seen:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from normscope import norms
 from normscope.analysis.curvature import GaussNewton
-from normscope.registry import NORMS
+from normscope.norms import NORMS
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -11,7 +11,7 @@ from torch import nn
 
 from normscope import norms
 from normscope.analysis.invariances import TRANSFORMATIONS, Invariances, invariances
-from normscope.registry import NORMS
+from normscope.norms import NORMS
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES, FEATURES, UNITS = 16, 5, 7

@@ -121,7 +121,9 @@ def test_bench_measures_norms_beside_torch() -> None:
 
 
 def test_lists_name_everything() -> None:
-    from normscope.registry import NORMS, PARAMETRIZATIONS, PLACEMENTS, TASKS
+    from normscope.norms import NORMS, PARAMETRIZATIONS
+    from normscope.placement import PLACEMENTS
+    from normscope.tasks import TASKS
 
     told = run("list", COLUMNS="200").stdout
     for name in (*NORMS, *PARAMETRIZATIONS, *PLACEMENTS, *TASKS):

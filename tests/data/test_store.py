@@ -143,7 +143,7 @@ def test_a_file_without_a_published_hash_is_used_with_a_warning_that_names_its_o
     dataset = replace(dataset, files=(dataset.files[0], replace(dataset.files[1], sha256=None, bytes=None)))
     assert state(dataset).description == "not here: 1 of 2 files missing (size unknown to fetch)"
     for _ in range(2):
-        with pytest.warns(DataUnverified, match=r"no published sha256 of two\.bin") as told:
+        with pytest.warns(DataUnverified, match=r"two\.bin has no published sha256") as told:
             paths = locate(dataset)
         assert [str(warning.message).count(hashlib.sha256(TWO).hexdigest()) for warning in told] == [1]
     assert mirror.asked == ["/two.bin"]

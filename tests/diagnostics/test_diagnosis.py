@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 import normscope
 from normscope.diagnostics.diagnosis import diagnose
-from normscope.registry import PLACEMENTS
+from normscope.placement import PLACEMENTS
 from support.planted import CASES, Convolutions, images, text, which_digit
 
 

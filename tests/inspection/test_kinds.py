@@ -9,7 +9,7 @@ from torch.nn.utils import parametrizations, prune
 
 from normscope.inspection.attribute_reads import ChannelsFirst
 from normscope.inspection.kinds import Norm, recognise
-from normscope.registry import NORMS
+from normscope.norms import NORMS
 from support.foreign import FrozenBatchNormAct, GroupNormAgain, GroupNormAndMore, MaskedGroupNorm, PlainRMSNorm
 
 TORCHS = {

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from normscope.models import ResidualMLP
-from normscope.registry import PLACEMENTS
+from normscope.placement import PLACEMENTS
 
 
 def build(depth: int, placement: str) -> ResidualMLP:

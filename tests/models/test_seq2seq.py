@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from normscope.models import Seq2Seq
 from normscope.models.layers import Embedding
-from normscope.registry import PLACEMENTS
+from normscope.placement import PLACEMENTS
 from normscope.training.randomness import initialize
 
 SOURCE = torch.tensor([[3, 1, 4, 1, 5], [2, 6, 0, 0, 0], [5, 3, 5, 8, 0]])
@@ -241,7 +241,7 @@ def test_bad_arguments_are_refused() -> None:
         build(window=0)
     with pytest.raises(ValueError, match="may have 5 words, got 6"):
         build(max_length=5)(SOURCE, TARGET)
-    with pytest.raises(ValueError, match="query is normalized by RMSNorm already"):
+    with pytest.raises(ValueError, match="query is already normalized by RMSNorm"):
         build("hybrid", qk_norm=nn.RMSNorm)
     model = build(max_length=5).eval()
     state = model.start(SOURCE)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from normscope.models import TextClassifier
-from normscope.registry import PLACEMENTS
+from normscope.placement import PLACEMENTS
 from normscope.training.randomness import initialize
 
 TOKENS = torch.tensor([[3, 1, 4, 1, 5], [2, 6, 0, 0, 0], [5, 3, 5, 8, 0]])

@@ -12,7 +12,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.func import functional_call, grad
 from torch.nn import functional as F
 
-from normscope.registry import NORMS
+from normscope.norms import NORMS
 
 WIDTH = 7
 SHAPE = (5, 3, WIDTH)

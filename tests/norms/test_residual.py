@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from normscope.registry import NORMS
+from normscope.norms import NORMS
 
 FUSED = ["layer_norm", "layer_norm_simple", "detach_norm", "ada_norm", "rms_norm", "scale_norm"]
 

@@ -41,7 +41,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     card = StudySpec(
         question="Does it learn?",
         task="digits",
-        arms=(Arm(norm="none", placement="pre", learning_rate=1e-6), Arm(norm="layer_norm", placement="pre")),
+        arms=(Arm.parse("none", "pre", learning_rate=1e-6), Arm.parse("layer_norm", "pre")),
         baseline=1,
         margin=0.5,
         seeds=SEEDS,
@@ -58,7 +58,7 @@ def exploded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     card = StudySpec(
         question="Does it explode?",
         task="digits",
-        arms=(Arm(norm="none", placement="pre", learning_rate=1e18), Arm(norm="layer_norm", placement="pre")),
+        arms=(Arm.parse("none", "pre", learning_rate=1e18), Arm.parse("layer_norm", "pre")),
         baseline=1,
         margin=0.5,
         seeds=SEEDS[:6],

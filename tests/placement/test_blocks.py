@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
 from normscope.placement import (
+    PLACEMENTS,
     DeepNorm,
     DualBlock,
     NormThenPlain,
@@ -22,7 +23,6 @@ from normscope.placement import (
     ScaledPreNorm,
     Site,
 )
-from normscope.registry import PLACEMENTS
 
 WIDTH = 6
 SITE = Site(kind="feed_forward", layer=3, layers=8)

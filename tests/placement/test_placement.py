@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
 from normscope.models import Attention, CrossAttention, FeedForward
-from normscope.placement import LayeredNorm, NormFactory, Placement, Site, Where, per_layer
-from normscope.registry import PLACEMENTS
+from normscope.placement import PLACEMENTS, LayeredNorm, NormFactory, Placement, Site, Where, per_layer
 
 WIDTH, HEADS, LAYERS = 8, 2, 3
 NETWORK = ("attention", "feed_forward")
@@ -266,7 +265,7 @@ def test_queries_and_keys_have_no_norm_unless_one_is_named() -> None:
 
 
 def test_queries_and_keys_cannot_have_two_norms() -> None:
-    with pytest.raises(ValueError, match="the query is normalized by Doubled already; choose one norm for it"):
+    with pytest.raises(ValueError, match="the query is already normalized by Doubled; choose one norm for it"):
         PLACEMENTS["hybrid"].stack(branches(), WIDTH, QK_NORM)
 
 

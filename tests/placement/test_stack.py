@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from normscope.placement import DualStack, ResidualStack
-from normscope.registry import PLACEMENTS
+from normscope.placement import PLACEMENTS, DualStack, ResidualStack
 
 
 class Times(nn.Module):

@@ -6,17 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from normscope.registry import TASKS
 from normscope.studies.spec import GRID, PAPER_NORMS, Arm, StudySpec, make_study
-from normscope.tasks import ImageClassification, Recipe
+from normscope.tasks import TASKS, ImageClassification, Recipe
 
 
 def test_defaults_are_the_main_job() -> None:
     card = make_study("digits")
-    assert [arm.norm for arm in card.arms] == list(PAPER_NORMS)
+    assert [arm.norm.name for arm in card.arms] == list(PAPER_NORMS)
     assert card.seeds == tuple(range(10))
     assert card.labels()[card.baseline] == "layer_norm"
-    assert {arm.placement for arm in card.arms} == {"pre"}
+    assert {arm.placement.text for arm in card.arms} == {"pre"}
 
 
 def test_labels_are_as_brief_as_keeps_arms_apart() -> None:
@@ -158,7 +157,7 @@ def test_warm_ups_that_make_no_sense_are_refused(warmups: list[Any], words: str)
 
 
 def test_an_arm_with_the_tasks_own_warm_up_is_no_other_arm() -> None:
-    arm = Arm(norm="layer_norm", placement="pre")
+    arm = Arm.parse("layer_norm", "pre")
     card = make_study("digits", norms=["layer_norm"])
     with pytest.raises(ValueError, match="every arm must differ from the others"):
         dataclasses.replace(card, arms=(arm, dataclasses.replace(arm, warmup=0)))
@@ -237,7 +236,7 @@ def test_every_part_of_a_placement_must_be_one_that_the_task_takes(placement: st
 def test_several_norms_in_one_network_are_an_arm() -> None:
     card = make_study("digits", norms=["layer_norm", "layer_norm+ada_norm(scale=2.0):final"])
     assert card.labels() == ("layer_norm", "layer_norm+ada_norm(scale=2.0):final")
-    assert card.arms[1].arguments == {}
+    assert card.arms[1].norm.arguments == {}
     with pytest.raises(LookupError, match="there is no norm 'adanorm': did you mean 'ada_norm'"):
         make_study("digits", norms=["layer_norm+adanorm:final"])
 

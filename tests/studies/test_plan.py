@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from normscope.registry import NORMS
+from normscope.norms import NORMS
+from normscope.specs import NormSpec, PlacementSpec
 from normscope.studies.compare import default_folder
 from normscope.studies.plan import RunSpec, plan, spec_for
 from normscope.studies.spec import make_study
@@ -19,7 +20,7 @@ CARD = make_study("digits", norms=["layer_norm", "ada_norm(scale=2.0)", "weight_
 
 
 def test_a_plan_goes_seed_by_seed() -> None:
-    assert [(spec.seed, spec.norm) for spec in plan(CARD)] == [
+    assert [(spec.seed, spec.norm.name) for spec in plan(CARD)] == [
         (seed, norm) for seed in (3, 4) for norm in ("layer_norm", "ada_norm", "weight_norm")
     ]
 
@@ -28,9 +29,9 @@ def test_the_name_is_the_content() -> None:
     base = plan(CARD)[1]
     changes = [
         {"seed": 9},
-        {"arguments": {"scale": 2.5}},
-        {"placement": "post"},
-        {"norm": "dyt"},
+        {"norm": NormSpec("ada_norm", {"scale": 2.5})},
+        {"placement": PlacementSpec("post")},
+        {"norm": NormSpec("dyt")},
         {"revision": 7},
         {"split": "tune"},
         {"recipe": replace(base.recipe, steps=9)},
@@ -62,7 +63,7 @@ def test_models_of_one_seed_start_equal() -> None:
 
 def test_an_arm_without_effect_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = plan(CARD)[0]
-    from normscope.registry import TASKS
+    from normscope.tasks import TASKS
 
     class Deaf(BaseTask):
         def network(self, norm: object, placement: object, preset: str) -> nn.Module:
@@ -119,19 +120,19 @@ def test_norms_by_place_share_their_first_weights_with_the_plain_arm() -> None:
 @pytest.mark.parametrize("placement", ["rezero", "none"])
 @pytest.mark.parametrize("norm", ["layer_norm", "ada_norm", "layer_norm+ada_norm:2"])
 def test_a_norm_where_the_placement_has_none_is_an_error(norm: str, placement: str) -> None:
-    spec = replace(plan(make_study("digits", norms=[norm]))[0], placement=placement)
+    spec = replace(plan(make_study("digits", norms=[norm]))[0], placement=PlacementSpec(placement))
     with pytest.raises(ValueError, match=r"arm \S+ placed \w+ nowhere in the network of digits"):
         spec.build()
 
 
 @pytest.mark.parametrize("placement", ["rezero", "none"])
 def test_without_norms_a_placement_without_norms_is_no_error(placement: str) -> None:
-    spec = replace(plan(make_study("digits", norms=["none"]))[0], placement=placement)
+    spec = replace(plan(make_study("digits", norms=["none"]))[0], placement=PlacementSpec(placement))
     assert spec.build()(torch.randn(3, 64)).isfinite().all()
 
 
 def test_what_acts_on_weights_needs_no_place_for_a_norm() -> None:
-    spec = replace(plan(make_study("digits", norms=["weight_norm"]))[0], placement="none")
+    spec = replace(plan(make_study("digits", norms=["weight_norm"]))[0], placement=PlacementSpec("none"))
     names = [name for name, _ in spec.build().named_parameters()]
     assert any("original" in name for name in names)
 
@@ -152,10 +153,10 @@ def test_a_norm_whose_place_is_not_there_is_an_error(norm: str, placement: str) 
 
 
 def test_a_placement_whose_layers_are_not_there_is_an_error() -> None:
-    spec = replace(plan(make_study("digits", norms=["layer_norm"]))[0], placement="pre+post:9")
+    spec = replace(plan(make_study("digits", norms=["layer_norm"]))[0], placement=PlacementSpec("pre+post:9"))
     with pytest.raises(ValueError, match="arm layer_norm has a placement for 9, which digits has not"):
         spec.build()
-    assert replace(spec, placement="pre+post:4").build()
+    assert replace(spec, placement=PlacementSpec("pre+post:4")).build()
 
 
 def test_another_version_of_a_scorer_is_another_run(monkeypatch: pytest.MonkeyPatch) -> None:

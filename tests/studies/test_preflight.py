@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from normscope.data import DataNotFound
-from normscope.registry import NORMS, ORIGINS
+from normscope.norms import NORMS
 from normscope.studies.compare import compare
 from normscope.studies.preflight import ArmMisfit, preflight
 from normscope.studies.spec import make_study
@@ -98,7 +98,7 @@ def test_an_error_in_somebodys_norm_names_the_arm_and_where_it_is_from(
     task: str, user_file: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(NORMS, "asserting", Asserting)
-    monkeypatch.setitem(ORIGINS, ("norms", "asserting"), "gentle-norms 0.2")
+    monkeypatch.setattr(NORMS, "_origins", {"asserting": "gentle-norms 0.2"})
     name = user_file() if task == "own" else task
     reason = r"AssertionError: only 99 dimensions \(asserting is of gentle-norms 0.2\)$"
     told = rf"arm asserting cannot be trained on (?s:.*){reason}"

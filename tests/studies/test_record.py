@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from normscope.registry import TASKS
 from normscope.results.schema import CARD, check
 from normscope.studies.plan import plan, record
 from normscope.studies.spec import make_study
-from normscope.tasks import Metric, Published
+from normscope.tasks import TASKS, Metric, Published
 
 
 def test_fields_are_those_of_the_documents() -> None:

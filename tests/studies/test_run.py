@@ -13,7 +13,7 @@ from filelock import FileLock
 from torch import nn
 
 from normscope.data import DataDamaged
-from normscope.registry import NORMS
+from normscope.norms import NORMS
 from normscope.results.store import StudyFolder
 from normscope.studies.plan import RunSpec, plan
 from normscope.studies.run import execute, fail, forget

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from normscope.registry import TASKS
 from normscope.results.store import StudyFolder, read_json, write_json
 from normscope.studies import compare
 from normscope.studies.compare import StudyMismatch
@@ -15,6 +14,7 @@ from normscope.studies.plan import RunSpec
 from normscope.studies.run import execute, fail
 from normscope.studies.spec import GRID, TUNING_SEEDS, make_study
 from normscope.studies.tuning import tune, tuning_plan
+from normscope.tasks import TASKS
 
 CARD = make_study("digits", norms=["none", "layer_norm"], seeds=[0, 1], steps=25, tune=True)
 
@@ -41,7 +41,7 @@ def test_every_arm_has_the_same_trials() -> None:
     assert all(spec.split == "tune" for spec in trials)
     assert {spec.seed for spec in trials} == set(TUNING_SEEDS)
     budget = {
-        norm: sorted(spec.recipe.learning_rate for spec in trials if spec.norm == norm)
+        norm: sorted(spec.recipe.learning_rate for spec in trials if spec.norm.name == norm)
         for norm in ("none", "layer_norm")
     }
     assert budget["none"] == budget["layer_norm"]
@@ -87,7 +87,7 @@ def test_equal_values_are_parted_by_the_loss(tmp_path: Path) -> None:
 
 def test_a_trial_that_failed_is_worst_and_an_arm_without_trials_keeps_its_rate(tmp_path: Path) -> None:
     def fails(spec: RunSpec) -> bool:
-        return spec.norm == "none" or spec.recipe.learning_rate > 0.001
+        return spec.norm.name == "none" or spec.recipe.learning_rate > 0.001
 
     tuning = tune(CARD, StudyFolder(tmp_path), Here(fails), lambda event: None)
     assert tuning["arms"]["none"]["chosen"] == pytest.approx(0.002)
@@ -95,7 +95,7 @@ def test_a_trial_that_failed_is_worst_and_an_arm_without_trials_keeps_its_rate(t
 
 
 def test_the_verdict_uses_fresh_seeds_and_shows_the_untuned_beside(tmp_path: Path) -> None:
-    engine = Here(lambda spec: spec.split == "tune" and spec.norm == "none" and spec.recipe.learning_rate < 0.005)
+    engine = Here(lambda spec: spec.split == "tune" and spec.norm.name == "none" and spec.recipe.learning_rate < 0.005)
     summary = compare(CARD, out=tmp_path, engine=engine)
     study_seeds = {spec.seed for spec in engine.seen if spec.split == "study"}
     assert study_seeds == {0, 1}
@@ -126,7 +126,7 @@ def test_the_folder_is_claimed_before_the_first_trial(tmp_path: Path) -> None:
 
 def test_a_trial_computed_anew_may_choose_another_rate(tmp_path: Path) -> None:
     def fails(spec: RunSpec) -> bool:
-        return spec.split == "tune" and spec.norm == "none" and spec.recipe.learning_rate > 0.001
+        return spec.split == "tune" and spec.norm.name == "none" and spec.recipe.learning_rate > 0.001
 
     first = compare(CARD, out=tmp_path, engine=Here(fails))
     assert first.arms[0].learning_rate == pytest.approx(0.0006)

@@ -13,8 +13,7 @@ from torch.nn import functional as F
 
 from normscope.models.attention import Attention, Context
 from normscope.models.layers import FeedForward
-from normscope.placement import Placement, PreNorm
-from normscope.registry import PLACEMENTS
+from normscope.placement import PLACEMENTS, Placement, PreNorm
 
 LEVELS = 17
 """Grey levels of a digit: the vocabulary."""

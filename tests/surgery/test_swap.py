@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import normscope
 from normscope.inspection.attribute_reads import ChannelsFirst
-from normscope.registry import NORMS
+from normscope.norms import NORMS
 from support.architectures import ARCHITECTURES, Architecture
 
 COMPILE_WARNINGS = [

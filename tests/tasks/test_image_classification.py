@@ -9,7 +9,7 @@ from torch import nn
 
 from normscope.data import load_digits
 from normscope.data.readers.images import SHEETS
-from normscope.registry import TASKS
+from normscope.tasks import TASKS
 from normscope.tasks.images import ImageClassification, Images, ImageSplits, residual_mlp
 
 CPU = torch.device("cpu")
@@ -75,7 +75,7 @@ def test_an_unknown_split_is_refused() -> None:
 
 
 def test_a_residual_network_needs_a_placement_with_blocks() -> None:
-    from normscope.registry import PLACEMENTS
+    from normscope.placement import PLACEMENTS
 
     with pytest.raises(ValueError, match=r"the placement .* is for networks without residual branches"):
         residual_mlp(inputs=4, width=4, depth=1, classes=2)(nn.LayerNorm, PLACEMENTS["preactivation"])

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from normscope.norms import LayerNorm
-from normscope.registry import NORMS, PLACEMENTS, TASKS
-from normscope.specs import parse_norm, resolve_norm
+from normscope.norms import NORMS, LayerNorm
+from normscope.placement import PLACEMENTS
+from normscope.specs import NormSpec
+from normscope.tasks import TASKS
 from normscope.tasks.images import DIGITS, MNIST_CNN, MNIST_MLP, MNIST_MLP_BATCH4
 from support.real_data import need
 
@@ -22,8 +23,7 @@ def test_entries_are_whole(task: Any) -> None:
     assert set(task.placements) <= set(PLACEMENTS)
     for published in task.published:
         for text in published.rows:
-            name, arguments = parse_norm(text)
-            assert resolve_norm(name, arguments)(8) is not None
+            assert NormSpec.parse(text).build(8) is not None
     assert bool(task.published) is (task is not DIGITS)
 
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from normscope.data import ByteSplits, load_bytes
 from normscope.models import TransformerXL
-from normscope.registry import NORMS, PLACEMENTS
+from normscope.norms import NORMS
+from normscope.placement import PLACEMENTS
 from normscope.results.aggregates import AGGREGATES
 from normscope.results.store import RunFolder
 from normscope.tasks import Recipe

@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from normscope.registry import NORMS, PLACEMENTS, TASKS
-from normscope.specs import parse_norm
+from normscope.norms import NORMS
+from normscope.placement import PLACEMENTS
+from normscope.specs import NormSpec
+from normscope.tasks import TASKS
 from normscope.tasks.language import ENWIK8, ENWIKI_SMALL, TINY_SHAKESPEARE
 from normscope.training.randomness import initialize
 from support.real_data import need
@@ -32,7 +34,7 @@ def test_entries_say_what_the_sources_say(task: Any) -> None:
 def test_enwik8_has_the_papers_updates_and_figures() -> None:
     assert ENWIK8.presets["full"].steps == 400_000
     (published,) = ENWIK8.published
-    assert {parse_norm(text)[0]: value for text, value in published.rows.items()} == {
+    assert {NormSpec.parse(text).name: value for text, value in published.rows.items()} == {
         "none": 1.04,
         "layer_norm": 1.07,
         "layer_norm_simple": 1.07,

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from normscope.models import TextClassifier
-from normscope.registry import NORMS, PLACEMENTS
+from normscope.norms import NORMS
+from normscope.placement import PLACEMENTS
 from normscope.tasks import Recipe
 from normscope.tasks.sentences import (
     EVALUATION_BATCH,

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from normscope.norms import LayerNorm
-from normscope.registry import NORMS, PLACEMENTS, TASKS
+from normscope.norms import NORMS, LayerNorm
+from normscope.placement import PLACEMENTS
 from normscope.results import summarize
 from normscope.results.store import StudyFolder
-from normscope.specs import parse_norm
+from normscope.specs import NormSpec
 from normscope.studies import compare
 from normscope.studies.engines.engine import RunEvent
 from normscope.studies.plan import RunSpec, plan
 from normscope.studies.run import execute
 from normscope.studies.spec import make_study
-from normscope.tasks import Recipe
+from normscope.tasks import TASKS, Recipe
 from normscope.tasks.sentences import ENCODER_PLACEMENTS, RT, SST5, EncoderSize
 from normscope.training.randomness import initialize
 from support.real_data import need
@@ -44,7 +44,7 @@ def test_entries_say_what_the_paper_says(task: Any) -> None:
     # Table 1 to 3 of Xu et al.: none, LayerNorm, LayerNorm-simple, DetachNorm, AdaNorm.
     figures = {"rt": [76.85, 77.21, 76.66, 76.40, 77.50], "sst5": [38.55, 39.23, 40.54, 40.04, 40.54]}
     (published,) = task.published
-    assert [parse_norm(text)[0] for text in published.rows] == [
+    assert [NormSpec.parse(text).name for text in published.rows] == [
         "none", "layer_norm", "layer_norm_simple", "detach_norm", "ada_norm"
     ]  # fmt: skip
     assert list(published.rows.values()) == figures[task.name]

@@ -13,9 +13,10 @@ from torch import nn
 
 from normscope import data as data_sets
 from normscope import tasks
-from normscope.registry import NORMS, PLACEMENTS, TASKS
+from normscope.norms import NORMS
+from normscope.placement import PLACEMENTS
 from normscope.results.aggregates import AGGREGATES
-from normscope.tasks import BaseTask, ImageClassification, Recipe, Task
+from normscope.tasks import TASKS, BaseTask, ImageClassification, Recipe, Task
 from normscope.tasks.task import DATA_SETS_KEPT
 
 CPU = torch.device("cpu")

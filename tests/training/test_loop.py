@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from normscope.kernels import describe
-from normscope.registry import NORMS, PLACEMENTS, TASKS
+from normscope.norms import NORMS
+from normscope.placement import PLACEMENTS
 from normscope.results.store import RunFolder
-from normscope.tasks import BatchOrder, ImageClassification, Metric, Recipe, Task
+from normscope.tasks import TASKS, BatchOrder, ImageClassification, Metric, Recipe, Task
 from normscope.training.loop import train
 from normscope.training.outcome import Interrupted
 from normscope.training.randomness import initialize

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from normscope.registry import NORMS, PLACEMENTS, TASKS
+from normscope.norms import NORMS
+from normscope.placement import PLACEMENTS
+from normscope.tasks import TASKS
 from normscope.training.randomness import generator, initialize, seed_dropout, seed_for
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from normscope.registry import NORMS, PLACEMENTS
+from normscope.norms import NORMS
+from normscope.placement import PLACEMENTS
 from normscope.results.store import RunFolder
 from normscope.tasks import CustomTask, UserCodeError, UserFile
 from normscope.training.loop import train

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from normscope.kernels import describe
-from normscope.registry import NORMS
+from normscope.norms import NORMS
 
 SHAPES = ((4, 1000), (64, 1000), (4096, 256), (4096, 1024), (2048, 4096), (16384, 768))
 """Rows and widths: a recurrent step, a small batch, and four sizes of activations."""

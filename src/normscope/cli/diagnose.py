@@ -13,9 +13,9 @@ from rich.progress import Progress
 from normscope.cli.progress import DownloadProgress
 from normscope.cli.tables import open_console, results_alone
 from normscope.data import SETS, locate
-from normscope.registry import find_task
 from normscope.report.diagnosis.page import HEADS, TITLES, write_diagnosis
 from normscope.results.store import read_json
+from normscope.specs import find_task
 from normscope.studies.diagnose import DiagnosisRequest, Examination, examine, spec_of
 from normscope.studies.plan import RunSpec
 
@@ -66,7 +66,7 @@ def _page(request: DiagnosisRequest, spec: RunSpec, out: Path | None) -> Path:
     if out is None:
         when = f"{request.steps}-updates" if request.steps else "start"
         judged = "" if request.precision == "float32" else f"-{request.precision}"
-        name = f"{spec.task.partition('.')[0]}-{spec.norm.partition(':')[0]}-{when}{judged}-{spec.id[:6]}"
+        name = f"{spec.task.partition('.')[0]}-{spec.norm.name.partition(':')[0]}-{when}{judged}-{spec.id[:6]}"
         out = Path("runs") / "diagnose" / f"{name}.html"
     if out.suffix != ".html":
         raise ValueError(f"the page is HTML: expected a name that ends with .html, got {str(out)!r}")

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 from cyclopts import App, Parameter
 from rich.console import Console
@@ -88,8 +88,8 @@ def compare(
     from normscope import data as data_sets
     from normscope.cli.progress import DownloadProgress, StudyProgress
     from normscope.cli.tables import open_console, results_alone
-    from normscope.registry import find_task
     from normscope.results.store import StudyFolder
+    from normscope.specs import find_task
     from normscope.studies import spec as cards
     from normscope.studies.compare import check_folder, default_folder, states
     from normscope.studies.compare import compare as run_study
@@ -313,25 +313,29 @@ def diagnose(
 def list_entries(what: Literal["norms", "placements", "tasks", "probes", "all"] = "all", /) -> None:
     """List what the names stand for: norms, placements, tasks, probes; of what another package brought, which one."""
     from normscope.cli.tables import open_console, rows_table
-    from normscope.registry import NORMS, ORIGINS, PARAMETRIZATIONS, PLACEMENTS, PROBES, TASKS
+    from normscope.diagnostics import PROBES
+    from normscope.norms import NORMS, PARAMETRIZATIONS
+    from normscope.placement import PLACEMENTS
+    from normscope.registry import Registry
+    from normscope.tasks import TASKS
 
-    def told(group: str, name: str, words: str) -> str:
-        package = ORIGINS.get((group, name))
+    def told(registry: Registry[Any], name: str, words: str) -> str:
+        package = registry.origin(name)
         return f"{words} [{package}]" if package else words
 
     console = open_console()
     if what in ("norms", "all"):
         found = {**NORMS, **PARAMETRIZATIONS}
-        rows = [(name, told("norms", name, _first_line(entry))) for name, entry in found.items()]
+        rows = [(name, told(NORMS, name, _first_line(entry))) for name, entry in found.items()]
         console.print(rows_table(("norm", "what it is"), rows, "Norms"))
     if what in ("placements", "all"):
-        rows = [(name, told("placements", name, entry.equation)) for name, entry in PLACEMENTS.items()]
+        rows = [(name, told(PLACEMENTS, name, entry.equation)) for name, entry in PLACEMENTS.items()]
         console.print(rows_table(("placement", "equation"), rows, "Placements"))
     if what in ("tasks", "all"):
         rows = [
             (
                 name,
-                told("tasks", name, entry.description),
+                told(TASKS, name, entry.description),
                 entry.metric.name,
                 entry.placements[0] + (f" and {more} more" if (more := len(entry.placements) - 1) else ""),
                 f"{entry.presets['small'].steps:,} / {entry.presets['full'].steps:,}",
@@ -340,7 +344,7 @@ def list_entries(what: Literal["norms", "placements", "tasks", "probes", "all"] 
         ]
         console.print(rows_table(("task", "what it is", "metric", "placements", "updates small / full"), rows, "Tasks"))
     if what in ("probes", "all"):
-        rows = [(name, told("probes", name, _first_line(entry))) for name, entry in PROBES.items()]
+        rows = [(name, told(PROBES, name, _first_line(entry))) for name, entry in PROBES.items()]
         console.print(rows_table(("probe", "what it measures"), rows, "Probes"))
 
 
@@ -463,7 +467,8 @@ def bench(
 
     from normscope.cli.main import bench as benchmark
     from normscope.cli.tables import cost_tables, open_console
-    from normscope.registry import NORMS, look_up
+    from normscope.norms import NORMS
+    from normscope.registry import look_up
 
     # FRN takes feature maps, not rows.
     names = [name for name in NORMS if name != "frn"] if norms is None else split_norms(norms)

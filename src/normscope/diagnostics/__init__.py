@@ -1,5 +1,8 @@
 """What is measured on a running model, and the rules that name a cause. A probe changes nothing in the model."""
 
+from collections.abc import Callable
+from typing import Any
+
 from normscope.diagnostics.depth.coordinate_check import coordinate_check
 from normscope.diagnostics.depth.profile import StackDepth, depth_profile
 from normscope.diagnostics.diagnosis import Diagnosis, diagnose
@@ -9,8 +12,33 @@ from normscope.diagnostics.gradients.shares import GradientShares, gradient_shar
 from normscope.diagnostics.numeric_range import NormRange, numeric_range
 from normscope.diagnostics.rules import Finding
 from normscope.diagnostics.warmup import warmup_features
+from normscope.registry import Registry
+
+PROBES: Registry[Callable[..., Any]] = Registry(
+    "probe",
+    {
+        "gradient_shares": "normscope.diagnostics:gradient_shares",
+        "gradients_at_norms": "normscope.diagnostics:gradients_at_norms",
+        "gradients_through_training": "normscope.diagnostics:gradients_through_training",
+        "depth_profile": "normscope.diagnostics:depth_profile",
+        "coordinate_check": "normscope.diagnostics:coordinate_check",
+        "warmup_features": "normscope.diagnostics:warmup_features",
+        "numeric_range": "normscope.diagnostics:numeric_range",
+        "invariances": "normscope.analysis:invariances",
+        "parity": "normscope.analysis:parity",
+        "curvature": "normscope.analysis:curvature",
+        "standard_fisher": "normscope.analysis:standard_fisher",
+        "normalized_fisher": "normscope.analysis:normalized_fisher",
+        "implicit_learning_rate": "normscope.analysis:implicit_learning_rate",
+    },
+    group="normscope.probes",
+    accepts=callable,
+    wanted="a function",
+)
+"""What is measured on a running model, or of a norm by itself; each run of a study reads the first one."""
 
 __all__ = [
+    "PROBES",
     "Diagnosis",
     "Finding",
     "GradientShares",

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 from normscope.inspection.attribute_reads import ChannelsFirst
 from normscope.inspection.behaviour import computes_as, further_inputs, looks_like_norm, observe
 from normscope.inspection.equation import FEATURES_ON_AXIS_1, OVER_FEATURES, EpsPlace, Facts, base_of
-from normscope.registry import NORMS
+from normscope.norms import NORMS
 
 _AXES: dict[type[nn.Module], tuple[int, ...]] = {
     nn.BatchNorm1d: (5,),

@@ -4,6 +4,10 @@ The function is the executable specification: differentiable, right in float64, 
 ours. A module checks its input, then calls it. Statistics are in at least float32; the output has the input's dtype.
 """
 
+from collections.abc import Callable
+
+from torch import nn
+
 from normscope.norms.ada_norm import AdaNorm, ada_norm
 from normscope.norms.batch_norm import BatchNorm, batch_moments, batch_norm
 from normscope.norms.derf import Derf, derf
@@ -16,9 +20,38 @@ from normscope.norms.none import NoNorm
 from normscope.norms.rms_norm import RMSNorm, rms_norm
 from normscope.norms.scale_norm import ScaleNorm, scale_norm
 from normscope.norms.weight_norm import apply_weight_norm, weight_norm
+from normscope.registry import Registry
+
+NORMS: Registry[Callable[..., nn.Module]] = Registry(
+    "norm",
+    {
+        "none": NoNorm,
+        "layer_norm": LayerNorm,
+        "layer_norm_simple": LayerNormSimple,
+        "detach_norm": DetachNorm,
+        "ada_norm": AdaNorm,
+        "rms_norm": RMSNorm,
+        "scale_norm": ScaleNorm,
+        "dyt": DyT,
+        "derf": Derf,
+        "batch_norm": BatchNorm,
+        "frn": FRN,
+    },
+    group="normscope.norms",
+    # A module that is already built has one width.
+    accepts=lambda entry: callable(entry) and not isinstance(entry, nn.Module),
+    wanted="a class or function that makes a norm of a width",
+    reserved=("weight_norm",),
+)
+"""Layers that map ``[..., D]`` to ``[..., D]``, made from a width and keyword arguments; the order of every table."""
+
+PARAMETRIZATIONS: dict[str, Callable[[nn.Module], int]] = {"weight_norm": apply_weight_norm}
+"""Arms that act on the weights of a network built with ``none``; each returns the number of weights it changed."""
 
 __all__ = [
     "FRN",
+    "NORMS",
+    "PARAMETRIZATIONS",
     "AdaNorm",
     "BatchNorm",
     "Derf",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from normscope import data
 from normscope.data.registry import SETS
@@ -19,10 +19,11 @@ from normscope.papers.xiong2020.initial_gradients import Setting, whole
 from normscope.papers.xiong2020.initial_gradients import run as run_gradients
 from normscope.papers.xiong2020.study import XIONG2020
 from normscope.papers.xu2019.study import XU2019
-from normscope.registry import TASKS, look_up
+from normscope.registry import look_up
 from normscope.results.store import SCHEMA, StudyFolder, write_json
 from normscope.studies import compare
 from normscope.studies.engines.engine import EngineError, RunEvent
+from normscope.tasks import TASKS
 
 PAPERS: dict[str, Paper] = {"xu2019": XU2019, "xiong2020": XIONG2020}
 
@@ -47,7 +48,7 @@ class ReproductionRequest:
     """Processes; one a core where None."""
     device: str = "cpu"
     """As torch names it."""
-    precision: str = "float32"
+    precision: Literal["float32", "bfloat16"] = "float32"
     """Key of ``normscope.tasks.recipe.PRECISIONS``."""
     compile: bool = False
     """Whether the training loss is compiled."""

@@ -40,10 +40,11 @@ from normscope.placement.blocks import (
     ScaledPreNorm,
     deepnorm_constants,
 )
-from normscope.placement.placement import POST, PRE, Placement, mix, per_layer
+from normscope.placement.placement import PLACEMENTS, POST, PRE, Placement, mix, per_layer
 from normscope.placement.sites import LayeredNorm, NormFactory, Site, Where, named_norm, norm_at
 
 __all__ = [
+    "PLACEMENTS",
     "POST",
     "PRE",
     "DeepNorm",

@@ -8,8 +8,24 @@ from typing import Any
 
 from torch import nn
 
-from normscope.placement.blocks import PlainBlock, PostNorm, PreNorm, ResidualStack, ReZero
+from normscope.placement.blocks import (
+    DeepNorm,
+    DualBlock,
+    DualStack,
+    NormThenPlain,
+    OutputNorm,
+    PeriNorm,
+    PlainBlock,
+    PostNorm,
+    PreNorm,
+    RecursiveSkip,
+    ResidualStack,
+    ReZero,
+    ScaledPreNorm,
+    deepnorm_constants,
+)
 from normscope.placement.sites import BRANCHES, ENDS, QK, NormFactory, Site, Where, named_norm, norm_at
+from normscope.registry import Registry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,3 +214,59 @@ def mix(site: Site, *, share: float) -> Placement:
         raise ValueError(f"share must be from 0 to 1, got {share}")
     # 0.29 of 100 layers are 29; in floating point their product is 28.999999999999996.
     return POST if site.layer <= math.floor(round(share * site.layers, 9)) else PRE
+
+
+PLACEMENTS: Registry[Placement] = Registry(
+    "placement",
+    {
+        "preactivation": Placement(equation="h = relu(N(W x))", block=None),
+        "post": POST,
+        "pre": PRE,
+        "output": Placement(equation="x <- x + N(f(x)); N at the end", block=OutputNorm, normalize_final=True),
+        "peri": Placement(
+            equation="x <- x + N(f(N(x))); N after the stem and at the end",
+            block=PeriNorm,
+            normalize_stem=True,
+            normalize_final=True,
+        ),
+        "deepnorm": Placement(
+            equation="x <- N(alpha x + f(x)), f begins at beta",
+            block=DeepNorm,
+            gain=lambda site, constants: deepnorm_constants(site, constants)[1],
+            arguments={"constants": "paper"},
+        ),
+        "rezero": Placement(equation="x <- x + a f(x), a = 0 at first; no norm", block=ReZero),
+        "layernorm_scaling": Placement(
+            equation="x <- x + f(N(x) / sqrt(layer)); N at the end", block=ScaledPreNorm, normalize_final=True
+        ),
+        "recursive_skip": Placement(
+            equation="y <- N(x + f(x)), then y <- N(x + y) until `times` norms",
+            block=RecursiveSkip,
+            arguments={"times": 2},
+        ),
+        "hybrid": Placement(
+            equation="x <- x + f(x) with N on q, k, v; x <- N(x), x <- x + f(x) around feed-forward; N at the end",
+            block=PlainBlock,
+            other_block=NormThenPlain,
+            normalize_qkv=True,
+            normalize_final=True,
+        ),
+        "mix": Placement(
+            equation="the first `share` of the layers post, the rest pre",
+            block=None,
+            choose=mix,
+            arguments={"share": 0.25},
+        ),
+        "residual_dual": Placement(
+            equation="x <- N(x + f(x)), s <- s + f(x); x + N(s) at the end",
+            block=DualBlock,
+            normalize_final=True,
+            stream=DualStack,
+        ),
+        "none": Placement(equation="x <- x + f(x); no norm", block=PlainBlock),
+    },
+    group="normscope.placements",
+    accepts=lambda entry: isinstance(entry, Placement),
+    wanted="a normscope.placement.Placement",
+)
+"""Where norms stand around a residual branch; ``preactivation`` is for networks without branches."""

@@ -1,11 +1,22 @@
 """Many runs: the question, the plan, the engine, the answer."""
 
-from normscope.studies.compare import compare
-from normscope.studies.spec import Arm, StudySpec, make_study
+from normscope.studies.compare import StudyMismatch, compare
+from normscope.studies.engines.engine import Engine, EngineError, RunEvent
+from normscope.studies.plan import RunSpec, plan
+from normscope.studies.preflight import ArmMisfit
+from normscope.studies.spec import Arm, StudyOptions, StudySpec, make_study
 
 __all__ = [
     "Arm",
+    "ArmMisfit",
+    "Engine",
+    "EngineError",
+    "RunEvent",
+    "RunSpec",
+    "StudyMismatch",
+    "StudyOptions",
     "StudySpec",
     "compare",
     "make_study",
+    "plan",
 ]

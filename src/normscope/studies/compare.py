@@ -3,22 +3,22 @@
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from filelock import FileLock
 
 from normscope import data
-from normscope.registry import find_task
 from normscope.report import write_report
 from normscope.results import Summary, summarize
 from normscope.results.store import FINAL_STATES, StudyFolder, write_json
+from normscope.specs import find_task
 from normscope.studies.engines.engine import Engine, EngineError, RunEvent
 from normscope.studies.engines.local import LocalEngine
 from normscope.studies.plan import RunSpec, plan, record
 from normscope.studies.preflight import preflight
 from normscope.studies.run import forget
-from normscope.studies.spec import StudySpec
+from normscope.studies.spec import StudyOptions, StudySpec, make_study
 from normscope.studies.tuning import tune, tuning_plan
 
 __tracebackhide__ = True
@@ -41,7 +41,7 @@ def default_workers(card: StudySpec) -> int:
 
 
 def compare(
-    card: StudySpec,
+    study: StudySpec | str,
     *,
     out: Path | None = None,
     workers: int | None = None,
@@ -49,34 +49,56 @@ def compare(
     callback: Callable[[RunEvent], None] | None = None,
     command: str | None = None,
     retry_failed: bool = False,
+    **options: Unpack[StudyOptions],
 ) -> Summary:
-    """Answer a study's question: plan its runs, compute those that are missing, and say what they mean.
+    """Answer a study's question: plan its runs, compute those that are missing, and judge them.
 
-    The folder may hold a part of the study, or all of it: nothing is computed twice.
+    The folder may hold a part of the study, or all of it: no run is computed twice.
 
     Args:
-        card: The question.
+        study: The question, as :func:`make_study` builds it; or the name of a task, with ``options``.
         out: The study's folder; ``runs/<task>-<hash>`` where None.
-        workers: Processes of the local engine; one a core where None.
+        workers: Processes of the local engine; one per core where None.
         engine: Computes the runs; the local engine where None.
-        callback: Takes an event for every run at the beginning, and whenever one moves.
-        command: What the report says makes the study again; a line of Python where None.
-        retry_failed: Whether runs that failed are computed anew; their results are forgotten.
+        callback: Called with an event for every run at the beginning, and whenever a run changes its state.
+        command: The command that the report shows for making the study again; a line of Python where None.
+        retry_failed: Whether runs that failed are computed anew; their results are deleted.
+        options: Arguments of :func:`make_study`, such as ``norms=["layer_norm", "rms_norm"], seeds=10``; only with
+            the name of a task.
 
     Returns:
         The answer, which is also written to ``summary.json``, ``summary.csv`` and ``report.html`` in the folder.
 
     Raises:
-        TypeError: If ``card`` is none.
+        TypeError: If ``study`` is neither a ``StudySpec`` nor a string, or a ``StudySpec`` comes with options.
+        UnknownName: If a name is not registered.
+        ValueError: If an option is out of range.
         StudyMismatch: If the folder holds another study.
-        DataNotFound: If the data set is not here and cannot be fetched.
+        DataNotFound: If the data set is not here and cannot be downloaded.
         DataDamaged: If one of its files is not the published one.
-        ArmMisfit: If an arm cannot be trained on the task; told before the first run.
+        ArmMisfit: If an arm cannot be trained on the task; checked before the first run.
         EngineError: If runs cannot be computed here: no such device, workers that do not start.
         KeyboardInterrupt: If the user stopped it; the same call goes on.
     """
-    if not isinstance(card, StudySpec):
-        raise TypeError(f"expected a StudySpec, as normscope.make_study() makes it, got {card!r}")
+    if isinstance(study, str):
+        study = make_study(study, **options)
+    elif not isinstance(study, StudySpec):
+        raise TypeError(f"expected a StudySpec, as normscope.make_study() builds it, or a task's name, got {study!r}")
+    elif options:
+        raise TypeError(f"a StudySpec has its options already, got {', '.join(options)} beside it")
+    return _answer(study, out, workers, engine, callback, command, retry_failed=retry_failed)
+
+
+def _answer(
+    card: StudySpec,
+    out: Path | None,
+    workers: int | None,
+    engine: Engine | None,
+    callback: Callable[[RunEvent], None] | None,
+    command: str | None,
+    *,
+    retry_failed: bool,
+) -> Summary:
     study = StudyFolder(default_folder(card) if out is None else Path(out))
     engine = engine or LocalEngine(workers=default_workers(card) if workers is None else workers)
     callback = callback or (lambda event: None)

@@ -14,8 +14,8 @@ from torch import nn
 
 from normscope.diagnostics.diagnosis import Diagnosis, diagnose
 from normscope.diagnostics.gradients.history import GradientStep, gradients_through_training
-from normscope.registry import find_task
 from normscope.results.store import RunFolder, read_json
+from normscope.specs import find_task
 from normscope.studies.plan import RunSpec, plan
 from normscope.studies.spec import make_study
 from normscope.tasks import Task
@@ -110,7 +110,7 @@ def examine(request: DiagnosisRequest, callback: Callable[[int, int], None] = la
     setting = {
         "Task": spec.task,
         "Norm": spec.label,
-        "Placement": spec.placement,
+        "Placement": spec.placement.text,
         "Preset": spec.preset,
         "Seed": spec.seed,
         "Precision": request.precision,
@@ -157,7 +157,7 @@ def spec_of(request: DiagnosisRequest) -> RunSpec:
         warmups=() if request.warmup is None else [request.warmup],
         steps=request.steps or None,
         preset=request.preset,
-        precision=request.precision if request.precision in PRECISIONS else "float32",
+        precision="bfloat16" if request.precision == "bfloat16" else "float32",
         device=request.device,
     )
     task = find_task(request.task)

@@ -10,11 +10,10 @@ import torch
 from torch import nn
 
 from normscope.placement import LayeredNorm, NormFactory
-from normscope.registry import PARAMETRIZATIONS, TASKS, find_task
 from normscope.results.store import SCHEMA
-from normscope.specs import parse_norm, resolve_norm, resolve_placement, split_places
+from normscope.specs import NormSpec, PlacementSpec, find_task
 from normscope.studies.spec import Arm, StudySpec
-from normscope.tasks import Recipe, Split, Task, UserFile
+from normscope.tasks import TASKS, Recipe, Split, Task, UserFile
 from normscope.training.randomness import initialize
 
 __tracebackhide__ = True
@@ -30,12 +29,10 @@ class RunSpec:
     """Of the task."""
     label: str
     """The arm's name in its study; no part of the hash."""
-    norm: str
-    """Key of ``NORMS`` or ``PARAMETRIZATIONS``."""
-    arguments: Mapping[str, Any]
-    """Of the norm."""
-    placement: str
-    """Key of ``PLACEMENTS``."""
+    norm: NormSpec
+    """The norm of its arm."""
+    placement: PlacementSpec
+    """The placement of its arm."""
     seed: int
     """Source of every random stream."""
     recipe: Recipe
@@ -50,7 +47,7 @@ class RunSpec:
     @property
     def id(self) -> str:
         """Hash of the content: the name of the run's folder."""
-        content = {key: value for key, value in asdict(self).items() if key not in ("label", "file")}
+        content = {key: value for key, value in self.to_json().items() if key not in ("label", "file")}
         signature = TASKS[self.task].metric.signature if self.task in TASKS else ""
         # Another version of a scorer is another run: figures of the two are never put together.
         content |= {"signature": signature} if signature else {}
@@ -58,19 +55,23 @@ class RunSpec:
 
     def identity(self) -> dict[str, Any]:
         """Give what ``run.json`` says of it."""
-        content = asdict(self)
+        content = self.to_json()
         recipe = content.pop("recipe")
         del content["file"]
         return {"id": self.id, **content, **recipe}
 
     def to_json(self) -> dict[str, Any]:
         """Give the spec as JSON, for another process."""
-        return asdict(self)
+        norm = {"norm": self.norm.name, "arguments": dict(self.norm.arguments), "placement": self.placement.text}
+        return {**{name: norm.get(name, value) for name, value in asdict(self).items()}, **norm}
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> "RunSpec":
         """Read what :meth:`to_json` gave."""
-        return RunSpec(**{**content, "recipe": Recipe(**content["recipe"])})
+        rest = {key: value for key, value in content.items() if key != "arguments"}
+        norm = NormSpec(content["norm"], content["arguments"])
+        placement = PlacementSpec(content["placement"])
+        return RunSpec(**{**rest, "norm": norm, "placement": placement, "recipe": Recipe(**content["recipe"])})
 
     def begin(self) -> Task:
         """Give the task; of a user's file one of this run's own.
@@ -95,11 +96,11 @@ class RunSpec:
             ValueError: If the norm changed nothing in the network: an arm without effect is a mistake.
         """
         task = self.begin() if task is None else task
-        norm, counters = _counted(resolve_norm(self.norm, self.arguments))
-        placement = resolve_placement(self.placement)
+        norm, counters = _counted(self.norm.factory)
+        placement = self.placement.build()
         model = task.network(norm, placement, self.preset)
-        absent = [part for part, counter in zip(split_places(self.norm), counters, strict=True) if not counter.placed]
-        if absent and absent[0] not in {"none", *PARAMETRIZATIONS}:
+        absent = [part for part, counter in zip(self.norm.parts, counters, strict=True) if not counter.placed]
+        if absent and absent[0] != "none" and not self.norm.parametrization:
             raise ValueError(
                 f"arm {self.label} placed {absent[0]} nowhere in the network of {self.task}: it would change nothing"
             )
@@ -108,8 +109,8 @@ class RunSpec:
             raise ValueError(f"arm {self.label} has a placement for {nowhere[0]}, which {self.task} has not")
         if not task.brings_weights:
             initialize(model, self.seed)
-        if self.norm in PARAMETRIZATIONS:
-            PARAMETRIZATIONS[self.norm](model)
+        if self.norm.parametrization:
+            self.norm.parametrization(model)
         return model
 
 
@@ -154,7 +155,6 @@ def spec_for(card: StudySpec, arm: Arm, label: str, *, seed: int, split: Split) 
         revision=task.revision,
         label=label,
         norm=arm.norm,
-        arguments=dict(arm.arguments),
         placement=arm.placement,
         seed=seed,
         recipe=card.recipe(arm),
@@ -216,10 +216,8 @@ def record(
                 "label": published.source,
                 "source": published.source,
                 "rows": [
-                    {"norm": norm, "arguments": arguments, "value": value}
-                    for (norm, arguments), value in (
-                        (parse_norm(text), value) for text, value in published.rows.items()
-                    )
+                    {"norm": norm.name, "arguments": dict(norm.arguments), "value": value}
+                    for norm, value in ((NormSpec.parse(text), value) for text, value in published.rows.items())
                 ],
                 "note": published.note,
                 "signature": published.signature,
@@ -233,9 +231,9 @@ def record(
 def _arm(card: StudySpec, arm: Arm, label: str, *, tuned: bool) -> dict[str, Any]:
     return {
         "label": label,
-        "norm": arm.norm,
-        "placement": arm.placement,
-        "arguments": dict(arm.arguments),
+        "norm": arm.norm.name,
+        "placement": arm.placement.text,
+        "arguments": dict(arm.norm.arguments),
         "learning_rate": card.recipe(arm).learning_rate,
         "warmup": card.recipe(arm).warmup,
         "tuned": tuned,

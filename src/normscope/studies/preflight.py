@@ -12,12 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from normscope.data import DataDamaged, DataNotFound
-from normscope.registry import NORMS, ORIGINS, find_task
+from normscope.norms import NORMS
+from normscope.placement import PLACEMENTS
+from normscope.registry import Registry
 from normscope.results.aggregates import AGGREGATES
+from normscope.specs import find_task
 from normscope.studies.engines.engine import EngineError
 from normscope.studies.plan import RunSpec, plan
 from normscope.studies.spec import TUNING_SEEDS, StudySpec
-from normscope.tasks import CustomTask, Task
+from normscope.tasks import TASKS, CustomTask, Task
 from normscope.tasks.custom.sandbox import unseen_calls, watch_calls
 from normscope.tasks.custom.task import digest
 from normscope.tasks.custom.trial import Stop, TrialData
@@ -131,12 +134,14 @@ def _misfits(spec: RunSpec) -> Iterator[None]:
 
 
 def _origins(spec: RunSpec) -> str:
-    """Say which packages brought what is not ours."""
-    named = {"norms": spec.norm, "placements": spec.placement, "tasks": spec.task}
+    """Name the packages that brought the norms, the placements and the task of a run."""
+    named: list[tuple[Registry[Any], str]] = [(NORMS, spec.norm.name), (PLACEMENTS, spec.placement.text)]
+    named.append((TASKS, spec.task))
     foreign = [
-        f"{name} is of {package}"
-        for (group, name), package in ORIGINS.items()
-        if name in re.findall(r"\w+", named.get(group, ""))
+        f"{name} is of {registry.origin(name)}"
+        for registry, text in named
+        for name in re.findall(r"\w+", text)
+        if registry.origin(name)
     ]
     return f" ({', '.join(foreign)})" if foreign else ""
 

@@ -1,110 +1,60 @@
 """A study's question, written down before its first run."""
 
 import hashlib
-import inspect
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from numbers import Integral, Real
-from typing import Any, Literal, get_args, get_origin
+from dataclasses import asdict, dataclass, replace
+from numbers import Integral
+from typing import Any, Literal, TypedDict
 
-from normscope.registry import NORMS, ORIGINS, PARAMETRIZATIONS, find_task
-from normscope.specs import (
-    canonical_placement,
-    parse_norm,
-    placements_in,
-    resolve_norm,
-    resolve_placement,
-    split_places,
-    write_call,
-)
+from normscope.placement import PLACEMENTS
+from normscope.specs import NormSpec, PlacementSpec, find_task
 from normscope.tasks import Recipe
 
 __tracebackhide__ = True
 
-_NOT_ASKED = ("device", "dtype")
-"""What the network decides, not the arm, beside the width, which comes first."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """What is compared. Arguments that equal the norm's defaults are left out: they make no other arm."""
+    """What is compared: a norm with its arguments, a placement, and where these are compared, its own recipe."""
 
-    norm: str
-    """Key of ``NORMS`` or ``PARAMETRIZATIONS``, or several with their places: :mod:`normscope.names`."""
-    placement: str
-    """Key of ``PLACEMENTS``, with arguments, or several with their places."""
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the norm, beside its width."""
+    norm: NormSpec
+    """The norm, or several with their places."""
+    placement: PlacementSpec
+    """The placement, or several with their layers."""
     learning_rate: float | None = None
     """Its own learning rate where it was tuned or is compared; None for the task's."""
     warmup: int | None = None
     """Its own number of warm-up updates where that is compared; None for the task's."""
 
-    def __post_init__(self) -> None:
-        resolve_norm(self.norm, {})
-        resolve_placement(self.placement)
-        arguments = _checked(self.norm, self.arguments)
-        object.__setattr__(self, "norm", _canonical(self.norm))
-        object.__setattr__(self, "placement", canonical_placement(self.placement))
-        object.__setattr__(self, "arguments", arguments)
+    @classmethod
+    def parse(
+        cls, norm: str, placement: str, *, learning_rate: float | None = None, warmup: int | None = None
+    ) -> "Arm":
+        """Build an arm from a norm and a placement as the command line writes them.
 
+        Raises:
+            UnknownName: If a name is not registered.
+            TypeError: If an argument has another type.
+            ValueError: If a text has another form, or an argument is not taken.
+        """
+        return cls(
+            norm=NormSpec.parse(norm),
+            placement=PlacementSpec(placement),
+            learning_rate=learning_rate,
+            warmup=warmup,
+        )
 
-def _checked(norm: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the arguments in the type of the norm's defaults, without those that equal them.
-
-    Raises:
-        TypeError: If one has another type.
-        ValueError: If the norm takes no argument of that name, or not this value.
-    """
-    if norm in PARAMETRIZATIONS or "+" in norm:
-        if arguments:
-            raise ValueError(f"{norm} takes no arguments, got {dict(arguments)}")
-        return {}
-    _, *parameters = inspect.signature(NORMS[norm]).parameters.items()
-    known = {name: entry for name, entry in parameters if name not in _NOT_ASKED}
-    strange = [name for name in arguments if name not in known]
-    if strange:
-        takes = ", ".join(f"{name}={entry.default!r}" for name, entry in known.items()) or "no arguments"
-        raise ValueError(f"{norm} has no argument {strange[0]!r}; it takes {takes}")
-    given = {name: _typed(f"{norm}: {name}", value, known[name]) for name, value in arguments.items()}
-    try:
-        made = NORMS[norm](8, **given)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{norm}: {error}") from error
-    if "eps" in given and not hasattr(made, "eps"):
-        raise ValueError(f"{norm} has no eps in its equation: an arm with eps={given['eps']} would be no other arm")
-    return {name: value for name, value in given.items() if value != known[name].default}
-
-
-def _canonical(norm: str) -> str:
-    """Write a norm in one way; of several, each without arguments that equal their defaults."""
-    rest, *chosen = split_places(norm)
-    if not chosen:
-        return norm
-    parts = [(rest, "")] + [(call, f":{where}") for call, _, where in (part.rpartition(":") for part in chosen)]
-    named = [(*parse_norm(call), where) for call, where in parts]
-    return "+".join(write_call(name, _checked(name, arguments)) + where for name, arguments, where in named)
-
-
-def _typed(what: str, value: Any, parameter: inspect.Parameter) -> Any:
-    choices = get_args(parameter.annotation)
-    if value is None and type(None) in choices:
-        return None
-    if isinstance(parameter.default, bool):
-        wanted, fits = "True or False", isinstance(value, bool)
-    elif isinstance(parameter.default, str) or any(get_origin(choice) is Literal for choice in choices):
-        wanted, fits = "a word", isinstance(value, str)
-    elif type(parameter.default) is int:
-        wanted, fits = "a whole number", isinstance(value, int) and not isinstance(value, bool)
-    elif isinstance(value, Real) and not isinstance(value, bool):
-        return float(value)
-    else:
-        wanted, fits = "a number", False
-    if not fits:
-        raise TypeError(f"{what} must be {wanted}, got {value!r}")
-    return value
+    def content(self) -> dict[str, Any]:
+        """Return what decides its runs, as JSON."""
+        return {
+            "norm": self.norm.name,
+            "placement": self.placement.text,
+            "arguments": dict(self.norm.arguments),
+            "learning_rate": self.learning_rate,
+            "warmup": self.warmup,
+        }
 
 
 PAPER_NORMS = ("none", "layer_norm", "layer_norm_simple", "detach_norm", "ada_norm", "rms_norm", "batch_norm")
@@ -122,10 +72,10 @@ TUNING_SEEDS = (1000,)
 
 @dataclass(frozen=True, kw_only=True)
 class StudySpec:
-    """A study's question. Two cards of equal content are one study, in one folder."""
+    """A study's question. Two specifications of equal content are one study, in one folder."""
 
     question: str
-    """In words; the title of the report."""
+    """A sentence; the title of the report."""
     task: str
     """Key of ``TASKS``, or ``my_file.py:make``."""
     arms: tuple[Arm, ...]
@@ -135,21 +85,21 @@ class StudySpec:
     margin: float
     """Smallest difference worth having, in the metric's unit."""
     seeds: tuple[int, ...]
-    """One run an arm and seed; two arms with one seed are a pair."""
+    """One run per arm and seed; runs of two arms with the same seed are a pair."""
     steps: int
     """Optimizer updates of every run."""
     preset: str = "small"
     """Key of the task's presets: the network and everything about its training that is not said here."""
     alpha: float = 0.05
     """Chance of a false ``better`` or ``worse`` that is accepted, over all arms together; equivalence is per arm."""
-    precision: str = "float32"
+    precision: Literal["float32", "bfloat16"] = "float32"
     """Key of ``normscope.tasks.recipe.PRECISIONS``."""
     device: str = "cpu"
     """As torch names it."""
     compile: bool = False
     """Whether ``torch.compile`` compiles the training loss."""
     tune: bool = False
-    """Whether every arm's learning rate is first chosen from :data:`GRID`, on seeds and a split of its own."""
+    """Whether each arm's learning rate is first tuned over :data:`GRID`, on seeds and a split that only tuning uses."""
 
     def __post_init__(self) -> None:
         task = find_task(self.task)
@@ -171,8 +121,8 @@ class StudySpec:
             raise ValueError(f"seeds {list(TUNING_SEEDS)} are tuning's own; choose others for the verdict")
         for arm in self.arms:
             # What another package brought has residual blocks; whether they fit, the preflight tells.
-            brought = {name for group, name in ORIGINS if group == "placements"} if "pre" in task.placements else set()
-            strange = [name for name in placements_in(arm.placement) if name not in {*task.placements, *brought}]
+            brought = {name for name in PLACEMENTS if PLACEMENTS.origin(name)} if "pre" in task.placements else set()
+            strange = [name for name in arm.placement.names if name not in {*task.placements, *brought}]
             if strange:
                 raise ValueError(
                     f"task {self.task} takes the placements {', '.join(task.placements)}, got {strange[0]!r}"
@@ -185,8 +135,7 @@ class StudySpec:
         several = len({arm.placement for arm in self.arms}) > 1
         warmups = len({arm.warmup for arm in self.arms}) > 1
         return tuple(
-            arm.norm
-            + (f"({', '.join(f'{key}={value!r}' for key, value in arm.arguments.items())})" if arm.arguments else "")
+            arm.norm.label
             + (f"@{arm.placement}" if several else "")
             + (f", warm-up {self.recipe(arm).warmup}" if warmups else "")
             for arm in self.arms
@@ -215,7 +164,8 @@ class StudySpec:
         """Hash of the content and of what the task and tuning add to it: the name of the study's folder."""
         recipes = [asdict(self.recipe(arm)) for arm in self.arms]
         task = find_task(self.task)
-        content = {**asdict(self), "task": self.task_name, "revision": task.revision, "recipes": recipes}
+        arms = [arm.content() for arm in self.arms]
+        content = {**asdict(self), "arms": arms, "task": self.task_name, "revision": task.revision, "recipes": recipes}
         signature = task.metric.signature
         content |= {"signature": signature} if signature else {}
         content |= {"grid": GRID, "tuning_seeds": TUNING_SEEDS} if self.tune else {}
@@ -229,30 +179,48 @@ class StudySpec:
         return replace(self, arms=arms)
 
 
+class StudyOptions(TypedDict, total=False):
+    """Keyword arguments of :func:`make_study`."""
+
+    norms: Sequence[str]
+    placements: Sequence[str]
+    seeds: int | Sequence[int]
+    warmups: Sequence[int]
+    steps: int | None
+    preset: str
+    margin: float | None
+    baseline: str | None
+    precision: Literal["float32", "bfloat16"]
+    device: str
+    compile: bool
+    tune: bool
+    question: str | None
+
+
 def make_study(
     task: str,
     *,
     norms: Sequence[str] = PAPER_NORMS,
     placements: Sequence[str] = (),
-    seeds: Sequence[int] = DEFAULT_SEEDS,
+    seeds: int | Sequence[int] = DEFAULT_SEEDS,
     warmups: Sequence[int] = (),
     steps: int | None = None,
     preset: str = "small",
     margin: float | None = None,
     baseline: str | None = None,
-    precision: str = "float32",
+    precision: Literal["float32", "bfloat16"] = "float32",
     device: str = "cpu",
     compile: bool = False,
     tune: bool = False,
     question: str | None = None,
 ) -> StudySpec:
-    """Write a card from names, with the task's own defaults for what is left out.
+    """Build a study's question from names, with the task's defaults for what is left out.
 
     Args:
         task: Key of ``TASKS``, or ``my_file.py:make``, which is read again if it has been edited.
         norms: As the command line writes them, such as ``"ada_norm(scale=2.0)"``.
         placements: As the command line writes them, such as ``"mix(share=0.5)"``; the task's default where empty.
-        seeds: One run an arm and seed.
+        seeds: The seeds, one run per arm and seed; a number ``n`` for the seeds 0 to n - 1.
         warmups: Numbers of warm-up updates to compare; the task's where empty.
         steps: Optimizer updates; the preset's where None.
         preset: Key of the task's presets.
@@ -261,13 +229,14 @@ def make_study(
         precision: ``"float32"`` or ``"bfloat16"``.
         device: As torch names it.
         compile: Whether ``torch.compile`` compiles the training loss.
-        tune: Whether every arm's learning rate is chosen first.
+        tune: Whether each arm's learning rate is tuned first, all with the same budget.
         question: The report's title; made from the names where None.
 
     Raises:
-        LookupError: If a name is not in the catalogue, or a user's file not there.
+        UnknownName: If a name is not registered.
+        FileNotFoundError: If a user's file does not exist.
         UserCodeError: If a user's file or function fails.
-        TypeError: If a value is of another kind: a text for a list, a fraction for a seed.
+        TypeError: If a value has another type: a string for a list, a fraction for a seed.
         ValueError: If a value is out of range, or the baseline is no arm.
     """
     entry = find_task(task, anew=True)
@@ -276,14 +245,14 @@ def make_study(
     for name, given in (("norms", norms), ("placements", placements)):
         if isinstance(given, str):
             raise TypeError(f"{name} must be a list of names, got the text {given!r}")
-    wanted = tuple(placements) or entry.placements[:1]
-    parsed = [parse_norm(text) for text in norms]
+    wanted = [PlacementSpec(text) for text in tuple(placements) or entry.placements[:1]]
+    parsed = [NormSpec.parse(text) for text in norms]
     arms = tuple(
-        Arm(norm=name, placement=place, arguments=arguments, warmup=warmup)
+        Arm(norm=norm, placement=place, warmup=warmup)
         for place in wanted
         for warmup in (tuple(warmups) or (None,))
         # A placement that has no place for a norm is one arm, whatever the norms are.
-        for name, arguments in (parsed if _has_norms(place) else [("none", {})])
+        for norm in (parsed if place.has_norms else [NormSpec("none")])
     )
     card = StudySpec(
         question=question or f"Does the norm matter on {entry.name if entry.location else task}?",
@@ -301,19 +270,15 @@ def make_study(
     )
     labels = card.labels()
     if baseline is None:
-        found = [index for index, arm in enumerate(arms) if arm.norm == "layer_norm"]
+        found = [index for index, arm in enumerate(arms) if arm.norm.name == "layer_norm"]
         return replace(card, baseline=found[0] if found else 0)
     if baseline not in labels:
         raise ValueError(f"baseline must be one of the arms {', '.join(labels)}, got {baseline!r}")
     return replace(card, baseline=labels.index(baseline))
 
 
-def _has_norms(placement: str) -> bool:
-    return placement == "preactivation" or resolve_placement(placement).has_norms
-
-
-def _whole_numbers(seeds: Iterable[int]) -> tuple[int, ...]:
-    given = tuple(seeds)
+def _whole_numbers(seeds: int | Iterable[int]) -> tuple[int, ...]:
+    given = (seeds,) if isinstance(seeds, bool) else tuple(range(seeds) if isinstance(seeds, int) else seeds)
     if not all(isinstance(seed, Integral) and not isinstance(seed, bool) for seed in given):
         raise TypeError(f"seeds must be whole numbers, got {list(given)}")
     if not given or len(set(given)) < len(given) or min(given) < 0:

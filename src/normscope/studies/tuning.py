@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from normscope.registry import find_task
 from normscope.results.store import SCHEMA, StudyFolder, write_json
+from normscope.specs import find_task
 from normscope.studies.engines.engine import Engine, RunEvent
 from normscope.studies.plan import RunSpec, plan
 from normscope.studies.spec import GRID, TUNING_SEEDS, StudySpec

@@ -11,8 +11,9 @@ from torch import nn
 from normscope.inspection.attribute_reads import ChannelsFirst
 from normscope.inspection.kinds import Norm
 from normscope.inspection.preserve_state import copy_of
-from normscope.registry import NORMS, look_up
-from normscope.specs import parse_norm
+from normscope.norms import NORMS
+from normscope.registry import look_up
+from normscope.specs import parse_call
 from normscope.surgery.guards import share_hooks
 from normscope.surgery.transfer import Ties, affine_of, carry, constant_of
 
@@ -107,7 +108,7 @@ def read_target(to: str | Maker) -> Target:
         if not callable(to) or isinstance(to, nn.Module):
             raise TypeError(f"to must be a key of NORMS or a function from a width to a module, got {to!r}")
         return Target(label=getattr(to, "__name__", repr(to)), make=to, arguments={})
-    key, arguments = parse_norm(to)
+    key, arguments = parse_call(to, "norm", "ada_norm(scale=2.0)")
     made = look_up("norm", NORMS, key)
     strange = {"normalized_shape", "device", "dtype"} & set(arguments)
     if strange:

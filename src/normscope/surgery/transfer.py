@@ -10,8 +10,7 @@ from normscope.inspection.behaviour import observe
 from normscope.inspection.equation import base_of
 from normscope.inspection.kinds import Norm
 from normscope.inspection.preserve_state import copy_of
-from normscope.norms import ScaleNorm
-from normscope.registry import NORMS
+from normscope.norms import NORMS, ScaleNorm
 
 _NEAR = 1e-4
 """Relative: a hundred roundings of float32 and more, in which some norms compute within."""

@@ -1,5 +1,6 @@
 """Tasks: a data set with its network, loss, metric and recipe in a single object; one file or folder per family."""
 
+from normscope.registry import Registry
 from normscope.tasks.batching import BatchOrder
 from normscope.tasks.custom.loader import UserFile, UserFileChanged
 from normscope.tasks.custom.sandbox import UserCodeError
@@ -9,7 +10,38 @@ from normscope.tasks.images import ImageClassification
 from normscope.tasks.recipe import Recipe
 from normscope.tasks.task import BaseTask, Metric, Part, Published, Split, Task
 
+TASKS: Registry[Task] = Registry(
+    "task",
+    {
+        "digits": "normscope.tasks.images:DIGITS",
+        "mnist_mlp": "normscope.tasks.images:MNIST_MLP",
+        "mnist_mlp_batch4": "normscope.tasks.images:MNIST_MLP_BATCH4",
+        "mnist_cnn": "normscope.tasks.images:MNIST_CNN",
+        "rt": "normscope.tasks.sentences:RT",
+        "sst5": "normscope.tasks.sentences:SST5",
+        "ud_ewt": "normscope.tasks.parsing.task:UD_EWT",
+        "ud_ewt_las": "normscope.tasks.parsing.task:UD_EWT_LAS",
+        "ptb": "normscope.tasks.parsing.task:PTB",
+        "ptb_las": "normscope.tasks.parsing.task:PTB_LAS",
+        "tiny_shakespeare": "normscope.tasks.language:TINY_SHAKESPEARE",
+        "enwiki_small": "normscope.tasks.language:ENWIKI_SMALL",
+        "enwik8": "normscope.tasks.language:ENWIK8",
+        "multi30k_de_en": "normscope.tasks.translation.settings:MULTI30K_DE_EN",
+        "iwslt14_de_en_sample": "normscope.tasks.translation.settings:IWSLT14_DE_EN_SAMPLE",
+        "iwslt14_de_en": "normscope.tasks.translation.settings:IWSLT14_DE_EN",
+        "evbnews_en_vi": "normscope.tasks.translation.settings:EVBNEWS_EN_VI",
+        "iwslt15_en_vi": "normscope.tasks.translation.settings:IWSLT15_EN_VI",
+        "wmt_en_de_10k": "normscope.tasks.translation.settings:WMT_EN_DE_10K",
+        "wmt14_en_de": "normscope.tasks.translation.settings:WMT14_EN_DE",
+    },
+    group="normscope.tasks",
+    accepts=lambda entry: isinstance(entry, Task),
+    wanted="a normscope.tasks.Task",
+)
+"""Data sets with their network, loss, metric and recipe; imported at the first look-up."""
+
 __all__ = [
+    "TASKS",
     "BaseTask",
     "BatchOrder",
     "CustomTask",

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from normscope.diagnostics.depth.coordinate_check import CoordinateCheck, coordinate_check
-from normscope.registry import PLACEMENTS
+from normscope.placement import PLACEMENTS
 from support.planted import LEVELS, PixelModel, next_pixel, pixels
 
 

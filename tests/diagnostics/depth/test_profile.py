@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from normscope.diagnostics.depth.profile import LayerDepth, depth_profile, theory_lines
-from normscope.registry import PLACEMENTS
+from normscope.placement import PLACEMENTS
 from support.planted import PRE_WITHOUT_END, Case, text
 
 

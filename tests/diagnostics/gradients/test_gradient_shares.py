@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from normscope import norms
 from normscope.diagnostics import gradient_shares
 from normscope.diagnostics.gradients.shares import LOOKED_AT
-from normscope.registry import NORMS
+from normscope.norms import NORMS
 
 
 def seen(module: nn.Module, x: torch.Tensor, upstream: torch.Tensor):

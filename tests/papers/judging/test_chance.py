@@ -8,7 +8,7 @@ from scipy.stats import binom
 from normscope.data import load_digits
 from normscope.papers import PAPERS
 from normscope.papers.judging.agreement import RIGHT, learned, limit, trains
-from normscope.registry import TASKS
+from normscope.tasks import TASKS
 from normscope.tasks.task import Metric
 
 

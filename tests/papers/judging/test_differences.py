@@ -10,7 +10,7 @@ from normscope.papers.judging.cell import Cell
 from normscope.papers.judging.differences import FoundDifference, judge_difference, other_scorer
 from normscope.papers.judging.verdicts import judge_counts
 from normscope.papers.xu2019.study import XU2019
-from normscope.registry import TASKS
+from normscope.tasks import TASKS
 from support.digits_paper import difference
 
 CELLS = {cell.id: cell for cell in XU2019.cells}

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from normscope.norms import NORMS
 from normscope.papers.xiong2020 import initial_gradients as under_test
 from normscope.papers.xiong2020.initial_gradients import (
     Setting,
@@ -16,7 +17,7 @@ from normscope.papers.xiong2020.initial_gradients import (
     run,
     whole,
 )
-from normscope.registry import NORMS, PLACEMENTS
+from normscope.placement import PLACEMENTS
 from normscope.training.randomness import initialize
 
 SETTING = Setting(layers=(1, 2), width=16, tokens=128)

@@ -6,7 +6,7 @@ import pytest
 
 from normscope.papers.judging.cell import Setup
 from normscope.papers.xiong2020.study import TASK, XIONG2020, scaled, studies
-from normscope.registry import TASKS
+from normscope.tasks import TASKS
 
 STAND_IN = "multi30k_de_en"
 
@@ -27,12 +27,12 @@ def test_two_studies_of_six_arms_that_differ_in_nothing_else() -> None:
     for study, share in zip(made, (0.5, 1.0), strict=True):
         card = study.card
         assert len(card.arms) == 6
-        assert {(arm.placement, arm.warmup) for arm in card.arms} == {
+        assert {(arm.placement.text, arm.warmup) for arm in card.arms} == {
             (place, each) for place in ("post", "pre") for each in (0, round(recipe.warmup / 8), recipe.warmup)
         }
         assert {card.recipe(arm).learning_rate for arm in card.arms} == {share * recipe.learning_rate}
         assert card.recipe(card.arms[card.baseline]).warmup == recipe.warmup
-        assert card.arms[card.baseline].placement == "post"
+        assert card.arms[card.baseline].placement.text == "post"
 
 
 def test_labels_lead_to_the_arm_they_name() -> None:
@@ -41,7 +41,7 @@ def test_labels_lead_to_the_arm_they_name() -> None:
         longest = TASKS[STAND_IN].presets["small"].warmup
         for theirs, label in study.labels.items():
             ours = by_label[label]
-            assert ours.placement == theirs.placement
+            assert ours.placement.text == theirs.placement
             assert ours.warmup == round(longest * (theirs.warmup or 0) / 4000)
 
 

@@ -1,7 +1,7 @@
 """What is printed of warm-ups, by subtraction, and what is said of our schedule."""
 
 from normscope.papers.xiong2020.study import CELLS, DIFFERS, TASK, arm_of
-from normscope.registry import TASKS
+from normscope.tasks import TASKS
 
 
 def test_published_differences_are_against_about_34() -> None:

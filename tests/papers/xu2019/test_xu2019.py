@@ -4,7 +4,7 @@ import pytest
 
 from normscope.papers.judging.cell import PaperArm, Setup
 from normscope.papers.xu2019.study import COLUMNS, NORMS, RELEASED, XU2019, figures, studies
-from normscope.registry import TASKS
+from normscope.tasks import TASKS
 
 CELLS = {cell.id: cell for cell in XU2019.cells}
 

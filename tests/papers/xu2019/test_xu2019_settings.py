@@ -5,7 +5,7 @@ import re
 import pytest
 
 from normscope.papers.xu2019.study import COLUMNS, DIFFERS, EXAMPLES, STAND_IN_WORDS, STAND_INS
-from normscope.registry import TASKS
+from normscope.tasks import TASKS
 
 
 def test_every_column_says_what_differs() -> None:

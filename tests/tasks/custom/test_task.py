@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import normscope
-from normscope.registry import NORMS, PLACEMENTS
+from normscope.norms import NORMS
+from normscope.placement import PLACEMENTS
 from normscope.tasks import CustomTask, Recipe, Task, UserCodeError, UserFile
 from normscope.tasks.custom.sandbox import ProcessState
 

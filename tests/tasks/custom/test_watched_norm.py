@@ -12,7 +12,7 @@ from torch import nn
 from normscope.norms import LayerNorm, RMSNorm
 from normscope.placement import NormFactory, norm_at
 from normscope.placement.sites import Site
-from normscope.specs import resolve_norm
+from normscope.specs import NormSpec
 from normscope.tasks.custom.sandbox import WatchedNorm, unseen_calls, watch_calls
 
 
@@ -44,8 +44,8 @@ def test_what_was_made_and_not_called_is_known() -> None:
     assert norm.unused({nn.Linear, LayerNorm}) == []
 
 
-def test_different_norms_at_different_places_are_known_by_different_objects() -> None:
-    resolved: NormFactory = resolve_norm("layer_norm+rms_norm:final", {})
+def test_different_norms_at_different_places_are_known_by_site() -> None:
+    resolved: NormFactory = NormSpec.parse("layer_norm+rms_norm:final").factory
     norm = WatchedNorm(resolved)
     assert not hasattr(WatchedNorm(drawing), "at")
     places: list[Any] = [

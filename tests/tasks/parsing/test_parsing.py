@@ -8,7 +8,8 @@ import torch
 
 from normscope.data import SETS, Treebank, locate, read_conllu
 from normscope.models import FeatureMLP
-from normscope.registry import NORMS, PLACEMENTS
+from normscope.norms import NORMS
+from normscope.placement import PLACEMENTS
 from normscope.results.aggregates import AGGREGATES
 from normscope.tasks import Recipe
 from normscope.tasks.parsing.task import UD_EWT, ParserSize, ParserSplits

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from normscope.registry import PLACEMENTS, TASKS
-from normscope.specs import parse_norm
+from normscope.placement import PLACEMENTS
+from normscope.specs import NormSpec
+from normscope.tasks import TASKS
 from normscope.tasks.parsing.task import PTB, UD_EWT
 
 
@@ -21,7 +22,7 @@ def test_entries_are_whole(task: Any) -> None:
 
 def test_ptb_has_the_papers_figures() -> None:
     (published,) = PTB.published
-    assert {parse_norm(text)[0]: value for text, value in published.rows.items()} == {
+    assert {NormSpec.parse(text).name: value for text, value in published.rows.items()} == {
         "none": 88.31,
         "layer_norm": 89.12,
         "layer_norm_simple": 89.19,

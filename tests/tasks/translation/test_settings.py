@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from normscope.registry import NORMS, PLACEMENTS, TASKS
-from normscope.specs import parse_norm
+from normscope.norms import NORMS
+from normscope.placement import PLACEMENTS
+from normscope.specs import NormSpec
+from normscope.tasks import TASKS
 from normscope.tasks.translation.settings import MULTI30K_DE_EN, RELEASED, WMT14_EN_DE
 from normscope.tasks.translation.task import Translation
 from normscope.training.randomness import initialize
@@ -30,7 +32,7 @@ def test_entries_are_whole(task: Any) -> None:
     assert set(task.placements) <= set(PLACEMENTS)
     assert bool(task.published) is (task.name not in STAND_INS)
     for published in task.published:
-        assert {parse_norm(text)[0] for text in published.rows} <= set(NORMS)
+        assert {NormSpec.parse(text).name for text in published.rows} <= set(NORMS)
     # Text that comes tokenized is not tokenized again; only raw text is.
     raw = {"multi30k", "iwslt14-de-en"}
     assert (task.tokenize == "13a") is (task.corpus in raw)
@@ -72,7 +74,7 @@ def test_the_network_of_wmt_is_the_base_model() -> None:
 def test_published_figures_are_the_papers(name: str, figures: tuple[float | None, ...]) -> None:
     (published,) = TASKS[name].published
     want = {norm: figure for norm, figure in zip(PAPER, figures, strict=True) if figure is not None}
-    assert {parse_norm(text)[0]: value for text, value in published.rows.items()} == want
+    assert {NormSpec.parse(text).name: value for text, value in published.rows.items()} == want
 
 
 @pytest.mark.parametrize("name", MULTI30K_DE_EN.placements)

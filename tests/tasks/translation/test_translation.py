@@ -12,7 +12,8 @@ import torch
 
 from normscope.data import load_parallel
 from normscope.models import Seq2Seq
-from normscope.registry import NORMS, PLACEMENTS
+from normscope.norms import NORMS
+from normscope.placement import PLACEMENTS
 from normscope.results.aggregates import AGGREGATES
 from normscope.tasks import Recipe
 from normscope.tasks.translation.beam import beam_search

@@ -61,7 +61,11 @@ def let_through(
 LOOKED_AT = (
     nn.LayerNorm,
     nn.RMSNorm,
-    *(entry for entry in vars(norms).values() if isinstance(entry, type) and entry is not norms.FRN),
+    *(
+        entry
+        for entry in vars(norms).values()
+        if isinstance(entry, type) and issubclass(entry, nn.Module) and entry is not norms.FRN
+    ),
 )
 """Modules that count as norms: torch's, and all of ours but FRN, whose output has gone through its threshold."""
 

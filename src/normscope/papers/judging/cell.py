@@ -133,7 +133,7 @@ class Setup:
     """Updates of every run; the preset's where None."""
     device: str = "cpu"
     """As torch names it."""
-    precision: str = "float32"
+    precision: Literal["float32", "bfloat16"] = "float32"
     """Key of ``normscope.tasks.recipe.PRECISIONS``."""
     compile: bool = False
     """Whether the training loss is compiled."""

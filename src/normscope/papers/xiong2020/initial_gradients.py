@@ -23,8 +23,11 @@ from typing import Any
 import torch
 
 from normscope.models import Seq2Seq
-from normscope.registry import NORMS, PLACEMENTS, TASKS, look_up
+from normscope.norms import NORMS
+from normscope.placement import PLACEMENTS
+from normscope.registry import look_up
 from normscope.results.store import SCHEMA, parse_json
+from normscope.tasks import TASKS
 from normscope.tasks.translation.task import TransformerSize, Translation
 from normscope.training.randomness import initialize
 

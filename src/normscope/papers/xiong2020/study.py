@@ -6,9 +6,8 @@ Their figures of IWSLT'14 are in the text where a number stands, and read off pl
 from collections.abc import Sequence
 
 from normscope.papers.judging.cell import Cell, Epsilon, Paper, PaperArm, PaperStudy, Setup
-from normscope.registry import TASKS
 from normscope.studies.spec import Arm, StudySpec
-from normscope.tasks import Recipe
+from normscope.tasks import TASKS, Recipe
 from normscope.tasks.task import Metric
 
 TASK = "iwslt14_de_en"
@@ -189,7 +188,7 @@ def studies(task: str, setup: Setup) -> tuple[PaperStudy, ...]:
         wanted = [arm_of(placement, warmup, rate) for placement in ("post", "pre") for warmup in WARMUPS]
         ours = [(warmup, rate) if literal else scaled(recipe, warmup, rate) for _, warmup in _settings(wanted)]
         arms = tuple(
-            Arm(norm=arm.norm, placement=str(arm.placement), warmup=warmup, learning_rate=own)
+            Arm.parse(arm.norm, str(arm.placement), warmup=warmup, learning_rate=own)
             for arm, (warmup, own) in zip(wanted, ours, strict=True)
         )
         card = StudySpec(

@@ -5,8 +5,8 @@ beside the tasks, as ``published``, and are read from there.
 """
 
 from normscope.papers.judging.cell import Cell, Count, Paper, PaperArm, PaperStudy, Setup
-from normscope.registry import TASKS
 from normscope.studies.spec import make_study
+from normscope.tasks import TASKS
 from normscope.tasks.task import Metric
 
 STAND_INS = {

@@ -1,9 +1,9 @@
-"""A process that computes runs: reads one run a line from standard input, tells how it goes on standard output.
+"""A process that computes runs: it reads one run per line from standard input and reports on standard output.
 
-It is started by an engine, as ``python -m normscope.studies.engines.worker``, and stops when its input ends: whoever
-started it may be killed at any moment, and no worker stays behind. A run is given :data:`GRACE_SECONDS` for the step
-that it is in and its checkpoint; a step that never ends is ended with the process, and where it was is in
-``workers.log``. A worker belongs to one study folder and holds one run's lock at a time; the lock goes with the process, however it ends.
+An engine starts it as ``python -m normscope.studies.engines.worker``. It stops when its input ends, so no worker
+survives an engine that is killed. A run gets :data:`GRACE_SECONDS` for the step in progress and its checkpoint; a step
+that never ends is ended with the process, and ``workers.log`` has its place. A worker belongs to one study folder and
+holds one run's lock at a time; the lock is released with the process, however it ends.
 """
 
 import faulthandler

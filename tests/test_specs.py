@@ -5,10 +5,9 @@ from typing import Any
 import pytest
 from torch import nn
 
-from normscope.norms import AdaNorm, LayerNorm, RMSNorm
-from normscope.placement import LayeredNorm, Site, norm_at
-from normscope.registry import NORMS, ORIGINS, PLACEMENTS
-from normscope.specs import parse_call, parse_norm, placements_in, resolve_norm, resolve_placement
+from normscope.norms import NORMS, AdaNorm, LayerNorm, RMSNorm
+from normscope.placement import PLACEMENTS, LayeredNorm, Site, norm_at
+from normscope.specs import NormSpec, PlacementSpec, parse_call
 
 
 @pytest.mark.parametrize(
@@ -23,7 +22,8 @@ from normscope.specs import parse_call, parse_norm, placements_in, resolve_norm,
     ],
 )
 def test_norms_are_read_as_the_command_line_writes_them(text: str, want: tuple[str, dict[str, Any]]) -> None:
-    assert parse_norm(text) == want
+    parsed = NormSpec.parse(text)
+    assert (parsed.name, parsed.arguments) == want
 
 
 @pytest.mark.parametrize(
@@ -36,12 +36,12 @@ def test_norms_are_read_as_the_command_line_writes_them(text: str, want: tuple[s
         ("ada_norm(scale=1.0)(k=0.2)", "written as name=value"),
         ("ada_norm(scale=1.0).x(k=0.2)", "written as name=value"),
         ("ada_norm(**{})", "written as name=value"),
-        ("ada_norm(scale=1, scale=2)", "expected a norm such as|every argument may be given once"),
+        ("ada_norm(scale=1, scale=2)", "expected a norm such as|each argument may be given once"),
     ],
 )
 def test_other_forms_are_refused(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        parse_norm(text)
+        NormSpec.parse(text)
 
 
 def test_a_call_says_what_it_wanted() -> None:
@@ -56,7 +56,7 @@ def site(kind: str, layer: int) -> Site:
 
 
 def test_norms_stand_where_they_are_written() -> None:
-    norm = resolve_norm("layer_norm+ada_norm(scale=2.5):final+rms_norm:2-3+ada_norm:attention+rms_norm:qk", {})
+    norm = NormSpec.parse("layer_norm+ada_norm(scale=2.5):final+rms_norm:2-3+ada_norm:attention+rms_norm:qk").factory
     assert isinstance(norm, LayeredNorm)
     final = norm.at(site("final", 6))(8)
     assert isinstance(final, AdaNorm)
@@ -70,12 +70,12 @@ def test_norms_stand_where_they_are_written() -> None:
 
 
 def test_one_norm_has_its_arguments_and_stands_everywhere() -> None:
-    norm = resolve_norm("ada_norm", {"scale": 2.5})
+    norm = NormSpec("ada_norm", {"scale": 2.5}).factory
     made = norm_at(norm, site("final", 6))(8)
     assert isinstance(made, AdaNorm)
     assert made.scale == 2.5
     # What acts on the weights leaves the places of norms empty.
-    assert isinstance(resolve_norm("weight_norm", {})(8), nn.Identity | type(resolve_norm("none", {})(8)))
+    assert isinstance(NormSpec.parse("weight_norm").factory(8), nn.Identity | type(NormSpec.parse("none").factory(8)))
 
 
 @pytest.mark.parametrize(
@@ -96,25 +96,25 @@ def test_one_norm_has_its_arguments_and_stands_everywhere() -> None:
 )
 def test_norms_that_do_not_exist_are_refused(text: str, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
-        resolve_norm(text, {})
+        NormSpec.parse(text)
 
 
 def test_a_number_with_a_plus_is_no_second_norm() -> None:
-    assert parse_norm("ada_norm(scale=2e+0)") == ("ada_norm", {"scale": 2.0})
-    made = resolve_norm("layer_norm+ada_norm(scale=25e-1):final+ada_norm(scale=2e+0):1", {})
+    assert NormSpec.parse("ada_norm(scale=2e+0)") == NormSpec("ada_norm", {"scale": 2.0})
+    made = NormSpec.parse("layer_norm+ada_norm(scale=25e-1):final+ada_norm(scale=2e+0):1").factory
     assert isinstance(made, LayeredNorm)
 
 
 def test_placements_stand_where_they_are_written() -> None:
-    assert resolve_placement("pre") == PLACEMENTS["pre"]
-    assert resolve_placement("mix(share=0.5)").arguments == {"share": 0.5}
-    made = resolve_placement("pre+post:1-2+mix(share=1.0):feed_forward")
+    assert PlacementSpec("pre").build() == PLACEMENTS["pre"]
+    assert PlacementSpec("mix(share=0.5)").build().arguments == {"share": 0.5}
+    made = PlacementSpec("pre+post:1-2+mix(share=1.0):feed_forward").build()
     norms = nn.LayerNorm
     branches = [(kind, nn.Linear(8, 8)) for _ in range(3) for kind in ("attention", "feed_forward")]
     blocks = [type(block).__name__ for block in made.stack(branches, 8, norms).get_submodule("blocks").children()]
     assert blocks == ["PostNorm"] * 4 + ["PreNorm", "PostNorm"]
-    assert placements_in("pre+post:1-2+mix(share=1.0):feed_forward") == ["pre", "post", "mix"]
-    assert placements_in(" mix( share = 0.5 ) ") == ["mix"]
+    assert list(PlacementSpec("pre+post:1-2+mix(share=1.0):feed_forward").names) == ["pre", "post", "mix"]
+    assert list(PlacementSpec(" mix( share = 0.5 ) ").names) == ["mix"]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_placements_stand_where_they_are_written() -> None:
 )
 def test_placements_that_do_not_exist_are_refused(text: str, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
-        resolve_placement(text)
+        PlacementSpec(text).build()
 
 
 def needs(width: int, *, alpha: float) -> nn.Module:
@@ -152,22 +152,22 @@ def needs(width: int, *, alpha: float) -> nn.Module:
             r"cannot be made: expected a class or function of a width, .*; given a width: too many",
         ),
         (needs, r"cannot be made: .* missing a required argument: 'alpha'"),
-        (lambda width: None, r"must give a torch module for a width, got None"),
-        (lambda width: nn.LayerNorm, r"must give a torch module for a width, got <class"),
+        (lambda width: None, r"must return a torch module for a width, got None"),
+        (lambda width: nn.LayerNorm, r"must return a torch module for a width, got <class"),
     ],
 )
 def test_a_norm_of_another_package_that_is_none_is_named(
     entry: Any, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(NORMS, "theirs", entry)
-    monkeypatch.setitem(ORIGINS, ("norms", "theirs"), "their-things 0.2")
+    monkeypatch.setattr(NORMS, "_origins", {"theirs": "their-things 0.2"})
     with pytest.raises(TypeError, match=rf"norm 'theirs' of their-things 0\.2 {words}"):
-        resolve_norm("theirs", {})(16)
+        NormSpec.parse("theirs").factory(16)
 
 
 def test_a_norm_of_another_package_is_given_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(NORMS, "theirs", needs)
-    monkeypatch.setitem(ORIGINS, ("norms", "theirs"), "their-things 0.2")
-    made = resolve_norm("theirs", {"alpha": 0.25})(16)
+    monkeypatch.setattr(NORMS, "_origins", {"theirs": "their-things 0.2"})
+    made = NormSpec("theirs", {"alpha": 0.25}).factory(16)
     assert isinstance(made, nn.LayerNorm)
     assert made.eps == 0.25

@@ -7,9 +7,11 @@ import pytest
 from torch import nn
 
 from normscope import data
-from normscope.registry import NORMS, PARAMETRIZATIONS, PLACEMENTS, TASKS, find_task, look_up
-from normscope.specs import parse_norm
-from normscope.tasks import UserFileChanged
+from normscope.norms import NORMS, PARAMETRIZATIONS
+from normscope.placement import PLACEMENTS
+from normscope.registry import look_up
+from normscope.specs import NormSpec, find_task
+from normscope.tasks import TASKS, UserFileChanged
 
 
 def test_keys_are_the_names_of_the_files() -> None:
@@ -48,7 +50,7 @@ def test_published_figures_name_norms_that_exist() -> None:
     known = {**NORMS, **PARAMETRIZATIONS}
     for task in TASKS.values():
         for published in task.published:
-            assert {parse_norm(text)[0] for text in published.rows} <= set(known)
+            assert {NormSpec.parse(text).name for text in published.rows} <= set(known)
 
 
 def test_a_users_file_is_read_once_until_it_is_asked_for_anew(user_file: Callable[..., str]) -> None:
