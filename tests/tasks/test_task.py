@@ -64,11 +64,13 @@ def test_a_task_says_what_studies_rest_on(name: str) -> None:
 
 
 def test_the_defaults_of_a_task_are_those_of_a_task_that_the_package_trains() -> None:
-    task = BaseTask()
+    task = BaseTask(name="nothing", description="", margin=1.0, regime="")
     assert (task.location, task.brings_weights, task.deterministic, task.train) == ("", False, True, None)
     assert task.for_run(3, "tune") is task
     with task.context() as entered:
         assert entered is None
+    with pytest.raises(NotImplementedError):
+        _ = task.valid_metric
     task.check(Recipe(steps=1, batch_size=1, learning_rate=1.0, compile=True), tune=True)
 
 

@@ -104,10 +104,6 @@ class Streams:
 class LanguageModel(BaseTask):
     """Next-byte prediction with cross entropy; the metric is bits per character over the test part."""
 
-    name: str
-    """Key in ``TASKS``."""
-    description: str
-    """One line for ``normscope list tasks``."""
     datasets: tuple[str, ...]
     """Keys of its data sets."""
     read: Callable[[], ByteSplits]
@@ -116,16 +112,8 @@ class LanguageModel(BaseTask):
     """Sizes of the network and of segments, by preset."""
     presets: Mapping[str, Recipe]
     """Training settings by preset."""
-    margin: float
-    """Smallest relevant difference, in bits per character."""
-    regime: str
-    """Scope of the claims."""
     placements: tuple[str, ...]
     """Placements the network supports, default first."""
-    published: tuple[Published, ...] = ()
-    """Published figures for the task."""
-    revision: int = 1
-    """Incremented whenever the numbers of a run change."""
 
     @property
     def metric(self) -> Metric:

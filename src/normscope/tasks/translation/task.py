@@ -22,7 +22,6 @@ from normscope.tasks.task import (
     NormFactory,
     Part,
     PlacementLike,
-    Published,
     Split,
     check_blind,
     check_split,
@@ -107,10 +106,6 @@ class Translation(BaseTask):
     search takes too long; the test data are translated once, by beam search.
     """
 
-    name: str
-    """Key in ``TASKS``."""
-    description: str
-    """One line for ``normscope list tasks``."""
     corpus: str
     """Key of the data set for training."""
     tests: str = ""
@@ -123,20 +118,12 @@ class Translation(BaseTask):
     """Sizes of the network, by preset."""
     presets: Mapping[str, Recipe]
     """Training settings by preset."""
-    margin: float
-    """Smallest relevant difference, in BLEU."""
-    regime: str
-    """Scope of the claims."""
     placements: tuple[str, ...]
     """Placements the network supports, default first."""
     beam: int = 5
     """Beam size."""
     alpha: float = 1.0
     """Exponent of the length penalty."""
-    published: tuple[Published, ...] = ()
-    """Published figures for the task."""
-    revision: int = 1
-    """Incremented whenever the numbers of a run change."""
 
     @property
     def datasets(self) -> tuple[str, ...]:
