@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from normscope.models import Seq2Seq
+from normscope.models import DecoderState, Seq2Seq
 from normscope.models.layers import Embedding
 from normscope.placement import PLACEMENTS
 from normscope.training.randomness import initialize
@@ -186,6 +186,7 @@ def test_beams_and_any_reordering_equal_decoding_at_once() -> None:
 def test_a_beam_search_copies_no_sentence_and_an_old_state_stays_as_it_was() -> None:
     model = build().double().eval()
     start = model.start(SOURCE)
+    assert isinstance(start, DecoderState)
     _, state = model.step(start.repeat(2), torch.full((6,), 7))
     moved = state.reorder(torch.tensor([1, 1, 2, 3, 5, 5]))
     for branch, (keys, values) in moved.memory_cache.items():
