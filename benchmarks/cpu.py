@@ -24,13 +24,13 @@ from torch import Tensor, nn
 import normscope
 from normscope.cli.bench import parts, ratios, turns
 from normscope.cli.doctor import MALLOC
+from normscope.files import write_atomically
 from normscope.kernels import describe
 from normscope.kernels.backends import cpu
 from normscope.kernels.formula import CENTER, DETACH_MEAN, DETACH_STD, PHI, ROOT
 from normscope.norms.ada_norm import ada_norm
 from normscope.norms.detach_norm import detach_norm
 from normscope.norms.layer_norm_simple import layer_norm_simple
-from normscope.results.store import write_bytes
 
 SHAPES = [(4096, 256), (4096, 512), (4096, 1024), (2048, 4096), (16384, 768), (64, 1000), (4, 1000)]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -256,8 +256,8 @@ def main() -> None:
     print(text)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        write_bytes(options.out / "cpu.md", text.encode())
-        write_bytes(options.out / "cpu.json", (json.dumps(record, indent=1) + "\n").encode())
+        write_atomically(options.out / "cpu.md", text.encode())
+        write_atomically(options.out / "cpu.json", (json.dumps(record, indent=1) + "\n").encode())
         draw(record, options.out / "cpu.svg")
 
 

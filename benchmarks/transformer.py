@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from normscope.cli.bench import turns
+from normscope.files import write_atomically
 from normscope.models import Seq2Seq
 from normscope.models.layers import Embedding, sinusoids
 from normscope.norms import NORMS
 from normscope.placement import PLACEMENTS
-from normscope.results.store import write_bytes
 from normscope.training.outcome import device_name, versions
 
 VOCABULARY, LENGTH = 8000, 24
@@ -203,8 +203,8 @@ def main() -> None:
     print(text)
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
-        write_bytes(options.out / f"transformer_{device.type}.md", text.encode())
-        write_bytes(options.out / f"transformer_{device.type}.json", (json.dumps(rows, indent=1) + "\n").encode())
+        write_atomically(options.out / f"transformer_{device.type}.md", text.encode())
+        write_atomically(options.out / f"transformer_{device.type}.json", (json.dumps(rows, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

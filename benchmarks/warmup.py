@@ -25,11 +25,12 @@ from torch.nn import functional
 from normscope.data import load_bytes
 from normscope.diagnostics.rules import Measured, lacks_warm_up
 from normscope.diagnostics.warmup import warmup_features
+from normscope.files import write_atomically
 from normscope.models.attention import Attention, Context
 from normscope.models.layers import Embedding, FeedForward, Linear, sinusoids
 from normscope.norms import NORMS
 from normscope.placement import PLACEMENTS
-from normscope.results.store import SCHEMA, read_json, write_bytes, write_json
+from normscope.results.store import SCHEMA, read_json, write_json
 from normscope.training.outcome import device_name, versions
 
 HEADS, HELD_OUT, LOOKS = 4, 256, 32
@@ -535,7 +536,7 @@ def main() -> None:
     torch.set_num_threads(1)
     path = folder / "calibration.json"
     compute(path, CONFIGURATIONS, Size(), lambda words: print(words, file=sys.stderr, flush=True))
-    write_bytes(folder / "README.md", page(read_json(path)).encode())
+    write_atomically(folder / "README.md", page(read_json(path)).encode())
     print(f"wrote {folder / 'README.md'}")
 
 

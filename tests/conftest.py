@@ -1,18 +1,71 @@
-"""Where the tests find real data, and a file such as a user writes.
+"""Which data the tests see, and a file such as a user writes.
 
-A checkout of the project has ``shared/data`` beside it.
+A test sees no data folder, unless it asks for the miniatures (``small_data``) or is marked as one of real data.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+from support import data_sets
+
+# A busy machine is slow with an example, and not wrong.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
+
+REAL = "NORMSCOPE_REAL_DATA"
+"""Names the folder of the published sets: the user's own NORMSCOPE_DATA, or ``shared/data`` beside the checkout."""
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
-if SHARED.is_dir():
-    os.environ.setdefault("NORMSCOPE_DATA", str(SHARED))
+if given := os.environ.pop("NORMSCOPE_DATA", str(SHARED) if SHARED.is_dir() else ""):
+    # Worker processes inherit this name and not the other.
+    os.environ[REAL] = given
+
+
+MOST_OF_REAL_DATA = 40
+"""So many tests may need the published sets; all others make do with what anybody has."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the number of tests that need the published sets small."""
+    real = [item.nodeid for item in items if item.get_closest_marker("real_data")]
+    if len(real) > MOST_OF_REAL_DATA:
+        raise pytest.UsageError(f"{len(real)} tests are marked real_data, expected {MOST_OF_REAL_DATA} at most: {real}")
+
+
+@pytest.fixture(scope="session")
+def small_data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder that holds a miniature of every data set."""
+    return data_sets.folder_of(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def small_data(small_data_folder: Path) -> Iterator[Path]:
+    """Use the miniatures in a module's tests, and in the processes that they start; give their folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        data_sets.use(small_data_folder, patch)
+        yield small_data_folder
+
+
+@pytest.fixture(autouse=True)
+def _data_of_the_test(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Show a test that is marked ``real_data`` the published sets that it names, or skip it where one is missing.
+
+    A test that asks for neither them nor the miniatures sees no folder, whatever its neighbours ask for.
+    """
+    mark = request.node.get_closest_marker("real_data")
+    if mark is None:
+        if "small_data" not in request.fixturenames:
+            data_sets.use_published(None, monkeypatch)
+        return
+    data_sets.use_published(os.environ.get(REAL), monkeypatch)
+    for name, words in data_sets.missing(mark.args).items():
+        pytest.skip(f"needs the published data set {name}, which is {words}; set NORMSCOPE_DATA to a folder with it")
+
 
 USER_FILE = '''
 import torch

@@ -13,8 +13,9 @@ PACKAGE = ROOT / "src" / "normscope"
 MAY_IMPORT = {
     "version": set(),
     "errors": set(),
-    "files": set(),
     "registry": set(),
+    "files": set(),
+    "torch_internals": set(),
     "kernels": set(),
     "norms": {"kernels"},
     "placement": {"norms"},
@@ -40,7 +41,7 @@ MAY_IMPORT = {
 }
 """From a part to the parts it may import; lazy imports count, too."""
 
-EVERYWHERE = {"errors", "files", "registry"}
+EVERYWHERE = {"errors", "files", "registry", "torch_internals"}
 """Parts that import nothing of ours and that every part may import."""
 
 WITHOUT_TORCH = {"results", "report", "data"}
@@ -88,6 +89,45 @@ def test_module_does_not_import_torch_at_the_top(path: Path) -> None:
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         assert not any(name.split(".")[0] == "torch" for name in names)
+
+
+def private_names(path: Path) -> set[str]:
+    """List the names with one leading underscore that a file imports, or reads from another object than ``self``."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            found |= {*(node.module or "").split("."), *(alias.name for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            found |= {part for alias in node.names for part in alias.name.split(".")}
+        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) not in ("self", "cls"):
+            found.add(node.attr)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.add(node.value)
+    return {name for name in found if name.startswith("_") and not name.startswith("__")}
+
+
+def test_torchs_private_names_are_used_in_one_file() -> None:
+    internals = PACKAGE / "torch_internals.py"
+    torchs = private_names(internals)
+    assert {"_parameters", "_forward_hooks", "_C", "_WrappedHook", "_orig_mod"} <= torchs
+    elsewhere = {str(path.relative_to(PACKAGE)): private_names(path) & torchs for path in MODULES if path != internals}
+    assert not {path: names for path, names in elsewhere.items() if names}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_module_reads_no_private_name_of_torch(path: Path) -> None:
+    if path == PACKAGE / "torch_internals.py":
+        return
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute):
+            names = [ast.unparse(node)]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        assert not [name for name in names if name.startswith("torch.") and "._" in name.replace(".__", ".")]
 
 
 def test_tree_in_readme_names_every_part() -> None:

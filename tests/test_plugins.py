@@ -20,7 +20,7 @@ def run(path: Path, *words: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=1800,
         env={**os.environ, "COLUMNS": "160", "PYTHONPATH": f"{path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
     )
 

@@ -29,6 +29,7 @@ def test_a_strange_name_lists_them_all() -> None:
         look_up("placement", PLACEMENTS, "zzzz")
 
 
+@pytest.mark.usefixtures("small_data")
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_builds_with_every_norm_and_placement(name: str) -> None:
     task = TASKS[name]
@@ -38,12 +39,7 @@ def test_every_task_builds_with_every_norm_and_placement(name: str) -> None:
         for norm in NORMS:
             if norm == "frn" and name != "mnist_cnn":
                 continue
-            try:
-                model = task.network(NORMS[norm], PLACEMENTS[place], "small")
-            except data.DataNotFound as error:
-                # The size of a vocabulary is known by its data, and some sets everybody must bring.
-                pytest.skip(str(error))
-            assert isinstance(model, nn.Module)
+            assert isinstance(task.network(NORMS[norm], PLACEMENTS[place], "small"), nn.Module)
 
 
 def test_published_figures_name_norms_that_exist() -> None:

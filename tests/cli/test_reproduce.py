@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("small_data")
+
 
 def run(*words: str, cwd: Path, columns: int = 100) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -15,7 +17,7 @@ def run(*words: str, cwd: Path, columns: int = 100) -> subprocess.CompletedProce
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=1800,
         cwd=cwd,
         env={**os.environ, "COLUMNS": str(columns)},
     )

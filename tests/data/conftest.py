@@ -1,6 +1,5 @@
 """A real web server on this machine, and a cache folder of the test's own."""
 
-import os
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -9,10 +8,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-
-from normscope.data.download import DataSet
-from normscope.data.registry import SETS
-from normscope.data.store import state
 
 
 @dataclass
@@ -61,20 +56,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.delenv("NORMSCOPE_DATA", raising=False)
     return tmp_path / "cache" / "normscope"
-
-
-@pytest.fixture(scope="session")
-def ready() -> Callable[[str], DataSet]:
-    """Give a set whose files are here; skip where they are not, and fail under CI."""
-
-    def of(name: str) -> DataSet:
-        there = state(SETS[name])
-        if not there.ready and not os.environ.get("CI"):
-            pytest.skip(f"data set {name}: {there.description}; set NORMSCOPE_DATA")
-        assert there.ready, f"data set {name}: {there.description}; with CI set, its absence is a failure"
-        return SETS[name]
-
-    return of
 
 
 def peak_memory(work: Callable[[], object]) -> int:

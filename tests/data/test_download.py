@@ -104,9 +104,9 @@ def test_a_killed_download_leaves_nothing_under_the_files_name(tmp_path, mirror,
         f"download(file, pathlib.Path({str(tmp_path / 'set.bin')!r}))"
     )
     child = subprocess.Popen([sys.executable, "-c", program])
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 1800
     while not any(path.stat().st_size for path in tmp_path.glob(".set.bin.*.part")):
-        assert time.monotonic() < deadline, "the download did not begin within a minute"
+        assert time.monotonic() < deadline, "the download did not begin within half an hour"
         time.sleep(0.02)
     child.send_signal(signal.SIGKILL)
     child.wait()

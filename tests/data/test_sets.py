@@ -43,6 +43,7 @@ def test_hashes_are_by_file_name():
     assert SETS["mnist"].hashes["t10k-labels-idx1-ubyte.gz"] == SETS["mnist"].files[3].sha256
 
 
+@pytest.mark.real_data
 def test_hashes_and_sizes_are_those_of_the_folder_that_the_sets_were_taken_from():
     root = Path(os.environ.get("NORMSCOPE_DATA", "absent"))
     if not (root / "SHA256SUMS").is_file():

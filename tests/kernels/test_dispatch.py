@@ -22,9 +22,6 @@ from normscope.kernels import dispatch, fused
 from normscope.kernels.formula import CENTER, ROOT
 from normscope.norms import AdaNorm, DetachNorm, LayerNorm, LayerNormSimple, RMSNorm, ScaleNorm
 
-# PyTorch loads its own forward derivatives by a way that it has deprecated.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
-
 WIDTH = 7
 MODULES = {
     "layer_norm": LayerNorm,

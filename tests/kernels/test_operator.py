@@ -16,12 +16,14 @@ from normscope.kernels.formula import CENTER, Formula
 from normscope.norms import AdaNorm, DetachNorm, LayerNorm, LayerNormSimple, RMSNorm, ScaleNorm
 from support.family import MEMBERS, NORMS, definition, gain, sample, shift
 
-# PyTorch loads its own forward derivatives by a way that it has deprecated.
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning"),
     # What torch's own recorder of graphs and its strict export say of themselves.
     pytest.mark.filterwarnings("ignore:Your compiler for AOTAutograd:UserWarning"),
     pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)`:FutureWarning"),
+    # torch 2.14's own checker reads this of tensors it made, and hides the warning by a way that an error passes by.
+    pytest.mark.filterwarnings(
+        "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning:torch\\._subclasses\\.meta_utils"
+    ),
 ]
 
 WIDTH = 7
@@ -282,17 +284,12 @@ def transforms(module: nn.Module, upstream: Tensor, direction: Tensor) -> dict[s
 @pytest.mark.usefixtures("_tidy")
 @every_module
 @pytest.mark.parametrize("transform", transforms(nn.Identity(), torch.ones(1), torch.ones(1)))
-def test_transforms_inside_compiled_code_are_right_or_refused(name: str, transform: str) -> None:
+def test_transforms_inside_compiled_code_are_right(name: str, transform: str) -> None:
     module = make(name).requires_grad_(False)
     upstream, direction, x = sample(5, WIDTH, seed=1), sample(5, WIDTH, seed=2), sample(5, WIDTH)
     function = transforms(module, upstream, direction)[transform]
     want = function(x)
-    try:
-        got = torch.compile(function, fullgraph=True, backend="aot_eager")(x)
-    except torch._dynamo.exc.TorchRuntimeError:
-        # So torch says of its own layer_norm, which is our definition.
-        assert (name, transform) == ("layer_norm", "jvp")
-        return
+    got = torch.compile(function, fullgraph=True, backend="aot_eager")(x)
     for a, b in zip(*(torch.utils._pytree.tree_leaves(one) for one in (got, want)), strict=True):
         torch.testing.assert_close(a, b, **SAME)
 
@@ -300,16 +297,26 @@ def test_transforms_inside_compiled_code_are_right_or_refused(name: str, transfo
 @pytest.mark.usefixtures("_tidy")
 @every_module
 @pytest.mark.parametrize("learns", [True, False], ids=["learns", "frozen"])
-def test_a_tangent_that_enters_compiled_code_comes_out_or_is_refused(name: str, learns: bool) -> None:
+@pytest.mark.parametrize("fullgraph", [True, False], ids=["one graph", "graphs"])
+def test_a_tangent_that_enters_compiled_code_comes_out_or_is_refused(name: str, learns: bool, fullgraph: bool) -> None:
     module = make(name).requires_grad_(learns)
-    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(module, fullgraph=fullgraph, backend="aot_eager")
+    got, refused = None, None
     with forward_ad.dual_level():
         dual = forward_ad.make_dual(sample(5, WIDTH), sample(5, WIDTH, seed=2))
         want = forward_ad.unpack_dual(module(dual)).tangent
         try:
             got = forward_ad.unpack_dual(compiled(dual)).tangent
-        except NotImplementedError:
-            return
+        except (NotImplementedError, torch._dynamo.exc.Unsupported) as error:
+            refused = error
+    if refused is not None:
+        # torch 2.13 cannot compile a backward pass that has a forward derivative as well. torch 2.14 takes no tangent
+        # into compiled code: where it has to compile all it refuses, and where not it runs the norm as it is.
+        with_a_backward_pass = (
+            isinstance(refused, NotImplementedError) and "the jvp function" in str(refused) and learns
+        )
+        assert with_a_backward_pass or ("would silently drop the tangent" in str(refused) and fullgraph)
+        return
     assert got is not None, "the tangent was lost without a word"
     torch.testing.assert_close(got, want, **SAME)
 

@@ -346,7 +346,7 @@ def test_compiles_into_one_graph(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")
 @pytest.mark.parametrize("name", ["layer_norm", "ada_norm", "batch_norm"])
 def test_compiles_with_inductor(name: str) -> None:
     torch.compiler.reset()

@@ -35,7 +35,6 @@ def test_with_both_detached_the_gradient_is_a_division() -> None:
     assert gradient.tolist() == [1.5, -4.0]
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 def test_forward_mode_sees_the_same_constants() -> None:
     x = torch.randn(4, 7, dtype=torch.float64)
     direction = torch.randn(4, 7, dtype=torch.float64)

@@ -9,6 +9,8 @@ from normscope.papers import PAPERS, ReproductionRequest, choose, missing
 from normscope.papers.judging.cell import Paper, Setup
 from normscope.papers.reproduction import missing_packages
 
+pytestmark = pytest.mark.usefixtures("small_data")
+
 
 def test_a_slip_of_the_finger_is_answered_with_the_nearest_name() -> None:
     with pytest.raises(LookupError, match=r"there is no paper 'xu2091': did you mean 'xu2019'\?"):

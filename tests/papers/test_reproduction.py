@@ -13,6 +13,8 @@ from normscope.papers.judging.cell import Paper, Setup
 from normscope.studies.compare import StudyMismatch
 from normscope.studies.engines.engine import RunEvent
 
+pytestmark = pytest.mark.usefixtures("small_data")
+
 
 @pytest.fixture
 def request_of(paper: Paper, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ReproductionRequest:

@@ -14,6 +14,9 @@ from normscope.report.drawing.palette import LIGHT
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 ARGUMENTS += ["--disable-component-update", "--disable-sync"]
+PATIENCE = 600_000
+"""Milliseconds for what a busy machine does late."""
+
 TEXT = (
     "p, li, td, th, dt, dd, h1, h2, h3, a, b, strong, small, summary, button, caption, figcaption, code, text, .badge"
 )
@@ -53,7 +56,7 @@ def browser() -> Iterator[Browser]:
     if binary is None:
         pytest.fail(f"no browser found (looked for {', '.join(NAMES)}): install one with `apt-get install chromium`")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=binary, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=binary, args=ARGUMENTS, timeout=PATIENCE)
         yield browser
         browser.close()
 
@@ -65,6 +68,7 @@ class _Visit:
         self.context: BrowserContext = browser.new_context(
             viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True, accept_downloads=True
         )
+        self.context.set_default_timeout(PATIENCE)
         self.asked: list[str] = []
         self.said: list[str] = []
         self.page: Page = self.context.new_page()

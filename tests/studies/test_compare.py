@@ -43,7 +43,7 @@ def start(out: Path, *options: str) -> subprocess.Popen[str]:
 
 def finish(out: Path, *options: str) -> str:
     with start(out, *options) as process:
-        words, _ = process.communicate(timeout=300)
+        words, _ = process.communicate(timeout=1800)
     assert process.returncode == 0, words
     return words
 
@@ -66,6 +66,23 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return summary(out)
 
 
+def files_in(out: Path) -> list[tuple[str, int, int]] | None:
+    """List the files of a study with their sizes and times; None where one vanished meanwhile."""
+    with suppress(FileNotFoundError):
+        files = [(str(path), path.stat()) for path in out.rglob("*")]
+        return sorted((name, about.st_size, about.st_mtime_ns) for name, about in files)
+    return None
+
+
+def wait_for_changes(out: Path, process: subprocess.Popen[str], count: int) -> None:
+    """Wait until a study has changed its folder so many times, or has ended."""
+    seen = files_in(out)
+    while count and process.poll() is None:
+        time.sleep(0.05)
+        if (now := files_in(out)) != seen:
+            seen, count = now, count - 1
+
+
 @pytest.mark.slow
 def test_ten_kills_at_random_moments_change_no_number(tmp_path: Path, unbroken: Any) -> None:
     moments = random.Random(2019)
@@ -73,7 +90,7 @@ def test_ten_kills_at_random_moments_change_no_number(tmp_path: Path, unbroken: 
     cut_short = 0
     for number in range(10):
         with start(out) as process:
-            time.sleep(moments.uniform(1.0, 6.0))
+            wait_for_changes(out, process, moments.randrange(16))
             cut_short += process.poll() is None
             with suppress(ProcessLookupError):
                 # In turn the study alone, whose workers then stop by themselves, and everything at once.
@@ -90,7 +107,7 @@ def test_ten_kills_at_random_moments_change_no_number(tmp_path: Path, unbroken: 
 def test_two_invocations_on_one_folder_share_the_work(tmp_path: Path, unbroken: Any) -> None:
     out = tmp_path / "shared"
     with start(out) as first, start(out) as second:
-        words = [process.communicate(timeout=300)[0] for process in (first, second)]
+        words = [process.communicate(timeout=1800)[0] for process in (first, second)]
     assert (first.returncode, second.returncode) == (0, 0), words
     assert summary(out) == unbroken
 
@@ -102,7 +119,7 @@ def test_ctrl_c_leaves_a_resumable_folder_and_says_how_to_go_on(tmp_path: Path, 
         while not list(out.glob("runs/*/result.json")):
             time.sleep(0.1)
         os.killpg(process.pid, signal.SIGINT)
-        words, _ = process.communicate(timeout=60)
+        words, _ = process.communicate(timeout=1800)
     assert process.returncode == 130
     assert "Go on with:  normscope compare digits --norms layer_norm,none,batch_norm" in words
     assert "Traceback" not in words

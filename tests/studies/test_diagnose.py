@@ -1,6 +1,10 @@
 """A diagnosis of a model that is built, and trained, as a study does it."""
 
+import pytest
+
 from normscope.studies.diagnose import DiagnosisRequest, examine
+
+pytestmark = pytest.mark.usefixtures("small_data")
 
 
 def test_the_trained_model_is_the_one_that_a_study_would_test() -> None:

@@ -7,14 +7,11 @@ import torch
 from torch import Tensor, nn
 
 import normscope
-from normscope.inspection.attribute_reads import ChannelsFirst
 from normscope.norms import NORMS
+from normscope.norms.channels_first import ChannelsFirst
 from support.architectures import ARCHITECTURES, Architecture
 
-COMPILE_WARNINGS = [
-    pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)`:FutureWarning"),
-]
+COMPILE_WARNING = pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)`:FutureWarning")
 
 
 def swapped(architecture: Architecture, to) -> tuple[nn.Module, normscope.surgery.SwapReport]:
@@ -95,9 +92,8 @@ def test_saved_and_loaded(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["bert", "llama", "convnext", "torch"])
 @pytest.mark.parametrize("to", ["ada_norm", "rms_norm"])
-def test_compiled(name: str, to: str, request: pytest.FixtureRequest) -> None:
-    for mark in COMPILE_WARNINGS:
-        request.applymarker(mark)
+@COMPILE_WARNING
+def test_compiled(name: str, to: str) -> None:
     architecture = ARCHITECTURES[name]
     model, _ = swapped(architecture, to)
     model.eval()
@@ -134,9 +130,9 @@ def test_nothing_changes_when_it_is_refused() -> None:
     assert repr(model) == text
 
 
-def test_a_norm_that_brings_its_activation_is_told() -> None:
+def test_a_norm_that_includes_an_activation_is_noted() -> None:
     report = normscope.swap(nn.Sequential(nn.BatchNorm2d(4), nn.ReLU()), "batch_norm", "frn")
-    assert any("brings a non-linearity of its own" in note for note in report.notes)
+    assert any("the new norm includes a nonlinearity" in note for note in report.notes)
 
 
 def test_gains_are_shared_with_what_else_has_them() -> None:
@@ -151,11 +147,3 @@ def test_a_model_without_numbers() -> None:
         model = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8))
     normscope.swap(model, "layer_norm", "dyt")
     assert {p.device.type for p in model.parameters()} == {"meta"}
-
-
-def test_timm() -> None:
-    timm = pytest.importorskip("timm", reason="timm cannot be imported without torchvision", exc_type=ImportError)
-    model = timm.create_model("convnext_atto", pretrained=False, num_classes=5)
-    report = normscope.swap(model, "layer_norm", "rms_norm")
-    assert {one.new for one in report.replaced} <= {"RMSNorm", "ChannelsFirst(RMSNorm)"}
-    assert report.unused(lambda: model(torch.randn(1, 3, 64, 64))) == []

@@ -23,9 +23,8 @@ from normscope.tasks.language import TINY_SHAKESPEARE, Streams, StreamSize
 from normscope.training.loop import train
 from normscope.training.outcome import Interrupted
 from normscope.training.randomness import initialize
-from support.real_data import need
 
-need("text-small")
+pytestmark = pytest.mark.usefixtures("small_data")
 
 CPU = torch.device("cpu")
 SIZE = StreamSize(

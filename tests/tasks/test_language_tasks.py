@@ -11,7 +11,8 @@ from normscope.specs import NormSpec
 from normscope.tasks import TASKS
 from normscope.tasks.language import ENWIK8, ENWIKI_SMALL, TINY_SHAKESPEARE
 from normscope.training.randomness import initialize
-from support.real_data import need
+
+pytestmark = pytest.mark.usefixtures("small_data")
 
 CPU = torch.device("cpu")
 
@@ -46,7 +47,6 @@ def test_enwik8_has_the_papers_updates_and_figures() -> None:
 
 @pytest.mark.parametrize("name", TINY_SHAKESPEARE.placements)
 def test_the_network_trains_at_every_placement(name: str) -> None:
-    need("text-small")
     data = TINY_SHAKESPEARE.load(CPU, "study", "small")
     model = TINY_SHAKESPEARE.network(NORMS["layer_norm"], PLACEMENTS[name], "small")
     initialize(model, 0)
@@ -62,8 +62,7 @@ def test_the_network_trains_at_every_placement(name: str) -> None:
 
 @pytest.mark.parametrize("preset", ["small", "full"])
 @pytest.mark.parametrize("task", [ENWIKI_SMALL, TINY_SHAKESPEARE], ids=lambda task: task.name)
-def test_batches_fit_the_texts_that_are_here(task: Any, preset: str) -> None:
-    need(*task.datasets)
+def test_batches_fit_texts_of_the_published_sizes(task: Any, preset: str) -> None:
     data = task.load(CPU, "tune", preset)
     order = data.order(task.presets[preset].batch_size, lambda number: torch.Generator().manual_seed(number))
     symbols, first = data.batch(order.batch(0))

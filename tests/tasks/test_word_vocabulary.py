@@ -1,4 +1,4 @@
-"""Word vocabularies: numbered by hand, and counted anew over a real training part."""
+"""Word vocabularies: numbered by hand, and counted anew over a training part."""
 
 from collections import Counter
 from itertools import pairwise
@@ -7,9 +7,8 @@ import pytest
 
 from normscope.data import load_rt
 from normscope.tasks.sentences import PAD, UNKNOWN, Words, learn_words
-from support.real_data import need
 
-need("rt-polarity")
+pytestmark = pytest.mark.usefixtures("small_data")
 
 
 def test_words_are_numbered_by_count_and_then_by_their_letters() -> None:
@@ -34,7 +33,7 @@ def test_the_order_of_the_sentences_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize("at_least", [1, 2, 5])
-def test_a_real_vocabulary_is_counted_anew(at_least: int) -> None:
+def test_a_vocabulary_is_counted_anew(at_least: int) -> None:
     sentences = load_rt().train.sentences
     counts = Counter(" ".join(sentences).lower().split(" "))
     words = learn_words(sentences, at_least=at_least)

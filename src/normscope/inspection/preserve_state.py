@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from normscope.torch_internals import buffers_of, children_of, parameters_of, unsaved_buffers_of
+
 
 @contextmanager
 def untouched(model: nn.Module, *, seed: int | None = None) -> Iterator[None]:
@@ -73,15 +75,15 @@ def _lend(model: nn.Module, back: ExitStack) -> None:
             parameter.data = parameter.data.clone()
         parameter.grad = None
     for module in model.modules():
-        for table in (vars(module), module._parameters, module._modules, module._buffers):
+        for table in (vars(module), parameters_of(module), children_of(module), buffers_of(module)):
             back.callback(_return_table, table, dict(table.items()))
-        back.callback(_return_names, module._non_persistent_buffers_set, set(module._non_persistent_buffers_set))
-        for name, buffer in list(module._buffers.items()):
+        back.callback(_return_names, unsaved_buffers_of(module), set(unsaved_buffers_of(module)))
+        for name, buffer in list(buffers_of(module).items()):
             if buffer is not None and not is_lazy(buffer):
                 # One that stands in two places is one copy.
                 if id(buffer) not in lent:
                     lent[id(buffer)] = buffer.detach().clone().requires_grad_(buffer.requires_grad)
-                module._buffers[name] = lent[id(buffer)]
+                buffers_of(module)[name] = lent[id(buffer)]
 
 
 def _return_parameter(parameter: nn.Parameter, data: Tensor, gradient: Tensor | None, trained: bool) -> None:

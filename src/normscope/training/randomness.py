@@ -11,6 +11,8 @@ import hashlib
 import torch
 from torch import nn
 
+from normscope.torch_internals import private_reset_of
+
 
 def seed_for(seed: int, *names: str | int) -> int:
     """Derive the seed of a named stream.
@@ -43,7 +45,7 @@ def initialize(model: nn.Module, seed: int) -> None:
     for name, module in model.named_modules():
         if not any(True for _ in module.parameters(recurse=False)):
             continue
-        reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+        reset = getattr(module, "reset_parameters", None) or private_reset_of(module)
         if reset is None:
             raise TypeError(f"{type(module).__name__} at {name!r} has parameters but no reset_parameters()")
         with torch.random.fork_rng(devices=[]):

@@ -12,11 +12,25 @@ from normscope.data.registry import SETS
 from normscope.data.store import DataUnverified, locate
 
 
+@pytest.mark.usefixtures("small_data")
+@pytest.mark.parametrize(("name", "size"), [("enwiki-xml-small", 6_089_746), ("text-small", 1_115_394)])
+def test_texts_are_whole_and_cut_at_90_and_95_per_cent(name, size):
+    check_cuts(name, size)
+
+
 @pytest.mark.parametrize(
-    ("name", "size", "distinct"), [("enwiki-xml-small", 6_089_746, 201), ("text-small", 1_115_394, 65)]
+    ("name", "size", "distinct"),
+    [
+        pytest.param(name, size, distinct, marks=pytest.mark.real_data(name))
+        for name, size, distinct in (("enwiki-xml-small", 6_089_746, 201), ("text-small", 1_115_394, 65))
+    ],
 )
-def test_the_real_texts_are_whole_and_cut_at_90_and_95_per_cent(ready, name, size, distinct):
-    (path,) = locate(ready(name)).values()
+def test_the_published_texts_have_their_size_and_characters(name, size, distinct):
+    assert len(np.unique(check_cuts(name, size))) == distinct
+
+
+def check_cuts(name, size):
+    (path,) = locate(SETS[name]).values()
     text = load_bytes(name)
     sizes = [len(part) for part in (text.train, text.valid, text.test)]
     assert sizes == [size * 90 // 100, size * 95 // 100 - size * 90 // 100, size - size * 95 // 100]
@@ -24,8 +38,8 @@ def test_the_real_texts_are_whole_and_cut_at_90_and_95_per_cent(ready, name, siz
     assert whole.dtype == np.uint8
     unpack = bz2.decompress if path.suffix == ".bz2" else gzip.decompress
     assert whole.tobytes() == unpack(path.read_bytes())
-    assert len(np.unique(whole)) == distinct
     assert text.hashes == SETS[name].hashes
+    return whole
 
 
 def test_unknown_texts_are_refused():

@@ -4,6 +4,7 @@ import pytest
 
 from normscope.data.readers.parallel import PairFiles
 from normscope.data.readers.translation import DocumentPairs, is_held_out, read_documents
+from normscope.data.registry import SETS
 from normscope.data.store import locate
 
 
@@ -18,8 +19,9 @@ def pairs_of(paths, part):
     return DocumentPairs(files=files, ids=paths["evbnews.ids.gz"], part=part)
 
 
-def test_whole_documents_are_held_out_and_none_of_their_pairs_is_trained_on(ready):
-    paths = locate(ready("evbnews-en-vi"))
+@pytest.mark.real_data("evbnews-en-vi")
+def test_whole_documents_are_held_out_and_none_of_their_pairs_is_trained_on():
+    paths = locate(SETS["evbnews-en-vi"])
     everything = list(pairs_of(paths, "all"))
     train, held = list(pairs_of(paths, "train")), list(pairs_of(paths, "held out"))
     ids = gzip.decompress(paths["evbnews.ids.gz"].read_bytes()).decode().split()

@@ -113,6 +113,7 @@ def test_an_error_of_the_caller_is_not_taken_for_one_of_the_file(packed):
 
 @pytest.mark.parametrize("name", list(PACK))
 def test_memory_does_not_grow_with_the_file(tmp_path, name, peak):
+    # The larger file is a megabyte of text, and three as a list of lines.
     peaks = []
     for size in (5_000, 50_000):
         (tmp_path / name).write_bytes(PACK[name](b"".join(b"line %d of some text\n" % n for n in range(size))))
@@ -121,4 +122,4 @@ def test_memory_does_not_grow_with_the_file(tmp_path, name, peak):
             assert sum(1 for _ in read_lines(tmp_path / name)) == size
 
         peaks.append(peak(count))
-    assert peaks[1] < peaks[0] + 100_000, peaks
+    assert peaks[1] < peaks[0] + 500_000, peaks

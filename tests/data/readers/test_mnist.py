@@ -1,5 +1,4 @@
 import gzip
-import os
 import struct
 
 import numpy as np
@@ -7,15 +6,11 @@ import pytest
 
 from normscope.data.readers.images import load_mnist, read_examples, read_idx
 from normscope.data.registry import SETS
-from normscope.data.store import state
+from support.data_sets import DIGITS
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def mnist():
-    there = state(SETS["mnist"])
-    if not there.ready and not os.environ.get("CI"):
-        pytest.skip(f"data set mnist: {there.description}; set NORMSCOPE_DATA, or run `normscope data fetch mnist`")
-    assert there.ready, f"data set mnist: {there.description}; with CI set, its absence is a failure"
     return load_mnist()
 
 
@@ -26,12 +21,14 @@ def packed(path, *sizes, body=None, magic=None):
     return path
 
 
+@pytest.mark.real_data("mnist")
 def test_the_counts_are_the_published_ones(mnist):
     train = np.bincount(np.concatenate([mnist.train.y, mnist.valid.y]))
     assert train.tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     assert np.bincount(mnist.test.y).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
 
 
+@pytest.mark.real_data("mnist")
 def test_the_first_labels_and_the_split_are_the_usual_ones(mnist):
     assert mnist.train.x.shape == (55000, 28, 28)
     assert mnist.valid.x.shape == (5000, 28, 28)
@@ -41,6 +38,7 @@ def test_the_first_labels_and_the_split_are_the_usual_ones(mnist):
     assert mnist.hashes == SETS["mnist"].hashes
 
 
+@pytest.mark.real_data("mnist")
 def test_the_mean_and_deviation_are_the_widely_used_ones(mnist):
     pixels = np.concatenate([mnist.train.x, mnist.valid.x]) / 255
     # 0.1307 and 0.3081 stand in countless examples, rounded to four places.
@@ -48,11 +46,24 @@ def test_the_mean_and_deviation_are_the_widely_used_ones(mnist):
     assert pixels.std() == pytest.approx(0.3081, abs=5e-5)
 
 
+@pytest.mark.real_data("mnist")
 def test_an_image_has_its_pixels_the_right_way_round(mnist):
     image = mnist.train.x[3]
     # The fourth image is a slanted 1: ink in a diagonal band from the upper right to the lower left.
     rows, columns = np.nonzero(image > 127)
     assert np.corrcoef(rows, columns)[0, 1] < -0.8
+
+
+def test_the_four_files_become_three_parts(small_data):
+    found = load_mnist()
+    assert found.train.x.shape == (DIGITS["train"] - 5000, 28, 28)
+    assert found.valid.x.shape == (5000, 28, 28)
+    assert found.test.x.shape == (DIGITS["t10k"], 28, 28)
+    packed_labels = (small_data / "mnist" / "train-labels-idx1-ubyte.gz").read_bytes()
+    labels = np.frombuffer(gzip.decompress(packed_labels)[8:], dtype=np.uint8)
+    assert np.concatenate([found.train.y, found.valid.y]).tolist() == labels.tolist()
+    assert found.held_for_tuning == 5000
+    assert found.hashes == SETS["mnist"].hashes
 
 
 def test_idx_sizes_are_big_endian_and_values_in_c_order(tmp_path):

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from normscope.data.readers.sentences import ENCODING, hundredths, load_rt
+from normscope.data.registry import SETS
 from normscope.data.store import locate
+from support.data_sets import REVIEWS
 
 
-@pytest.fixture(scope="module")
-def rt(ready):
-    ready("rt-polarity")
+@pytest.fixture
+def rt():
     return load_rt()
 
 
@@ -17,6 +18,7 @@ def parts(splits):
     return splits.train, splits.valid, splits.test
 
 
+@pytest.mark.real_data("rt-polarity")
 def test_the_fixed_split_is_whole_balanced_and_disjoint(rt):
     assert [len(part) for part in parts(rt)] == [8530, 1066, 1066]
     assert [part.labels.mean() for part in parts(rt)] == [0.5, 0.5, 0.5]
@@ -26,8 +28,10 @@ def test_the_fixed_split_is_whole_balanced_and_disjoint(rt):
     assert len(sets[0] | sets[1] | sets[2]) == sum(map(len, sets)) == 10_662
 
 
-def test_sentences_and_labels_are_those_of_the_files(rt, ready):
-    paths = locate(ready("rt-polarity"))
+def test_sentences_and_labels_are_those_of_the_files(small_data, rt):
+    paths = locate(SETS["rt-polarity"])
+    assert [len(part) for part in parts(rt)] == [REVIEWS * 16 // 10, REVIEWS * 2 // 10, REVIEWS * 2 // 10]
+    assert [part.labels.mean() for part in parts(rt)] == [0.5, 0.5, 0.5]
     found = {
         (sentence, int(label))
         for part in parts(rt)
@@ -36,29 +40,41 @@ def test_sentences_and_labels_are_those_of_the_files(rt, ready):
     for name, label in (("neg", 0), ("pos", 1)):
         lines = gzip.decompress(paths[f"rt-polarity.{name}.gz"].read_bytes()).decode("cp1252").split("\n")
         assert lines.pop() == ""
-        assert len(lines) == 5331
+        assert len(lines) == REVIEWS
         assert {(line, label) for line in lines} == {pair for pair in found if pair[1] == label}
 
 
-def test_windows_characters_are_read_as_such(rt):
-    text = "\n".join(sentence for part in parts(rt) for sentence in part.sentences)
+def test_windows_characters_are_read_as_such(small_data, rt):
+    text = text_of(rt)
+    assert all(text.count(character) for character in "\u2013\u2014\u2026\u2018é")
+    assert not any("\x80" <= character <= "\x9f" for character in text)
+
+
+def text_of(splits):
+    return "\n".join(sentence for part in parts(splits) for sentence in part.sentences)
+
+
+@pytest.mark.real_data("rt-polarity")
+def test_windows_characters_of_the_published_files_are_all_there(rt):
+    text = text_of(rt)
     # Bytes 0x96, 0x97, 0x85 and 0x91 of the two files, counted in their bytes.
     assert [text.count(character) for character in "\u2013\u2014\u2026\u2018"] == [34, 20, 33, 6]
     assert not any("\x80" <= character <= "\x9f" for character in text)
 
 
-def test_over_the_folds_every_sentence_is_tested_once(ready):
-    ready("rt-polarity")
+def test_over_the_folds_every_sentence_is_tested_once(small_data):
     tested = []
     for fold in range(10):
         splits = load_rt(fold)
-        assert [len(part) for part in parts(splits)] == [pytest.approx(n, abs=4) for n in (8636, 960, 1066)]
+        assert [len(part) for part in parts(splits)] == [
+            pytest.approx(n * 2 * REVIEWS, abs=4) for n in (0.81, 0.09, 0.1)
+        ]
         for part in parts(splits):
-            assert abs(part.labels.mean() - 0.5) < 0.001
+            assert abs(part.labels.mean() - 0.5) < 0.005
         sets = [set(part.sentences) for part in parts(splits)]
-        assert len(sets[0] | sets[1] | sets[2]) == sum(map(len, sets)) == 10_662
+        assert len(sets[0] | sets[1] | sets[2]) == sum(map(len, sets)) == 2 * REVIEWS
         tested += splits.test.sentences
-    assert len(tested) == len(set(tested)) == 10_662
+    assert len(tested) == len(set(tested)) == 2 * REVIEWS
 
 
 @pytest.mark.parametrize("fold", [-1, 10])
@@ -67,6 +83,7 @@ def test_there_are_ten_folds(fold):
         load_rt(fold)
 
 
+@pytest.mark.real_data("rt-polarity")
 def test_the_split_is_the_one_that_was_published(rt):
     # As it was when the split was made; another split is another task, and needs another SEED.
     assert rt.test.sentences[0].startswith("exploitative and largely devoid of the depth or sophistication")

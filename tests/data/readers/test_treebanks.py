@@ -5,17 +5,14 @@ import pytest
 from normscope.data.readers.treebanks import load_ewt, load_ptb
 from normscope.data.registry import SETS
 from normscope.data.store import DataNotFound, DataUnverified
+from support.data_sets import TREES
 
 ROW = "1\tNo\tno\tUH\tUH\t_\t0\troot\t_\t_\n"
 
 
-@pytest.fixture(scope="module")
-def treebank(ready):
-    ready("ud-english-ewt")
-    return load_ewt()
-
-
-def test_the_english_web_treebank_has_the_published_counts(treebank):
+@pytest.mark.real_data("ud-english-ewt")
+def test_the_english_web_treebank_has_the_published_counts():
+    treebank = load_ewt()
     assert [len(part) for part in (treebank.train, treebank.valid, treebank.test)] == [12_544, 2_001, 2_077]
     relations = {relation for sentence in treebank.train for relation in sentence.relations}
     assert len(relations) == 51
@@ -23,10 +20,13 @@ def test_the_english_web_treebank_has_the_published_counts(treebank):
     assert treebank.hashes == SETS["ud-english-ewt"].hashes
 
 
-def test_equal_words_are_one_string(treebank):
-    first, *others = [form for sentence in treebank.valid for form in sentence.forms if form == "".join(("th", "e"))]
-    assert others
-    assert all(other is first for other in others)
+@pytest.mark.usefixtures("small_data")
+@pytest.mark.parametrize("load", [load_ewt, load_ptb])
+def test_equal_words_are_one_string(load):
+    treebank = load()
+    assert len(treebank.valid) in {TREES["dev"], TREES["dev"] // 5}
+    forms = [form for sentence in treebank.valid for form in sentence.forms]
+    assert len(set(map(id, forms))) == len(set(forms)) < len(forms)
 
 
 def test_the_users_own_penn_treebank_is_read_and_recorded_as_unverified(tmp_path, cache, monkeypatch):

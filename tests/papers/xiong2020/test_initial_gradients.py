@@ -20,6 +20,8 @@ from normscope.papers.xiong2020.initial_gradients import (
 from normscope.placement import PLACEMENTS
 from normscope.training.randomness import initialize
 
+pytestmark = pytest.mark.usefixtures("small_data")
+
 SETTING = Setting(layers=(1, 2), width=16, tokens=128)
 
 

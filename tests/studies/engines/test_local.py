@@ -108,7 +108,7 @@ def test_a_run_held_elsewhere_is_waited_for_and_taken_over(tmp_path: Path) -> No
 
 def test_a_worker_that_cannot_start_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('this torch is broken')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     study = StudyFolder(tmp_path / "study")
     study.path.mkdir()
     with pytest.raises(EngineError, match=r"(?s)a worker ended with exit status 1.*this torch is broken"):
@@ -193,13 +193,19 @@ def test_workers_that_do_nothing_but_die_end_the_study(user_file: Callable[..., 
     assert workers() == []
 
 
-ENDLESS = "True:\n            while batch is not None: pass"
+ENDLESS = """True:
+            import sys
+
+            sys.modules["__main__"].GRACE_SECONDS = 100_000.0
+            while batch is not None: pass"""
 
 
 def test_a_second_ctrl_c_does_not_wait_and_leaves_no_worker(
     user_file: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("normscope.studies.engines.local.PATIENCE_SECONDS", 0.2)
+    # Neither the engine nor its worker gives up in the time of this test: only the second signal ends it.
+    monkeypatch.setattr("normscope.studies.engines.local.GRACE_SECONDS", 100_000.0)
     study = StudyFolder(tmp_path / "study")
     study.path.mkdir()
     (spec,) = own(user_file(in_the_loss(ENDLESS)), seeds=1)
@@ -217,11 +223,9 @@ def test_a_second_ctrl_c_does_not_wait_and_leaves_no_worker(
             threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
 
     threading.Thread(target=press, daemon=True).start()
-    begin = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         LocalEngine(workers=1).run([spec], study, callback)
-    assert [event.note for event in events] == ["its step is waited for, 30 s at most; Ctrl-C now does not wait"]
-    assert time.monotonic() - begin < 28
+    assert [event.note for event in events] == ["its step is waited for, 100000 s at most; Ctrl-C now does not wait"]
     assert workers() == []
     assert not folder.finished()
 

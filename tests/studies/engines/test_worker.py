@@ -40,7 +40,7 @@ def test_a_worker_serves_until_its_input_ends(tmp_path: Path) -> None:
             assert events[-1]["state"] == "done"
             assert events[0]["event"] == "progress"
         worker.stdin.close()
-        assert worker.wait(20) == 0
+        assert worker.wait(1800) == 0
 
 
 def test_a_worker_stops_in_good_order_when_its_master_is_gone(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_worker_stops_in_good_order_when_its_master_is_gone(tmp_path: Path) ->
         worker.stdout.readline()
         worker.send_signal(signal.SIGINT)
         worker.stdin.close()
-        assert worker.wait(20) == 0
+        assert worker.wait(1800) == 0
     assert StudyFolder(tmp_path).run(spec.id).checkpoint.exists()
 
 
@@ -63,7 +63,7 @@ def test_a_step_without_end_ends_with_its_process(user_file: Callable[..., str],
     endless = f"        open({str(marker)!r}, 'w').close()\n        while model.training: pass\n"
     change = ("        return F.cross", f"{endless}        return F.cross")
     (spec,) = plan(make_study(user_file(change), norms=["none"], seeds=[0]))
-    code = "from normscope.study import worker; worker.GRACE_SECONDS = 0.5; worker.main()"
+    code = "from normscope.studies.engines import worker; worker.GRACE_SECONDS = 0.5; worker.main()"
     words = [sys.executable, "-c", code]
     with subprocess.Popen(
         words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -77,7 +77,7 @@ def test_a_step_without_end_ends_with_its_process(user_file: Callable[..., str],
         while not marker.exists():
             time.sleep(0.02)
         worker.stdin.close()
-        assert worker.wait(20) == 1
+        assert worker.wait(1800) == 1
         # Where it was is told.
         assert "my_file.py" in worker.stderr.read()
 
@@ -94,4 +94,4 @@ def test_the_machines_fault_is_told(tmp_path: Path) -> None:
         event = json.loads(worker.stdout.readline())
         assert event["event"] == "fault"
         assert event["reason"].startswith("NotADirectoryError: ")
-        assert worker.wait(20) == 1
+        assert worker.wait(1800) == 1

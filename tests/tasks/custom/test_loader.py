@@ -129,7 +129,7 @@ def test_the_package_itself_is_nobodys_neighbour() -> None:
 
     source = Path(normscope.registry.__file__).parents[2]
     file = UserFile(path=source / "not_there.py", function="make")
-    assert list(file._beside(file.path, b"import normscope\nfrom normscope.registry import NORMS\n")) == []
+    assert list(file._beside(file.path, b"import normscope\nfrom normscope.norms import NORMS\n")) == []
 
 
 def test_files_of_one_name_in_two_folders_have_different_objects_neighbours(tmp_path: Path) -> None:

@@ -99,7 +99,8 @@ def test_a_name_that_stands_on_both_sides_of_the_root_is_two_labels() -> None:
     assert transitions.numbers([0, 1, 1], ["dep", "dep", "root"]).tolist() == [1, 0, ABSENT]
 
 
-@pytest.mark.parametrize("part", [pytest.param("train", marks=pytest.mark.slow), "dev", "test"])
+@pytest.mark.usefixtures("small_data")
+@pytest.mark.parametrize("part", ["train", "dev", "test"])
 def test_oracle_rebuilds_every_projective_tree_of_a_treebank(part: str) -> None:
     sentences = [each for each in read_treebank(part) if kind_of_tree(each.heads) == PROJECTIVE]
     names = sorted({name for each in sentences for name in each.relations})
@@ -116,10 +117,19 @@ def test_oracle_rebuilds_every_projective_tree_of_a_treebank(part: str) -> None:
     ("part", "sentences", "crossed"),
     [pytest.param("train", 12544, 288, marks=pytest.mark.slow), ("dev", 2001, 31), ("test", 2077, 26)],
 )
+@pytest.mark.real_data("ud-english-ewt")
 def test_trees_of_a_treebank_that_are_not_projective(part: str, sentences: int, crossed: int) -> None:
     heads = [each.heads for each in read_treebank(part)]
     kinds = [kind_of_tree(each) for each in heads]
     assert (len(kinds), kinds.count(NON_PROJECTIVE), kinds.count(SEVERAL_ROOTS)) == (sentences, crossed, 0)
+    assert [kind == PROJECTIVE for kind in kinds] == [crossing_free(each) for each in heads]
+
+
+@pytest.mark.usefixtures("small_data")
+def test_crossing_trees_of_a_treebank_are_found() -> None:
+    heads = [each.heads for each in read_treebank("train")]
+    kinds = [kind_of_tree(each) for each in heads]
+    assert 10 < kinds.count(NON_PROJECTIVE) < 100
     assert [kind == PROJECTIVE for kind in kinds] == [crossing_free(each) for each in heads]
 
 

@@ -22,6 +22,8 @@ from normscope.tasks.parsing.features import (
 from normscope.tasks.parsing.transitions import NON_PROJECTIVE, SEVERAL_ROOTS, ParserState, Trees, parse
 from support.treebank import CAT, CROSSED, Sentence, read_treebank
 
+pytestmark = pytest.mark.usefixtures("small_data")
+
 KNOWN = vocabulary([CAT], least_count=1)
 
 
@@ -101,7 +103,7 @@ def slow_features(sentence: Sentence, known: Vocabulary, state: ParserState, row
 
 
 def test_features_of_a_treebank_equal_a_slow_reading_of_the_definition() -> None:
-    sentences = read_treebank("dev")[::40]
+    sentences = read_treebank("dev")[::15]
     known = vocabulary(sentences)
     encoded = encode(sentences, known)
     rng = np.random.default_rng(0)
@@ -155,6 +157,7 @@ def test_heads_that_are_no_tree_are_refused_with_their_sentence() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.real_data("ud-english-ewt")
 def test_examples_of_the_treebank_are_compact_and_their_number_is_known() -> None:
     sentences = read_treebank("train")
     made = examples(sentences, vocabulary(sentences))

@@ -21,6 +21,7 @@ def test_vocabulary_holds_training_words_above_the_cut() -> None:
     assert vocabulary([CAT], column="upos").tags.keys() == set(CAT.upos)
 
 
+@pytest.mark.usefixtures("small_data")
 def test_vocabulary_of_a_treebank_is_counted_anew() -> None:
     sentences = read_treebank("dev")
     known = vocabulary(sentences)

@@ -1,4 +1,4 @@
-"""Dependency parsing on a piece of the English Web Treebank: what is counted, split and left out, and the loss."""
+"""Dependency parsing on a miniature of the English Web Treebank: what is counted, split and left out, and the loss."""
 
 import dataclasses
 
@@ -23,9 +23,8 @@ from normscope.tasks.parsing.transitions import (
     kind_of_tree,
 )
 from normscope.training.randomness import initialize
-from support.real_data import need
 
-need("ud-english-ewt")
+pytestmark = pytest.mark.usefixtures("small_data")
 
 CPU = torch.device("cpu")
 
@@ -34,7 +33,7 @@ def read_little() -> Treebank:
     """Give the development part of the treebank in three parts."""
     dataset = SETS["ud-english-ewt"]
     sentences = tuple(read_conllu(locate(dataset)["en_ewt-ud-dev.conllu.gz"]))
-    return Treebank(train=sentences[:1500], valid=sentences[1500:1560], test=sentences[1560:], hashes=dataset.hashes)
+    return Treebank(train=sentences[:400], valid=sentences[400:440], test=sentences[440:], hashes=dataset.hashes)
 
 
 TASK = dataclasses.replace(
@@ -180,15 +179,15 @@ def test_crossing_trees_are_left_out_of_training_alone(data: ParserSplits) -> No
 def test_tuning_sees_the_training_part_alone(data: ParserSplits) -> None:
     bank, tuning = read_little(), TASK.load(CPU, "tune", "small")
     assert tuning.test == ()
-    assert tuning.valid == tuple(bank.train[number] for number in range(9, 1500, 10))
-    kept = [bank.train[number] for number in range(1500) if number % 10 != 9]
+    assert tuning.valid == tuple(bank.train[number] for number in range(9, 400, 10))
+    kept = [bank.train[number] for number in range(400) if number % 10 != 9]
     projective = [sentence for sentence in kept if kind_of_tree(sentence.heads) == PROJECTIVE]
     assert tuning.train_examples == 2 * sum(map(len, projective))
     assert tuning.known == data.known
     model = build()
     with torch.no_grad():
         _, scores = TASK.evaluate(model, tuning, "valid")
-    assert len(scores) == 150
+    assert len(scores) == 40
 
 
 def test_an_unknown_split_is_refused() -> None:
@@ -204,6 +203,7 @@ def test_every_transition_is_in_a_pass(data: ParserSplits) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.real_data("ud-english-ewt")
 def test_the_whole_treebank_is_there() -> None:
     data = UD_EWT.load(CPU, "study", "small")
     assert (data.train_examples, len(data.valid), len(data.test)) == (392_214, 2001, 2077)

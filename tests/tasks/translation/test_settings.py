@@ -13,7 +13,6 @@ from normscope.tasks import TASKS
 from normscope.tasks.translation.settings import MULTI30K_DE_EN, RELEASED, WMT14_EN_DE
 from normscope.tasks.translation.task import Translation
 from normscope.training.randomness import initialize
-from support.real_data import need
 
 CPU = torch.device("cpu")
 ALL = [task for task in TASKS.values() if isinstance(task, Translation)]
@@ -77,9 +76,9 @@ def test_published_figures_are_the_papers(name: str, figures: tuple[float | None
     assert {NormSpec.parse(text).name: value for text, value in published.rows.items()} == want
 
 
+@pytest.mark.usefixtures("small_data")
 @pytest.mark.parametrize("name", MULTI30K_DE_EN.placements)
 def test_the_network_trains_at_every_placement(name: str) -> None:
-    need("multi30k")
     size = dataclasses.replace(MULTI30K_DE_EN.sizes["small"], width=32, feed_forward=64)
     task = dataclasses.replace(MULTI30K_DE_EN, sizes={"small": size})
     data = task.load(CPU, "study", "small")
@@ -93,10 +92,15 @@ def test_the_network_trains_at_every_placement(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(STAND_INS))
-def test_the_text_that_is_here_fills_the_full_vocabulary(name: str) -> None:
-    task = next(each for each in ALL if each.name == name)
-    need(*task.datasets)
+@pytest.mark.parametrize(
+    "task",
+    [
+        pytest.param(task, marks=pytest.mark.real_data(*task.datasets), id=task.name)
+        for task in ALL
+        if task.name in STAND_INS
+    ],
+)
+def test_the_published_text_fills_the_full_vocabulary(task: Any) -> None:
     data = task.load(CPU, "study", "full")
     assert data.vocabulary.size == 10_000
     # Twice the search's longest translation fits in the network.

@@ -1,4 +1,4 @@
-"""Translation on Multi30k: splits, vocabulary, losses by hand, search and BLEU; small networks in float64."""
+"""Translation on Multi30k in small: splits, vocabulary, losses by hand, search and BLEU; small networks in float64."""
 
 import dataclasses
 from collections import Counter
@@ -22,11 +22,12 @@ from normscope.tasks.translation.settings import EVBNEWS_EN_VI, MULTI30K_DE_EN
 from normscope.tasks.translation.subwords import BOS, EOS, PAD, UNK, learn
 from normscope.tasks.translation.task import LABEL_SMOOTHING, TransformerSize, Translation, Translations
 from normscope.training.randomness import initialize
-from support.real_data import need
+from support.data_sets import PAIRS
 
-need("multi30k")
+pytestmark = pytest.mark.usefixtures("small_data")
 
 CPU = torch.device("cpu")
+TRAIN, VALID, TEST = PAIRS.values()
 SIZE = TransformerSize(vocabulary=4000, width=16, heads=2, feed_forward=32, layers=1, dropout=0.0)
 TASK = dataclasses.replace(
     MULTI30K_DE_EN,
@@ -76,22 +77,23 @@ def log_probabilities(model: Seq2Seq, batch: PairBatch, row: int) -> tuple[np.nd
     return logits - np.log(np.exp(logits).sum(-1, keepdims=True)), target[0, 1:].tolist()
 
 
-def test_the_parts_are_the_published_ones(data: Translations) -> None:
-    assert (data.train_examples, len(data.valid), len(data.sources), len(data.references)) == (29_000, 1014, 1000, 1000)
+def test_the_parts_are_those_of_the_files(data: Translations) -> None:
+    sizes = (data.train_examples, len(data.valid), len(data.sources), len(data.references))
+    assert sizes == (TRAIN, VALID, TEST, TEST)
     assert (data.sources, data.references) == tuple(zip(*pairs("multi30k", "test"), strict=True))
-    assert data.chosen.tolist() == list(range(29_000))
-    assert data.valid_chosen.tolist() == list(range(1014))
+    assert data.chosen.tolist() == list(range(TRAIN))
+    assert data.valid_chosen.tolist() == list(range(VALID))
     # Six files, the vocabulary, and what they were encoded to.
     assert len(data.hashes) == 8
     assert data.hashes["encoded training pairs"] == data.train.sha256
-    assert data.counts["pairs"] == 29_000
+    assert data.counts["pairs"] == TRAIN
     assert sum(count for reason, count in data.counts.items() if reason != "pairs") == 0
     assert data.hashes["vocabulary"] == data.vocabulary.sha256
 
 
 def test_a_batch_holds_the_pairs_that_were_asked_for(data: Translations) -> None:
     train = pairs("multi30k", "train")
-    chosen = torch.tensor([5, 28_999, 0])
+    chosen = torch.tensor([5, TRAIN - 1, 0])
     batch = data.batch(chosen)
     for row, number in enumerate(chosen.tolist()):
         source, target = train[number]
@@ -104,22 +106,24 @@ def test_a_batch_holds_the_pairs_that_were_asked_for(data: Translations) -> None
 def test_tuning_sees_the_training_part_alone(data: Translations) -> None:
     tuning = TASK.load(CPU, "tune", "small")
     assert (tuning.sources, tuning.references) == ((), ())
-    assert tuning.valid_chosen.tolist() == list(range(19, 29_000, 20))
-    assert tuning.chosen.tolist() == [number for number in range(29_000) if number % 20 != 19]
-    assert tuning.train_examples == 27_550
+    assert tuning.valid_chosen.tolist() == list(range(19, TRAIN, 20))
+    assert tuning.chosen.tolist() == [number for number in range(TRAIN) if number % 20 != 19]
+    assert tuning.train_examples == TRAIN - TRAIN // 20
     assert tuning.vocabulary.sha256 == data.vocabulary.sha256
     # Both parts are numbers of the training pairs.
     assert tuning.train.sha256 == tuning.valid.sha256 == data.train.sha256 != data.valid.sha256
     first, held = tuning.batch(torch.tensor([19])), data.batch(torch.tensor([20]))
     assert torch.equal(first.source, held.source)
     assert torch.equal(first.target, held.target)
-    assert max(tuning.order(512, lambda number: torch.Generator()).batch(step).max() for step in range(9)) < 27_550
+    assert (
+        max(tuning.order(512, lambda number: torch.Generator()).batch(step).max() for step in range(9))
+        < TRAIN - TRAIN // 20
+    )
 
 
 def test_an_unknown_split_and_a_missing_part_are_refused() -> None:
     with pytest.raises(ValueError, match="split must be 'study' or 'tune', got 'test'"):
         TASK.load(CPU, "test", "small")
-    need("iwslt15-en-vi-tests")
     with pytest.raises(ValueError, match="the corpus iwslt15-en-vi-tests has no part 'train'"):
         dataclasses.replace(TASK, corpus="iwslt15-en-vi-tests").load(CPU, "study", "small")
 
@@ -134,10 +138,10 @@ def test_subwords_are_learned_from_the_training_side_alone(
     assert again.sha256 == data.vocabulary.sha256
     seen = Counter(" ".join(chain.from_iterable(train)).split())
     unseen = {word for text in chain(data.sources, data.references) for word in text.lower().split()} - set(seen)
-    assert len(unseen) > 200
+    assert len(unseen) > 100
     # Pieces are parts of words that were seen: the beginning of a longer one may be a word of the test side.
     begun = {word[:length] for word in seen for length in range(1, len(word) + 1)}
-    assert len(unseen - begun) > 200
+    assert len(unseen - begun) > 100
     assert all(len(data.vocabulary.encode(word)) > 1 for word in unseen - begun)
     common = [word for word, _ in seen.most_common(500) if word.isalpha()]
     assert all(len(data.vocabulary.encode(word)) == 1 for word in common)
@@ -175,7 +179,7 @@ def test_loss_is_the_label_smoothed_cross_entropy_of_what_is_no_pad(data: Transl
 
 def test_validation_scores_are_nats_and_tokens_of_every_pair_in_its_place(data: Translations) -> None:
     model = build()
-    part = dataclasses.replace(data, valid_chosen=np.array([3, 900, 17, *range(400, 540)]))
+    part = dataclasses.replace(data, valid_chosen=np.array([3, 390, 17, *range(200, 340)]))
     with torch.no_grad():
         loss, scores = TASK.evaluate(model, part, "valid")
     assert (scores.shape, scores.dtype) == ((143, 2), np.float32)
@@ -223,7 +227,7 @@ def test_translations_end_in_time_and_say_nothing_that_is_no_word(
         assert not {PAD, BOS, EOS, UNK} & set(chain.from_iterable(found))
         return found
 
-    monkeypatch.setattr("normscope.tasks.translation.beam_search", search)
+    monkeypatch.setattr("normscope.tasks.translation.task.beam_search", search)
     sources = data.sources[:6]
     model = build()
     with torch.no_grad():
@@ -300,11 +304,10 @@ def test_signature_is_sacrebleus_own(task: Translation) -> None:
 
 @pytest.mark.slow
 def test_another_set_validates_and_tests() -> None:
-    need("evbnews-en-vi", "iwslt15-en-vi-tests")
     data = EVBNEWS_EN_VI.load(CPU, "study", "small")
     assert len(pairs("evbnews-en-vi", "train")) == data.train_examples + sum(data.train.dropped.values())
     assert sum(data.train.dropped.values()) < 10
-    assert (len(data.valid), len(data.sources)) == (1553, 1268)
+    assert (len(data.valid), len(data.sources)) == (VALID, TEST)
     assert (data.sources, data.references) == tuple(zip(*pairs("iwslt15-en-vi-tests", "test"), strict=True))
     assert {"evbnews.en.gz", "evbnews.vi.gz", "dev-2012-en-vi.tgz", "test-2013-en-vi.tgz"} <= set(data.hashes)
     assert data.vocabulary.size == 6000

@@ -1,0 +1,172 @@
+"""Access to the private names of torch that this package uses: one small function for each.
+
+A new version of torch may rename or remove any of them. No other file of the package names them, which
+``tests/test_architecture.py`` enforces, and ``tests/test_torch_internals.py`` tries each on the installed torch.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.modules.batchnorm import _LazyNormBase
+from torch.nn.modules.module import _WrappedHook
+from torch.utils import _python_dispatch
+from torch.utils._pytree import tree_map as tree_map
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+HOOK_TABLES = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+    "_state_dict_hooks",
+    "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+)
+"""Attributes of a module that map a handle's id to a hook, or to a flag of the hook with that id."""
+
+CALL_HOOK_TABLES = frozenset({"_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"})
+"""Those of ``HOOK_TABLES`` with one entry for each hook of the forward or the backward pass."""
+
+CHILDREN_TABLE = "_modules"
+"""The attribute of a module that ``children_of`` returns."""
+
+
+def parameters_of(module: nn.Module) -> dict[str, nn.Parameter | None]:
+    """Return the table of a module's own parameters, not a copy: an entry put into it is a parameter of the module."""
+    return module._parameters
+
+
+def buffers_of(module: nn.Module) -> dict[str, Tensor | None]:
+    """Return the table of a module's own buffers, not a copy: an entry put into it is a buffer of the module."""
+    return module._buffers
+
+
+def unsaved_buffers_of(module: nn.Module) -> set[str]:
+    """Return the names of a module's buffers that its state dict leaves out: the set that the module itself uses."""
+    return module._non_persistent_buffers_set
+
+
+def children_of(module: nn.Module) -> dict[str, nn.Module | None]:
+    """Return the table of a module's direct children, not a copy: an entry put into it is a child of the module."""
+    return module._modules
+
+
+def set_tables(
+    module: nn.Module,
+    parameters: dict[str, nn.Parameter | None],
+    buffers: dict[str, Tensor | None],
+    children: dict[str, nn.Module | None],
+) -> None:
+    """Replace a module's three tables by other objects; ``copy.copy`` of a module shares them with the original."""
+    module._parameters, module._buffers, module._modules = parameters, buffers, children
+
+
+def is_bound_hook(hook: Any) -> bool:
+    """Return whether torch wrapped a hook together with the module that it was registered on."""
+    return isinstance(hook, _WrappedHook) and hook.with_module
+
+
+def copy_backward_hook_kind(source: nn.Module, target: nn.Module) -> None:
+    """Copy the flag of whether a module's backward hooks are full ones, if both share one table of backward hooks."""
+    if target._backward_hooks is source._backward_hooks:
+        vars(target)["_is_full_backward_hook"] = vars(source).get("_is_full_backward_hook")
+
+
+def has_gradient_hooks(parameter: Tensor) -> bool:
+    """Return whether hooks are registered on the gradient of a leaf, before or after it is accumulated."""
+    return bool(parameter._backward_hooks or parameter._post_accumulate_grad_hooks)
+
+
+def is_lazy_norm(module: nn.Module) -> bool:
+    """Return whether a module is one of torch's lazy norms; it changes its class once it has seen an input."""
+    return isinstance(module, _LazyNormBase)
+
+
+def is_compiled_in_place(module: nn.Module) -> bool:
+    """Return whether ``module.compile()`` was called."""
+    return module._compiled_call_impl is not None
+
+
+def is_compiled_wrapper(module: nn.Module) -> bool:
+    """Return whether a module is what ``torch.compile(module)`` returns."""
+    return hasattr(module, "_orig_mod")
+
+
+def private_reset_of(module: nn.Module) -> Callable[[], None] | None:
+    """Return the private method by which some of torch's modules (MultiheadAttention, Transformer) draw parameters."""
+    return getattr(module, "_reset_parameters", None)
+
+
+def version_of(tensor: Tensor) -> int:
+    """Return a tensor's version, which every in-place operation on it or on a view of it raises."""
+    return tensor._version
+
+
+def is_zero_without_memory(tensor: Tensor) -> bool:
+    """Return whether a tensor is one of autograd's efficient zeros, which have no memory."""
+    return tensor._is_zerotensor()
+
+
+def is_functorch_wrapper(tensor: Tensor) -> bool:
+    """Return whether a tensor is a wrapper made by a transform of ``torch.func``, which has no memory of its own."""
+    return torch._C._functorch.is_functorch_wrapped_tensor(tensor)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def functorch_is_active() -> bool:
+    """Return whether code runs inside a transform of ``torch.func``; ``torch.compile`` can trace the call."""
+    return torch._C._are_functorch_transforms_active()
+
+
+def forward_mode_is_active() -> bool:
+    """Return whether code runs inside ``forward_ad.dual_level()``; ``torch.compile`` can trace the call."""
+    return forward_ad._current_level >= 0
+
+
+def dispatch_mode_is_active() -> bool:
+    """Return whether a ``TorchDispatchMode`` of a user or a library watches operations."""
+    return _python_dispatch._get_current_dispatch_mode() is not None
+
+
+def is_jit_tracing() -> bool:
+    """Return whether ``torch.jit.trace`` records operations."""
+    return torch._C._get_tracing_state() is not None
+
+
+def in_backward() -> bool:
+    """Return whether code runs inside a backward pass on this thread."""
+    return torch._C._current_graph_task_id() != -1
+
+
+def sequence_number(node: Any) -> int:
+    """Return the number of a node of an autograd graph: nodes of one thread are numbered in the order they are made."""
+    return node._sequence_nr()
+
+
+def convolution_groups(node: Any) -> int:
+    """Return the number of groups of the convolution that made a node ``ConvolutionBackward0``."""
+    return node._saved_groups
+
+
+def constant_when_compiled(function: _Function) -> _Function:
+    """Mark a function whose result ``torch.compile`` puts into the graph as a constant.
+
+    ``torch.compiler.assume_constant_result`` does the same, but imports all of ``torch._dynamo``, which takes over a
+    second.
+    """
+    function._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
+    return function
+
+
+def compiled_frames() -> int:
+    """Return how many frames of code ``torch.compile`` has looked at in this process; imports nothing."""
+    compiler = sys.modules.get("torch._dynamo.utils")
+    return 0 if compiler is None else compiler.counters["frames"]["total"]
