@@ -18,6 +18,7 @@ from normscope.norms import NORMS
 from normscope.placement import PLACEMENTS
 from normscope.results.aggregates import AGGREGATES
 from normscope.tasks import TASKS, BaseTask, ImageClassification, Part, Published, Recipe, Split, Task
+from normscope.tasks.images import DIGITS
 from normscope.tasks.task import DATA_SETS_KEPT
 
 CPU = torch.device("cpu")
@@ -69,6 +70,8 @@ def test_the_defaults_of_a_task_are_those_of_a_task_that_the_package_trains() ->
     task = BaseTask(name="nothing", description="", margin=1.0, regime="")
     assert (task.location, task.brings_weights, task.deterministic, task.train) == ("", False, True, None)
     assert task.for_run(3, "tune") is task
+    digits: Task = DIGITS
+    assert digits.for_run(3, "tune") is DIGITS
     with task.context() as entered:
         assert entered is None
     with pytest.raises(NotImplementedError):

@@ -103,11 +103,6 @@ class ImageClassification(BaseTask):
         return Metric(name=name, unit="%", higher_is_better=self.accuracy)
 
     @property
-    def batch_unit(self) -> str:
-        """Unit of the batch size."""
-        return "examples"
-
-    @property
     def presets(self) -> Mapping[str, Recipe]:
         """The same network twice; ``full`` trains until the metric stops improving."""
         return {

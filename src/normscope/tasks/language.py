@@ -115,6 +115,8 @@ class LanguageModel(BaseTask):
     placements: tuple[str, ...]
     """Placements the network supports, default first."""
 
+    batch_unit = "bytes"
+
     @property
     def metric(self) -> Metric:
         """Metric of the test data."""
@@ -124,11 +126,6 @@ class LanguageModel(BaseTask):
     def valid_metric(self) -> Metric:
         """Metric of the validation part: the same, over its first bytes."""
         return Metric(name="bits per character", unit="bpc", higher_is_better=False, aggregate="ratio")
-
-    @property
-    def batch_unit(self) -> str:
-        """Unit of the batch size."""
-        return "bytes"
 
     def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> TransformerXL:
         """Build the network of a preset with arbitrary weights.

@@ -144,15 +144,12 @@ class SentenceClassification(BaseTask):
     placements: tuple[str, ...]
     """Placements the network supports, default first."""
 
+    batch_unit = "padded words"
+
     @property
     def metric(self) -> Metric:
         """Metric of the test data."""
         return Metric(name="test accuracy", unit="%", higher_is_better=True)
-
-    @property
-    def batch_unit(self) -> str:
-        """Unit of the batch size."""
-        return "padded words"
 
     def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> TextClassifier:
         """Build the network of a preset with arbitrary weights.

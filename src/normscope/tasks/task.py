@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, Self, get_args, runtime_checkable
+from typing import Any, Literal, Protocol, Self, get_args, runtime_checkable
 
 import numpy as np
 import torch
@@ -248,10 +248,11 @@ class BaseTask:
     revision: int = 1
     """Incremented whenever the numbers of a run change."""
 
-    location: ClassVar[str] = ""
-    brings_weights: ClassVar[bool] = False
-    deterministic: ClassVar[bool] = True
-    train: ClassVar[TrainLoop | None] = None
+    batch_unit = "examples"
+    location = ""
+    brings_weights = False
+    deterministic = True
+    train = None
 
     @property
     def metric(self) -> Metric:

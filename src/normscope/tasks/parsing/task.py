@@ -152,6 +152,8 @@ class Parsing(BaseTask):
     column: str = "xpos"
     """Column of the tags: ``"xpos"`` or ``"upos"``."""
 
+    batch_unit = "transitions"
+
     @property
     def placements(self) -> tuple[str, ...]:
         """Only ``"preactivation"``: the network has no residual branches."""
@@ -162,11 +164,6 @@ class Parsing(BaseTask):
         """Metric of the test data."""
         name = metric_name(labelled=self.labelled)
         return Metric(name=f"test {name}", unit="%", higher_is_better=True, aggregate="percentage")
-
-    @property
-    def batch_unit(self) -> str:
-        """Unit of the batch size."""
-        return "transitions"
 
     def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> FeatureMLP:
         """Build the network of a preset with arbitrary weights."""

@@ -125,6 +125,8 @@ class Translation(BaseTask):
     alpha: float = 1.0
     """Exponent of the length penalty."""
 
+    batch_unit = "padded tokens"
+
     @property
     def datasets(self) -> tuple[str, ...]:
         """Keys of its data sets."""
@@ -145,11 +147,6 @@ class Translation(BaseTask):
     def valid_metric(self) -> Metric:
         """Cross entropy without smoothing; comparable only for equal vocabularies, as in all arms of a study."""
         return Metric(name="cross entropy", unit="nats a token", higher_is_better=False, aggregate="ratio")
-
-    @property
-    def batch_unit(self) -> str:
-        """Unit of the batch size."""
-        return "padded tokens"
 
     def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> Seq2Seq:
         """Build the network of a preset with arbitrary weights.
