@@ -137,7 +137,10 @@ def first_update(
 
 def _changes(before: DepthWatch, after: DepthWatch) -> list[float]:
     """Return the relative change of every call's output; all NaN if the update changes which layers are called."""
-    called = [[(call.name, call.output.shape) for call in watch.last_calls()] for watch in (before, after)]
+    called = [
+        [(call.name, None if call.output is None else call.output.shape) for call in watch.last_calls()]
+        for watch in (before, after)
+    ]
     if called[0] != called[1]:
         return [math.nan] * len(called[0])
     return [_relative(z, new) for z, new in zip(before.outputs, after.outputs, strict=True)]
