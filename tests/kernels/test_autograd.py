@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from normscope.kernels.backends import cpu
 from normscope.kernels.formula import DETACH_MEAN, DETACH_STD, LENGTH, PHI, Formula
 from support.family import MEMBERS, NORMS, PATHS, definition, gain, sample, shift, through_cpp, through_python
+from support.pairwise import parametrize_pairwise
 
 ROWS, WIDTH = 4, 7
 # Sums of at most twenty-eight terms of order ten, in either order.
@@ -25,7 +26,6 @@ every_norm = pytest.mark.parametrize("name", NORMS)
 with_and_without_residual = pytest.mark.parametrize("added", [True, False], ids=["residual", "no_residual"])
 
 PARAMETERS = {"both": (True, True), "gain": (True, False), "bias": (False, True), "none": (False, False)}
-every_parameters = pytest.mark.parametrize("parameters", PARAMETERS)
 
 DIFFERENTIABLE = [name for name, one in MEMBERS.items() if not one.flags & (DETACH_MEAN | DETACH_STD | PHI)]
 """The members whose backward pass is the derivative of their forward pass."""
@@ -54,12 +54,9 @@ def upstreams(of: list[Tensor], seed: int = 30) -> list[Tensor]:
     return [sample(*one.shape, seed=seed + at, dtype=one.dtype) for at, one in enumerate(of)]
 
 
-@every_path
-@every_member
-@with_and_without_residual
-@every_parameters
+@parametrize_pairwise("name, parameters, path, added", MEMBERS, PARAMETERS, PATHS, [True, False])
 def test_first_and_second_derivatives_are_those_of_the_definition(
-    path: str, name: str, added: bool, parameters: str
+    name: str, parameters: str, path: str, added: bool
 ) -> None:
     found = {}
     for side, function in (("ours", PATHS[path]), ("theirs", definition)):

@@ -4,6 +4,7 @@ The two autograd functions compute the same bits (``test_function.py``), so that
 """
 
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ def widths(name: str) -> list[int]:
     return [width for width in WIDTHS if width > 1 or name != "ada_norm_released"]
 
 
+@cache
 def rows(width: int) -> dict[str, Tensor]:
     """Many rows of every kind, in float64: so many that no side of the comparison is lucky."""
     count = 64 if width < 500 else 12

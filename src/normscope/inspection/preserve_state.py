@@ -144,9 +144,9 @@ def _module(module: nn.Module, fresh: bool, draw: torch.Generator, known: dict[i
         return wide.clone()
 
     parameters = {name: None if p is None else nn.Parameter(number(p, fresh)) for name, p in module._parameters.items()}
-    buffers = {name: None if b is None else number(b, fresh=False) for name, b in module._buffers.items()}
+    buffers = {name: None if b is None else number(b, fresh=False) for name, b in buffers_of(module).items()}
     known |= {id(p): parameters[name] for name, p in module._parameters.items() if p is not None}
-    known |= {id(b): buffers[name] for name, b in module._buffers.items() if b is not None}
+    known |= {id(b): buffers[name] for name, b in buffers_of(module).items() if b is not None}
     twin._parameters, twin._buffers = parameters, buffers
     twin._modules = {
         name: None if child is None else _module(child, fresh, draw, known) for name, child in module._modules.items()
