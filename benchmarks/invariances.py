@@ -1,4 +1,4 @@
-"""What every norm's output does not depend on, measured: ``./run bench invariances`` writes docs/invariances.md."""
+"""Measure what each norm's output does not depend on: ``./run bench invariances`` writes docs/guides/invariances.md."""
 
 import math
 import os
@@ -12,7 +12,7 @@ from normscope import norms
 from normscope.analysis.invariances import TRANSFORMATIONS, Invariance, Invariances, invariances
 from normscope.norms import NORMS
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "invariances.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "guides" / "invariances.md"
 CASES, PLACES, FEATURES, UNITS = 64, 9, 12, 20
 HEADS = {
     "weight_matrix_rescaling": "weight matrix re-scaling",
@@ -29,32 +29,39 @@ WEIGHTED = list(TRANSFORMATIONS)[:6]
 BARE = list(TRANSFORMATIONS)[3:]
 SCALES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2)
 
-TOP = """# What a norm's output does not depend on
+TOP = """# Invariances
 
-Measured by `normscope.analysis.invariances` and written by `./run bench invariances`; a test compares this page with a
-new measurement. Weights and data are transformed in float64, and the output is compared with what it was. *exactly*:
-it stays to rounding at every input scale. *but for eps*: the whole curve over input scales, 1e-4 to 1e2, is the one
-that 1 / sqrt(1 + eps / var) predicts to a twentieth. *no*: it changes. Norms are as they are made, with their default
-eps; batch norm is in training.
+Which transformations of weights or data leave the output of a norm unchanged? This page is written by
+`./run bench invariances`, and a test compares it with a new measurement. Weights and data are transformed in float64,
+and the output is compared with the original one:
+
+* *exactly*: unchanged up to rounding, at every scale of the input;
+* *but for eps*: unchanged except for the effect of eps. The deviation follows 1 / sqrt(1 + eps / var) to within 5 %
+  over input scales from 1e-4 to 1e2;
+* *no*: changed.
+
+Norms have their default arguments; batch norm is in training mode.
 """
 BEHIND = """
-## Behind a linear map without bias: Table 1 of Ba, Kiros, Hinton (2016)
+## After a linear map without bias: Table 1 of Ba, Kiros, Hinton (2016)
 
-Batch norm, weight norm and layer norm are as in the paper's table. Its running text (5.1) says that weight norm is
-invariant to re-scaling the data set; the table, and the measurement, say no. Factors are positive: a negative one turns
-the sign of a normalized row. A bias between the map and the norm takes the re-scalings away.
+Batch norm, weight norm and layer norm agree with the paper's table. The paper's text (section 5.1) says that weight
+norm is invariant to re-scaling the data set; its table and this measurement say that it is not. All factors are
+positive, since a negative one changes the sign of a normalized row. With a bias between the linear map and the norm,
+the invariances to re-scaling are lost.
 """
 ALONE = """
-## Alone
+## The norm by itself
 
-Nothing stands before the norm, so that the features are its own.
+The input goes directly to the norm, without a linear map.
 """
 SMALL = """
-## What eps takes
+## The effect of eps
 
-The deviation under a three-fold re-scaling of all data, behind the linear map, against the scale of the input. At the
-right end the norms are invariant; at the left end they are linear maps, which a factor of three moves by 2. `rms_norm`
-takes the machine epsilon of its input's dtype, here float64; in float32 its column would begin near `frn`'s.
+The deviation when all data are multiplied by three, after the linear map, by scale of the input. For large inputs the
+norms are invariant; for small ones they are linear maps, so that a factor of three gives a deviation of 2. The default
+eps of `rms_norm` is the machine epsilon of the input's dtype, here float64; in float32 its column would begin near
+that of `frn`.
 """
 
 
@@ -103,7 +110,7 @@ def page() -> str:
 
 
 def main() -> None:
-    """Write docs/invariances.md, all of it or nothing."""
+    """Write docs/guides/invariances.md, all of it or nothing."""
     text = page()
     fresh = PAGE.with_suffix(".md.new")
     fresh.write_text(text, encoding="utf-8")

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -26,9 +27,13 @@ backend-path = ["."]
 name = "small"
 version = "1"
 
+[project.optional-dependencies]
+torch = ["torch>=2.11"]
+
 [dependency-groups]
 test = [{ include-group = "test-without-timm" }, "timm"]
 test-without-timm = []
+docs = []
 """
 
 # Builds an editable wheel by hand; while a file called `hang` is there, it says so and waits.
@@ -127,12 +132,13 @@ def wait_for(condition, what: str) -> None:
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("wheels")
-    with zipfile.ZipFile(folder / "torch-2.13.0-py3-none-any.whl", "w") as wheel:
-        info = "torch-2.13.0.dist-info"
-        wheel.writestr("torch.py", "__version__ = '2.13.0'\n")
-        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: torch\nVersion: 2.13.0\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        wheel.writestr(f"{info}/RECORD", f"torch.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n")
+    for version in ("2.11.0", "2.13.0"):
+        with zipfile.ZipFile(folder / f"torch-{version}-py3-none-any.whl", "w") as wheel:
+            info = f"torch-{version}.dist-info"
+            wheel.writestr("torch.py", f"__version__ = '{version}'\n")
+            wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: torch\nVersion: {version}\n")
+            wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            wheel.writestr(f"{info}/RECORD", f"torch.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n")
     pip = importlib.metadata.distribution("pip")
     with zipfile.ZipFile(folder / f"pip-{pip.version}-py3-none-any.whl", "w") as wheel:
         for file in pip.files or []:
@@ -182,6 +188,63 @@ def test_a_change_of_the_constraints_installs_again_and_keeps_torch(checkout):
     assert first == "run: pyproject.toml or the constraints changed: bringing .venv up to date"
     assert [line.partition(",")[0] for line in rest] == ["run: kept torch 2.13.0", "run: normscope and what it needs"]
     assert checkout.run("setup") == (0, "", "")
+
+
+@slow
+@needs_groups
+def test_another_torch_than_the_pinned_one_has_an_environment_of_its_own(checkout):
+    pinned = checkout.environment
+    checkout.environment = pinned | {"NORMSCOPE_TORCH": "oldest"}
+    status, _, err = checkout.run("setup")
+    assert status == 0, err
+    assert "torch 2.11.0 from local wheels" in err
+    show = ("python", "-c", "import torch; print(torch.__version__)")
+    assert checkout.run(*show) == (0, "2.11.0\n", "")
+    # The same version by its number is the same wish; the pinned one is another, and the environment made anew.
+    checkout.environment = pinned | {"NORMSCOPE_TORCH": "2.11.0"}
+    assert checkout.run(*show) == (0, "2.11.0\n", "")
+    checkout.environment = pinned | {"NORMSCOPE_TORCH": "pinned"}
+    status, out, err = checkout.run(*show)
+    assert (status, out) == (0, "2.13.0\n")
+    assert "making .venv anew: it is for another Python, folder or NORMSCOPE_TORCH" in err
+    checkout.environment = pinned
+    assert checkout.run(*show) == (0, "2.13.0\n", "")
+
+
+def test_a_torch_that_is_no_version_is_refused(checkout):
+    checkout.environment |= {"NORMSCOPE_TORCH": "latest"}
+    status, out, err = checkout.run("setup")
+    assert (status, out) == (1, "")
+    assert err == "run: NORMSCOPE_TORCH must be a version such as 2.12.1, `oldest` or `pinned`, got 'latest'\n"
+    assert not (checkout.root / ".venv").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "called"),
+    [(["docs"], ["build", "--strict"]), (["docs", "--quiet"], ["build", "--strict", "--quiet"])],
+)
+def test_docs_are_built_strictly_in_the_checkout(checkout, arguments, called):
+    (checkout.root / "src" / "mkdocs.py").write_text("import os, sys; print(sys.argv[1:], os.getcwd())")
+    assert checkout.run("--here", *arguments) == (0, f"{called} {checkout.root}\n", "")
+
+
+def test_docs_can_be_served_while_they_are_written(checkout):
+    (checkout.root / "src" / "mkdocs.py").write_text("import sys; print(sys.argv[1:])")
+    assert checkout.run("--here", "docs", "serve") == (0, "['serve']\n", "")
+
+
+@slow
+@needs_groups
+def test_the_docs_are_set_up_without_torch_and_the_package(checkout):
+    status, _, err = checkout.run("docs")
+    assert status == 1
+    assert "No module named mkdocs" in err
+    steps = [line.partition(",")[0] for line in err.splitlines()[:-1]]
+    assert steps == [
+        "run: setting up .venv with Python " + platform.python_version(),
+        "run: virtual environment",
+        "run: what the docs need",
+    ]
 
 
 @slow

@@ -181,4 +181,4 @@ def test_the_page_in_docs_is_current() -> None:
     assert spec.loader is not None
     writer = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(writer)
-    assert (ROOT / "docs" / "invariances.md").read_text(encoding="utf-8") == writer.page()
+    assert (ROOT / "docs" / "guides" / "invariances.md").read_text(encoding="utf-8") == writer.page()

@@ -173,7 +173,7 @@ def test_the_figures_that_are_quoted_elsewhere() -> None:
     hits = sum(row.needed and cause for row, cause in zip(rows, found.named, strict=True))
     alarms = sum(found.named) - hits
     misses = total - constant - hits
-    docs = " ".join((ROOT / "docs" / "diagnose.md").read_text().split())
+    docs = " ".join((ROOT / "docs" / "guides" / "diagnose.md").read_text().split())
     assert f"of {total} small transformers" in docs
     assert (
         f"right about {ours} of them that it was not fitted to, and saying that none needs it about {constant}" in docs

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "guides"
 
 
 def blocks(page: Path, *kinds: str) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""What docs/own.md shows runs, and prints what the page says."""
+"""What docs/guides/custom.md shows runs, and prints what the page says."""
 
 import contextlib
 import io

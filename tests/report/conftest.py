@@ -1,4 +1,4 @@
-"""Study folders made from a numpy generator, as ``docs/studies.md`` lays them out; no network is trained."""
+"""Study folders made from a numpy generator, as ``docs/guides/studies.md`` lays them out; no network is trained."""
 
 import hashlib
 import json

@@ -45,7 +45,7 @@ BAD = [
     (("a", "b", "c"), "d", "f is 'd', expected a, b or c"),
     (Between(0, 1), 1.0, r"f is 1\.0, expected a number above 0 and below 1"),
     ({}, [1], r"f is \[1\], expected an object"),
-    ({"a": int, "b": int, "c?": int}, {}, r"f lacks a, b; see docs/studies\.md"),
+    ({"a": int, "b": int, "c?": int}, {}, r"f lacks a, b; see docs/guides/studies\.md"),
     ({"a": {"b": [{"c": int}]}}, {"a": {"b": [{"c": 1}, {}]}}, r"f lacks c in a\.b\[1\]; see docs"),
     ({"a?": {"b?": int}}, {"a": {"b": "x"}}, r"f has a\.b 'x', expected a whole number"),
     ({str: int}, {"x\x1b": "y"}, r"f has \['x\\x1b'\] 'y', expected a whole number"),
@@ -130,7 +130,9 @@ def test_a_card_of_another_shape_is_refused(study, keys, value, words):
 def test_a_card_of_nothing_is_refused(tmp_path):
     study = Study(tmp_path)
     study.folder.card.write_text('{"schema": 1}')
-    with pytest.raises(ValueError, match=r"card\.json lacks question, task, metric, margin, .*; see docs/studies\.md"):
+    with pytest.raises(
+        ValueError, match=r"card\.json lacks question, task, metric, margin, .*; see docs/guides/studies\.md"
+    ):
         read(study)
 
 
@@ -154,5 +156,5 @@ def test_a_run_of_another_shape_is_refused(study, name, key, value, words):
 
 def test_a_result_of_nothing_is_refused(study):
     study.folder.run("ada_norm-3-0.1").result.write_text('{"schema": 1}')
-    with pytest.raises(ValueError, match=r"result\.json lacks state, value; see docs/studies\.md"):
+    with pytest.raises(ValueError, match=r"result\.json lacks state, value; see docs/guides/studies\.md"):
         read(study)

@@ -45,7 +45,7 @@ def test_a_last_line_cut_short_is_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (b"{}", "lacks step; see docs/studies.md"),
+        (b"{}", "lacks step; see docs/guides/studies.md"),
         (b"5", "is 5, expected an object"),
         (b"\xff", "is not valid JSON"),
         (b'{"st', "is not valid JSON"),

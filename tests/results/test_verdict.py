@@ -222,7 +222,7 @@ def test_the_interval_of_the_verdict_covers_the_truth(noise, low, pairs):
         ends = np.array([interval(row) for row in draws])
         covered[name] = np.mean((ends[:, 0] <= 3.0) & (ends[:, 1] >= 3.0))
         print(f"\n{noise.__name__}, {pairs} pairs: the {name} interval covers the truth in {covered[name]:.1%}", end="")
-    # Skewed noise is where the interval does not hold its word, and docs/statistics.md says so.
+    # Skewed noise is where the interval does not hold its word, and docs/guides/statistics.md says so.
     assert low <= covered["t"] <= 0.98
     assert covered["BCa"] < covered["t"]
 

@@ -13,10 +13,10 @@ from normscope.tasks import TASKS, Metric, Published
 
 
 def test_fields_are_those_of_the_documents() -> None:
-    documents = (Path(__file__).parents[2] / "docs" / "studies.md").read_text()
+    documents = (Path(__file__).parents[2] / "docs" / "guides" / "studies.md").read_text()
     content = record(make_study("mnist_cnn"), command="x", tuned=None, tuning=None)
     for name in content:
-        assert f'"{name}"' in documents, f"docs/studies.md does not tell of card.json's {name}"
+        assert f'"{name}"' in documents, f"docs/guides/studies.md does not tell of card.json's {name}"
     json.dumps(content, allow_nan=False)
 
 

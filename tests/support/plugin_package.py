@@ -1,10 +1,10 @@
-"""A package of somebody else's, as pip leaves it in a folder: the one that docs/own.md shows."""
+"""A package of somebody else's, as pip leaves it in a folder: the one that docs/guides/custom.md shows."""
 
 import re
 import tomllib
 from pathlib import Path
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "own.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "guides" / "custom.md"
 
 
 def file_in_page(name: str) -> str:

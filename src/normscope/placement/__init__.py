@@ -21,7 +21,7 @@ name                    equation                                     source
 ``none``                x <- x + f(x)                                He et al. (2016); no norm
 ======================  ===========================================  ==================================================
 
-``docs/placements.md`` draws each of them.
+``docs/guides/placements.md`` draws each of them.
 """
 
 from normscope.placement.blocks import (

@@ -58,7 +58,7 @@ def test_a_lacking_field_is_named(study: Path) -> None:
     content = json.loads((study / "card.json").read_text())
     del content["margin"], content["regime"]
     (study / "card.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"card\.json lacks margin, regime; see docs/studies\.md"):
+    with pytest.raises(ValueError, match=r"card\.json lacks margin, regime; see docs/guides/studies\.md"):
         read_study(study)
 
 
@@ -66,7 +66,7 @@ def test_an_arm_without_a_verdict_is_refused(study: Path) -> None:
     content = json.loads((study / "summary.json").read_text())
     del content["arms"][1]["verdict"]
     (study / "summary.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"summary\.json lacks verdict in arms\[1\]; see docs/studies\.md"):
+    with pytest.raises(ValueError, match=r"summary\.json lacks verdict in arms\[1\]; see docs/guides/studies\.md"):
         read_study(study)
 
 

@@ -191,7 +191,7 @@ def test_no_layer_norm() -> None:
 
 
 def test_training_does_not_keep_the_weights_centered() -> None:
-    # What docs/swap.md warns of.
+    # What docs/guides/swap.md warns of.
     model = away_from_the_start(PreNorm()).double().eval()
     means = []
     for _ in range(2):
@@ -294,7 +294,7 @@ def test_a_branch_that_did_not_run_is_named() -> None:
 
 
 def test_training_with_dropout_on_the_stream_is_another_function() -> None:
-    # What docs/swap.md warns of, and what is not warned of: dropout within a branch.
+    # What docs/guides/swap.md warns of, and what is not warned of: dropout within a branch.
     changed = []
     for p in (0.1, 0.0):
         model = away_from_the_start(PreNorm()).double()
