@@ -128,7 +128,7 @@ def test_placements_stand_where_they_are_written() -> None:
         ("", ValueError, r"expected a placement such as 'mix' or 'mix\(share=0.25\)'"),
         ("pre(share=0.5)", ValueError, "the placement has no argument 'share'; it takes no arguments"),
         ("mix(share='a')", TypeError, "share must be a number, got 'a'"),
-        ("pre+residual_dual:1", ValueError, "keeps two streams and cannot stand beside another"),
+        ("pre+residual_dual:1", ValueError, "has two streams and cannot be mixed with another"),
         # A placement is about branches: at the ends it would change nothing.
         ("pre+post:final", ValueError, "final"),
         ("pre+post:stem", ValueError, "stem"),

@@ -55,7 +55,14 @@ if typing.TYPE_CHECKING:
     from normscope.results import ArmSummary, RunSummary, Summary, summarize
     from normscope.specs import NormSpec, PlacementSpec, find_task
     from normscope.studies import Arm, StudySpec, compare, make_study
-    from normscope.surgery import CenterReport, SwapReport, norm_parameter_groups, norm_parameters, swap, to_rms_norm
+    from normscope.surgery import (
+        ConversionReport,
+        SwapReport,
+        norm_parameter_groups,
+        norm_parameters,
+        swap,
+        to_rms_norm,
+    )
     from normscope.tasks import Metric, Recipe, Task, Trial
     from normscope.version import __version__ as __version__
 
@@ -65,7 +72,7 @@ __all__ = [
     "Arm",
     "ArmSummary",
     "BatchNorm",
-    "CenterReport",
+    "ConversionReport",
     "Derf",
     "DetachNorm",
     "Diagnosis",
@@ -136,7 +143,7 @@ _NAMES = {
     "results": ("ArmSummary", "RunSummary", "Summary", "summarize"),
     "specs": ("NormSpec", "PlacementSpec", "find_task"),
     "studies": ("Arm", "StudySpec", "compare", "make_study"),
-    "surgery": ("CenterReport", "SwapReport", "norm_parameter_groups", "norm_parameters", "swap", "to_rms_norm"),
+    "surgery": ("ConversionReport", "SwapReport", "norm_parameter_groups", "norm_parameters", "swap", "to_rms_norm"),
     "tasks": ("Metric", "Recipe", "Task", "Trial"),
     "training": (),
 }

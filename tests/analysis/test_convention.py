@@ -1,4 +1,4 @@
-"""The closed forms against torch's own norms, and against sums written out."""
+"""Closed forms against torch's norms and explicit sums."""
 
 from dataclasses import replace
 
@@ -13,12 +13,12 @@ LAYER_NORM = Convention(
     divisor="biased",
     place="inside",
     eps=1e-3,
-    gain="w",
+    scale="w",
     bias=True,
     statistics="float32",
     order="scale, then cast",
 )
-PLAIN = replace(LAYER_NORM, gain="none", bias=False)
+PLAIN = replace(LAYER_NORM, scale="none", bias=False)
 
 
 def drawn(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -30,11 +30,11 @@ def test_layer_norm() -> None:
     torch.testing.assert_close(closed_form(LAYER_NORM, x, w, b), F.layer_norm(x, (8,), w, b, 1e-3))
 
 
-def test_rms_norm_and_its_gain() -> None:
+def test_rms_norm_and_its_weight() -> None:
     x, w = drawn(5, 8), drawn(8)
     convention = replace(LAYER_NORM, center=False, bias=False)
     torch.testing.assert_close(closed_form(convention, x, w), F.rms_norm(x, (8,), w, 1e-3))
-    torch.testing.assert_close(closed_form(replace(convention, gain="1 + w"), x, w), F.rms_norm(x, (8,), 1 + w, 1e-3))
+    torch.testing.assert_close(closed_form(replace(convention, scale="1 + w"), x, w), F.rms_norm(x, (8,), 1 + w, 1e-3))
 
 
 def test_normalize() -> None:
@@ -59,7 +59,7 @@ def test_every_divisor_is_its_sum(divisor, place, center: bool) -> None:
 
 def test_orders_of_casts_round_where_they_say() -> None:
     x, w = drawn(64, 32, dtype=torch.bfloat16), drawn(32, dtype=torch.bfloat16)
-    convention = replace(PLAIN, gain="w")
+    convention = replace(PLAIN, scale="w")
     y = F.layer_norm(x.float(), (32,), eps=1e-3)
     once = closed_form(convention, x, w)
     twice = closed_form(replace(convention, order="cast, then scale"), x, w)
@@ -76,13 +76,13 @@ def test_statistics_in_float16_overflow_and_in_float32_do_not() -> None:
     assert closed_form(convention, x).abs().max() > 1
 
 
-def test_words_name_what_is_chosen() -> None:
-    assert LAYER_NORM.words == (
-        "mean subtracted, mean square over H, eps 0.001 inside the root, gain w, bias, statistics in float32, "
+def test_the_description_names_every_convention() -> None:
+    assert LAYER_NORM.description == (
+        "mean subtracted, mean square over H, eps 0.001 inside the root, scaled by w, bias, statistics in float32, "
         "scale, then cast"
     )
-    assert "order" not in PLAIN.words
-    assert "then" not in PLAIN.words
+    assert "order" not in PLAIN.description
+    assert "then" not in PLAIN.description
 
 
 @pytest.mark.parametrize("arguments", [(None, None), (torch.ones(8), None), (None, torch.ones(8))])

@@ -1,4 +1,4 @@
-"""What one convention does alone, against formulas for it."""
+"""Effect of a single convention against formulas."""
 
 from dataclasses import fields, replace
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from normscope.analysis.convention import Convention
-from normscope.analysis.parity import CONVENTIONS, Departure, departures, say
+from normscope.analysis.parity import CONVENTIONS, Departure, departures, describe
 
 WIDTH = 16
 PLAIN = Convention(
@@ -14,7 +14,7 @@ PLAIN = Convention(
     divisor="biased",
     place="inside",
     eps=1e-6,
-    gain="none",
+    scale="none",
     bias=False,
     statistics="float32",
     order="scale, then cast",
@@ -37,10 +37,10 @@ def apart(one: Convention, other: Convention, **kinds: torch.Tensor) -> list[Dep
     )
 
 
-def test_every_field_of_a_convention_has_words() -> None:
+def test_every_field_of_a_convention_has_a_description() -> None:
     assert set(CONVENTIONS) == {field.name for field in fields(Convention)}
     for field in CONVENTIONS:
-        assert say(PLAIN, field)
+        assert describe(PLAIN, field)
 
 
 def test_nothing_is_apart_from_itself() -> None:
@@ -55,7 +55,7 @@ def test_the_divisor_alone() -> None:
     assert "one has the root over H, other has the root over H - 1" in found.sentence
 
 
-def test_place_and_value_of_eps_are_told_apart_and_the_worst_rows_named() -> None:
+def test_place_and_value_of_eps_are_distinguished_and_the_worst_rows_named() -> None:
     other = replace(PLAIN, place="added", eps=1e-4)
     place, eps = apart(PLAIN, other, normal=rows(), tiny=rows(1e-3))
     largest = float(rows().abs().max())
@@ -77,12 +77,12 @@ def test_no_eps_is_one_departure_not_two() -> None:
 def test_an_order_of_casts_needs_something_to_scale() -> None:
     other = replace(PLAIN, order="cast, then scale")
     assert apart(PLAIN, other) == []
-    [found] = apart(replace(PLAIN, gain="w"), replace(other, gain="w"))
+    [found] = apart(replace(PLAIN, scale="w"), replace(other, scale="w"))
     assert found.effects["float64"] == 0
     assert 0 < found.effects["bfloat16"] <= 2**-5
 
 
-def test_a_gain_and_a_bias_alone() -> None:
-    gain, bias = apart(PLAIN, replace(PLAIN, gain="1 + w", bias=True))
-    assert gain.effects["float64"] > float(rows().abs().max()) / 2
+def test_a_weight_and_a_bias_alone() -> None:
+    weight, bias = apart(PLAIN, replace(PLAIN, scale="1 + w", bias=True))
+    assert weight.effects["float64"] > float(rows().abs().max()) / 2
     assert 0.05 < bias.effects["float64"] < 0.5

@@ -1,16 +1,16 @@
-"""The law of eps against norms that are computed with eps and without."""
+"""The law of eps against measured changes of the output."""
 
 import pytest
 import torch
 from torch import nn
 
 from normscope import norms
-from normscope.analysis.eps_law import Seen, eps_law, watched
+from normscope.analysis.eps_law import ObservedCall, eps_law, observe_norm
 from normscope.norms import NORMS
 
 
-def call(module: nn.Module, x: torch.Tensor) -> Seen:
-    with torch.no_grad(), watched(module) as seen:
+def call(module: nn.Module, x: torch.Tensor) -> ObservedCall:
+    with torch.no_grad(), observe_norm(module) as seen:
         seen.result = module(x)
     return seen
 
@@ -73,6 +73,6 @@ def test_there_is_no_law_where_it_does_not_apply() -> None:
 
 def test_the_hook_goes_with_the_block() -> None:
     norm = norms.LayerNormSimple(8)
-    with pytest.raises(ValueError, match="expects"), watched(norm):
+    with pytest.raises(ValueError, match="expects"), observe_norm(norm):
         norm(torch.ones(3, 4))
     assert not norm._forward_hooks

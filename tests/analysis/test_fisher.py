@@ -21,7 +21,7 @@ G = 1.5 + 0.3 * drawn(OUTPUTS, seed=3)
 
 
 def outputs(theta: torch.Tensor, case: int, method: str) -> torch.Tensor:
-    """Natural parameters of one case, with theta as the paper orders it; torch's own norms where it has them."""
+    """Natural parameters of one case, with theta in the order of the paper, by torch's norms where possible."""
     table = theta.reshape(OUTPUTS, -1)
     w, b = table[:, :INPUTS], table[:, INPUTS]
     if method == "none":
@@ -36,7 +36,7 @@ def outputs(theta: torch.Tensor, case: int, method: str) -> torch.Tensor:
 
 
 def by_definition(method: str, family: str, dispersion: float = 1.0) -> torch.Tensor:
-    """E over x and y ~ P(y | x) of the outer product of the score: every y there is, or exact moments for Gaussians."""
+    """E over x and y ~ P(y | x) of the outer product of the score, over all y, or by exact moments for Gaussians."""
     columns = [W, B[:, None]] if method == "none" else [W, B[:, None], G[:, None]]
     theta = torch.cat(columns, dim=1).reshape(-1)
     total = torch.zeros(len(theta), len(theta), dtype=torch.float64)
@@ -127,7 +127,7 @@ def test_doubled_weights_halve_the_mixed_blocks_and_quarter_the_weights_own() ->
         ({"weight": 0 * W}, "must not be zero"),
     ],
 )
-def test_what_is_no_model_is_refused(changed: dict, words: str) -> None:
+def test_invalid_models_are_refused(changed: dict, words: str) -> None:
     settings = {"x": X, "weight": W, "bias": B, "gain": G, "method": "weight", "family": "categorical", **changed}
     with pytest.raises(ValueError, match=words):
         normalized_fisher(**settings)

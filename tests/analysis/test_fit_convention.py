@@ -1,4 +1,4 @@
-"""Conventions told from outputs, of implementations whose conventions are known from their source."""
+"""Conventions determined from outputs, for implementations with known source code."""
 
 import copy
 from dataclasses import replace
@@ -17,12 +17,12 @@ LAYER_NORM = Convention(
     divisor="biased",
     place="inside",
     eps=1e-5,
-    gain="w",
+    scale="w",
     bias=True,
     statistics="float32",
     order="scale, then cast",
 )
-SIMPLE = replace(LAYER_NORM, gain="none", bias=False)
+SIMPLE = replace(LAYER_NORM, scale="none", bias=False)
 RMS_NORM = replace(LAYER_NORM, center=False, bias=False, eps=1e-6)
 
 
@@ -52,8 +52,8 @@ def test_known_implementations(name: str) -> None:
     norm, want = KNOWN[name]
     fit = fit_convention(norm, WIDTH, generator=generator())
     assert fit.convention is not None
-    if want.gain == "none":
-        # Without a gain there is one rounding.
+    if want.scale == "none":
+        # Without a weight there is one rounding.
         want = replace(want, order=fit.convention.order)
     assert fit.convention == want
     assert not fit.eps_follows_dtype
@@ -78,10 +78,10 @@ def test_functions_of_every_divisor(divisor, place, eps: float, center: bool) ->
 
 
 @pytest.mark.parametrize(
-    ("gain", "bias", "casts"),
+    ("scale", "bias", "casts"),
     [
-        (gain, bias, casts)
-        for gain in ("w", "1 + w")
+        (scale, bias, casts)
+        for scale in ("w", "1 + w")
         for bias in (True, False)
         for casts in (
             ("float32", "scale, then cast"),
@@ -90,8 +90,8 @@ def test_functions_of_every_divisor(divisor, place, eps: float, center: bool) ->
         )
     ],
 )
-def test_modules_of_every_gain_and_order(gain, bias: bool, casts) -> None:
-    convention = replace(LAYER_NORM, gain=gain, bias=bias, statistics=casts[0], order=casts[1])
+def test_modules_of_every_weight_and_order(scale, bias: bool, casts) -> None:
+    convention = replace(LAYER_NORM, scale=scale, bias=bias, statistics=casts[0], order=casts[1])
 
     class Written(nn.Module):
         def __init__(self) -> None:
@@ -127,17 +127,20 @@ def test_an_eps_of_the_dtype_is_noticed() -> None:
 @pytest.mark.parametrize(
     ("norm", "words"),
     [
-        (norms.AdaNorm(WIDTH), "not a gain times"),
-        (norms.DyT(WIDTH), "not a gain times"),
-        (norms.BatchNorm(WIDTH), "not a gain times"),
+        (norms.AdaNorm(WIDTH), "not a weight times"),
+        (norms.DyT(WIDTH), "not a weight times"),
+        (norms.BatchNorm(WIDTH), "not a weight times"),
         (norms.NoNorm(WIDTH), "no divisor of the family"),
         (lambda x: torch.tanh(x.norm(dim=-1, keepdim=True)) * x, "no divisor of the family"),
-        (lambda x: x / x.abs().mean(-1, keepdim=True), "not a gain times"),
+        (lambda x: x / x.abs().mean(-1, keepdim=True), "not a weight times"),
         (nn.Identity(), "no divisor of the family"),
-        (lambda x: F.rms_norm(x - 0.5 * x.mean(-1, keepdim=True), (WIDTH,)), "shifted rows come out otherwise"),
+        (
+            lambda x: F.rms_norm(x - 0.5 * x.mean(-1, keepdim=True), (WIDTH,)),
+            "the closed form does not match on shifted rows",
+        ),
     ],
 )
-def test_strangers_are_told(norm, words: str) -> None:
+def test_norms_outside_the_family_are_recognized(norm, words: str) -> None:
     fit = fit_convention(norm, WIDTH, generator=generator())
     assert fit.convention is None
     assert words in fit.why
@@ -151,7 +154,7 @@ def test_the_norm_stays_as_it_was() -> None:
         assert torch.equal(tensor, twin.state_dict()[key])
 
 
-def test_what_is_no_norm_is_refused() -> None:
+def test_functions_that_are_not_norms_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 3, for the divisors to differ, got 2"):
         fit_convention(nn.LayerNorm(2), 2, generator=generator())
     with pytest.raises(ValueError, match=r"map \[32, 8\] to the same shape, got \[32, 4\]"):

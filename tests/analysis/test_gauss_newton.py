@@ -1,4 +1,4 @@
-"""Products against matrices that are built in full, from Jacobians and Hessians that torch computes otherwise."""
+"""Products against full matrices, built from Jacobians and Hessians that torch computes in another way."""
 
 import copy
 import importlib.util
@@ -28,7 +28,7 @@ def network(norm: Callable[[int], nn.Module] = norms.LayerNorm, outputs: int = 3
 
 
 def in_full(model: nn.Module, x: torch.Tensor, loss: str) -> torch.Tensor:
-    """J^T H J with J row by row from reverse mode, and H the second derivative of torch's own loss."""
+    """J^T H J, with J computed row by row in reverse mode, and H the second derivative of torch's loss."""
     parameters = list(model.parameters())
     outputs = model(x)
     rows = [
@@ -176,10 +176,10 @@ def test_against_curvlinops() -> None:
     [
         ({"loss": "hinge"}, ValueError, "got 'hinge'"),
         ({"kind": "hessian"}, ValueError, "'hessian'"),
-        ({"only": ["1.gain"]}, ValueError, r"of the name \['1.gain'\], only \['0.weight'"),
-        ({"model": nn.Tanh()}, ValueError, "must have parameters"),
-        ({"model": nn.Sequential(nn.Linear(4, 3), nn.Dropout()).double()}, ValueError, "switch its dropout off"),
-        ({"model": nn.LSTM(4, 3).double()}, TypeError, "must give one tensor, got tuple"),
+        ({"only": ["1.gain"]}, ValueError, r"no trainable parameter is named \['1.gain'\]; trainable: \['0.weight'"),
+        ({"model": nn.Tanh()}, ValueError, "must have trainable parameters"),
+        ({"model": nn.Sequential(nn.Linear(4, 3), nn.Dropout()).double()}, ValueError, "turn off dropout"),
+        ({"model": nn.LSTM(4, 3).double()}, TypeError, "must return one tensor, got tuple"),
         ({"inputs": torch.full((2, 4), torch.nan, dtype=torch.float64)}, ValueError, "must be finite"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Steps and their angles against those that autograd takes, and the law of their size."""
+"""Gradient steps and their angles against autograd, and the exponents of their scaling."""
 
 import json
 
@@ -7,7 +7,7 @@ import torch
 from torch.func import grad
 from torch.nn import functional as F
 
-from normscope.analysis.implicit_learning_rate import implicit_learning_rate
+from normscope.analysis import ImplicitLearningRate, implicit_learning_rate
 
 CASES, INPUTS, OUTPUTS = 7, 4, 3
 
@@ -23,12 +23,13 @@ G = 1.5 + 0.3 * drawn(OUTPUTS, seed=3)
 def test_the_angle_falls_with_the_square_of_the_length_under_a_norm_only() -> None:
     y = torch.eye(OUTPUTS, dtype=torch.float64)[torch.arange(CASES) % OUTPUTS]
     found = implicit_learning_rate(X, y, W, B, G, family="categorical")
+    assert isinstance(found, ImplicitLearningRate)
     slopes = {row.method: (row.angle_slope, row.curvature_slope) for row in found.rows}
     for method in ("layer", "batch", "weight"):
         assert slopes[method] == pytest.approx((-2.0, -2.0), abs=1e-3)
     # Plain: the gradient stays of its order, the angle falls as the length grows, once.
     assert -1.5 < slopes["none"][0] < -0.5
-    assert "doubled weights need four times the rate" in found.reading
+    assert "doubled weights need four times the learning rate" in found.reading
     read = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert [row["method"] for row in read["rows"]] == ["none", "layer", "batch", "weight"]
 
@@ -67,5 +68,5 @@ def test_a_smaller_dispersion_is_a_larger_step() -> None:
 def test_steps_are_checked() -> None:
     with pytest.raises(ValueError, match=r"y must be \[7, 3\], got \[7\]"):
         implicit_learning_rate(X, X[:, 0], W, B, G, family="gaussian")
-    with pytest.raises(ValueError, match="positive and rising"):
+    with pytest.raises(ValueError, match="positive and increasing"):
         implicit_learning_rate(X, X[:, :3], W, B, G, family="gaussian", factors=(2.0, 1.0))

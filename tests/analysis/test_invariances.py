@@ -33,7 +33,7 @@ def data(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
 
 
 def spread(module: nn.Module) -> nn.Module:
-    """Give every parameter values away from ones and zeros."""
+    """Set every parameter to values away from one and zero."""
     drawn = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -144,8 +144,8 @@ def test_measuring_changes_nothing() -> None:
 
 def test_reading_and_json() -> None:
     found = printed("layer")
-    assert "stays exactly under: the same shift of the weights of every unit." in found.reading
-    assert "What eps takes" in found.reading
+    assert "is exactly invariant under: the same shift of the weights of every unit." in found.reading
+    assert "The effect of eps is" in found.reading
     read = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert [row["transformation"] for row in read["rows"]] == list(TRANSFORMATIONS)
     assert read["reading"] == found.reading
@@ -158,7 +158,7 @@ def test_one_seed_gives_the_same_numbers() -> None:
 @pytest.mark.parametrize(
     ("changed", "error", "words"),
     [
-        ({"x": torch.ones(4, 5, dtype=torch.long)}, TypeError, "floating dtype, got torch.int64"),
+        ({"x": torch.ones(4, 5, dtype=torch.long)}, TypeError, "floating-point dtype, got torch.int64"),
         ({"x": torch.ones(1, 5)}, ValueError, r"at least two cases, got \[1, 5\]"),
         ({"factor": 1.0}, ValueError, "factor not 1, got 1.0"),
         ({"factor": -3.0}, ValueError, "must be positive"),
@@ -166,7 +166,7 @@ def test_one_seed_gives_the_same_numbers() -> None:
         ({"weight": "weight"}, ValueError, r"got 'weight'; there are \[\]"),
         ({"module": nn.Dropout(0.5)}, ValueError, "two calls of Dropout on one input differ"),
         ({"module": nn.Threshold(1e9, 0.0)}, ValueError, "must be finite and not all zero"),
-        ({"module": nn.GRU(5, 5)}, TypeError, "must give one tensor, got tuple"),
+        ({"module": nn.GRU(5, 5)}, TypeError, "must return one tensor, got tuple"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(changed: dict, error: type[Exception], words: str) -> None:

@@ -1,4 +1,4 @@
-"""Pairs of published implementations, written here as they are published, and what is known to tell them apart."""
+"""Pairs of published implementations, copied as published, and their known differences."""
 
 import copy
 import json
@@ -14,7 +14,7 @@ WIDTH = 64
 
 
 class ReleasedLayerNorm(nn.Module):
-    """The layer norm without gain and bias of the authors' AdaNorm code: ``nowb``, eps 1e-5."""
+    """The layer norm without weight and bias of the authors' AdaNorm code: ``nowb``, eps 1e-5."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         mean = x.mean(-1, keepdim=True)
@@ -108,24 +108,24 @@ def test_layer_norm_and_bert_pytorch() -> None:
 def test_llama_and_gemma() -> None:
     llama, gemma = LlamaLike(WIDTH), GemmaLike(WIDTH)
     found = compared(llama, gemma)
-    assert names(found) == ["gain", "order"]
+    assert names(found) == ["scale", "order"]
     assert found.first.agreement == found.second.agreement == 1.0
     order = found.departures[1].effects
     # One rounding of a number up to 4: half of 2**-6 in bfloat16, of 2**-9 in float16; none in float32.
     assert order["float32"] == 0
     assert 2**-9 < order["bfloat16"] <= 2**-5
     assert 2**-12 < order["float16"] <= 2**-8
-    # The same gains, one below and one above, differ by one rounding only.
-    gains = (1 + 0.25 * torch.randn(WIDTH, generator=torch.Generator().manual_seed(0))).bfloat16().float()
+    # The same weights, one below and one above, differ by one rounding only.
+    weights = (1 + 0.25 * torch.randn(WIDTH, generator=torch.Generator().manual_seed(0))).bfloat16().float()
     with torch.no_grad():
-        llama.weight.copy_(gains)
-        gemma.weight.copy_(gains - 1)
+        llama.weight.copy_(weights)
+        gemma.weight.copy_(weights - 1)
     again = on(compared(llama, gemma), "normal", "float32")
     assert again.difference is not None
     assert again.difference < 1e-5
 
 
-def test_ours_and_torchs_are_the_same_convention() -> None:
+def test_layer_norm_follows_the_conventions_of_torch() -> None:
     for ours, theirs in (
         (norms.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)),
         (norms.RMSNorm(WIDTH), nn.RMSNorm(WIDTH)),
@@ -133,7 +133,7 @@ def test_ours_and_torchs_are_the_same_convention() -> None:
     ):
         found = compared(ours, theirs)
         assert not found.departures
-        assert "They follow the same conventions; what is left is rounding." in found.reading
+        assert "They follow the same conventions; the remaining differences are rounding." in found.reading
         row = on(found, "normal", "float32")
         assert row.difference is not None
         # Outputs below 8, whose last bit is 2**-21, and two roundings of them.
@@ -161,7 +161,7 @@ def test_numbers_that_are_not_finite_are_counted() -> None:
     assert row.second_not_finite > 0
     assert row.difference is None
     assert row.first_not_finite == 0
-    assert "the second gives numbers that are not finite on" in found.reading
+    assert "the second returns numbers that are not finite on" in found.reading
     assert "large rows in float16" in found.reading
 
 

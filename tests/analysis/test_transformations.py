@@ -1,4 +1,4 @@
-"""What each transformation does to numbers, and what it leaves."""
+"""Effect of each transformation on numbers."""
 
 import pytest
 import torch

@@ -79,7 +79,7 @@ def test_training_first_measures_on_the_way(tmp_path: Path) -> None:
     assert content["first_update"] is None
     text = page.read_text()
     assert "Through training" in text
-    assert "it was left out, as for a model whose training has begun" in text
+    assert "it is skipped for a model whose training has begun" in text
     # What came of it: chance is 90 % of error.
     assert float(content["setting"]["Validation error"].split()[0]) < 50
     assert not (tmp_path / "runs").exists()

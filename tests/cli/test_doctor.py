@@ -47,7 +47,7 @@ def test_this_installation_is_described_as_it_is():
     assert checks["backend eager"].state == "ok"
     AdaNorm(3)(torch.ones(2, 3))
     assert checks["backend cpu"].state == "ok"
-    assert by_name()["backend cpu"].found.startswith(cpu.load().words)
+    assert by_name()["backend cpu"].found.startswith(cpu.load().description)
     assert checks["backend triton"].state == ("ok" if importlib.util.find_spec("triton") else "missing")
     assert checks["data set digits"].state == "ok"
 

@@ -1,4 +1,4 @@
-"""A diagnosis leaves the model to the bit, refuses what it cannot read, and is quick on a big model."""
+"""A diagnosis leaves the model bit-identical, rejects unsupported arguments, and is fast on a large model."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import normscope
-from normscope.diagnostics.diagnosis import diagnose
+from normscope.diagnostics import Diagnosis, diagnose
 from normscope.placement import PLACEMENTS
 from support.planted import CASES, Convolutions, images, text, which_digit
 
@@ -68,8 +68,10 @@ def test_it_is_the_same_twice() -> None:
 def test_json_is_plain_and_finite() -> None:
     case = CASES["unscaled_residual"][0](0)
     told = diagnose(case.model, case.batch, case.loss, learning_rate=1e-3, warmup=10)
+    assert isinstance(told, Diagnosis)
     content = json.loads(json.dumps(told.to_json(), allow_nan=False))
-    assert content["findings"][0]["cause"] == "unscaled_residual"
+    assert set(content["findings"][0]) == {"name", "title", "where", "evidence", "remedy"}
+    assert content["findings"][0]["name"] == "unscaled_residual"
     assert content["parameters"] == sum(p.numel() for p in case.model.parameters())
     assert content["first_update"]["learning_rate"] == 1e-4
     assert content["cost"]["forward_passes"] == 2
@@ -114,7 +116,7 @@ def test_the_rate_and_the_rule_come_from_the_optimizer() -> None:
         (lambda m, b: m(b[0]).sum().detach(), ValueError, "a scalar with a gradient, got one without a gradient"),
     ],
 )
-def test_a_loss_that_is_none_is_refused(loss, error: type[Exception], words: str) -> None:
+def test_an_invalid_loss_is_refused(loss, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         diagnose(Convolutions(4), images(0), loss)
 
@@ -129,18 +131,18 @@ def test_a_loss_that_is_none_is_refused(loss, error: type[Exception], words: str
         ({"precision": "float8"}, "one of float16, bfloat16, float32, float64, got float8"),
     ],
 )
-def test_settings_that_are_none_are_refused(told: dict[str, object], words: str) -> None:
+def test_invalid_settings_are_refused(told: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         diagnose(Convolutions(4), images(0), which_digit, **told)  # pyright: ignore
 
 
 def test_a_frozen_model_is_refused() -> None:
-    with pytest.raises(ValueError, match="Convolutions has no parameter that is trained"):
+    with pytest.raises(ValueError, match="Convolutions has no trainable parameter"):
         diagnose(Convolutions(4).requires_grad_(False), images(0), which_digit)
 
 
 class Recomputing(nn.Module):
-    """Pre-LN perceptrons whose activations are computed again in the backward pass, or not."""
+    """Pre-LN perceptrons with or without recomputation of activations in the backward pass."""
 
     def __init__(self, *, recompute: bool, reentrant: bool = False) -> None:
         super().__init__()
@@ -163,7 +165,7 @@ def test_activations_that_are_recomputed_are_measured_once() -> None:
     told = [diagnose(model, x, lambda m, b: m(b).square().mean()).to_json() for model in (plain, again)]
     for key in ("gradients", "stacks", "ranges", "findings"):
         assert told[0][key] == told[1][key], key
-    assert [finding["cause"] for finding in told[1]["findings"]] == ["missing_final_norm"]
+    assert [finding["name"] for finding in told[1]["findings"]] == ["missing_final_norm"]
 
 
 def test_reentrant_recomputation_is_refused() -> None:
@@ -198,18 +200,20 @@ def test_a_lazy_model_is_refused() -> None:
         diagnose(nn.Sequential(nn.Flatten(), nn.LazyLinear(10)), images(0), which_digit)
 
 
-def test_words_name_the_cause() -> None:
+def test_the_summary_names_the_cause() -> None:
     case = CASES["batch_norm_in_eval"][0](0)
-    words = normscope.diagnose(case.model, case.batch, case.loss).words()
-    assert words.startswith("batch_norm_in_eval at body.0.1, body.1.1, body.2.1: 3 batch norms")
+    words = normscope.diagnose(case.model, case.batch, case.loss).summary()
+    assert words.startswith(
+        "Batch norms use moments of other data (batch_norm_in_eval), at body.0.1, body.1.1, body.2.1: 3 batch norms"
+    )
     healthy = CASES["batch_norm_in_eval"][1](0)
-    assert normscope.diagnose(healthy.model, healthy.batch, healthy.loss).words().startswith("No known cause")
+    assert normscope.diagnose(healthy.model, healthy.batch, healthy.loss).summary().startswith("No known cause")
 
 
 @pytest.mark.slow
 def test_a_model_of_gpt2_s_size() -> None:
-    """In processes of their own: under a minute, and under twice the memory of a step with AdamW."""
-    script = Path(__file__).with_name("gpt2_size.py")
+    """In separate processes: under a minute, and under twice the memory of a training step with AdamW."""
+    script = Path(__file__).parents[1] / "support" / "gpt2_size.py"
     told = {
         what: json.loads(
             subprocess.run([sys.executable, script, what], capture_output=True, text=True, check=True).stdout

@@ -1,4 +1,4 @@
-"""What reaches norms, against numbers made for it."""
+"""Ranges of the inputs of norms, on constructed inputs."""
 
 import math
 
@@ -33,7 +33,7 @@ def test_eps_in_half_precision(eps: float, vanishes: bool) -> None:
     assert not seen(nn.LayerNorm(8, eps=eps), torch.randn(3, 8), precision="bfloat16").eps_vanishes
 
 
-def test_the_precision_is_that_of_the_input_unless_told() -> None:
+def test_the_precision_defaults_to_that_of_the_input() -> None:
     norm = nn.LayerNorm(8, dtype=torch.bfloat16)
     assert seen(norm, torch.randn(3, 8).bfloat16()).precision == "bfloat16"
     assert seen(nn.LayerNorm(8), torch.randn(3, 8), precision="float16").dtype == "float32"
@@ -48,13 +48,13 @@ def test_overflow() -> None:
     assert seen(nn.LayerNorm(8), x).largest == math.inf
 
 
-def test_gains_and_bias() -> None:
+def test_weights_and_bias() -> None:
     norm = nn.LayerNorm(4)
     norm.weight.data = torch.tensor([0.0, 0.001, 1.0, 1.0])
     norm.bias.data = torch.tensor([1.0, -1.0, 1.0, 1.0])
     told = seen(norm, torch.randn(5, 4))
-    assert (told.dead_gains, told.zero_gains) == (0.5, 0.25)
-    assert told.gain_size == pytest.approx(math.sqrt(2 / 4), rel=1e-6)
+    assert (told.small_weights, told.zero_weights) == (0.5, 0.25)
+    assert told.weight_size == pytest.approx(math.sqrt(2 / 4), rel=1e-6)
     assert told.bias_share == pytest.approx(1 / 1.5, rel=1e-6)
 
 
@@ -81,14 +81,14 @@ def test_mean_over_deviation() -> None:
     assert seen(nn.LayerNorm(512), x).mean_over_deviation == pytest.approx(1000, rel=0.1)
 
 
-def test_a_norm_that_divides_by_nothing_has_no_variance() -> None:
+def test_a_norm_that_does_not_divide_has_no_variance() -> None:
     told = seen(norms.DyT(8), torch.randn(3, 8))
     assert told.smallest_variance is None
     assert told.rows_below_eps is None
-    assert told.gain_size == 1.0
+    assert told.weight_size == 1.0
 
 
-def test_the_eps_of_an_rms_norm_is_the_machine_epsilon_where_none_was_told() -> None:
+def test_the_eps_of_an_rms_norm_without_eps_is_the_machine_epsilon() -> None:
     told = seen(nn.RMSNorm(8), torch.cat([torch.randn(3, 8), torch.full((1, 8), 1e-6)]))
     assert told.eps == torch.finfo(torch.float32).eps
     assert told.rows_below_eps == 0.25

@@ -1,4 +1,4 @@
-"""The readings say the numbers they are about, and say so when there are none."""
+"""Readings contain the measured numbers, and say so if nothing was measured."""
 
 import math
 from dataclasses import replace
@@ -33,7 +33,7 @@ def test_readings_of_real_models_hold_their_numbers(cause: str) -> None:
     assert all(len(words) > 60 and words.endswith(".") for words in told.readings.values())
 
 
-def test_a_failed_slope_is_told() -> None:
+def test_a_failed_growth_is_reported() -> None:
     case = CASES["unscaled_residual"][0](0)
     told = diagnose(case.model, case.batch, case.loss)
     assert "(fail, at most 4)" in told.readings["depth"]
@@ -43,14 +43,14 @@ def test_a_failed_slope_is_told() -> None:
 def test_there_is_no_verdict_on_warm_up(place: int) -> None:
     case = CASES["post_norm_without_warm_up"][place](0)
     told = diagnose(case.model, case.batch, case.loss, **case.told)
-    assert "Whether warm-up is needed is not told" in told.readings["first_update"]
-    assert ("which is named as a cause" in told.readings["first_update"]) == (place == 0)
+    assert "These numbers do not show whether warm-up is needed" in told.readings["first_update"]
+    assert ("which is reported as a cause" in told.readings["first_update"]) == (place == 0)
 
 
-def test_decay_of_norms_is_told() -> None:
-    case = CASES["gains_near_zero"][0](0)
+def test_weight_decay_of_norms_is_reported() -> None:
+    case = CASES["weights_near_zero"][0](0)
     told = diagnose(case.model, case.batch, case.loss, **case.told)
-    assert "The optimizer decays the parameters of 9 of 9 norms" in told.readings["range"]
+    assert "The optimizer applies weight decay to 9 of 9 norms" in told.readings["range"]
 
 
 def square(model: nn.Module, batch: Tensor) -> Tensor:
@@ -69,13 +69,13 @@ def gradients_of(module: nn.Module) -> Measured:
         (norms.DyT(16), "removes neither"),
         (norms.DetachNorm(16), "removes neither"),
         (norms.FRN(16), "removes neither"),
-        (nn.RMSNorm(16), "removes the part along the input as it is, uncentered, instead"),
+        (nn.RMSNorm(16), "removes the part along the uncentered input instead"),
         (nn.LayerNorm(16), "removes both parts"),
     ],
 )
 def test_what_a_norm_removes_is_not_what_lies_there(module: nn.Module, words: str) -> None:
     reading = read(gradients_of(module))["gradients"]
-    assert "Over 1 norm the median share of the gradient that lies along the constant vector" in reading
+    assert "Over 1 norm the median share of the gradient along the constant vector" in reading
     assert f"This norm {words}." in reading
     assert "takes out" not in reading
 
@@ -83,20 +83,24 @@ def test_what_a_norm_removes_is_not_what_lies_there(module: nn.Module, words: st
 def test_a_law_that_is_off_does_not_hold() -> None:
     told = gradients_of(nn.LayerNorm(16))
     (one,) = told.gradients
-    for error, words in ((0.01, "holds to 1.0e-02"), (0.57, "is off by 5.7e-01 at most, at 1")):
+    for error, words in ((0.01, "holds to 1.0e-02"), (0.57, "is off by at most 5.7e-01, at 1")):
         assert words in read(replace(told, gradients=[replace(one, law_error=error)]))["gradients"]
     reading = read(replace(told, gradients=[one, replace(one, law_error=None)]))["gradients"]
-    assert "at 1 call gradients are too small for it to be checked" in reading
+    assert "the gradients of 1 call are too small to check it" in reading
 
 
 def test_calls_without_a_usable_gradient_are_counted() -> None:
     told = gradients_of(nn.LayerNorm(16))
-    lost = [LostGradient(name="a", why="zero"), LostGradient(name="b", why="zero"), LostGradient(name="c", why="none")]
+    lost = [
+        LostGradient(name="a", why="zero"),
+        LostGradient(name="b", why="zero"),
+        LostGradient(name="c", why="missing"),
+    ]
     assert (
-        "3 calls of norms had no usable gradient (zero at 2, none came back at 1) and are left out"
+        "3 calls of norms had no usable gradient (zero at 2, no gradient at 1) and are left out"
         in read(replace(told, lost=lost))["gradients"]
     )
-    assert read(replace(told, gradients=[], lost=lost[:1]))["gradients"].startswith("No usable gradient came to 1 norm")
+    assert read(replace(told, gradients=[], lost=lost[:1]))["gradients"].startswith("No usable gradient reached 1 norm")
 
 
 def test_small_shares_keep_their_digits() -> None:
@@ -104,7 +108,7 @@ def test_small_shares_keep_their_digits() -> None:
     small = replace(told.gradients[0], recentering=1.25e-5, width=100_000)
     reading = read(replace(told, gradients=[small]))["gradients"]
     assert "is 0.00125%" in reading
-    assert "would have 0.001% along each" in reading
+    assert "has 0.001% along each" in reading
 
 
 @pytest.mark.parametrize(
@@ -132,10 +136,10 @@ def test_the_reason_for_no_first_update_is_the_real_one() -> None:
     square(model, x).backward()
     adam.step()
     for settings, words in (
-        ({"optimizer": rms}, "what RMSprop does first is not known here"),
-        ({"optimizer": adam}, "Adam has made updates already"),
-        ({}, "that needs a learning rate, or an optimizer"),
-        ({"learning_rate": 1e-3, "first_update": False}, "it was left out"),
+        ({"optimizer": rms}, "the first update of RMSprop follows a rule that normscope does not know"),
+        ({"optimizer": adam}, "Adam has already made updates"),
+        ({}, "it needs a learning rate or an optimizer"),
+        ({"learning_rate": 1e-3, "first_update": False}, "it is skipped for a model whose training has begun"),
     ):
         told = diagnose(model, x, square, **settings)  # pyright: ignore
         assert told.readings["first_update"].startswith(f"No first update was tried: {words}")
@@ -156,36 +160,39 @@ def test_the_words_on_depth_are_about_the_stack_that_was_measured() -> None:
     towards_input = depth(replace(plain, gradient_ratio=4.6e-4))
     assert "A gradient that grows towards the input" in towards_input
     assert "fades" not in towards_input
-    assert "norms on the stream" not in towards_input
+    assert "norms on the residual stream" not in towards_input
     assert "broken lines" not in towards_input
-    assert "no norm on the stream does it" in depth(replace(plain, gradient_ratio=400.0))
+    assert "the cause is the layers, not a norm on the residual stream" in depth(replace(plain, gradient_ratio=400.0))
     perceptron = depth(replace(plain, residual=False, growth=27.2, gradient_ratio=1.0))
     assert "(fail" not in perceptron
-    assert "Layers that do not carry their input on" in perceptron
-    assert "A stream that grows by a factor a layer" not in perceptron
+    assert "The output size of layers without a residual connection" in perceptron
+    assert "A residual stream that grows exponentially" not in perceptron
     post = stack("missing_final_norm", placement="post", gradient_ratio=5.0)
-    assert "theory has a factor of 0.8 a layer" in depth(post)
+    assert "theory predicts a factor of 0.8 per layer" in depth(post)
     assert "The broken lines are theory" in depth(post)
 
 
-def test_sizes_that_are_not_finite_are_no_numbers() -> None:
+def test_sizes_that_are_not_finite_are_not_printed() -> None:
     told = depth(stack("unscaled_residual", growth=math.nan, gradient_ratio=math.inf))
-    assert "sizes behind its layers are not finite, and its gradients are not finite" in told
+    assert "the outputs of its layers are not finite, and its gradients are not finite" in told
     assert "nan" not in told
     assert "(fail" not in told
 
 
-def test_the_real_eps_of_an_rms_norm_is_told() -> None:
+def test_the_actual_eps_of_an_rms_norm_is_reported() -> None:
     told = diagnose(nn.Sequential(nn.Linear(16, 16), nn.RMSNorm(16)), torch.randn(4, 16), square)
     assert "where eps is 1.19e-07" in told.readings["range"]
 
 
-def test_norms_that_are_all_alike_are_said_to_be() -> None:
+def test_equal_norms_are_summarized() -> None:
     model = nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6), nn.Linear(6, 6), nn.LayerNorm(6))
     told = diagnose(model, torch.randn(5, 6), lambda model, x: model(x).square().mean())
     seen, means = told.readings["gradients"].split("\n")
     assert "All 2 norms remove both parts." in seen
     model[3] = norms.RMSNorm(6)
     told = diagnose(model, torch.randn(5, 6), lambda model, x: model(x).square().mean())
-    assert "Of these 2 norms 1 removes both parts, 1 removes the part along the input" in told.readings["gradients"]
+    assert (
+        "Of these 2 norms, 1 removes both parts, 1 removes the part along the uncentered input"
+        in told.readings["gradients"]
+    )
     assert means.startswith("A large first share means")

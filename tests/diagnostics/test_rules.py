@@ -1,4 +1,4 @@
-"""Every rule at both sides of its threshold, on real measurements that are changed in one number."""
+"""Every rule on both sides of its threshold, on real measurements with one number changed."""
 
 import math
 import re
@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from normscope.diagnostics import CAUSES, Cause, Finding
 from normscope.diagnostics.depth.watch import watch_depth
 from normscope.diagnostics.diagnosis import diagnose
 from normscope.diagnostics.gradients.at_norms import gradients_at_norms
 from normscope.diagnostics.numeric_range import numeric_range
-from normscope.diagnostics.rules import ALIKE, CAUSES, REPLACED, SMALLEST_HALF, Measured, name_causes
-from normscope.inspection.norms_in import Unreached
+from normscope.diagnostics.rules import ALIKE, REPLACED, SMALLEST_HALF, Measured, name_causes
+from normscope.inspection.norm_in_model import Unreachable
 from support.planted import CASES, Case, text
 
 
@@ -32,14 +33,23 @@ def measured(case: Case) -> Measured:
 
 
 def causes(told: Measured) -> set[str]:
-    return {finding.cause for finding in name_causes(told)}
+    return {finding.name for finding in name_causes(told)}
 
 
 def test_every_planted_cause_has_a_rule() -> None:
     assert set(CASES) == set(CAUSES) - {"overflow", "not_finite"}
 
 
-def test_warm_up_is_named_only_when_it_was_told() -> None:
+def test_a_finding_carries_what_its_cause_declares() -> None:
+    (finding,) = name_causes(measured(CASES["double_norm"][0](0)))
+    assert isinstance(finding, Finding)
+    cause = CAUSES["double_norm"]
+    assert isinstance(cause, Cause)
+    assert (finding.name, finding.title, finding.remedy) == ("double_norm", cause.title, cause.remedy)
+    assert all(name == each.name and each.title and each.remedy for name, each in CAUSES.items())
+
+
+def test_warm_up_is_assessed_only_if_it_is_given() -> None:
     told = measured(CASES["post_norm_without_warm_up"][0](0))
     assert causes(told) == {"post_norm_without_warm_up"}
     assert causes(replace(told, warmup=None)) == set()
@@ -79,13 +89,13 @@ def test_batch_norm_moments(offset: float, ratio: float, named: bool) -> None:
     assert (causes(replace(told, ranges=changed)) == {"batch_norm_in_eval"}) == named
 
 
-def test_gains_that_start_at_zero_are_not_decayed_ones() -> None:
-    told = measured(CASES["gains_near_zero"][0](0))
+def test_weights_initialized_to_zero_are_not_decayed() -> None:
+    told = measured(CASES["weights_near_zero"][0](0))
     (one, *_) = told.ranges
-    assert causes(replace(told, ranges=[replace(one, zero_gains=1.0)])) == set()
-    assert causes(replace(told, ranges=[replace(one, dead_gains=0.5)])) == set()
+    assert causes(replace(told, ranges=[replace(one, zero_weights=1.0)])) == set()
+    assert causes(replace(told, ranges=[replace(one, small_weights=0.5)])) == set()
     (finding, *_) = name_causes(replace(told, ranges=[one]))
-    assert "decays them by 2" in finding.evidence
+    assert "weight decay on them is 2" in finding.evidence
 
 
 def test_a_norm_with_another_reader_is_no_double() -> None:
@@ -136,7 +146,7 @@ def test_what_is_not_finite_is_named_where_it_begins(part: str, where: str, numb
     batch = torch.cat([case.batch, torch.zeros_like(case.batch[:1])])
     told = diagnose(case.model, batch, case.loss, learning_rate=1e-3, warmup=0)
     (finding,) = told.findings
-    assert (finding.cause, finding.where) == ("not_finite", where)
+    assert (finding.name, finding.where) == ("not_finite", where)
     assert f"The loss is {told.loss}" in finding.evidence
     assert next(iter(CAUSES)) == "not_finite"
     for words in told.readings.values():
@@ -154,15 +164,15 @@ def test_a_gradient_that_is_not_finite_is_named_where_the_loss_is() -> None:
     case = text(0, "pre")
     told = diagnose(case.model, case.batch, loss)
     (finding,) = told.findings
-    assert (finding.cause, finding.where) == ("not_finite", "stack.final_norm")
+    assert (finding.name, finding.where) == ("not_finite", "stack.final_norm")
     assert (
-        "The gradient is not finite at 9 norms; on its way back it is so first at stack.final_norm" in finding.evidence
+        "The gradient is not finite at 9 norms; the first on the backward path is stack.final_norm" in finding.evidence
     )
     assert "The loss" not in finding.evidence
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf])
-def test_other_rules_say_nothing_of_numbers_that_are_none(number: float) -> None:
+def test_other_rules_ignore_numbers_that_are_not_finite(number: float) -> None:
     told = measured(CASES["unscaled_residual"][0](0))
     grown = replace(told.stacks[0], growth=number)
     assert causes(replace(told, stacks=[grown])) == set()
@@ -174,7 +184,7 @@ def test_other_rules_say_nothing_of_numbers_that_are_none(number: float) -> None
 def test_a_final_norm_that_cannot_be_measured_is_not_missed() -> None:
     told = measured(CASES["missing_final_norm"][0](0))
     for name, missed in (("", False), ("stack", False), (told.stacks[0].layers[0].name + ".branch", True)):
-        unmeasured = [Unreached(name=name, what="functional.layer_norm", why="it has no module")]
+        unmeasured = [Unreachable(name=name, what="functional.layer_norm", why="it has no module")]
         assert (causes(replace(told, unmeasured=unmeasured)) == {"missing_final_norm"}) == missed
 
 

@@ -1,4 +1,4 @@
-"""The first update against a real optimizer's first step on a copy."""
+"""The first update against the first step of a real optimizer on a copy."""
 
 import copy
 import math
@@ -62,7 +62,7 @@ def test_a_model_without_layers_has_no_numbers_by_depth() -> None:
     assert told["loss_after"] < told["loss_before"]
 
 
-def test_a_rate_that_is_none_is_refused() -> None:
+def test_an_invalid_learning_rate_is_refused() -> None:
     with pytest.raises(ValueError, match="must be positive and finite, got 0"):
         warmup_features(nn.Linear(2, 2), None, lambda m, b: torch.zeros(()), 0.0)
 
@@ -97,11 +97,11 @@ def test_experts_that_change_with_the_update_do_no_harm() -> None:
     assert math.isnan(told["output_change"])
     assert math.isfinite(told["loss_after"])
     reading = diagnose(rows, batch, loss, learning_rate=0.5).readings["first_update"]
-    assert "How far it changes the last layer's output cannot be told: it changed which layers are called" in reading
+    assert "The change of the last layer's output is unknown: the update changed which layers are called" in reading
 
 
 class Rows(nn.Module):
-    """Layers that take only the rows which the layer before left positive."""
+    """Layers that process only the rows that are positive after the layer before."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The committed calibration of the warm-up: labels, accuracies and words again from its runs, and a tiny new one."""
+"""The committed calibration of warm-up, recomputed from its runs: labels, accuracies and text; and a small new one."""
 
 import importlib.util
 import itertools
@@ -150,12 +150,12 @@ def test_no_character_sees_those_after_it() -> None:
     torch.testing.assert_close(model(rows)[:, :5], before[:, :5])
 
 
-def test_a_loss_that_is_none_is_no_number() -> None:
+def test_a_missing_loss_is_not_a_number() -> None:
     text = CALIBRATION.read_text(TINY.window)
     assert CALIBRATION.train(configuration(rate=1e30), text, 0, 0, TINY) is None
 
 
-def test_who_diverges_without_needs_it() -> None:
+def test_a_model_that_diverges_without_warm_up_needs_it() -> None:
     content = {"runs": [{**CONTENT["runs"][0], "with_warmup": 2.0, "without": None}]}
     assert CALIBRATION.rows_of(content)[0].needed
     content["runs"][0]["with_warmup"] = None
@@ -183,7 +183,7 @@ def test_the_figures_that_are_quoted_elsewhere() -> None:
     assert f"{ours} of {total} told rightly out of sample, {constant} by saying that none needs it" in benches
     wins, losses, chance = CALIBRATION.sign_test(rows, found.told, found.trivial[found.best])
     assert chance > 0.05
-    library = (ROOT / "src" / "normscope" / "probes" / "readings.py").read_text()
+    library = (ROOT / "src" / "normscope" / "diagnostics" / "readings.py").read_text()
     for text in (docs, benches, library):
         assert f"{wins} to {losses}" in text
     stuck = CALIBRATION.stuck_of(CONTENT, rows)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from normscope.inspection.behaviour import computes_as, looks_like_norm, observe
-from normscope.inspection.equation import Facts
+from normscope.inspection.equation import Equation
 from support.foreign import (
     AnnotatedLayerNorm,
     GatedRMSNorm,
@@ -19,9 +19,9 @@ from support.foreign import (
 )
 
 
-def seen(module: nn.Module) -> Facts:
+def seen(module: nn.Module) -> Equation:
     facts = observe(module)
-    assert isinstance(facts, Facts), facts
+    assert isinstance(facts, Equation), facts
     return facts
 
 
@@ -29,7 +29,7 @@ def seen(module: nn.Module) -> Facts:
 def test_rms_norm_and_its_eps(eps: float) -> None:
     facts = seen(PlainRMSNorm(16, eps))
     assert (facts.kind, facts.width, facts.eps, facts.eps_place) == ("rms_norm", 16, eps, "variance")
-    assert (facts.gain, facts.bias, facts.unit_offset, facts.channels_first) == ("weight", None, False, False)
+    assert (facts.weight, facts.bias, facts.unit_offset, facts.channels_first) == ("weight", None, False, False)
 
 
 def test_gain_that_is_one_plus_the_parameter() -> None:
@@ -41,12 +41,12 @@ def test_gain_that_is_one_plus_the_parameter() -> None:
 def test_divisor_and_place_of_eps(width: int) -> None:
     facts = seen(AnnotatedLayerNorm(width))
     assert (facts.kind, facts.eps_place, facts.unbiased) == ("layer_norm", "deviation", True)
-    assert (facts.gain, facts.bias) == ("a_2", "b_2")
+    assert (facts.weight, facts.bias) == ("a_2", "b_2")
 
 
 def test_length() -> None:
     facts = seen(LengthNorm(16))
-    assert (facts.kind, facts.eps_place, facts.eps, facts.gain) == ("rms_norm", "length", 1e-12, "gamma")
+    assert (facts.kind, facts.eps_place, facts.eps, facts.weight) == ("rms_norm", "length", 1e-12, "gamma")
 
 
 @pytest.mark.parametrize("width", [3, 5, 16])
@@ -229,7 +229,7 @@ def test_one_number_for_all_features_is_no_gain_of_a_width() -> None:
             return x / x.norm(dim=-1, keepdim=True).clamp(min=self.eps) * self.g
 
     assert not looks_like_norm(LengthScale())
-    assert observe(LengthScale()) == "has one number (g) for all features, which is no gain of a width"
+    assert observe(LengthScale()) == "has one number (g) for all features, which is not a weight per feature"
 
 
 def test_children_that_learn_nothing_are_no_hindrance() -> None:
@@ -239,7 +239,7 @@ def test_children_that_learn_nothing_are_no_hindrance() -> None:
             self.child = child
 
     assert looks_like_norm(Gated(nn.SiLU()))
-    assert seen(Gated(nn.Identity())).gain == "weight"
+    assert seen(Gated(nn.Identity())).weight == "weight"
     assert not looks_like_norm(Gated(nn.Linear(8, 8)))
     assert not looks_like_norm(Gated(nn.LayerNorm(8, elementwise_affine=False)))
     assert not looks_like_norm(Gated(nn.Sequential(nn.PReLU())))

@@ -4,12 +4,20 @@ import pytest
 import torch
 from torch import nn
 
-from normscope.inspection.derivative import SCALING, as_rows, derivative_of, factor_of, fixed_moments, through_gain
-from normscope.inspection.norms_in import NormIn, find_norms
+from normscope.inspection.derivative import (
+    as_rows,
+    derivative_of,
+    factor_of,
+    fixed_moments,
+    has_known_derivative,
+    through_weight,
+)
+from normscope.inspection.find import find_norms
+from normscope.inspection.norm_in_model import NormInModel
 from support.made_norms import MADE
 
 
-def of(key: str) -> tuple[NormIn, torch.Tensor]:
+def of(key: str) -> tuple[NormInModel, torch.Tensor]:
     torch.manual_seed(0)
     make, shape = MADE[key]
     module = make().double()
@@ -27,7 +35,7 @@ def test_the_derivative_is_that_of_autograd(key: str) -> None:
     (want,) = torch.autograd.grad(z, x, upstream)
     rows = as_rows(norm, x.detach())
     own = derivative_of(norm, rows)
-    g = as_rows(norm, through_gain(norm, upstream)) * factor_of(norm, own.y)
+    g = as_rows(norm, through_weight(norm, upstream)) * factor_of(norm, own.y)
     center = g.mean(-1, keepdim=True) if own.centers else 0.0
     told = (g - center - own.pull * own.y * (g * own.y).mean(-1, keepdim=True)) / own.size
     torch.testing.assert_close(told, as_rows(norm, want), rtol=1e-10, atol=1e-12)
@@ -36,10 +44,10 @@ def test_the_derivative_is_that_of_autograd(key: str) -> None:
 @pytest.mark.parametrize("key", MADE)
 def test_rows_are_what_the_norm_standardizes(key: str) -> None:
     norm, x = of(key)
-    if norm.gain is not None:
-        nn.init.ones_(getattr(norm.module, norm.gain))
-    if norm.bias is not None:
-        nn.init.zeros_(getattr(norm.module, norm.bias))
+    if norm.weight_name is not None:
+        nn.init.ones_(getattr(norm.module, norm.weight_name))
+    if norm.bias_name is not None:
+        nn.init.zeros_(getattr(norm.module, norm.bias_name))
     own = derivative_of(norm, as_rows(norm, x))
     if norm.kind == "scale_norm":
         want = own.y / 8**0.5
@@ -47,7 +55,7 @@ def test_rows_are_what_the_norm_standardizes(key: str) -> None:
         want = own.y * factor_of(norm, own.y)
     if fixed_moments(norm) is None:
         torch.testing.assert_close(want, as_rows(norm, norm.module(x)))
-    assert norm.kind in SCALING
+    assert has_known_derivative(norm)
 
 
 def test_half_precision_is_widened() -> None:

@@ -7,8 +7,8 @@ from collections import deque
 import torch
 from torch import nn
 
-from normscope.inspection.attribute_reads import ChannelsFirst
 from normscope.inspection.preserve_state import copy_of
+from normscope.norms.channels_first import ChannelsFirst
 
 
 def test_copy_is_apart() -> None:

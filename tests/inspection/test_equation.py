@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from normscope.inspection.behaviour import few_rows
-from normscope.inspection.equation import Facts, matching, value_of
+from normscope.inspection.equation import Equation, matching, value_of
+from normscope.inspection.probing import few_rows
 
 X = few_rows((2, 5, 12), -1)
 GAIN = torch.linspace(0.5, 1.5, 12, dtype=torch.float64)
@@ -15,12 +15,12 @@ BIAS = torch.linspace(-1, 1, 12, dtype=torch.float64)
 def test_torchs_layer_norm_is_told_with_its_roles() -> None:
     z = F.layer_norm(X, (12,), GAIN, BIAS, 1e-6)
     facts = matching(X, z, {"b": BIAS, "g": GAIN}, [1e-5, 1e-6], channels_first=False)
-    assert facts == Facts(
+    assert facts == Equation(
         kind="layer_norm",
         width=12,
         eps=1e-6,
         eps_place="variance",
-        gain="g",
+        weight="g",
         bias="b",
         unit_offset=False,
         unbiased=False,

@@ -6,8 +6,8 @@ from torch.nn import functional as F
 
 from normscope import norms
 from normscope.diagnostics.diagnosis import diagnose
-from normscope.inspection.functional_calls import listen_for_functional_norms
-from normscope.inspection.norms_in import find_norms
+from normscope.inspection.find import find_norms
+from normscope.inspection.functional_calls import observed_functional_norms
 
 
 class Bare(nn.Module):
@@ -21,7 +21,7 @@ class Bare(nn.Module):
 
 def test_calls_are_told_with_their_owner() -> None:
     model = nn.Sequential(nn.Linear(6, 6), Bare(), nn.LayerNorm(6), norms.LayerNorm(6), nn.BatchNorm1d(6))
-    with listen_for_functional_norms(model, find_norms(model)[0]) as told:
+    with observed_functional_norms(model, find_norms(model)[0]) as told:
         model(torch.randn(4, 6))
     assert [(one.name, one.what) for one in told] == [("1", "functional.layer_norm"), ("1", "functional.rms_norm")]
 
@@ -34,13 +34,13 @@ def test_a_diagnosis_lists_them() -> None:
 def test_values_are_the_same() -> None:
     torch.manual_seed(0)
     model, x = Bare(), torch.randn(4, 6)
-    with listen_for_functional_norms(model, []):
+    with observed_functional_norms(model, []):
         inside = model(x)
     assert torch.equal(inside, model(x))
 
 
 def test_a_compiled_model_is_left_alone() -> None:
     model = torch.compile(Bare(), backend="eager")
-    with listen_for_functional_norms(model, []) as told:  # pyright: ignore
+    with observed_functional_norms(model, []) as told:  # pyright: ignore
         model(torch.randn(4, 6))
     assert told == []

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
-from normscope.inspection.attribute_reads import ChannelsFirst
-from normscope.inspection.kinds import Norm, recognise
+from normscope.inspection.find import recognize
+from normscope.inspection.norm_in_model import NormInModel
 from normscope.norms import NORMS
+from normscope.norms.channels_first import ChannelsFirst
 from support.foreign import FrozenBatchNormAct, GroupNormAgain, GroupNormAndMore, MaskedGroupNorm, PlainRMSNorm
 
 TORCHS = {
@@ -21,16 +22,16 @@ TORCHS = {
 }
 
 
-def known(module: nn.Module) -> Norm:
-    norm = recognise(("there",), module)
-    assert isinstance(norm, Norm), norm
+def known(module: nn.Module) -> NormInModel:
+    norm = recognize(("there",), module)
+    assert isinstance(norm, NormInModel), norm
     return norm
 
 
 @pytest.mark.parametrize("kind", TORCHS)
 def test_torchs(kind: str) -> None:
     norm = known(TORCHS[kind])
-    assert (norm.kind, norm.shape, norm.gain) == (kind, (6,), "weight")
+    assert (norm.kind, norm.shape, norm.weight_name) == (kind, (6,), "weight")
     assert norm.channels_first == (kind not in {"layer_norm", "rms_norm"})
 
 
@@ -51,14 +52,14 @@ def test_a_subclass_that_changes_nothing_is_its_base() -> None:
 
 def test_a_subclass_with_a_forward_of_its_own_is_looked_at() -> None:
     assert known(GroupNormAgain(2, 6)).kind == "group_norm"
-    assert recognise(("x",), MaskedGroupNorm(2, 6)) == "its forward takes more than one input: x, mask"
-    assert "frozen constants" in str(recognise(("x",), FrozenBatchNormAct(6)))
-    assert recognise(("x",), GroupNormAndMore(2, 6)) == "a GroupNorm whose forward does something else, too"
+    assert recognize(("x",), MaskedGroupNorm(2, 6)) == "its forward takes more than one input: x, mask"
+    assert "frozen constants" in str(recognize(("x",), FrozenBatchNormAct(6)))
+    assert recognize(("x",), GroupNormAndMore(2, 6)) == "a GroupNorm whose forward does something else, too"
 
 
 def test_other_modules_are_nothing() -> None:
-    assert recognise(("x",), nn.Linear(3, 3)) is None
-    assert recognise(("x",), nn.Sequential(nn.LayerNorm(3))) is None
+    assert recognize(("x",), nn.Linear(3, 3)) is None
+    assert recognize(("x",), nn.Sequential(nn.LayerNorm(3))) is None
 
 
 def parametrized() -> nn.Module:
@@ -99,4 +100,4 @@ def observed() -> nn.Module:
 )
 @pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated")
 def test_out_of_reach(make, words: str) -> None:
-    assert re.search(words, str(recognise(("x",), make())))
+    assert re.search(words, str(recognize(("x",), make())))

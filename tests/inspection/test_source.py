@@ -8,7 +8,7 @@ import pytest
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from normscope.inspection.source import functional_norms
+from normscope.inspection.functional_calls import functional_norms
 from support import calls_in_forward
 from support.calls_in_forward import Calls
 

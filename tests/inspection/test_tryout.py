@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from normscope.inspection.behaviour import apart, enlarged_copy, few_rows, many_rows, run, upstream
+from normscope.inspection.probing import enlarged_copy, few_rows, isolated, many_rows, run, upstream
 
 G = upstream((1, 4, 8))
 
@@ -50,9 +50,9 @@ def test_failures_have_words() -> None:
     assert "in-place operation" in str(run(lambda x: x.mul_(2), x, G, {}))
 
 
-def test_apart_takes_no_random_numbers_and_has_gradients_in_any_mode() -> None:
+def test_isolated_takes_no_random_numbers_and_has_gradients_in_any_mode() -> None:
     state = torch.get_rng_state()
-    with torch.inference_mode(), apart():
+    with torch.inference_mode(), isolated():
         x = torch.rand(4, requires_grad=True)
         x.square().sum().backward()
         assert x.grad is not None

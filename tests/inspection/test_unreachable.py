@@ -20,7 +20,7 @@ class Block(nn.Module):
 
 def test_calls_and_lists_are_in_the_report() -> None:
     report = swap(nn.Sequential(Block(), Block()), "layer_norm", "rms_norm")
-    code, first, second = report.unreached
+    code, first, second = report.unreachable
     assert code.why.startswith(
         "normalizes by a call, `F.layer_norm(self.norm(x), (4,), self.norm.weight)`, in the code"
     )
@@ -84,7 +84,7 @@ def test_numbers_that_are_gone_are_told() -> None:
             return x * self.norms[0].weight
 
     (note,) = [note for note in swap(Fused(), "layer_norm", "ada_norm").notes if "reads" in note]
-    assert note.startswith("Fused reads self.norms.*.weight itself, which the new norm has not: this will fail (")
+    assert note.startswith("Fused reads self.norms.*.weight itself, which the new norm does not have: this will fail (")
 
 
 def test_code_that_cannot_be_read_is_no_hindrance() -> None:

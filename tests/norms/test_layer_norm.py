@@ -52,21 +52,21 @@ def test_stands_where_torchs_layer_stood() -> None:
     assert positional.weight.dtype == torch.float64
 
 
-@pytest.mark.parametrize("gain", [True, False])
+@pytest.mark.parametrize("weight", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
-def test_gain_and_bias_are_each_optional(gain: bool, bias: bool) -> None:
-    module = LayerNorm(7, bias=bias, gain=gain, dtype=torch.float64)
-    assert [name for name, _ in module.named_parameters()] == ["weight"] * gain + ["bias"] * bias
+def test_weight_and_bias_are_each_optional(weight: bool, bias: bool) -> None:
+    module = LayerNorm(7, bias=bias, weight=weight, dtype=torch.float64)
+    assert [name for name, _ in module.named_parameters()] == ["weight"] * weight + ["bias"] * bias
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.uniform_(1, 3)
     x = torch.randn(4, 7, dtype=torch.float64)
     want = F.layer_norm(x, (7,))
-    want = want * module.weight if gain else want
+    want = want * module.weight if weight else want
     want = want + module.bias if bias else want
     torch.testing.assert_close(module(x), want, **SAME)
     torch.testing.assert_close(copy.deepcopy(module)(x), want, **SAME)
-    assert f"bias={bias}, gain={gain}" in repr(module)
+    assert f"bias={bias}, weight={weight}" in repr(module)
 
 
 def test_without_affine_there_is_nothing_to_learn() -> None:

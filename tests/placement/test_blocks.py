@@ -1,4 +1,4 @@
-"""Every block against its equation in float64, and against torch's own encoder layer where it has the same."""
+"""Every block against its equation in float64, and against torch's encoder layer where that is equivalent."""
 
 import math
 from collections.abc import Callable
@@ -45,7 +45,7 @@ ARGUMENTS = {DeepNorm: {"constants": "paper"}, RecursiveSkip: {"times": 3}}
 
 
 class Norms:
-    """Makes float64 layer norms away from the identity, each with another gain and bias, and keeps them."""
+    """Builds and records float64 layer norms, each with different weights and biases."""
 
     def __init__(self, seed: int = 0) -> None:
         self.made: list[nn.LayerNorm] = []

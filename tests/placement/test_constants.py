@@ -1,4 +1,4 @@
-"""DeepNorm's constants, by hand from Figure 2 of the paper."""
+"""DeepNorm's constants, computed by hand from Figure 2 of the paper."""
 
 import pytest
 
@@ -41,6 +41,6 @@ def test_the_released_code_differs_in_the_encoder_of_an_encoder_decoder_alone() 
         assert constants(part, 6, other, whose="released") == constants(part, 6, other)
 
 
-def test_other_words_are_refused() -> None:
+def test_other_texts_are_refused() -> None:
     with pytest.raises(ValueError, match="constants must be one of paper, released, got 'mine'"):
         constants("only", 6, whose="mine")

@@ -1,11 +1,10 @@
-"""Post-LN below, Pre-LN above: how many layers are which."""
+"""Number of Post-LN and Pre-LN layers of Mix-LN."""
 
 import math
 
 import pytest
 
-from normscope.placement import POST, PRE, PostNorm, PreNorm, Site
-from normscope.placement import placement as mix
+from normscope.placement import POST, PRE, PostNorm, PreNorm, Site, mix
 
 
 def chosen(share: float, layers: int) -> str:

@@ -1,4 +1,4 @@
-"""Which norms a placement puts where, for every placement there is and for several in one network."""
+"""Norms of every placement, and of several placements in one network."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ NETWORK = ("attention", "feed_forward")
 
 
 class Recorder:
-    """Makes norms, and keeps the site and the width of each."""
+    """Builds norms, and records the site and the width of each."""
 
     def __init__(self) -> None:
         self.made: list[tuple[Site, int]] = []
@@ -185,7 +185,7 @@ def test_several_placements_in_one_network(placement: Placement, blocks: list[st
     assert stack(torch.randn(2, 5, WIDTH)).isfinite().all()
 
 
-def test_several_placements_are_told_in_one_equation() -> None:
+def test_several_placements_have_one_equation() -> None:
     assert per_layer(PRE, (Where(text="1-2"), POST)).equation == (
         "1-2: x <- N(x + f(x)); rest: x <- x + f(N(x)); N at the end"
     )
@@ -341,7 +341,7 @@ def test_no_other_placement_scales_first_weights(name: str) -> None:
 @pytest.mark.parametrize("name", ["pre", "mix"])
 def test_branches_that_make_no_layers_are_refused(name: str, kinds: list[str]) -> None:
     with pytest.raises(
-        ValueError, match=r"expected branches of the kinds attention, .* the last for each layer, got \["
+        ValueError, match=r"expected branches of the kinds attention, .* the last once per layer, got \["
     ):
         PLACEMENTS[name].stack([(kind, nn.Linear(WIDTH, WIDTH)) for kind in kinds], WIDTH, nn.LayerNorm)
 
@@ -354,14 +354,14 @@ def test_what_is_for_plain_layers_has_no_stack() -> None:
 
 
 def test_a_branch_without_scalable_weights_is_refused() -> None:
-    with pytest.raises(ValueError, match="scales first weights, and Linear has no module with a gain"):
+    with pytest.raises(ValueError, match="scales initial weights, and Linear has no module with a gain"):
         PLACEMENTS["deepnorm"].stack([("feed_forward", nn.Linear(WIDTH, WIDTH))], WIDTH, nn.LayerNorm)
 
 
 def test_two_streams_cannot_stand_beside_one() -> None:
     dual = PLACEMENTS["residual_dual"]
     for rest, other in ((PRE, dual), (dual, PRE)):
-        with pytest.raises(ValueError, match=r"s <- s \+ f\(x\).* keeps two streams and cannot stand beside another"):
+        with pytest.raises(ValueError, match=r"s <- s \+ f\(x\).* has two streams and cannot be mixed with another"):
             per_layer(rest, (Where(text="1"), other))
 
 
@@ -372,7 +372,7 @@ def test_two_streams_cannot_stand_beside_one() -> None:
         ("mix", {"part": 0.5}, ValueError, r"the placement has no argument 'part'; it takes share=0\.25"),
         ("mix", {"share": "0.5"}, TypeError, "share must be a number, got '0.5'"),
         ("mix", {"share": True}, TypeError, "share must be a number, got True"),
-        ("deepnorm", {"constants": 2}, TypeError, "constants must be a word, got 2"),
+        ("deepnorm", {"constants": 2}, TypeError, "constants must be a string, got 2"),
     ],
 )
 def test_arguments_are_checked(name: str, arguments: dict[str, Any], error: type[Exception], words: str) -> None:
@@ -402,7 +402,7 @@ def test_other_arguments_leave_the_placement_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("name", list(PLACEMENTS))
-def test_a_placement_says_whether_it_has_norms(name: str) -> None:
+def test_whether_a_placement_has_norms(name: str) -> None:
     if name == "preactivation":
         return
     made: list[int] = []

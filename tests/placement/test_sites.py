@@ -1,4 +1,4 @@
-"""Places in a network: which part of them a text names, and which norm stands there."""
+"""Sites of a network: the subset that a text names, and the norm at each."""
 
 import pytest
 from torch import nn
@@ -38,7 +38,7 @@ def test_a_kind_is_every_site_of_it(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "0", "0-2", "3-2", "-1", "1-", "-", "1-2-3", "a", "final ", "1 - 2", "²", "1.5", "Final"]
 )
-def test_other_words_are_refused(text: str) -> None:
+def test_other_texts_are_refused(text: str) -> None:
     with pytest.raises(
         ValueError, match=r"expected layers such as '2' or '1-3', or one of attention, .*, final.*, got '"
     ):

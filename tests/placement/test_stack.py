@@ -10,7 +10,7 @@ from normscope.placement import PLACEMENTS, DualStack, ResidualStack
 
 
 class Times(nn.Module):
-    """A branch: multiplies by a number, and keeps what else it was called with."""
+    """A branch that multiplies by a number, and records its further arguments."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class Times(nn.Module):
 
 
 class Add(nn.Module):
-    """Stands for a norm: adds a number."""
+    """A stand-in for a norm that adds a number."""
 
     def __init__(self, number: float) -> None:
         super().__init__()

@@ -67,7 +67,7 @@ def main(what: str) -> None:
     else:
         diagnosis = diagnose(model, tokens, loss, learning_rate=6e-4, warmup=2000)  # pyright: ignore
         told = {
-            "findings": [finding.cause for finding in diagnosis.findings],
+            "findings": [finding.name for finding in diagnosis.findings],
             "layers": len(diagnosis.stacks[0].layers),
         }
     seconds = time.perf_counter() - began

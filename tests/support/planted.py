@@ -183,7 +183,7 @@ CASES: dict[str, tuple[Callable[[int], Case], Callable[[int], Case]]] = {
     "eps_too_small_for_half": (partial(half, eps=1e-12), partial(half, eps=1e-5)),
     "missing_final_norm": (partial(final_norm, there=False), partial(final_norm, there=True)),
     "batch_norm_in_eval": (partial(batch_norm, evaluates=True), partial(batch_norm, evaluates=False)),
-    "gains_near_zero": (partial(decayed_gains, decayed=True), partial(decayed_gains, decayed=False)),
+    "weights_near_zero": (partial(decayed_gains, decayed=True), partial(decayed_gains, decayed=False)),
     "double_norm": (partial(encoder, double=True), partial(encoder, double=False)),
     "unscaled_residual": (partial(residual, scaled=False), partial(residual, scaled=True)),
 }

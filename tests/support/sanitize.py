@@ -154,7 +154,7 @@ def call_modules(seed: int, calls: int) -> int:
     from normscope.kernels.backends import cpu
 
     library = cpu.load()
-    print(f"sanitize: {library.words}", flush=True)
+    print(f"sanitize: {library.description}", flush=True)
     if library.shim is None:
         print("sanitize: the C++ function was not loaded")
         return 1
@@ -314,7 +314,7 @@ def make_module(rng: random.Random, shape: tuple[int, ...], dtype: Any) -> Any:
     eps, gain, bias, affine = any_of(1e-5, 1e-3, 1e-1), any_of(True, False), any_of(True, False), rng.random() < 0.7
     convention, scale, k = any_of("paper", "released"), rng.uniform(0.5, 2), any_of(0.0, 0.1, 0.5)
     makers = [
-        lambda: LayerNorm(shape, eps, affine, bias, dtype=narrow, gain=gain),
+        lambda: LayerNorm(shape, eps, affine, bias, dtype=narrow, weight=gain),
         lambda: LayerNormSimple(shape, eps),
         lambda: RMSNorm(shape, any_of(None, eps), affine, dtype=narrow),
         lambda: ScaleNorm(shape, eps, dtype=narrow),

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from normscope.inspection.probing import Affine
 from normscope.norms import DyT, ScaleNorm
-from normscope.surgery.transfer import Affine, affine_of
+from normscope.surgery.transfer import affine_of
 from support.foreign import OffsetRMSNorm, PlainRMSNorm
 
 
@@ -38,15 +39,15 @@ class Bent(nn.Module):
 @pytest.mark.parametrize(
     ("module", "found"),
     [
-        (nn.LayerNorm(6), Affine(gain="weight", bias="bias")),
+        (nn.LayerNorm(6), Affine(weight="weight", bias="bias")),
         (nn.LayerNorm(6, elementwise_affine=False), Affine()),
-        (DyT(6), Affine(gain="weight", bias="bias")),
-        (ScaleNorm(6), Affine(gain="weight")),
-        (PlainRMSNorm(6), Affine(gain="weight")),
-        (OffsetRMSNorm(6), Affine(gain="weight", unit_offset=True)),
-        (Squash(6), Affine(gain="scale", bias="shift")),
-        (Squash(6, offset=True), Affine(gain="scale", bias="shift", unit_offset=True)),
-        (Squash(6, dtype=torch.float32), Affine(gain="scale", bias="shift")),
+        (DyT(6), Affine(weight="weight", bias="bias")),
+        (ScaleNorm(6), Affine(weight="weight")),
+        (PlainRMSNorm(6), Affine(weight="weight")),
+        (OffsetRMSNorm(6), Affine(weight="weight", unit_offset=True)),
+        (Squash(6), Affine(weight="scale", bias="shift")),
+        (Squash(6, offset=True), Affine(weight="scale", bias="shift", unit_offset=True)),
+        (Squash(6, dtype=torch.float32), Affine(weight="scale", bias="shift")),
         (Bent(6), Affine()),
         (nn.Linear(6, 6), Affine(bias="bias")),
     ],
@@ -70,5 +71,5 @@ def test_several_axes_and_what_does_not_run() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x.sin() * self.weight
 
-    assert affine_of(Flat(), (2, 3)) == Affine(gain="weight")
+    assert affine_of(Flat(), (2, 3)) == Affine(weight="weight")
     assert affine_of(Fails(6), (6,)) == Affine()

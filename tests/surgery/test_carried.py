@@ -48,17 +48,19 @@ def test_a_function_with_either_convention_gets_the_gain_in_its_own(old: nn.Modu
     want = model(x).detach()
     report = swap(model, "rms_norm", to)
     torch.testing.assert_close(model(x), want, rtol=1e-5, atol=1e-5)
-    (kept,) = [word for word in report.replaced[0].kept if word.startswith("gain")]
+    (kept,) = [word for word in report.replaced[0].kept if word.startswith("weight")]
     same = isinstance(old, OffsetRMSNorm) == (to is OffsetRMSNorm)
     offset = isinstance(old, OffsetRMSNorm)
-    assert kept == "gain" if same else kept == f"gain (as a new parameter, {'1 + weight' if offset else 'weight - 1'})"
+    assert (
+        kept == "weight" if same else kept == f"weight (as a new parameter, {'1 + weight' if offset else 'weight - 1'})"
+    )
 
 
 def test_what_is_no_gain_stays_its_own() -> None:
     model = nn.Sequential(filled(nn.RMSNorm(6)))
     report = swap(model, "rms_norm", Unknown)
     assert torch.equal(model[0].weight, torch.zeros(6))
-    assert "gain" in report.replaced[0].lost
+    assert "weight" in report.replaced[0].lost
 
 
 @pytest.mark.parametrize("make", [lambda: OffsetRMSNorm(6), Column])
@@ -99,7 +101,7 @@ def test_a_gain_that_is_no_parameter(kind: str) -> None:
     want = model(x).detach()
     report = swap(model, "layer_norm", "layer_norm")
     torch.testing.assert_close(model(x), want, rtol=0, atol=1e-12)
-    assert report.replaced[0].kept == ("eps", "gain (a constant)", "bias (a constant)")
+    assert report.replaced[0].kept == ("eps", "weight (a constant)", "bias (a constant)")
     assert list(model.state_dict()) == keys
     assert list(model[1].parameters()) == []
     report.undo()
@@ -109,7 +111,7 @@ def test_a_gain_that_is_no_parameter(kind: str) -> None:
 def test_a_constant_that_has_no_place_is_told() -> None:
     assert swap(nn.Sequential(constants("buffer")), "layer_norm", "rms_norm").replaced[0].lost == ("bias (a constant)",)
     report = swap(nn.Sequential(constants("buffer")), "layer_norm", "ada_norm")
-    assert report.replaced[0].lost == ("gain (a constant)", "bias (a constant)")
+    assert report.replaced[0].lost == ("weight (a constant)", "bias (a constant)")
     model = nn.Sequential(constants("buffer"))
     gain = model[0].weight
     swap(model, "layer_norm", OffsetRMSNorm)

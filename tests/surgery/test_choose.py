@@ -18,7 +18,7 @@ def model() -> nn.Module:
 
 def chosen(what, where=None) -> tuple[list[str], list[str]]:
     built = model()
-    right, left = choose(built, *find_norms(built), what, where)
+    right, left = choose(built, *find_norms(built, for_replacement=True), what, where)
     return [norm.name for norm in right], [norm.name for norm in left]
 
 
@@ -58,7 +58,7 @@ def test_no_norm_at_all() -> None:
 def test_the_model_itself() -> None:
     norm = nn.LayerNorm(4)
     with pytest.raises(ValueError, match="the model itself is the norm, a LayerNorm"):
-        choose(norm, *find_norms(norm), "layer_norm", None)
+        choose(norm, *find_norms(norm, for_replacement=True), "layer_norm", None)
 
 
 def test_wrong_words() -> None:
@@ -81,5 +81,5 @@ def test_what_is_neither_a_key_nor_a_class(what) -> None:
 
 
 def test_what_is_nothing() -> None:
-    with pytest.raises(ValueError, match=r"or several of these, got none: \[\]"):
+    with pytest.raises(ValueError, match=r"or several of these, got an empty sequence: \[\]"):
         chosen([])

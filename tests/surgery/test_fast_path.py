@@ -6,7 +6,7 @@ from torch import nn
 
 from normscope.norms import AdaNorm
 from normscope.surgery import swap
-from normscope.surgery.guards import leave_fast_path
+from normscope.surgery.guards import disable_fast_path
 
 
 def encoder() -> nn.TransformerEncoder:
@@ -25,7 +25,7 @@ def test_without_the_guard_a_norm_of_ours_is_not_called() -> None:
     with torch.no_grad():
         model(torch.randn(3, 5, 16))
     assert not calls
-    leave_fast_path(model, {id(layer.norm1) for layer in model.layers})
+    disable_fast_path(model, {id(layer.norm1) for layer in model.layers})
     with torch.no_grad():
         model(torch.randn(3, 5, 16))
     assert len(calls) == 4

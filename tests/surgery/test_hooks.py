@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from normscope.surgery import swap
-from normscope.surgery.guards import same_direction, share_hooks
+from normscope.surgery.guards import copy_hook_direction, share_hooks
 
 
 @pytest.mark.parametrize("had", [False, True])
@@ -49,7 +49,7 @@ def test_hooks_that_the_new_one_brings_are_its_own() -> None:
 def test_the_direction_follows_only_what_is_shared() -> None:
     one, two = nn.LayerNorm(4), nn.LayerNorm(4)
     one.register_full_backward_hook(lambda *given: None)
-    same_direction(one, two)
+    copy_hook_direction(one, two)
     assert two._is_full_backward_hook is None
     share_hooks(one, two)
     assert two._is_full_backward_hook is True

@@ -116,7 +116,7 @@ def test_a_failure_leaves_the_model_as_it_was(monkeypatch: pytest.MonkeyPatch) -
         raise AttributeError("source")
 
     # The reading of source is the last that can fail.
-    monkeypatch.setattr(sys.modules["normscope.surgery.swap"], "in_lists", unreadable)
+    monkeypatch.setattr(sys.modules["normscope.surgery.swap"], "held_in_lists", unreadable)
     with pytest.raises(AttributeError, match="source"):
         swap(model, "layer_norm", "rms_norm")
     assert repr(model) == text

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from normscope.surgery import swap
-from normscope.surgery.guards import check_open
+from normscope.surgery.guards import check_replaceable
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`torch.jit."),
@@ -33,14 +33,14 @@ def module_named(name: str, module: str = "elsewhere") -> nn.Module:
 )
 def test_refused(model, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        check_open(model())
+        check_replaceable(model())
 
 
 def test_a_module_that_compiled_itself() -> None:
     model = nn.Sequential(nn.LayerNorm(4))
     model.compile()
     with pytest.raises(ValueError, match="it is compiled"):
-        check_open(model)
+        check_replaceable(model)
 
 
 def test_fully_sharded_and_data_parallel_for_real(tmp_path) -> None:
@@ -49,26 +49,26 @@ def test_fully_sharded_and_data_parallel_for_real(tmp_path) -> None:
         mesh = torch.distributed.init_device_mesh("cpu", (1,))
         sharded = torch.distributed.fsdp.fully_shard(nn.Sequential(nn.LayerNorm(4)), mesh=mesh)
         with pytest.raises(ValueError, match="fully_shard"):
-            check_open(sharded)
+            check_replaceable(sharded)
         parallel = nn.parallel.DistributedDataParallel(nn.Sequential(nn.LayerNorm(4)))
         with pytest.raises(ValueError, match="before DistributedDataParallel is made"):
-            check_open(parallel)
+            check_replaceable(parallel)
     finally:
         torch.distributed.destroy_process_group()
 
 
 def test_no_module() -> None:
     with pytest.raises(TypeError, match=r"must be a torch.nn.Module, got dict"):
-        check_open({})  # pyright: ignore[reportArgumentType]
+        check_replaceable({})  # pyright: ignore[reportArgumentType]
 
 
 def test_a_plain_model_passes() -> None:
-    check_open(nn.Transformer(8, 2, 1, 1, 8, batch_first=True))
+    check_replaceable(nn.Transformer(8, 2, 1, 1, 8, batch_first=True))
 
 
 def test_a_lazy_norm_is_only_out_of_reach() -> None:
     report = swap(nn.Sequential(nn.LazyBatchNorm1d(), nn.LayerNorm(4)), "layer_norm", "rms_norm")
-    assert [one.name for one in report.unreached] == ["0"]
+    assert [one.name for one in report.unreachable] == ["0"]
     assert any("has lazy parameters" in note for note in report.notes)
     assert (report.parameters_before, report.parameters_after) == (8, 4)
 

@@ -4,17 +4,18 @@ import pytest
 import torch
 from torch import nn
 
-from normscope.inspection.attribute_reads import ChannelsFirst
-from normscope.inspection.kinds import Norm, recognise
+from normscope.inspection.find import recognize
+from normscope.inspection.norm_in_model import NormInModel
 from normscope.norms import BatchNorm, LayerNorm, RMSNorm
+from normscope.norms.channels_first import ChannelsFirst
 from normscope.surgery import swap
-from normscope.surgery.replacement import Built, build, check_preserved, read_target
+from normscope.surgery.replacement import Replacement, build, check_preserved, read_target
 from support.foreign import AnnotatedLayerNorm, OffsetRMSNorm, PlainRMSNorm
 
 
-def built(module: nn.Module, to, **settings) -> Built:
-    norm = recognise(("there",), module)
-    assert isinstance(norm, Norm)
+def built(module: nn.Module, to, **settings) -> Replacement:
+    norm = recognize(("there",), module)
+    assert isinstance(norm, NormInModel)
     (one,) = build(nn.ModuleDict({"there": module}), [norm], read_target(to), **settings)
     return one
 
@@ -31,7 +32,7 @@ def test_gain_and_bias_are_the_same_objects() -> None:
     one = built(old, "layer_norm")
     assert one.module.weight is old.weight
     assert one.module.bias is old.bias
-    assert one.kept == ("eps", "gain", "bias")
+    assert one.kept == ("eps", "weight", "bias")
     assert one.lost == ()
     # Float64, both of them.
     assert one.difference < 1e-14
@@ -39,8 +40,8 @@ def test_gain_and_bias_are_the_same_objects() -> None:
 
 def test_what_has_no_place_is_told() -> None:
     assert built(nn.LayerNorm(6), "rms_norm").lost == ("bias",)
-    assert built(nn.LayerNorm(6), "ada_norm").lost == ("gain", "bias")
-    assert built(nn.LayerNorm(6), "scale_norm").lost == ("gain", "bias", "eps 1e-05")
+    assert built(nn.LayerNorm(6), "ada_norm").lost == ("weight", "bias")
+    assert built(nn.LayerNorm(6), "scale_norm").lost == ("weight", "bias", "eps 1e-05")
     assert built(nn.BatchNorm1d(6), "layer_norm").lost == ("running moments",)
     assert built(AnnotatedLayerNorm(6), "layer_norm").lost == ("eps 1e-06 (outside the root)", "the divisor n - 1")
 
@@ -49,7 +50,7 @@ def test_one_plus_the_parameter() -> None:
     old = OffsetRMSNorm(6)
     one = built(old, "rms_norm")
     torch.testing.assert_close(one.module.weight, 1 + old.weight, rtol=0, atol=0)
-    assert one.kept == ("eps", "gain (as a new parameter, 1 + weight)")
+    assert one.kept == ("eps", "weight (as a new parameter, 1 + weight)")
     # The sum is rounded to float32 once.
     assert one.difference < torch.finfo(torch.float32).eps
 

@@ -13,8 +13,8 @@ def test_table() -> None:
     assert lines[2].split() == ["name", "old", "new", "parameters", "difference", "kept", "lost"]
     cells = [cell.strip() for cell in lines[3].split("  ") if cell]
     assert cells[:4] == ["bert.encoder.layer.*.attention.output.LayerNorm (2)", "LayerNorm", "AdaNorm", "64 -> 0"]
-    assert cells[5:] == ["eps", "gain, bias"]
-    assert lines[6] == "left out by where: bert.embeddings.LayerNorm, cls.predictions.transform.LayerNorm"
+    assert cells[5:] == ["eps", "weight, bias"]
+    assert lines[6] == "excluded by where: bert.embeddings.LayerNorm, cls.predictions.transform.LayerNorm"
     assert max(map(len, lines)) <= 120
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 import normscope
-from normscope.inspection.attribute_reads import ChannelsFirst
 from normscope.norms import NORMS
+from normscope.norms.channels_first import ChannelsFirst
 from support.architectures import ARCHITECTURES, Architecture
 
 COMPILE_WARNING = pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)`:FutureWarning")
@@ -130,9 +130,9 @@ def test_nothing_changes_when_it_is_refused() -> None:
     assert repr(model) == text
 
 
-def test_a_norm_that_brings_its_activation_is_told() -> None:
+def test_a_norm_that_includes_an_activation_is_noted() -> None:
     report = normscope.swap(nn.Sequential(nn.BatchNorm2d(4), nn.ReLU()), "batch_norm", "frn")
-    assert any("brings a non-linearity of its own" in note for note in report.notes)
+    assert any("the new norm includes a nonlinearity" in note for note in report.notes)
 
 
 def test_gains_are_shared_with_what_else_has_them() -> None:

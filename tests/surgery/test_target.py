@@ -4,14 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from normscope.inspection.kinds import Norm, recognise
+from normscope.inspection.find import recognize
+from normscope.inspection.norm_in_model import NormInModel
 from normscope.norms import AdaNorm, LayerNorm
 from normscope.surgery.replacement import read_target
 
 
-def norm_of(module: nn.Module) -> Norm:
-    norm = recognise(("x",), module)
-    assert isinstance(norm, Norm)
+def norm_of(module: nn.Module) -> NormInModel:
+    norm = recognize(("x",), module)
+    assert isinstance(norm, NormInModel)
     return norm
 
 

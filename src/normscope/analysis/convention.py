@@ -1,4 +1,4 @@
-"""Which conventions an implementation of a norm follows, told from its outputs alone."""
+"""Conventions of an implementation of a norm, determined from its outputs, and the closed form that they define."""
 
 import copy
 import itertools
@@ -12,79 +12,168 @@ from torch import Tensor, nn
 
 Divisor = Literal["biased", "unbiased", "length"]
 Place = Literal["inside", "added", "least", "none"]
-Gain = Literal["none", "w", "1 + w"]
+Scale = Literal["none", "w", "1 + w"]
 Statistics = Literal["float32", "input"]
 Order = Literal["scale, then cast", "cast, then scale"]
+NormFunction = Callable[[Tensor], Tensor]
+
+TOLERANCE = 1e-3
+"""Largest relative misfit of the divisor that counts as a fit."""
+
+_SIZES = torch.logspace(-14, 1, 61, dtype=torch.float64)
+_VISIBLE = 1.05
+"""Ratio of the divisor to that without eps from which a row is used to estimate eps."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Convention:
-    """One member of the family that `closed_form` computes."""
+    """One member of the family that :func:`closed_form` computes."""
 
     center: bool
     """Whether the mean is subtracted."""
     divisor: Divisor
-    """s: the root of the mean square with the divisor H, with H - 1, or the Euclidean length."""
+    """s: root of the sum of squares divided by H or by H - 1, or the Euclidean length."""
     place: Place
-    """Of eps: inside the root, added to s, the least that is divided by, or nowhere."""
+    """Position of eps: inside the root, added to s, lower bound of the divisor, or absent."""
     eps: float
-    gain: Gain
+    scale: Scale
+    """Factor on the normalized input: none, the weight w, or 1 + w."""
     bias: bool
     statistics: Statistics
-    """The dtype of half-precision inputs' statistics: at least float32, or the input's own."""
+    """dtype of the statistics of half-precision inputs: at least float32, or the dtype of the input."""
     order: Order
-    """Whether a half-precision output is rounded after the gain, or before it and again after it."""
+    """Whether a half-precision output is rounded after scaling, or before and again after it."""
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """The convention in one line."""
         spread = {"biased": "mean square over H", "unbiased": "mean square over H - 1", "length": "Euclidean length"}
         eps = {
             "inside": f"eps {self.eps:.3g} inside the root",
             "added": f"eps {self.eps:.3g} added outside the root",
-            "least": f"at least eps {self.eps:.3g}",
+            "least": f"divisor at least eps {self.eps:.3g}",
             "none": "no eps",
         }
-        gain = {"none": "no gain", "w": "gain w", "1 + w": "gain 1 + w"}
-        order = f", {self.order}" if self.gain != "none" or self.bias else ""
+        scale = {"none": "no weight", "w": "scaled by w", "1 + w": "scaled by 1 + w"}
+        order = f", {self.order}" if self.scale != "none" or self.bias else ""
         return (
-            f"{'mean subtracted' if self.center else 'mean kept'}, {spread[self.divisor]}, {eps[self.place]}, "
-            f"{gain[self.gain]}{', bias' if self.bias else ''}, statistics in "
+            f"mean {'' if self.center else 'not '}subtracted, {spread[self.divisor]}, {eps[self.place]}, "
+            f"{scale[self.scale]}{', bias' if self.bias else ''}, statistics in "
             f"{'float32' if self.statistics == 'float32' else 'the dtype of the input'}{order}"
         )
 
     def ratio(self, width: int) -> float:
-        """Give the root of the biased mean square by s, for rows of ``width`` entries."""
+        """Return the root of the biased mean square divided by s, for rows of ``width`` entries."""
         return {"biased": 1.0, "unbiased": ((width - 1) / width) ** 0.5, "length": width**-0.5}[self.divisor]
 
 
-def closed_form(convention: Convention, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-    r"""Normalize the rows of ``x`` as ``convention`` says, roundings included.
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """Result of :func:`fit_convention`."""
 
-    Statistics in a half type are taken by the operation that published code takes there, ``var``, ``std``, ``norm`` or
-    the mean of squares, of which the first and the last overflow first.
+    convention: Convention | None
+    """None if the implementation is outside the family."""
+    weight: str | None
+    """Name of the parameter w."""
+    bias: str | None
+    """Name of the parameter b."""
+    misfit: float
+    """Largest relative deviation of the divisor from the fitted one, over rows of standard deviation 1e-14 to 10."""
+    agreement: float
+    """Share of bfloat16 outputs that the fitted convention reproduces to the bit."""
+    eps_follows_dtype: bool
+    """Whether eps has another value in float64."""
+    why: str = ""
+    """Why the implementation is outside the family."""
+
+
+def fit_convention(norm: NormFunction, width: int, *, generator: torch.Generator) -> Fit:
+    """Determine the conventions of ``norm`` from its outputs on constructed rows.
+
+    Weight and bias are identified by giving the parameters two sets of random values; divisor and eps by the size of
+    the output for rows of one direction and 61 sizes; the order of casts by a bitwise comparison of bfloat16 outputs
+    with every candidate. ``norm`` is left unchanged: copies of it are called.
+
+    Args:
+        norm: Maps ``[rows, width]`` to the same shape: a module, or a function without parameters.
+        width: H, at least 3.
+        generator: Draws the rows.
+
+    Returns:
+        The conventions. Norms such as AdaNorm, DyT or batch norm are outside the family: their output is not the
+        centered or uncentered input divided by one number per row.
+
+    Raises:
+        ValueError: If ``width`` is below 3, or the shape of the output differs from that of the input.
+    """
+    if width < 3:
+        raise ValueError(f"width must be at least 3, for the divisors to differ, got {width}")
+    rows = torch.randn(32, width, dtype=torch.float64, generator=generator)
+    rows = rows - rows.mean(-1, keepdim=True)
+    rows = rows / rows.square().mean(-1, keepdim=True).sqrt()
+    draws = [{name: _draw(p, generator) for name, p in _parameters(norm, width).items()} for _ in range(2)]
+    outside = Fit(convention=None, weight=None, bias=None, misfit=math.inf, agreement=0.0, eps_follows_dtype=False)
+    affine = _affine(norm, rows, draws)
+    if affine is None:
+        why = "its output is not a weight times the normalized input plus a bias"
+        return replace(outside, why=why)
+    scale, weight, bias = affine
+    shifted = rows + 3.0
+    center = _close(call_copy(norm, rows, draws[0]), call_copy(norm, shifted, draws[0]))
+    fits = {
+        dtype: _divisor(norm, rows[0], draws[0], scale, weight, bias, dtype) for dtype in (torch.float32, torch.float64)
+    }
+    divisor, place, eps, misfit = fits[torch.float32]
+    if misfit > TOLERANCE:
+        return replace(outside, misfit=misfit, why="no divisor of the family fits the size of its output")
+    convention = Convention(
+        center=center,
+        divisor=divisor,
+        place=place,
+        eps=eps,
+        scale=scale,
+        bias=bias is not None,
+        statistics="float32",
+        order="scale, then cast",
+    )
+    found = replace(outside, weight=weight, bias=bias, misfit=misfit)
+    wanted = evaluate(replace(found, convention=convention), shifted, draws[0])
+    if not _close(call_copy(norm, shifted, draws[0]), wanted):
+        return replace(outside, misfit=misfit, why="the closed form does not match on shifted rows")
+    convention, agreement = _casts(norm, replace(found, convention=convention), shifted, draws[0])
+    other = fits[torch.float64][2]
+    follows = not math.isclose(eps, other, rel_tol=0.01) and max(eps, other) > 0
+    return replace(found, convention=convention, agreement=agreement, eps_follows_dtype=follows)
+
+
+def closed_form(convention: Convention, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+    r"""Normalize the rows of ``x`` according to ``convention``, roundings included.
+
+    Statistics in a half-precision dtype use the operation of published code, ``var``, ``std``, ``norm`` or the mean of
+    squares; the first and the last of these overflow first.
 
     .. math:: h = G \odot \frac{x - \mu}{d} + b, \quad d = \sqrt{s^2 + \epsilon}, \; s + \epsilon, \; \max(s, \epsilon)
         \text{ or } s
 
     Args:
-        convention: What is subtracted, divided by, added, and rounded when.
+        convention: Conventions to follow.
         x: ``[..., H]``, any floating dtype.
-        weight: w, ``[H]`` or ``[1]``; G is w or 1 + w. Needed exactly if the convention has a gain.
-        bias: b, ``[H]`` or ``[1]``. Needed exactly if the convention has a bias.
+        weight: w, ``[H]`` or ``[1]``; G is w or 1 + w. Required if and only if the convention has one.
+        bias: b, ``[H]`` or ``[1]``. Required if and only if the convention has one.
 
     Returns:
         The shape and dtype of ``x``.
 
     Raises:
-        ValueError: If weight or bias are given without need, or missing.
+        ValueError: If weight or bias is missing, or given although the convention has none.
 
     References:
         Ba et al. (2016), arXiv:1607.06450, eqs. (15)-(16); Zhang, Sennrich (2019), arXiv:1910.07467, eq. (4). The
         conventions are those of published code.
     """
-    if (weight is None) != (convention.gain == "none") or (bias is None) != (not convention.bias):
-        raise ValueError(f"{convention.words}: got {'no ' * (weight is None)}weight and {'no ' * (bias is None)}bias")
+    if (weight is None) != (convention.scale == "none") or (bias is None) != (not convention.bias):
+        given = f"{'no ' * (weight is None)}weight and {'no ' * (bias is None)}bias"
+        raise ValueError(f"{convention.description}: got {given}")
     wide = x if convention.statistics == "input" else x.to(torch.promote_types(x.dtype, torch.float32))
     centered = wide - wide.mean(-1, keepdim=True) if convention.center else wide
     correction = 1 if convention.divisor == "unbiased" else 0
@@ -111,113 +200,25 @@ def closed_form(convention: Convention, x: Tensor, weight: Tensor | None = None,
         y = y.to(x.dtype)
     if weight is not None:
         w = weight.to(y.dtype)
-        y = y * (w if convention.gain == "w" else 1 + w)
+        y = y * (w if convention.scale == "w" else 1 + w)
     if bias is not None:
         y = y + bias.to(y.dtype)
     return y.to(x.dtype)
 
 
-NormFunction = Callable[[Tensor], Tensor]
-
-TOLERANCE = 1e-3
-"""Largest relative misfit of the divisor that is still called a fit."""
-
-_SIZES = torch.logspace(-14, 1, 61, dtype=torch.float64)
-_VISIBLE = 1.05
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fit:
-    """The member of the family that an implementation computes."""
-
-    convention: Convention | None
-    """None if it is outside the family."""
-    weight: str | None
-    """Name of the parameter that is w."""
-    bias: str | None
-    """Name of the parameter that is b."""
-    misfit: float
-    """Largest relative deviation of the divisor from the fitted one, over rows of standard deviation 1e-14 to 10."""
-    agreement: float
-    """Share of bfloat16 outputs that the fitted convention gives to the bit."""
-    eps_follows_dtype: bool
-    """Whether eps is another number in float64."""
-    why: str = ""
-    """What speaks against the family, if it is outside."""
-
-
-def fit_convention(norm: NormFunction, width: int, *, generator: torch.Generator) -> Fit:
-    """Find the conventions of ``norm`` by what it does to rows that are made for the question.
-
-    Gain and bias are found by giving the parameters two sets of random values; the divisor and eps by the size of the
-    output for rows of one direction and 61 sizes; the order of casts by comparing bfloat16 outputs with every candidate
-    to the bit. ``norm`` itself is left as it is: copies are asked.
-
-    Args:
-        norm: From ``[rows, width]`` to the same shape: a module, or a function without parameters.
-        width: H, at least 3.
-        generator: Draws the rows.
-
-    Returns:
-        What was found; outside the family are norms whose output is not the centered or plain input by one number a
-        row, such as AdaNorm, DyT or batch norm.
-
-    Raises:
-        ValueError: If ``width`` is below 3, or the output has not the shape of the input.
-    """
-    if width < 3:
-        raise ValueError(f"width must be at least 3, for the divisors to differ, got {width}")
-    rows = torch.randn(32, width, dtype=torch.float64, generator=generator)
-    rows = rows - rows.mean(-1, keepdim=True)
-    rows = rows / rows.square().mean(-1, keepdim=True).sqrt()
-    draws = [{name: _draw(p, generator) for name, p in _parameters(norm, width).items()} for _ in range(2)]
-    outside = Fit(convention=None, weight=None, bias=None, misfit=math.inf, agreement=0.0, eps_follows_dtype=False)
-    affine = _affine(norm, rows, draws)
-    if affine is None:
-        why = "its output is not a gain times the normalized input plus a bias"
-        return replace(outside, why=why)
-    gain, weight, bias = affine
-    shifted = rows + 3.0
-    center = _close(ask(norm, rows, draws[0]), ask(norm, shifted, draws[0]))
-    fits = {
-        dtype: _divisor(norm, rows[0], draws[0], gain, weight, bias, dtype) for dtype in (torch.float32, torch.float64)
-    }
-    divisor, place, eps, misfit = fits[torch.float32]
-    if misfit > TOLERANCE:
-        return replace(outside, misfit=misfit, why="no divisor of the family fits the size of its output")
-    convention = Convention(
-        center=center,
-        divisor=divisor,
-        place=place,
-        eps=eps,
-        gain=gain,
-        bias=bias is not None,
-        statistics="float32",
-        order="scale, then cast",
-    )
-    found = replace(outside, weight=weight, bias=bias, misfit=misfit)
-    wanted = evaluate(replace(found, convention=convention), shifted, draws[0])
-    if not _close(ask(norm, shifted, draws[0]), wanted):
-        return replace(outside, misfit=misfit, why="it is no norm of one row: shifted rows come out otherwise")
-    convention, agreement = _casts(norm, replace(found, convention=convention), shifted, draws[0])
-    other = fits[torch.float64][2]
-    follows = not math.isclose(eps, other, rel_tol=0.01) and max(eps, other) > 0
-    return replace(found, convention=convention, agreement=agreement, eps_follows_dtype=follows)
-
-
-def ask(norm: NormFunction, x: Tensor, values: dict[str, Tensor] | None = None) -> Tensor:
+def call_copy(norm: NormFunction, x: Tensor, values: dict[str, Tensor] | None = None) -> Tensor:
     """Call a copy of ``norm`` in the dtype of ``x``, with other values for some parameters.
 
     Args:
         norm: A module, which is copied and cast, or a function, which is called as it is.
-        x: ``[rows, H]``; it is brought to where the module is, and the output back.
-        values: From names of parameters to what they are to be; None leaves them.
+        x: ``[rows, H]``, moved to the device of the module.
+        values: New values of parameters, by name.
 
     Returns:
-        The output, in whatever dtype it comes.
+        The output, in its original dtype, on the device of ``x``.
 
     Raises:
-        ValueError: If the output has not the shape of ``x``.
+        ValueError: If the shape of the output differs from that of ``x``.
     """
     rows = x
     if isinstance(norm, nn.Module):
@@ -242,29 +243,29 @@ def evaluate(fit: Fit, x: Tensor, values: dict[str, Tensor]) -> Tensor:
 
 
 def _parameters(norm: NormFunction, width: int) -> dict[str, Tensor]:
-    """List the parameters that can be a gain or a bias."""
+    """Return the parameters that can be a weight or a bias."""
     if not isinstance(norm, nn.Module):
         return {}
     return {name: p for name, p in norm.named_parameters() if p.numel() in {1, width}}
 
 
 def _draw(parameter: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw values for a parameter, away from zero and one, that every dtype holds exactly."""
+    """Draw values for a parameter, away from zero and one, that are exact in every dtype."""
     return torch.empty(parameter.shape).uniform_(1.2, 2.0, generator=generator).bfloat16().double()
 
 
 def _close(one: Tensor, other: Tensor) -> bool:
-    """Return whether outputs of order one are equal, to the float32 arithmetic some norms insist on."""
+    """Return whether outputs of order one are equal to float32 precision, which some norms always compute in."""
     return bool((one.double() - other.double()).abs().max() <= 1e-4)
 
 
 def _affine(
     norm: NormFunction, rows: Tensor, draws: list[dict[str, Tensor]]
-) -> tuple[Gain, str | None, str | None] | None:
-    """Find what multiplies and what is added: regress every feature of the output on that of the rows."""
+) -> tuple[Scale, str | None, str | None] | None:
+    """Identify scale, weight and bias by a regression of every feature of the output on that of the rows."""
     slopes, shifts = [], []
     for values in draws:
-        h = ask(norm, rows, values).double()
+        h = call_copy(norm, rows, values).double()
         x = rows - rows.mean(0)
         slope = (h * x).sum(0) / (x * x).sum(0)
         shift = (h - slope * rows).mean(0)
@@ -273,12 +274,12 @@ def _affine(
         slopes.append(slope)
         shifts.append(shift)
     names = list(draws[0])
-    candidates: list[tuple[Gain, str | None]] = [("none", None), *itertools.product(("w", "1 + w"), names)]
-    gains = {
-        key: torch.stack([slope / _gain(*key, values) for slope, values in zip(slopes, draws, strict=True)])
+    candidates: list[tuple[Scale, str | None]] = [("none", None), *itertools.product(("w", "1 + w"), names)]
+    factors = {
+        key: torch.stack([slope / _scale(*key, values) for slope, values in zip(slopes, draws, strict=True)])
         for key in candidates
     }
-    constant = [key for key, factor in gains.items() if (factor / factor.mean() - 1).abs().max() <= TOLERANCE]
+    constant = [key for key, factor in factors.items() if (factor / factor.mean() - 1).abs().max() <= TOLERANCE]
     added = [name for name in names if all(_close(s, v[name].expand_as(s)) for s, v in zip(shifts, draws, strict=True))]
     nothing = all(_close(shift, torch.zeros_like(shift)) for shift in shifts)
     if len(constant) != 1 or not (nothing or added):
@@ -286,30 +287,30 @@ def _affine(
     return (*constant[0], None if nothing else added[0])
 
 
-def _gain(gain: Gain, name: str | None, values: dict[str, Tensor]) -> Tensor:
-    """Give G for parameters of the given values."""
+def _scale(scale: Scale, name: str | None, values: dict[str, Tensor]) -> Tensor:
+    """Return the factor on the normalized input for parameters of the given values."""
     if name is None:
         return torch.ones((), dtype=torch.float64)
-    return values[name] if gain == "w" else 1 + values[name]
+    return values[name] if scale == "w" else 1 + values[name]
 
 
 def _divisor(
     norm: NormFunction,
     row: Tensor,
     values: dict[str, Tensor],
-    gain: Gain,
+    scale: Scale,
     weight: str | None,
     bias: str | None,
     dtype: torch.dtype,
 ) -> tuple[Divisor, Place, float, float]:
-    """Fit divisor, place and value of eps to what rows of many sizes are divided by; give the misfit, too."""
+    """Fit divisor, place and value of eps to the divisors of rows of many sizes, and return them with the misfit."""
     sizes = _SIZES.to(row.device)
-    h = ask(norm, (sizes[:, None] * row).to(dtype), values).double()
+    h = call_copy(norm, (sizes[:, None] * row).to(dtype), values).double()
     if bias is not None:
         h = h - values[bias]
-    scaled = (_gain(gain, weight, values) * row).expand_as(row)
+    scaled = (_scale(scale, weight, values) * row).expand_as(row)
     share = (h @ scaled) / (scaled @ scaled)
-    # A bias swallows the smallest outputs.
+    # Rounding of the bias hides the smallest outputs.
     seen = share.isfinite() & (share > (1e-3 if bias is not None else 0))
     sizes, divided_by = sizes[seen], sizes[seen] / share[seen]
     best: tuple[Divisor, Place, float, float] = ("biased", "none", 0.0, math.inf)
@@ -319,7 +320,7 @@ def _divisor(
             divisor=divisor,
             place=place,
             eps=0.0,
-            gain="none",
+            scale="none",
             bias=False,
             statistics="float32",
             order="scale, then cast",
@@ -338,14 +339,14 @@ def _divisor(
             eps = float(divided_by[shows].median())
             wanted = s.clamp(min=eps)
         misfit = float((divided_by / wanted - 1).abs().max()) if len(sizes) else math.inf
-        # The first of equals wins, and that is the one without eps.
+        # Of equal fits the first is chosen, which has no eps.
         if misfit < best[3] - 1e-9:
             best = (divisor, place if eps else "none", _rounded(eps), misfit)
     return best
 
 
 def _rounded(eps: float) -> float:
-    """Take the noise of the fit from eps: a machine epsilon, or three digits."""
+    """Round a fitted eps to a machine epsilon, or to three digits."""
     for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
         if math.isclose(eps, torch.finfo(dtype).eps, rel_tol=0.002):
             return torch.finfo(dtype).eps
@@ -353,16 +354,17 @@ def _rounded(eps: float) -> float:
 
 
 def _casts(norm: NormFunction, fit: Fit, rows: Tensor, values: dict[str, Tensor]) -> tuple[Convention, float]:
-    """Find dtype of statistics and order of casts by the share of equal bits in bfloat16."""
+    """Choose dtype of statistics and order of casts by the share of bit-identical bfloat16 outputs."""
     assert fit.convention is not None
     x = rows.bfloat16()
-    told = ask(norm, x, values).to(x.dtype)
+    outputs = call_copy(norm, x, values).to(x.dtype)
     candidates: list[tuple[Statistics, Order]] = [("float32", "scale, then cast"), ("input", "cast, then scale")]
     if fit.weight is not None or fit.bias is not None:
         candidates.insert(1, ("float32", "cast, then scale"))
     shares = {}
     for statistics, order in candidates:
         convention = replace(fit.convention, statistics=statistics, order=order)
-        shares[convention] = float((evaluate(replace(fit, convention=convention), x, values) == told).double().mean())
+        equal = evaluate(replace(fit, convention=convention), x, values) == outputs
+        shares[convention] = float(equal.double().mean())
     best = max(shares, key=lambda convention: shares[convention])
     return best, shares[best]

@@ -1,4 +1,4 @@
-"""What eps takes from a normalized row: the law that deviations from an invariance are held against."""
+"""Effect of eps on the size of a normalized row: the law that deviations from an invariance are compared with."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,44 +8,49 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normscope import norms
+from normscope.inspection.norm_in_model import TORCH_NORMS, torch_base, traits_of
 
-BY_ROW = (nn.LayerNorm, norms.LayerNormSimple, norms.DetachNorm, norms.AdaNorm)
-BY_BATCH = (norms.BatchNorm, nn.BatchNorm1d)
-KNOWN = (*BY_ROW, *BY_BATCH, nn.RMSNorm, norms.ScaleNorm, norms.FRN)
-"""Norms whose statistics and eps are known here."""
+
+def is_known(module: nn.Module) -> bool:
+    """Return whether the law covers a module: it declares its traits and divides by a size.
+
+    Of torch's norms these are ``LayerNorm``, ``RMSNorm`` and ``BatchNorm1d``.
+    """
+    traits, base = traits_of(module), torch_base(module)
+    covered = base is None or not TORCH_NORMS[base].channels_first or base is nn.BatchNorm1d
+    return traits is not None and traits.scales and covered
 
 
 @dataclass(kw_only=True)
-class Seen:
-    """One call of a module, and of the one known norm in it."""
+class ObservedCall:
+    """One call of a module, and of the only known norm in it."""
 
     norm: nn.Module | None = None
-    """The norm; None if there is none of :data:`KNOWN`, or more than one."""
+    """The norm; None unless exactly one module satisfies :func:`is_known`."""
     inputs: list[Tensor] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
     result: Any = None
-    """What the module gave."""
+    """Output of the module."""
 
 
 @contextmanager
-def watched(module: nn.Module) -> Iterator[Seen]:
-    """Note what goes into and out of the one known norm of ``module`` inside the block; the hook goes with it.
+def observe_norm(module: nn.Module) -> Iterator[ObservedCall]:
+    """Record inputs and outputs of the only known norm of ``module`` inside the block.
 
     Args:
-        module: A norm or anything that holds one.
+        module: A norm, or a module that contains one.
 
     Yields:
-        What was seen; the caller fills in ``result``.
+        A record of the calls; the caller sets ``result``.
     """
-    found = [part for part in module.modules() if isinstance(part, KNOWN)]
-    seen = Seen(norm=found[0] if len(found) == 1 else None)
+    found = [part for part in module.modules() if is_known(part)]
+    seen = ObservedCall(norm=found[0] if len(found) == 1 else None)
 
-    def note(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def record(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         seen.inputs.append(inputs[0])
         seen.outputs.append(output)
 
-    handle = None if seen.norm is None else seen.norm.register_forward_hook(note)
+    handle = None if seen.norm is None else seen.norm.register_forward_hook(record)
     try:
         yield seen
     finally:
@@ -53,10 +58,10 @@ def watched(module: nn.Module) -> Iterator[Seen]:
             handle.remove()
 
 
-def eps_law(before: Seen, after: Seen) -> Tensor | None:
-    r"""Predict the change of the output if the norm's input moved only in ways that its statistics take out.
+def eps_law(before: ObservedCall, after: ObservedCall) -> Tensor | None:
+    r"""Predict the change of the output if the input of the norm changed only in ways that its statistics remove.
 
-    With r the share of its size that eps leaves a normalized row,
+    With r the ratio of a normalized row's size to its size without eps,
 
     .. math:: r = \frac{1}{\sqrt{1 + \epsilon / \sigma^2}}, \quad h' - h = \left(\frac{r'}{r} - 1\right) (h - b)
 
@@ -65,25 +70,27 @@ def eps_law(before: Seen, after: Seen) -> Tensor | None:
     ScaleNorm :math:`r = \min(1, \lVert x \rVert / \epsilon)`.
 
     Args:
-        before: A call as it was.
-        after: The call after a transformation.
+        before: Call before the transformation.
+        after: Call after the transformation.
 
     Returns:
-        The shape of the output; None if the law does not apply: there is no known norm, or more than one, it was called
-        more or less than once, it is not what makes the output, or it is a batch norm that uses running moments.
+        The change, in the shape of the output. None if the law does not apply: the module does not have exactly one
+        known norm, the norm was not called exactly once or does not compute the output, or it is a batch norm that
+        uses running moments.
     """
-    norm = before.norm
+    norm: Any = before.norm
     if norm is None or len(before.inputs) != 1 or before.outputs[0] is not before.result:
         return None
     old, new = _share(norm, before.inputs[0]), _share(norm, after.inputs[0])
     if old is None or new is None:
         return None
-    if isinstance(norm, norms.AdaNorm):
+    traits = traits_of(norm)
+    if traits is not None and traits.has_factor:
         x = before.inputs[0]
         axes = _axes(norm)
         centered = x - x.mean(axes, keepdim=True)
         y = centered * _inverse(centered.square().mean(axes, keepdim=True).sqrt())
-        if norm.convention == "released":
+        if traits.unbiased:
             entries = torch.Size(norm.normalized_shape).numel()
             y = y * ((entries - 1) / entries) ** 0.5
         return norm.scale * ((1 - norm.k * new * y) * new * y - (1 - norm.k * old * y) * old * y)
@@ -93,42 +100,41 @@ def eps_law(before: Seen, after: Seen) -> Tensor | None:
 
 
 def _share(norm: nn.Module, x: Tensor) -> Tensor | None:
-    """Give r, broadcastable to the output."""
-    if isinstance(norm, BY_BATCH):
-        if (not norm.training and norm.running_mean is not None) or (isinstance(norm, nn.BatchNorm1d) and x.dim() > 2):
-            return None
-        axes = tuple(range(x.dim() - (len(norm.normalized_shape) if isinstance(norm, norms.BatchNorm) else 1)))
-        correction = 1 if isinstance(norm, norms.BatchNorm) and norm.unbiased else 0
-        return _root(x.var(axes, correction=correction, keepdim=True), norm.eps)
-    if isinstance(norm, norms.FRN):
-        axes = tuple(range(1, x.dim() - len(norm.normalized_shape)))
-        eps = norm.eps.detach().abs() if isinstance(norm.eps, Tensor) else norm.eps
-        return _root(x.square().mean(axes, keepdim=True), eps)
+    """Return r, broadcastable to the output."""
+    traits: Any = traits_of(norm)
+    shape: Any = getattr(norm, "normalized_shape", (1,))
+    learned: Any = norm.eps
+    eps = learned.detach().abs() if isinstance(learned, Tensor) else learned
     axes = _axes(norm)
-    if isinstance(norm, norms.ScaleNorm):
+    if traits.statistics == "batch":
+        running: Any = norm.running_mean
+        if (not norm.training and running is not None) or (isinstance(norm, nn.BatchNorm1d) and x.dim() > 2):
+            return None
+        axes = tuple(range(x.dim() - len(shape)))
+    elif traits.statistics == "channels":
+        axes = tuple(range(1, x.dim() - len(shape)))
+    if traits.eps_place == "length":
         length = torch.linalg.vector_norm(x, dim=axes, keepdim=True)
-        return (length / norm.eps).clamp(max=1) if norm.eps else torch.ones_like(length)
-    if isinstance(norm, nn.RMSNorm):
-        eps = torch.finfo(x.dtype).eps if norm.eps is None else norm.eps
-        return _root(x.square().mean(axes, keepdim=True), eps)
-    assert isinstance(norm, BY_ROW)
-    if isinstance(norm, norms.AdaNorm) and norm.convention == "released":
-        deviation = x.std(axes, correction=1, keepdim=True)
-        return deviation / (deviation + norm.eps)
-    return _root(x.var(axes, correction=0, keepdim=True), norm.eps)
+        return (length / eps).clamp(max=1) if eps else torch.ones_like(length)
+    if traits.eps_place == "deviation":
+        deviation = x.std(axes, correction=int(traits.unbiased), keepdim=True)
+        return deviation / (deviation + eps)
+    if not traits.centers:
+        return _root(x.square().mean(axes, keepdim=True), torch.finfo(x.dtype).eps if eps is None else eps)
+    return _root(x.var(axes, correction=int(traits.unbiased), keepdim=True), eps)
 
 
 def _axes(norm: nn.Module) -> tuple[int, ...]:
-    """Give the trailing axes of a norm by row."""
-    shape: Any = norm.normalized_shape
+    """Return the trailing axes that a norm normalizes over."""
+    shape: Any = getattr(norm, "normalized_shape", (1,))
     return tuple(range(-len(shape), 0))
 
 
 def _root(square: Tensor, eps: float | Tensor) -> Tensor:
-    """Give 1 / sqrt(1 + eps / square) without dividing by a zero."""
+    """Return 1 / sqrt(1 + eps / square) without a division by zero."""
     return (square / (square + eps)).nan_to_num().sqrt()
 
 
 def _inverse(value: Tensor) -> Tensor:
-    """Give 1 / value, and zero for a zero."""
+    """Return 1 / value, and zero for zero."""
     return torch.where(value == 0, value, 1 / value)

@@ -1,6 +1,6 @@
-"""Fisher matrices of generalized linear models, plain and normalized, in closed form: Ba et al. (2016), section 5.2."""
+"""Closed-form Fisher matrices of generalized linear models, plain and normalized: Ba et al. (2016), section 5.2."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -8,8 +8,8 @@ from torch import Tensor
 Family = Literal["gaussian", "bernoulli", "categorical"]
 Method = Literal["none", "layer", "batch", "weight"]
 
-METHODS: tuple[Method, ...] = ("none", "layer", "batch", "weight")
-"""Whose moments normalize; ``none`` is the plain model."""
+METHODS: tuple[Method, ...] = get_args(Method)
+"""Normalization methods; ``none`` is the plain model."""
 
 
 def standard_fisher(x: Tensor, weight: Tensor, bias: Tensor, *, family: Family, dispersion: float = 1.0) -> Tensor:
@@ -23,13 +23,13 @@ def standard_fisher(x: Tensor, weight: Tensor, bias: Tensor, *, family: Family, 
         weight: W, ``[H, D]``.
         bias: b, ``[H]``.
         family: ``gaussian`` of variance phi, ``bernoulli`` for each output, or ``categorical`` over the outputs.
-        dispersion: phi, 1 for all but the Gaussian.
+        dispersion: phi; must be 1 except for ``gaussian``.
 
     Returns:
-        ``[H (D + 1), H (D + 1)]``, for one output after another its weights and its bias.
+        ``[H (D + 1), H (D + 1)]``, ordered by output; each has its weights, then its bias.
 
     Raises:
-        ValueError: If shapes do not fit, or ``dispersion`` does not fit the family.
+        ValueError: If shapes do not match, the family is unknown, or ``dispersion`` is invalid for it.
 
     References:
         Ba, Kiros, Hinton (2016). Layer normalization. arXiv:1607.06450, eqs. (10)-(12).
@@ -55,7 +55,7 @@ def normalized_fisher(
 ) -> Tensor:
     r"""Return the Fisher matrix of the normalized model, :math:`s_i = g_i (a_i - \mu_i) / \sigma_i + b_i`, a = W x.
 
-    Its block of the outputs i and j is, as the paper prints it,
+    In the paper, the block of outputs i and j is
 
     .. math::
         \bar F_{ij} = E_x \left[ \frac{\mathrm{Cov}[y_i, y_j | x]}{\phi^2} \, u_i u_j^\top \right], \quad
@@ -63,27 +63,28 @@ def normalized_fisher(
         \chi_i = x - \frac{\partial \mu_i}{\partial w_i} - \frac{a_i - \mu_i}{\sigma_i}
         \frac{\partial \sigma_i}{\partial w_i}
 
-    That is exact where the moments of an output depend on its own weights, as in batch and weight normalization. In
-    layer normalization they depend on all weights, so that an output k has a derivative by the weights of i, too:
-    :math:`\chi_{ki} = \delta_{ki} x - (1 + y_k y_i) x / H` with y the normalized summed inputs, and the block is
-    :math:`\sum_{kl} \mathrm{Cov}_{kl} u_{ki} u_{lj}^\top / \phi^2`. This is what is computed, unless ``printed``.
+    This is exact if the moments of an output depend only on the weights of that output, as in batch and weight
+    normalization. In layer normalization they depend on all weights, and output k has a derivative with respect to the
+    weights of output i: :math:`\chi_{ki} = \delta_{ki} x - (1 + y_k y_i) x / H`, with y the normalized summed inputs,
+    and the block is :math:`\sum_{kl} \mathrm{Cov}_{kl} u_{ki} u_{lj}^\top / \phi^2`. This is computed by default.
 
     Args:
-        x: ``[N, D]``; expectations, and batch normalization's moments, are means over its rows.
+        x: ``[N, D]``; expectations, and the moments of batch normalization, are means over its rows.
         weight: W, ``[H, D]``.
         bias: b, ``[H]``.
         gain: g, ``[H]``.
-        method: Whose moments: ``layer`` (over outputs), ``batch`` (over rows), ``weight`` (0 and the length of w_i), or
+        method: Moments: ``layer`` (over outputs), ``batch`` (over rows), ``weight`` (0 and the length of w_i), or
             ``none`` (0 and 1).
         family: As in `standard_fisher`.
         dispersion: As in `standard_fisher`.
-        printed: Leave out what the printed equation leaves out for layer normalization.
+        printed: Whether to use the printed equation for layer normalization, without the derivatives across outputs.
 
     Returns:
-        ``[H (D + 2), H (D + 2)]``, for one output after another its weights, its bias and its gain.
+        ``[H (D + 2), H (D + 2)]``, ordered by output; each has its weights, its bias and its gain.
 
     Raises:
-        ValueError: If shapes do not fit, ``dispersion`` does not fit the family, or a deviation is zero.
+        ValueError: If shapes do not match, the family is unknown, ``dispersion`` is invalid for it, or a standard
+            deviation is zero.
 
     References:
         Ba, Kiros, Hinton (2016). Layer normalization. arXiv:1607.06450, eqs. (13)-(14).
@@ -99,7 +100,7 @@ def normalized_fisher(
 def normalized_outputs(
     x: Tensor, weight: Tensor, bias: Tensor, gain: Tensor, method: Method, printed: bool
 ) -> tuple[Tensor, Tensor]:
-    """Give the natural parameters of the normalized model, and their derivatives.
+    """Compute the natural parameters of the normalized model, and their derivatives.
 
     Args:
         x: ``[N, D]``.
@@ -110,10 +111,10 @@ def normalized_outputs(
         printed: As in `normalized_fisher`.
 
     Returns:
-        ``[N, H]``, and ``[N, k, i, D + 2]``: of the output k by weights, bias and gain of the output i.
+        ``[N, H]``, and ``[N, k, i, D + 2]``: derivatives of output k by the weights, bias and gain of output i.
 
     Raises:
-        ValueError: If a deviation is zero, or the method is unknown.
+        ValueError: If a standard deviation is zero, or the method is unknown.
     """
     a, outputs = x @ weight.T, len(weight)
     if method == "layer":
@@ -127,33 +128,27 @@ def normalized_outputs(
     else:
         raise ValueError(f"method must be one of {METHODS}, got {method!r}")
     if not deviation.all():
-        raise ValueError(f"the deviations of the method {method!r} must not be zero")
+        raise ValueError(f"the standard deviations of the method {method!r} must not be zero")
     y = (a - mean) / deviation
-    itself = torch.eye(outputs, dtype=x.dtype, device=x.device)
-    chi = torch.einsum("ki,na->nkia", itself, x)
+    identity = torch.eye(outputs, dtype=x.dtype, device=x.device)
+    chi = torch.einsum("ki,na->nkia", identity, x)
     if method == "layer":
         shared = (1 + y[:, :, None] * y[:, None, :]) / outputs
-        chi = chi - torch.einsum("nki,na->nkia", itself * shared if printed else shared, x)
+        chi = chi - torch.einsum("nki,na->nkia", identity * shared if printed else shared, x)
     elif method == "batch":
         moved = x.mean(0) + y[:, :, None] * (y.T @ x / len(x))
-        chi = chi - torch.einsum("ki,nka->nkia", itself, moved)
+        chi = chi - torch.einsum("ki,nka->nkia", identity, moved)
     elif method == "weight":
         unit = weight / deviation[:, None]
-        chi = chi - torch.einsum("ki,nk,ka->nkia", itself, y, unit)
+        chi = chi - torch.einsum("ki,nk,ka->nkia", identity, y, unit)
     by_weight = (gain / deviation).expand_as(a)[:, :, None, None] * chi
-    own = itself.expand(len(x), -1, -1)
-    return gain * y + bias, torch.cat([by_weight, own[..., None], (own * y[:, :, None])[..., None]], dim=-1)
-
-
-def expected(outputs: Tensor, family: Family) -> Tensor:
-    """Give E[y | x] from natural parameters ``[N, H]``."""
-    return {"gaussian": lambda s: s, "bernoulli": torch.sigmoid, "categorical": lambda s: s.softmax(-1)}[family](
-        outputs
-    )
+    by_bias = identity.expand(len(x), -1, -1)
+    by_gain = by_bias * y[:, :, None]
+    return gain * y + bias, torch.cat([by_weight, by_bias[..., None], by_gain[..., None]], dim=-1)
 
 
 def metric(outputs: Tensor, family: Family, dispersion: float) -> Tensor:
-    """Give Cov[y | x] / phi^2, ``[N, H, H]``."""
+    """Return Cov[y | x] / phi^2, ``[N, H, H]``."""
     mean = expected(outputs, family)
     if family == "gaussian":
         return torch.diag_embed(torch.ones_like(mean)) / dispersion
@@ -162,13 +157,20 @@ def metric(outputs: Tensor, family: Family, dispersion: float) -> Tensor:
     return torch.diag_embed(mean) - mean[:, :, None] * mean[:, None, :]
 
 
+def expected(outputs: Tensor, family: Family) -> Tensor:
+    """Return E[y | x] from natural parameters ``[N, H]``."""
+    return {"gaussian": lambda s: s, "bernoulli": torch.sigmoid, "categorical": lambda s: s.softmax(-1)}[family](
+        outputs
+    )
+
+
 def check_model(
     x: Tensor, weight: Tensor, bias: Tensor, gain: Tensor | None, family: Family, dispersion: float
 ) -> None:
-    """Refuse shapes and settings that make no model, as `standard_fisher` has them; ``gain`` may be missing.
+    """Check the parameters of a model as in `normalized_fisher`; ``gain`` may be None.
 
     Raises:
-        ValueError: If shapes do not fit, the family is unknown, or the dispersion does not fit it.
+        ValueError: If shapes do not match, the family is unknown, or ``dispersion`` is invalid for it.
     """
     shapes = [list(tensor.shape) for tensor in (x, weight, bias, *([] if gain is None else [gain]))]
     outputs = len(weight)

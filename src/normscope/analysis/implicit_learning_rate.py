@@ -1,4 +1,4 @@
-"""How the turn that a gradient step gives to weights shrinks as they grow, with a normalization and without."""
+"""Implicit learning rate: the rotation of weights by a gradient step as they grow, with and without normalization."""
 
 import math
 from collections.abc import Sequence
@@ -11,28 +11,29 @@ from torch import Tensor
 from normscope.analysis.fisher import METHODS, Family, Method, check_model, expected, metric, normalized_outputs
 
 FACTORS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""Default factors on the weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepSizes:
-    """What one gradient step does to the direction of the weights as they grow, under one method."""
+    """Effect of one gradient step on the direction of the weights as they grow, with one normalization method."""
 
     method: Method
     factors: tuple[float, ...]
-    """What all weights were multiplied by."""
+    """Factors on all weights."""
     angles: tuple[float, ...]
-    """Between the weights, as one vector, before and after a step, in radians."""
+    """Angle between the weights, as one vector, before and after a step, in radians."""
     curvatures: tuple[float, ...]
     """Largest eigenvalue of the Fisher block of the weights."""
     angle_slope: float
-    """Exponent of the factor in the angle: -2 where only the direction of the weights counts."""
+    """Exponent of the factor in the angle: -2 if only the direction of the weights matters."""
     curvature_slope: float
-    """Exponent of the factor in the curvature: -2 likewise."""
+    """Exponent of the factor in the curvature: also -2 then."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImplicitLearningRate:
-    """The methods side by side."""
+    """Comparison of the normalization methods."""
 
     family: Family
     learning_rate: float
@@ -40,20 +41,21 @@ class ImplicitLearningRate:
 
     @property
     def reading(self) -> str:
-        """What was found, what it means and what to try, in sentences."""
-        words = [
-            f"{row.method}: when the weights grow {row.factors[-1] / row.factors[0]:g}-fold, a step of "
-            f"{self.learning_rate:g} turns them {row.angles[0] / row.angles[-1]:.4g} times less (the angle goes as "
-            f"their length to the {row.angle_slope:+.2f}), and the Fisher matrix along them goes as the length to the "
-            f"{row.curvature_slope:+.2f}."
+        """Results, their meaning and what to try, as plain text."""
+        sentences = [
+            f"{row.method}: if the weights grow by a factor of {row.factors[-1] / row.factors[0]:g}, a step at the "
+            f"learning rate {self.learning_rate:g} rotates them {row.angles[0] / row.angles[-1]:.4g} times less: the "
+            f"angle scales with the length to the power {row.angle_slope:+.2f}, and their block of the Fisher matrix "
+            f"with the length to the power {row.curvature_slope:+.2f}."
             for row in self.rows
         ]
-        words.append(
-            "Where the exponent is -2 the length of the weights is no part of the function and acts as a learning rate "
-            "that falls as they grow: doubled weights need four times the rate for the same turn. This usually shows "
-            "as training that slows without weight decay. To keep the turn, decay the weights, or lower the rate less."
+        sentences.append(
+            "Where the exponent is -2, the length of the weights does not affect the function, and acts as a learning "
+            "rate that decreases as they grow: doubled weights need four times the learning rate for the same "
+            "rotation. Training without weight decay then slows down. To keep the rotation, use weight decay, or "
+            "reduce the learning rate more slowly."
         )
-        return " ".join(words)
+        return " ".join(sentences)
 
     def to_json(self) -> dict[str, Any]:
         """Return rows and reading as plain dictionaries, lists, strings and numbers."""
@@ -71,69 +73,68 @@ def implicit_learning_rate(
     learning_rate: float = 1e-3,
     dispersion: float = 1.0,
     factors: Sequence[float] = FACTORS,
-    methods: Sequence[Method] = METHODS,
 ) -> ImplicitLearningRate:
-    r"""Measure how far one gradient step turns the weights, as they are made longer.
+    r"""Measure the rotation of the weights by one gradient step, as a function of their length.
 
-    Under a normalization the output stays as W becomes c W, the gradient falls as 1 / c, and the angle of a step
+    With a normalization, scaling W to c W leaves the output unchanged, and scales the gradient by 1 / c and the angle
 
     .. math:: \angle(W, W - \eta \nabla_W L), \quad L = -E_x \log P(y | x)
 
-    as 1 / c^2; so does the Fisher block of the weights. The paper speaks of a factor 1/2 in the curvature for doubled
-    weights: that is the block between the weights and the other parameters.
+    by 1 / c^2, as it does the Fisher block of the weights. The factor of 1/2 in the curvature for doubled weights that
+    the paper states holds for the block between the weights and the other parameters.
 
     Args:
         x: ``[N, D]``.
         y: Targets ``[N, H]``: values, probabilities, or one-hot rows.
-        weight: W, ``[H, D]``, at the factor 1.
+        weight: W, ``[H, D]``, for the factor 1.
         bias: b, ``[H]``.
-        gain: g, ``[H]``; unused by the method ``none``.
+        gain: g, ``[H]``; not used without normalization.
         family: As in `standard_fisher`.
         learning_rate: eta.
         dispersion: As in `standard_fisher`.
-        factors: What W is multiplied by, two or more, rising.
-        methods: Which to compare.
+        factors: Factors on W, two or more, increasing.
 
     Returns:
-        Angles, largest eigenvalues, and their exponents by least squares in logarithms.
+        Angles, largest eigenvalues, and their exponents in a log-log fit, for every method.
 
     Raises:
-        ValueError: If shapes do not fit, the factors are not positive and rising, the learning rate is not positive, or
-            ``dispersion`` does not fit the family.
+        ValueError: If shapes do not match, the factors are not positive and increasing, the learning rate is not
+            positive, or ``dispersion`` is invalid for the family.
 
     References:
         Ba, Kiros, Hinton (2016). Layer normalization. arXiv:1607.06450, section 5.2.2.
-        Departs from it in: the step and its angle, which the paper argues about and does not measure.
+        Departs from it in: the measurement of the step and its angle, which the paper only discusses.
     """
     check_model(x, weight, bias, gain, family, dispersion)
     if y.shape != (len(x), len(weight)):
         raise ValueError(f"y must be [{len(x)}, {len(weight)}], got {list(y.shape)}")
     if len(factors) < 2 or list(factors) != sorted(set(factors)) or factors[0] <= 0 or not learning_rate > 0:
         raise ValueError(
-            f"factors must be positive and rising, at least two, and the learning rate positive, got {list(factors)} "
-            f"and {learning_rate}"
+            "factors must be positive and increasing, at least two, and the learning rate positive, got "
+            f"{list(factors)} and {learning_rate}"
         )
+
+    def step(method: Method, factor: float) -> tuple[float, float]:
+        """Return the angle of one gradient step, and the largest eigenvalue of the Fisher block of the weights."""
+        gains = torch.ones_like(gain) if method == "none" else gain
+        outputs, jacobian = normalized_outputs(x, factor * weight, bias, gains, method, printed=False)
+        to_weights = jacobian[..., : weight.shape[1]]
+        error = (expected(outputs, family) - y) / dispersion
+        gradient = torch.einsum("nk,nkia->ia", error, to_weights) / len(x)
+        covariance = metric(outputs, family, dispersion)
+        block = torch.einsum("nkl,nkia,nljb->iajb", covariance, to_weights, to_weights) / len(x)
+        curvature = float(torch.linalg.eigvalsh(block.reshape(weight.numel(), -1))[-1])
+        return _angle(factor * weight, factor * weight - learning_rate * gradient), curvature
+
     rows = []
-    for method in methods:
-        angles, curvatures = [], []
-        for factor in factors:
-            scaled = factor * weight
-            outputs, jacobian = normalized_outputs(
-                x, scaled, bias, torch.ones_like(gain) if method == "none" else gain, method, printed=False
-            )
-            to_weights = jacobian[..., : weight.shape[1]]
-            error = (expected(outputs, family) - y) / dispersion
-            gradient = torch.einsum("nk,nkia->ia", error, to_weights) / len(x)
-            angles.append(_angle(scaled, scaled - learning_rate * gradient))
-            covariance = metric(outputs, family, dispersion)
-            block = torch.einsum("nkl,nkia,nljb->iajb", covariance, to_weights, to_weights) / len(x)
-            curvatures.append(float(torch.linalg.eigvalsh(block.reshape(weight.numel(), -1))[-1]))
+    for method in METHODS:
+        angles, curvatures = zip(*(step(method, factor) for factor in factors), strict=True)
         rows.append(
             StepSizes(
                 method=method,
                 factors=tuple(factors),
-                angles=tuple(angles),
-                curvatures=tuple(curvatures),
+                angles=angles,
+                curvatures=curvatures,
                 angle_slope=_slope(factors, angles),
                 curvature_slope=_slope(factors, curvatures),
             )
@@ -142,13 +143,13 @@ def implicit_learning_rate(
 
 
 def _angle(one: Tensor, other: Tensor) -> float:
-    """Give the angle between two tensors as vectors; the half-angle form keeps the digits of a small one."""
+    """Return the angle between two tensors as vectors, by the half-angle formula, which is precise for small angles."""
     u, v = one / torch.linalg.vector_norm(one), other / torch.linalg.vector_norm(other)
     return 2 * math.atan2(float(torch.linalg.vector_norm(u - v)), float(torch.linalg.vector_norm(u + v)))
 
 
 def _slope(factors: Sequence[float], values: Sequence[float]) -> float:
-    """Give the exponent of a power law by least squares; NaN cannot be: a value of zero has the exponent zero."""
+    """Return the exponent of a power law by least squares; never NaN: a zero value gives the exponent zero."""
     if min(values) <= 0:
         return 0.0
     x, y = (torch.tensor([math.log(value) for value in column], dtype=torch.float64) for column in (factors, values))

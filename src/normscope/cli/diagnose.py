@@ -13,7 +13,7 @@ from rich.progress import Progress
 from normscope.cli.progress import DownloadProgress
 from normscope.cli.tables import open_console, results_alone
 from normscope.data import SETS, locate
-from normscope.report.diagnosis.page import HEADS, TITLES, write_diagnosis
+from normscope.report.diagnosis.page import TITLES, write_diagnosis
 from normscope.results.store import read_json
 from normscope.specs import find_task
 from normscope.studies.diagnose import DiagnosisRequest, Examination, examine, spec_of
@@ -100,12 +100,12 @@ def _print(console: Console, found: Examination) -> None:
     say("; ".join(f"{name.lower()} {value}" for name, value in found.setting.items()))
     for finding in found.diagnosis.findings:
         say(
-            f"\n{HEADS.get(finding.cause, finding.cause)}. {finding.where or 'the model'}: {finding.evidence}",
+            f"\n{finding.title}. {finding.where or 'the model'}: {finding.evidence}",
             "bold red",
         )
-        say(f"Try: {finding.advice}")
+        say(f"Try: {finding.remedy}")
     if not found.diagnosis.findings:
-        say(f"\nNone of the {len(HEADS)} causes that are known here was found; that is no proof of health.", "bold")
+        say("\nNo known cause of trouble was found. This does not prove that the model is healthy.", "bold")
     for name, reading in found.diagnosis.readings.items():
         say(f"\n{TITLES[name]}", "bold")
         say(reading)

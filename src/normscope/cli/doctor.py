@@ -141,8 +141,10 @@ def _cpu_backend(torch_check: Check) -> Check:
         cost = "norms run on PyTorch's own operations, which take one and a half to ten times as long"
         return Check(name=name, state="missing", found=str(error), advice=cost)
     if library.shim is None:
-        return Check(name=name, state="warning", found=library.words, advice="a C++ compiler makes small calls cheap")
-    return Check(name=name, state="ok", found=f"{library.words}, {library.path}")
+        return Check(
+            name=name, state="warning", found=library.description, advice="a C++ compiler makes small calls cheap"
+        )
+    return Check(name=name, state="ok", found=f"{library.description}, {library.path}")
 
 
 def _triton_backend(torch_check: Check) -> Check:

@@ -1,16 +1,20 @@
-"""What is measured on a running model, and the rules that name a cause. A probe changes nothing in the model."""
+"""Measurements of a running model, and the rules that name a cause. A probe leaves the model unchanged."""
 
 from collections.abc import Callable
 from typing import Any
 
-from normscope.diagnostics.depth.coordinate_check import coordinate_check
-from normscope.diagnostics.depth.profile import StackDepth, depth_profile
+from normscope.diagnostics.depth import CoordinateCheck, StackDepth, coordinate_check, depth_profile
 from normscope.diagnostics.diagnosis import Diagnosis, diagnose
-from normscope.diagnostics.gradients.at_norms import NormGradients, gradients_at_norms
-from normscope.diagnostics.gradients.history import gradients_through_training
-from normscope.diagnostics.gradients.shares import GradientShares, gradient_shares
+from normscope.diagnostics.gradients import (
+    GradientShares,
+    GradientStep,
+    NormGradients,
+    gradient_shares,
+    gradients_at_norms,
+    gradients_through_training,
+)
 from normscope.diagnostics.numeric_range import NormRange, numeric_range
-from normscope.diagnostics.rules import Finding
+from normscope.diagnostics.rules import CAUSES, Cause, Finding
 from normscope.diagnostics.warmup import warmup_features
 from normscope.registry import Registry
 
@@ -38,10 +42,14 @@ PROBES: Registry[Callable[..., Any]] = Registry(
 """What is measured on a running model, or of a norm by itself; each run of a study reads the first one."""
 
 __all__ = [
+    "CAUSES",
     "PROBES",
+    "Cause",
+    "CoordinateCheck",
     "Diagnosis",
     "Finding",
     "GradientShares",
+    "GradientStep",
     "NormGradients",
     "NormRange",
     "StackDepth",

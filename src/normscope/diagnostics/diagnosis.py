@@ -1,4 +1,4 @@
-"""All instruments in one pass over a model, the causes they name, and what it cost."""
+"""All measurements of a model in one training step, the causes they point to, and the cost."""
 
 import dataclasses
 import math
@@ -22,32 +22,33 @@ from normscope.diagnostics.readings import read
 from normscope.diagnostics.rules import Finding, Measured, name_causes
 from normscope.diagnostics.warmup import Before, Update
 from normscope.diagnostics.warmup import first_update as try_first_update
-from normscope.inspection.functional_calls import listen_for_functional_norms
-from normscope.inspection.norms_in import Unreached, find_norms
+from normscope.inspection.find import find_norms
+from normscope.inspection.functional_calls import observed_functional_norms
+from normscope.inspection.norm_in_model import Unreachable
 from normscope.inspection.preserve_state import draw_seed, gradients_of, untouched
 
-SCHEMA = 1
-"""The version of :meth:`Diagnosis.to_json`."""
+SCHEMA = 2
+"""Version of :meth:`Diagnosis.to_json`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiagnosisCost:
-    """What a diagnosis took."""
+    """Cost of a diagnosis."""
 
     seconds: float
     forward_passes: int
     backward_passes: int
     peak_bytes: int | None
-    """Memory at the highest point beyond that at the start; on a CPU beyond the highest point before. None where the
-    system does not tell."""
+    """Peak memory minus memory at the start (on a CPU, minus the previous peak); None if the system does not report
+    it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """What was found in one batch of one model."""
+    """Measurements and findings for one batch of one model."""
 
     model: str
-    """Its class."""
+    """Name of its class."""
     parameters: int
     loss: float
     training: bool
@@ -57,24 +58,24 @@ class Diagnosis:
     stacks: tuple[StackDepth, ...]
     ranges: tuple[NormRange, ...]
     first_update: Mapping[str, float] | None
-    unreached: tuple[Unreached, ...]
+    unreached: tuple[Unreachable, ...]
     learning_rate: float | None
     warmup: int | None
     readings: Mapping[str, str]
-    """What each instrument means, in words."""
+    """Plain-text interpretation of each group of measurements."""
     cost: DiagnosisCost
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything as plain values for JSON; a number that is not finite becomes None."""
+        """Return all fields as plain values for JSON; a number that is not finite becomes None."""
         fields = {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
         return {"schema": SCHEMA, "torch": str(torch.__version__), **fields}
 
-    def words(self) -> str:
-        """Say the causes, or that there are none, and the readings."""
+    def summary(self) -> str:
+        """Return the findings and the readings as plain text."""
         lines = [
-            f"{finding.cause} at {finding.where or 'the model'}: {finding.evidence} {finding.advice}"
+            f"{finding.title} ({finding.name}), at {finding.where or 'the model'}: {finding.evidence} {finding.remedy}"
             for finding in self.findings
-        ] or ["No known cause was found."]
+        ] or ["No known cause of trouble was found."]
         return "\n".join([*lines, *self.readings.values()])
 
 
@@ -90,56 +91,47 @@ def diagnose(
     precision: Precision | None = None,
     generator: torch.Generator | None = None,
 ) -> Diagnosis:
-    """Run one step of a model, look at every norm and layer, and name what is known to be wrong.
+    """Run one training step of a model, measure every norm and layer, and name known causes of trouble.
 
-    One forward and one backward pass; one forward pass more where a learning rate is known. The model is given back
-    as it was, to the bit: parameters, buffers, gradients, modes, random states and hooks. The caller's own hooks run.
+    Costs one forward and one backward pass, and a second forward pass if the learning rate is known. Afterwards the
+    model is bit-identical to what it was: parameters, buffers, gradients, modes, random states and hooks. Hooks of the
+    caller run.
 
     Args:
-        model: Any module, in the mode it is to be looked at.
-        batch: What ``loss`` takes.
-        loss: From (model, batch) to a scalar. It must call the model it is given. Autocast belongs inside.
-        optimizer: Tells weight decay, and rate and rule of the first update. One that has made updates has no first
-            one any more, and none is tried.
-        learning_rate: The largest of the schedule; else the optimizer's first.
-        warmup: Steps of a linear warm-up, 0 for none. None says nothing, and then nothing is said about it.
-        first_update: False leaves the first update out, of a model whose training has begun.
-        precision: What the model is going to be trained in; None for the dtype its norms see now.
-        generator: Seeds dropout; None goes on from torch's own state, which is restored.
+        model: Any module, in the mode in which it is to be diagnosed.
+        batch: Second argument of ``loss``.
+        loss: Maps (model, batch) to a scalar. It must call the model that it is given. Use autocast inside it.
+        optimizer: Supplies the weight decay, and the learning rate and rule of the first update. If it has already made
+            updates, no first update is tried.
+        learning_rate: The largest of the schedule; defaults to that of the optimizer's first parameter group.
+        warmup: Number of linear warm-up steps; 0 means no warm-up. If None, warm-up is not assessed.
+        first_update: Whether to try the first update; False for a model that is already partly trained.
+        precision: dtype in which the model will be trained; None for the dtype of the inputs of its norms.
+        generator: Seeds dropout; if None, torch's global random state is used and restored.
 
     Returns:
-        Findings, measurements, readings in words, and the cost.
+        Findings, measurements, their interpretation, and the cost.
 
     Raises:
         TypeError: If the loss is not a tensor.
         RuntimeError: If the model recomputes activations with ``use_reentrant=True``, which torch cannot do here.
-        ValueError: If it is no scalar, or has no gradient by the model's parameters; if nothing in the model is trained
-            or parameters are lazy; if the learning rate is not positive and finite, the warm-up not a whole number or
-            negative, or the precision unknown.
+        ValueError: If the loss is not a scalar or does not depend on the model's parameters; if the model has no
+            trainable parameter, or a lazy one; if ``learning_rate`` is not positive and finite, ``warmup`` is not a
+            non-negative whole number, or ``precision`` is unknown.
     """
     rate = learning_rate if learning_rate is not None else _rate(optimizer)
-    if rate is not None and not (rate > 0 and math.isfinite(rate)):
-        raise ValueError(f"the learning rate must be positive and finite, got {rate}")
-    if warmup is not None and (warmup < 0 or warmup != int(warmup)):
-        raise ValueError(f"the warm-up must be a whole number, 0 steps or more, got {warmup}")
-    if precision is not None and precision not in get_args(Precision):
-        raise ValueError(f"the precision must be one of {', '.join(get_args(Precision))}, got {precision}")
-    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not wanted:
-        raise ValueError(f"{type(model).__name__} has no parameter that is trained")
-    if any(isinstance(parameter, UninitializedParameter) for parameter in wanted):
-        raise ValueError(f"{type(model).__name__} has lazy parameters: run a batch through it first")
-    started, memory = time.perf_counter(), _Memory(wanted[0].device)
-    tries = first_update and rate is not None and not (optimizer is not None and optimizer.state)
+    device = _check_settings(model, rate, warmup, precision)
+    started, memory = time.perf_counter(), _Memory(device)
+    not_tried = _why_not_tried(first_update, rate, optimizer)
     found, unreached = find_norms(model)
     seed = draw_seed(generator)
     lost: list[LostGradient] = []
     with untouched(model, seed=seed), ExitStack() as watches:
         gradients = watches.enter_context(watch_gradients(model, found=found, lost=lost))
-        depth = watches.enter_context(watch_depth(model, found=found, keep=tries))
+        depth = watches.enter_context(watch_depth(model, found=found, keep=not_tried is None))
         ranges = watches.enter_context(watch_range(model, found=found, precision=precision, optimizer=optimizer))
-        with listen_for_functional_norms(model, found) as unheard:
-            value = _checked(loss(model, batch))
+        with observed_functional_norms(model, found) as unheard:
+            value = _check_loss(loss(model, batch))
         by_parameter = gradients_of(value, model)
         if all(gradient is None for gradient in by_parameter.values()):
             raise ValueError(
@@ -147,10 +139,11 @@ def diagnose(
                 "a model that recomputes activations must do so with use_reentrant=False"
             )
         stacks = read_depth(depth, by_parameter)
-    update = _update_of(optimizer)
-    features = None
-    if tries and rate is not None and update is not None and math.isfinite(float(value.detach())):
-        before = Before(loss=float(value.detach()), watch=depth, profile=stacks)
+    loss_value, features, update = float(value.detach()), None, _update_of(optimizer)
+    if not_tried is None and not math.isfinite(loss_value):
+        not_tried = f"the loss is {loss_value}"
+    if not_tried is None and rate is not None and update is not None:
+        before = Before(loss=loss_value, watch=depth, profile=stacks)
         first = rate / max(warmup or 0, 1)
         features = try_first_update(model, batch, loss, first, before, by_parameter, update=update, seed=seed)
     measured = Measured(
@@ -160,18 +153,17 @@ def diagnose(
         ranges=ranges,
         first_update=features,
         warmup=warmup,
-        loss=float(value.detach()),
+        loss=loss_value,
         lost=lost,
         unmeasured=(*unreached, *unheard),
-        not_tried=_why_not(first_update, rate, optimizer, update, float(value.detach())) if features is None else None,
+        not_tried=not_tried,
     )
-    findings = name_causes(measured)
     return Diagnosis(
         model=type(model).__name__,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        loss=float(value.detach()),
+        loss=loss_value,
         training=model.training,
-        findings=tuple(findings),
+        findings=tuple(name_causes(measured)),
         gradients=tuple(gradients),
         stacks=tuple(stacks),
         ranges=tuple(ranges),
@@ -189,7 +181,29 @@ def diagnose(
     )
 
 
-def _checked(value: Any) -> Tensor:
+def _check_settings(
+    model: nn.Module, rate: float | None, warmup: int | None, precision: Precision | None
+) -> torch.device:
+    """Check the settings of a diagnosis, and return the device of the model.
+
+    Raises:
+        ValueError: As in :func:`diagnose`.
+    """
+    if rate is not None and not (rate > 0 and math.isfinite(rate)):
+        raise ValueError(f"the learning rate must be positive and finite, got {rate}")
+    if warmup is not None and (warmup < 0 or warmup != int(warmup)):
+        raise ValueError(f"the warm-up must be a whole number, 0 steps or more, got {warmup}")
+    if precision is not None and precision not in get_args(Precision):
+        raise ValueError(f"the precision must be one of {', '.join(get_args(Precision))}, got {precision}")
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not trainable:
+        raise ValueError(f"{type(model).__name__} has no trainable parameter")
+    if any(isinstance(parameter, UninitializedParameter) for parameter in trainable):
+        raise ValueError(f"{type(model).__name__} has lazy parameters: run a batch through it first")
+    return trainable[0].device
+
+
+def _check_loss(value: Any) -> Tensor:
     if not isinstance(value, Tensor):
         raise TypeError(f"the loss must be a tensor, got {type(value).__name__}")
     if value.numel() != 1 or not value.requires_grad:
@@ -206,34 +220,34 @@ FIRST_UPDATES: dict[str, Update] = {
     **dict.fromkeys(("Adam", "AdamW", "Adamax", "Lion", "Adam8bit", "AdamW8bit"), "adam"),
     "SGD": "sgd",
 }
-"""By the optimizer's class: whose first update is the gradient's sign, or the gradient. Of RAdam, NAdam and others the
-rule is not known here."""
+"""Rule of the first update by the name of the optimizer's class: the sign of the gradient, or the gradient itself.
+
+RAdam, NAdam and others are not listed: their first update follows another rule.
+"""
 
 
 def _update_of(optimizer: torch.optim.Optimizer | None) -> Update | None:
-    """Return the rule of an optimizer's first update; Adam's without one, None for a rule that is not known."""
+    """Return the rule of an optimizer's first update: Adam's if there is no optimizer, None if the rule is unknown."""
     if optimizer is None:
         return "adam"
     return FIRST_UPDATES.get(type(optimizer).__name__)
 
 
-def _why_not(
-    wanted: bool, rate: float | None, optimizer: torch.optim.Optimizer | None, update: Update | None, loss: float
-) -> str:
-    """Say why no first update was tried."""
+def _why_not_tried(wanted: bool, rate: float | None, optimizer: torch.optim.Optimizer | None) -> str | None:
+    """Return why the first update cannot be tried, or None if it can."""
     if not wanted:
-        return "it was left out, as for a model whose training has begun"
+        return "it is skipped for a model whose training has begun"
     if rate is None:
-        return "that needs a learning rate, or an optimizer"
+        return "it needs a learning rate or an optimizer"
     if optimizer is not None and optimizer.state:
-        return f"{type(optimizer).__name__} has made updates already, so there is no first one any more"
-    if update is None:
-        return f"what {type(optimizer).__name__} does first is not known here"
-    return f"the loss is {loss}"
+        return f"{type(optimizer).__name__} has already made updates"
+    if _update_of(optimizer) is None:
+        return f"the first update of {type(optimizer).__name__} follows a rule that normscope does not know"
+    return None
 
 
 class _Memory:
-    """The highest point of memory beyond the start."""
+    """Peak memory beyond that at the start."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

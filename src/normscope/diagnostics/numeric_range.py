@@ -1,4 +1,4 @@
-"""What reaches each norm in the numbers that a precision has, and what its gain, bias and optimizer do to it."""
+"""Inputs of each norm against the range of a precision, and the state of its weight, bias and weight decay."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -9,15 +9,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from normscope.inspection.derivative import CENTERING, SCALING, as_rows, fixed_moments
-from normscope.inspection.norms_in import NormIn, find_norms
+from normscope.inspection.derivative import as_rows, fixed_moments, has_known_derivative
+from normscope.inspection.find import find_norms
+from normscope.inspection.norm_in_model import NormInModel
 from normscope.inspection.preserve_state import draw_seed, untouched
 
 Precision = Literal["float16", "bfloat16", "float32", "float64"]
-"""What a norm's input is stored in."""
+"""dtype in which the input of a norm is stored."""
 
-DEAD_GAIN = 0.01
-"""A gain below this passes a hundredth of what it was made for: it starts at one."""
+SMALL_WEIGHT = 0.01
+"""Absolute value below which a weight counts as small; weights are initialized to one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,81 +28,81 @@ class NormRange:
     name: str
     kind: str
     dtype: str
-    """Of its input."""
+    """dtype of its input."""
     precision: str
-    """What it is judged for: the one asked for, else the dtype of its input."""
+    """Precision that it is assessed for: the requested one, or else the dtype of its input."""
     largest: float
-    """The largest absolute entry of its input; infinite where one is not finite."""
+    """Largest absolute entry of its input; infinite if an entry is not finite."""
     overflow: float
-    """``largest`` over the largest number of the precision: above 1 it cannot be stored."""
+    """``largest`` divided by the largest number of the precision: above 1, it cannot be represented."""
     smallest_variance: float | None
-    """Of a row (mean square for norms that do not center); None for norms that do not divide by a size."""
+    """Smallest variance of a row (mean square if the norm does not center); None if the norm does not scale."""
     median_variance: float | None
     eps: float | None
-    """None for norms that have none; the machine epsilon for an RMS norm that was told none."""
+    """None if the norm has no eps; the machine epsilon for an RMS norm with ``eps=None``."""
     eps_vanishes: bool
-    """Whether eps is zero when it is rounded to the precision."""
+    """Whether eps rounds to zero in the precision."""
     rows_below_eps: float | None
-    """Share of rows with a variance below eps: they leave the norm smaller than one."""
+    """Share of rows with a variance below eps: their output is smaller than one."""
     mean_over_deviation: float | None
-    """Median over rows of |mean| / deviation: above 1 / (machine epsilon) the deviation is not in the digits."""
-    dead_gains: float | None
-    """Share of gains below :data:`DEAD_GAIN` in size; None without a gain."""
-    zero_gains: float | None
-    """Share of gains that are exactly zero: more often a start that was meant than an end."""
-    gain_size: float | None
-    """Root mean square of the gains."""
+    """Median over rows of |mean| / standard deviation: above 1 / (machine epsilon), rounding hides the deviation."""
+    small_weights: float | None
+    """Share of weights below :data:`SMALL_WEIGHT` in absolute value; None without a weight."""
+    zero_weights: float | None
+    """Share of weights that are exactly zero, usually by initialization."""
+    weight_size: float | None
+    """Root mean square of the weights."""
     bias_share: float | None
-    """``mean(b^2) / (mean(g^2) + mean(b^2))``: share of the output's energy that does not depend on the input."""
+    """``mean(b^2) / (mean(w^2) + mean(b^2))``: share of the output's energy that does not depend on the input."""
     decay: float | None
-    """The largest weight decay that the optimizer applies to its parameters; None without an optimizer or parameter."""
+    """Largest weight decay that the optimizer applies to its parameters; None without an optimizer or parameters."""
     running: bool
     """Whether it is a batch norm that normalizes by its running moments."""
     running_offset: float | None
-    """Median over features of |batch mean - running mean| / sqrt(running variance); None if not ``running``."""
+    """Median over features of |batch mean - running mean| / sqrt(running variance); None unless ``running``."""
     running_ratio: float | None
-    """Median over features of batch variance / running variance; None if not ``running``."""
+    """Median over features of batch variance / running variance; None unless ``running``."""
 
 
 @contextmanager
 def watch_range(
     model: nn.Module,
     *,
-    found: Sequence[NormIn] | None = None,
+    found: Sequence[NormInModel] | None = None,
     precision: Precision | None = None,
     optimizer: torch.optim.Optimizer | None = None,
 ) -> Iterator[list[NormRange]]:
-    """Measure, in the forward passes inside, what reaches every norm.
+    """Measure the inputs of every norm in the forward passes inside the block.
 
     Args:
         model: Any module.
-        found: Its norms, where they are known.
-        precision: What the inputs are going to be stored in; None for what they are stored in now.
-        optimizer: Tells which parameters of norms decay.
+        found: Its norms, if they are already known.
+        precision: dtype in which inputs will be stored; None for their dtype now.
+        optimizer: Supplies the weight decay of the norms' parameters.
 
     Yields:
-        A list that is filled when the block ends, in the order of the model; a norm that was not called is not in it.
+        A list that is filled when the block ends, in the order of the model, without norms that were not called.
     """
     seen: dict[str, list[tuple[str, list[float]]]] = {}
     listed = find_norms(model)[0] if found is None else found
-    told: list[NormRange] = []
+    ranges: list[NormRange] = []
     with ExitStack() as hooks:
         for norm in listed:
 
-            def look(
-                module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any, norm: NormIn = norm
+            def record(
+                module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any, norm: NormInModel = norm
             ) -> None:
                 x = inputs[0] if inputs else next(iter(named.values()), None)
                 if isinstance(output, tuple) and len(output) == 2 and isinstance(output[1], Tensor):
                     x = output[1]
                 if isinstance(x, Tensor) and x.is_floating_point() and x.numel():
                     dtype = str(x.dtype).removeprefix("torch.")
-                    seen.setdefault(norm.name, []).append((dtype, _look(norm, x.detach())))
+                    seen.setdefault(norm.name, []).append((dtype, _statistics(norm, x.detach())))
 
-            hooks.callback(norm.module.register_forward_hook(look, with_kwargs=True).remove)
-        yield told
+            hooks.callback(norm.module.register_forward_hook(record, with_kwargs=True).remove)
+        yield ranges
     decays = _decays(optimizer) if optimizer is not None else None
-    told += [_read(norm, seen[norm.name], precision, decays) for norm in listed if norm.name in seen]
+    ranges += [_read(norm, seen[norm.name], precision, decays) for norm in listed if norm.name in seen]
 
 
 def numeric_range(
@@ -113,58 +114,69 @@ def numeric_range(
     optimizer: torch.optim.Optimizer | None = None,
     generator: torch.Generator | None = None,
 ) -> list[NormRange]:
-    """Measure what reaches every norm in one forward pass; the model stays as it is.
+    """Measure the inputs of every norm in one forward pass; the model is left unchanged.
 
     Args:
         model: Any module.
-        batch: What ``loss`` takes.
-        loss: From (model, batch) to a scalar.
-        precision: What the inputs are going to be stored in; None for what they are stored in now.
-        optimizer: Tells which parameters of norms decay.
-        generator: Seeds dropout; None goes on from torch's own state, which is restored.
+        batch: Second argument of ``loss``.
+        loss: Maps (model, batch) to a scalar.
+        precision: dtype in which inputs will be stored; None for their dtype now.
+        optimizer: Supplies the weight decay of the norms' parameters.
+        generator: Seeds dropout; if None, torch's global random state is used and restored.
+
+    Returns:
+        One entry per norm that was called, in the order of the model.
     """
     watch = watch_range(model, precision=precision, optimizer=optimizer)
-    with untouched(model, seed=draw_seed(generator)), watch as told:
+    with untouched(model, seed=draw_seed(generator)), watch as ranges:
         loss(model, batch)
-    return told
+    return ranges
 
 
-def _look(norm: NormIn, x: Tensor) -> list[float]:
-    """Give largest, smallest and median variance, share below eps, |mean| / deviation, running offset and ratio."""
+def _statistics(norm: NormInModel, x: Tensor) -> list[float]:
+    """Compute the statistics of one input.
+
+    Returns:
+        Largest entry, smallest and median variance, share of rows below eps, median of |mean| / deviation, and for a
+        batch norm with running moments their offset and ratio.
+    """
     rows = as_rows(norm, x)
     largest = rows.abs().amax()
     mean = rows.mean(-1)
     centered = rows - mean[:, None]
-    own = (centered if norm.kind in CENTERING else rows).square().mean(-1)
+    variance = (centered if norm.traits.centers else rows).square().mean(-1)
     deviation = centered.square().mean(-1).sqrt()
     eps = norm.eps_at(x.dtype) or 0.0
-    bound = eps if norm.eps_place == "variance" else eps**2
+    bound = eps if norm.traits.eps_place == "variance" else eps**2
     numbers = [
         torch.where(torch.isfinite(rows).all(), largest, torch.inf),
-        own.amin(),
-        own.median(),
-        (own < bound).double().mean(),
+        variance.amin(),
+        variance.median(),
+        (variance < bound).double().mean(),
         (mean.abs() / deviation.clamp(min=torch.finfo(rows.dtype).tiny)).median(),
     ]
     if (running := fixed_moments(norm)) is not None and norm.kind == "batch_norm":
         spread = running.reshape(-1).to(rows.dtype) + eps
-        there: Tensor = norm.module.running_mean.detach().reshape(-1).to(rows.dtype)  # pyright: ignore
-        numbers += [((mean - there).abs() / spread.sqrt()).median(), (own / spread).median()]
+        running_mean: Tensor = norm.holder.running_mean.detach().reshape(-1).to(rows.dtype)  # pyright: ignore
+        numbers += [((mean - running_mean).abs() / spread.sqrt()).median(), (variance / spread).median()]
     return torch.stack([number.double() for number in numbers]).tolist()
 
 
 def _read(
-    norm: NormIn, calls: Sequence[tuple[str, list[float]]], precision: Precision | None, decays: dict[int, float] | None
+    norm: NormInModel,
+    calls: Sequence[tuple[str, list[float]]],
+    precision: Precision | None,
+    decays: dict[int, float] | None,
 ) -> NormRange:
     dtype = calls[0][0]
     judged = precision or dtype
     limits = torch.finfo(getattr(torch, judged))
     numbers = [call for _, call in calls]
     worst = max(call[0] if not math.isnan(call[0]) else math.inf for call in numbers)
-    divides = norm.kind in SCALING
+    divides = has_known_derivative(norm)
     middle = numbers[len(numbers) // 2]
-    gain, bias = norm.effective_gain(), norm.effective_bias()
-    gain_energy = 1.0 if gain is None else float(gain.square().mean())
+    weight, bias = norm.effective_weight(), norm.effective_bias()
+    energy = 1.0 if weight is None else float(weight.square().mean())
     running = fixed_moments(norm) is not None
     with_running = next((call for call in numbers if len(call) > 5), None)
     parameters = [id(p) for p in norm.module.parameters()]
@@ -182,10 +194,10 @@ def _read(
         eps_vanishes=bool(eps) and float(torch.tensor(eps, dtype=getattr(torch, judged))) == 0.0,
         rows_below_eps=max(call[3] for call in numbers) if divides and eps is not None else None,
         mean_over_deviation=middle[4] if divides else None,
-        dead_gains=None if gain is None else float((gain.abs() < DEAD_GAIN).double().mean()),
-        zero_gains=None if gain is None else float((gain == 0).double().mean()),
-        gain_size=None if gain is None else gain_energy**0.5,
-        bias_share=None if bias is None else float(bias.square().mean() / (gain_energy + bias.square().mean())),
+        small_weights=None if weight is None else float((weight.abs() < SMALL_WEIGHT).double().mean()),
+        zero_weights=None if weight is None else float((weight == 0).double().mean()),
+        weight_size=None if weight is None else energy**0.5,
+        bias_share=None if bias is None else float(bias.square().mean() / (energy + bias.square().mean())),
         decay=max((decays.get(p, 0.0) for p in parameters), default=None) if decays is not None else None,
         running=running,
         running_offset=with_running[5] if with_running else None,
@@ -194,5 +206,5 @@ def _read(
 
 
 def _decays(optimizer: torch.optim.Optimizer) -> dict[int, float]:
-    """Map the identity of every parameter of an optimizer to its weight decay."""
+    """Return the weight decay of every parameter of an optimizer, by its ``id``."""
     return {id(p): float(group.get("weight_decay", 0.0)) for group in optimizer.param_groups for p in group["params"]}

@@ -1,227 +1,219 @@
-"""The causes that are named: each a small rule on measured numbers, with its threshold and the reason for it."""
+"""Rules that name the cause of a training problem from measured numbers, each with its threshold and the reason for it.
+
+:data:`CAUSES` declares everything about a cause: its name, the rule that detects it, and the text of its findings.
+"""
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 
 from normscope.diagnostics.depth.profile import LARGEST_GROWTH, StackDepth
 from normscope.diagnostics.depth.watch import DoubleNorm
 from normscope.diagnostics.gradients.at_norms import LostGradient, NormGradients
 from normscope.diagnostics.numeric_range import NormRange
-from normscope.inspection.norms_in import Unreached
+from normscope.inspection.norm_in_model import Unreachable
 
 REPLACED = 0.5
-"""Relative change of the last layer's output by the first update from which the update replaces the function.
+"""Relative change of the last layer's output at which the first update is said to replace the function.
 
-At 12 Post-LN layers it is 0.7 at a learning rate of 3e-4 and 1.1 at 1e-3, where training without warm-up stayed at
-the frequencies of the tokens; a hundredth of the rate, the first step of a warm-up, gives below 0.05.
+With 12 Post-LN layers it is 0.7 at a learning rate of 3e-4 and 1.1 at 1e-3, where training without warm-up never got
+beyond the token frequencies. A hundredth of that rate, the first step of a warm-up, gives less than 0.05.
 """
 
 ALIKE = 0.99
-"""Share that all rows have in common, after that update, from which the positions count as one.
+"""Share of the output that all positions have in common after that update, from which they count as identical.
 
-Of 18 runs of 6, 8 and 12 layers without warm-up at 1e-3, 150 steps each, the 8 that are named by it ended at losses of
-1.97 to 2.18 (the frequencies of the tokens give 2.05), the 10 others at 1.68 to 1.95.
+Of 18 runs with 6, 8 and 12 layers without warm-up at 1e-3, 150 steps each, the 8 that this threshold selects ended at
+losses of 1.97 to 2.18 (predicting the token frequencies gives 2.05), the other 10 at 1.68 to 1.95.
 """
 
 SMALLEST_HALF = 2.0**-24
-"""The smallest positive float16: variance plus eps below it is zero where the norm is computed in float16.
+"""The smallest positive float16: a sum of variance and eps below it is zero if the norm is computed in float16.
 
-Where it is computed wider, gradients are multiplied there by more than 4096, on top of a loss scale of 2^16.
+If the norm is computed in a wider dtype, its gradient is still multiplied by more than 4096, on top of a loss scale of
+2^16.
 """
 
 OFFSET, RATIO = 1.0, 4.0
-"""Batch norms: running moments that are off by a deviation, or a factor 4 in the variance, are of other data.
+"""Batch norm: limits beyond which running moments count as those of other data, on mean and variance.
 
-A batch of 16 positions has a variance within a factor 2 of the true one, and the median over features is taken.
+The mean is off by more than one standard deviation, or the variance by more than a factor of 4.
+
+The variance of a batch of 16 positions is within a factor of 2 of the true variance, and the rule takes the median over
+features.
 """
 
 MOST_DEAD = 0.5
-"""Share of dead gains (below a hundredth) from which a norm counts as decayed; trained models stay far below."""
+"""Share of weights below 0.01 from which those of a norm count as decayed; trained models stay far below."""
 
 ONLY_READER = 1e-3
-"""Relative difference of two gradient energies up to which a norm is the only reader of another's output."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One named cause."""
-
-    cause: str
-    """One of :data:`CAUSES`."""
-    where: str
-    """The norm or the stack; empty for the whole model."""
-    evidence: str
-    """The numbers, in words."""
-    advice: str
-    """What to try."""
+"""Relative difference of two gradient energies up to which a norm counts as the only consumer of another's output."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """All that the rules look at."""
+    """Everything that the rules and the readings are computed from."""
 
     gradients: Sequence[NormGradients]
     stacks: Sequence[StackDepth]
     doubles: Sequence[DoubleNorm]
     ranges: Sequence[NormRange]
     first_update: Mapping[str, float] | None = None
-    """Of :func:`~normscope.diagnostics.warmup.warmup_features`, at the rate of the first step."""
+    """Result of :func:`~normscope.diagnostics.warmup.warmup_features` at the learning rate of the first step."""
     warmup: int | None = None
-    """Steps; None if it was not told, and then nothing is said about it."""
+    """Number of warm-up steps. If None, warm-up is not assessed."""
     loss: float | None = None
-    """None if it was not measured."""
+    """None if the loss was not measured."""
     lost: Sequence[LostGradient] = ()
-    """Calls of norms that have no usable gradient."""
-    unmeasured: Sequence[Unreached] = ()
-    """What may be a norm and was not measured, and norms that forwards compute themselves."""
+    """Calls of norms without a usable gradient."""
+    unmeasured: Sequence[Unreachable] = ()
+    """Modules that may be norms and were not measured, and norms computed by functions inside a forward."""
     not_tried: str | None = None
     """Why there is no ``first_update``."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cause:
+    """A known cause of trouble: how it is detected, and what the user reads about it."""
+
+    name: str
+    """Key in :data:`CAUSES`."""
+    title: str
+    """Heading of a finding."""
+    rule: Callable[[Measured], Iterator[tuple[str, str]]]
+    """Yields the place and the evidence of every occurrence; the place is empty for the whole model."""
+    remedy: str
+    """What to try."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One occurrence of a :class:`Cause` in a model."""
+
+    name: str
+    """Name of the cause."""
+    title: str
+    """Heading of the cause."""
+    where: str
+    """Name of the norm or the stack; empty for the whole model."""
+    evidence: str
+    """The measured numbers, in a sentence."""
+    remedy: str
+    """What to try."""
+
+
 def name_causes(measured: Measured) -> list[Finding]:
-    """Run every rule; the order is that of :data:`CAUSES`."""
-    return [finding for rule in CAUSES.values() for finding in rule(measured)]
+    """Apply every rule, in the order of :data:`CAUSES`."""
+    return [
+        Finding(name=cause.name, title=cause.title, where=where, evidence=evidence, remedy=cause.remedy)
+        for cause in CAUSES.values()
+        for where, evidence in cause.rule(measured)
+    ]
 
 
-def _not_finite(measured: Measured) -> list[Finding]:
-    """A loss, a gradient at a norm or an activation that is no number any more."""
-    where, words = _first_not_finite(measured)
+def lacks_warm_up(measured: Measured) -> bool:
+    """Return whether norms are on the residual stream and the first update makes all positions identical.
+
+    The update must also replace the function (:data:`REPLACED`). False if the length of the warm-up is unknown.
+    """
+    update = measured.first_update
+    if update is None or measured.warmup is None or update["post"] <= 0.5:
+        return False
+    return update["output_change"] >= REPLACED and update["common_after"] >= ALIKE
+
+
+def _not_finite(measured: Measured) -> Iterator[tuple[str, str]]:
+    """Report a loss, an activation or a gradient at a norm that is infinite or NaN."""
+    where, evidence = _first_not_finite(measured)
     lost = [each.name for each in measured.lost if each.why == "not finite"]
     loss = measured.loss is not None and not math.isfinite(measured.loss)
-    if not (words or lost or loss):
-        return []
-    evidence = f"The loss is {measured.loss}. " if loss else ""
-    evidence += words
-    if not words and loss:
-        evidence += "Nothing that was measured before it is: it begins behind the last layer and the last norm. "
+    if not (evidence or lost or loss):
+        return
+    if not evidence:
+        where = "" if loss else lost[-1]
+        if loss:
+            evidence = "Every measured activation is finite: the problem begins after the last layer and norm. "
+    if loss:
+        evidence = f"The loss is {measured.loss}. {evidence}"
     if lost:
-        evidence += f"The gradient is not finite at {_count(dict.fromkeys(lost))}"
-        evidence += f"; on its way back it is so first at {lost[-1] or 'the model'}. "
-        where = where if words or loss else lost[-1]
-    advice = "Look there first: what else is told of this model is of little use. "
-    if words or loss:
-        advice += "Usual causes are a learning rate that was too large, a division by or a logarithm of zero, and half "
-        advice += "precision: try a smaller rate, clip gradients, or compute in float32 or bfloat16."
-    else:
-        advice += (
-            "A finite loss with such a gradient comes from a square root, a length or a deviation of zero, or from "
+        evidence += (
+            f"The gradient is not finite at {_count(dict.fromkeys(lost))}; the first on the backward path is "
+            f"{lost[-1] or 'the model'}."
         )
-        advice += "half precision without loss scaling: add an eps inside of the root."
-    return [Finding(cause="not_finite", where=where, evidence=evidence.strip(), advice=advice)]
+    yield where, evidence.strip()
 
 
 def _first_not_finite(measured: Measured) -> tuple[str, str]:
-    """Give the place where a forward pass first is not finite, and say it; nothing where it is not known."""
+    """Return the place where the forward pass is first not finite, and a sentence about it; both empty if unknown."""
     norms = [each.name for each in measured.ranges if not math.isfinite(each.largest)]
     for stack in measured.stacks:
         for layer in stack.layers:
             if math.isfinite(layer.activation):
                 continue
-            # The size of an input of whole numbers, as of tokens, is none either.
-            told = math.isfinite(layer.activation_in)
-            words = f"What {'leaves' if told else 'reaches or leaves'} {layer.name} is the first of the layers' "
-            words += f"{'outputs' if told else 'inputs and outputs'} that is not finite"
+            # The input of a layer has no size, and so is not finite here either, if it is integers, such as tokens.
+            finite_input = math.isfinite(layer.activation_in)
+            sentence = f"The {'output' if finite_input else 'input or output'} of {layer.name} is the first of the "
+            sentence += f"layers' {'outputs' if finite_input else 'inputs and outputs'} that is not finite"
             inside = next((name for name in norms if name.startswith(f"{layer.name}.")), None)
-            if inside is not None and told:
-                return inside, f"{words}; inside, it is so at {inside} already. "
-            words += f"; of the norms, {norms[0]} is the first in the model's order. " if norms else ". "
-            return layer.name, words
+            if inside is not None and finite_input:
+                return inside, f"{sentence}; within the layer, the input of {inside} already is not. "
+            sentence += f"; the first norm with such an input is {norms[0]}. " if norms else ". "
+            return layer.name, sentence
     if norms:
-        return norms[0], f"{norms[0] or 'The model'} is the first norm, in the model's order, that is reached by it. "
+        return norms[0], f"{norms[0] or 'The model'} is the first norm whose input is not finite. "
     return "", ""
 
 
-def lacks_warm_up(measured: Measured) -> bool:
-    """Return whether norms stand on the stream and the first update both replaces the function and makes positions one.
-
-    Only where the warm-up was told.
-    """
-    told = measured.first_update
-    if told is None or measured.warmup is None or told["post"] <= 0.5:
-        return False
-    return told["output_change"] >= REPLACED and told["common_after"] >= ALIKE
-
-
-def _post_norm_without_warm_up(measured: Measured) -> list[Finding]:
-    """Post-LN and a first update that is too large for it."""
-    told = measured.first_update
-    if told is None or not lacks_warm_up(measured):
-        return []
-    rate = told["learning_rate"]
-    evidence = (
-        f"Norms stand on the residual stream in {told['post']:.0%} of {told['layers']:.0f} layers. The "
-        "first update, at "
-        f"a learning rate of {rate:g}, changes the last layer's output by {told['output_change']:.0%} of itself and "
-        f"leaves {told['common_after']:.1%} of it the same at all positions."
-    )
-    advice = (
-        "Warm the learning rate up linearly over some thousand steps, or try 100 first; or move the norms into the "
-        "branches (pre, with a norm at the end), or take deepnorm; a smaller learning rate alone only slows it down."
-    )
-    return [Finding(cause="post_norm_without_warm_up", where=_last(measured), evidence=evidence, advice=advice)]
+def _post_norm_without_warm_up(measured: Measured) -> Iterator[tuple[str, str]]:
+    """Report Post-LN with a first update that is too large for it."""
+    update = measured.first_update
+    if update is not None and lacks_warm_up(measured):
+        yield (
+            measured.stacks[-1].name if measured.stacks else "",
+            f"Norms stand on the residual stream in {update['post']:.0%} of {update['layers']:.0f} layers. The first "
+            f"update, at a learning rate of {update['learning_rate']:g}, changes the last layer's output by "
+            f"{update['output_change']:.0%} and leaves {update['common_after']:.1%} of it identical at all positions.",
+        )
 
 
-def _eps_too_small_for_half(measured: Measured) -> list[Finding]:
-    """An eps that is nothing in float16, and rows that need one."""
-    found = [
-        (each, each.smallest_variance + each.eps)
-        for each in measured.ranges
-        if each.precision == "float16" and each.eps is not None and each.smallest_variance is not None
-    ]
-    # A comparison with what is not a number is false.
-    found = [(each, divisor) for each, divisor in found if divisor < SMALLEST_HALF]
-    if not found:
-        return []
-    each, divisor = min(found, key=lambda pair: pair[1])
-    evidence = f"{_count(found)}: at {each.name} eps is {each.eps:g} and the smallest variance of a row is "
-    evidence += f"{each.smallest_variance:.2g}; together they are below the smallest float16 ({SMALLEST_HALF:.1e}). "
-    evidence += (
-        f"The gradient of such a row is multiplied by {divisor**-0.5:.1e}."
-        if divisor > 0
-        else "Such a row is divided by zero."
-    )
-    advice = "Take an eps of 1e-5, compute the norm in float32, or use bfloat16; look where constant rows come from."
-    where = ", ".join(each.name for each, _ in found)
-    return [Finding(cause="eps_too_small_for_half", where=where, evidence=evidence, advice=advice)]
-
-
-def _overflow(measured: Measured) -> list[Finding]:
-    """An input that the precision cannot hold."""
-    found = [each for each in measured.ranges if 1 < each.overflow < math.inf]
-    if not found:
-        return []
-    worst = max(found, key=lambda each: each.overflow)
-    evidence = f"{_count(found)}: the largest entry that reaches {worst.name} is {worst.largest:.3g}, which "
-    evidence += f"{worst.precision} cannot hold."
-    advice = "Use bfloat16 or float32 for the residual stream, scale the branches down, or clip what comes in."
-    where = ", ".join(each.name for each in found)
-    return [Finding(cause="overflow", where=where, evidence=evidence, advice=advice)]
-
-
-def _missing_final_norm(measured: Measured) -> list[Finding]:
-    """A Pre-LN stream that leaves the last stack as it is."""
+def _missing_final_norm(measured: Measured) -> Iterator[tuple[str, str]]:
+    """Report a Pre-LN residual stream without a norm after the last stack."""
     stack = measured.stacks[-1] if measured.stacks else None
     if stack is None or stack.placement != "pre" or not stack.residual or stack.final_norm:
-        return []
-    last = stack.layers[-1]
-    if not math.isfinite(last.activation) or any(not _stands_inside(each.name, stack) for each in measured.unmeasured):
-        # A norm that cannot be measured may be the one that is missed.
-        return []
-    evidence = (
-        f"Every layer normalizes its own input and none the stream; behind the last layer it has a size of "
-        f"{last.activation:.3g} ({stack.layers[0].activation_in:.3g} at the first), and no norm follows."
-    )
-    advice = "Put one norm behind the last layer, before the head."
-    return [Finding(cause="missing_final_norm", where=stack.name, evidence=evidence, advice=advice)]
+        return
+    first, last = stack.layers[0], stack.layers[-1]
+    # A norm outside the layers that cannot be measured may be the final norm.
+    hidden = any(not _is_inside(each.name, stack) for each in measured.unmeasured)
+    if math.isfinite(last.activation) and not hidden:
+        yield (
+            stack.name,
+            f"Every layer normalizes its own input, but nothing normalizes the residual stream: its root mean square "
+            f"is {last.activation:.3g} after the last layer ({first.activation_in:.3g} before the first), and no norm "
+            "follows.",
+        )
 
 
-def _stands_inside(name: str, stack: StackDepth) -> bool:
+def _is_inside(name: str, stack: StackDepth) -> bool:
     return any(name == layer.name or name.startswith(f"{layer.name}.") for layer in stack.layers)
 
 
-def _batch_norm_in_eval(measured: Measured) -> list[Finding]:
-    """Running moments that are not those of the batch."""
+def _unscaled_residual(measured: Measured) -> Iterator[tuple[str, str]]:
+    """Report a residual stream that grows exponentially with depth."""
+    for stack in measured.stacks:
+        if not stack.residual or stack.placement == "post" or stack.passes["activation"]:
+            continue
+        if math.isfinite(stack.growth):
+            per_layer = stack.growth ** (1 / max(len(stack.layers) // 2, 1))
+            yield (
+                stack.name,
+                f"The residual stream grows by a factor of {stack.growth:.3g} over the second half of "
+                f"{len(stack.layers)} layers, {per_layer:.3g} per layer. Adding branches of equal size gives at most "
+                f"2 there; the limit is {LARGEST_GROWTH:g}.",
+            )
+
+
+def _batch_norm_in_eval(measured: Measured) -> Iterator[tuple[str, str]]:
+    """Report running moments that differ from those of the batch."""
     off = [
         each
         for each in measured.ranges
@@ -230,109 +222,154 @@ def _batch_norm_in_eval(measured: Measured) -> list[Finding]:
         and math.isfinite(each.running_offset + each.running_ratio)
         and (each.running_offset > OFFSET or not 1 / RATIO <= each.running_ratio <= RATIO)
     ]
-    if not off:
-        return []
-    worst = off[0]
-    evidence = (
-        f"{len(off)} batch norms normalize by running moments that are not this batch's: in {worst.name} "
-        "the variance is "
-        f"{worst.running_ratio:.3g} times the running one and the mean {worst.running_offset:.3g} deviations away."
-    )
-    advice = (
-        "Call model.train() before training, and check what sets the norms to evaluation; if the moments are frozen on "
-        "purpose, estimate them on this data first."
-    )
-    return [Finding(cause="batch_norm_in_eval", where=", ".join(e.name for e in off), evidence=evidence, advice=advice)]
+    if off:
+        norms = "1 batch norm normalizes" if len(off) == 1 else f"{len(off)} batch norms normalize"
+        yield (
+            ", ".join(each.name for each in off),
+            f"{norms} by running moments that are not those of this batch: at {off[0].name} the batch variance is "
+            f"{off[0].running_ratio:.3g} times the running variance, and the batch mean is {off[0].running_offset:.3g} "
+            "standard deviations away from the running mean.",
+        )
 
 
-def _gains_near_zero(measured: Measured) -> list[Finding]:
-    """Gains that nearly all are tiny, though none was set to zero."""
+def _weights_near_zero(measured: Measured) -> Iterator[tuple[str, str]]:
+    """Report norms most of whose weights are close to zero, unless all were initialized to zero."""
     found = [
         each
         for each in measured.ranges
-        if each.dead_gains is not None
-        and each.dead_gains > MOST_DEAD
-        and each.zero_gains != 1
-        and math.isfinite(each.gain_size or 0.0)
+        if each.small_weights is not None
+        and each.small_weights > MOST_DEAD
+        and each.zero_weights != 1
+        and math.isfinite(each.weight_size or 0.0)
     ]
     if not found:
-        return []
-    worst = min(found, key=lambda each: each.gain_size or 0.0)
+        return
+    worst = min(found, key=lambda each: each.weight_size or 0.0)
     evidence = (
-        f"{_count(found)}: in {worst.name} {worst.dead_gains:.0%} of the gains are below 0.01, and their size is "
+        f"{_count(found)}: at {worst.name} {worst.small_weights:.0%} of the weights are below 0.01; their root mean "
+        f"square is {worst.weight_size:.2g}."
     )
-    evidence += f"{worst.gain_size:.2g}."
-    decay = max(each.decay or 0.0 for each in found)
-    if decay > 0:
-        evidence += f" The optimizer decays them by {decay:g}."
-    advice = (
-        "Take the gains of norms out of weight decay (two parameter groups), and start them again at one; where they "
-        "went to zero without decay, the layer may be dropped."
-    )
-    where = ", ".join(each.name for each in found)
-    return [Finding(cause="gains_near_zero", where=where, evidence=evidence, advice=advice)]
+    if decay := max(each.decay or 0.0 for each in found):
+        evidence += f" The optimizer's weight decay on them is {decay:g}."
+    yield ", ".join(each.name for each in found), evidence
 
 
-def _double_norm(measured: Measured) -> list[Finding]:
-    """A norm whose only reader is another norm."""
-    found = []
+def _double_norm(measured: Measured) -> Iterator[tuple[str, str]]:
+    """Report a norm whose output is read by another norm only."""
     for pair in dict.fromkeys((double.first, double.second) for double in measured.doubles):
         first = next((each for each in measured.gradients if each.name == pair[0]), None)
         second = next((each for each in measured.gradients if each.name == pair[1]), None)
         if first is None or second is None or second.arriving_energy is None:
             continue
-        if abs(second.arriving_energy - first.upstream_energy) > ONLY_READER * first.upstream_energy:
-            continue
-        evidence = f"Its input is the output of {pair[0]}, and nothing else reads that."
-        advice = (
-            "Remove one of the two. torch's nn.Transformer, and an encoder with norm_first=False and a "
-            "norm of its own, "
-            "have such a pair at their end."
+        if abs(second.arriving_energy - first.upstream_energy) <= ONLY_READER * first.upstream_energy:
+            yield pair[1], f"Its input is the output of {pair[0]}, which nothing else reads."
+
+
+def _eps_too_small_for_half(measured: Measured) -> Iterator[tuple[str, str]]:
+    """Report an eps that is zero in float16 at rows with almost no variance."""
+    candidates = [
+        (each, each.smallest_variance + each.eps)
+        for each in measured.ranges
+        if each.precision == "float16" and each.eps is not None and each.smallest_variance is not None
+    ]
+    # A comparison with NaN is false.
+    found = [(each, divisor) for each, divisor in candidates if divisor < SMALLEST_HALF]
+    if found:
+        each, divisor = min(found, key=lambda pair: pair[1])
+        effect = (
+            f"The gradient of such a row is multiplied by {divisor**-0.5:.1e}."
+            if divisor > 0
+            else "Such a row is divided by zero."
         )
-        found.append(Finding(cause="double_norm", where=pair[1], evidence=evidence, advice=advice))
-    return found
-
-
-def _unscaled_residual(measured: Measured) -> list[Finding]:
-    """A residual stream that grows by a factor a layer."""
-    found = []
-    for stack in measured.stacks:
-        if not stack.residual or stack.placement == "post" or stack.passes["activation"]:
-            continue
-        if not math.isfinite(stack.growth):
-            continue
-        per_layer = stack.growth ** (1 / max(len(stack.layers) // 2, 1))
-        evidence = (
-            f"The stream grows {stack.growth:.3g} times over the second half of {len(stack.layers)} "
-            f"layers, {per_layer:.3g} "
-            f"times a layer; sums of equal branches grow at most 2 times there, and {LARGEST_GROWTH:g} is allowed."
+        yield (
+            ", ".join(norm.name for norm, _ in found),
+            f"{_count(found)}: at {each.name} eps is {each.eps:g} and the smallest variance of a row is "
+            f"{each.smallest_variance:.2g}; their sum is below the smallest float16 ({SMALLEST_HALF:.1e}). {effect}",
         )
-        advice = (
-            "Normalize what goes into each branch (pre) and the end, or begin the branches' last weights "
-            "at 1 / sqrt(2 x "
-            "layers) of their size, or at zero (rezero)."
+
+
+def _overflow(measured: Measured) -> Iterator[tuple[str, str]]:
+    """Report finite inputs of norms that the precision cannot represent."""
+    found = [each for each in measured.ranges if 1 < each.overflow < math.inf]
+    if found:
+        worst = max(found, key=lambda each: each.overflow)
+        yield (
+            ", ".join(each.name for each in found),
+            f"{_count(found)}: the largest input entry of {worst.name} is {worst.largest:.3g}, beyond the range of "
+            f"{worst.precision}.",
         )
-        found.append(Finding(cause="unscaled_residual", where=stack.name, evidence=evidence, advice=advice))
-    return found
 
 
-def _count(found: Collection[object]) -> str:
+def _count(found: Sized) -> str:
     return "1 norm" if len(found) == 1 else f"{len(found)} norms"
 
 
-def _last(measured: Measured) -> str:
-    return measured.stacks[-1].name if measured.stacks else ""
-
-
-CAUSES: dict[str, Callable[[Measured], list[Finding]]] = {
-    "not_finite": _not_finite,
-    "post_norm_without_warm_up": _post_norm_without_warm_up,
-    "missing_final_norm": _missing_final_norm,
-    "unscaled_residual": _unscaled_residual,
-    "batch_norm_in_eval": _batch_norm_in_eval,
-    "gains_near_zero": _gains_near_zero,
-    "double_norm": _double_norm,
-    "eps_too_small_for_half": _eps_too_small_for_half,
-    "overflow": _overflow,
+CAUSES: dict[str, Cause] = {
+    cause.name: cause
+    for cause in (
+        Cause(
+            name="not_finite",
+            title="Numbers are not finite",
+            rule=_not_finite,
+            remedy="Fix this first; the other findings are unreliable until you do. Usual causes are a learning rate "
+            "that was too large, a division by zero, the logarithm of zero, and half precision: try a smaller learning "
+            "rate, gradient clipping, or float32 or bfloat16. If only a gradient is not finite, look for the square "
+            "root, length or standard deviation of zero (add an eps inside the root), or use loss scaling.",
+        ),
+        Cause(
+            name="post_norm_without_warm_up",
+            title="Post-LN without warm-up",
+            rule=_post_norm_without_warm_up,
+            remedy="Warm the learning rate up linearly over a few thousand steps, or try 100 first; or use the "
+            "placement pre (norms inside the branches and a final norm) or deepnorm. A smaller learning rate alone "
+            "only delays the problem.",
+        ),
+        Cause(
+            name="missing_final_norm",
+            title="No norm after the last layer",
+            rule=_missing_final_norm,
+            remedy="Add one norm after the last layer, before the head.",
+        ),
+        Cause(
+            name="unscaled_residual",
+            title="The residual stream grows exponentially with depth",
+            rule=_unscaled_residual,
+            remedy="Normalize the input of every branch and the end of the stream (pre), or initialize the last "
+            "weights of every branch at 1 / sqrt(2 x layers) of their usual size, or at zero (rezero).",
+        ),
+        Cause(
+            name="batch_norm_in_eval",
+            title="Batch norms use moments of other data",
+            rule=_batch_norm_in_eval,
+            remedy="Call model.train() before training, and check what sets the norms to evaluation mode. If the "
+            "moments are frozen on purpose, estimate them on this data first.",
+        ),
+        Cause(
+            name="weights_near_zero",
+            title="The weights of a norm are close to zero",
+            rule=_weights_near_zero,
+            remedy="Exclude the weights of norms from weight decay (two parameter groups), and reset them to one. If "
+            "they became small without weight decay, try to remove the layer.",
+        ),
+        Cause(
+            name="double_norm",
+            title="A norm follows directly on another norm",
+            rule=_double_norm,
+            remedy="Remove one of the two. torch's nn.Transformer, and an nn.TransformerEncoder with norm_first=False "
+            "and a final norm, end with such a pair.",
+        ),
+        Cause(
+            name="eps_too_small_for_half",
+            title="eps is too small for float16",
+            rule=_eps_too_small_for_half,
+            remedy="Use an eps of 1e-5, compute the norm in float32, or use bfloat16; find out why rows are constant.",
+        ),
+        Cause(
+            name="overflow",
+            title="An input overflows",
+            rule=_overflow,
+            remedy="Use bfloat16 or float32 for the residual stream, scale the branches down, or clip the input.",
+        ),
+    )
 }
-"""The rules by the name of their cause."""
+"""Every known cause by its name, in the order of the page."""

@@ -1,4 +1,4 @@
-"""What the first update of an optimizer would do to a model, by trying it and taking it back."""
+"""Effect of an optimizer's first update on a model, measured by trying it and undoing it."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from normscope.diagnostics.depth.profile import StackDepth, log_slope, read_depth
 from normscope.diagnostics.depth.watch import DepthWatch, common_share, watch_depth
-from normscope.inspection.norms_in import find_norms
+from normscope.inspection.find import find_norms
 from normscope.inspection.preserve_state import draw_seed, gradients_of, untouched
 
 Update = Literal["adam", "sgd"]
-"""``adam``: the first update of Adam and its kin, ``learning_rate * sign(gradient)``; ``sgd``: the gradient itself."""
+"""``adam``: the first update of Adam and its variants, ``learning_rate * sign(gradient)``; ``sgd``: the gradient."""
 
 
 def warmup_features(
@@ -26,26 +26,32 @@ def warmup_features(
     update: Update = "adam",
     generator: torch.Generator | None = None,
 ) -> dict[str, float]:
-    """Measure what the first update does; the model stays as it is.
+    """Measure the effect of the first update; the model is left unchanged.
 
     Args:
         model: Any module.
-        batch: What ``loss`` takes.
-        loss: From (model, batch) to a scalar.
-        learning_rate: Of the first update: with a linear warm-up of n steps, the n-th part of the largest.
-        update: The rule.
-        generator: Seeds dropout, which is the same before and after.
+        batch: Second argument of ``loss``.
+        loss: Maps (model, batch) to a scalar.
+        learning_rate: Learning rate of the first update; with a linear warm-up of n steps, the largest divided by n.
+        update: Rule of the first update.
+        generator: Seeds dropout, which is identical before and after.
 
     Returns:
-        Numbers by name. ``layers``; ``post`` and ``pre``, shares of layers so placed; ``gradient_ratio``, gradient by
-        the output of the last layer over that of the first; ``gradient_slope``, its logarithm per layer;
-        ``weight_gradient_ratio``, the same of the parameters' gradients; ``update_ratio``, median over matrices of
-        the update's size over the weights'; ``loss_before``, ``loss_after``; ``predicted_decrease`` to first order;
-        ``decrease_ratio``, the decrease over the predicted one; ``output_change``, relative change of the last
-        layer's output; ``output_change_slope``, logarithm per layer of the change of every layer's output;
-        ``common_before`` and ``common_after``, share of the energy of the last layer's output that all rows have in
-        common. A number that cannot be told, of a model without a stack, is NaN; changes of outputs are also where the
-        update changes which layers are called, or how many rows come to them, as in a mixture of experts.
+        Numbers by name:
+
+        * ``learning_rate``, ``layers`` (their number), ``post`` and ``pre`` (shares of layers with that placement);
+        * ``gradient_ratio``: gradient with respect to the output of the last layer divided by that of the first;
+        * ``gradient_slope``: growth of the logarithm of that gradient per layer;
+        * ``weight_gradient_ratio``: like ``gradient_ratio``, for the gradients of the parameters;
+        * ``update_ratio``: median over weight matrices of the length of the update divided by that of the weights;
+        * ``loss_before``, ``loss_after``, ``predicted_decrease`` (to first order), ``decrease_ratio`` (actual decrease
+          divided by the predicted decrease);
+        * ``output_change``: relative change of the last layer's output;
+        * ``output_change_slope``: growth of the logarithm of the change of a layer's output, per layer;
+        * ``common_before``, ``common_after``: share of the energy of the last layer's output common to all rows.
+
+        A number that cannot be computed, for example without a stack of layers, is NaN. So are changes of outputs if
+        the update changes which layers are called or the number of rows they process, as in a mixture of experts.
 
     Raises:
         ValueError: If the learning rate is not positive and finite.
@@ -62,16 +68,16 @@ def warmup_features(
 
 @dataclass(frozen=True, kw_only=True)
 class Before:
-    """A model before its first update."""
+    """Measurements of a model before its first update."""
 
     loss: float
     watch: DepthWatch
-    """Of the pass, settled, with the outputs of the last stack's layers."""
+    """Finished measurement of the pass, with the outputs of the last stack's layers."""
     profile: Sequence[StackDepth]
 
 
 def make_before(loss: Tensor, watch: DepthWatch, gradients: Mapping[int, Tensor | None]) -> Before:
-    """Put together what the first pass told."""
+    """Collect the measurements of the first pass."""
     profile = read_depth(watch, gradients)
     return Before(loss=float(loss.detach()), watch=watch, profile=profile)
 
@@ -87,7 +93,7 @@ def first_update(
     update: Update,
     seed: int | None,
 ) -> dict[str, float]:
-    """As :func:`warmup_features`, where the first pass was made: one forward pass, one copy of the parameters."""
+    """Compute :func:`warmup_features` after a finished first pass: one forward pass and one copy of the parameters."""
     predicted, ratios = 0.0, []
     watched = watch_depth(model, keep=True, stacks=before.watch.stacks)
     with torch.no_grad(), untouched(model, seed=seed), watched as watch:
@@ -99,7 +105,7 @@ def first_update(
             predicted += learning_rate * _inner(step, gradient)
             if parameter.dim() > 1 and (size := float(parameter.norm())) > 0:
                 ratios.append(learning_rate * float(step.norm()) / size)
-            # New storage: the old one is the state to come back to.
+            # New storage: the old one is the state to be restored.
             parameter.data = parameter.data.add(step, alpha=-learning_rate)
         loss_after = float(loss(model, batch))
     profile = before.profile
@@ -129,8 +135,11 @@ def first_update(
 
 
 def _changes(before: DepthWatch, after: DepthWatch) -> list[float]:
-    """Relative change of every call's output; NaN of all of them where the update changes which layers are called."""
-    called = [[(call["name"], call["output"].shape) for call in watch.last_calls()] for watch in (before, after)]
+    """Return the relative change of every call's output; all NaN if the update changes which layers are called."""
+    called = [
+        [(call.name, None if call.output is None else call.output.shape) for call in watch.last_calls()]
+        for watch in (before, after)
+    ]
     if called[0] != called[1]:
         return [math.nan] * len(called[0])
     return [_relative(z, new) for z, new in zip(before.outputs, after.outputs, strict=True)]

@@ -1,7 +1,11 @@
-"""Which norms a model has: found, described and tried by what they compute."""
+"""Which norms a model has: found, and described by their class or by what they compute."""
 
-from normscope.inspection.norms_in import find_norms
+from normscope.inspection.find import find_norms
+from normscope.inspection.norm_in_model import NormInModel, Unreachable, traits_of
 
 __all__ = [
+    "NormInModel",
+    "Unreachable",
     "find_norms",
+    "traits_of",
 ]

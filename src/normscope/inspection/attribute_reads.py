@@ -1,74 +1,72 @@
-"""Where a module's code reads the numbers of what stands in it, instead of calling it; found by reading the source."""
+"""Attributes of submodules that a module's code reads directly, found in its source."""
 
 import ast
 from collections.abc import Sequence
-from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from normscope.inspection.source import code_of
 
-_ABOUT = {"dtype", "device"}
-"""What may be asked of a parameter without computing with it."""
-_AS_IT_IS = {"list", "tuple", "reversed", "iter"}
-"""Functions whose items are those of their argument."""
+_METADATA = {"dtype", "device"}
+"""Attributes of a parameter that can be read without computing with its values."""
+_SAME_ITEMS = {"list", "tuple", "reversed", "iter"}
+"""Functions that return the items of their argument."""
 _ANY = "*"
 
-Path = tuple[str, ...]
-"""Names from ``self`` on; a star for an item of a list."""
-_Names = dict[str, set[Path]]
-"""What local names may stand for."""
+AttributePath = tuple[str, ...]
+"""Attribute names, starting from ``self``; a star for an item of a list."""
+_Names = dict[str, set[AttributePath]]
+"""From local names to the attributes that they may refer to."""
 
 
 def parameter_reads(module: nn.Module) -> dict[tuple[str, str], tuple[str, bool]]:
-    """Find where a module's code reads something of what stands in it directly, instead of calling that.
+    """Find where a module's code reads attributes of its submodules instead of calling them.
 
-    Local names are followed (``k = self.norm``), loops and comprehensions over lists (also through ``enumerate``,
-    ``zip``, ``items`` and ``values``), indices and ``getattr``. What is handed to another function is not.
+    Local names are followed (``k = self.norm``), as are loops and comprehensions over lists (also through
+    ``enumerate``, ``zip``, ``items`` and ``values``), indices and ``getattr``. Arguments of other functions are not.
 
     Args:
-        module: The one whose code is read.
+        module: The module whose code is read.
 
     Returns:
-        From a place and an attribute's name, as in ``self.norm1.weight`` or, with a star for any item,
-        ``self.norms.*.weight``, to file and line, and whether it is the value that is read, not only its dtype or
-        device.
+        From the path of a submodule and an attribute's name, as in ``self.norm1.weight`` or, with a star for any item,
+        ``self.norms.*.weight``, to file and line, and whether the value is read and not only its dtype or device.
     """
     reads: dict[tuple[str, str], tuple[str, bool]] = {}
     for code in code_of(type(module)):
-        if code.own is None:
+        if code.self_name is None:
             continue
-        for key, line, value in _Reader(code.own).read(code.tree):
+        for key, line, value in _Reader(code.self_name).read(code.tree):
             if key not in reads or (value and not reads[key][1]):
                 reads[key] = f"{code.file}:{code.line + line - 1}", value
     return reads
 
 
 def is_at(place: Sequence[str], path: str) -> bool:
-    """Return whether a place in a module, as a list of names, is one that a path with stars means."""
+    """Return whether a path with stars matches the names that lead from a module to a submodule."""
     parts = path.split(".")
-    return len(parts) == len(place) and all(one in (_ANY, other) for one, other in zip(parts, place, strict=True))
+    return len(parts) == len(place) and all(part in (_ANY, name) for part, name in zip(parts, place, strict=True))
 
 
 class _Reader(ast.NodeVisitor):
-    """Goes through a method in the order of its lines, and knows what its local names stand for."""
+    """Walks through a method in the order of its lines and tracks what its local names refer to."""
 
-    def __init__(self, own: str) -> None:
-        self.names: _Names = {own: {()}}
-        self.about: set[int] = set()
-        self.found: list[tuple[tuple[str, str], int, bool]] = []
+    def __init__(self, self_name: str) -> None:
+        self.names: _Names = {self_name: {()}}
+        self.metadata: set[int] = set()
+        self.reads: list[tuple[tuple[str, str], int, bool]] = []
 
     def read(self, tree: ast.AST) -> list[tuple[tuple[str, str], int, bool]]:
-        """Give place and attribute, line, and whether it is the value that is read."""
+        """Return every path and attribute, its line, and whether the value is read."""
         self.visit(tree)
-        return self.found
+        return self.reads
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
-        if node.attr in _ABOUT:
-            self.about.add(id(node.value))
+        if node.attr in _METADATA:
+            self.metadata.add(id(node.value))
         for path in _paths(node.value, self.names):
             if path:
-                self.found.append(((".".join(path), node.attr), node.lineno, id(node) not in self.about))
+                self.reads.append(((".".join(path), node.attr), node.lineno, id(node) not in self.metadata))
         self.visit(node.value)
 
     def visit_Assign(self, node: ast.Assign) -> None:
@@ -99,8 +97,9 @@ class _Reader(ast.NodeVisitor):
         before = dict(self.names)
         self._bind_items(node.target, node.iter)
         self._go([*node.body, *node.orelse], start=None)
-        # A name that goes through a list stands for its items no longer than the loop.
-        self.names |= {one.id: before.get(one.id, set()) for one in ast.walk(node.target) if isinstance(one, ast.Name)}
+        # A loop variable refers to the items only inside the loop.
+        targets = (name.id for name in ast.walk(node.target) if isinstance(name, ast.Name))
+        self.names |= {name: before.get(name, set()) for name in targets}
 
     def visit_ListComp(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp) -> None:
         before = dict(self.names)
@@ -116,7 +115,7 @@ class _Reader(ast.NodeVisitor):
     visit_SetComp = visit_GeneratorExp = visit_DictComp = visit_ListComp
 
     def _go(self, body: Sequence[ast.AST], start: _Names | None = None) -> _Names:
-        """Go through lines that may be left out: names then stand for what they did, too; give what that was."""
+        """Visit lines that may be skipped, merging what names refer to; return what they referred to before."""
         before, after = self.names, dict(self.names)
         self.names = dict(before if start is None else start)
         for line in body:
@@ -127,20 +126,20 @@ class _Reader(ast.NodeVisitor):
         return before
 
     def _bind(self, target: ast.AST, value: ast.AST) -> None:
-        """Note what a name is given, or each of several names."""
+        """Record what is assigned to a name, or to each of several names."""
         if isinstance(target, ast.Name):
             self.names[target.id] = _paths(value, self.names)
         elif isinstance(target, ast.Tuple | ast.List):
             given = value.elts if isinstance(value, ast.Tuple | ast.List) else []
-            told = [_paths(each, self.names) for each in given]
-            if len(told) != len(target.elts):
-                told = [set()] * len(target.elts)
-            for one, paths in zip(target.elts, told, strict=True):
-                if isinstance(one, ast.Name):
-                    self.names[one.id] = paths
+            assigned = [_paths(each, self.names) for each in given]
+            if len(assigned) != len(target.elts):
+                assigned = [set()] * len(target.elts)
+            for element, paths in zip(target.elts, assigned, strict=True):
+                if isinstance(element, ast.Name):
+                    self.names[element.id] = paths
 
     def _bind_items(self, target: ast.AST, value: ast.AST) -> None:
-        """Note what a name gets from a list, or each of several names from several lists."""
+        """Record what a name receives from a list, or each of several names from several lists."""
         if isinstance(target, ast.Name):
             self.names[target.id] = _items(value, self.names)
             return
@@ -151,17 +150,17 @@ class _Reader(ast.NodeVisitor):
         if called == "enumerate" and len(target.elts) == 2 and given:
             self._bind_items(target.elts[1], given[0])
         elif called == "zip":
-            for one, each in zip(target.elts, given, strict=False):
-                self._bind_items(one, each)
+            for element, each in zip(target.elts, given, strict=False):
+                self._bind_items(element, each)
         elif called in {"items", "named_children"} and len(target.elts) == 2:
             self._bind_items(target.elts[1], value)
 
 
-def _items(node: ast.AST, names: _Names) -> set[Path]:
-    """Give what the items of an expression stand for."""
+def _items(node: ast.AST, names: _Names) -> set[AttributePath]:
+    """Return what the items of an expression refer to."""
     if isinstance(node, ast.Call):
         called = _name_of(node.func)
-        if called in _AS_IT_IS and node.args:
+        if called in _SAME_ITEMS and node.args:
             return _items(node.args[0], names)
         if called in {"values", "children", "items", "named_children"} and isinstance(node.func, ast.Attribute):
             return {(*path, _ANY) for path in _paths(node.func.value, names)}
@@ -171,8 +170,8 @@ def _items(node: ast.AST, names: _Names) -> set[Path]:
     return {(*path, _ANY) for path in _paths(node, names) if path}
 
 
-def _paths(node: ast.AST, names: _Names) -> set[Path]:
-    """Give what an expression stands for, as names from ``self`` on; nothing for what is computed."""
+def _paths(node: ast.AST, names: _Names) -> set[AttributePath]:
+    """Return the attributes that an expression refers to; an empty set for computed values."""
     if isinstance(node, ast.Name):
         return names.get(node.id, set())
     if isinstance(node, ast.Attribute):
@@ -192,48 +191,5 @@ def _paths(node: ast.AST, names: _Names) -> set[Path]:
 
 
 def _name_of(node: ast.AST) -> str | None:
-    """Return the last name of what is called."""
+    """Return the last name of a dotted expression."""
     return getattr(node, "attr", getattr(node, "id", None))
-
-
-class ChannelsFirst(nn.Module):
-    """Apply a norm of ``[..., C]`` to ``[N, C, ...]``: the axis is moved there and back, and nothing else is done.
-
-    The output lies in memory as torch's own norms lay it, so that ``x.view(len(x), -1)`` behind it goes on working:
-    channels last where the input was, otherwise contiguous.
-
-    ``weight``, ``bias`` and ``eps`` are those of the norm, for code that reads them. In the state dict the norm's keys
-    stand below ``norm.``.
-
-    Args:
-        norm: Maps ``[..., C]`` to ``[..., C]``.
-    """
-
-    def __init__(self, norm: nn.Module) -> None:
-        super().__init__()
-        self.norm = norm
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``[N, C, ...]`` to ``[N, C, ...]``.
-
-        Args:
-            x: Two axes or more, the features on axis 1.
-
-        Returns:
-            What the norm gives, with the features on axis 1.
-
-        Raises:
-            ValueError: If ``x`` has fewer than two axes.
-        """
-        if x.dim() < 2:
-            raise ValueError(f"{type(self).__name__} expects [N, C, ...], got {list(x.shape)}")
-        moved = x.movedim(1, -1)
-        y = self.norm(moved)
-        if x.dim() in {4, 5} and moved.is_contiguous() and not x.is_contiguous():
-            return y.contiguous().movedim(-1, 1)
-        return y.movedim(-1, 1).contiguous()
-
-    def __getattr__(self, name: str) -> Any:
-        if name in {"weight", "bias", "eps", "normalized_shape"}:
-            return getattr(super().__getattr__("norm"), name)
-        return super().__getattr__(name)

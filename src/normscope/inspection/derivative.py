@@ -1,83 +1,104 @@
-"""The groups of numbers that a norm standardizes together, and the derivative that its equation has."""
+"""The groups of numbers that a norm standardizes together, and the derivative of its equation."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from normscope.inspection.norms_in import NormIn
-
-OVER_FEATURES = ("layer_norm", "layer_norm_simple", "detach_norm", "ada_norm", "rms_norm", "scale_norm", "dyt", "derf")
-"""Kinds whose rows are the features of one position."""
-CENTERING = ("layer_norm", "layer_norm_simple", "detach_norm", "ada_norm", "batch_norm", "group_norm", "instance_norm")
-"""Kinds that subtract a mean."""
-SCALING = (*CENTERING, "rms_norm", "scale_norm")
-"""Kinds that divide by a size; the law of the gradient is known for these."""
+from normscope.inspection.norm_in_model import NormInModel
 
 
-def as_rows(norm: NormIn, tensor: Tensor) -> Tensor:
-    """Reshape what goes in or out of a norm to ``[R, H]``: R groups of H numbers with moments of their own.
+def has_known_derivative(norm: NormInModel) -> bool:
+    """Return whether :func:`derivative_of` knows the norm: it divides by a size, and its output is not activated."""
+    return norm.traits.scales and not norm.traits.is_activation
 
-    In at least float32. A batch norm has a row for every feature.
+
+def is_over_features(norm: NormInModel) -> bool:
+    """Return whether a norm treats every position by itself: its rows are the features of one position."""
+    return norm.traits.statistics in ("features", None)
+
+
+def as_rows(norm: NormInModel, tensor: Tensor) -> Tensor:
+    """Reshape an input or output of a norm to ``[R, H]``: R groups of H numbers that share a mean and a size.
+
+    A batch norm has a row per feature, a group norm a row per sample and group.
+
+    Args:
+        norm: The norm.
+        tensor: Of the shape of its input.
+
+    Returns:
+        The rows, in at least float32.
     """
     wide = tensor if tensor.dtype == torch.float64 else tensor.float()
-    if norm.kind in OVER_FEATURES:
-        if norm.channels_first:
-            wide = wide.movedim(1, -1)
-        return wide.reshape(-1, torch.Size(norm.shape).numel())
-    if norm.kind == "group_norm":
-        return wide.reshape(wide.shape[0] * int(norm.module.num_groups), -1)  # pyright: ignore
-    if norm.kind == "instance_norm":
-        return wide.reshape(wide.shape[0] * wide.shape[1], -1)
-    if norm.channels_first:
+    width = torch.Size(norm.shape).numel() if norm.shape else wide.shape[-1]
+    if is_over_features(norm):
+        return (wide.movedim(1, -1) if norm.channels_first else wide).reshape(-1, width)
+    if not norm.channels_first:
+        wide = wide.reshape(*wide.shape[: wide.dim() - len(norm.shape)], width).movedim(-1, 1)
+    if norm.traits.statistics == "batch":
         return wide.movedim(1, 0).reshape(wide.shape[1], -1)
-    return wide.reshape(-1, torch.Size(norm.shape).numel()).T
+    groups: Any = getattr(norm.holder, "num_groups", wide.shape[1])
+    return wide.reshape(wide.shape[0] * groups, -1)
 
 
-def through_gain(norm: NormIn, gradient: Tensor) -> Tensor:
-    """Turn the gradient at a norm's output into the one at its normalized input: times the gain."""
-    gain = norm.effective_gain()
-    if gain is None:
+def through_weight(norm: NormInModel, gradient: Tensor) -> Tensor:
+    """Turn the gradient at a norm's output into that at its normalized input: multiply by the weight.
+
+    Args:
+        norm: The norm.
+        gradient: Of the shape of its output.
+
+    Returns:
+        The gradient at the normalized input, in at least float32.
+    """
+    weight = norm.effective_weight()
+    if weight is None:
         return gradient
     wide = gradient if gradient.dtype == torch.float64 else gradient.float()
-    gain = gain.to(wide.dtype)
-    if norm.kind == "scale_norm":
-        return wide * (gain / torch.Size(norm.shape).numel() ** 0.5)
+    weight = weight.to(wide.dtype)
+    if norm.traits.weight_is_length:
+        return wide * (weight / torch.Size(norm.shape).numel() ** 0.5)
     if norm.channels_first:
-        gain = gain.reshape(1, -1, *(1,) * (wide.dim() - 2))
-    return wide * gain
+        weight = weight.reshape(1, -1, *(1,) * (wide.dim() - 2))
+    return wide * weight
 
 
-def fixed_moments(norm: NormIn) -> Tensor | None:
-    """Return the running variance ``[H]`` of a batch norm that normalizes by it, else None."""
-    running = getattr(norm.module, "running_var", None)
-    stands = norm.kind in ("batch_norm", "instance_norm") and not norm.module.training
-    return running.detach() if stands and isinstance(running, Tensor) else None
+def fixed_moments(norm: NormInModel) -> Tensor | None:
+    """Return the running variance ``[H]`` that a batch or instance norm normalizes by, or None if it does not."""
+    running = getattr(norm.holder, "running_var", None)
+    is_fixed = not is_over_features(norm) and not norm.module.training
+    return running.detach() if is_fixed and isinstance(running, Tensor) else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Derivative:
-    """A norm's derivative at some rows: ``dx = (g - c mean(g) - k y mean(g y)) / size``."""
+    """The derivative of a norm at some rows: ``dx = (g - c mean(g) - k y mean(g y)) / size``."""
 
     y: Tensor
-    """``[R, H]``, the normalized rows."""
+    """The normalized rows, ``[R, H]``."""
     size: Tensor
-    """``[R, 1]``, what the rows were divided by."""
+    """The divisor of every row, ``[R, 1]``."""
     centers: bool
-    """c: whether the derivative of the mean is there."""
+    """c: whether the mean has a derivative."""
     pull: Tensor | float
-    """k: ``[R, 1]``, or 0 without the derivative of the size; 1 where eps stands in the variance."""
+    """k, ``[R, 1]``: 0 if the size has no derivative, 1 if eps is added to the variance."""
 
 
-def derivative_of(norm: NormIn, x: Tensor) -> Derivative:
-    """Work out the derivative of a norm of :data:`SCALING` at rows ``[R, H]``.
+def derivative_of(norm: NormInModel, x: Tensor) -> Derivative:
+    """Compute the derivative of a norm with :func:`has_known_derivative`.
+
+    Args:
+        norm: The norm.
+        x: Rows ``[R, H]``, see :func:`as_rows`.
 
     References:
         Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, Theorem 1.
-        Departs from it in: eps, the divisor n - 1, and the norms that it has not.
+        Departs from it in: eps, the divisor n - 1, and norms that the paper does not have.
     """
-    width = x.shape[-1]
-    centered = x - x.mean(-1, keepdim=True) if norm.kind in CENTERING else x
+    traits, width = norm.traits, x.shape[-1]
+    centered = x - x.mean(-1, keepdim=True) if traits.centers else x
     square = centered.square().sum(-1, keepdim=True)
     fixed = fixed_moments(norm)
     eps = norm.eps if norm.eps is not None else torch.finfo(x.dtype).eps
@@ -86,26 +107,23 @@ def derivative_of(norm: NormIn, x: Tensor) -> Derivative:
         if len(size) != len(x):
             size = size.repeat(len(x) // len(size), 1)
         return Derivative(y=centered / size, size=size, centers=False, pull=0.0)
-    divisor = max(width - norm.unbiased, 1)
+    divisor = max(width - traits.unbiased, 1)
     spread = (square / divisor).sqrt()
     tiny = torch.finfo(x.dtype).tiny
-    if norm.eps_place == "deviation":
+    if traits.eps_place == "deviation":
         size = spread + eps
         pull: Tensor | float = size / spread.clamp(min=tiny) * (width / divisor)
-    elif norm.eps_place == "length":
+    elif traits.eps_place == "length":
         size, pull = spread.clamp(min=max(eps, tiny)), 1.0
     else:
         size, pull = (square / divisor + eps).sqrt().clamp(min=tiny), width / divisor
-    centers = norm.kind in CENTERING
-    if norm.kind == "detach_norm":
-        centers = not getattr(norm.module, "mean", True)
-        pull = 0.0 if getattr(norm.module, "std", True) else pull
-    return Derivative(y=centered / size, size=size, centers=centers, pull=pull)
+    moves = traits.centers and not traits.detaches_mean
+    return Derivative(y=centered / size, size=size, centers=moves, pull=0.0 if traits.detaches_size else pull)
 
 
-def factor_of(norm: NormIn, y: Tensor) -> Tensor | float:
-    """Return the detached factor of AdaNorm, which belongs to the gradient; 1 for the others."""
-    if norm.kind != "ada_norm":
+def factor_of(norm: NormInModel, y: Tensor) -> Tensor | float:
+    """Return AdaNorm's detached factor at normalized rows, which multiplies the gradient; 1 for other norms."""
+    if not norm.traits.has_factor:
         return 1.0
-    module: nn.Module = norm.module
-    return module.scale * (1 - module.k * y)  # pyright: ignore
+    holder: Any = norm.holder
+    return holder.scale * (1 - holder.k * y)

@@ -1,6 +1,6 @@
-"""How a norm is computed fast. Imports nothing of ours."""
+"""Fast kernels for a family of norms, on CPUs and GPUs."""
 
-from normscope.kernels.backends.choice import BACKENDS, Backend, BackendUnavailable, check_backend, describe
+from normscope.kernels.backends import BACKENDS, Backend, BackendUnavailable, check_backend, describe
 from normscope.kernels.dispatch import fused
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The autograd function over any backend: what is saved, and which backward pass runs."""
+"""Autograd function over a backend: the tensors that it saves, and the choice of the backward pass."""
 
 from types import ModuleType
 from typing import Any
@@ -19,19 +19,19 @@ def norm(
     weight: Tensor | None,
     bias: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Normalize the trailing axes of ``x`` that make ``width`` entries, after adding ``residual``.
+    """Normalize rows of ``width`` entries over the trailing axes of ``x``, after adding ``residual``.
 
     Args:
         backend: A module with ``forward`` and ``backward``: ``normscope.kernels.backends.cpu`` or ``.triton``.
-        formula: The member of the family.
-        width: H, the entries of a row.
-        x: ``[..., H]``, any strides.
-        residual: Added to ``x`` before; None for none.
-        weight: The gain, H entries.
-        bias: The bias, H entries.
+        formula: Member of the family.
+        width: H, the number of entries of a row.
+        x: Input with any shape that splits into rows, and any strides.
+        residual: Added to ``x`` first; the same shape and dtype.
+        weight: H entries.
+        bias: H entries.
 
     Returns:
-        z, and the sum that was normalized where there is a residual; both in the shape and dtype of ``x``.
+        z, and the sum that was normalized, or None without a residual; both in the shape and dtype of ``x``.
     """
     rows, *flat = (
         None if one is None else one.reshape(shape).contiguous()
@@ -44,9 +44,9 @@ def norm(
 class FamilyNorm(torch.autograd.Function):
     """A member of the family over the rows of a matrix.
 
-    Saves the input (or its sum with the residual) and two numbers a row, or less: a formula that needs no input in its
-    backward pass keeps none. With ``create_graph=True`` the backward pass is the closed form, which can be
-    differentiated again; without, it is the backend's kernel.
+    Saves two numbers per row at most, and the input or its sum with the residual if the backward pass needs it. With
+    ``create_graph=True`` the backward pass is the closed form, which is differentiable; otherwise it is the kernel of
+    the backend.
     """
 
     @staticmethod
@@ -59,10 +59,10 @@ class FamilyNorm(torch.autograd.Function):
         weight: Tensor | None,
         bias: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Compute z, and with a residual also the sum that was normalized."""
+        """Compute z, and the sum that was normalized if there is a residual."""
         z, total, mean, square = backend.forward(formula, x, residual, weight, bias)
-        gain = weight is not None and ctx.needs_input_grad[4]
-        kept = (x if total is None else total) if formula.keeps_input(gain) else None
+        learns_weight = weight is not None and ctx.needs_input_grad[4]
+        kept = (x if total is None else total) if formula.keeps_input(learns_weight) else None
         ctx.save_for_backward(kept, mean if kept is not None else None, square, weight)
         ctx.backend, ctx.formula, ctx.bias_dtype = backend, formula, None if bias is None else bias.dtype
         ctx.set_materialize_grads(False)
@@ -70,14 +70,14 @@ class FamilyNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dz: Tensor | None, dtotal: Tensor | None) -> tuple[Any, ...]:  # pyright: ignore
-        """Compute the gradients of the input, the residual, the gain and the bias."""
+        """Compute the gradients of the input, the residual, the weight and the bias."""
         _, _, wants_x, wants_residual, wants_weight, wants_bias = ctx.needs_input_grad
         if dz is None:
             return None, None, dtotal, dtotal, None, None
         x, mean, square, weight = ctx.saved_tensors
         kept = x if x is None else x.contiguous()
         if torch.is_grad_enabled() or not _readable(dz, dtotal, kept):
-            # In differentiable operations, which also take what cannot be read by address.
+            # Differentiable operations also support tensors that cannot be read by address.
             dx, dweight, dbias = gradients(ctx.formula, dz, x, square, weight)
             dx = dx if dtotal is None else dx + dtotal
         else:
@@ -90,7 +90,7 @@ class FamilyNorm(torch.autograd.Function):
 
 
 def _readable(*tensors: Tensor | None) -> bool:
-    """Return whether numbers can be read by address: one dtype, no pending sign, no zeros without memory, no batch."""
+    """Return whether tensors can be read by address: equal dtypes, no pending negation, memory, and no batch."""
     given = [one for one in tensors if one is not None]
     return len({one.dtype for one in given}) == 1 and not any(
         one.is_neg() or is_zero_without_memory(one) or is_functorch_wrapper(one) for one in given

@@ -1,4 +1,4 @@
-"""From a norm's arguments to the kernel that computes it, or to its definition."""
+"""Dispatch of a norm to the kernel of a backend, or to its definition."""
 
 import math
 from typing import Any
@@ -20,7 +20,7 @@ from normscope.torch_internals import (
 )
 
 _call: Any = None
-"""The C++ function of the CPU backend, once that is loaded and nothing else is asked for."""
+"""C++ function of the CPU backend, when it is loaded and no other backend is requested."""
 
 
 def fused(
@@ -35,30 +35,31 @@ def fused(
     k: float = 0.0,
     backend: Backend | None = None,
 ) -> Any:
-    """Compute a member of the family by a kernel, where one may.
+    """Compute a member of the family with a kernel, if possible.
 
     Args:
         x: ``[..., *shape]``.
-        shape: The sizes of the axes that make a row.
-        weight: The gain, ``shape``.
-        bias: The bias, ``shape``.
-        residual: Added to ``x`` before, of its shape and dtype.
-        flags: See ``normscope.kernels.formula``.
-        eps: See there.
-        scale: See there.
-        k: See there.
-        backend: What is asked for; None for NORMSCOPE_BACKEND, and without it the best one for the device.
+        shape: Sizes of the axes of a row.
+        weight: Of shape ``shape``.
+        bias: Of shape ``shape``.
+        residual: Added to ``x`` first; the same shape and dtype.
+        flags: As in :class:`~normscope.kernels.formula.Formula`.
+        eps: As in :class:`~normscope.kernels.formula.Formula`.
+        scale: As in :class:`~normscope.kernels.formula.Formula`.
+        k: As in :class:`~normscope.kernels.formula.Formula`.
+        backend: Requested backend; None for that of NORMSCOPE_BACKEND, or else the best for the device.
 
     Returns:
-        The norm of ``x``, or with a residual that and the sum; None where the definition is to be used: it was asked
-        for, the device has no kernels, the arguments do not fit (the definition says how), or the tensors are more than
-        their numbers: subclasses, ``torch.func`` transforms, forward-mode derivatives, ``torch.export``, tracing.
+        The norm of ``x``, or with a residual a pair of the norm and the sum. None if the definition must be used: it is
+        requested, the device has no kernels, the arguments do not match (the definition raises the error), or tensors
+        or modes are not plain: subclasses, ``torch.func`` transforms, forward-mode derivatives, ``torch.export``,
+        tracing.
 
     Raises:
-        BackendUnavailable: If a backend was asked for by name and cannot run here.
+        BackendUnavailable: If the requested backend cannot be used for ``x``.
     """
     if torch.compiler.is_compiling():
-        return _traced(x, shape, weight, bias, residual, flags, eps, scale, k, backend)
+        return _traced(x, shape, weight, bias, residual, Formula(flags, eps, scale, k), backend)
     if _call is not None and backend is None and x.is_cpu:
         return _call(x, shape, weight, bias, residual, flags, eps, scale, k)
     return _dispatch(x, shape, weight, bias, residual, Formula(flags, eps, scale, k), backend)
@@ -73,7 +74,7 @@ def _dispatch(
     formula: Formula,
     backend: Backend | None,
 ) -> Any:
-    """Choose the backend, and remember the shortest way to it."""
+    """Choose the backend, and store its C++ function for later calls."""
     global _call
     module = backends.choose(x.device, backend)
     if module is None:
@@ -94,7 +95,7 @@ def _dispatch(
 def _fits(
     x: Tensor, shape: tuple[int, ...], weight: Tensor | None, bias: Tensor | None, residual: Tensor | None
 ) -> bool:
-    """Return whether the arguments are those of a kernel: shapes, and parameters no wider than the statistics."""
+    """Return whether a kernel supports the arguments: shapes, dtypes, and parameters not wider than the statistics."""
     kinds = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
     wide = x.dtype == torch.float64
     return (
@@ -110,7 +111,7 @@ def _fits(
 
 
 def _plain(tensors: list[Tensor]) -> bool:
-    """Return whether tensors are numbers in memory and nothing else, and no mode looks at them."""
+    """Return whether all tensors are plain memory and no mode intercepts operations."""
     return (
         all(type(one) in (Tensor, torch.nn.Parameter) and not one.is_neg() for one in tensors)
         and not forward_mode_is_active()
@@ -126,23 +127,20 @@ def _traced(
     weight: Tensor | None,
     bias: Tensor | None,
     residual: Tensor | None,
-    flags: int,
-    eps: float,
-    scale: float,
-    k: float,
+    formula: Formula,
     backend: Backend | None,
 ) -> Any:
-    """Put the operator into the graph that is being made."""
+    """Add the operator to the graph that is being compiled."""
     if torch.compiler.is_exporting() or not _has_kernels(x.device.type, backend):
         return None
-    # An operator below autograd drops tangents, and knows no transforms and no subclasses.
+    # A custom op below autograd drops forward-mode tangents, and does not support transforms or tensor subclasses.
     if forward_mode_is_active() or functorch_is_active():
         return None
     if any(type(one) not in (Tensor, torch.nn.Parameter) for one in (x, weight, bias, residual) if one is not None):
         return None
     if not _fits(x, shape, weight, bias, residual):
         return None
-    z, total, _, _ = operator.norm(x, residual, weight, bias, math.prod(shape), flags, eps, scale, k)
+    z, total, _, _ = operator.norm(x, residual, weight, bias, math.prod(shape), *formula)
     return z if residual is None else (z, total)
 
 

@@ -1,4 +1,4 @@
-"""The backward pass of the family in differentiable operations: what makes second derivatives right."""
+"""The family of norms that the kernels compute, and its backward pass in differentiable operations."""
 
 from typing import NamedTuple
 
@@ -13,23 +13,23 @@ ROOT = 16
 RELEASED = 32
 LENGTH = 48
 DIVISOR = 48
-"""The bits that say which divisor: one of ``ROOT``, ``RELEASED``, ``LENGTH``, or none."""
+"""Mask of the divisor: ``ROOT``, ``RELEASED``, ``LENGTH``, or 0 for no divisor."""
 
 
 class Formula(NamedTuple):
-    """Which member of the family, and its numbers."""
+    """A member of the family."""
 
     flags: int
-    """``CENTER``, ``DETACH_MEAN``, ``DETACH_STD``, ``PHI`` and one divisor, joined by ``|``."""
+    """``CENTER``, ``DETACH_MEAN``, ``DETACH_STD``, ``PHI`` and one divisor, combined by ``|``."""
     eps: float
     scale: float = 1.0
-    """C, under ``PHI``."""
+    """C, with ``PHI``."""
     k: float = 0.0
-    """k, under ``PHI``."""
+    """k, with ``PHI``."""
 
     @property
     def divisor(self) -> int:
-        """One of ``ROOT``, ``RELEASED``, ``LENGTH``, or 0 for none."""
+        """``ROOT``, ``RELEASED``, ``LENGTH``, or 0 for no divisor."""
         return self.flags & DIVISOR
 
     @property
@@ -42,34 +42,34 @@ class Formula(NamedTuple):
         """Whether the divisor has a derivative."""
         return bool(self.divisor) and not self.flags & DETACH_STD
 
-    def keeps_input(self, gain: bool) -> bool:
-        """Return whether the backward pass reads the input: DetachNorm's does not.
+    def keeps_input(self, weight: bool) -> bool:
+        """Return whether the backward pass needs the input, which that of DetachNorm does not.
 
         Args:
-            gain: Whether there is a gain whose gradient is wanted.
+            weight: Whether the gradient of a weight is computed.
         """
-        return self.moves_with_divisor or bool(self.flags & PHI) or gain
+        return self.moves_with_divisor or bool(self.flags & PHI) or weight
 
 
 def gradients(
     formula: Formula, dz: Tensor, x: Tensor | None, square: Tensor, weight: Tensor | None
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    r"""Compute what the kernels' backward pass computes, so that it can be differentiated again.
+    r"""Compute the backward pass of the kernels in differentiable operations.
 
     .. math:: dx = \frac{u - \bar u}{d} - \kappa d^2 \, y \sum_i u_i y_i, \quad dg = \sum dz \odot v, \quad db = \sum dz
 
-    Differentiable in ``dz``, ``x`` and ``weight`` as the definition's own gradient is: what the definition detaches is
-    a number here, too.
+    Second derivatives with respect to ``dz``, ``x`` and ``weight`` are those of the definition: a statistic that the
+    definition detaches is a constant here, too.
 
     Args:
-        formula: The member of the family.
-        dz: The upstream gradient, ``[rows, H]``.
-        x: The input, ``[rows, H]``; None where the formula does not keep it.
-        square: The mean square of every centered row, ``[rows]``; a number to everything that differentiates.
-        weight: The gain, ``[H]``.
+        formula: Member of the family.
+        dz: Upstream gradient, ``[rows, H]``.
+        x: Input, ``[rows, H]``; None if the formula does not keep it.
+        square: Mean square of every centered row, ``[rows]``; a constant for derivatives.
+        weight: ``[H]``.
 
     Returns:
-        The gradients of the input in its dtype, of the gain and of the bias in the dtype of the statistics.
+        Gradients of the input in its dtype, and of weight and bias in the dtype of the statistics.
     """
     wide = square.dtype
     upstream = dz.to(wide)
@@ -95,11 +95,11 @@ def gradients(
 
 
 def _inverse(formula: Formula, square: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    r"""Give 1 / d and :math:`\kappa d^2` from the mean square of a centered row: d^3 may leave the range of float32."""
+    r"""Return 1 / d and :math:`\kappa d^2` from the mean square of a centered row; d^3 may overflow in float32."""
     if formula.divisor == ROOT:
         inverse = (square + formula.eps).rsqrt()
         return inverse, inverse / width
-    # A root's derivative at zero is infinite, and a constant row's gradient is not: there the row is left alone.
+    # The derivative of the root is infinite at zero, but the gradient of a constant row is finite: mask such rows.
     flat = square == 0
     if formula.divisor == RELEASED:
         deviation = (square.masked_fill(flat, 1.0) * (width / (width - 1))).sqrt()

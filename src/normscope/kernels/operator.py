@@ -1,4 +1,4 @@
-"""The family as an operator that ``torch.compile`` can put in its graph: one node forward, one backward."""
+"""The family as custom operators for graphs of ``torch.compile``: one node forward, one backward."""
 
 from typing import Any
 
@@ -7,9 +7,6 @@ from torch import Tensor
 
 from normscope.kernels.backends.choice import choose
 from normscope.kernels.formula import CENTER, Formula
-
-Numbers = tuple[int, int, float, float, float]
-"""width, flags, eps, scale, k."""
 
 
 @torch.library.custom_op("normscope::norm", mutates_args=())
@@ -24,12 +21,15 @@ def norm(
     scale: float,
     k: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Give z, the sum, the means and the mean squares; what there is none of is empty."""
+    """Compute z, the sum, the means and the mean squares; an absent result is an empty tensor.
+
+    ``flags`` to ``k`` are the fields of a ``Formula``, which cannot be the argument of a custom operator.
+    """
     module = choose(x.device)
     assert module is not None
     rows, added = (None if one is None else one.reshape(-1, width).contiguous() for one in (x, residual))
-    gain, shift = (None if one is None else one.reshape(-1) for one in (weight, bias))
-    z, total, mean, square = module.forward(Formula(flags, eps, scale, k), rows, added, gain, shift)
+    weight, bias = (None if one is None else one.reshape(-1) for one in (weight, bias))
+    z, total, mean, square = module.forward(Formula(flags, eps, scale, k), rows, added, weight, bias)
     total = x.new_empty(0) if total is None else total.view(x.shape)
     return z.view(x.shape), total, square.new_empty(0) if mean is None else mean, square
 
@@ -42,9 +42,7 @@ def _(
     bias: Tensor | None,
     width: int,
     flags: int,
-    eps: float,
-    scale: float,
-    k: float,
+    *numbers: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     statistics = torch.float64 if x.dtype == torch.float64 else torch.float32
     rows = x.numel() // width
@@ -70,14 +68,17 @@ def norm_backward(
     wants_weight: bool,
     wants_bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Give the gradients of the input, the gain and the bias, those in the dtype of the statistics; or empty ones."""
+    """Compute the gradients of the input, the weight and the bias, empty if not wanted.
+
+    Those of weight and bias are in the dtype of the statistics.
+    """
     module = choose(dz.device)
     assert module is not None
     upstream, added, rows = (None if one is None else one.reshape(-1, width).contiguous() for one in (dz, dtotal, x))
-    gain = None if weight is None else weight.reshape(-1)
+    weight = None if weight is None else weight.reshape(-1)
     means = mean if flags & CENTER and x is not None else None
     formula = Formula(flags, eps, scale, k)
-    dx, *learned = module.backward(formula, upstream, added, rows, means, square, gain, wants_weight, wants_bias)
+    dx, *learned = module.backward(formula, upstream, added, rows, means, square, weight, wants_weight, wants_bias)
     dweight, dbias = (square.new_empty(0) if one is None else one.to(square.dtype) for one in learned)
     return dx.view(dz.shape), dweight, dbias
 
@@ -91,24 +92,19 @@ def _(
     square: Tensor,
     weight: Tensor | None,
     width: int,
-    flags: int,
-    eps: float,
-    scale: float,
-    k: float,
-    wants_weight: bool,
-    wants_bias: bool,
+    *numbers_and_wanted: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    dweight, dbias = (square.new_empty(width if wanted else 0) for wanted in (wants_weight, wants_bias))
+    dweight, dbias = (square.new_empty(width if wanted else 0) for wanted in numbers_and_wanted[-2:])
     return torch.empty_like(dz, memory_format=torch.contiguous_format), dweight, dbias
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, residual, weight, bias, width, flags, eps, scale, k = inputs
+    x, residual, weight, bias, width, *numbers = inputs
     _, total, mean, square = output
-    gain = weight is not None and ctx.needs_input_grad[2]
-    kept = (x if residual is None else total) if Formula(flags, eps, scale, k).keeps_input(gain) else None
+    learns_weight = weight is not None and ctx.needs_input_grad[2]
+    kept = (x if residual is None else total) if Formula(*numbers).keeps_input(learns_weight) else None
     ctx.save_for_backward(kept, mean if kept is not None else square.new_empty(0), square, weight)
-    ctx.numbers = (width, flags, eps, scale, k)
+    ctx.numbers = (width, *numbers)
     ctx.bias = None if bias is None else (bias.shape, bias.dtype)
     ctx.has_residual = residual is not None
 

@@ -4,7 +4,7 @@ Not AdaLN, the norm of diffusion transformers whose gain and bias come from a co
 """
 
 import math
-from typing import Literal
+from typing import Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from normscope.kernels import Backend, check_backend, fused
 from normscope.kernels.formula import CENTER, PHI, RELEASED, ROOT
 from normscope.norms.checks import Shape, as_shape, check_eps, check_number
 from normscope.norms.moments import defined, standardize, trailing, widen
+from normscope.norms.traits import NormTraits, ResidualCall
 
 Convention = Literal["paper", "released"]
 
@@ -125,11 +126,25 @@ class AdaNorm(nn.Module):
         self.convention: Convention = convention
         self.backend: Backend | None = check_backend(backend)
 
+    @property
+    def traits(self) -> NormTraits:
+        """Return the traits, which depend on the convention."""
+        return NormTraits.of_formula(self._flags, has_weight=False, has_bias=False)
+
+    @property
+    def _flags(self) -> int:
+        return CENTER | PHI | (ROOT if self.convention == "paper" else RELEASED)
+
+    __call__: ResidualCall  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @overload
+    def forward(self, x: Tensor, residual: None = None) -> Tensor: ...
+    @overload
+    def forward(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]: ...
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        """Map ``[..., D]`` to ``[..., D]``; with a residual, give the norm of the sum, and the sum."""
+        """Map ``[..., D]`` to ``[..., D]``; with a residual, return the norm of the sum, and the sum."""
         shape = self.normalized_shape
-        flags = CENTER | PHI | (ROOT if self.convention == "paper" else RELEASED)
-        z = fused(x, shape, None, None, residual, flags, self.eps, self.scale, self.k, self.backend)
+        z = fused(x, shape, None, None, residual, self._flags, self.eps, self.scale, self.k, self.backend)
         if z is not None:
             return z
         settings = {"scale": self.scale, "k": self.k, "convention": self.convention, "axes": len(shape)}

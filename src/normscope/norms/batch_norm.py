@@ -1,12 +1,14 @@
 """Batch normalization with the features on the last axis."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from normscope.norms.checks import Shape, as_shape, check_eps, check_input, check_number
 from normscope.norms.moments import widen
+from normscope.norms.traits import NormTraits
 
 
 def batch_moments(x: Tensor, *, axes: int = 1) -> tuple[Tensor, Tensor]:
@@ -124,6 +126,20 @@ class BatchNorm(nn.Module):
         self.register_buffer("num_batches_tracked", count)
         self.reset_parameters()
 
+    @property
+    def traits(self) -> NormTraits:
+        """Return the traits, which depend on the divisor of the variance."""
+        return NormTraits(
+            centers=True,
+            scales=True,
+            statistics="batch",
+            eps_place="variance",
+            has_weight=True,
+            has_bias=True,
+            without_weight={"affine": False},
+            unbiased=self.unbiased,
+        )
+
     def reset_parameters(self) -> None:
         """Set the gain and the running variance to one, the rest to zero."""
         for tensor in (self.weight, self.running_var):
@@ -132,6 +148,8 @@ class BatchNorm(nn.Module):
         for tensor in (self.bias, self.running_mean, self.num_batches_tracked):
             if tensor is not None:
                 nn.init.zeros_(tensor)
+
+    __call__: Callable[[Tensor], Tensor]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[..., D]`` to ``[..., D]``.

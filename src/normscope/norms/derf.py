@@ -1,10 +1,14 @@
 """Derf: an element-wise error function in the place of a norm."""
 
+from collections.abc import Callable
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
 from normscope.norms.checks import Shape, as_shape, check_eps, check_input, check_number
 from normscope.norms.moments import widen
+from normscope.norms.traits import NormTraits
 
 
 def derf(x: Tensor, alpha: Tensor, shift: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -52,6 +56,10 @@ class Derf(nn.Module):
         Departs from it in: nothing.
     """
 
+    traits: ClassVar = NormTraits(
+        centers=False, scales=False, statistics=None, eps_place=None, has_weight=True, has_bias=True
+    )
+
     def __init__(
         self,
         normalized_shape: Shape,
@@ -79,6 +87,8 @@ class Derf(nn.Module):
         nn.init.constant_(self.shift, self.initial_shift)
         nn.init.ones_(self.weight)
         nn.init.zeros_(self.bias)
+
+    __call__: Callable[[Tensor], Tensor]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[..., D]`` to ``[..., D]``."""

@@ -1,5 +1,7 @@
 """DetachNorm: layer normalization whose backward pass does not see the mean, the deviation, or both."""
 
+from typing import overload
+
 import torch
 from torch import Tensor, nn
 
@@ -7,6 +9,7 @@ from normscope.kernels import Backend, check_backend, fused
 from normscope.kernels.formula import CENTER, DETACH_MEAN, DETACH_STD, ROOT
 from normscope.norms.checks import Shape, as_shape, check_eps
 from normscope.norms.moments import defined, trailing, widen
+from normscope.norms.traits import NormTraits, ResidualCall
 
 
 def detach_norm(x: Tensor, eps: float = 1e-5, *, mean: bool = True, std: bool = True, axes: int = 1) -> Tensor:
@@ -84,11 +87,25 @@ class DetachNorm(nn.Module):
         self.std = std
         self.backend: Backend | None = check_backend(backend)
 
+    @property
+    def traits(self) -> NormTraits:
+        """Return the traits, which depend on what is detached."""
+        return NormTraits.of_formula(self._flags, has_weight=False, has_bias=False)
+
+    @property
+    def _flags(self) -> int:
+        return CENTER | ROOT | (DETACH_MEAN if self.mean else 0) | (DETACH_STD if self.std else 0)
+
+    __call__: ResidualCall  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @overload
+    def forward(self, x: Tensor, residual: None = None) -> Tensor: ...
+    @overload
+    def forward(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]: ...
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        """Map ``[..., D]`` to ``[..., D]``; with a residual, give the norm of the sum, and the sum."""
+        """Map ``[..., D]`` to ``[..., D]``; with a residual, return the norm of the sum, and the sum."""
         shape = self.normalized_shape
-        flags = CENTER | ROOT | (DETACH_MEAN if self.mean else 0) | (DETACH_STD if self.std else 0)
-        z = fused(x, shape, None, None, residual, flags, self.eps, backend=self.backend)
+        z = fused(x, shape, None, None, residual, self._flags, self.eps, backend=self.backend)
         if z is not None:
             return z
         mean, std = self.mean, self.std

@@ -1,10 +1,14 @@
 """DyT: an element-wise tanh in the place of a norm."""
 
+from collections.abc import Callable
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
 from normscope.norms.checks import Shape, as_shape, check_eps, check_input, check_number
 from normscope.norms.moments import widen
+from normscope.norms.traits import NormTraits
 
 
 def dyt(x: Tensor, alpha: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -50,6 +54,10 @@ class DyT(nn.Module):
         Departs from it in: nothing.
     """
 
+    traits: ClassVar = NormTraits(
+        centers=False, scales=False, statistics=None, eps_place=None, has_weight=True, has_bias=True
+    )
+
     def __init__(
         self,
         normalized_shape: Shape,
@@ -73,6 +81,8 @@ class DyT(nn.Module):
         nn.init.constant_(self.alpha, self.initial_alpha)
         nn.init.ones_(self.weight)
         nn.init.zeros_(self.bias)
+
+    __call__: Callable[[Tensor], Tensor]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[..., D]`` to ``[..., D]``."""

@@ -1,10 +1,14 @@
 """Filter response normalization: a channel of one feature map, divided by its root mean square, then thresholded."""
 
+from collections.abc import Callable
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
 from normscope.norms.checks import Shape, as_shape, check_eps, check_input
 from normscope.norms.moments import widen
+from normscope.norms.traits import NormTraits
 
 
 def frn(
@@ -62,11 +66,21 @@ class FRN(nn.Module):
         Departs from it in: channels are last; the learned scalar starts at ``eps``, which is our choice.
     """
 
-    brings_activation = True
-    """A network's own non-linearity after this norm is to be left out."""
+    traits: ClassVar = NormTraits(
+        centers=False,
+        scales=True,
+        statistics="channels",
+        eps_place="variance",
+        has_weight=True,
+        has_bias=True,
+        is_activation=True,
+    )
+
+    brings_activation = traits.is_activation
+    """A network leaves out the nonlinearity that follows this norm."""
 
     mixes_positions = True
-    """A row's output depends on the other places of its map, so no model of sequences may predict one from others."""
+    """The output at a position depends on the others of its map, so no autoregressive model may use it."""
 
     def __init__(
         self,
@@ -93,6 +107,8 @@ class FRN(nn.Module):
         nn.init.zeros_(self.threshold)
         if isinstance(self.eps, nn.Parameter):
             nn.init.constant_(self.eps, self.initial_eps)
+
+    __call__: Callable[[Tensor], Tensor]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[B, ..., C]`` to ``[B, ..., C]``.

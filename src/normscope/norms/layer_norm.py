@@ -1,6 +1,7 @@
 """Layer normalization, with a gain and a bias."""
 
 from functools import reduce
+from typing import ClassVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from normscope.kernels import Backend, check_backend, fused
 from normscope.kernels.formula import CENTER, ROOT
 from normscope.norms.checks import Shape, as_shape, check_eps
 from normscope.norms.moments import defined, standardize, widen
+from normscope.norms.traits import NormTraits, ResidualCall
 from normscope.torch_internals import functorch_is_active
 
 
@@ -70,6 +72,10 @@ class LayerNorm(nn.LayerNorm):
         Departs from it in: ``eps``, of which the paper has none.
     """
 
+    traits: ClassVar = NormTraits.of_formula(
+        CENTER | ROOT, has_weight=True, has_bias=True, without_weight={"weight": False}, without_bias={"bias": False}
+    )
+
     def __init__(
         self,
         normalized_shape: Shape,
@@ -79,12 +85,12 @@ class LayerNorm(nn.LayerNorm):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         *,
-        gain: bool = True,
+        weight: bool = True,
         backend: Backend | None = None,
     ) -> None:
         shape = list(as_shape(normalized_shape))
         super().__init__(shape, check_eps(eps), elementwise_affine, bias, device, dtype)
-        if not gain:
+        if not weight:
             self.register_parameter("weight", None)
         self.backend: Backend | None = check_backend(backend)
 
@@ -95,10 +101,16 @@ class LayerNorm(nn.LayerNorm):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
+    __call__: ResidualCall  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @overload
+    def forward(self, x: Tensor, residual: None = None) -> Tensor: ...
+    @overload
+    def forward(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]: ...
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        """Map ``[..., D]`` to ``[..., D]``; with a residual, give the norm of the sum, and the sum."""
-        flags = CENTER | ROOT
-        z = fused(x, self.normalized_shape, self.weight, self.bias, residual, flags, self.eps, backend=self.backend)
+        """Map ``[..., D]`` to ``[..., D]``; with a residual, return the norm of the sum, and the sum."""
+        weight, bias = self.weight, self.bias
+        z = fused(x, self.normalized_shape, weight, bias, residual, CENTER | ROOT, self.eps, backend=self.backend)
         return defined(self, self._through_torch, x, residual) if z is None else z
 
     def _through_torch(self, x: Tensor) -> Tensor:
@@ -113,4 +125,4 @@ class LayerNorm(nn.LayerNorm):
 
     def extra_repr(self) -> str:
         """Return the settings, for ``repr``."""
-        return f"{super().extra_repr()}, gain={self.weight is not None}, backend={self.backend!r}"
+        return f"{super().extra_repr()}, weight={self.weight is not None}, backend={self.backend!r}"

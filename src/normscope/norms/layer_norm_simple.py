@@ -1,5 +1,7 @@
 """LayerNorm-simple: layer normalization without parameters."""
 
+from typing import ClassVar, overload
+
 import torch
 from torch import Tensor, nn
 
@@ -7,6 +9,7 @@ from normscope.kernels import Backend, check_backend, fused
 from normscope.kernels.formula import CENTER, ROOT
 from normscope.norms.checks import Shape, as_shape, check_eps
 from normscope.norms.moments import defined, standardize, widen
+from normscope.norms.traits import NormTraits, ResidualCall
 
 
 def layer_norm_simple(x: Tensor, eps: float = 1e-5, *, axes: int = 1) -> Tensor:
@@ -51,6 +54,8 @@ class LayerNormSimple(nn.Module):
         deviation plus eps instead: ``AdaNorm(width, k=0, convention="released")`` is that arithmetic.
     """
 
+    traits: ClassVar = NormTraits.of_formula(CENTER | ROOT, has_weight=False, has_bias=False)
+
     def __init__(
         self,
         normalized_shape: Shape,
@@ -65,8 +70,14 @@ class LayerNormSimple(nn.Module):
         self.eps = check_eps(eps)
         self.backend: Backend | None = check_backend(backend)
 
+    __call__: ResidualCall  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @overload
+    def forward(self, x: Tensor, residual: None = None) -> Tensor: ...
+    @overload
+    def forward(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]: ...
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        """Map ``[..., D]`` to ``[..., D]``; with a residual, give the norm of the sum, and the sum."""
+        """Map ``[..., D]`` to ``[..., D]``; with a residual, return the norm of the sum, and the sum."""
         shape = self.normalized_shape
         z = fused(x, shape, None, None, residual, CENTER | ROOT, self.eps, backend=self.backend)
         if z is not None:

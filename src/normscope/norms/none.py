@@ -1,9 +1,13 @@
 """No normalization: the arm every comparison needs."""
 
+from collections.abc import Callable
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
 from normscope.norms.checks import Shape, as_shape, check_eps, check_input
+from normscope.norms.traits import NormTraits
 
 
 class NoNorm(nn.Module):
@@ -26,6 +30,10 @@ class NoNorm(nn.Module):
         Departs from it in: nothing.
     """
 
+    traits: ClassVar = NormTraits(
+        centers=False, scales=False, statistics=None, eps_place=None, has_weight=False, has_bias=False
+    )
+
     def __init__(
         self,
         normalized_shape: Shape,
@@ -37,6 +45,8 @@ class NoNorm(nn.Module):
         super().__init__()
         self.normalized_shape = as_shape(normalized_shape)
         check_eps(eps)
+
+    __call__: Callable[[Tensor], Tensor]
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` itself, not a copy."""

@@ -1,5 +1,7 @@
 """RMSNorm: division by the root mean square, without centering."""
 
+from typing import ClassVar, overload
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -8,6 +10,7 @@ from normscope.kernels import Backend, check_backend, fused
 from normscope.kernels.formula import ROOT
 from normscope.norms.checks import Shape, as_shape, check_eps
 from normscope.norms.moments import defined, trailing, widen
+from normscope.norms.traits import NormTraits, ResidualCall
 
 
 def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float | None = None, *, axes: int = 1) -> Tensor:
@@ -66,6 +69,10 @@ class RMSNorm(nn.RMSNorm):
         Departs from it in: ``eps``, of which the equation has none.
     """
 
+    traits: ClassVar = NormTraits.of_formula(
+        ROOT, has_weight=True, has_bias=False, without_weight={"elementwise_affine": False}
+    )
+
     def __init__(
         self,
         normalized_shape: Shape,
@@ -80,8 +87,14 @@ class RMSNorm(nn.RMSNorm):
         super().__init__(list(as_shape(normalized_shape)), eps, elementwise_affine, device, dtype)
         self.backend: Backend | None = check_backend(backend)
 
+    __call__: ResidualCall  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @overload
+    def forward(self, x: Tensor, residual: None = None) -> Tensor: ...
+    @overload
+    def forward(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]: ...
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        """Map ``[..., D]`` to ``[..., D]``; with a residual, give the norm of the sum, and the sum."""
+        """Map ``[..., D]`` to ``[..., D]``; with a residual, return the norm of the sum, and the sum."""
         eps = self.eps
         if eps is None:
             eps = torch.finfo(torch.float64 if x.dtype == torch.float64 else torch.float32).eps

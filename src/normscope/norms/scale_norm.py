@@ -1,6 +1,7 @@
 """ScaleNorm: one learned length for all rows."""
 
 from math import prod, sqrt
+from typing import ClassVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from normscope.kernels import Backend, check_backend, fused
 from normscope.kernels.formula import LENGTH
 from normscope.norms.checks import Shape, as_shape, check_eps
 from normscope.norms.moments import defined, trailing, widen
+from normscope.norms.traits import NormTraits, ResidualCall
 
 
 def scale_norm(x: Tensor, weight: Tensor, eps: float = 1e-5, *, axes: int = 1) -> Tensor:
@@ -58,6 +60,8 @@ class ScaleNorm(nn.Module):
         Departs from it in: ``eps``, which the paper's equation has not.
     """
 
+    traits: ClassVar = NormTraits.of_formula(LENGTH, has_weight=True, has_bias=False, weight_is_length=True)
+
     def __init__(
         self,
         normalized_shape: Shape,
@@ -78,8 +82,14 @@ class ScaleNorm(nn.Module):
         """Set the scalar to the square root of the number of entries in a row."""
         nn.init.constant_(self.weight, sqrt(prod(self.normalized_shape)))
 
+    __call__: ResidualCall  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @overload
+    def forward(self, x: Tensor, residual: None = None) -> Tensor: ...
+    @overload
+    def forward(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]: ...
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        """Map ``[..., D]`` to ``[..., D]``; with a residual, give the norm of the sum, and the sum."""
+        """Map ``[..., D]`` to ``[..., D]``; with a residual, return the norm of the sum, and the sum."""
         shape = self.normalized_shape
         gain = self.weight.expand(shape)
         z = fused(x, shape, gain, None, residual, LENGTH, self.eps, backend=self.backend)

@@ -1,6 +1,6 @@
-"""Where norms stand in a network: around a residual branch, or on the summed inputs of a plain layer.
+"""Placements: positions of the norms around a residual branch, or on the summed inputs of a plain layer.
 
-With x the residual stream, f the branch and N the norm:
+x is the residual stream, f the branch and N the norm:
 
 ======================  ===========================================  ==================================================
 name                    equation                                     source
@@ -8,17 +8,17 @@ name                    equation                                     source
 ``preactivation``       h = relu(N(W x))                             Ba et al. (2016), eq. (5); no residual branches
 ``post``                x <- N(x + f(x))                             Xiong et al. (2020), Table 1, left
 ``pre``                 x <- x + f(N(x)); N at the end               Xiong et al. (2020), Table 1, right
-``output``              x <- x + N(f(x)); N at the end               OLMo 2 (2024): the branch's output is normalized
-``peri``                x <- x + N(f(N(x))); N at both ends          Kim et al. (2025), Peri-LN; a sandwich
-``deepnorm``            x <- N(alpha x + f(x)), f begins at beta     Wang et al. (2022), DeepNet
-``rezero``              x <- x + a f(x), a = 0 at first              Bachlechner et al. (2020); no norm
-``layernorm_scaling``   x <- x + f(N(x) / sqrt(l)); N at the end     Sun et al. (2025), l the layer's number
+``output``              x <- x + N(f(x)); N at the end               OLMo 2 (2024), the branch's output is normalized
+``peri``                x <- x + N(f(N(x))); N at both ends          Kim et al. (2025), Peri-LN (sandwich)
+``deepnorm``            x <- N(alpha x + f(x)), beta f at init       Wang et al. (2022), DeepNet
+``rezero``              x <- x + alpha f(x), alpha = 0 at init       Bachlechner et al. (2020); no norm
+``layernorm_scaling``   x <- x + f(N(x) / sqrt(l)); N at the end     Sun et al. (2025), l the index of the layer
 ``recursive_skip``      y <- N(x + f(x)), then y <- N(x + y), ...    Liu et al. (2021), rSkip+LN
 ``hybrid``              N inside attention on q, k, v; x <- N(x),    Zhuo et al. (2025), HybridNorm
                         x + f(x) around the feed-forward network
-``mix``                 the first share ``post``, the rest ``pre``   Li et al. (2024), Mix-LN
+``mix``                 first layers ``post``, others ``pre``        Li et al. (2024), Mix-LN
 ``residual_dual``       x <- N(x + f(x)), s <- s + f(x); x + N(s)    Xie et al. (2023), ResiDual
-``none``                x <- x + f(x)                                no norm anywhere
+``none``                x <- x + f(x)                                He et al. (2016); no norm
 ======================  ===========================================  ==================================================
 
 ``docs/guides/placements.md`` draws each of them.

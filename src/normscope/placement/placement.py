@@ -1,10 +1,10 @@
-"""What a placement is: it builds a residual stream from branches, and the model never tests its name."""
+"""Placements: descriptions of where norms stand, which build a residual stream from branches."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -24,50 +24,61 @@ from normscope.placement.blocks import (
     ScaledPreNorm,
     deepnorm_constants,
 )
-from normscope.placement.sites import BRANCHES, ENDS, QK, NormFactory, Site, Where, named_norm, norm_at
+from normscope.placement.sites import (
+    BRANCHES,
+    ENDS,
+    QK,
+    NormFactory,
+    Site,
+    SiteKind,
+    StreamPart,
+    Where,
+    named_norm,
+    norm_at,
+)
 from normscope.registry import Registry
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """Where norms stand in a residual stream."""
+    """Position of the norms in a residual stream."""
 
     equation: str
-    """One line, for tables."""
+    """Update of the residual stream in one line, for tables."""
     block: Callable[..., nn.Module] | None
-    """From (branch, width, norm, site) and the arguments to the block of a branch; None without residual branches."""
+    """Builds a block from (branch, width, norm, site) and the arguments; None without residual branches."""
     other_block: Callable[..., nn.Module] | None = None
-    """The block of a feed-forward branch where it differs from that of attention."""
+    """Builds the block of a feed-forward branch, if it differs from that of attention."""
     normalize_stem: bool = False
     """Whether a norm stands before the first block."""
     normalize_final: bool = False
     """Whether a norm stands after the last block."""
     normalize_qkv: bool = False
-    """Whether queries, keys and values are normalized inside attention, every head by itself."""
+    """Whether queries, keys and values are normalized inside attention, separately for every head."""
     stream: Callable[[nn.Module, nn.ModuleList, nn.Module], nn.Module] = ResidualStack
-    """What runs the blocks between the two norms at the ends."""
+    """Module that runs the blocks between the norms at both ends."""
     gain: Callable[..., float] | None = None
-    """From a site and the arguments to the factor on a branch's first weights; None for 1."""
+    """Computes the factor on the initial weights of a branch from its site and the arguments; None for 1."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    """Numbers and words of the placement with their defaults."""
+    """Arguments of the placement, with their defaults or chosen values."""
     choose: Callable[..., "Placement"] | None = None
-    """From a site and the arguments to the placement in charge of a layer; None for itself everywhere."""
+    """Returns the placement to use at a site, from the site and the arguments; None to use this one everywhere."""
     parts: tuple["Part", ...] = ()
-    """The placements of single layers and branches, where there are any."""
+    """Placements of single layers and branches, if any."""
 
     @property
     def has_norms(self) -> bool:
-        """Whether a norm stands anywhere in it."""
+        """Whether the placement has a norm anywhere."""
         blocks = (self.block, self.other_block)
         ends = self.normalize_stem or self.normalize_final or self.normalize_qkv
-        return ends or self.choose is not None or any(one not in (None, PlainBlock, ReZero) for one in blocks)
+        return ends or self.choose is not None or any(block not in (None, PlainBlock, ReZero) for block in blocks)
 
     def with_arguments(self, **arguments: Any) -> "Placement":
-        """Give the same placement with other arguments.
+        """Return the same placement with other arguments.
 
         Raises:
             TypeError: If a value has another type than its default.
-            ValueError: If there is no argument of that name, or a count is no whole number of at least 1.
+            ValueError: If there is no argument of that name, or a count is not a whole number of at least 1.
         """
         for name, value in arguments.items():
             if name not in self.arguments:
@@ -76,7 +87,7 @@ class Placement:
             default = self.arguments[name]
             wanted = str if isinstance(default, str) else (int, float)
             if not isinstance(value, wanted) or isinstance(value, bool):
-                kind = "a word" if wanted is str else "a number"
+                kind = "a string" if wanted is str else "a number"
                 raise TypeError(f"{name} must be {kind}, got {value!r}")
             if isinstance(default, int) and (value != int(value) or int(value) < 1):
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
@@ -84,7 +95,7 @@ class Placement:
         return replace(self, arguments={**self.arguments, **given})
 
     def at(self, site: Site) -> "Placement":
-        """Give the placement in charge of a site."""
+        """Return the placement to use at a site."""
         return self if self.choose is None else self.choose(site, **self.arguments)
 
     def stack(
@@ -93,34 +104,34 @@ class Placement:
         width: int,
         norm: NormFactory,
         *,
-        part: str = "only",
+        part: StreamPart = "only",
         other_layers: int = 0,
     ) -> nn.Module:
         """Build the whole residual stream.
 
         Args:
-            branches: Kind and module of every residual branch in order; a layer ends after its ``feed_forward``.
-            width: Of the stream.
-            norm: Makes a norm from a width.
-            part: ``only``, ``encoder`` or ``decoder``.
-            other_layers: Layers of the other stream of an encoder-decoder.
+            branches: Kind and module of every residual branch, in order; a layer ends with its ``feed_forward``.
+            width: Width of the stream.
+            norm: Builds a norm from a width.
+            part: Which stream of the network it is.
+            other_layers: Number of layers of the other stream of an encoder-decoder.
 
         Returns:
             A module with ``forward(x, *context)``.
 
         Raises:
-            ValueError: If there is no branch, a kind is unknown, the last branch is no ``feed_forward``, the placement
-                has no residual blocks, or it scales first weights and a branch has none to scale.
+            ValueError: If there is no branch, a kind is unknown, the last branch is not a ``feed_forward``, the
+                placement has no residual blocks, or it scales initial weights and a branch has no module with a gain.
         """
         kinds = [kind for kind, _ in branches]
         if not kinds or set(kinds) - set(BRANCHES) or kinds[-1] != "feed_forward":
             raise ValueError(
-                f"expected branches of the kinds {', '.join(BRANCHES)}, the last for each layer, got {kinds}"
+                f"expected branches of the kinds {', '.join(BRANCHES)}, the last once per layer, got {kinds}"
             )
         site = partial(Site, layers=kinds.count("feed_forward"), part=part, other_layers=other_layers)
         blocks, layer = [], 1
         for kind, branch in branches:
-            here = site(kind=kind, layer=layer)
+            here = site(kind=cast(SiteKind, kind), layer=layer)
             on_heads = named_norm(norm, replace(here, kind=QK))
             if on_heads is not None and kind != "feed_forward":
                 branch.normalize(on_heads, on_heads, None)  # pyright: ignore[reportCallIssue]
@@ -147,14 +158,14 @@ class Placement:
 def _scale(branch: nn.Module, factor: float) -> None:
     scaled = [module for module in branch.modules() if hasattr(module, "gain")]
     if not scaled:
-        raise ValueError(f"the placement scales first weights, and {type(branch).__name__} has no module with a gain")
+        raise ValueError(f"the placement scales initial weights, and {type(branch).__name__} has no module with a gain")
     for module in scaled:
         setattr(module, "gain", factor)  # noqa: B010
 
 
 @dataclass(kw_only=True)
 class Part:
-    """A placement for a part of the layers, and how many branches it was asked for."""
+    """A placement for some of the layers or branches, with the number of branches that it has been used for."""
 
     where: Where
     placement: Placement
@@ -162,21 +173,28 @@ class Part:
 
 
 def per_layer(rest: Placement, *chosen: tuple[Where, Placement]) -> Placement:
-    """Give different layers different placements: the first whose part holds a site, else ``rest``.
+    """Build a placement that differs between layers.
 
-    What is asked of it is counted in :attr:`Placement.parts`: a part that is never used stands nowhere. The norm at the
-    end is there if the placement of the last layer wants it, the stem's if that of the first does.
+    The first of ``chosen`` that contains a site applies to it, otherwise ``rest``. :attr:`Placement.parts` counts the
+    uses of each: a part with no uses matches no site of the network. The placement of the last layer decides whether
+    there is a final norm, and that of the first whether there is a norm after the stem.
+
+    Args:
+        rest: Placement of all other sites.
+        chosen: Parts of the network with their placements.
+
+    Returns:
+        The combined placement.
 
     Raises:
-        ValueError: If one of them keeps more than one stream, and so cannot be mixed, or is to stand where there is no
-            branch.
+        ValueError: If a placement has two streams, which cannot be mixed, or a part is a site without a branch.
     """
     outside = [where.text for where, _ in chosen if where.text in (*ENDS, QK)]
     if outside:
-        raise ValueError(f"a placement is about layers and branches and cannot stand at {outside[0]!r}")
+        raise ValueError(f"a placement applies to layers and branches, not to {outside[0]!r}")
     for each in (rest, *(placement for _, placement in chosen)):
         if each.stream is not ResidualStack:
-            raise ValueError(f"the placement {each.equation!r} keeps two streams and cannot stand beside another")
+            raise ValueError(f"the placement {each.equation!r} has two streams and cannot be mixed with another")
 
     parts = tuple(Part(where=where, placement=placement) for where, placement in chosen)
 
@@ -188,19 +206,19 @@ def per_layer(rest: Placement, *chosen: tuple[Where, Placement]) -> Placement:
         found.used += 1
         return found.placement.at(site)
 
-    said = [f"{part.where.text}: {part.placement.equation}" for part in parts]
-    return Placement(equation="; ".join([*said, f"rest: {rest.equation}"]), block=None, choose=choose, parts=parts)
+    equations = [f"{part.where.text}: {part.placement.equation}" for part in parts]
+    return Placement(equation="; ".join([*equations, f"rest: {rest.equation}"]), block=None, choose=choose, parts=parts)
 
 
 POST = Placement(equation="x <- N(x + f(x))", block=PostNorm)
-"""The original transformer's; no further final norm."""
+"""Placement of the original transformer, without a final norm."""
 
 PRE = Placement(equation="x <- x + f(N(x)); N at the end", block=PreNorm, normalize_final=True)
-"""The norm moved into the branch; the final norm included."""
+"""Norms inside the branches, and a final norm."""
 
 
 def mix(site: Site, *, share: float) -> Placement:
-    """Choose Post-LN for the first ``floor(share * layers)`` layers, and Pre-LN for the rest.
+    """Return Post-LN for the first ``floor(share * layers)`` layers, and Pre-LN for the rest.
 
     Raises:
         ValueError: If ``share`` is not from 0 to 1.
@@ -212,7 +230,7 @@ def mix(site: Site, *, share: float) -> Placement:
     """
     if not 0 <= share <= 1:
         raise ValueError(f"share must be from 0 to 1, got {share}")
-    # 0.29 of 100 layers are 29; in floating point their product is 28.999999999999996.
+    # 0.29 of 100 layers is 29, but the floating-point product is 28.999999999999996.
     return POST if site.layer <= math.floor(round(share * site.layers, 9)) else PRE
 
 

@@ -1,45 +1,53 @@
-"""Where in a network a norm or a branch stands: what a placement may look at."""
+"""Sites: positions of norms and branches in a network, and the norm to use at each."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import nn
 
 NormFactory = Callable[[int], nn.Module]
-"""Makes the norm of a given width."""
+"""Builds a norm from its width."""
 
-BRANCHES = ("attention", "cross_attention", "feed_forward")
-"""Kinds of residual branches; a layer ends after its ``feed_forward``."""
+SiteKind = Literal["attention", "cross_attention", "feed_forward", "stem", "final", "qk"]
+StreamPart = Literal["only", "encoder", "decoder"]
 
-ENDS = ("stem", "final")
-"""Kinds of sites outside the branches: before the first one, after the last one."""
+BRANCHES: tuple[SiteKind, ...] = ("attention", "cross_attention", "feed_forward")
+"""Kinds of residual branches; a layer ends with its ``feed_forward``."""
 
-QK = "qk"
-"""The site of a norm on every head's queries and keys, where none stands unless one is named for it."""
+ENDS: tuple[SiteKind, ...] = ("stem", "final")
+"""Kinds of sites outside the branches: before the first, after the last."""
+
+QK: SiteKind = "qk"
+"""Site of a norm on the queries and keys of every head, which exists only if a norm is named for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """One place in one residual stream."""
+    """One position in one residual stream."""
 
-    kind: str
+    kind: SiteKind
     """One of :data:`BRANCHES` or :data:`ENDS`, or :data:`QK`."""
     layer: int
-    """Number of its layer, from 1; 0 for the stem, the last one for the final norm."""
+    """Index of its layer, from 1; 0 for the stem, that of the last layer for the final norm."""
     layers: int
-    """Layers of its stream."""
-    part: str = "only"
-    """``only``, ``encoder`` or ``decoder``: which stream of the network it is."""
+    """Number of layers of its stream."""
+    part: StreamPart = "only"
+    """Which stream of the network it is."""
     other_layers: int = 0
-    """Layers of the other stream of an encoder-decoder; 0 without one."""
+    """Number of layers of the other stream of an encoder-decoder; 0 if there is only one stream."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Where:
-    """A part of the sites, as the command line writes it: ``1-3``, ``2``, ``final``, ``feed_forward``, ``qk``."""
+    """A subset of the sites, in the notation of the command line: ``1-3``, ``2``, ``final``, ``feed_forward``, ``qk``.
+
+    Raises:
+        ValueError: If ``text`` is neither a range of layers nor a kind of site.
+    """
 
     text: str
-    """As it was written."""
+    """The notation."""
 
     def __post_init__(self) -> None:
         first, last = self._layers()
@@ -48,12 +56,12 @@ class Where:
             raise ValueError(f"expected layers such as '2' or '1-3', or one of {', '.join(known)}, got {self.text!r}")
 
     def holds(self, site: Site) -> bool:
-        """Whether a site belongs to it. Layers mean the branches in them, not the norms at the ends."""
+        """Return whether it contains a site; a range of layers contains their branches, not the norms at the ends."""
         first, last = self._layers()
         return self.text == site.kind or (site.kind in BRANCHES and first <= site.layer <= last)
 
     def _layers(self) -> tuple[int, int]:
-        """Give the first and the last layer; (0, 0) where it is none in numbers."""
+        """Return the first and last layer index, or (0, 0) if the text is not a numeric range."""
         first, dash, last = self.text.partition("-")
         numbers = (first, last if dash else first)
         if not all(number.isascii() and number.isdigit() for number in numbers):
@@ -63,33 +71,31 @@ class Where:
 
 @dataclass(frozen=True, kw_only=True)
 class LayeredNorm:
-    """Different norms at different sites: one for the rest, others where they are named, the first that holds."""
+    """A norm that differs between sites: the first of ``chosen`` that contains the site, otherwise ``rest``."""
 
     rest: NormFactory
-    """Where no other holds."""
     chosen: tuple[tuple[Where, NormFactory], ...]
-    """The others."""
 
     def named(self, site: Site) -> NormFactory | None:
-        """Give the norm that is named for a site; None where it is one of the rest."""
+        """Return the norm that is named for a site, or None if that is ``rest``."""
         return next((norm for where, norm in self.chosen if where.holds(site)), None)
 
     def at(self, site: Site) -> NormFactory:
-        """Give the norm of a site."""
+        """Return the norm of a site."""
         return self.named(site) or self.rest
 
     def __call__(self, width: int) -> nn.Module:
-        """Make the norm of the rest: what a network without named sites gets."""
+        """Build ``rest``, for a network without sites."""
         return self.rest(width)
 
 
 def norm_at(norm: NormFactory, site: Site) -> NormFactory:
-    """Give the norm that stands at a site: what has a method ``at`` knows different ones."""
+    """Return the norm of a site: ``norm.at(site)`` if it differs between sites, otherwise ``norm``."""
     choose = getattr(norm, "at", None)
     return norm if choose is None else choose(site)
 
 
 def named_norm(norm: NormFactory, site: Site) -> NormFactory | None:
-    """Give the norm that is named for a site; None where there is one for all."""
+    """Return the norm that is named for a site, or None if ``norm`` does not differ between sites."""
     choose = getattr(norm, "named", None)
     return None if choose is None else choose(site)

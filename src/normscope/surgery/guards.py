@@ -1,8 +1,7 @@
-"""Models that must not be changed now, and the way out."""
+"""Models that must not be changed as they are, and what else in a model reacts to its norms: hooks, fused paths."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from torch import nn
 from torch.nn.modules.batchnorm import _LazyNormBase
@@ -27,65 +26,64 @@ _FULL = "_is_full_backward_hook"
 
 
 def share_hooks(old: nn.Module, new: nn.Module) -> tuple[list[str], list[str]]:
-    """Let two modules have one set of hooks, so that the handles that people hold go on working.
+    """Let a module share the hooks of the one it replaces, so that existing handles keep working.
 
-    Empty sets are shared as well: a hook that comes to the new module later is one of the old, too, and stays when the
-    old one is put back.
+    Empty sets are shared as well: a hook added to the new module later stays when the old one is put back.
 
     Args:
-        old: What stands there.
-        new: What will; hooks that it brings itself stay its own.
+        old: The replaced module.
+        new: The replacement. Hooks that it already has are not shared.
 
     Returns:
-        What was kept and what was lost, in words.
+        Descriptions of what was kept and of what was lost.
     """
-    taken, lost = 0, []
+    shared, lost = 0, []
     for name in _HOOKS:
         hooks: Any = vars(old).get(name)
-        own: Any = vars(new).get(name)
-        if not isinstance(hooks, Mapping) or not isinstance(own, Mapping):
+        present: Any = vars(new).get(name)
+        if not isinstance(hooks, Mapping) or not isinstance(present, Mapping):
             continue
         bound = [hook for hook in hooks.values() if isinstance(hook, _WrappedHook) and hook.with_module]
         if bound:
             lost.append(f"{len(bound)} of {name}, bound to the old module")
-        elif own and hooks:
+        elif present and hooks:
             lost.append(f"{len(hooks)} of {name}, for the new module brings its own")
-        elif not own:
+        elif not present:
             vars(new)[name] = hooks
-            taken += len(hooks) if name in _COUNTED else 0
-    same_direction(old, new)
-    return [f"{taken} hooks"] if taken else [], lost
+            shared += len(hooks) if name in _COUNTED else 0
+    copy_hook_direction(old, new)
+    return [f"{shared} hooks"] if shared else [], lost
 
 
-def same_direction(source: nn.Module, target: nn.Module) -> None:
-    """Tell a module of which kind the backward hooks are that it shares with another.
+def copy_hook_direction(source: nn.Module, target: nn.Module) -> None:
+    """Copy the flag for the kind of backward hooks between modules that share them.
 
     Args:
-        source: Knows it.
-        target: Is told.
+        source: The module that has the flag.
+        target: The module that receives it.
     """
     if target._backward_hooks is source._backward_hooks:
         vars(target)[_FULL] = vars(source).get(_FULL)
 
 
-_OFF: WeakKeyDictionary[nn.Module, list[int]] = WeakKeyDictionary()
-"""Of every module that was switched off: what its switch was before, and how many swaps still need it off."""
+_SWITCHED_OFF = "_normscope_switched_off"
+"""Attribute of a module whose fused path is off: its switch before, and the number of swaps that need it off."""
 
 
-def leave_fast_path(model: nn.Module, changed: set[int]) -> tuple[list[str], Callable[[], None]]:
-    """Keep encoder layers whose norms were swapped from computing layer norms of their own in evaluation.
+def disable_fast_path(model: nn.Module, changed: set[int]) -> tuple[list[str], Callable[[], None]]:
+    """Disable the fused evaluation path of encoder layers with replaced norms.
 
     In evaluation without gradients ``nn.TransformerEncoderLayer`` calls one fused operator with ``norm1.weight``,
-    ``norm1.bias`` and ``norm1.eps``: a norm that was put there would never run, or miss an attribute. What is set to
-    prevent it is ``activation_relu_or_gelu = 0`` of the layer and ``use_nested_tensor = False`` of its encoder, both of
-    which serve that path only. They stay so until all swaps that set them are undone, in whatever order.
+    ``norm1.bias`` and ``norm1.eps``: a replacement would never run, or miss an attribute. ``activation_relu_or_gelu =
+    0`` of the layer and ``use_nested_tensor = False`` of its encoder, which have no other effect, prevent this. They
+    are restored when all swaps that set them are undone, in any order.
 
     Args:
         model: Any module.
-        changed: The identities of the norms that are new.
+        changed: Identities of the new norms.
 
     Returns:
-        Words about what was set, and a function that sets it back.
+        Notes on what was set, and a function that restores it.
     """
     layers = [
         layer
@@ -104,29 +102,30 @@ def leave_fast_path(model: nn.Module, changed: set[int]) -> tuple[list[str], Cal
         *((layer, "activation_relu_or_gelu", 0) for layer in layers),
         *((encoder, "use_nested_tensor", False) for encoder in encoders),
     ]
-    told = []
+    notes = []
     if any(getattr(module, name) for module, name, _ in switches):
-        told.append(
+        notes.append(
             f"the fused path of {len(layers)} nn.TransformerEncoderLayer, which reads norm1.weight itself, is off"
         )
     if layers and isinstance(model, nn.TransformerEncoderLayer | nn.ModuleList):
-        told.append(
+        notes.append(
             "an nn.TransformerEncoder that holds this from outside was not seen: set its use_nested_tensor = False, or "
             "swap in the encoder"
         )
     for module, name, off in switches:
-        _OFF.setdefault(module, [getattr(module, name), 0])[1] += 1
+        before, swaps = vars(module).get(_SWITCHED_OFF, (getattr(module, name), 0))
+        vars(module)[_SWITCHED_OFF] = before, swaps + 1
         setattr(module, name, off)
 
-    def back() -> None:
+    def restore() -> None:
         for module, name, _ in switches:
-            before, swaps = _OFF.pop(module)
+            before, swaps = vars(module).pop(_SWITCHED_OFF)
             if swaps > 1:
-                _OFF[module] = [before, swaps - 1]
+                vars(module)[_SWITCHED_OFF] = before, swaps - 1
             else:
                 setattr(module, name, before)
 
-    return told, back
+    return notes, restore
 
 
 _WRAPPERS = {
@@ -142,19 +141,19 @@ _WRAPPERS = {
     "PeftModel": "PEFT holds it. Swap in the base model, then `get_peft_model`; or `merge_and_unload()` first",
     "DeepSpeedEngine": "DeepSpeed holds it. Swap first, then `deepspeed.initialize`",
 }
-"""From a class to what is said of a model that has one; by name, for most of these libraries are not here."""
+"""From the name of a class to the advice for a model that has one; most of these libraries are not installed."""
 
 
-def check_open(model: nn.Module) -> None:
-    """Refuse a model whose norms another library holds.
+def check_replaceable(model: nn.Module) -> None:
+    """Refuse a model whose norms another library manages.
 
     Args:
         model: Any module.
 
     Raises:
-        TypeError: If it is no module.
-        ValueError: If a part of it is compiled, scripted, traced, sharded or wrapped, or lazy; the message
-            has the way out.
+        TypeError: If ``model`` is not a module.
+        ValueError: If a part of it is compiled, scripted, traced, sharded, wrapped or lazy; the message says what to do
+            instead.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -168,7 +167,7 @@ def check_open(model: nn.Module) -> None:
         if module._compiled_call_impl is not None:
             raise ValueError(f"the norms of {where} cannot be swapped: {_WRAPPERS['OptimizedModule']}")
         if any(is_lazy(p) for p in module.parameters(recurse=False)) and not isinstance(module, _LazyNormBase):
-            raise ValueError(f"{where} is lazy, and what it will be is not known: run a batch first, then swap")
+            raise ValueError(f"{where} is lazy, and its shape is not known yet: run a batch first, then swap")
         for key, parameter in module._parameters.items():
             if parameter is not None and type(parameter).__name__ == "DTensor":
                 raise ValueError(f"the norms of {where} cannot be swapped: {key} is sharded (DTensor). Swap first")

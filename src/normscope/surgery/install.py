@@ -1,4 +1,4 @@
-"""An old norm made what it was, where the model is now."""
+"""Replacements put in their places, and the undo, which follows what was done to the model since."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -6,29 +6,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normscope.inspection.kinds import Norm
-from normscope.surgery.guards import leave_fast_path, same_direction
+from normscope.inspection.norm_in_model import NormInModel
+from normscope.surgery.guards import copy_hook_direction, disable_fast_path
 from normscope.surgery.optimizer import exchange
-from normscope.surgery.replacement import Built
+from normscope.surgery.replacement import Replacement
 
 
-def put(
-    model: nn.Module, built: Sequence[Built], optimizer: torch.optim.Optimizer | None = None
+def install(
+    model: nn.Module, built: Sequence[Replacement], optimizer: torch.optim.Optimizer | None = None
 ) -> tuple[Callable[[], None], list[str]]:
-    """Put replacements in their places.
+    """Put replacements in the places of the norms.
 
     Args:
-        model: What they were built for.
+        model: The model for which they were built.
         built: The replacements.
-        optimizer: Told of the parameters that go and come.
+        optimizer: An optimizer whose parameters are exchanged accordingly.
 
     Returns:
-        A function that undoes it, and what else was changed, in words. Two of these may be called in any order, if
-        they are about different places.
+        A function that undoes the installation, and notes on what else was changed. Installations at different places
+        can be undone in any order.
 
     Raises:
-        TypeError: If the optimizer is none.
-        ValueError: If the optimizer cannot be told. Nothing is changed then.
+        TypeError: If ``optimizer`` is not a ``torch.optim.Optimizer``.
+        ValueError: If the optimizer's parameters cannot be exchanged. Nothing is changed then.
     """
     places = [(*place, one) for one in built for place in places_of(model, one.norm)]
     exchanged = None
@@ -49,7 +49,7 @@ def put(
         for parent, child, one in places:
             parent._modules[child] = one.norm.module
         raise
-    notes, path_back = leave_fast_path(model, {id(one.module) for one in built})
+    notes, restore_fast_path = disable_fast_path(model, {id(one.module) for one in built})
     undone = False
 
     def undo() -> None:
@@ -57,7 +57,7 @@ def put(
         if undone:
             raise RuntimeError("this swap was undone already")
         for one in built:
-            _check_there(model, one)
+            _check_installed(model, one)
         if exchanged is not None:
             exchanged.check()
         undone = True
@@ -66,32 +66,32 @@ def put(
         for one in built:
             for parent, child in places_of(model, one.norm):
                 parent._modules[child] = one.norm.module
-        path_back()
+        restore_fast_path()
         if exchanged is not None:
-            exchanged.back({id(p) for p in model.parameters()})
+            exchanged.undo({id(p) for p in model.parameters()})
 
     return undo, notes
 
 
-def places_of(model: nn.Module, norm: Norm) -> list[tuple[nn.Module, str]]:
-    """Give the parents of a norm, and its name in each.
+def places_of(model: nn.Module, norm: NormInModel) -> list[tuple[nn.Module, str]]:
+    """Return the parents of a norm, and its name in each.
 
     Args:
-        model: Where it stands.
-        norm: Found there.
+        model: Any module.
+        norm: A norm of the model.
     """
-    found = []
+    places = []
     for name in norm.names:
         parent, _, child = name.rpartition(".")
-        found.append((model.get_submodule(parent), child))
-    return found
+        places.append((model.get_submodule(parent), child))
+    return places
 
 
-def _check_there(model: nn.Module, one: Built) -> None:
-    """Refuse to undo what no longer stands where it was put.
+def _check_installed(model: nn.Module, one: Replacement) -> None:
+    """Refuse to undo if a replacement is no longer in its places.
 
     Raises:
-        RuntimeError: If something else stands there, or nothing.
+        RuntimeError: If another module, or no module, is in one of them.
     """
     for name in one.norm.names:
         try:
@@ -108,28 +108,28 @@ def _check_there(model: nn.Module, one: Built) -> None:
 
 
 def _without(model: nn.Module, parts: Iterable[nn.Module]) -> set[int]:
-    """Give the identities of the parameters that a model has apart from some of its parts."""
+    """Return the identities of the parameters that a model has outside of some of its parts."""
     leaving = {id(module) for part in parts for module in part.modules()}
     rest = (module for module in model.modules() if id(module) not in leaving)
     return {id(p) for module in rest for p in module.parameters(recurse=False)}
 
 
 def remember(model: nn.Module, name: str, old: nn.Module, new: nn.Module) -> Callable[[], None]:
-    """Note what an old norm is, when another has just taken its place.
+    """Record the state of an old norm when another has just taken its place.
 
-    What the two share is one thing: where the new norm has another object for it at the end (``to_empty`` makes such),
-    the old one gets that. Device, dtype, mode and ``requires_grad`` follow what was done to the new norm, and to the
-    model around it where that has no parameter.
+    Tensors that the two share stay shared: if the new norm has another object for one at the end (``to_empty`` creates
+    such), the old norm gets that. Device, dtype, mode and ``requires_grad`` follow what was done to the new norm, or to
+    the model if the new norm has no parameter.
 
     Args:
-        model: Where they stand.
-        name: Under which name.
-        old: What stood there.
-        new: What stands there.
+        model: Any module.
+        name: Name of the norm in the model.
+        old: The norm that was replaced.
+        new: The replacement.
 
     Returns:
-        A function that gives the old norm its values again, to the bit. What was on the meta device had none, and is
-        NaN where it has left that and no parameter of the new norm tells it.
+        A function that restores the values of the old norm to the bit. A tensor on the meta device had no values: it is
+        filled with NaN if it has left that device and the new norm has no value for it.
     """
     saved = [
         (entries, key, tensor.detach().clone(), _places(new, tensor))
@@ -143,7 +143,7 @@ def remember(model: nn.Module, name: str, old: nn.Module, new: nn.Module) -> Cal
     def restore() -> None:
         device, dtype = _like(model, name, new)
         if device is not None and device != start[0]:
-            _bring(old, device)
+            _move(old, device)
         if dtype is not None and dtype != start[1]:
             old.to(dtype)
         now = {p: flag for p, flag in _flags(model, new).items() if p in trained}
@@ -151,19 +151,19 @@ def remember(model: nn.Module, name: str, old: nn.Module, new: nn.Module) -> Cal
             old.requires_grad_(any(now.values()))
         with torch.no_grad():
             for entries, key, values, shared in saved:
-                there = next((one[called] for one, called in shared if one.get(called) is not None), None)
+                there = next((tensors[key] for tensors, key in shared if tensors.get(key) is not None), None)
                 if there is not None and there.shape == values.shape:
                     entries[key] = there
                 if not values.is_meta:
                     entries[key].copy_(values)
         old.train(new.training)
-        same_direction(new, old)
+        copy_hook_direction(new, old)
 
     return restore
 
 
-def _bring(old: nn.Module, device: torch.device) -> None:
-    """Move a module; what comes from the meta device is NaN."""
+def _move(old: nn.Module, device: torch.device) -> None:
+    """Move a module; tensors that come from the meta device are filled with NaN."""
     tensors = [*old.parameters(), *old.buffers()]
     if not any(tensor.is_meta for tensor in tensors) or device.type == "meta":
         old.to(device)
@@ -176,17 +176,17 @@ def _bring(old: nn.Module, device: torch.device) -> None:
 
 
 def _entries(module: nn.Module) -> list[dict[str, Any]]:
-    """Give the dictionaries of parameters and buffers of a module and its parts."""
+    """Return the dictionaries of parameters and buffers of a module and its submodules."""
     return [entries for part in module.modules() for entries in (part._parameters, part._buffers)]
 
 
 def _places(new: nn.Module, tensor: Tensor) -> list[tuple[dict[str, Any], str]]:
-    """Find the places where a module has a tensor."""
+    """Return the dictionaries and keys under which a module has a tensor."""
     return [(entries, key) for entries in _entries(new) for key, there in entries.items() if there is tensor]
 
 
 def _like(model: nn.Module, name: str, new: nn.Module) -> tuple[torch.device | None, torch.dtype | None]:
-    """Give device and dtype of a module, or of the nearest around it that has any."""
+    """Return device and dtype of a module, or of the nearest parent that has a floating-point tensor."""
     around = [new]
     while name:
         name = name.rpartition(".")[0]
@@ -199,5 +199,5 @@ def _like(model: nn.Module, name: str, new: nn.Module) -> tuple[torch.device | N
 
 
 def _flags(model: nn.Module, new: nn.Module) -> dict[nn.Parameter, bool]:
-    """Return what is trained of a module, or of the model where it has no parameter."""
+    """Return ``requires_grad`` of a module's parameters, or of the model's if the module has none."""
     return {p: p.requires_grad for p in [*new.parameters()] or model.parameters()}

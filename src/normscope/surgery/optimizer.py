@@ -1,4 +1,4 @@
-"""An optimizer's parameter groups after parameters came and went."""
+"""The exchange of parameters in an optimizer's groups, and its undo."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -9,43 +9,43 @@ import torch
 from torch import Tensor, nn
 
 Pair = tuple[Mapping[str, nn.Parameter], Mapping[str, nn.Parameter]]
-"""Of one norm the old parameters, and the new, by their names in the model."""
+"""The old and the new parameters of one norm, by their names in the model."""
 
 _NAMES = ("param_names", "names")
-"""Where a group tells the names of its parameters: torch's way, and that of ``norm_parameter_groups``."""
+"""Keys of a group with the names of its parameters: torch's, and that of ``norm_parameter_groups``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exchanged:
-    """What an exchange did to an optimizer, and the way back."""
+    """The state of an optimizer before an exchange, and the undo."""
 
     optimizer: torch.optim.Optimizer
     old: Mapping[int, nn.Parameter]
-    """Those of the norms that the optimizer had, by their identities."""
+    """Parameters of the old norms that the optimizer had, by their identities."""
     new: set[int]
     """Identities of the parameters of the new norms."""
     group_of: Mapping[int, int]
     order: Sequence[Sequence[nn.Parameter]]
     """The parameters of every group before."""
     names: Sequence[Mapping[str, Mapping[int, str]]]
-    """Of every group the lists of names before."""
+    """The lists of names of every group before."""
     states: Mapping[int, Mapping[str, Any]]
-    """Copies of the state of the old ones."""
+    """Copies of the state of the old parameters."""
 
     def check(self) -> None:
-        """Look whether the groups are still there.
+        """Check that the groups still exist.
 
         Raises:
-            RuntimeError: If one is gone.
+            RuntimeError: If one does not.
         """
         count = len(self.optimizer.param_groups)
         if count < len(self.order):
             raise RuntimeError(f"the optimizer has {count} groups and had {len(self.order)} when this was swapped")
 
-    def back(self, present: set[int]) -> None:
-        """Undo it. Only what this exchange put in goes, and only what it found comes back, with the state it had then.
+    def undo(self, present: set[int]) -> None:
+        """Remove the parameters that this exchange added, and restore those that it removed, with their state.
 
-        What other exchanges did meanwhile stays.
+        The changes of other exchanges are kept.
 
         Args:
             present: Identities of the parameters that the model has now.
@@ -70,23 +70,23 @@ class Exchanged:
 
 
 def exchange(optimizer: torch.optim.Optimizer, pairs: Sequence[Pair], staying: set[int]) -> Exchanged:
-    """Take parameters out of an optimizer and put others in, in place; those that stay keep place and state.
+    """Exchange parameters in an optimizer, in place; those that stay keep their place and state.
 
     New parameters join the group of the first old one of the same norm; those of a norm that had none in the optimizer
-    join the group in which most of the others are.
+    join the group with most of the others.
 
     Args:
-        optimizer: Any of torch's that keeps its state by parameter, which is all but LBFGS.
-        pairs: Of every norm. Frozen new parameters stay outside.
-        staying: Identities of the parameters that the rest of the model has, which may be tied to a norm's.
+        optimizer: An optimizer of torch's with a state per parameter: any but LBFGS.
+        pairs: Old and new parameters of every norm. Frozen new parameters are not added.
+        staying: Identities of the parameters of the rest of the model, which may be tied to a norm's.
 
     Returns:
-        What was done, and the way back.
+        A record with the undo.
 
     Raises:
-        TypeError: If it is no optimizer of torch's.
-        ValueError: If it is LBFGS, holds no parameter of this model, or nothing tells to which of several groups new
-            parameters belong. Nothing is changed then.
+        TypeError: If ``optimizer`` is not a ``torch.optim.Optimizer``.
+        ValueError: If it is LBFGS, has no parameter of this model, or the group of new parameters is ambiguous. Nothing
+            is changed then.
     """
     check_optimizer(optimizer)
     groups = optimizer.param_groups
@@ -124,13 +124,13 @@ def exchange(optimizer: torch.optim.Optimizer, pairs: Sequence[Pair], staying: s
 
 
 def check_optimizer(optimizer: Any) -> None:
-    """Refuse what has no parameters by groups and no state by parameter.
+    """Refuse an object without parameter groups and a state per parameter.
 
     Args:
-        optimizer: What a caller gave.
+        optimizer: The argument of a caller.
 
     Raises:
-        TypeError: If it is no optimizer of torch's.
+        TypeError: If it is not a ``torch.optim.Optimizer``.
         ValueError: If it is LBFGS.
     """
     if not isinstance(optimizer, torch.optim.Optimizer):
@@ -142,10 +142,10 @@ def check_optimizer(optimizer: Any) -> None:
 def _homes(
     optimizer: torch.optim.Optimizer, pairs: Sequence[Pair], group_of: Mapping[int, int]
 ) -> dict[int, dict[str, nn.Parameter]]:
-    """Find the group for every new parameter.
+    """Return the group of every new parameter.
 
     Raises:
-        ValueError: If nothing tells it.
+        ValueError: If it is ambiguous.
     """
     homes = [[group_of[id(p)] for p in old.values() if id(p) in group_of] for old, _ in pairs]
     every = [home for one in homes for home in one]
@@ -169,7 +169,7 @@ def _homes(
 
 
 def _names(group: Mapping[str, Any]) -> dict[str, dict[int, str]]:
-    """Give the names of a group's parameters by their identities, of every list of names that it has."""
+    """Return the names of a group's parameters by their identities, for every list of names that it has."""
     params = group["params"]
     return {
         key: dict(zip(map(id, params), group[key], strict=True))
@@ -179,14 +179,14 @@ def _names(group: Mapping[str, Any]) -> dict[str, dict[int, str]]:
 
 
 def _set(group: dict[str, Any], params: Sequence[nn.Parameter], names: Mapping[str, Mapping[int, str]]) -> None:
-    """Give a group other parameters, and their names."""
+    """Set the parameters of a group, and their names."""
     group["params"][:] = params
     for key, known in names.items():
         group[key] = [known[id(p)] for p in params]
 
 
 def _in_order(params: Sequence[nn.Parameter], before: Sequence[nn.Parameter], absent: set[int]) -> list[nn.Parameter]:
-    """Put absent parameters in again, each behind what stood before it."""
+    """Insert absent parameters, each after its former predecessors."""
     rank = {id(p): place for place, p in enumerate(before)}
     ordered = list(params)
     for place, parameter in enumerate(before):
@@ -204,7 +204,7 @@ def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _beside(state: Mapping[str, Any], parameter: nn.Parameter) -> dict[str, Any]:
-    """Bring the moments of a parameter to where it is now; a count of steps stays on the CPU."""
+    """Move the moments of a parameter to its present device; a step count stays on the CPU."""
     return {
         key: value.to(parameter.device) if isinstance(value, Tensor) and value.shape == parameter.shape else value
         for key, value in state.items()

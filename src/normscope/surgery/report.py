@@ -1,4 +1,4 @@
-"""What a swap did, what it could not do, and the way back."""
+"""The report of a swap: what it replaced, what it could not, and the undo."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,37 +7,37 @@ from typing import Any
 
 from torch import nn
 
-from normscope.inspection.find import Unreached
+from normscope.inspection.norm_in_model import Unreachable
 
 
 @dataclass(frozen=True, kw_only=True)
 class Replaced:
-    """One norm that is another now."""
+    """One norm that was replaced."""
 
     name: str
-    """Where it stands."""
+    """Its place in the model."""
     tied: tuple[str, ...]
-    """Its further names, where the module is tied."""
+    """Its further names if the module is tied."""
     old: str
-    """Class of what stood there."""
+    """Class of the old norm."""
     new: str
-    """Class of what stands there."""
+    """Class of the new norm."""
     parameters_before: int
     parameters_after: int
     kept: tuple[str, ...]
-    """What of the old one the new one has: eps, gain, bias, hooks, ..."""
+    """What the new norm takes over from the old one: eps, weight, bias, hooks, ..."""
     lost: tuple[str, ...]
-    """What of the old one has no place in the new."""
+    """What the old norm has and the new one does not."""
     difference: float
-    """Largest difference of the outputs on random rows, over the largest old output: 0 is the same function. NaN where
-    the new one cannot be run in float64 on a CPU."""
+    """Largest difference of the outputs on random rows, over the largest old output; 0 for the same function. NaN if
+    the new norm does not run in float64 on a CPU."""
     module: nn.Module = field(repr=False)
-    """What stands there."""
+    """The new norm."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SwapReport:
-    """What became of a model's norms. ``print(report)`` is a table."""
+    """What happened to a model's norms. ``print(report)`` prints a table."""
 
     what: str
     to: str
@@ -45,45 +45,44 @@ class SwapReport:
     """The model's class."""
     replaced: tuple[Replaced, ...]
     skipped: tuple[str, ...]
-    """Norms of the kind that was asked for which ``where`` left out."""
-    unreached: tuple[Unreached, ...]
-    """Norms that stay what they are, for a reason that is told; whatever their kind."""
+    """Norms of the requested kind that ``where`` excludes."""
+    unreachable: tuple[Unreachable, ...]
+    """Norms of any kind that cannot be replaced, with the reason."""
     notes: tuple[str, ...]
-    """What else was changed, or is to be known."""
+    """What else was changed or needs attention."""
     parameters_before: int
     """Of the whole model."""
     parameters_after: int
     _undo: Callable[[], None] = field(repr=False, compare=False)
 
     def undo(self) -> None:
-        """Put everything back: modules, the values of their parameters and moments to the bit, an optimizer's groups.
+        """Restore the modules, the values of their parameters and moments to the bit, and the optimizer's groups.
 
-        The optimizer's state of these parameters becomes what it was at the swap, too, for it belongs to the values.
-        What training did meanwhile to the rest of the model stays. What was done to the new norms' device, dtype, mode
-        and ``requires_grad`` is done to the old ones, and hooks that came to the new ones stay. Swaps at different
-        places can be undone in any order.
+        The optimizer's state of these parameters is restored as well, as it belongs to their values. The rest of the
+        model keeps what it learned since. The old norms follow the device, dtype, mode and ``requires_grad`` of the new
+        ones, and hooks added to the new ones stay. Swaps at different places can be undone in any order.
 
         Raises:
-            RuntimeError: If it was undone before, or something else stands in a place now, such as a later swap,
-                which is to be undone first, or the place itself or a group of the optimizer is gone. Nothing is changed
-                then.
+            RuntimeError: If it was undone before; if another module is in one of the places, such as one of a later
+                swap, which must be undone first; if a place or a group of the optimizer no longer exists. Nothing is
+                changed then.
         """
         self._undo()
 
     def unused(self, run: Callable[[], Any]) -> list[str]:
-        """Run the model and tell which of the replacements had no part in it.
+        """Run the model and list the replacements that were not used.
 
         Args:
             run: Runs the model, such as ``lambda: model(batch)``.
 
         Returns:
-            Names of replacements whose forward was not called; none when every swap was felt.
+            Names of replacements whose forward was not called; empty if all were.
         """
         called: set[str] = set()
-        found: list[tuple[dict[str, Any], Any, Any]] = []
+        patched: list[tuple[dict[str, Any], Any, Any]] = []
         for one in self.replaced:
-            own = vars(one.module)
-            before = own.get("forward")
+            attributes = vars(one.module)
+            before = attributes.get("forward")
 
             def forward(*args: Any, _one: Replaced = one, _before: Any = before, **named: Any) -> Any:
                 called.add(_one.name)
@@ -91,17 +90,17 @@ class SwapReport:
                     return _before(*args, **named)
                 return type(_one.module).forward(_one.module, *args, **named)
 
-            # Not a hook: modules look at hooks to choose between paths, as nn.TransformerEncoderLayer does.
-            own["forward"] = forward
-            found.append((own, before, forward))
+            # Not a hook: nn.TransformerEncoderLayer, for one, takes another path if there are hooks.
+            attributes["forward"] = forward
+            patched.append((attributes, before, forward))
         try:
             run()
         finally:
-            for own, before, forward in found:
-                if own.get("forward") is forward:
-                    del own["forward"]
+            for attributes, before, forward in patched:
+                if attributes.get("forward") is forward:
+                    del attributes["forward"]
                     if before is not None:
-                        own["forward"] = before
+                        attributes["forward"] = before
         return [one.name for one in self.replaced if one.name not in called]
 
     def __str__(self) -> str:
@@ -115,10 +114,10 @@ class SwapReport:
             rows.append((names, *shown, ", ".join(one.kept) or "-", ", ".join(one.lost) or "-"))
         lines += _columns(rows)
         if self.skipped:
-            lines += ["", f"left out by where: {', '.join(self.skipped)}"]
-        if self.unreached:
-            lines += ["", "not reached:"]
-            lines += [f"  {_place(one)}: {one.why}{f' ({one.where})' if one.where else ''}" for one in self.unreached]
+            lines += ["", f"excluded by where: {', '.join(self.skipped)}"]
+        if self.unreachable:
+            lines += ["", "unreachable:"]
+            lines += [f"  {_place(one)}: {one.why}{f' ({one.where})' if one.where else ''}" for one in self.unreachable]
         if self.notes:
             lines += ["", *(f"note: {note}" for note in self.notes)]
         return "\n".join(lines)
@@ -128,12 +127,12 @@ def _number(difference: float) -> str:
     return "not measured" if math.isnan(difference) else f"{difference:.1e}"
 
 
-def _place(one: Unreached) -> str:
+def _place(one: Unreachable) -> str:
     return f"{one.name or 'the model itself'} [{one.what}]"
 
 
 def _alike(replaced: Sequence[Replaced]) -> list[tuple[str, Replaced]]:
-    """Join rows that differ by the numbers in their names alone: ``layers.*.norm1 (12)``."""
+    """Join rows that differ only by the numbers in their names: ``layers.*.norm1 (12)``."""
     rows: dict[tuple[Any, ...], list[Replaced]] = {}
     for one in replaced:
         pattern = ".".join("*" if part.isdecimal() else part for part in one.name.split("."))

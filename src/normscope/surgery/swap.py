@@ -1,4 +1,4 @@
-"""Another norm in somebody else's model, in place, with a report and a way back."""
+"""The norms of a model replaced by another norm, in place, with a report and an undo."""
 
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
@@ -8,47 +8,48 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from normscope.inspection.attribute_reads import ChannelsFirst
-from normscope.inspection.find import Unreached, find_norms
-from normscope.inspection.kinds import KINDS, Norm
-from normscope.surgery.guards import check_open
-from normscope.surgery.install import put
+from normscope.inspection.find import find_norms, held_in_lists
+from normscope.inspection.functional_calls import norms_in_code
+from normscope.inspection.norm_in_model import NormInModel, Unreachable, kinds, unwrapped
+from normscope.norms.channels_first import ChannelsFirst
+from normscope.surgery.guards import check_replaceable
+from normscope.surgery.install import install
 from normscope.surgery.optimizer import check_optimizer
-from normscope.surgery.replacement import Built, Maker, build, check_numbers, check_preserved, read_target
+from normscope.surgery.replacement import Maker, Replacement, build, check_has_values, check_preserved, read_target
 from normscope.surgery.report import Replaced, SwapReport
-from normscope.surgery.unreachable import in_code, in_lists, stand_in
+from normscope.surgery.transfer import add_read_constants
 
 What = str | type[nn.Module] | Sequence[str | type[nn.Module]]
 Where = str | Callable[[str, nn.Module], bool]
 
 
 def choose(
-    model: nn.Module, found: Sequence[Norm], unreached: Sequence[Unreached], what: What, where: Where | None
-) -> tuple[list[Norm], list[Norm]]:
-    """Pick norms by their kind and their place.
+    model: nn.Module, norms: Sequence[NormInModel], unreachable: Sequence[Unreachable], what: What, where: Where | None
+) -> tuple[list[NormInModel], list[NormInModel]]:
+    """Select norms by their kind and their place.
 
     Args:
-        model: Where they were found, for the words of an error.
-        found: All norms.
-        unreached: Those that cannot be replaced, for the words of an error.
+        model: The model, for error messages.
+        norms: Its norms.
+        unreachable: Its norms that cannot be replaced, for error messages.
         what: A key, a class, or several.
         where: A pattern of names, or a function of name and module; None for all.
 
     Returns:
-        Those that are meant, and those of the right kind that ``where`` leaves out.
+        The selected norms, and those of the right kind that ``where`` excludes.
 
     Raises:
         TypeError: If ``what`` or ``where`` is of another type.
-        ValueError: If there is no such key or no such norm, or ``where`` leaves none.
+        ValueError: If there is no such key or no such norm, or ``where`` excludes them all.
     """
     wanted = _wanted(what)
     if where is not None and not isinstance(where, str) and (isinstance(where, nn.Module) or not callable(where)):
         raise TypeError(
             f"where must be a pattern of names such as 'encoder.*' or a function of name and module, got {where!r}"
         )
-    right = [norm for norm in found if _is_wanted(norm, wanted)]
+    right = [norm for norm in norms if _is_wanted(norm, wanted)]
     if not right:
-        raise ValueError(f"{type(model).__name__} has no {label(what)} to replace; {_there(found, unreached)}")
+        raise ValueError(f"{type(model).__name__} has no {label(what)} to replace; {_listed(norms, unreachable)}")
     chosen = [norm for norm in right if _is_chosen(norm, where)]
     if not chosen:
         names = ", ".join(norm.name for norm in right)
@@ -59,32 +60,32 @@ def choose(
 
 
 def label(what: Any) -> str:
-    """Write what was asked for in a word."""
+    """Return the text for ``what`` in reports and error messages."""
     given = [what] if isinstance(what, str | type) else list(what)
     return " + ".join(one if isinstance(one, str) else one.__name__ for one in given)
 
 
 def _wanted(what: Any) -> list[str | type[nn.Module]]:
-    kinds = "a key of NORMS or a class of modules, or several of these"
+    expected = "a key of NORMS or a class of modules, or several of these"
     if not isinstance(what, str | type) and not (isinstance(what, Iterable) and not isinstance(what, nn.Module)):
-        raise TypeError(f"what must be {kinds}, got {what!r}")
+        raise TypeError(f"what must be {expected}, got {what!r}")
     given: list[Any] = [what] if isinstance(what, str | type) else list(what)
     if not given:
-        raise ValueError(f"what must be {kinds}, got none: {what!r}")
+        raise ValueError(f"what must be {expected}, got an empty sequence: {what!r}")
     for one in given:
-        if isinstance(one, str) and one not in KINDS:
-            raise ValueError(f"what must be a class or one of {', '.join(KINDS)}, got {one!r}")
+        if isinstance(one, str) and one not in kinds():
+            raise ValueError(f"what must be a class or one of {', '.join(kinds())}, got {one!r}")
         if not isinstance(one, str) and not (isinstance(one, type) and issubclass(one, nn.Module)):
             raise TypeError(f"what must be a key of NORMS or a class of modules, got {one!r}")
     return given
 
 
-def _is_wanted(norm: Norm, wanted: Sequence[str | type[nn.Module]]) -> bool:
-    module = norm.holder if isinstance(norm.module, ChannelsFirst) else norm.module
-    return any(norm.kind == one if isinstance(one, str) else isinstance(module, one) for one in wanted)
+def _is_wanted(norm: NormInModel, wanted: Sequence[str | type[nn.Module]]) -> bool:
+    module = unwrapped(norm.module)
+    return any(norm.kind == each if isinstance(each, str) else isinstance(module, each) for each in wanted)
 
 
-def _is_chosen(norm: Norm, where: Where | None) -> bool:
+def _is_chosen(norm: NormInModel, where: Where | None) -> bool:
     if where is None:
         return True
     if isinstance(where, str):
@@ -92,17 +93,17 @@ def _is_chosen(norm: Norm, where: Where | None) -> bool:
     return any(where(name, norm.module) for name in norm.names)
 
 
-def _there(found: Sequence[Norm], unreached: Sequence[Unreached]) -> str:
-    """Say which norms there are."""
-    kinds: dict[str, list[Norm]] = {}
-    for norm in found:
-        kinds.setdefault(norm.kind, []).append(norm)
+def _listed(norms: Sequence[NormInModel], unreachable: Sequence[Unreachable]) -> str:
+    """Return a sentence that lists the norms of a model."""
+    by_kind: dict[str, list[NormInModel]] = {}
+    for norm in norms:
+        by_kind.setdefault(norm.kind, []).append(norm)
     words = [
-        f"{len(norms)} {kind} ({', '.join(dict.fromkeys(type(n.module).__name__ for n in norms))}: {norms[0].name}"
-        f"{', ...' if len(norms) > 1 else ''})"
-        for kind, norms in kinds.items()
+        f"{len(alike)} {kind} ({', '.join(dict.fromkeys(type(n.module).__name__ for n in alike))}: {alike[0].name}"
+        f"{', ...' if len(alike) > 1 else ''})"
+        for kind, alike in by_kind.items()
     ]
-    words += [f"{one.name} ({one.what}), out of reach: {one.why}" for one in unreached]
+    words += [f"{one.name} ({one.what}), out of reach: {one.why}" for one in unreachable]
     return f"it has {'; '.join(words)}" if words else "it has no norm at all that is a module"
 
 
@@ -115,68 +116,68 @@ def swap(
     optimizer: torch.optim.Optimizer | None = None,
     preserve: bool = False,
 ) -> SwapReport:
-    """Put another norm in the place of a model's norms, in this instance, in place.
+    """Replace norms of a model by another norm, in place; other instances and the classes do not change.
 
-    torch's and our own norms are known by their class; a foreign RMS norm or layer norm (Hugging Face, timm, your own)
-    by what it computes on random rows. Features on axis 1 stay there: the new norm stands in a ``ChannelsFirst``.
-    What the new norm has, too, is kept: eps where it means the same, gain and bias as the same parameters, dtype,
-    device, ``requires_grad``, hooks, tied modules, training or evaluation. A gain or bias that was switched off stays
-    off where the new norm has that switch. A gain of another convention, such as 1 + w, is converted. Norms that are
-    called by keyword want a new norm whose forward has that argument.
+    Registered norms and torch's are known by their class; any other RMS norm or layer norm (Hugging Face, timm, your
+    own) by what it computes on random rows. Features on axis 1 stay there: the new norm is wrapped in a
+    ``ChannelsFirst``. Kept are, as far as the new norm has them: eps if it means the same, weight and bias as the same
+    parameters, dtype, device, ``requires_grad``, hooks, tied modules, and the mode. A weight or bias that was switched
+    off stays off if the new norm has that option. A weight of another convention, such as 1 + w, is converted. If a
+    norm is called by keyword, the new norm's forward must have that argument.
 
     Args:
-        model: Any module. Its classes, its configuration and other instances are not touched.
+        model: Any module. Its classes, its configuration and other instances are not changed.
         what: A key of ``NORMS``, ``group_norm``, ``instance_norm``, a class of norms, or several of these.
         to: A key of ``NORMS``, a key with arguments such as ``ada_norm(scale=2.0)``, or a function from a width to a
             module that maps ``[..., D]`` to ``[..., D]``, a new one every time.
         where: Which of them: a pattern of names such as ``encoder.*``, or a function of name and module.
-        optimizer: Its groups then lose the parameters that go and gain those that come; state of what stays is kept.
-            Any of torch's but LBFGS, which keeps one history of all parameters.
-        preserve: Insist on the same function at the start, to 1e-5 or a rounding of the parameters' dtype, and set what
-            is new so where it can be (``scale_norm``).
+        optimizer: An optimizer of torch's, in whose groups the new parameters replace the old ones; the state of those
+            that stay is kept. Not LBFGS, which has one history for all parameters.
+        preserve: Require the same function at the start, to 1e-5 or a rounding of the parameters' dtype; new parameters
+            are set accordingly if possible (``scale_norm``).
 
     Returns:
-        What was replaced, kept and lost, what is out of reach and where, and ``undo()``.
+        What was replaced, kept and lost, which norms are unreachable and why, and ``undo()``.
 
     Raises:
-        LookupError: If ``to`` is no key.
+        LookupError: If there is no norm of the name ``to``.
         TypeError: If an argument is of another type.
-        ValueError: If there is no such norm (the message lists those there are), ``where`` leaves none, the model
-            itself is the norm, or the model is compiled, wrapped, sharded or lazy (the message has the way out); if
-            ``to`` gives one module twice or one of another width; if ``optimizer`` is LBFGS or holds no parameter of
-            the model; if ``preserve`` is asked for and is not to be had. Nothing is changed then.
+        ValueError: If there is no such norm (the message lists the norms of the model), ``where`` excludes them all, or
+            the model itself is the norm; if the model is compiled, wrapped, sharded or lazy (the message says what to
+            do instead); if ``to`` returns one module twice, or one of another width; if ``optimizer`` is LBFGS or has
+            no parameter of the model; if ``preserve`` cannot be satisfied. Nothing is changed then.
     """
-    check_open(model)
+    check_replaceable(model)
     target = read_target(to)
     if optimizer is not None:
         check_optimizer(optimizer)
-    found, unreached = find_norms(model)
-    chosen, skipped = choose(model, found, unreached, what, where)
+    norms, unreachable = find_norms(model, for_replacement=True)
+    chosen, skipped = choose(model, norms, unreachable, what, where)
     if preserve:
-        check_numbers(chosen)
+        check_has_values(chosen)
     built = build(model, chosen, target, preserve=preserve)
     if preserve:
         check_preserved(built)
-    reads = stand_in(model, built)
-    # What reads source may fail: the model is changed last.
-    unreached = (*unreached, *in_code(model, found, unreached), *in_lists(model, chosen))
-    replaced = tuple(_told(one) for one in built)
+    reads = add_read_constants(model, [(one.norm, one.module) for one in built])
+    # Reading source code may fail, so the model is changed last.
+    unreachable = (*unreachable, *norms_in_code(model, norms, unreachable), *held_in_lists(model, chosen))
+    replaced = tuple(_reported(one) for one in built)
     before = _count(model)
-    undo, notes = put(model, built, optimizer)
+    undo, notes = install(model, built, optimizer)
     after = _count(model)
     if optimizer is None and any(_parameters(one.norm.module) != _parameters(one.module) for one in built):
         notes.append("parameters came or went: give an optimizer made before as optimizer=, or make it again")
     if any(getattr(module, "brings_activation", False) for one in built for module in one.module.modules()):
-        notes.append("the new norm brings a non-linearity of its own: the one behind it is to be left out")
+        notes.append("the new norm includes a nonlinearity: remove the one that follows it")
     if any(is_lazy(p) for p in model.parameters()):
-        notes.append("the model has lazy parameters, which have no number yet and are not counted")
+        notes.append("the model has lazy parameters, which have no size yet and are not counted")
     return SwapReport(
         what=label(what),
         to=target.label,
         model=type(model).__name__,
         replaced=replaced,
         skipped=tuple(norm.name for norm in skipped),
-        unreached=unreached,
+        unreachable=unreachable,
         notes=(*notes, *reads, *dict.fromkeys(one.trouble for one in built if one.trouble)),
         parameters_before=before,
         parameters_after=after,
@@ -192,7 +193,7 @@ def _parameters(module: nn.Module) -> set[int]:
     return {id(p) for p in module.parameters()}
 
 
-def _told(one: Built) -> Replaced:
+def _reported(one: Replacement) -> Replaced:
     return Replaced(
         name=one.norm.name,
         tied=one.norm.names[1:],

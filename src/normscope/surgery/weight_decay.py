@@ -1,4 +1,4 @@
-"""Which parameters belong to norms, and groups of them for an optimizer's weight decay."""
+"""The parameters of norms, and parameter groups for an optimizer's weight decay."""
 
 import math
 from numbers import Real
@@ -8,66 +8,65 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from normscope.inspection.behaviour import width_of
-from normscope.inspection.equation import base_of
 from normscope.inspection.find import find_norms
+from normscope.inspection.norm_in_model import torch_base
 
 
 def norm_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """List every parameter of every norm in a model: gains, biases, slopes, thresholds.
+    """List every parameter of every norm in a model: weights, biases, slopes, thresholds.
 
-    Norms are found as :func:`~normscope.surgery.swap.swap` finds them, those that it could not replace included. Of
-    what only looks like one, by the name of its class (also with children, such as an activation or an inner norm) or
-    by an eps, its own parameters are listed if all of them are vectors; two axes are a matrix, and single numbers count
-    by the name only. Of a fused module those that are called a norm's are listed. What has neither such a name nor an
-    eps is not known.
+    Norms are found as :func:`~normscope.surgery.swap.swap` finds them, including those that it cannot replace. A module
+    that may be a norm, by the name of its class (also with children, such as an activation or an inner norm) or by an
+    eps, contributes its direct parameters if all of them are vectors; a single number counts only with such a name. A
+    fused module contributes the parameters that are named after a norm.
 
     Args:
         model: Any module.
 
     Returns:
-        From names to parameters, in the order of the model; a parameter that is shared is there once, under its first
-        name, which may be one outside of the norm.
+        From names to parameters, in the order of the model. A shared parameter is listed once, under its first name,
+        which may be outside of the norm.
 
     Raises:
-        TypeError: If it is no module.
+        TypeError: If ``model`` is not a module.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    found, unreached = find_norms(model)
-    inside = {id(p) for norm in found for p in norm.module.parameters()}
-    for module in [model.get_submodule(one.name) for one in unreached]:
+    norms, unreachable = find_norms(model, for_replacement=True)
+    inside = {id(p) for norm in norms for p in norm.module.parameters()}
+    for module in [model.get_submodule(one.name) for one in unreachable]:
         fused = {id(p) for key, p in module._parameters.items() if _of_fused_norm(key)}
-        if base_of(module) is not None:
+        if torch_base(module) is not None:
             inside |= {id(p) for p in module.parameters()}
         else:
-            inside |= fused or _own_vectors(module)
+            inside |= fused or _direct_vectors(module)
     for module in model.modules():
         if _is_called_norm(module):
-            inside |= _own_vectors(module)
+            inside |= _direct_vectors(module)
     return {name: p for name, p in model.named_parameters() if id(p) in inside}
 
 
 def norm_parameter_groups(
     model: nn.Module, weight_decay: float, *, decay_norms: bool = False, decay_biases: bool = False
 ) -> list[dict[str, Any]]:
-    """Split a model's parameters into those that decay and those that do not, for any optimizer of torch's.
+    """Split a model's parameters into a group with weight decay and one without, for any optimizer of torch's.
 
-    Biases are vectors with a name that ends with ``bias`` or has a word that starts so: ``bias``, ``in_proj_bias``,
+    Biases are vectors whose name ends with ``bias`` or contains a word that starts with it: ``bias``, ``in_proj_bias``,
     ``bias_ih_l0``, ``bias_k``. Frozen parameters are left out.
 
     Args:
         model: Any module.
-        weight_decay: Of the first group.
-        decay_norms: Whether the parameters of norms decay, too: the other half of an ablation.
-        decay_biases: Whether biases decay, too.
+        weight_decay: Weight decay of the first group.
+        decay_norms: Whether the parameters of norms decay as well, for an ablation.
+        decay_biases: Whether biases decay as well.
 
     Returns:
-        Two groups, the second with ``weight_decay`` zero, each with ``params`` and, for people to read, ``names``; a
-        group without parameters is left out.
+        Two groups, the second with ``weight_decay`` zero, each with ``params`` and, for inspection, ``names``. A group
+        without parameters is left out.
 
     Raises:
-        TypeError: If ``model`` is no module, or ``weight_decay`` no number.
-        ValueError: If ``weight_decay`` is negative or not finite, nothing is trained, or a parameter has no shape yet.
+        TypeError: If ``model`` is not a module, or ``weight_decay`` not a number.
+        ValueError: If ``weight_decay`` is negative or not finite, all parameters are frozen, or one has no shape yet.
     """
     norms = {id(p) for p in norm_parameters(model).values()}
     if isinstance(weight_decay, bool) or not isinstance(weight_decay, Real):
@@ -86,9 +85,9 @@ def norm_parameter_groups(
         decays = decay_norms if id(parameter) in norms else decay_biases or not _is_bias(name, parameter)
         (decaying if decays else resting)[name] = parameter
     groups = [
-        {"params": list(one.values()), "names": list(one), "weight_decay": decay}
-        for one, decay in ((decaying, weight_decay), (resting, 0.0))
-        if one
+        {"params": list(group.values()), "names": list(group), "weight_decay": decay}
+        for group, decay in ((decaying, weight_decay), (resting, 0.0))
+        if group
     ]
     if not groups:
         raise ValueError(f"{type(model).__name__} has no parameter that is trained")
@@ -96,18 +95,18 @@ def norm_parameter_groups(
 
 
 def _is_called_norm(module: nn.Module) -> bool:
-    """Return whether a class is called a norm: by its last word, or anywhere if nothing in it has a matrix."""
+    """Return whether a class has the name of a norm: as the last word, or anywhere if it contains no matrix."""
     name = type(module).__name__.lower()
     if "norm" not in name or type(module).__module__.startswith("torch.nn.utils."):
         return False
-    return name.rstrip("0123456789d").endswith("norm") or all(_is_no_matrix(p) for p in module.parameters())
+    return name.rstrip("0123456789d").endswith("norm") or all(_is_not_matrix(p) for p in module.parameters())
 
 
-def _own_vectors(module: nn.Module) -> set[int]:
-    """Give a module's own parameters if all of them are vectors: a matrix beside them makes it something else."""
+def _direct_vectors(module: nn.Module) -> set[int]:
+    """Return the identities of a module's direct parameters if all are vectors; with a matrix it is not a norm."""
     behind = module._modules.get("parametrizations")
-    own = [*module.parameters(recurse=False), *([] if behind is None else behind.parameters())]
-    return {id(p) for p in own} if all(_is_no_matrix(p) for p in own) else set()
+    direct = [*module.parameters(recurse=False), *([] if behind is None else behind.parameters())]
+    return {id(p) for p in direct} if all(_is_not_matrix(p) for p in direct) else set()
 
 
 def _of_fused_norm(key: str) -> bool:
@@ -115,12 +114,12 @@ def _of_fused_norm(key: str) -> bool:
 
 
 def _is_vector(parameter: nn.Parameter) -> bool:
-    """Return whether a parameter has one axis, or none, besides axes of one."""
+    """Return whether a parameter has at most one axis longer than one."""
     return parameter.dim() == 0 or width_of(parameter.shape) > 0
 
 
-def _is_no_matrix(parameter: nn.Parameter) -> bool:
-    """Tell a vector from a matrix of one row or column, as a linear layer with one output has; no shape is none yet."""
+def _is_not_matrix(parameter: nn.Parameter) -> bool:
+    """Return whether a parameter is a vector and not a matrix of one row; a lazy parameter counts as a vector."""
     return isinstance(parameter, UninitializedParameter) or (_is_vector(parameter) and parameter.dim() != 2)
 
 

@@ -69,7 +69,7 @@ class PlacementLike(Protocol):
         width: int,
         norm: NormFactory,
         *,
-        part: str = "only",
+        part: Literal["only", "encoder", "decoder"] = "only",
         other_layers: int = 0,
     ) -> nn.Module:
         """Build a residual stream from branches, with its norms."""

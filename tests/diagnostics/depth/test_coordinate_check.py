@@ -1,4 +1,4 @@
-"""Exponents by depth and width, against those that theory has."""
+"""Exponents of growth with depth and width against theory."""
 
 import math
 
@@ -57,8 +57,8 @@ def test_every_size_seed_and_step_is_there_and_random_states_stay() -> None:
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_one_size_is_no_check() -> None:
-    with pytest.raises(ValueError, match=r"a factor 2 or more apart, got \[8, 9\]"):
+def test_a_single_size_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"a factor of 2 or more apart, got \[8, 9\]"):
         coordinate_check(nn.LayerNorm, (8, 9), None, lambda m, b: m(b), optimizer=lambda m: torch.optim.SGD([]))
 
 

@@ -1,4 +1,4 @@
-"""Where the depth of a model is, for the ways in which people write models."""
+"""Stacks of layers found in models of many architectures and styles."""
 
 import pytest
 import torch
@@ -66,7 +66,7 @@ def test_no_depth() -> None:
 
 
 class Gated(nn.Module):
-    """Pre-LN as LLaMA has it: four maps of attention, a perceptron with three."""
+    """Pre-LN as in LLaMA: four linear maps in attention, three in the perceptron."""
 
     def __init__(self, width: int, perceptron: nn.Module | None = None) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class Gated(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Blocks over two tables of embeddings, with or without the norm at the end."""
+    """Blocks over two embedding tables, with or without a final norm."""
 
     def __init__(self, layers: int, *, end: bool, deep: bool = False, head: bool = False) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ def test_the_layers_are_the_stack_and_not_their_maps(layers: int, end: bool, kin
     model = Decoder(layers, end=end, deep=kind == "deep", head=kind == "head")
     told = diagnose(model, TOKENS, next_token)
     assert [(stack.name, len(stack.layers), stack.final_norm) for stack in told.stacks] == [("layers", layers, end)]
-    assert [finding.cause for finding in told.findings] == ([] if end else ["missing_final_norm"])
+    assert [finding.name for finding in told.findings] == ([] if end else ["missing_final_norm"])
 
 
 @pytest.mark.parametrize("layers", [2, 3])
@@ -143,7 +143,7 @@ def test_a_llama_of_somebody_else(layers: int, end: bool) -> None:
         model.model.norm = nn.Identity()
     told = diagnose(model, TOKENS, next_token)
     assert [(stack.name, len(stack.layers)) for stack in told.stacks] == [("model.layers", layers)]
-    assert [finding.cause for finding in told.findings] == ([] if end else ["missing_final_norm"])
+    assert [finding.name for finding in told.findings] == ([] if end else ["missing_final_norm"])
 
 
 def test_what_stands_side_by_side_is_no_depth() -> None:
@@ -198,7 +198,7 @@ def test_a_model_that_is_called_twice_has_its_stack_twice() -> None:
     assert (profile.name, len(profile.layers)) == ("", 4)
 
 
-def test_layers_that_are_computed_again_are_told_once() -> None:
+def test_recomputed_layers_are_counted_once() -> None:
     class Recomputing(nn.Sequential):
         def forward(self, input: Tensor) -> Tensor:
             for layer in self:
@@ -210,7 +210,7 @@ def test_layers_that_are_computed_again_are_told_once() -> None:
     assert [layer.name for layer in profile.layers] == ["0", "1", "2"]
 
 
-def test_two_kinds_of_layers_that_take_turns_are_one_stack() -> None:
+def test_two_alternating_kinds_of_layers_are_one_stack() -> None:
     def block(*layers: nn.Module) -> nn.Module:
         return nn.Sequential(*layers)
 

@@ -1,4 +1,4 @@
-"""Sizes by depth against sizes taken by hand, and where norms stand against how the model was built."""
+"""Profiles by depth against direct measurements, and detected placements against those of the model."""
 
 import math
 import warnings
@@ -31,7 +31,7 @@ def profile(case: Case):
         ("mix", ("mixed", True)),
     ],
 )
-def test_placements_are_told_from_what_is_called(placement: str, want: tuple[str, bool]) -> None:
+def test_placements_are_determined_from_the_calls(placement: str, want: tuple[str, bool]) -> None:
     stack = profile(text(0, placement, layers=4))
     assert (stack.placement, stack.final_norm) == want
     assert stack.residual
@@ -43,7 +43,7 @@ def test_a_pre_stream_without_its_last_norm() -> None:
     assert (stack.placement, stack.final_norm) == ("pre", False)
 
 
-def test_layers_without_a_residual_are_none() -> None:
+def test_layers_without_a_residual_are_not_residual() -> None:
     body = nn.Sequential(*(nn.Sequential(nn.LayerNorm(32), nn.Linear(32, 32), nn.ReLU()) for _ in range(6)))
     (stack,) = depth_profile(body, torch.randn(40, 32), lambda m, b: m(b).square().mean())
     assert not stack.residual
@@ -74,7 +74,7 @@ def test_a_stream_that_grows_by_a_factor_fails_and_one_that_adds_up_passes() -> 
 
 
 def test_pre_lines_hold_xavier_square_layers_between_them() -> None:
-    """Lemma 2 by its own assumptions: uniform attention, square Xavier-Gaussian maps, inputs of unit size."""
+    """Lemma 2 under its assumptions: uniform attention, square Xavier-Gaussian maps, inputs of unit size."""
     torch.manual_seed(0)
     width, layers = 128, 12
 

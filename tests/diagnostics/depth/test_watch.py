@@ -1,4 +1,4 @@
-"""What is seen in one pass: the order of calls, who reads whose output, what is kept."""
+"""Records of one pass: the order of calls, the flow of tensors between norms, and stored outputs."""
 
 import pytest
 import torch

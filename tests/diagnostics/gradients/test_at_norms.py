@@ -1,16 +1,16 @@
-"""The gradients before and behind norms against autograd on norms cut out of the model, and the law."""
+"""Gradients before and after norms against autograd on isolated norms, and the exact law."""
 
 import pytest
 import torch
 from torch import nn
 
 from normscope import norms
-from normscope.diagnostics import gradient_shares
+from normscope.diagnostics import NormGradients, gradient_shares
 from normscope.diagnostics.gradients.at_norms import LostGradient, gradients_at_norms, watch_gradients
 from support.made_norms import MADE
 
 
-def told(module: nn.Module, x: torch.Tensor, upstream: torch.Tensor):
+def told(module: nn.Module, x: torch.Tensor, upstream: torch.Tensor) -> list[NormGradients]:
     with watch_gradients(module) as seen:
         module(x).backward(upstream)
     return seen
@@ -96,7 +96,7 @@ def test_an_activation_in_place_behind_the_norm_does_no_harm() -> None:
     assert seen[0].law_error < 1e-4
 
 
-def test_a_norm_with_a_residual_is_told_by_the_sum() -> None:
+def test_a_norm_with_a_residual_is_measured_at_the_sum() -> None:
     torch.manual_seed(0)
     norm = norms.LayerNorm(8)
     a, b = torch.randn(3, 8, requires_grad=True), torch.randn(3, 8)
@@ -154,7 +154,7 @@ def test_side_by_side_is_over_features_whatever_the_norm_does(
     assert seen.beside == pytest.approx(plain.beside)
 
 
-def test_what_nothing_is_told_of_has_a_reason() -> None:
+def test_a_call_without_a_usable_gradient_has_a_reason() -> None:
     x = torch.randn(3, 8, requires_grad=True)
     for upstream, why in ((torch.zeros(3, 8), "zero"), (torch.full((3, 8), torch.nan), "not finite")):
         lost: list[LostGradient] = []
@@ -164,13 +164,13 @@ def test_what_nothing_is_told_of_has_a_reason() -> None:
         assert [(each.name, each.why) for each in lost] == [("", why)]
     with watch_gradients(norm, lost=lost):
         norm(x)
-    assert lost[-1].why == "none"
+    assert lost[-1].why == "missing"
     with watch_gradients(gate := norms.DyT(8), lost=lost):
         gate(torch.full((3, 8), torch.inf, requires_grad=True)).backward(torch.randn(3, 8))
     assert lost[-1].why == "input not finite"
 
 
-def test_the_size_of_a_norm_that_divides_by_nothing_is_the_deviation() -> None:
+def test_the_size_of_a_norm_that_does_not_divide_is_the_deviation() -> None:
     x = torch.randn(5, 8, dtype=torch.float64, requires_grad=True)
     with watch_gradients(gate := norms.DyT(8, dtype=torch.float64)) as told:
         gate(x).backward(torch.randn(5, 8, dtype=torch.float64))

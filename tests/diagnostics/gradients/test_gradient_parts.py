@@ -1,4 +1,4 @@
-"""The shares of a gradient against projections that are written out in float64."""
+"""Shares of a gradient against explicit projections in float64."""
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def test_every_part_is_a_projection() -> None:
     ],
 )
 def test_what_is_let_through_is_what_autograd_lets_through(name: str, module) -> None:
-    """Of a row of unit size, for then dividing by it changes no length."""
+    """For a row of unit size, because dividing by it then changes no length."""
     x, g = rows(1, 16)
     size = x.square().mean().sqrt() if name == "rms_norm" else x.std(correction=0)
     x = (x / size).requires_grad_()

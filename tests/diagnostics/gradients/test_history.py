@@ -1,4 +1,4 @@
-"""The probe through training keeps its cadence, changes no training, and leaves nothing on the model."""
+"""Measurements throughout training are taken at the given steps, and change neither training nor the model."""
 
 import copy
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from normscope.diagnostics.gradients.history import gradients_through_training
+from normscope.diagnostics.gradients.history import GradientStep, gradients_through_training
 from support.planted import CASES
 
 
@@ -31,7 +31,7 @@ def test_through_training_the_cadence_is_kept_and_training_is_the_same() -> None
         train(case.model)
     train(twin)
     assert [step.step for step in history] == [0, 3, 6]
-    assert all(len(step.norms) == 6 for step in history)
+    assert all(isinstance(step, GradientStep) and len(step.norms) == 6 for step in history)
     for one, other in zip(case.model.parameters(), twin.parameters(), strict=True):
         assert torch.equal(one, other)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in case.model.modules())
@@ -61,7 +61,7 @@ def plain(width: int = 8) -> nn.Module:
 
 
 def history_of(loss: Callable[[nn.Module, torch.Tensor], torch.Tensor], *, every: int = 2, backwards: int = 1):
-    """Train for five updates, with a look at a validation loss behind each."""
+    """Train for five updates, with an evaluation of a validation loss after each."""
     model = plain()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     batches = torch.randn(5, backwards, 6, 8, generator=torch.Generator().manual_seed(1))
@@ -144,13 +144,13 @@ def test_norms_that_are_frozen_in_evaluation_are_measured() -> None:
 def test_it_says_when_nothing_was_measured() -> None:
     model = plain()
     with (
-        pytest.warns(UserWarning, match="no norm of 3 was measured: not one step in which any was called in training"),
+        pytest.warns(UserWarning, match="none of 3 norms was measured: no norm was called in training mode"),
         gradients_through_training(model.eval()) as history,
     ):
         model(torch.randn(2, 8)).square().mean().backward()
     assert history == []
     with (
-        pytest.warns(UserWarning, match="not one step in which a gradient came to any"),
+        pytest.warns(UserWarning, match="none of 3 norms was measured: no norm received a gradient"),
         gradients_through_training(model.train()),
     ):
         model(torch.randn(2, 8))

@@ -3,21 +3,22 @@
 import os
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 import torch
 
 from normscope import AdaNorm, LayerNorm
-from normscope.kernels import BackendUnavailable
+from normscope.kernels import BACKENDS, Backend, BackendUnavailable, check_backend
 from normscope.kernels.backends import choice as backend
 
 
 @pytest.fixture
 def _fresh(monkeypatch: pytest.MonkeyPatch):
-    backend.wish.cache_clear()
+    backend.requested_backend.cache_clear()
     yield
     monkeypatch.undo()
-    backend.wish.cache_clear()
+    backend.requested_backend.cache_clear()
 
 
 def run(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -52,6 +53,11 @@ def test_the_environment_may_ask_for_eager():
 def test_a_module_overrules_the_environment():
     program = "print(normscope.AdaNorm(8, backend='cpu')(torch.randn(2, 8, requires_grad=True)).grad_fn)"
     assert "MulBackward0" not in run(program, NORMSCOPE_BACKEND="eager").stdout
+
+
+def test_names_of_backends():
+    assert get_args(Backend) == BACKENDS
+    assert [check_backend(name) for name in (*BACKENDS, None)] == [*BACKENDS, None]
 
 
 @pytest.mark.parametrize("name", ["Eager", "cuda", ""])

@@ -2,7 +2,7 @@
 
 import re
 
-from normscope.surgery.to_rms_norm.convert import CenterReport, to_rms_norm
+from normscope.surgery.to_rms_norm.convert import ConversionReport, to_rms_norm
 from support.architectures import ARCHITECTURES, IDS
 
 
@@ -11,7 +11,7 @@ def test_words() -> None:
     assert lines[0] == "GPT2LMHeadModel: 5 LayerNorm -> RMSNorm; 10 tensors centered"
     assert re.fullmatch(
         r"proof: [\d,]+ outputs differ by at most \d\.\de-1[56] of their size in float64, by \d\.\de-0[5678] in the "
-        r"model's own dtype",
+        r"dtype of the model",
         lines[1],
     )
     assert lines[2] == "untied: transformer.wte.weight"
@@ -22,7 +22,7 @@ def test_words() -> None:
 
 def test_what_was_not_reached() -> None:
     names = tuple(f"experts.{n}.weight" for n in range(8))
-    report = CenterReport(
+    report = ConversionReport(
         model="M",
         norms=("a",),
         biased=(),

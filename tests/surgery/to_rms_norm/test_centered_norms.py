@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from normscope.inspection.attribute_reads import ChannelsFirst
-from normscope.inspection.kinds import Norm, recognise
+from normscope.inspection.find import recognize
+from normscope.inspection.norm_in_model import NormInModel
 from normscope.norms import LayerNorm, RMSNorm
+from normscope.norms.channels_first import ChannelsFirst
 from normscope.surgery.to_rms_norm.norms import BiasedRMSNorm, converted, make_exact, put_rms
 from support.foreign import LayerNorm2d
 
@@ -22,9 +23,9 @@ class Offset(nn.Module):
         return nn.functional.layer_norm(x.float(), (6,), 1 + self.weight.float(), None, self.eps).to(x.dtype)
 
 
-def known(module: nn.Module) -> Norm:
-    norm = recognise(("0",), module)
-    assert isinstance(norm, Norm)
+def known(module: nn.Module) -> NormInModel:
+    norm = recognize(("0",), module)
+    assert isinstance(norm, NormInModel)
     return norm
 
 
@@ -33,7 +34,7 @@ def known(module: nn.Module) -> Norm:
     [
         (lambda: nn.LayerNorm(6, eps=1e-3), (5, 6), RMSNorm),
         (lambda: nn.LayerNorm(6, elementwise_affine=False), (5, 6), RMSNorm),
-        (lambda: LayerNorm(6, gain=False), (5, 6), BiasedRMSNorm),
+        (lambda: LayerNorm(6, weight=False), (5, 6), BiasedRMSNorm),
         (lambda: LayerNorm2d(6), (2, 6, 3, 5), ChannelsFirst),
         (lambda: ChannelsFirst(nn.LayerNorm(6)), (2, 6, 3, 5), ChannelsFirst),
         (Offset, (5, 6), RMSNorm),

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from normscope.surgery.to_rms_norm.proof import apart, scales
-from normscope.surgery.to_rms_norm.same_function import NUDGE, usually_apart
+from normscope.surgery.to_rms_norm.same_function import NUDGE, largest_difference, median_difference, scales
 
 X = torch.randn(64, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
@@ -14,7 +13,7 @@ def measured(function, changed) -> float:
     """Measure what a relative change of ``X`` by 0.1 does, or none."""
     noise = torch.randn(X.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     sizes = scales({"": function(X)}, {"": function(X * (1 + NUDGE * noise))})
-    return apart({"": function(X)}, {"": function(changed)}, sizes)
+    return largest_difference({"": function(X)}, {"": function(changed)}, sizes)
 
 
 def masked(fill: float):
@@ -42,8 +41,8 @@ def test_a_small_output_is_not_hidden_by_a_large_one() -> None:
         return {"large": 1e12 * X.exp(), "small": 1e-3 * x}
 
     sizes = scales(run(X), run(X * (1 + NUDGE)))
-    assert apart(run(X), run(X * 1.1), sizes) > 0.01
-    assert 0.01 < usually_apart(run(X), run(X * 1.1), sizes) < 0.2
+    assert largest_difference(run(X), run(X * 1.1), sizes) > 0.01
+    assert 0.01 < median_difference(run(X), run(X * 1.1), sizes) < 0.2
 
 
 def test_what_is_rounding_alone_has_no_size_of_its_own() -> None:
@@ -51,19 +50,19 @@ def test_what_is_rounding_alone_has_no_size_of_its_own() -> None:
     before, nudged = ({"y": x, "zero": (x - x.mean(-1, keepdim=True)).mean(-1)} for x in (centered, centered * 1.001))
     sizes = scales(before, nudged)
     assert sizes["zero"] == pytest.approx(1e-6 * sizes["y"], rel=1.1)
-    assert apart(before, {"y": centered, "zero": -before["zero"]}, sizes) < 1e-9
+    assert largest_difference(before, {"y": centered, "zero": -before["zero"]}, sizes) < 1e-9
 
 
 def test_numbers_that_are_none() -> None:
     sizes = {"": 1.0}
     ones, lost = torch.ones(2), torch.tensor([2.0, float("nan")])
-    assert apart({"": ones}, {"": lost}, sizes) == float("inf")
-    assert apart({"": lost}, {"": ones}, sizes) == float("inf")
-    assert apart({"": torch.zeros(0)}, {"": torch.zeros(0)}, sizes) == 0
+    assert largest_difference({"": ones}, {"": lost}, sizes) == float("inf")
+    assert largest_difference({"": lost}, {"": ones}, sizes) == float("inf")
+    assert largest_difference({"": torch.zeros(0)}, {"": torch.zeros(0)}, sizes) == 0
     # Nothing moved, and yet it differs.
-    assert apart({"": torch.zeros(2)}, {"": ones}, {"": 0.0}) == float("inf")
+    assert largest_difference({"": torch.zeros(2)}, {"": ones}, {"": 0.0}) == float("inf")
 
 
 def test_other_outputs() -> None:
     with pytest.raises(ValueError, match=r"the model gives {'a': \[3\]} where it gave {'a': \[2\]}"):
-        apart({"a": torch.ones(2)}, {"a": torch.ones(3)}, {"a": 1.0})
+        largest_difference({"a": torch.ones(2)}, {"a": torch.ones(3)}, {"a": 1.0})

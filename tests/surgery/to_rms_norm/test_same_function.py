@@ -16,7 +16,7 @@ def test_outputs_are_all_floating_tensors() -> None:
 
 def test_there_must_be_one() -> None:
     with pytest.raises(
-        ValueError, match=r"Argmax must return .* and gave torch.int64 of shape \[2\]: to_rms_norm wants"
+        ValueError, match=r"Argmax must return .* and gave torch.int64 of shape \[2\]: to_rms_norm expects"
     ):
         outputs(Argmax(), ((torch.rand(2, 3),), {}))
 

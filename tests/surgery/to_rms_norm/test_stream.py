@@ -42,7 +42,7 @@ def test_doubts() -> None:
     assert "(Post-LN)" in found(norm(linear(x)), width).doubts[0]
     assert "a gate or a layer scale" in found(gate * linear(x), width).doubts[0]
     assert "a grouped convolution" in found(group(torch.randn(2, 4, 3, 3)), width).doubts[0]
-    assert found(torch.relu(linear(x)), width).doubts == ["a non-linearity"]
+    assert found(torch.relu(linear(x)), width).doubts == ["a nonlinearity"]
     assert found(torch.cos(linear(x)), width).doubts == ["the output of Cos"]
     made = nn.functional.linear(x, linear.weight * 2)
     assert "not a parameter itself" in found(made, width).doubts[0]

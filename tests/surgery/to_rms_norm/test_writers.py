@@ -13,7 +13,7 @@ from support.architectures import ARCHITECTURES, IDS
 
 def test_gpt2_by_hand() -> None:
     model: Any = ARCHITECTURES["gpt2"].build()
-    found, _ = find_norms(model)
+    found, _ = find_norms(model, for_replacement=True)
     call = (), {"input_ids": IDS, "use_cache": False}
     twin: Any
     twin, (wide,) = widened(model, [call])
@@ -55,7 +55,7 @@ class Branches(nn.Module):
 def test_what_was_reached_and_dropouts_on_the_stream() -> None:
     ids = torch.tensor([[1, 2, 3]])
     model = Branches()
-    found, _ = find_norms(model)
+    found, _ = find_norms(model, for_replacement=True)
     twin: Any
     twin, (plain, typed) = widened(model, [((ids,), {}), ((ids, ids % 2), {})])
     parts = find_writers(twin, found, [plain])

@@ -1,4 +1,4 @@
-"""A coordinate check: do activations and gradients keep their size when a model gets deeper, or wider?"""
+"""Coordinate check: whether activations and gradients keep their size as a model gets deeper or wider."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,43 +10,43 @@ from torch import Tensor, nn
 
 from normscope.diagnostics.depth.profile import read_depth
 from normscope.diagnostics.depth.watch import watch_depth
-from normscope.inspection.norms_in import find_norms
+from normscope.inspection.find import find_norms
 
 STEEPEST = 0.5
-"""Largest exponent of growth or decay, in the size of the model, that passes.
+"""Largest exponent of growth or decay, as a power of the model's size, that passes.
 
-Sizes that do not depend on the model's have 0; a sum of independent branches grows with the depth by 1/2, which is what
-a residual stream without a norm on it does by design. Anything steeper gets out of hand at the next size.
+The exponent is 0 if activations do not depend on the size of the model. It is 1/2 for a sum of independent branches,
+such as a residual stream without a norm on it. Anything steeper fails at the next size.
 """
 
 _SLACK = 0.25
-"""Over :data:`STEEPEST`, for the noise of a few seeds: healthy Pre-LN models were seen at 0.67 after three updates."""
+"""Tolerance on :data:`STEEPEST` for the noise of few seeds: healthy Pre-LN models reach 0.67 after three updates."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SizeAt:
-    """One model of the check after some steps."""
+    """Measurements of one model after some steps."""
 
     size: int
     """Depth or width."""
     seed: int
     step: int
     activation: float
-    """Root mean square of the last layer's output, last stack."""
+    """Root mean square of the output of the last layer of the last stack."""
     gradient: float | None
-    """The same of the gradient there, times the square root of the number of its entries."""
+    """Root mean square of the gradient there times the square root of its number of entries."""
     loss: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class CoordinateCheck:
-    """Sizes over models, and how they grow."""
+    """Measurements of models of several sizes, and the exponents of their growth."""
 
     points: tuple[SizeAt, ...]
     slopes: tuple[dict[str, float], ...]
-    """For every step: exponents of ``activation`` and ``gradient`` in the size, fitted in logarithms over all seeds."""
+    """For every step, exponents of ``activation`` and ``gradient`` in a log-log fit over all sizes and seeds."""
     passes: dict[str, bool]
-    """Whether no exponent of any step is steeper than :data:`STEEPEST`."""
+    """Whether the exponents of all steps are within :data:`STEEPEST` and its tolerance."""
 
 
 def coordinate_check(
@@ -59,24 +59,28 @@ def coordinate_check(
     steps: int = 3,
     seeds: Sequence[int] = (0, 1, 2),
 ) -> CoordinateCheck:
-    """Train models of several sizes for a few steps on one batch, and fit how their insides grow with the size.
+    """Train models of several sizes for a few steps on one batch, and fit the growth of activations and gradients.
 
-    Torch's random state is restored at the end.
+    torch's random state is restored at the end.
 
     Args:
-        make: From a depth, or a width, to a model; called after seeding.
-        sizes: Two or more, at least a factor 2 apart from end to end.
-        batch: What ``loss`` takes, for every model.
-        loss: From (model, batch) to a scalar.
-        optimizer: From a model to its optimizer.
-        steps: Updates; sizes are measured before each and after the last.
-        seeds: Of the models.
+        make: Builds a model from its depth or width; called after seeding.
+        sizes: Two or more sizes; the largest is at least twice the smallest.
+        batch: Second argument of ``loss``, for every model.
+        loss: Maps (model, batch) to a scalar.
+        optimizer: Builds the optimizer of a model.
+        steps: Number of updates; measurements are taken before each and after the last.
+        seeds: Seeds of the models, for every size.
+
+    Returns:
+        All measurements, and the fitted exponents with pass or fail.
 
     Raises:
-        ValueError: If there are fewer than two sizes, or a model has no stack of layers.
+        ValueError: If there are fewer than two sizes, they are less than a factor of 2 apart, or a model has no stack
+            of layers.
     """
     if len(set(sizes)) < 2 or max(sizes) < 2 * min(sizes):
-        raise ValueError(f"expected sizes that are a factor 2 or more apart, got {list(sizes)}")
+        raise ValueError(f"expected sizes that are a factor of 2 or more apart, got {list(sizes)}")
     points: list[SizeAt] = []
     with torch.random.fork_rng():
         for size in sizes:
@@ -112,7 +116,7 @@ def _train(
             value.backward()
         stacks = read_depth(watch, {id(p): p.grad for p in model.parameters()})
         if not stacks:
-            raise ValueError(f"{type(model).__name__} has no stack of layers to be checked")
+            raise ValueError(f"{type(model).__name__} has no stack of layers to check")
         last = stacks[-1].layers[-1]
         entries = watch.outputs[-1].numel()
         points.append(
@@ -131,7 +135,7 @@ def _train(
 
 
 def _exponent(points: Sequence[SizeAt], what: str) -> float:
-    """Fit ``log size`` of activations or gradients over the logarithm of the model's; infinite where one is none."""
+    """Fit the logarithm of activations or gradients against log size; ``inf`` if a value is zero or not finite."""
     values = [getattr(point, what) for point in points]
     if any(value is None or not 0 < value < math.inf for value in values):
         return math.inf

@@ -1,20 +1,20 @@
-"""Where a model's depth is: modules that stand one behind another, found without knowing the model."""
+"""Stacks of layers, the depth of a model, found without knowledge of its architecture."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
-from normscope.inspection.norms_in import NormIn
+from normscope.inspection.norm_in_model import NormInModel
 
 _CONTAINERS = (nn.ModuleList, nn.Sequential)
 _TABLES = (nn.Embedding, nn.EmbeddingBag)
 
 LINKED = 0.5
-"""More than this share of a stack's calls must read what the call before gave out.
+"""Share of a stack's calls that must read the output of the call before; more than this is needed.
 
-In a gated perceptron's three maps it is one of two, in attention's four one of three, of heads or experts none; in a
-stack all, and in one of two layers that a loss calls twice two of three.
+It is one of two for the three linear maps of a gated perceptron, one of three for the four maps of attention, and zero
+for heads or experts. In a stack it is all calls, or two of three if a loss calls a stack of two layers twice.
 """
 
 
@@ -23,30 +23,33 @@ class Stack:
     """Layers of one container, in its order."""
 
     name: str
-    """Of the container; empty for the model itself."""
+    """Name of the container; empty for the model itself."""
     layers: tuple[tuple[str, nn.Module], ...]
-    """Their names in the model, and they themselves; one that stands there several times, once."""
+    """Names in the model and modules; a repeated module is listed once."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Called:
-    """One call of a layer of something that may be a stack."""
+    """One call of a layer of a candidate stack."""
 
     layer: nn.Module
     linked: bool
-    """Whether its input is, or depends on, what the call before gave out."""
+    """Whether its input is, or depends on, the output of the call before."""
 
 
-def find_candidates(model: nn.Module, found: Iterable[NormIn]) -> list[Stack]:
-    """List what may be a stack of layers, in the order of the model; a pass through it tells which are.
+def find_candidates(model: nn.Module, found: Iterable[NormInModel]) -> list[Stack]:
+    """List the candidates for stacks of layers, in the order of the model; a forward pass decides between them.
 
-    The children of a container (``ModuleList``, ``Sequential``) that have parameters and are neither norms nor tables
-    of embeddings; of any other module the longest run of neighbours of one class. Two or more of them, or one that
-    stands there twice, or alone in a ``ModuleList``.
+    A candidate has the children of a container (``ModuleList``, ``Sequential``) that have parameters and are neither
+    norms nor embedding tables, or the longest run of consecutive children of one class of any other module. There are
+    two or more of them, or one that is repeated, or a single child of a ``ModuleList``.
 
     Args:
         model: Any module.
-        found: Its norms, which are no layers.
+        found: Its norms, which are not layers.
+
+    Returns:
+        One entry per candidate.
     """
     norms = {id(norm.module) for norm in found}
     candidates = []
@@ -59,27 +62,28 @@ def find_candidates(model: nn.Module, found: Iterable[NormIn]) -> list[Stack]:
 
 
 def choose_stacks(candidates: Sequence[Stack], calls: Mapping[str, Sequence[Called]]) -> list[Stack]:
-    """Choose the stacks among what may be some, none of them inside another's layer or around it.
+    """Select non-nested layer stacks from the candidates.
 
-    A stack was called twice or more, and in a chain (:data:`LINKED`). One in whose layers there are other stacks is
-    preferred to them if its layers are made of parts and repeat, one class or several in turn, and the others' are not
-    made of parts; or if more of its layers repeat. Else it is a pipeline, and the depth is in its parts. Beside a stack
-    whose layers are made of parts, a row of simple ones that is no longer (the head's) is none.
+    A stack is called at least twice, as a chain (:data:`LINKED`). A stack whose layers contain other stacks is
+    preferred to them if its layers are composite and repeat (one class, or several in alternation) and those of the
+    inner stacks are not composite, or if more of its layers repeat. Otherwise it is a pipeline whose parts hold the
+    depth. If there is a stack of composite layers, a run of simple layers that is not longer, such as that of the head,
+    is not a stack.
 
     Args:
-        candidates: Of :func:`find_candidates`.
-        calls: By the name of the candidate, in their order.
+        candidates: Result of :func:`find_candidates`.
+        calls: Calls of the layers of each candidate by its name, in order.
 
     Returns:
-        In the order of the model.
+        The stacks, in the order of the model.
     """
     chains = {stack.name: calls.get(stack.name, ()) for stack in candidates}
-    open_ones = [stack for stack in candidates if _chained(chains[stack.name])]
+    linked = [stack for stack in candidates if _chained(chains[stack.name])]
     chosen: list[Stack] = []
-    for stack in open_ones:
+    for stack in linked:
         if any(_inside(stack.name, other) for other in chosen):
             continue
-        inner = [other for other in open_ones if _inside(other.name, stack)]
+        inner = [other for other in linked if _inside(other.name, stack)]
         if all(_outweighs(chains[stack.name], chains[other.name]) for other in inner):
             chosen.append(stack)
     runs = {stack.name: _run(chains[stack.name]) for stack in chosen}
@@ -112,16 +116,16 @@ def _chained(calls: Sequence[Called]) -> bool:
 
 
 def _outweighs(outer: Sequence[Called], inner: Sequence[Called]) -> bool:
-    """Whether the depth is in the outer one: the layers of the inner one are then parts of its layers."""
+    """Return whether the outer candidate holds the depth; the inner layers are then parts of the outer layers."""
     length, parts = _run(outer)
     inner_length, inner_parts = _run(inner)
     return (length >= 2 and parts and not inner_parts) or length >= inner_length
 
 
 def _run(calls: Sequence[Called]) -> tuple[int, bool]:
-    """Return the length of the longest row of calls whose classes repeat, and whether its layers are made of parts.
+    """Return the length of the longest run of calls whose classes repeat, and whether its layers are composite.
 
-    One class after another of its kind is a row, and so are two that take turns, twice or more.
+    A run is one class repeated, or several classes that alternate at least twice.
     """
     layers = [call.layer for call in calls]
     best = layers[:1]
@@ -137,5 +141,5 @@ def _run(calls: Sequence[Called]) -> tuple[int, bool]:
 
 
 def _inside(name: str, stack: Stack) -> bool:
-    """Whether a container's name is that of a layer of a stack or of something in it."""
+    """Return whether a container is a layer of a stack, or is inside one."""
     return any(name == layer or name.startswith(f"{layer}.") for layer, _ in stack.layers)

@@ -1,7 +1,7 @@
-"""What a forward and a backward pass tell about layers: sizes, and which norm reads and gives out which tensor."""
+"""Measurements of layers in a forward and a backward pass: sizes, and which tensor each norm reads and returns."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,128 +10,166 @@ import torch
 from torch import Tensor, nn
 
 from normscope.diagnostics.depth.layer_stacks import Called, Stack, choose_stacks, find_candidates
-from normscope.inspection.norms_in import NormIn, find_norms
+from normscope.inspection.find import find_norms
+from normscope.inspection.norm_in_model import NormInModel
 
 
 @dataclass(frozen=True, kw_only=True)
 class DoubleNorm:
-    """A norm whose input is another one's output."""
+    """A norm whose input is the output of another norm."""
 
     first: str
     second: str
 
 
 @dataclass(kw_only=True)
+class LayerCall:
+    """Measurements of one call of one layer; numbers stay on the device until they are read."""
+
+    name: str
+    module: nn.Module
+    x: Tensor | None
+    """Input, during the call."""
+    links: Mapping[str, bool]
+    """Whether the input depends on the previous call, by the candidate stacks that the layer belongs to."""
+    activation_in: Tensor | float
+    activation: Tensor | float = math.nan
+    resemblance: float = 0.0
+    common: float = 0.0
+    """Share of the energy of the output that is common to all rows."""
+    gradient: Tensor | float | None = None
+    output: Tensor | None = None
+    """Copy of the output, if it is kept."""
+    norms: int = 0
+    """Number of norms called inside."""
+    pre: bool = False
+    """Whether a norm reads the input."""
+    post: bool = False
+    """Whether a norm makes the output."""
+
+
+@dataclass(kw_only=True)
 class DepthWatch:
-    """What was seen; :func:`~normscope.diagnostics.depth.profile.read_depth` makes profiles of it."""
+    """Recorded calls, from which :func:`~normscope.diagnostics.depth.profile.read_depth` computes profiles."""
 
     stacks: list[Stack]
-    """Before :meth:`settle` all that may be one."""
+    """Before :meth:`settle`, all candidates."""
     known: bool = False
-    """Whether the stacks are chosen."""
-    calls: list[dict[str, Any]] = field(default_factory=list)
+    """Whether the stacks have been selected from the candidates."""
+    calls: list[LayerCall] = field(default_factory=list)
     events: list[tuple[str, str]] = field(default_factory=list)
-    """``("norm", name)``, ``("in", layer)`` and ``("out", layer)`` in their order."""
+    """``("norm", name)``, ``("in", layer)`` and ``("out", layer)``, in order."""
     doubles: list[DoubleNorm] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
-    """What the calls of the last stack put out, if it was to be kept."""
+    """Outputs of the calls of the last stack, if they are kept."""
 
-    def last_calls(self) -> list[dict[str, Any]]:
-        """The calls of the last stack's layers."""
-        return [call for call in self.calls if self.stacks and holds(self.stacks[-1], call["module"])]
+    def last_calls(self) -> list[LayerCall]:
+        """Return the calls of the last stack's layers."""
+        return [call for call in self.calls if self.stacks and holds(self.stacks[-1], call.module)]
 
     def settle(self) -> None:
-        """Choose the stacks by what was called behind what, and forget the rest; once."""
+        """Select the stacks by the order of the calls, and discard all other calls and events."""
         if not self.known:
             chains = {stack.name: _chain(stack, self.calls) for stack in self.stacks}
             self.stacks, self.known = choose_stacks(self.stacks, chains), True
-        self.calls = [call for call in self.calls if any(holds(stack, call["module"]) for stack in self.stacks)]
-        names = {call["name"] for call in self.calls}
+        self.calls = [call for call in self.calls if any(holds(stack, call.module) for stack in self.stacks)]
+        names = {call.name for call in self.calls}
         self.events = [event for event in self.events if event[0] == "norm" or event[1] in names]
-        self.outputs = [call["output"] for call in self.last_calls() if call["output"] is not None]
+        self.outputs = [call.output for call in self.last_calls() if call.output is not None]
 
 
 @contextmanager
 def watch_depth(
     model: nn.Module,
     *,
-    found: Sequence[NormIn] | None = None,
+    found: Sequence[NormInModel] | None = None,
     keep: bool = False,
     stacks: Sequence[Stack] | None = None,
 ) -> Iterator[DepthWatch]:
-    """Measure, in the forward and backward pass inside, what every layer of every stack gives out.
+    """Measure the output of every layer of every stack in the forward and backward pass inside the block.
 
     Args:
         model: Any module.
-        found: Its norms, where they are known.
-        keep: Whether to keep what the layers of the last stack put out.
-        stacks: Its stacks, where they are known; else they are told from the pass, which then needs gradients on.
+        found: Its norms, if they are already known.
+        keep: Whether to keep the outputs of the layers of the last stack.
+        stacks: Its stacks, if they are already known; otherwise they are determined from the pass, which must run with
+            gradients enabled.
 
     Yields:
-        What is filled inside; to be read after the backward pass.
+        A record that is filled inside the block, to be read after the backward pass.
     """
     listed = find_norms(model)[0] if found is None else found
     candidates = find_candidates(model, listed) if stacks is None else stacks
     watch = DepthWatch(stacks=list(candidates), known=stacks is not None)
-    # Held for the length of the pass: an address is only a name while its tensor lives.
-    outputs: list[tuple[str, Tensor]] = []
-    open_layers: list[dict[str, Any]] = []
     layers = {id(layer): (name, layer) for stack in reversed(candidates) for name, layer in stack.layers}
-    # The candidates that a layer is in, and the last call in each.
-    owners = {key: [stack.name for stack in candidates if holds(stack, layer)] for key, (_, layer) in layers.items()}
-    latest: dict[str, tuple[Tensor | None, Tensor]] = {}
+    recorder = _Recorder(watch, candidates, layers.values(), keep=keep)
     with ExitStack() as hooks:
-
-        def norm_in(name: str, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-            x = _first_tensor([*inputs, *named.values()])
-            watch.events.append(("norm", name))
-            for call in open_layers:
-                call["norms"] += 1
-                if x is not None and call["x"] is not None and _same(x, call["x"]):
-                    call["pre"] = True
-            before = next((first for first, z in outputs if x is not None and _same(x, z)), None)
-            if before is not None and before != name:
-                watch.doubles.append(DoubleNorm(first=before, second=name))
-
-        def norm_out(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
-            if (z := _first_tensor([output])) is not None:
-                outputs.append((name, z.detach()))
-
-        def layer_in(name: str, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-            x = _first_tensor([*inputs, *named.values()])
-            watch.events.append(("in", name))
-            started = {"name": name, "module": module, "x": None if x is None else x.detach(), "norms": 0, "pre": False}
-            links = {
-                owner: x is not None and owner in latest and _follows(x, *latest[owner]) for owner in owners[id(module)]
-            }
-            open_layers.append(started | {"links": links, "activation_in": _size(x), "post": False, "gradient": None})
-
-        def layer_out(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
-            call = open_layers.pop()
-            watch.events.append(("out", name))
-            z = _first_tensor([output])
-            x, call["x"] = call["x"], None
-            if z is None:
-                return
-            latest.update(dict.fromkeys(owners[id(module)], (x, z)))
-            call["resemblance"] = _resemblance(x, z)
-            call["post"] = call["norms"] > 0 and bool(outputs) and _same(outputs[-1][1], z)
-            call["activation"], call["common"] = _size(z), common_share(z)
-            call["output"] = z.detach().clone() if keep else None
-            watch.calls.append(call)
-            if z.requires_grad:
-                z.register_hook(lambda gradient: call.__setitem__("gradient", _size(gradient)))
-
         for norm in listed:
-            _hook(norm.module, norm.name, norm_in, norm_out, hooks)
+            _hook(norm.module, norm.name, recorder.norm_in, recorder.norm_out, hooks)
         for name, layer in layers.values():
-            _hook(layer, name, layer_in, layer_out, hooks)
+            _hook(layer, name, recorder.layer_in, recorder.layer_out, hooks)
         yield watch
     watch.settle()
 
 
+class _Recorder:
+    """Hooks that fill a :class:`DepthWatch` during a forward pass."""
+
+    def __init__(
+        self, watch: DepthWatch, candidates: Sequence[Stack], layers: Iterable[tuple[str, nn.Module]], *, keep: bool
+    ) -> None:
+        self.watch, self.keep = watch, keep
+        # References to the outputs are kept: an address identifies a tensor only while the tensor lives.
+        self.outputs: list[tuple[str, Tensor]] = []
+        self.open_layers: list[LayerCall] = []
+        # The names of the candidates that a layer belongs to, and the latest call in each.
+        self.owners = {id(layer): [stack.name for stack in candidates if holds(stack, layer)] for _, layer in layers}
+        self.latest: dict[str, tuple[Tensor | None, Tensor]] = {}
+
+    def norm_in(self, name: str, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        x = _first_tensor([*inputs, *named.values()])
+        self.watch.events.append(("norm", name))
+        for call in self.open_layers:
+            call.norms += 1
+            if x is not None and call.x is not None and _same(x, call.x):
+                call.pre = True
+        before = next((first for first, z in self.outputs if x is not None and _same(x, z)), None)
+        if before is not None and before != name:
+            self.watch.doubles.append(DoubleNorm(first=before, second=name))
+
+    def norm_out(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        if (z := _first_tensor([output])) is not None:
+            self.outputs.append((name, z.detach()))
+
+    def layer_in(self, name: str, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        x = _first_tensor([*inputs, *named.values()])
+        self.watch.events.append(("in", name))
+        links = {
+            owner: x is not None and owner in self.latest and _follows(x, *self.latest[owner])
+            for owner in self.owners[id(module)]
+        }
+        given = None if x is None else x.detach()
+        self.open_layers.append(LayerCall(name=name, module=module, x=given, links=links, activation_in=_size(x)))
+
+    def layer_out(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        call = self.open_layers.pop()
+        self.watch.events.append(("out", name))
+        z = _first_tensor([output])
+        x, call.x = call.x, None
+        if z is None:
+            return
+        self.latest.update(dict.fromkeys(self.owners[id(module)], (x, z)))
+        call.resemblance = _resemblance(x, z)
+        call.post = call.norms > 0 and bool(self.outputs) and _same(self.outputs[-1][1], z)
+        call.activation, call.common = _size(z), common_share(z)
+        call.output = z.detach().clone() if self.keep else None
+        self.watch.calls.append(call)
+        if z.requires_grad:
+            z.register_hook(lambda gradient: setattr(call, "gradient", _size(gradient)))
+
+
 def in_backward() -> bool:
-    """Return whether a backward pass is running: what it calls is computed again."""
+    """Return whether a backward pass is running, in which every call is a recomputation."""
     return torch._C._current_graph_task_id() != -1
 
 
@@ -153,14 +191,15 @@ def _hook(module: nn.Module, name: str, before: Callable[..., None], after: Call
     to.callback(module.register_forward_hook(then).remove)
 
 
-def _chain(stack: Stack, calls: Sequence[Mapping[str, Any]]) -> list[Called]:
-    return [
-        Called(layer=call["module"], linked=call["links"][stack.name]) for call in calls if holds(stack, call["module"])
-    ]
+def _chain(stack: Stack, calls: Sequence[LayerCall]) -> list[Called]:
+    return [Called(layer=call.module, linked=call.links[stack.name]) for call in calls if holds(stack, call.module)]
 
 
 def _follows(x: Tensor, before: Tensor | None, z: Tensor) -> bool:
-    """Return whether x depends on z; without a graph, whether it may: of its shape, and not what its maker read."""
+    """Return whether x depends on z.
+
+    Without a graph, return whether it may: x has the shape of z and is not the input that z was computed from.
+    """
     if x.grad_fn is None or z.grad_fn is None:
         return x.shape == z.shape and not (before is not None and _same(x, before))
     wanted, seen, left = z.grad_fn, {x.grad_fn}, [x.grad_fn]
@@ -168,7 +207,7 @@ def _follows(x: Tensor, before: Tensor | None, z: Tensor) -> bool:
         node = left.pop()
         if node is wanted:
             return True
-        # Numbered as they were made: what is older than z's cannot lead to it.
+        # Nodes are numbered in order of creation: an older node than that of z cannot lead to it.
         new = {
             each
             for each, _ in node.next_functions
@@ -184,7 +223,7 @@ def _same(one: Tensor, other: Tensor) -> bool:
 
 
 def _first_tensor(values: Any) -> Tensor | None:
-    """Return the first floating tensor in an output, however it is packed."""
+    """Return the first floating-point tensor in nested tuples, lists and mappings."""
     for value in values.values() if isinstance(values, Mapping) else values:
         if isinstance(value, Tensor) and value.is_floating_point():
             return value
@@ -201,7 +240,7 @@ def _size(tensor: Tensor | None) -> Tensor | float:
 
 
 def common_share(tensor: Tensor) -> float:
-    """Return the share of the energy that all rows have in common: |mean row|^2 over the mean of |row|^2."""
+    """Return the share of the energy common to all rows: |mean row|^2 divided by the mean of |row|^2."""
     rows = _positions(tensor)
     whole = rows.square().sum(-1).mean()
     return float(rows.mean(0).square().sum() / whole) if whole > 0 else 0.0
@@ -216,6 +255,6 @@ def _resemblance(x: Tensor | None, z: Tensor) -> float:
 
 
 def _positions(tensor: Tensor) -> Tensor:
-    """Reshape to ``[N, features]``; feature maps have their features on axis 1."""
+    """Reshape to ``[N, features]``; the features of 4-D feature maps are on axis 1."""
     wide = tensor.detach() if tensor.dtype == torch.float64 else tensor.detach().float()
     return wide.movedim(1, -1).reshape(-1, wide.shape[1]) if wide.dim() == 4 else wide.reshape(-1, wide.shape[-1])

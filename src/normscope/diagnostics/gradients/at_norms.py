@@ -1,4 +1,4 @@
-"""The gradient before and behind every norm: what goes in, what the norm takes out, what arrives, and the exact law."""
+"""Gradients before and after every norm in one backward pass, the parts that it removes, and the exact law."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -11,74 +11,77 @@ from torch import Tensor, nn
 
 from normscope.diagnostics.gradients.shares import energy, let_through, parts_of
 from normscope.inspection.derivative import (
-    OVER_FEATURES,
-    SCALING,
     as_rows,
     derivative_of,
     factor_of,
     fixed_moments,
-    through_gain,
+    has_known_derivative,
+    is_over_features,
+    through_weight,
 )
-from normscope.inspection.norms_in import NormIn, find_norms
+from normscope.inspection.find import find_norms
+from normscope.inspection.norm_in_model import NormInModel
 from normscope.inspection.preserve_state import draw_seed, gradients_of, untouched
+
+WhyLost = Literal["not finite", "input not finite", "zero", "overwritten", "missing"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class NormGradients:
-    """One call of one norm in one backward pass. Means are over its rows; shares are of the upstream energy."""
+    """Gradients at one call of one norm. Means are over its rows; shares are of the upstream energy."""
 
     name: str
     kind: str
     rows: int
-    """R: groups that are standardized by themselves."""
+    """R: number of groups that are normalized separately."""
     width: int
-    """H: numbers in a group."""
+    """H: number of entries per group."""
     upstream_mean: float
-    """Root mean square over rows of the mean of g, the gradient at the normalized output (the gain belongs to it)."""
+    """Root mean square over rows of the mean of g, the gradient at the normalized input (weight included)."""
     upstream_variance: float
     """Mean over rows of D_g, the variance of g within a row."""
     size: float
-    """Median over rows of what the input was divided by; of a norm that divides by nothing, of the rows' deviation."""
+    """Median over rows of the divisor; if the norm does not divide, of the standard deviation of the row."""
     recentering: float
-    """Share of g along the constant vector, ``sum H mean(g)^2 / sum |g|^2``: what the mean's derivative removes."""
+    """Share of g along the constant vector, ``sum H mean(g)^2 / sum |g|^2``: removed by the mean's derivative."""
     rescaling: float
-    """Share of g along the centered input: what the deviation's derivative removes of the rest."""
+    """Share of g along the centered input: removed by the derivative of the standard deviation."""
     rho_squared: float
-    """Squared correlation of g and y, weighted by the rows' energy."""
+    """Squared correlation of g and y, weighted by the energy of the rows."""
     removes: tuple[str, ...]
-    """Which of the two this norm does remove; RMSNorm removes the part along its uncentered input instead."""
+    """Which of the two parts this norm removes; RMSNorm removes the part along its uncentered input instead."""
     arriving_mean: float | None
-    """As ``upstream_mean``, of the gradient that comes out of the norm; None where its input needs no gradient."""
+    """``upstream_mean`` of the gradient with respect to the input; None if the input needs no gradient."""
     arriving_variance: float | None
-    """As ``upstream_variance``, of the gradient that comes out of the norm."""
+    """``upstream_variance`` of the gradient with respect to the input."""
     law_variance: float | None
-    """What the law says ``arriving_variance`` is; ``(D_g / sigma^2)(1 - rho^2)`` for a layer norm without eps."""
+    """``arriving_variance`` according to the law: ``(D_g / sigma^2)(1 - rho^2)`` for a layer norm without eps."""
     law_error: float | None
-    """``|arriving_variance / law_variance - 1|``. None where no law is known, where nothing arrives, or where what
-    arrives is too small for its dtype to have its digits."""
+    """``|arriving_variance / law_variance - 1|``; None if no law is known, or if the gradient is missing or too small
+    for the precision of its dtype."""
     beside: dict[str, float]
-    """For each of :data:`~normscope.diagnostics.gradients.shares.BESIDE`: the share of the energy of g that it would
-    let through here, over the features of one position, whatever this norm standardizes together."""
+    """Share of the energy of g that each of :data:`~normscope.diagnostics.gradients.shares.BESIDE` would let through
+    here, over the features of one position, whichever group this norm normalizes."""
     upstream_energy: float
-    """Squared length of the gradient at the output, all of it."""
+    """Squared length of the whole gradient with respect to the output."""
     arriving_energy: float | None
-    """Squared length of the gradient that comes out of the norm, all of it."""
+    """Squared length of the whole gradient with respect to the input."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LostGradient:
-    """One call of one norm that nothing is told of."""
+    """A call of a norm without a usable gradient."""
 
     name: str
-    why: Literal["not finite", "input not finite", "zero", "overwritten", "none"]
-    """``none``: no gradient came back to it; ``overwritten``: its input was changed in place since."""
+    why: WhyLost
+    """``missing``: it received no gradient; ``overwritten``: its input was later modified in place."""
 
 
 @dataclass(kw_only=True)
 class NormCall:
-    """One call of a norm, and what its gradients told, unread."""
+    """One call of a norm, with sums over its gradients that are still on the device."""
 
-    norm: NormIn
+    norm: NormInModel
     x: Tensor
     version: int
     upstream: Tensor | None = None
@@ -87,36 +90,37 @@ class NormCall:
     shape: tuple[int, int] = (0, 0)
     overwritten: bool = False
     tiny: float = 0.0
-    """The smallest number of the gradient's dtype that has all its digits."""
+    """Smallest normal number of the gradient's dtype."""
 
 
 @contextmanager
 def watch_gradients(
-    model: nn.Module, *, found: Sequence[NormIn] | None = None, lost: list[LostGradient] | None = None
+    model: nn.Module, *, found: Sequence[NormInModel] | None = None, lost: list[LostGradient] | None = None
 ) -> Iterator[list[NormGradients]]:
-    r"""Measure, in the backward passes inside, the gradient before and behind every norm.
+    r"""Measure the gradients before and after every norm in the backward passes inside the block.
 
     With :math:`y = (x - \mu) / \sigma` a row of H normalized entries and :math:`g = \partial L / \partial y`, a layer
-    norm without eps passes on :math:`b = (g - \bar g - y\,\overline{g y}) / \sigma`, so that exactly
+    norm without eps returns :math:`b = (g - \bar g - y\,\overline{g y}) / \sigma`, so that exactly
 
     .. math:: \bar b = 0, \qquad D_b = \frac{D_g}{\sigma^2} (1 - \rho^2), \quad \rho = \mathrm{corr}(g, y)
 
-    The same with eps, and with what each kind detaches or leaves out, is checked on the gradient that arrives
-    (``law_error``). Only the norm's own path is measured: what the residual adds is not in it. Nothing in the graph
-    changes a value.
+    This law, extended to eps and to norms that detach or omit a statistic, is checked against the actual gradient
+    (``law_error``). Only the path through the norm is measured, without the gradient of the residual connection. No
+    value in the graph changes.
 
     Args:
         model: Any module.
-        found: Its norms, where they are known; else :func:`~normscope.inspection.norms_in.find_norms` lists them.
-        lost: A list to which the calls are added that nothing can be told of, in the order of the forward calls.
+        found: Its norms, if they are already known; defaults to those that
+            :func:`~normscope.inspection.find.find_norms` lists.
+        lost: A list to which calls without a usable gradient are added, in the order of the forward calls.
 
     Yields:
-        A list that is filled when the block ends, in the order of the forward calls. A call without a gradient, or with
-        one that is zero or not finite, or whose input was overwritten since, is not in it.
+        A list that is filled when the block ends, in the order of the forward calls, without calls whose gradient is
+        missing, zero or not finite, or whose input was later overwritten.
 
     References:
         Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, Theorem 1.
-        Departs from it in: the paper bounds the variance; the exact law and the shares are ours.
+        Departs from it in: the paper bounds the variance; the exact law and the shares are additions.
     """
     calls: list[NormCall] = []
     listed = find_norms(model)[0] if found is None else found
@@ -126,8 +130,8 @@ def watch_gradients(
             attach(norm, calls, stack)
         yield result
     for call in calls:
-        if (told := read_call(call)) is not None:
-            result.append(told)
+        if (gradients := read_call(call)) is not None:
+            result.append(gradients)
         elif lost is not None:
             lost.append(LostGradient(name=call.norm.name, why=_why_lost(call)))
 
@@ -139,24 +143,24 @@ def gradients_at_norms(
     *,
     generator: torch.Generator | None = None,
 ) -> list[NormGradients]:
-    """Measure the gradients at every norm in one step; the model stays as it is.
+    """Measure the gradients at every norm in one training step; the model is left unchanged.
 
     Args:
         model: Any module.
-        batch: What ``loss`` takes.
-        loss: From (model, batch) to a scalar.
-        generator: Seeds dropout; None goes on from torch's own state, which is restored.
+        batch: Second argument of ``loss``.
+        loss: Maps (model, batch) to a scalar.
+        generator: Seeds dropout; if None, torch's global random state is used and restored.
 
     Returns:
-        As :func:`watch_gradients`.
+        One entry per call of a norm, as in :func:`watch_gradients`.
     """
-    with untouched(model, seed=draw_seed(generator)), watch_gradients(model) as told:
+    with untouched(model, seed=draw_seed(generator)), watch_gradients(model) as result:
         gradients_of(loss(model, batch), model)
-    return told
+    return result
 
 
-def attach(norm: NormIn, calls: list[NormCall], stack: ExitStack) -> None:
-    """Hook one norm: its output, and an alias of its input, each tell their gradient."""
+def attach(norm: NormInModel, calls: list[NormCall], stack: ExitStack) -> None:
+    """Register hooks on one norm that record the gradients at its output and at an alias of its input."""
     inputs_seen: list[Any] = []
 
     def before(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
@@ -164,7 +168,7 @@ def attach(norm: NormIn, calls: list[NormCall], stack: ExitStack) -> None:
         if not (isinstance(x, Tensor) and x.requires_grad and torch.is_grad_enabled()):
             inputs_seen.append(x)
             return None
-        # The gradient of an alias is that of this path alone.
+        # The gradient of an alias excludes all other paths from the input.
         inputs_seen.append(alias := x.view_as(x))
         if inputs:
             return (alias, *inputs[1:]), named
@@ -174,15 +178,15 @@ def attach(norm: NormIn, calls: list[NormCall], stack: ExitStack) -> None:
         x = inputs_seen.pop()
         joined = isinstance(output, tuple) and len(output) == 2 and all(isinstance(each, Tensor) for each in output)
         if joined:
-            # A norm of ours with a residual: it normalized the sum, which is the second output.
+            # A norm of this package with a residual: it normalizes the sum, which is its second output.
             output, x = output
         if not (isinstance(output, Tensor) and isinstance(x, Tensor) and output.requires_grad):
             return
         call = NormCall(norm=norm, x=x.detach(), version=x._version)
         calls.append(call)
-        output.register_hook(lambda gradient: _take(call, gradient))
+        output.register_hook(lambda gradient: _record_upstream(call, gradient))
         if x.requires_grad and not joined:
-            x.register_hook(lambda gradient: _arrive(call, gradient))
+            x.register_hook(lambda gradient: _record_arriving(call, gradient))
 
     handles = [
         norm.module.register_forward_pre_hook(before, with_kwargs=True),
@@ -192,8 +196,8 @@ def attach(norm: NormIn, calls: list[NormCall], stack: ExitStack) -> None:
         stack.callback(handle.remove)
 
 
-def _take(call: NormCall, gradient: Tensor) -> None:
-    """Sum up what goes into the norm: one tensor of float64 numbers, read when all is done."""
+def _record_upstream(call: NormCall, gradient: Tensor) -> None:
+    """Record sums over the gradient at the output in one float64 tensor, without a synchronization."""
     norm = call.norm
     call.overwritten = call.x._version != call.version
     if call.overwritten or not gradient.numel():
@@ -201,40 +205,44 @@ def _take(call: NormCall, gradient: Tensor) -> None:
     with torch.no_grad():
         x = as_rows(norm, call.x)
         whole, scale = _scaled(gradient)
-        inner = through_gain(norm, whole)
+        inner = through_weight(norm, whole)
         g = as_rows(norm, inner)
         rows, width = x.shape
-        own = derivative_of(norm, x) if norm.kind in SCALING else None
-        if own is not None:
-            g = g * factor_of(norm, own.y)
+        derivative = derivative_of(norm, x) if has_known_derivative(norm) else None
+        if derivative is not None:
+            g = g * factor_of(norm, derivative.y)
         mean = g.mean(-1, keepdim=True)
         centered = g - mean
         parts = parts_of(x, g)
-        # Batch, group and instance norms, and FRN, have other rows than the norms they are set beside.
-        by_feature = norm.kind in OVER_FEATURES
+        # Batch, group and instance norms, and FRN, normalize other groups than the norms they are compared with.
+        by_feature = is_over_features(norm)
         beside = parts if by_feature else parts_of(_by_feature(norm, call.x), _by_feature(norm, inner))
         numbers = [energy(whole)[None], parts[:3], energy(centered)[None], energy(mean)[None] / rows, beside]
-        if own is not None:
-            pull, y_mean = (g * own.y).mean(-1, keepdim=True), own.y.mean(-1, keepdim=True)
+        if derivative is not None:
+            pull, y_mean = (g * derivative.y).mean(-1, keepdim=True), derivative.y.mean(-1, keepdim=True)
             spread = centered.square().mean(-1, keepdim=True)
-            y_spread = (own.y - y_mean).square().mean(-1, keepdim=True)
-            # (D_g / sigma^2)(1 - rho^2) where y is centered and eps is nothing: then pull^2 = rho^2 D_g.
-            left = spread - 2 * own.pull * pull * (pull - mean * y_mean) + (own.pull * pull).square() * y_spread
-            numbers.append((left / own.size.square()).sum(dtype=torch.float64)[None] * width)
+            y_spread = (derivative.y - y_mean).square().mean(-1, keepdim=True)
+            # This is (D_g / sigma^2)(1 - rho^2) if y is centered and eps is zero: then pull^2 = rho^2 D_g.
+            left = (
+                spread
+                - 2 * derivative.pull * pull * (pull - mean * y_mean)
+                + (derivative.pull * pull).square() * y_spread
+            )
+            numbers.append((left / derivative.size.square()).sum(dtype=torch.float64)[None] * width)
         call.upstream = torch.cat(numbers) * scale.double().square()
-        size = own.size if own is not None else x.std(-1, correction=0)
+        size = derivative.size if derivative is not None else x.std(-1, correction=0)
         call.size = size.median().double()
         call.shape, call.tiny = (rows, width), torch.finfo(gradient.dtype).tiny
 
 
-def _by_feature(norm: NormIn, tensor: Tensor) -> Tensor:
-    """View as ``[..., features]``, where a norm itself has other rows."""
+def _by_feature(norm: NormInModel, tensor: Tensor) -> Tensor:
+    """View as ``[..., features]`` for a norm that normalizes other groups."""
     wide = tensor if tensor.dtype == torch.float64 else tensor.float()
     return wide.flatten(2).movedim(1, -1) if norm.channels_first and wide.dim() > 2 else wide
 
 
-def _arrive(call: NormCall, gradient: Tensor) -> None:
-    """Sum up what comes out of the norm."""
+def _record_arriving(call: NormCall, gradient: Tensor) -> None:
+    """Record sums over the gradient at the input."""
     if not gradient.numel():
         return
     with torch.no_grad():
@@ -246,7 +254,7 @@ def _arrive(call: NormCall, gradient: Tensor) -> None:
 
 
 def _scaled(gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """Divide by the largest entry, and give both: the square of a gradient of 1e-21 is zero in float32."""
+    """Return the gradient divided by its largest entry, and that entry: the square of 1e-23 is zero in float32."""
     wide = gradient if gradient.dtype == torch.float64 else gradient.float()
     largest = wide.abs().amax()
     scale = torch.where(largest > 0, largest, torch.ones_like(largest))
@@ -254,7 +262,7 @@ def _scaled(gradient: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def read_call(call: NormCall) -> NormGradients | None:
-    """Turn the sums of one call into what is told; None without a direction to tell of."""
+    """Compute the measurements of one call from its sums; None if there is no usable gradient."""
     if call.upstream is None or call.size is None:
         return None
     raw, whole, constant, along, centered, mean, *rest = call.upstream.tolist()
@@ -266,7 +274,7 @@ def read_call(call: NormCall) -> NormGradients | None:
     predicted = law[0] / (rows * width) if law else None
     measured = arriving[1] / (rows * width) if arriving else None
     checked = predicted is not None and measured is not None and predicted > 0
-    # Below it a dtype has fewer digits the smaller a number is.
+    # Subnormal numbers have fewer digits.
     checked = checked and min(raw, arriving[0]) / (rows * width) >= call.tiny**2  # pyright: ignore
     return NormGradients(
         name=call.norm.name,
@@ -290,25 +298,23 @@ def read_call(call: NormCall) -> NormGradients | None:
     )
 
 
-def _why_lost(call: NormCall) -> Literal["not finite", "input not finite", "zero", "overwritten", "none"]:
+def _why_lost(call: NormCall) -> WhyLost:
     if call.overwritten:
         return "overwritten"
     if call.upstream is None:
-        return "none"
+        return "missing"
     raw = float(call.upstream[0])
     if not math.isfinite(raw):
         return "not finite"
     return "zero" if raw == 0 or float(call.upstream[1]) == 0 else "input not finite"
 
 
-def _removes(norm: NormIn) -> tuple[str, ...]:
-    """Name the parts that the derivative of this norm takes out."""
-    if norm.kind not in SCALING or fixed_moments(norm) is not None:
+def _removes(norm: NormInModel) -> tuple[str, ...]:
+    """Return the names of the parts that the derivative of this norm removes."""
+    traits = norm.traits
+    if not has_known_derivative(norm) or fixed_moments(norm) is not None:
         return ()
-    if norm.kind == "detach_norm":
-        live = {
-            "recentering": not getattr(norm.module, "mean", True),
-            "rescaling": not getattr(norm.module, "std", True),
-        }
-        return tuple(part for part, there in live.items() if there)
-    return ("along_x",) if norm.kind in ("rms_norm", "scale_norm") else ("recentering", "rescaling")
+    if not traits.centers:
+        return () if traits.detaches_size else ("along_x",)
+    moving = {"recentering": not traits.detaches_mean, "rescaling": not traits.detaches_size}
+    return tuple(part for part, moves in moving.items() if moves)

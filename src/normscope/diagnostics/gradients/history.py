@@ -1,4 +1,4 @@
-"""The gradients at the norms through training, measured now and then."""
+"""Gradients at the norms throughout training, measured at regular steps."""
 
 import warnings
 from collections.abc import Iterator
@@ -12,37 +12,39 @@ from torch import Tensor, nn
 
 from normscope.diagnostics.depth.watch import in_backward
 from normscope.diagnostics.gradients.at_norms import NormCall, NormGradients, attach, read_call
-from normscope.inspection.norms_in import NormIn, find_norms
+from normscope.inspection.find import find_norms
+from normscope.inspection.norm_in_model import NormInModel
 
 EVERY = 50
-"""Default cadence, in steps."""
+"""Default interval between measurements, in steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GradientStep:
-    """All norms in one step of training."""
+    """Gradients at all norms in one training step."""
 
     step: int
-    """Counted from 0, in backward passes that reach a norm, with the forward calls before them."""
+    """Index from 0 of the backward pass, among those that reach a norm."""
     norms: tuple[NormGradients, ...]
 
 
 @contextmanager
 def gradients_through_training(model: nn.Module, *, every: int = EVERY) -> Iterator[list[GradientStep]]:
-    """Measure the gradients at every norm in each ``every``-th step of a training loop that runs inside.
+    """Measure the gradients at every norm in each ``every``-th step of a training loop that runs inside the block.
 
-    A step begins where a norm is called in training mode, with gradients on, for the first time since a gradient came
-    to one: however often the loop calls the model, or parts of it, for one backward pass, that is one step. Gradients
-    that are accumulated over several backward passes before an update are as many steps. Activations that are computed
-    again in the backward pass belong to its step. Between measured steps one small hook on every norm is all there is.
+    A step begins with the first call of a norm, in training mode with gradients enabled, after a gradient has reached
+    any norm. All calls of the model or its parts before one backward pass are one step, and gradients that are
+    accumulated over several backward passes are several steps. Activations recomputed in the backward pass belong to
+    its step. Between measured steps, the only cost is one small hook per norm.
+
+    Warns if the model has norms and none of them was measured.
 
     Args:
-        model: The module that the loop trains, or that it calls parts of.
-        every: Steps from one measurement to the next; the first step is measured.
+        model: The module that the loop trains, or calls parts of.
+        every: Number of steps from one measurement to the next; the first step is measured.
 
     Yields:
-        A list that grows through training; the last measured step is in it when the block ends. It warns where a model
-        has norms and none was measured.
+        A list that grows during training; it is complete when the block ends.
 
     Raises:
         ValueError: If ``every`` is below one.
@@ -52,7 +54,7 @@ def gradients_through_training(model: nn.Module, *, every: int = EVERY) -> Itera
     listed = find_norms(model)[0]
     probe = _Probe(model, listed, every)
     handles = [norm.module.register_forward_hook(probe.called) for norm in listed]
-    # Behind those: a hook that begins a step stands before one that notes a call.
+    # Afterwards, because a hook that begins a step must run before one that records a call.
     probe.prepare()
     try:
         yield probe.history
@@ -62,14 +64,14 @@ def gradients_through_training(model: nn.Module, *, every: int = EVERY) -> Itera
             handle.remove()
     probe.read()
     if listed and not probe.history:
-        why = "a gradient came to any" if probe.step >= 0 else "any was called in training mode with gradients on"
-        warnings.warn(f"no norm of {len(listed)} was measured: not one step in which {why}", stacklevel=3)
+        why = "received a gradient" if probe.step >= 0 else "was called in training mode with gradients enabled"
+        warnings.warn(f"none of {len(listed)} norms was measured: no norm {why}", stacklevel=3)
 
 
 class _Probe:
-    """Tells one step from the next, and measures those whose turn it is."""
+    """Separates the steps of a training loop, and measures every ``every``-th of them."""
 
-    def __init__(self, model: nn.Module, norms: list[NormIn], every: int) -> None:
+    def __init__(self, model: nn.Module, norms: list[NormInModel], every: int) -> None:
         self.model, self.norms, self.every = model, norms, every
         self.history: list[GradientStep] = []
         self.hooks = ExitStack()
@@ -80,7 +82,7 @@ class _Probe:
         self.next: list[NormCall] = []
 
     def prepare(self) -> None:
-        """Hook the norms for the step after this one, if it is to be measured."""
+        """Register the hooks for the next step, if it is to be measured."""
         self.hooks.close()
         self.next = []
         if (self.step + 1) % self.every == 0:
@@ -88,7 +90,7 @@ class _Probe:
                 attach(norm, self.next, self.hooks)
 
     def called(self, norm: nn.Module, inputs: Any, output: Any) -> None:
-        """Look at one call of one norm, before the hooks of a measurement do."""
+        """Handle one call of one norm, before the hooks of a measurement do."""
         if not (torch.is_grad_enabled() and (self.model.training or norm.training)):
             return
         z = output[0] if isinstance(output, tuple) else output
@@ -97,28 +99,28 @@ class _Probe:
         if self.arrived and not in_backward():
             self.begin()
         if not self.arrived and z.grad_fn is not None:
-            # A hook on its node costs half of one on z.
+            # A hook on the node costs half as much as one on z.
             z.grad_fn.register_prehook(self.note)
 
     def begin(self) -> None:
-        """End the step before, and begin one."""
+        """End the previous step, and begin the next."""
         self.read()
         self.step += 1
         self.note = partial(self.came, self.step)
         self.arrived = False
-        # What was called since, in evaluation, is of no step.
+        # Calls since then, in evaluation mode, belong to no step.
         self.next.clear()
         self.present = self.next
 
     def came(self, step: int, gradients: tuple[Tensor | None, ...]) -> None:
-        """Note the first gradient of a step: the next call is that of another."""
+        """Handle the first gradient of a step: the next call begins another step."""
         if step == self.step and not self.arrived:
             self.arrived = True
             self.prepare()
 
     def read(self) -> None:
-        """Return the readings of the calls of the present step, if it was measured."""
-        told = [one for call in self.present if (one := read_call(call)) is not None]
-        if told:
-            self.history.append(GradientStep(step=self.step, norms=tuple(told)))
+        """Add the measurements of the present step to the history, if it was measured."""
+        norms = [gradients for call in self.present if (gradients := read_call(call)) is not None]
+        if norms:
+            self.history.append(GradientStep(step=self.step, norms=tuple(norms)))
         self.present = []

@@ -1,7 +1,7 @@
-"""Compile the CPU kernels once, and keep them.
+"""Compilation of the CPU kernels, and the cache of compiled files.
 
-A built file is named by the hash of everything that decides it, so that nothing stale is ever loaded, and moved to its
-name when it is whole. Builders wait for each other by a lock that the system frees however its holder ends.
+A compiled file is named by the hash of its sources, flags and versions, so that no stale file is loaded, and renamed to
+that name when it is complete. A lock, released by the system if its process dies, makes concurrent builds wait.
 
 ``python -m normscope.kernels.backends.build`` builds into the package, for wheels.
 """
@@ -23,9 +23,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from normscope.errors import NormscopeError
+
 HERE = Path(__file__).resolve().parent
 PREBUILT = HERE / "prebuilt"
-"""Where a wheel carries built files."""
+"""Folder of compiled files in a wheel."""
 
 KERNELS = ("cpu.c", "cpu.h", "cpu_rows.h", "cpu_vector.h")
 SHIM = ("shim.cpp", "cpu.h")
@@ -36,27 +38,27 @@ VARIANTS: dict[str, dict[str, tuple[str, ...]]] = {
     "x86_64": {"base": (), "avx2": _AVX2, "avx512": _AVX512, "avx512bf16": (*_AVX512, "-mavx512bf16")},
     "aarch64": {"base": ()},
 }
-"""Instruction sets by processor, and the compiler's words for each; which one runs is chosen when it is loaded."""
+"""Instruction sets by processor, with their compiler flags; one of them is selected when the kernels are loaded."""
 VARIANTS["amd64"] = VARIANTS["x86_64"]
 VARIANTS["arm64"] = VARIANTS["aarch64"]
 
 C_FLAGS = ("-O2", "-fPIC", "-std=gnu11", "-fno-math-errno", "-ffp-contract=off", "-Wno-psabi")
-# torch's parallel loop is a template over OpenMP: without its flag it compiles, and runs in one thread.
+# at::parallel_for is a template over OpenMP: without this flag it compiles, but runs in one thread.
 CXX_FLAGS = ("-O1", "-fPIC", "-std=c++20", "-fvisibility=hidden", "-fopenmp")
 
 
-class CannotBuild(RuntimeError):
-    """No built file is there, and none can be made: the message says why."""
+class CannotBuild(NormscopeError, RuntimeError):
+    """Raised if there is no compiled file and none can be built; the message gives the reason."""
 
 
-def kernels(say: Callable[[str], None]) -> Path:
-    """Give the library of kernels, building it if need be: a few seconds, once.
+def kernels(report: Callable[[str], None]) -> Path:
+    """Return the library of kernels, and build it on first use, which takes a few seconds.
 
     Args:
-        say: Told in a line what is built, and how long it took.
+        report: Called with a line about the file that was built and the time it took.
 
     Returns:
-        The path of a shared library with ``normscope_forward``, ``normscope_backward`` and ``normscope_reduce``.
+        Path of a shared library with ``normscope_forward``, ``normscope_backward`` and ``normscope_reduce``.
 
     Raises:
         CannotBuild: If there is no C compiler, it fails, or the folder cannot be written.
@@ -76,17 +78,17 @@ def kernels(say: Callable[[str], None]) -> Path:
         _call([*_needed(compiler), "-shared", *map(str, parts), "-o", str(folder / name), "-lm"])
         return folder / name
 
-    return _kept(name, build, "the CPU kernels", say)
+    return _cached(name, build, "the CPU kernels", report)
 
 
-def shim(say: Callable[[str], None]) -> Path:
-    """Give the C++ autograd function over the kernels for this torch and this Python, building it if need be.
+def shim(report: Callable[[str], None]) -> Path:
+    """Return the C++ autograd function over the kernels for this torch and this Python, and build it on first use.
 
     Args:
-        say: Told in a line what is built, and how long it took.
+        report: Called with a line about the file that was built and the time it took.
 
     Returns:
-        The path of an extension module named ``_shim``.
+        Path of an extension module named ``_shim``.
 
     Raises:
         CannotBuild: If there is no C++ compiler, it fails, or the folder cannot be written.
@@ -106,28 +108,28 @@ def shim(say: Callable[[str], None]) -> Path:
         _call([*command, "-ltorch_python", "-ltorch", "-ltorch_cpu", "-lc10"])
         return folder / name
 
-    return _kept(name, build, f"the C++ function over them for torch {torch.__version__}", say)
+    return _cached(name, build, f"the C++ function over them for torch {torch.__version__}", report)
 
 
 def missing() -> list[str]:
-    """List what the first use will build here.
+    """List the files that the first use will build.
 
     Raises:
-        CannotBuild: If it cannot: another kind of processor, or no compiler.
+        CannotBuild: If the processor is not supported or there is no compiler.
     """
-    found = []
+    absent = []
     for name, what, compiler in (
         (_kernels_name(), "the kernels", _compiler("CC", ("cc", "gcc", "clang"))),
         (_shim_name(), "the C++ function over them", _compiler("CXX", ("c++", "g++", "clang++"))),
     ):
         if _built(name) is None:
             _needed(compiler)
-            found.append(what)
-    return found
+            absent.append(what)
+    return absent
 
 
 def folder() -> Path:
-    """Give the folder that built files are kept in, which XDG_CACHE_HOME moves."""
+    """Return the folder of the cache, which depends on XDG_CACHE_HOME."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / (
         "Library/Caches" if sys.platform == "darwin" else ".cache"
     )
@@ -160,21 +162,21 @@ def _shim_name() -> str:
 
 
 def _built(name: str) -> Path | None:
-    """Find a built file in the package or in the cache."""
+    """Return the path of a compiled file in the package or in the cache, or None."""
     return next((place / name for place in (PREBUILT, folder()) if (place / name).exists()), None)
 
 
-def _name(stem: str, sources: tuple[str, ...], *decides: object) -> str:
-    """Name a built file by the hash of what decides it."""
+def _name(stem: str, sources: tuple[str, ...], *settings: object) -> str:
+    """Return the name of a compiled file: the hash of machine, settings and sources."""
     machine = f"{sys.platform}-{platform.machine().lower()}"
-    digest = hashlib.sha256(repr((machine, decides)).encode())
+    digest = hashlib.sha256(repr((machine, settings)).encode())
     for source in sources:
         digest.update((HERE / source).read_bytes())
     return f"{stem}-{machine}-{digest.hexdigest()[:16]}.so"
 
 
-def _kept(name: str, build: Callable[[Path], Path], what: str, say: Callable[[str], None]) -> Path:
-    """Give a built file of the package or of the cache, or build it there.
+def _cached(name: str, build: Callable[[Path], Path], what: str, report: Callable[[str], None]) -> Path:
+    """Return a compiled file from the package or the cache, or build it in the cache.
 
     Raises:
         CannotBuild: If the folder cannot be written, or ``build`` raises it.
@@ -184,25 +186,25 @@ def _kept(name: str, build: Callable[[Path], Path], what: str, say: Callable[[st
     path = folder() / name
     try:
         folder().mkdir(parents=True, exist_ok=True)
-        with _alone(path, what, say):
+        with _locked(path, what, report):
             if not path.exists():
                 with tempfile.TemporaryDirectory(dir=folder(), prefix="building-") as scratch:
                     start = time.monotonic()
                     os.replace(build(Path(scratch)), path)
-                say(f"normscope: built {what}, once, in {time.monotonic() - start:.1f} s ({path})")
+                report(f"normscope: built {what}, once, in {time.monotonic() - start:.1f} s ({path})")
     except OSError as error:
         raise CannotBuild(f"{folder()} cannot be written: {error}") from error
     return path
 
 
 @contextmanager
-def _alone(path: Path, what: str, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock of one built file, and say when that means to wait."""
+def _locked(path: Path, what: str, report: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock of one compiled file, and report if another process holds it."""
     lock = FileLock(f"{path}.lock")
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        say(f"normscope: another process builds {what}; waiting for it")
+        report(f"normscope: another process builds {what}; waiting for it")
         lock.acquire()
     try:
         yield
@@ -211,7 +213,7 @@ def _alone(path: Path, what: str, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def _compiler(variable: str, names: tuple[str, ...]) -> list[str] | None:
-    """Give the command that compiles: the environment's word for it, or the first that is there."""
+    """Return the compiler command: that of an environment variable, or the first that is installed."""
     if os.environ.get(variable):
         return shlex.split(os.environ[variable])
     return next(([path] for name in names if (path := shutil.which(name))), None)
@@ -227,7 +229,7 @@ def _call(command: list[str]) -> None:
     """Run a compiler.
 
     Raises:
-        CannotBuild: If it fails, with its first words of error.
+        CannotBuild: If it fails, with the first line of its error.
     """
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -236,7 +238,7 @@ def _call(command: list[str]) -> None:
 
 
 def main() -> None:
-    """Build into the package what this Python, this torch and this machine need, for a wheel that carries it."""
+    """Build the files for this Python, torch and machine into the package, for a wheel that contains them."""
     PREBUILT.mkdir(exist_ok=True)
     for make in (kernels, shim):
         built = make(print)

@@ -1,4 +1,4 @@
-"""Which backend computes a norm here, and why."""
+"""Choice of the backend that computes norms on a device."""
 
 import os
 import sys
@@ -8,25 +8,24 @@ from typing import Literal, get_args
 
 import torch
 
+from normscope.errors import NormscopeError
+
 Backend = Literal["eager", "cpu", "triton"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 _AT: dict[str, Backend] = {"cpu": "cpu", "cuda": "triton"}
-"""The backend for a type of device."""
+"""Backend with kernels for a type of device."""
 
 
-class BackendUnavailable(RuntimeError):
-    """A backend was asked for by name and cannot compute this here: the message says why."""
+class BackendUnavailable(NormscopeError, RuntimeError):
+    """Raised if a backend requested by name cannot be used; the message gives the reason."""
 
 
 def check_backend(name: str | None) -> Backend | None:
-    """Return the name of a backend, or None for the choice by device.
-
-    Args:
-        name: ``eager``, ``cpu``, ``triton`` or None.
+    """Return ``name`` if it is the name of a backend, or None, which stands for the choice by device.
 
     Raises:
-        ValueError: If it is anything else.
+        ValueError: If ``name`` is neither ``eager``, ``cpu``, ``triton`` nor None.
     """
     if name is not None and name not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, or None for the best one, got {name!r}")
@@ -34,11 +33,11 @@ def check_backend(name: str | None) -> Backend | None:
 
 
 @cache
-def wish() -> Backend | None:
-    """Give what NORMSCOPE_BACKEND asks for, read once.
+def requested_backend() -> Backend | None:
+    """Return the backend that NORMSCOPE_BACKEND requests; the variable is read once per process.
 
     Raises:
-        ValueError: If it is no backend's name.
+        ValueError: If its value is not the name of a backend.
     """
     try:
         return check_backend(os.environ.get("NORMSCOPE_BACKEND") or None)
@@ -47,57 +46,58 @@ def wish() -> Backend | None:
 
 
 def choose(device: torch.device, name: Backend | None = None) -> ModuleType | None:
-    """Give the module that computes norms on a device, or None for PyTorch's own operations.
+    """Return the module that computes norms on a device, or None for PyTorch's operations.
 
     Args:
-        device: Where the tensors are.
-        name: What is asked for; None is NORMSCOPE_BACKEND, and without it the best one for the device.
+        device: Device of the tensors.
+        name: Requested backend; None for that of NORMSCOPE_BACKEND, or else the best for the device.
 
     Raises:
-        BackendUnavailable: If it is asked for by name and is not for this device or cannot run here.
+        BackendUnavailable: If the requested backend is for another type of device or cannot run here.
+        ValueError: If NORMSCOPE_BACKEND is not the name of a backend.
     """
-    asked = name or wish()
-    if asked == "eager":
+    requested = name or requested_backend()
+    if requested == "eager":
         return None
     best = _AT.get(device.type)
-    if asked and asked != best:
-        home = next(kind for kind, backend in _AT.items() if backend == asked)
-        raise BackendUnavailable(f"the backend {asked} computes on {home} tensors, got one on {device.type}")
+    if requested and requested != best:
+        kind = next(kind for kind, backend in _AT.items() if backend == requested)
+        raise BackendUnavailable(f"the backend {requested} computes on {kind} tensors, got one on {device.type}")
     if best is None:
         return None
-    module, words = _load(best)
-    if module is None and asked:
-        raise BackendUnavailable(f"the backend {asked} cannot run here: {words}")
+    module, description = _load(best)
+    if module is None and requested:
+        raise BackendUnavailable(f"the backend {requested} cannot run here: {description}")
     return module
 
 
 def describe(device: torch.device) -> str:
-    """Say in a line what computes norms on a device, for a run's record: ``cpu: vector code avx2, ...``."""
-    if wish() == "eager":
-        return "eager: asked for by NORMSCOPE_BACKEND"
+    """Return a description of the backend for a device: ``cpu: avx2 vector code under a C++ autograd function``."""
+    if requested_backend() == "eager":
+        return "eager: requested by NORMSCOPE_BACKEND"
     best = _AT.get(device.type)
     if best is None:
         return f"eager: no kernels for {device.type}"
-    module, words = _load(best)
-    return f"{best}: {words}" if module else f"eager: {words}"
+    module, description = _load(best)
+    return f"{best}: {description}" if module else f"eager: {description}"
 
 
 @cache
 def _load(name: Backend) -> tuple[ModuleType | None, str]:
-    """Load a backend, once; where it cannot run, say so, once."""
+    """Load a backend and return it with its description, or None with the reason, which is also printed."""
     if name == "cpu":
         from normscope.kernels.backends import build, cpu
 
         try:
-            return cpu, cpu.load().words
+            return cpu, cpu.load().description
         except (build.CannotBuild, OSError) as error:
-            words = f"the CPU kernels cannot be built: {error}"
+            reason = f"the CPU kernels cannot be built: {error}"
     else:
         try:
             from normscope.kernels.backends import triton
 
             return triton, "Triton"
         except ImportError as error:
-            words = f"the GPU kernels need Triton: {error}"
-    print(f"normscope: norms run on PyTorch's own operations; {words}", file=sys.stderr, flush=True)
-    return None, words
+            reason = f"the GPU kernels need Triton: {error}"
+    print(f"normscope: norms run on PyTorch's operations; {reason}", file=sys.stderr, flush=True)
+    return None, reason

@@ -1,7 +1,7 @@
 /* The norm family on the CPU: rows of float, double, bfloat16 or float16, forward and backward (see formula.py).
  *
- * Free of torch and of threads: whoever calls gives the rows from begin to end, any number of callers at once. Compiled
- * once for each instruction set, with -DISA=its name, and once with -DTABLE=1 for the table that chooses among them. */
+ * Independent of torch and of threads: a call processes the rows from begin to end, and calls may be concurrent.
+ * Compiled once per instruction set, with -DISA=its name, and once with -DTABLE=1 for the table that selects one. */
 
 #include "cpu.h"
 
@@ -47,7 +47,7 @@ enum { TABLES = sizeof tables / sizeof *tables };
 
 static int runs_here(const char *isa) {
 #if defined(__x86_64__)
-    /* Every processor with these two has F16C, which not every compiler can ask for. */
+    /* Every processor with these two has F16C, which not every compiler can query. */
     int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     int avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
@@ -60,11 +60,11 @@ static int runs_here(const char *isa) {
 
 static const struct table *chosen;
 
-/* Bytes from which an output is written past the caches: it pays on AMD's processors once the output would not stay in
- * them for its reader, and nowhere on the Intel one it was tried on (docs/guides/kernels.md). */
+/* Size in bytes from which an output bypasses the caches: this is faster on AMD's processors if the output would not
+ * stay in the caches until it is read, and never was on the Intel processor that was measured (docs/guides/kernels.md). */
 int64_t normscope_around = INT64_MAX;
 
-/* Use this instruction set from now on, or the best one for NULL; return its name, or NULL if it does not run here. */
+/* Select an instruction set, or the best one for NULL; return its name, or NULL if it does not run here. */
 const char *normscope_use(const char *isa) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
@@ -83,7 +83,7 @@ void normscope_backward(const struct norm *n, int64_t begin, int64_t end, void *
     chosen->backward[n->type](n, begin, end, dweight, dbias);
 }
 
-/* Add up count partial sums of width entries, neighbours first, into the first. */
+/* Add count partial sums of width entries pairwise, into the first. */
 void normscope_reduce(void *partial, int64_t count, int64_t width, int type) {
     for (int64_t step = 1; step < count; step *= 2)
         for (int64_t row = 0; row + step < count; row += 2 * step)
@@ -96,13 +96,13 @@ void normscope_reduce(void *partial, int64_t count, int64_t width, int type) {
 
 #include "cpu_vector.h"
 
-/* Rows that take each pass together, so that one row's sum is added up while the next one's is taken: as many as stay
- * in the first-level cache. */
+/* Number of rows that are processed together in each pass, to overlap the reduction of one row with the loads of the
+ * next: as many as fit in the first-level cache. */
 #define MOST 4
 #define CACHE 8192
 #define BLOCK(entries) ((entries) * (int64_t)sizeof(T) * MOST <= CACHE ? MOST : 1)
 
-/* Whether to write past the caches: where that was found to help, for aligned rows, from a size on. */
+/* Whether the output bypasses the caches: on processors where that is faster, for large outputs with aligned rows. */
 #define AROUND(n, to) \
     ((n)->rows * (n)->width * (int64_t)sizeof(T) >= normscope_around && !((uintptr_t)(to) % 64) && !((n)->width * sizeof(T) % 64))
 #if defined(__x86_64__)

@@ -1,4 +1,4 @@
-/* One call of the norm family on the CPU (see formula.py for what is computed). */
+/* One call of the norm family on the CPU; formula.py defines the family. */
 
 #pragma once
 #include <stdint.h>
@@ -6,9 +6,9 @@
 enum { CENTER = 1, DETACH_MEAN = 2, DETACH_STD = 4, PHI = 8, ROOT = 16, RELEASED = 32, LENGTH = 48, DIVISOR = 48 };
 enum { FLOAT32, FLOAT64, BFLOAT16, FLOAT16, TYPES };
 
-/* Rows lie one after another. Weight, bias, mean and square are double for FLOAT64 and float for every other type.
- * What a call has none of is NULL: residual and sum, weight, bias (never without a weight), mean (without CENTER), x (in
- * a backward pass that needs none), dsum. */
+/* Rows are contiguous. Weight, bias, mean and square are double for FLOAT64 and float for every other type. Absent
+ * arguments are NULL: residual and sum, weight, bias (never without a weight), mean (without CENTER), x (in a backward
+ * pass that does not need it), dsum. */
 struct norm {
     int64_t rows, width;
     int32_t flags, type;

@@ -1,7 +1,7 @@
-"""The CPU backend: compiled kernels, called by a C++ autograd function, or from Python where that cannot be built.
+"""The CPU backend: compiled kernels, called from a C++ autograd function, or from Python if that cannot be built.
 
-The C++ function is there for small calls: from Python one costs several times what torch's own operations cost. Above
-some ten thousand entries both take the same time.
+The C++ function is for small calls, which from Python take several times as long as torch's operations. From about ten
+thousand entries, both ways take the same time.
 """
 
 import ctypes
@@ -24,11 +24,11 @@ from normscope.kernels.formula import CENTER, Formula, gradients
 TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 
 SMALL = 1 << 15
-"""Entries below which a second thread costs more than it gives."""
+"""Number of entries below which a second thread does not pay off."""
 PARTS = 32
-"""So many partial sums make a parameter's gradient, fewer for small ones and more for many rows."""
+"""Number of partial sums per parameter gradient: fewer for small inputs, more for many rows."""
 ROWS = 64
-"""At the most so many rows are in a partial sum, or rounding adds up."""
+"""Largest number of rows per partial sum, which limits the accumulation of rounding errors."""
 
 NAMES = ("x", "residual", "weight", "bias", "dz", "dsum", "sum", "z", "dx", "mean", "square")
 
@@ -54,58 +54,58 @@ class Library:
 
     path: Path
     isa: str
-    """The instruction set in use: ``avx512bf16``, ``avx512``, ``avx2`` or ``base``."""
+    """Instruction set in use: ``avx512bf16``, ``avx512``, ``avx2`` or ``base``."""
     functions: ctypes.CDLL
     shim: ModuleType | None
-    """The C++ functions: ``norm`` with autograd, ``run`` over all rows; None where they could not be built."""
-    words: str
-    """What is in use, and why not the better thing."""
+    """C++ functions: ``norm`` with autograd, ``run`` over all rows; None if they could not be built."""
+    description: str
+    """Code in use, and why it is not the fastest."""
 
 
 @cache
 def load() -> Library:
-    """Load the kernels, building them at the first use ever; NORMSCOPE_CPU_ISA may name an instruction set.
+    """Load the kernels, and build them on first use; NORMSCOPE_CPU_ISA may select an instruction set.
 
     Raises:
-        CannotBuild: If there are none and none can be built.
-        ValueError: If NORMSCOPE_CPU_ISA names an instruction set that this machine or this build has not.
+        CannotBuild: If the kernels are not built and cannot be built.
+        ValueError: If NORMSCOPE_CPU_ISA names an instruction set that this machine or build does not support.
     """
     with ThreadPoolExecutor(1) as pool:
-        building = pool.submit(build.shim, _say)
-        path = build.kernels(_say)
+        building = pool.submit(build.shim, _report)
+        path = build.kernels(_report)
     functions = ctypes.CDLL(str(path))
     functions.normscope_use.restype = ctypes.c_char_p
-    wish = os.environ.get("NORMSCOPE_CPU_ISA")
-    isa = functions.normscope_use(wish.encode() if wish else None)
+    requested = os.environ.get("NORMSCOPE_CPU_ISA")
+    isa = functions.normscope_use(requested.encode() if requested else None)
     if isa is None:
-        raise ValueError(f"NORMSCOPE_CPU_ISA={wish} does not run here; unset it for the best that does")
+        raise ValueError(f"NORMSCOPE_CPU_ISA={requested} does not run here; unset it to use the best that does")
     rows = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]
     functions.normscope_forward.argtypes = rows
     functions.normscope_backward.argtypes = [*rows, ctypes.c_void_p, ctypes.c_void_p]
     functions.normscope_reduce.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int]
     try:
         shim = _load_shim(building.result(), functions)
-        words = f"{isa.decode()} vector code under a C++ autograd function"
+        description = f"{isa.decode()} vector code under a C++ autograd function"
     except (build.CannotBuild, ImportError) as error:
         shim = None
-        words = f"{isa.decode()} vector code called from Python, which is slower for small tensors: {error}"
-        _say(f"normscope: the CPU kernels run without their C++ function: {error}")
-    return Library(path, isa.decode(), functions, shim, words)
+        description = f"{isa.decode()} vector code called from Python, which is slower for small tensors: {error}"
+        _report(f"normscope: the CPU kernels run without their C++ function: {error}")
+    return Library(path, isa.decode(), functions, shim, description)
 
 
-def _say(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)
+def _report(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _load_shim(path: Path, functions: ctypes.CDLL) -> ModuleType:
-    """Import the extension module and tell it where the kernels are.
+    """Import the extension module, and pass it the addresses of the kernels.
 
     Raises:
-        ImportError: If it is none, or not for this torch.
+        ImportError: If the file is not an extension module, or is for another torch.
     """
     spec = importlib.util.spec_from_file_location("normscope.kernels._shim", path)
     if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is no extension module")
+        raise ImportError(f"{path} is not an extension module")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     names = ("normscope_forward", "normscope_backward", "normscope_reduce")
@@ -120,15 +120,15 @@ def forward(
     """Normalize the rows of a contiguous matrix.
 
     Args:
-        formula: The member of the family.
+        formula: Member of the family.
         x: ``[rows, H]``, float32, float64, bfloat16 or float16.
-        residual: The same shape and dtype, added before; None for none.
+        residual: Added to ``x`` first; the same shape and dtype.
         weight: ``[H]``, not wider than the statistics.
         bias: ``[H]``, not wider than the statistics.
 
     Returns:
-        z; the sum, or None without a residual; the mean of every row, or None where there is none; its mean square
-        around that. Statistics in float64 for float64, else in float32.
+        z; the sum, or None without a residual; the mean of every row, or None if the formula does not center; the mean
+        square of the centered rows. Statistics are in float64 for float64 inputs, otherwise in float32.
     """
     statistics = _statistics(x)
     rows = x.shape[0]
@@ -136,12 +136,11 @@ def forward(
     total = None if residual is None else torch.empty_like(x)
     mean = torch.empty(rows, dtype=statistics) if formula.flags & CENTER else None
     square = torch.empty(rows, dtype=statistics)
-    gain = _wide(weight, statistics)
-    shift = _wide(bias, statistics)
-    if shift is not None and gain is None:
-        # The kernels know no bias without a gain.
-        gain = torch.ones_like(shift)
-    call = _call(formula, x, x=x, residual=residual, weight=gain, bias=shift, sum=total, z=z, mean=mean, square=square)
+    weight, bias = _wide(weight, statistics), _wide(bias, statistics)
+    if bias is not None and weight is None:
+        # The kernels do not support a bias without a weight.
+        weight = torch.ones_like(bias)
+    call = _call(formula, x, x=x, residual=residual, weight=weight, bias=bias, sum=total, z=z, mean=mean, square=square)
     library, address = load(), ctypes.addressof(call)
     if library.shim is not None:
         library.shim.run(address)
@@ -161,30 +160,30 @@ def backward(
     wants_weight: bool,
     wants_bias: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Compute the gradients of the input (or the sum), the gain and the bias.
+    """Compute the gradients of the input (or the sum), the weight and the bias.
 
     Args:
-        formula: The member of the family.
-        dz: ``[rows, H]``, contiguous.
-        dtotal: What comes to the sum itself, added to the gradient; None for none.
-        x: What was normalized; None where the formula needs no input.
-        mean: The mean of every row, where the formula has one and ``x`` is there.
-        square: The mean square of every row.
+        formula: Member of the family.
+        dz: Upstream gradient of z, ``[rows, H]``, contiguous.
+        dtotal: Upstream gradient of the sum, which is added to that of the input.
+        x: Input or sum that was normalized; None if the formula does not need it.
+        mean: Mean of every row, if the formula centers and ``x`` is given.
+        square: Mean square of every centered row.
         weight: ``[H]``.
-        wants_weight: Whether the gain's gradient is wanted.
-        wants_bias: Whether the bias's gradient is wanted.
+        wants_weight: Whether to compute the gradient of the weight.
+        wants_bias: Whether to compute the gradient of the bias.
 
     Returns:
-        dx in the dtype of ``dz``; the gain's and the bias's in the dtype of the statistics, or None. They are added up
-        over a division of the rows that depends on their number alone, so that threads do not change them.
+        dx in the dtype of ``dz``; the gradients of weight and bias in the dtype of the statistics, or None. Their sums
+        are split by the number of rows alone, so that they do not depend on the number of threads.
     """
     rows, width = dz.shape
     dx = torch.empty_like(dz)
-    gain = _wide(weight, square.dtype)
-    if wants_bias and gain is None:
-        gain = torch.ones(width, dtype=square.dtype)
+    weight = _wide(weight, square.dtype)
+    if wants_bias and weight is None:
+        weight = torch.ones(width, dtype=square.dtype)
     added = None if dtotal is None else dtotal.contiguous()
-    call = _call(formula, dz, x=x, dz=dz, dsum=added, weight=gain, dx=dx, mean=mean, square=square)
+    call = _call(formula, dz, x=x, dz=dz, dsum=added, weight=weight, dx=dx, mean=mean, square=square)
     library, address = load(), ctypes.addressof(call)
     function = library.functions.normscope_backward
     if not (wants_weight or wants_bias):
@@ -220,7 +219,7 @@ def _wide(parameter: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 
 
 def _call(formula: Formula, like: Tensor, **tensors: Tensor | None) -> KernelCall:
-    """Fill the structure; the tensors must outlive its use."""
+    """Fill the structure of a call; the tensors must outlive it."""
     call = KernelCall(*like.shape, formula.flags, TYPES[like.dtype], formula.eps, formula.scale, formula.k)
     for name, tensor in tensors.items():
         setattr(call, name, None if tensor is None else tensor.data_ptr())
@@ -228,7 +227,7 @@ def _call(formula: Formula, like: Tensor, **tensors: Tensor | None) -> KernelCal
 
 
 def _over(rows: int, width: int, body: Callable[[int, int], None]) -> None:
-    """Run over all rows, in as many threads as torch uses where that pays."""
+    """Process all rows, in up to as many threads as torch uses if the input is large."""
     threads = min(torch.get_num_threads(), rows * width // SMALL)
     if threads < 2:
         body(0, rows)

@@ -1,8 +1,8 @@
-/* The rows of one storage type. Included once for each, with TYPE: f32, f64, bf16 or f16; STATISTICS: f32 or f64; and
- * EXACT: 1 if the rounding of a mean can be seen in what is stored.
+/* The kernels for one storage type. Included once for each, with TYPE: f32, f64, bf16 or f16; STATISTICS: f32 or f64;
+ * and EXACT: 1 if the rounding error of a mean is visible at the precision of the stored values.
  *
- * A loop over a row takes whole vectors, then the part that is left. Sums are kept in four vectors in turn: they depend
- * on a row and its width alone, not on the rows beside it. */
+ * A loop over a row processes whole vectors, then the remainder. Sums are accumulated in four vectors: they depend only
+ * on the row and its width, not on other rows. */
 
 #define NAME(x) PASTE4(normscope_, x, TYPE, ISA)
 #define T PASTE(stored_, TYPE)
@@ -28,7 +28,7 @@
 #define ROOT_OF PASTE(root_, STATISTICS)
 #define ZERO4 {{0}, {0}, {0}, {0}}
 #define SUM4(v) TOTAL((v[0] + v[1]) + (v[2] + v[3]))
-/* A sum is taken eight rounds at a time and the parts are added up, so that one large entry swallows few of the others. */
+/* Sums are accumulated over eight iterations before they are added up, so that one large entry absorbs few others. */
 #define STOP (i + (width - i < 32 * N ? (width - i) / (4 * N) * (4 * N) : 32 * N))
 #define KEEP(total, part) total[0] += part[0], total[1] += part[1], total[2] += part[2], total[3] += part[3];
 
@@ -48,7 +48,7 @@ INLINE S NAME(gather)(const T *x, int64_t width) {
     return SUM4(total);
 }
 
-/* Add the residual and round the sum as it is stored. */
+/* Add the residual, and round the sum to the storage type. */
 INLINE void NAME(join)(const T *x, const T *residual, T *sum, int64_t width) {
     int64_t i = 0;
     for (; i + N <= width; i += N) STORE(sum + i, LOAD(x + i) + LOAD(residual + i));
@@ -58,7 +58,7 @@ INLINE void NAME(join)(const T *x, const T *residual, T *sum, int64_t width) {
     }
 }
 
-/* Sum c^2 over c = x - mean, and fetch what comes next. */
+/* Sum c^2 with c = x - mean, and prefetch the next row. */
 INLINE S NAME(spread)(const T *x, const T *next, int64_t width, S mean) {
     V total[4] = ZERO4, v, w;
     int64_t i = 0;
@@ -88,9 +88,9 @@ INLINE S NAME(spread)(const T *x, const T *next, int64_t width, S mean) {
     return SUM4(total);
 }
 
-/* z = v or g v + b, with v = y or C (1 - k y) y. */
+/* z = v or w v + b, with v = y or C (1 - k y) y. */
 INLINE V NAME(value)(V x, S mean, S inverse, S scale, S slope, int phi) {
-    /* Not x / d - mean / d, one operation less: a constant row would give what rounding left of the second term. */
+    /* Not x / d - mean / d, which is one operation less: a constant row would give the rounding error of mean / d. */
     V y = (x - mean) * inverse;
     return phi ? y * LESS(SPLAT(scale), y, SPLAT(slope)) : y;
 }
@@ -178,12 +178,12 @@ void NAME(forward)(const struct norm *n, int64_t begin, int64_t end) {
     if (around) FENCE
 }
 
-/* u = dz g, times C (1 - k y) under phi, where slope is C k / d. */
+/* u = dz w, times C (1 - k y) with phi, where slope is C k / d. */
 INLINE V NAME(upstream)(V dz, V c, S scale, S slope, int phi) {
     return phi ? dz * LESS(SPLAT(scale), c, SPLAT(slope)) : dz;
 }
 
-/* Sum u, u c and c. The last is zero but for the rounding of the mean, which can be seen where terms cancel. */
+/* Sum u, u c and c. The last is zero except for the rounding error of the mean, which matters if terms cancel. */
 INLINE void NAME(project)(const T *dz, const T *x, const S *weight, int64_t width, S mean, S scale, S slope, int phi,
                           S *first, S *second, S *third) {
     V one[4] = ZERO4, two[4] = ZERO4, three[4] = ZERO4, c, u, v, w, a, b;
@@ -233,8 +233,8 @@ INLINE void NAME(project)(const T *dz, const T *x, const S *weight, int64_t widt
     *third = EXACT ? SUM4(three) : 0;
 }
 
-/* dx = (u - shift - pull c) / d (+ dsum); dg += dz v, db += dz if they are wanted. The difference comes first: terms
- * that cancel must be rounded alike. */
+/* dx = (u - shift - pull c) / d (+ dsum); dw += dz v and db += dz if they are needed. The difference is computed first:
+ * terms that cancel must have equal rounding errors. */
 INLINE void NAME(pull)(const T *dz, const T *x, const T *dsum, T *dx, const S *weight, S *dweight, S *dbias,
                        int64_t ahead, int64_t width, S mean, S inverse, S shift, S pull, S scale, S slope, int phi,
                        int affine, int around) {
@@ -251,7 +251,7 @@ INLINE void NAME(pull)(const T *dz, const T *x, const T *dsum, T *dx, const S *w
     name = LESS(name - shift, c##name, SPLAT(pull)) * inverse;                                              \
     if (dsum) name += load(dsum + (at)__VA_ARGS__);
     for (; i + 2 * N <= width; i += 2 * N) {
-        /* Where widening keeps the processor busy; floats are slower for it, by a quarter at a width of 256. */
+        /* Only for half precision, whose conversion takes time; it slows floats down, by a quarter at width 256. */
         if (sizeof(T) == 2) {
             __builtin_prefetch(dz + ahead + i);
             __builtin_prefetch(x + ahead + i);
@@ -268,7 +268,7 @@ INLINE void NAME(pull)(const T *dz, const T *x, const T *dsum, T *dx, const S *w
 #undef PULL
 }
 
-/* What needs no input. Sum u; then dx = (u - shift) / d (+ dsum), db += dz. */
+/* Backward pass without the input. Sum u; then dx = (u - shift) / d (+ dsum), db += dz. */
 INLINE S NAME(sum)(const T *dz, const S *weight, int64_t width) {
     if (!weight) return NAME(gather)(dz, width);
     V part[2] = {{0}, {0}};

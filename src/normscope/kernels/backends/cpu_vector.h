@@ -1,7 +1,7 @@
-/* Vectors of the instruction set that this file is compiled for: AVX-512, AVX2, NEON, or what every processor has.
+/* Vectors of the instruction set that this file is compiled for: AVX-512, AVX2, NEON, or the baseline.
  *
  * f32: LANES floats.  f64: LANES / 2 doubles.  Each storage type X has load_X(p), store_X(p, v), and load_X_part,
- * store_X_part for the first n entries only: nothing beyond them is read or written, and absent lanes read as zero. */
+ * store_X_part for the first n entries only: nothing beyond them is read or written, and the other lanes are zero. */
 
 #include <stdint.h>
 #include <string.h>
@@ -20,7 +20,7 @@
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
-/* Where there are no masks a part is copied entry by entry: seldom, and not worth its size in every loop. */
+/* Without masks, a part is copied entry by entry: rare, and not worth inlining into every loop. */
 #define SELDOM static __attribute__((noinline, unused))
 
 typedef float f32 __attribute__((vector_size(4 * LANES)));
@@ -38,8 +38,8 @@ enum { lanes_f32 = LANES, lanes_f64 = LANES / 2 };
 INLINE float root_f32(float value) { return __builtin_sqrtf(value); }
 INLINE double root_f64(double value) { return __builtin_sqrt(value); }
 
-/* ---- a b + c, and c - a b, rounded once where the processor can; nothing else is contracted (-ffp-contract=off), so
- * that every copy of a loop rounds alike ---- */
+/* ---- a b + c and c - a b, rounded once if the processor can; nothing else is contracted (-ffp-contract=off), so that
+ * all copies of a loop round equally ---- */
 
 #if defined(__AVX512F__)
 INLINE f32 fma_f32(f32 a, f32 b, f32 c) { return (f32)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
@@ -63,7 +63,7 @@ INLINE f32 less_f32(f32 c, f32 a, f32 b) { return c - a * b; }
 INLINE f64 less_f64(f64 c, f64 a, f64 b) { return c - a * b; }
 #endif
 
-/* ---- sums of all lanes, in an order that depends on the instruction set alone ---- */
+/* ---- sums of all lanes, in an order that depends only on the instruction set ---- */
 
 #if defined(__AVX512F__)
 INLINE float total_f32(f32 v) { return _mm512_reduce_add_ps((__m512)v); }
@@ -143,7 +143,7 @@ INLINE u16 narrow_f16(f32 v) { return (u16)vcvt_f16_f32((float32x4_t)v); }
 #else
 INLINE f32 widen_f16(u16 h) {
     u32 bits = __builtin_convertvector(h, u32);
-    /* The exponents' biases differ by 112; the product is exact, for subnormal numbers, too. */
+    /* The biases of the exponents differ by 112; the product is exact, including subnormal numbers. */
     f32 scaled = (f32)((bits & 0x7fff) << 13) * 0x1p112f;
     u32 special = (u32)((bits & 0x7c00) == 0x7c00);
     return (f32)(((u32)scaled | (special & 0x7f800000)) | ((bits & 0x8000) << 16));
@@ -158,7 +158,7 @@ SELDOM u16 narrow_f16(f32 v) {
         if (magnitude > 0x7f800000) half = 0x7e00;
         else if (magnitude >= 0x477ff000) half = 0x7c00; /* 65520 and above round to infinity */
         else if (magnitude >= 0x38800000) half = (magnitude - 0x38000000 + 0xfff + ((magnitude >> 13) & 1)) >> 13;
-        else { /* subnormal: adding a half leaves the rounded bits at the end of the sum */
+        else { /* subnormal: after adding 0.5, the last bits of the sum are the rounded result */
             float positive, sum;
             memcpy(&positive, &magnitude, 4);
             sum = positive + 0.5f;
@@ -198,7 +198,7 @@ HALVES(bf16)
 HALVES(f16)
 #undef HALVES
 
-/* ---- two vectors at once: load2 in any order, the same every time; store2 in order ---- */
+/* ---- two vectors at once: load2 in a fixed, unspecified order; store2 in order ---- */
 
 #define PAIRS(type, V, T, n)                                                                          \
     INLINE void load2_##type(const T *p, V *a, V *b) { *a = load_##type(p); *b = load_##type(p + n); }
@@ -206,7 +206,7 @@ PAIRS(f32, f32, float, LANES)
 PAIRS(f64, f64, double, LANES / 2)
 PAIRS(f16, f32, uint16_t, LANES)
 #undef PAIRS
-/* Even entries are the lower halves of 32 bits, odd ones the upper. */
+/* Even entries are the lower halves of 32-bit words, odd entries the upper halves. */
 INLINE void load2_bf16(const uint16_t *p, f32 *a, f32 *b) {
     u32 both;
     memcpy(&both, p, sizeof both);
@@ -214,7 +214,7 @@ INLINE void load2_bf16(const uint16_t *p, f32 *a, f32 *b) {
     *b = (f32)(both & 0xffff0000);
 }
 
-/* ---- the sum of two vectors' entries, added to a and b ---- */
+/* ---- entries of two vectors, added to a and b ---- */
 
 #define PAIRS(type, V, T)                                              \
     INLINE void add2_##type(const T *p, V *a, V *b) {                  \
@@ -228,7 +228,7 @@ PAIRS(f64, f64, double)
 PAIRS(f16, f32, uint16_t)
 #if defined(__AVX512BF16__)
 INLINE void add2_bf16(const uint16_t *p, f32 *a, f32 *b) {
-    /* The product with ones adds neighbours, without widening them first. */
+    /* A dot product with ones adds adjacent entries without a conversion. */
     *a = (f32)_mm512_dpbf16_ps((__m512)*a, (__m512bh)_mm512_loadu_si512(p), (__m512bh)_mm512_set1_epi16(0x3f80));
     (void)b;
 }
@@ -237,7 +237,7 @@ PAIRS(bf16, f32, uint16_t)
 #endif
 #undef PAIRS
 
-/* around: past the caches, for what is larger than they are; only where p is a multiple of a vector. */
+/* around: bypass the caches, for outputs larger than these; p must be aligned to a vector. */
 #if defined(__AVX512F__)
 INLINE void pass_by(void *p, f32 v) { _mm512_stream_ps((float *)p, (__m512)v); }
 INLINE void pass_by_half(void *p, u16 v) { _mm256_stream_si256((__m256i *)p, (__m256i)v); }
@@ -287,7 +287,7 @@ INLINE void store2_bf16(uint16_t *p, f32 a, f32 b, int around) {
 #endif
 }
 
-/* ---- lanes below n, others zero ---- */
+/* ---- lanes below n; the others are zero ---- */
 
 INLINE f32 first_f32(f32 v, int n) {
     i32 index;

@@ -1,7 +1,7 @@
-// A thin autograd function over the CPU kernels: small calls cost what torch's own operations cost.
+// A thin autograd function over the CPU kernels, with which small calls are as fast as torch's operations.
 //
-// Takes plain tensors in plain modes. Whatever is special (subclasses, transforms, forward-mode derivatives, tracing,
-// another device, a dtype that the kernels do not know) it leaves alone and returns None: Python decides then.
+// Accepts plain tensors in plain modes. For anything else (subclasses, transforms, forward-mode derivatives, tracing,
+// another device, an unsupported dtype) it returns None, and Python decides.
 
 #include <ATen/Dispatch.h>
 #include <ATen/EmptyTensor.h>
@@ -26,13 +26,13 @@ namespace {
 forward_function *forward_rows;
 backward_function *backward_rows;
 reduce_function *reduce;
-PyObject *closed_form;  // gradients() in differentiable operations, for create_graph=True
+PyObject *closed_form;  // gradients() of formula.py, in differentiable operations, for create_graph=True
 
 struct Formula {
     int32_t flags;
     double eps, scale, k;
-    bool keeps_input(bool gain) const {
-        return ((flags & DIVISOR) && !(flags & DETACH_STD)) || (flags & PHI) || gain;
+    bool keeps_input(bool weight) const {
+        return ((flags & DIVISOR) && !(flags & DETACH_STD)) || (flags & PHI) || weight;
     }
 };
 
@@ -51,10 +51,10 @@ void *data(const Tensor &t) { return t.defined() ? t.mutable_data_ptr() : nullpt
 const void *read(const Tensor &t) { return t.defined() ? t.const_data_ptr() : nullptr; }
 Tensor empty(at::IntArrayRef sizes, at::ScalarType dtype) { return at::detail::empty_cpu(sizes, dtype); }
 
-// The kernels know no bias without a gain.
+// The kernels do not support a bias without a weight.
 Tensor ones(int64_t width, at::ScalarType dtype) { return empty({width}, dtype).fill_(1); }
 
-// Below this a second thread costs more than it gives.
+// Number of entries below which a second thread does not pay off.
 constexpr int64_t SMALL = 1 << 15;
 constexpr int64_t PARTS = 32, ROWS = 64;  // as in cpu.py
 
@@ -68,7 +68,7 @@ void forward_all(const norm &call) {
     over_rows(call, [&](int64_t begin, int64_t end) { forward_rows(&call, begin, end); });
 }
 
-// With parts, sums for the parameters' gradients over a division of the rows that depends on their number alone.
+// With parts, also sums for the gradients of the parameters, split by the number of rows alone.
 void backward_all(const norm &call, int64_t parts, void *dweight, void *dbias) {
     if (!parts) {
         over_rows(call, [&](int64_t begin, int64_t end) { backward_rows(&call, begin, end, nullptr, nullptr); });
@@ -88,7 +88,7 @@ void backward_all(const norm &call, int64_t parts, void *dweight, void *dbias) {
     else at::parallel_for(0, parts, 1, body);
 }
 
-// A parameter or its gradient in another dtype. Written out, for torch's own conversion costs as much as a small norm.
+// A parameter or its gradient in another dtype. Written out because torch's conversion costs as much as a small norm.
 Tensor cast(const Tensor &given, at::ScalarType dtype) {
     if (!given.defined() || (given.scalar_type() == dtype && given.is_contiguous())) return given;
     const Tensor from = given.contiguous();
@@ -104,7 +104,7 @@ Tensor cast(const Tensor &given, at::ScalarType dtype) {
     return to;
 }
 
-// A tensor without layers around it: what the kernels may read by address.
+// Whether a tensor is plain memory that the kernels may read by address.
 bool plain(const Tensor &t) {
     constexpr c10::DispatchKeySet usual({c10::DispatchKey::CPU, c10::DispatchKey::AutogradCPU,
                                          c10::DispatchKey::ADInplaceOrView, c10::DispatchKey::AutocastCPU});
@@ -138,8 +138,8 @@ struct NormBackward : torch::autograd::Node {
         const bool learn_weight = has_weight && task_should_compute_output(2);
         const bool learn_bias = has_bias && task_should_compute_output(3);
         Tensor dx, dweight, dbias;
-        // What cannot be read by address goes through differentiable operations, too: a pending sign, zeros without memory,
-        // a batch of gradients, or what a hook made of a saved tensor.
+        // Tensors that cannot be read by address use differentiable operations, too: a pending negation, zeros without
+        // memory, a batch of gradients, or the result of a hook on a saved tensor.
         auto readable = [&](const Tensor &t, at::ScalarType dtype) {
             return !t.defined() || (plain(t) && t.scalar_type() == dtype);
         };
@@ -174,7 +174,7 @@ struct NormBackward : torch::autograd::Node {
         return {dx, dx, dweight, dbias};
     }
 
-    // Partial sums, added up in order.
+    // Adds partial sums in a fixed order.
     std::pair<Tensor, Tensor> with_parameters(const norm &call, at::ScalarType statistics) {
         const int64_t rows = call.rows;
         const int64_t parts = std::max({int64_t(1), std::min({rows * width / SMALL, PARTS, rows}), rows / ROWS});
@@ -196,12 +196,12 @@ struct NormBackward : torch::autograd::Node {
         auto wrap = [](const Tensor &t) {
             return t.defined() ? pybind11::reinterpret_steal<pybind11::object>(THPVariable_Wrap(t)) : pybind11::none();
         };
-        pybind11::object told = pybind11::reinterpret_borrow<pybind11::object>(closed_form)(
+        pybind11::object result = pybind11::reinterpret_borrow<pybind11::object>(closed_form)(
             formula.flags, formula.eps, formula.scale, formula.k, wrap(dz.reshape(matrix)),
             wrap(input.defined() ? input.reshape(matrix) : input), wrap(squares),
             wrap(gain.defined() ? gain.reshape({-1}) : gain));
         auto take = [&](int i) {
-            PyObject *one = PyTuple_GET_ITEM(told.ptr(), i);
+            PyObject *one = PyTuple_GET_ITEM(result.ptr(), i);
             return one == Py_None ? Tensor() : THPVariable_Unpack(one);
         };
         return {take(0).reshape(dz.sizes()), take(1), take(2)};
@@ -210,7 +210,7 @@ struct NormBackward : torch::autograd::Node {
     std::vector<int64_t> bias_sizes;
 };
 
-// In newer torch a node counts its references itself; before, a shared pointer did.
+// In newer torch a node is reference-counted intrusively, in older torch by a shared pointer.
 template <class N>
 auto make_node() {
     if constexpr (std::is_base_of_v<c10::intrusive_ptr_target, torch::autograd::Node>) return c10::make_intrusive<N>();
@@ -229,7 +229,7 @@ bool plain_mode() {
 
 Tensor optional(PyObject *object) { return object == Py_None ? Tensor() : THPVariable_Unpack(object); }
 
-// norm(x, shape, weight, bias, residual, flags, eps, scale, k) -> z, (z, sum), or None where Python must decide
+// norm(x, shape, weight, bias, residual, flags, eps, scale, k) -> z, (z, sum), or None if Python must decide
 PyObject *norm_call(PyObject *, PyObject *const *args, Py_ssize_t count) {
     HANDLE_TH_ERRORS
     if (count != 9) {
@@ -263,7 +263,7 @@ PyObject *norm_call(PyObject *, PyObject *const *args, Py_ssize_t count) {
     const Tensor x = given.is_contiguous() ? given : given.contiguous();
     const Tensor residual = !added.defined() || added.is_contiguous() ? added : added.contiguous();
     const bool learns = torch::autograd::compute_requires_grad(x, residual, weight, bias);
-    const bool gain = weight.defined() && weight.requires_grad();
+    const bool learns_weight = weight.defined() && weight.requires_grad();
     const int64_t rows = width ? x.numel() / width : 0;
     Tensor z = empty(x.sizes(), dtype), sum, mean, square = empty({rows}, statistics);
     if (residual.defined()) sum = empty(x.sizes(), dtype);
@@ -297,7 +297,7 @@ PyObject *norm_call(PyObject *, PyObject *const *args, Py_ssize_t count) {
         torch::autograd::set_history(z, node);
         if (sum.defined()) torch::autograd::set_history(sum, node);
         node->x_is_output = sum.defined();
-        if (formula.keeps_input(gain)) {
+        if (formula.keeps_input(learns_weight)) {
             node->x = SavedVariable(sum.defined() ? sum : x, sum.defined());
             if (mean.defined()) node->mean = SavedVariable(mean, false);
         }
@@ -325,7 +325,7 @@ PyObject *bind(PyObject *, PyObject *const *args, Py_ssize_t count) {
     Py_RETURN_NONE;
 }
 
-// run(call) forward, run(call, parts, dweight, dbias) backward: struct norm by its address, over all rows in torch's threads
+// run(call) forward, run(call, parts, dweight, dbias) backward: the address of a struct norm, all rows, torch's threads
 PyObject *run(PyObject *, PyObject *const *args, Py_ssize_t count) {
     HANDLE_TH_ERRORS
     if (count != 1 && count != 4) {

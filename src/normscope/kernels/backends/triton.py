@@ -1,11 +1,11 @@
-"""The family of norms on a GPU, in Triton: one launch forward, one or two backward.
+"""The GPU backend, in Triton: one launch in the forward pass, one or two in the backward pass.
 
-A program takes a tile of whole rows, so that a row's numbers depend on nothing but the row: not on its neighbours, on
-how many there are, or on the size of the machine. Rows too wide for the registers are read in chunks, again for every
-sum, from the cache. Sums over rows (the gradients of the gain and the bias) are added in a fixed order, without
-atomics: the same call on the same machine gives the same bits.
+A program processes a tile of whole rows, so that the result of a row depends only on the row, not on other rows, their
+number or the GPU. Rows too wide for the registers are read in chunks from the cache, once for every sum. Sums over rows
+(the gradients of weight and bias) are computed in a fixed order, without atomics: the same call on the same machine
+gives bit-identical results.
 
-The width and the numbers of the formula are constants of a compiled kernel, the number of rows is not.
+The width and the numbers of the formula are compile-time constants of a kernel; the number of rows is not.
 """
 
 from functools import cache
@@ -21,33 +21,32 @@ kernels: Any = triton_kernels
 
 
 class Tile(NamedTuple):
-    """What a program holds at a time, and how many lanes hold it."""
+    """Size of the tile that a program processes, and number of its warps."""
 
     block: int
-    """Entries of a row, a power of two."""
+    """Number of entries of a row, a power of two."""
     warps: int
-    """Of 32 lanes."""
+    """Number of warps of 32 lanes."""
     rows: int = 1
     programs: int = 0
-    """For every multiprocessor, where one program takes several tiles."""
+    """Number of programs per multiprocessor, if a program processes several tiles."""
 
 
-# A row of up to 1024 entries lies in one warp, so that its sums cross no barrier; wider ones have 16 entries a lane,
-# or 32 where there are no more warps. Backward holds two rows, x and dz, for one.
+# A row of up to 1024 entries is held by one warp, so that its sums need no barrier; wider rows have 16 entries per
+# lane, or 32 if there are no more warps. The backward pass holds two rows, x and dz.
 FORWARD = (Tile(1024, 1), Tile(2048, 4), Tile(4096, 8), Tile(8192, 8), Tile(16384, 16))
 BACKWARD = (Tile(1024, 1), Tile(2048, 4), Tile(4096, 8), Tile(8192, 16), Tile(16384, 16))
-# Two sums over rows stand in registers beside x and dz, 16 entries a lane of each: there is room for two programs of
-# 4096 entries on a multiprocessor, for one of 8192, and for none of 16384.
+# Two sums over rows are held in registers beside x and dz, 16 entries per lane of each: a multiprocessor has room for
+# two programs of 4096 entries or one of 8192, but not for 16384.
 BACKWARD_SUMS = (Tile(4096, 8, programs=2), Tile(8192, 16, programs=1))
-"""The tiles of a kernel, ascending; a row takes the first that holds it, and narrow rows share the first."""
+"""Tiles of a kernel, ascending; a row uses the first that is large enough, and narrow rows share the first."""
 
 CHUNK = Tile(8192, 16)
-"""Of a row that no tile holds."""
+"""Chunk of a row that is wider than any tile."""
 COLUMNS = Tile(64, 8, rows=64)
-"""Of the kernel that sums over wide rows."""
-# Tall, for there are few columns and many partial sums.
+"""Tile of the kernel that sums over wide rows."""
 FINALIZE = Tile(16, 8, rows=128)
-"""Of the sum over partial sums."""
+"""Tile of the kernel that adds partial sums: tall, because there are few columns and many partial sums."""
 
 NVIDIA_LANES = 32
 LANES = 64 if torch.version.hip else NVIDIA_LANES
@@ -60,16 +59,16 @@ def forward(
     """Normalize the rows of a matrix in one launch.
 
     Args:
-        formula: The member of the family.
-        x: ``[rows, H]``, contiguous; statistics in float64 if it is that, else in float32.
+        formula: Member of the family.
+        x: ``[rows, H]``, contiguous; statistics are in float64 for float64 inputs, otherwise in float32.
         residual: Added to ``x`` first, ``[rows, H]``, contiguous.
-        weight: The gain, ``[H]``, any floating dtype not wider than the statistics.
-        bias: The bias, ``[H]``, likewise.
+        weight: ``[H]``, any floating-point dtype not wider than the statistics.
+        bias: ``[H]``, any floating-point dtype not wider than the statistics.
 
     Returns:
-        z and the sum with the residual (None without one), in the shape and dtype of ``x``; the mean (None where the
+        z and the sum with the residual (None without one), in the shape and dtype of ``x``; the mean (None if the
         formula does not center) and the mean square of the centered row, ``[rows]``, in the dtype of the statistics.
-        The sum is rounded before it is normalized, as if it had been computed by itself; z is rounded once.
+        The sum is rounded before it is normalized, as if it had been computed separately; z is rounded once.
     """
     rows, width = x.shape
     z = torch.empty_like(x)
@@ -96,22 +95,22 @@ def backward(
     wants_weight: bool,
     wants_bias: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Compute the gradients of what ``forward`` computed, in one launch, or in two where sums over rows are wanted.
+    """Compute the gradients of ``forward`` in one launch, or in two if sums over rows are needed.
 
     Args:
-        formula: The member of the family.
-        dz: The upstream gradient of z, ``[rows, H]``, contiguous.
-        dtotal: The upstream gradient of the sum with the residual, ``[rows, H]``; added to that of the input.
-        x: The input, or its sum with the residual, ``[rows, H]``; None where the formula does not keep it.
-        mean: The mean of every row, ``[rows]``; None where the formula does not center or does not keep the input.
-        square: The mean square of every centered row, ``[rows]``.
-        weight: The gain, ``[H]``.
-        wants_weight: Whether the gradient of the gain is wanted.
-        wants_bias: Whether that of the bias is.
+        formula: Member of the family.
+        dz: Upstream gradient of z, ``[rows, H]``, contiguous.
+        dtotal: Upstream gradient of the sum with the residual, ``[rows, H]``, which is added to that of the input.
+        x: Input, or its sum with the residual, ``[rows, H]``; None if the formula does not keep it.
+        mean: Mean of every row, ``[rows]``; None if the formula does not center or does not keep the input.
+        square: Mean square of every centered row, ``[rows]``.
+        weight: ``[H]``.
+        wants_weight: Whether to compute the gradient of the weight.
+        wants_bias: Whether to compute the gradient of the bias.
 
     Returns:
-        The gradient of the input in the dtype of ``dz``, rounded once; of the gain in its own dtype; of the bias in
-        the dtype of the statistics. None for what is not wanted.
+        Gradients of the input in the dtype of ``dz``, rounded once; of the weight in its dtype; of the bias in the
+        dtype of the statistics. None for a gradient that is not computed.
     """
     rows, width = dz.shape
     dx = torch.empty_like(dz)
@@ -126,7 +125,7 @@ def backward(
     with torch.cuda.device_of(dz):
         if sums and width <= BACKWARD_SUMS[-1].block:
             tile = _tile(BACKWARD_SUMS, width)
-            # A row that is not made of whole vectors has a mask and an address for every entry, and registers for them.
+            # If a row is not a multiple of the vector size, every entry needs registers for a mask and an address.
             if width % 8:
                 tile = tile._replace(programs=1)
             programs = min(_parts(rows, tile.rows), tile.programs * _processors(dz.device))
@@ -137,7 +136,7 @@ def backward(
                 partial, dweight, dbias, programs, width, FINALIZE.block, FINALIZE.rows, **_options(FINALIZE)
             )
             return dx, dweight, dbias
-        # Here, too: such rows have smaller tiles.
+        # Such rows have smaller tiles here, too.
         tile = _tile(BACKWARD if width % 8 == 0 else BACKWARD[:-1], width)
         kernel = kernels.backward_rows if width <= tile.block else kernels.backward_chunks
         kernel[(_parts(rows, tile.rows),)](*given, dx, rows, **_constants(formula, width, tile))
@@ -155,7 +154,7 @@ def _parts(whole: int, part: int) -> int:
 
 @cache
 def _tile(tiles: tuple[Tile, ...], width: int) -> Tile:
-    """Choose from a table: the same for a width, whatever the number of rows."""
+    """Return the tile for a width, which does not depend on the number of rows."""
     if width > tiles[-1].block:
         return CHUNK
     tile = next(tile for tile in tiles if width <= tile.block)
@@ -165,10 +164,10 @@ def _tile(tiles: tuple[Tile, ...], width: int) -> Tile:
 
 @cache
 def _constants(formula: Formula, width: int, tile: Tile) -> dict[str, Any]:
-    """Give what a kernel is compiled for.
+    """Return the compile-time constants of a kernel.
 
-    The numbers of the formula are among it: a number that is an argument is a float32 in eager mode, too coarse for
-    float64 rows, and a float64 under torch.compile, too slow for all others.
+    They include the numbers of the formula: as arguments these would be float32 in eager mode, which is too coarse for
+    float64 rows, and float64 under torch.compile, which is too slow for all others.
     """
     return {
         "FLAGS": formula.flags,
@@ -187,8 +186,8 @@ def _options(tile: Tile) -> dict[str, int]:
     warps = max(1, tile.warps * NVIDIA_LANES // LANES)
     if LANES != NVIDIA_LANES:
         return {"num_warps": warps}
-    # What the hardware gives a thread at the most, if as many programs as are launched are to run at once. Without it,
-    # ptxas spills a register or two in one place to seat one more program, and in another takes too many for two.
+    # Largest number of registers per thread with which all launched programs run at once. Without this limit, ptxas
+    # spills registers in one kernel to fit another program, and uses too many for two programs in another.
     return {"num_warps": warps, "maxnreg": min(255, 65536 // (warps * LANES * max(1, tile.programs)))}
 
 
@@ -200,10 +199,10 @@ def _processors(device: torch.device) -> int:
 
 
 def _aligned(tensor: Tensor | None) -> Tensor | None:
-    """Copy what does not begin at a multiple of 16 bytes, or has gaps.
+    """Copy a tensor that is not contiguous or not aligned to 16 bytes.
 
-    Triton compiles another kernel for such a pointer, which adds in another order: a row's bits would depend on where
-    it begins.
+    Triton compiles another kernel for an unaligned pointer, which adds in another order: the bits of the result would
+    depend on the address of a row.
     """
     if tensor is None or (tensor.is_contiguous() and tensor.data_ptr() % 16 == 0):
         return tensor

@@ -1,11 +1,11 @@
-"""The kernels of the GPU backend, in Triton; ``normscope.kernels.backends.triton`` launches them.
+"""The Triton kernels of the GPU backend, launched by ``normscope.kernels.backends.triton``.
 
-A row is a row of a tile ``[ROWS, BLOCK]``, or goes by chunks ``[BLOCK]``. Lanes without an entry hold zero, also where
-arithmetic would give them something else, so that no sum has to ask. Statistics and sums have the dtype of ``square``.
-Offsets are 64-bit from the row on.
+A row is one of a tile ``[ROWS, BLOCK]``, or is processed in chunks ``[BLOCK]``. Lanes beyond the end of a row are kept
+at zero after every operation, so that the reductions need no mask. Statistics and sums have the dtype of ``square``.
+Row offsets are 64-bit.
 """
 
-# Triton's language looks like Python, and is none that a type checker knows; Triton itself may be missing.
+# A type checker cannot check Triton's language, which only looks like Python, and Triton may not be installed.
 # pyright: reportMissingImports=false, reportOptionalMemberAccess=false
 # pyright: reportInvalidTypeForm=false, reportGeneralTypeIssues=false, reportArgumentType=false
 # pyright: reportOperatorIssue=false
@@ -42,7 +42,7 @@ def _quotient(numerator, denominator):
 
 @triton.jit
 def _divisor(square, FLAGS: tl.constexpr, EPS: tl.constexpr, WIDTH: tl.constexpr):
-    """Give 1 / d, and what y times the sum of u y is multiplied by in the gradient: kappa d^2."""
+    """Return 1 / d and kappa d^2, the factor of y sum(u y) in the gradient."""
     one = tl.full(square.shape, 1.0, square.dtype)
     if (DIVISOR & FLAGS) == 0:
         return one, one * 0.0
@@ -63,7 +63,7 @@ def _divisor(square, FLAGS: tl.constexpr, EPS: tl.constexpr, WIDTH: tl.constexpr
 
 @triton.jit
 def _within(row, column, rows, ROWS: tl.constexpr, WIDTH: tl.constexpr):
-    # There are as many programs as tiles: one row is always there, and a mask for it would cost registers.
+    # There are as many programs as tiles, so a single row always exists; a mask for it would cost registers.
     here = column < WIDTH
     if ROWS > 1:
         here = (row < rows)[:, None] & here
@@ -111,7 +111,7 @@ def forward_rows(
         tl.store(total + at, value.to(total.dtype.element_ty), mask=here)
     if CENTER & FLAGS:
         mu = tl.sum(value, 1) * (1.0 / WIDTH)
-        # What the first sum rounded off, large where the mean is: a constant row is constant only after this.
+        # Corrects the rounding of the first sum, which is large if the mean is: a constant row must have no variance.
         mu += tl.sum(tl.where(here, value - mu[:, None], 0.0), 1) * (1.0 / WIDTH)
         value = tl.where(here, value - mu[:, None], 0.0)
         tl.store(mean + row, mu, mask=row < rows)
@@ -127,7 +127,7 @@ def forward_chunks(
     FLAGS: tl.constexpr, EPS: tl.constexpr, SCALE: tl.constexpr, SLOPE: tl.constexpr, WIDTH: tl.constexpr,
     BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Normalize a row that no tile holds: once over it for every sum, and once to write."""
+    """Normalize a row that is wider than any tile, with one pass for every sum and one to write."""
     WIDE: tl.constexpr = square.dtype.element_ty
     row = tl.program_id(0).to(tl.int64)
     first = tl.arange(0, BLOCK)
@@ -162,7 +162,7 @@ def forward_chunks(
 
 @triton.jit
 def _normalized(x, mu, inverse, at, here, WIDE: tl.constexpr):
-    """Give y as the forward pass had it, and zero to lanes without an entry, whatever the statistics."""
+    """Return y as in the forward pass, and zero in lanes beyond the end of the row."""
     return tl.where(here, (_read(x, at, here, WIDE) - mu) * inverse, 0.0)
 
 
@@ -175,7 +175,7 @@ def _write_gradient(dx, dtotal, gradient, at, here):
 
 @triton.jit
 def _statistics(mean, square, row, rows, FLAGS: tl.constexpr, EPS: tl.constexpr, WIDTH: tl.constexpr):
-    """Give the mean (0 where none is kept), 1 / d and kappa d^2; something finite for rows that are not there."""
+    """Return the mean (0 if it is not stored), 1 / d and kappa d^2, with finite values for rows beyond the end."""
     q = tl.load(square + row, mask=row < rows, other=1.0)
     inverse, slope = _divisor(q, FLAGS, EPS, WIDTH)
     mu = q * 0.0
@@ -190,7 +190,7 @@ def _backward_tile(
     FLAGS: tl.constexpr, EPS: tl.constexpr, SCALE: tl.constexpr, SLOPE: tl.constexpr, WIDTH: tl.constexpr,
     ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Write dx of a tile, and give dz and what the gain is multiplied by."""
+    """Write dx of a tile, and return dz and the factor of the weight in z."""
     WIDE: tl.constexpr = square.dtype.element_ty
     here = _within(row, column, rows, ROWS, WIDTH)
     at = row[:, None] * WIDTH + column
@@ -214,7 +214,7 @@ def _backward_tile(
     if (DIVISOR & FLAGS) != 0 and (DETACH_STD & FLAGS) == 0:
         product = tl.sum(u * y, 1)
         if ((CENTER | DETACH_MEAN) & FLAGS) == CENTER and x.dtype.element_ty.primitive_bitwidth > 16:
-            # The mean that was kept is a rounded one. Where x has as many bits, what is left of it in y shows.
+            # The stored mean is rounded. If x has as many bits, the remainder of the mean in y is visible.
             left = tl.sum(y, 1)
             product -= u_mean * left
             y -= (left * (1.0 / WIDTH))[:, None]
@@ -229,7 +229,7 @@ def backward_rows(
     FLAGS: tl.constexpr, EPS: tl.constexpr, SCALE: tl.constexpr, SLOPE: tl.constexpr, WIDTH: tl.constexpr,
     BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Give the gradient of a tile of whole rows."""
+    """Compute the input gradient of a tile of whole rows."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, BLOCK)[None, :]
     _backward_tile(dz, dtotal, x, mean, square, weight, dx, rows, row, column, FLAGS, EPS, SCALE, SLOPE, WIDTH, ROWS)
@@ -241,7 +241,7 @@ def backward_sums(
     WANTS_WEIGHT: tl.constexpr, WANTS_BIAS: tl.constexpr, FLAGS: tl.constexpr, EPS: tl.constexpr,
     SCALE: tl.constexpr, SLOPE: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Give the gradient of every so manieth tile, and the sums over its rows of what the gain and the bias need."""
+    """Compute the input gradient for every ``programs``-th tile, and partial sums for the weight and bias gradients."""
     program = tl.program_id(0)
     programs = tl.num_programs(0)
     column = tl.arange(0, BLOCK)
@@ -266,7 +266,7 @@ def backward_sums(
 
 @triton.jit(do_not_specialize=["programs"])
 def finalize(partial, dweight, dbias, programs, WIDTH: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr):
-    """Add the partial sums of all programs, in their order: those of the gain, then of the bias."""
+    """Add the partial sums of all programs in order: those of the weight, then those of the bias."""
     column = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     which = tl.program_id(1)
     partial += which.to(tl.int64) * programs * WIDTH
@@ -289,7 +289,7 @@ def backward_chunks(
     FLAGS: tl.constexpr, EPS: tl.constexpr, SCALE: tl.constexpr, SLOPE: tl.constexpr, WIDTH: tl.constexpr,
     BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Give the gradient of a row that no tile holds: once over it for the sums, and once to write."""
+    """Compute the input gradient of a row that is wider than any tile, with one pass for sums and one to write."""
     WIDE: tl.constexpr = square.dtype.element_ty
     row = tl.program_id(0).to(tl.int64)
     first = tl.arange(0, BLOCK)
@@ -335,7 +335,7 @@ def column_sums(
     FLAGS: tl.constexpr, EPS: tl.constexpr, SCALE: tl.constexpr, SLOPE: tl.constexpr, WIDTH: tl.constexpr,
     BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Sum over all rows of a few columns, where rows are too wide to do it beside dx."""
+    """Sum a few columns over all rows, for rows that are too wide to do so together with dx."""
     WIDE: tl.constexpr = square.dtype.element_ty
     column = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     weights = tl.zeros((ROWS, BLOCK), WIDE)

@@ -17,21 +17,8 @@ from normscope.report.diagnosis import captions, figures, growth, heat
 from normscope.report.drawing import format as words
 from normscope.report.drawing import palette
 
-SCHEMA = 1
+SCHEMA = 2
 """The newest version of a diagnosis's JSON that can be drawn."""
-
-HEADS = {
-    "not_finite": "Numbers are not finite",
-    "post_norm_without_warm_up": "Norms on the residual stream, and no warm-up",
-    "missing_final_norm": "No norm behind the last layer",
-    "unscaled_residual": "The residual stream grows by a factor a layer",
-    "batch_norm_in_eval": "Batch norms use moments of other data",
-    "gains_near_zero": "Gains of a norm are close to zero",
-    "double_norm": "A norm normalizes what is normalized",
-    "eps_too_small_for_half": "eps is too small for float16",
-    "overflow": "An input overflows",
-}
-"""What a cause is called on the page."""
 
 TITLES = {
     "gradients": "Re-centering and re-scaling",
@@ -108,12 +95,11 @@ def render(content: Mapping[str, Any], *, training: Sequence[Mapping[str, Any]] 
     schema = content.get("schema")
     if type(schema) is not int or not 1 <= schema <= SCHEMA:
         raise ValueError(f"a diagnosis with schema {schema!r} cannot be drawn; this normscope reads 1 to {SCHEMA}")
+    content, text = _upgraded(content), _json(content)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    text = _json(content)
     listed = {row["name"] for row in content["gradients"]}
     return environment.from_string(_own("diagnosis.html")).render(
         told=content,
-        heads=HEADS,
         style=Markup(palette.style_sheet() + _own("page.css")),
         sections=_sections(content, _finite(content.get("history") if training is None else training)),
         facts=_facts(content),
@@ -126,6 +112,19 @@ def render(content: Mapping[str, Any], *, training: Sequence[Mapping[str, Any]] 
         number=words.number,
         download=f"data:application/json;base64,{base64.b64encode(text.encode()).decode()}",
     )
+
+
+def _upgraded(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a diagnosis of schema 1 with the keys of schema 2."""
+    if content["schema"] != 1:
+        return content
+    renamed = {"cause": "name", "advice": "remedy", "gain_size": "weight_size", "dead_gains": "small_weights"}
+    findings, ranges = (
+        [{renamed.get(key, key): value for key, value in row.items()} for row in content[part]]
+        for part in ("findings", "ranges")
+    )
+    titled = [{"title": finding["name"].replace("_", " ").capitalize(), **finding} for finding in findings]
+    return {**content, "findings": titled, "ranges": ranges}
 
 
 def _sections(content: Mapping[str, Any], training: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]:

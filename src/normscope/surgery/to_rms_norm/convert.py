@@ -1,4 +1,4 @@
-"""From LayerNorm to RMSNorm with the same function: center what writes into the residual stream."""
+"""Conversion of LayerNorm to RMSNorm without a change of the function, by centering what writes into the stream."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -7,73 +7,72 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from normscope.inspection.find import find_norms
-from normscope.inspection.kinds import Norm
-from normscope.surgery.guards import check_open, share_hooks
-from normscope.surgery.install import put
-from normscope.surgery.replacement import Built
+from normscope.inspection.norm_in_model import NormInModel
+from normscope.surgery.guards import check_replaceable, share_hooks
+from normscope.surgery.install import install
+from normscope.surgery.replacement import Replacement
 from normscope.surgery.swap import Where, choose
 from normscope.surgery.to_rms_norm.norms import BiasedRMSNorm, converted
 from normscope.surgery.to_rms_norm.proof import Proof, prove
 from normscope.surgery.to_rms_norm.same_function import (
-    apart,
     check_copies,
     evaluating,
+    largest_difference,
+    median_difference,
     outputs,
     random_call,
-    usually_apart,
 )
 from normscope.surgery.to_rms_norm.writers import owner_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class CenterReport:
-    """A model whose layer norms are RMS norms now, and the proof that its function is the same."""
+class ConversionReport:
+    """What a conversion changed, and the measurement that the function of the model stayed the same."""
 
     model: str
     norms: tuple[str, ...]
-    """Layer norms that are an RMSNorm now."""
+    """Layer norms that were replaced by an RMSNorm."""
     biased: tuple[str, ...]
-    """Those of them that have a bias other than zero, and keep it: ``BiasedRMSNorm``."""
+    """Those of them with a bias other than zero, which is kept: ``BiasedRMSNorm``."""
     centered: tuple[str, ...]
-    """Parameters (and buffers) whose mean over the features is zero now."""
+    """Parameters (and buffers) that were centered over the features."""
     untied: tuple[str, ...]
-    """Parameters that are copies now, for the one they shared is centered and this one must not be."""
+    """Parameters that were untied by a copy, as only one of the tied ones may be centered."""
     unreached: tuple[str, ...]
-    """Parameters as wide as the stream that no output depended on, as the model was called: of an expert, a mask token
-    or a cross attention that did not run. They are as they were. If one writes into the stream, the function is another
-    one once it does."""
+    """Parameters as wide as the stream on which no output depended for these inputs: of an expert, a mask token or a
+    cross attention that did not run. They are unchanged. If one writes into the stream, the function differs from the
+    original whenever it is used."""
     dropouts: int
-    """Active dropouts on the stream. Where there are some, the function in training is another one from the start."""
+    """Number of active dropouts on the stream. With any, the function in training differs from the start."""
     lost: tuple[str, ...]
     """Hooks of layer norms that are bound to the old module."""
     difference: float
-    """Proof: largest difference of any number, over the larger of itself and its output's size, in float64, over all
-    inputs tried. The size is how far an output moves with all that the layer norms give."""
+    """Largest difference of any number in float64 over all inputs tried, relative to the larger of the number and the
+    size of its output. The size is the change of an output with the outputs of all layer norms."""
     own_difference: float
-    """The same in the model's own dtype."""
+    """The same in the dtype of the model."""
     outputs: int
-    """How many numbers were compared in float64."""
+    """Number of values compared in float64."""
     _undo: Callable[[], None] = field(repr=False, compare=False)
 
     def undo(self) -> None:
-        """Put layer norms, weights and ties back, to the bit.
+        """Restore layer norms, weights and ties to the bit.
 
         Raises:
-            RuntimeError: If it was undone before, something else stands in a place now, or a later conversion stands
-                on tensors that this one centered, and is to be undone first. Nothing is changed then.
+            RuntimeError: If it was undone before, another module is in one of the places, or a later conversion
+                centered the same tensors and must be undone first. Nothing is changed then.
         """
         self._undo()
 
     def __str__(self) -> str:
-        """Return it in words."""
+        """Return a summary."""
         kept = f", {len(self.biased)} with their bias" if self.biased else ""
         lines = [
             f"{self.model}: {len(self.norms)} LayerNorm -> RMSNorm{kept}; {len(self.centered)} tensors centered",
             f"proof: {self.outputs:,} outputs differ by at most {self.difference:.1e} of their size in float64, "
-            f"by {self.own_difference:.1e} in the model's own dtype",
+            f"by {self.own_difference:.1e} in the dtype of the model",
         ]
         if self.untied:
             lines.append(f"untied: {', '.join(self.untied)}")
@@ -86,45 +85,45 @@ class CenterReport:
         if self.dropouts:
             lines.append(
                 f"{self.dropouts} dropouts on the stream: the function is the same in evaluation; in training, where "
-                f"they bring a mean back, it is another one from the first step"
+                f"they add a mean, it differs from the first step"
             )
         if self.lost:
             lines.append(f"lost: {'; '.join(self.lost)}")
         return "\n".join(lines)
 
 
-_ORDER = WeakTensorKeyDictionary()
-"""From a tensor to the conversions that centered it and were not undone, in their order. It keeps no tensor alive."""
+_CONVERSIONS = "_normscope_conversions"
+"""Attribute of a tensor: the conversions that centered it and were not undone, in order."""
 
 
-def enter(tensors: Sequence[Tensor]) -> object:
-    """Note that a conversion centered some tensors.
+def register_conversion(tensors: Sequence[Tensor]) -> object:
+    """Record on tensors that a conversion centered them.
 
     Returns:
-        What stands for the conversion.
+        A token of the conversion.
     """
-    turn = object()
+    token = object()
     for tensor in tensors:
-        _ORDER[tensor] = [*(_ORDER.get(tensor) or ()), turn]
-    return turn
+        vars(tensor)[_CONVERSIONS] = (*vars(tensor).get(_CONVERSIONS, ()), token)
+    return token
 
 
-def check_last(tensors: Sequence[Tensor], turn: object) -> None:
-    """See that no other conversion stands on tensors of this one.
+def check_last_conversion(tensors: Sequence[Tensor], token: object) -> None:
+    """Refuse to undo a conversion before later ones of the same tensors.
 
     Raises:
-        RuntimeError: If a later one centered some of them, too, and was not undone.
+        RuntimeError: If a later conversion centered some of them and was not undone.
     """
-    if later := sum(_ORDER[tensor][-1] is not turn for tensor in tensors):
+    if later := sum(vars(tensor)[_CONVERSIONS][-1] is not token for tensor in tensors):
         raise RuntimeError(
             f"a later to_rms_norm stands on {later} of the {len(tensors)} tensors that this one centered: undo it first"
         )
 
 
-def leave(tensors: Sequence[Tensor], turn: object) -> None:
-    """Forget a conversion that was undone."""
+def forget_conversion(tensors: Sequence[Tensor], token: object) -> None:
+    """Remove the record of a conversion that was undone."""
     for tensor in tensors:
-        _ORDER[tensor] = [one for one in _ORDER[tensor] if one is not turn]
+        vars(tensor)[_CONVERSIONS] = tuple(other for other in vars(tensor)[_CONVERSIONS] if other is not token)
 
 
 def to_rms_norm(
@@ -133,62 +132,61 @@ def to_rms_norm(
     where: Where | None = None,
     generator: torch.Generator | None = None,
     **inputs: Any,
-) -> CenterReport:
-    r"""Make RMS norms of a Pre-LN model's layer norms, in place, and prove that its function is the same.
+) -> ConversionReport:
+    r"""Convert the layer norms of a Pre-LN model to RMS norms, in place, and verify that its function is the same.
 
-    The layer norms of a Pre-LN model read a sum, to which embeddings and output projections write. Centered rows stay
-    centered under sums, and of centered rows the mean square is the variance:
+    The layer norms of a Pre-LN model read a sum to which embeddings and output projections are added. A sum of centered
+    rows is centered, and the mean square of a centered row is its variance:
 
     .. math:: x = \sum_k W_k h_k, \quad W_k \leftarrow (I - \tfrac{1}{D} 1 1^T) W_k \quad \Rightarrow \quad
         \mathrm{LayerNorm}(x) = g \odot \frac{x}{\sqrt{\tfrac{1}{D} \sum_i x_i^2 + \epsilon}} + b
 
-    What writes is found in the graph of a backward pass, in a copy of the model in float64; whether it was all of it is
-    not believed, but measured: on the inputs given and on random ones of their shapes (whole numbers are drawn from
-    those that were given, or below ``config.vocab_size``), in evaluation, with layer norms that do not round to float32
-    within. All layer norms must run there and read rows without a mean, and no number that the model returns may
-    differ. Only then the model is changed. It takes a copy of the model in float64 for that time, and one of what is
-    centered until the report is forgotten.
+    Residual-stream writers are read from the autograd graph of a float64 copy; the result is then verified numerically,
+    in evaluation, on the given inputs and on random ones of their shapes (whole numbers are drawn from the given ones,
+    or below ``config.vocab_size``), with layer norms that do not round to float32 internally. All layer norms must run
+    and read rows with a mean of zero, and no value that the model returns may differ. Only then is the model changed.
+    This needs memory for a float64 copy of the model, and for a copy of the centered tensors until the report is
+    deleted.
 
-    The equality is one of evaluation. Dropout on the stream brings a mean back: with it, training starts as another
-    function, and the report says so. And it is one of the way the model was called: what did not run then, such as an
-    expert, a mask token or an embedding of types, is not centered; the report names such parameters. Embeddings that
-    are given from outside (``inputs_embeds``) must be centered there.
+    The functions are equal in evaluation. Dropout on the stream adds a mean, so that training starts as another
+    function; the report says so. They are equal for the way in which the model was called: a part that did not run,
+    such as an expert, a mask token or an embedding of types, is not centered; the report names its parameters.
+    Embeddings passed as an argument (``inputs_embeds``) must be centered by the caller.
 
-    A bias of zero goes; another stays, in a :class:`~normscope.surgery.to_rms_norm.norms.BiasedRMSNorm`. An embedding
-    that is tied to the output layer is untied, for the output layer must not be centered; the model grows by that. Make
-    an optimizer afterwards.
+    A bias of zero is dropped, any other is kept in a :class:`~normscope.surgery.to_rms_norm.norms.BiasedRMSNorm`. An
+    embedding that is tied to the output layer is untied, because the output layer must not be centered; this adds
+    parameters. Build an optimizer afterwards.
 
     Args:
-        model: Any module; all layer norms that ``where`` leaves must read a stream that can be centered.
-        *args: What the model is called with. Without any, the ``dummy_inputs`` of a Hugging Face model.
+        model: Any module; all layer norms selected by ``where`` must read a stream that can be centered.
+        *args: Arguments of the model. Without any, the ``dummy_inputs`` of a Hugging Face model are used.
         where: Which layer norms: a pattern of names, or a function of name and module; None for all.
-        generator: Draws the random inputs; None for a fixed one.
-        **inputs: What the model is called with.
+        generator: Draws the random inputs; None for a fixed seed.
+        **inputs: Keyword arguments of the model.
 
     Returns:
-        What was changed, and the proof.
+        What was changed, and the measured differences.
 
     Raises:
         TypeError: If there are no inputs and the model has no ``dummy_inputs``.
-        ValueError: If the function would be another one: the message says which layer norms read what. If a layer norm
-            does not run; the model returns no tensor of a floating dtype; no output depends on the layer norms; a
-            ``forward`` stands on an instance; a tensor is on the meta device; a copy in float64 does not run; the model
-            itself changes by more than roundings; or as for ``swap``. Nothing is changed then, nor where the model
-            itself raises something.
+        ValueError: If the function would differ; the message names the layer norms and what they read. Also if a layer
+            norm does not run; if the model returns no floating-point tensor, or none that depends on the layer norms;
+            if an instance has its own ``forward``; if a tensor is on the meta device; if a float64 copy does not run;
+            if the model itself changes by more than rounding; and as for ``swap``. Nothing is changed then.
 
     References:
         Jiang et al. (2023). Pre-RMSNorm and Pre-CRMSNorm transformers. arXiv:2305.14858.
         Departs from it in: the bias is kept with the norm and not folded into what reads it.
     """
-    check_open(model)
+    check_replaceable(model)
     check_copies(model)
-    found, unreached = find_norms(model)
-    chosen, _ = choose(model, found, unreached, "layer_norm", where)
-    if strange := [norm.name for norm in chosen if norm.eps_place != "variance" or norm.unbiased]:
+    norms, unreachable = find_norms(model, for_replacement=True)
+    chosen, _ = choose(model, norms, unreachable, "layer_norm", where)
+    if strange := [norm.name for norm in chosen if norm.traits.eps_place != "variance" or norm.traits.unbiased]:
         raise ValueError(f"{strange[0]} has eps outside the root or the divisor n - 1, which no RMS norm here has")
     if not args and not inputs:
         if not hasattr(model, "dummy_inputs"):
-            raise TypeError("to_rms_norm wants what the model is called with: to_rms_norm(model, batch)")
+            raise TypeError("to_rms_norm expects the arguments of the model: to_rms_norm(model, batch)")
         dummy: Any = model.dummy_inputs
         device = next((p.device for p in model.parameters()), None)
         inputs = {name: one.to(device) if isinstance(one, Tensor) else one for name, one in dummy.items()}
@@ -204,7 +202,7 @@ def to_rms_norm(
             second = [outputs(model, call) for call in calls]
         own_difference = _own_difference(model, proof, first, second)
         failure.pop_all()
-    return CenterReport(
+    return ConversionReport(
         model=type(model).__name__,
         norms=tuple(norm.name for norm in chosen),
         biased=tuple(one.norm.name for one in built if isinstance(one.module, BiasedRMSNorm)),
@@ -220,8 +218,8 @@ def to_rms_norm(
     )
 
 
-def _change(model: nn.Module, built: Sequence[Built], proof: Proof) -> Callable[[], None]:
-    """Change the model itself as its copy was changed; return what undoes it."""
+def _change(model: nn.Module, built: Sequence[Replacement], proof: Proof) -> Callable[[], None]:
+    """Change the model itself as its copy was changed; return a function that undoes it."""
     ties: list[tuple[nn.Module, str, nn.Parameter]] = []
     saved: list[tuple[Tensor, Tensor]] = []
 
@@ -238,9 +236,9 @@ def _change(model: nn.Module, built: Sequence[Built], proof: Proof) -> Callable[
             owner, key = owner_of(model, name)
             tied = owner._parameters[key]
             assert tied is not None
-            own = nn.Parameter(tied.detach().clone(), requires_grad=tied.requires_grad)
+            untied = nn.Parameter(tied.detach().clone(), requires_grad=tied.requires_grad)
             ties.append((owner, key, tied))
-            owner._parameters[key] = own
+            owner._parameters[key] = untied
         for name, values in proof.writers.items():
             owner, key = owner_of(model, name)
             tensor = owner._parameters.get(key, owner._buffers.get(key))
@@ -248,46 +246,46 @@ def _change(model: nn.Module, built: Sequence[Built], proof: Proof) -> Callable[
             saved.append((tensor, tensor.detach().clone()))
             with torch.no_grad():
                 tensor.copy_(values)
-        norms_back, _ = put(model, built)
+        norms_back, _ = install(model, built)
         failure.pop_all()
     centered = [tensor for tensor, _ in saved]
-    turn = enter(centered)
+    token = register_conversion(centered)
     undone = False
 
     def undo() -> None:
         nonlocal undone
         if not undone:
-            check_last(centered, turn)
+            check_last_conversion(centered, token)
         norms_back()
         undone = True
-        leave(centered, turn)
+        forget_conversion(centered, token)
         weights_back()
 
     return undo
 
 
 def _own_difference(model: nn.Module, proof: Proof, first: Sequence[Any], second: Sequence[Any]) -> float:
-    """Measure what the change did in the model's own dtype.
+    """Measure the change of the outputs in the dtype of the model.
 
     Raises:
-        ValueError: If it is more than roundings explain.
+        ValueError: If it is more than rounding explains.
     """
     compared = list(zip(first, second, proof.before, proof.sizes, strict=True))
-    changed = max(apart(one, two, sizes) for one, two, _, sizes in compared)
-    # What the dtype does by itself, and a coarser one within, such as autocast.
-    rounding = max(usually_apart(wide, one, sizes) for one, _, wide, sizes in compared)
+    changed = max(largest_difference(one, two, sizes) for one, two, _, sizes in compared)
+    # The rounding of the dtype itself, and of a coarser one inside, such as under autocast.
+    rounding = max(median_difference(wide, one, sizes) for one, _, wide, sizes in compared)
     coarsest = max((torch.finfo(p.dtype).eps for p in model.parameters() if p.is_floating_point()), default=0.0)
     if not changed <= (most := 8 * coarsest**0.5 + 100 * rounding):
         raise ValueError(
-            f"the proof holds in a copy of {type(model).__name__}, but the model itself does something else: after the "
-            f"change its outputs differ by {changed:.1e} of their size, of which roundings explain {most:.1e}. A hook "
-            f"or a function that holds another module than its own would do that. Nothing is changed"
+            f"the proof holds in a copy of {type(model).__name__}, but not in the model itself: after the change "
+            f"its outputs differ by {changed:.1e} of their size, of which rounding explains {most:.1e}. A hook or a "
+            f"function that refers to another module than its own could cause this. Nothing is changed"
         )
     return changed
 
 
-def _built(norm: Norm) -> Built:
+def _built(norm: NormInModel) -> Replacement:
     module = converted(norm, norm.module)
     module.train(norm.module.training)
     kept, lost = share_hooks(norm.module, module)
-    return Built(norm=norm, module=module, kept=tuple(kept), lost=tuple(lost), difference=0.0)
+    return Replacement(norm=norm, module=module, kept=tuple(kept), lost=tuple(lost), difference=0.0)

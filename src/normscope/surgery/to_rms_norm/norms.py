@@ -1,4 +1,4 @@
-"""The norms of a conversion to RMSNorm: what reads centered rows."""
+"""The norms of a conversion to RMSNorm, which read centered rows."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normscope.inspection.attribute_reads import ChannelsFirst
-from normscope.inspection.kinds import Norm
+from normscope.inspection.norm_in_model import NormInModel, unwrapped
 from normscope.kernels import fused
 from normscope.kernels.formula import ROOT
 from normscope.norms import LayerNorm, RMSNorm, rms_norm
+from normscope.norms.channels_first import ChannelsFirst
 from normscope.norms.checks import check_eps, check_input
-from normscope.surgery.guards import leave_fast_path, share_hooks
+from normscope.surgery.guards import disable_fast_path, share_hooks
 from normscope.surgery.to_rms_norm.same_function import NUDGE
 from normscope.surgery.to_rms_norm.writers import owner_of
 
@@ -29,12 +29,12 @@ class BiasedRMSNorm(nn.Module):
     Args:
         normalized_shape: The sizes of the trailing axes.
         eps: Added to the mean square.
-        weight: The gain g, taken as it is; None for none.
-        bias: The bias b, taken as it is.
+        weight: The weight g, not copied; None for no weight.
+        bias: The bias b, not copied.
 
     Raises:
-        TypeError: On call, if the input is not of a floating dtype.
-        ValueError: If ``eps`` is negative; on call, if the trailing axes of the input differ.
+        TypeError: In ``forward``, if the input is not floating point.
+        ValueError: If ``eps`` is negative; in ``forward``, if the trailing axes of the input differ.
     """
 
     def __init__(
@@ -58,25 +58,25 @@ class BiasedRMSNorm(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the settings, for ``repr``."""
-        return f"{self.normalized_shape}, eps={self.eps}, gain={self.weight is not None}"
+        return f"{self.normalized_shape}, eps={self.eps}, weight={self.weight is not None}"
 
 
-def converted(norm: Norm, old: nn.Module, *, centers: bool = False) -> nn.Module:
-    """Make the RMS norm that takes over a layer norm's parameters.
+def converted(norm: NormInModel, old: nn.Module, *, centers: bool = False) -> nn.Module:
+    """Build the RMS norm that takes over a layer norm's parameters.
 
     Args:
-        norm: The layer norm, as it was found.
-        old: What stands in its place, in the model or in a copy.
-        centers: Make a plain layer norm instead.
+        norm: The layer norm.
+        old: The module in its place, in the model or in a copy.
+        centers: Whether to build a plain layer norm instead.
 
     Returns:
         An ``RMSNorm``, a ``BiasedRMSNorm`` where there is a bias other than zero, or a ``LayerNorm``; in a
         ``ChannelsFirst`` where the features are on axis 1.
     """
-    holder = old.norm if isinstance(old, ChannelsFirst) else old
+    holder = unwrapped(old)
     eps = 0.0 if norm.eps is None else norm.eps
-    weight = None if norm.gain is None else holder._parameters[norm.gain]
-    bias = None if norm.bias is None else holder._parameters[norm.bias]
+    weight = None if norm.weight_name is None else holder._parameters[norm.weight_name]
+    bias = None if norm.bias_name is None else holder._parameters[norm.bias_name]
     if weight is not None and norm.unit_offset:
         weight = nn.Parameter(weight.detach() + 1, requires_grad=weight.requires_grad)
     if bias is not None and not centers and bool(bias.detach().count_nonzero()):
@@ -90,25 +90,25 @@ def converted(norm: Norm, old: nn.Module, *, centers: bool = False) -> nn.Module
     return ChannelsFirst(new) if norm.channels_first else new
 
 
-def make_exact(twin: nn.Module, chosen: Sequence[Norm]) -> None:
-    """Put plain layer norms in the places of foreign ones, some of which round to float32 within; let all of them run.
+def make_exact(twin: nn.Module, chosen: Sequence[NormInModel]) -> None:
+    """Replace layer norms of other libraries, some of which round to float32 internally, by plain ones.
 
-    That they compute the same was seen when they were found. A fused path would pass them by.
+    That they compute the same was verified when they were found. Fused paths are disabled, as they bypass the norms.
 
     Args:
-        twin: A copy of the model in which they were found.
-        chosen: The layer norms.
+        twin: A copy of the model.
+        chosen: The layer norms of the model.
     """
     for norm in chosen:
         old = twin.get_submodule(norm.name)
         if not isinstance(norm.holder, nn.LayerNorm):
             _set(twin, norm, converted(norm, old, centers=True))
-    leave_fast_path(twin, {id(twin.get_submodule(norm.name)) for norm in chosen})
+    disable_fast_path(twin, {id(twin.get_submodule(norm.name)) for norm in chosen})
 
 
 @contextmanager
-def nudged(twin: nn.Module, chosen: Sequence[Norm]) -> Iterator[None]:
-    """Move all that the norms give by :data:`~normscope.surgery.to_rms_norm.same_function.NUDGE`, at random, inside."""
+def nudged(twin: nn.Module, chosen: Sequence[NormInModel]) -> Iterator[None]:
+    """Change the outputs of all norms at random by :data:`~normscope.surgery.to_rms_norm.same_function.NUDGE`."""
     generator = torch.Generator().manual_seed(1)
 
     def nudge(module: nn.Module, given: Any, z: Any) -> Any:
@@ -123,7 +123,7 @@ def nudged(twin: nn.Module, chosen: Sequence[Norm]) -> Iterator[None]:
             handle.remove()
 
 
-def put_rms(twin: nn.Module, chosen: Sequence[Norm]) -> dict[str, list[float]]:
+def put_rms(twin: nn.Module, chosen: Sequence[NormInModel]) -> dict[str, list[float]]:
     """Put RMS norms into a copy of a model.
 
     Args:
@@ -131,12 +131,12 @@ def put_rms(twin: nn.Module, chosen: Sequence[Norm]) -> dict[str, list[float]]:
         chosen: The layer norms.
 
     Returns:
-        From names to what is seen when the copy runs: the largest mean of a row, over what the row is divided by. A
-        layer norm and an RMS norm differ by that.
+        From names to a list that is filled when the copy runs: the largest mean of a row, over the divisor of the row.
+        This is the difference between a layer norm and an RMS norm.
     """
     moments: dict[str, list[float]] = {norm.name: [] for norm in chosen}
 
-    def look(norm: Norm, x: Tensor) -> None:
+    def measure(norm: NormInModel, x: Tensor) -> None:
         axes = 1 if norm.channels_first else tuple(range(-len(norm.shape), 0))
         size = (x.square().mean(axes) + (norm.eps or 0.0)).sqrt()
         mean = x.mean(axes).abs()
@@ -145,17 +145,17 @@ def put_rms(twin: nn.Module, chosen: Sequence[Norm]) -> dict[str, list[float]]:
 
     for norm, old in [(norm, twin.get_submodule(norm.name)) for norm in chosen]:
         plain = isinstance(norm.holder, nn.LayerNorm)
-        known = norm if plain else dataclasses.replace(norm, gain="weight", bias="bias", unit_offset=False)
+        known = norm if plain else dataclasses.replace(norm, weight_name="weight", bias_name="bias", unit_offset=False)
         new = converted(known, old)
         _set(twin, norm, new)
         new.register_forward_pre_hook(
-            lambda module, given, named, norm=norm: look(norm, [*given, *named.values()][0]), with_kwargs=True
+            lambda module, given, named, norm=norm: measure(norm, [*given, *named.values()][0]), with_kwargs=True
         )
-    leave_fast_path(twin, {id(twin.get_submodule(norm.name)) for norm in chosen})
+    disable_fast_path(twin, {id(twin.get_submodule(norm.name)) for norm in chosen})
     return moments
 
 
-def _set(twin: nn.Module, norm: Norm, new: nn.Module) -> None:
+def _set(twin: nn.Module, norm: NormInModel, new: nn.Module) -> None:
     share_hooks(twin.get_submodule(norm.name), new)
     for name in norm.names:
         owner, key = owner_of(twin, name)

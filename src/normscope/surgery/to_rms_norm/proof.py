@@ -1,4 +1,4 @@
-"""The proof that a model with centered writers and RMS norms is the same function: made in a copy in float64."""
+"""The check, on a float64 copy, that a model with centered writers and RMS norms computes the same function."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,46 +6,53 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from normscope.inspection.kinds import Norm
+from normscope.inspection.norm_in_model import NormInModel
 from normscope.surgery.to_rms_norm.norms import make_exact, nudged, put_rms
-from normscope.surgery.to_rms_norm.same_function import Call, apart, float64_by_default, outputs, scales, widened
+from normscope.surgery.to_rms_norm.same_function import (
+    Call,
+    float64_by_default,
+    largest_difference,
+    outputs,
+    scales,
+    widened,
+)
 from normscope.surgery.to_rms_norm.writers import find_writers, named, settle, untie
 
 TOLERANCE = 1e-9
-"""Of the proof, relative, in float64: a million roundings."""
+"""Relative, in float64: a million roundings."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Proof:
-    """What is to be changed in a model, and that its function stays the same."""
+    """The changes of a model that keep its function, and the outputs that were compared."""
 
     writers: Mapping[str, Tensor]
     """From the names of parameters (and buffers) to their centered values, in float64."""
     untied: Sequence[str]
-    """Those of them that need a parameter of their own."""
+    """Those of them that must be untied."""
     unreached: Sequence[str]
-    """Parameters as wide as the stream that no output depended on."""
+    """Parameters as wide as the stream on which no output depended."""
     dropouts: int
-    """How many stand on the stream."""
+    """Number of dropouts on the stream."""
     before: Sequence[Mapping[str, Tensor]]
     """The outputs in float64, for every call."""
     sizes: Sequence[Mapping[str, float]]
-    """What differences of the outputs are compared with, for every call."""
+    """Sizes that differences of the outputs are relative to, for every call."""
     difference: float
     """The largest difference of an output."""
 
 
-def prove(model: nn.Module, chosen: Sequence[Norm], calls: Sequence[Call]) -> Proof:
-    """Convert a copy of a model, and see that all norms read rows without a mean and that all outputs stay.
+def prove(model: nn.Module, chosen: Sequence[NormInModel], calls: Sequence[Call]) -> Proof:
+    """Convert a copy of a model; check that all norms read rows with a mean of zero and that no output changes.
 
     Args:
-        model: Is not changed.
+        model: A model; it is not changed.
         chosen: Its layer norms.
-        calls: What it is called with. It has run on these.
+        calls: Arguments with which the model has run.
 
     Raises:
-        ValueError: If it cannot be run in float64, the outputs do not depend on the layer norms, or the function would
-            be another one.
+        ValueError: If it does not run in float64, the outputs do not depend on the layer norms, or the function would
+            differ.
     """
     try:
         twin, wide = widened(model, calls)
@@ -59,7 +66,7 @@ def prove(model: nn.Module, chosen: Sequence[Norm], calls: Sequence[Call]) -> Pr
         ) from error
 
 
-def _prove(model: nn.Module, twin: nn.Module, chosen: Sequence[Norm], wide: Sequence[Call]) -> Proof:
+def _prove(model: nn.Module, twin: nn.Module, chosen: Sequence[NormInModel], wide: Sequence[Call]) -> Proof:
     found = find_writers(twin, chosen, wide)
     widths = {norm.shape[-1] for norm in chosen}
     unreached = [n for n, p in twin.named_parameters() if id(p) not in found.reached and widths & {*p.shape}]
@@ -77,7 +84,7 @@ def _prove(model: nn.Module, twin: nn.Module, chosen: Sequence[Norm], wide: Sequ
             tensor.sub_(tensor.mean(axis, keepdim=True))
         moments = put_rms(twin, chosen)
         after = [outputs(twin, call) for call in wide]
-    worst = max(apart(one, two, size) for one, two, size in zip(before, after, sizes, strict=True))
+    worst = max(largest_difference(one, two, size) for one, two, size in zip(before, after, sizes, strict=True))
     _check(moments, doubts, worst)
     if not any(any(size.values()) for size in sizes):
         raise ValueError(
@@ -96,10 +103,10 @@ def _prove(model: nn.Module, twin: nn.Module, chosen: Sequence[Norm], wide: Sequ
 
 
 def _check(moments: Mapping[str, list[float]], doubts: Sequence[str], worst: float) -> None:
-    """Refuse another function.
+    """Refuse a conversion that changes the function.
 
     Raises:
-        ValueError: If it is one; the message says why.
+        ValueError: If it does; the message says why.
     """
     if silent := [name for name, seen in moments.items() if not seen]:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Is it the same function? A model run before and after, on the same inputs."""
+"""Comparison of a model before and after a change, on the same inputs."""
 
 import copy
 import math
@@ -12,24 +12,24 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 _CLOSED = (nn.Module, ModuleType, type, str, bytes, bytearray, range)
-"""What is not looked into."""
+"""Types whose contents are not searched."""
 
 
 def tensors_in(output: Any) -> dict[str, Tensor]:
-    """List the tensors of a floating or complex dtype in what a model returned.
+    """List the tensors of a floating or complex dtype in the output of a model.
 
-    Looked into are mappings, sequences and the attributes of any other object: dataclasses, output classes, caches,
+    Mappings, sequences and the attributes of any other object are searched: dataclasses, output classes, caches,
     distributions. Modules and sets are not.
 
     Args:
-        output: Anything.
+        output: Any object.
 
     Returns:
-        From places, such as ``logits`` or ``past.0.keys``, to tensors; each tensor once. The place of the output itself
-        is the empty one.
+        From paths, such as ``logits`` or ``past.0.keys``, to tensors; each tensor once. The path of the output itself
+        is empty.
     """
     found: dict[str, Tensor] = {}
-    # Objects are held, for an identity is free for others once its object is gone.
+    # Keep references: an ``id`` may be reused once its object is freed.
     seen: dict[int, Any] = {}
     waiting: list[tuple[str, Any]] = [("", output)]
     while waiting:
@@ -61,53 +61,52 @@ def _parts(one: Any) -> Iterator[tuple[Any, Any]]:
 
 
 NUDGE = 1e-3
-"""Relative: by how much what the norms give is moved, to see how outputs follow."""
+"""Relative change of the outputs of the norms, to measure how the model's outputs follow."""
 _SMALLEST = 1e-6
-"""An output that follows less than this part of what the others do is compared with that part: it may be rounding."""
+"""Lower bound of a size, relative to the median of the others: below it a change may be rounding."""
 
 
 def scales(before: Mapping[str, Tensor], nudged: Mapping[str, Tensor]) -> dict[str, float]:
-    """Give every output a size: how far it moves when all that the norms give is moved by all of itself.
+    """Compute the size of every output: its change, extrapolated to a change of the norms' outputs by 100 percent.
 
-    It is the median over the numbers that moved at all, so that constants in them, such as the lowest number under a
-    mask, have no part in it.
+    It is the median over the values that changed, which excludes constants, such as the lowest number under a mask.
 
     Args:
         before: The outputs.
-        nudged: The same, with what the norms give moved by :data:`NUDGE`.
+        nudged: The same, with the outputs of the norms changed by :data:`NUDGE`.
 
     Returns:
-        From places to sizes; all are 0 where nothing moved.
+        From paths to sizes; all are 0 if nothing changed.
     """
     sizes = {}
     for place, one in before.items():
         gap = _gap(one, nudged[place])
         moved = gap[gap.isfinite() & (gap > 0)]
         sizes[place] = float(moved.median()) / NUDGE if moved.numel() else 0.0
-    felt = sorted(size for size in sizes.values() if size)
-    least = _SMALLEST * felt[len(felt) // 2] if felt else 0.0
+    positive = sorted(size for size in sizes.values() if size)
+    least = _SMALLEST * positive[len(positive) // 2] if positive else 0.0
     return {place: max(size, least) for place, size in sizes.items()}
 
 
-def apart(before: Mapping[str, Tensor], after: Mapping[str, Tensor], sizes: Mapping[str, float]) -> float:
-    """Give the largest difference of any number, over the larger of itself and its output's size.
+def largest_difference(before: Mapping[str, Tensor], after: Mapping[str, Tensor], sizes: Mapping[str, float]) -> float:
+    """Compute the largest difference of any value, over the larger of the value and the size of its output.
 
     Args:
         before: The outputs.
-        after: The same, of a changed model.
-        sizes: Of the outputs, see :func:`scales`.
+        after: The outputs of the changed model.
+        sizes: The sizes of the outputs, see :func:`scales`.
 
     Returns:
-        Infinity where one is not a number. Equal infinities do not differ.
+        Infinity if a difference is NaN. Equal infinities do not differ.
 
     Raises:
-        ValueError: If the outputs are others, or of other shapes.
+        ValueError: If the paths or shapes of the outputs differ.
     """
     return max((float(ratios.amax()) for ratios in _ratios(before, after, sizes)), default=0.0)
 
 
-def usually_apart(before: Mapping[str, Tensor], after: Mapping[str, Tensor], sizes: Mapping[str, float]) -> float:
-    """Give the same for the median number of each output, and the largest of these."""
+def median_difference(before: Mapping[str, Tensor], after: Mapping[str, Tensor], sizes: Mapping[str, float]) -> float:
+    """Compute the same for the median value of each output, and return the largest."""
     return max((float(ratios.median()) for ratios in _ratios(before, after, sizes)), default=0.0)
 
 
@@ -125,7 +124,7 @@ def _ratios(before: Mapping[str, Tensor], after: Mapping[str, Tensor], sizes: Ma
 
 def _gap(one: Tensor, two: Tensor) -> Tensor:
     one, two = _wide(one), _wide(two)
-    # Masks may be infinite in both.
+    # Values under a mask may be infinite in both.
     gap = torch.where(one == two, 0.0, (one - two).abs())
     return gap.nan_to_num(nan=math.inf, posinf=math.inf)
 
@@ -135,14 +134,14 @@ def _wide(one: Tensor) -> Tensor:
 
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
-"""What a model is called with, by place and by name."""
+"""Positional and keyword arguments of a model."""
 
 
 def check_copies(model: nn.Module) -> None:
-    """Refuse what a copy of the model would not compute with.
+    """Refuse a model whose copies may compute something else.
 
     Raises:
-        ValueError: If a forward stands on an instance, or a tensor on the meta device.
+        ValueError: If an instance has its own ``forward``, or a tensor is on the meta device.
     """
     for name, module in model.named_modules():
         where = f"its part {name!r}" if name else f"the {type(module).__name__} itself"
@@ -159,10 +158,10 @@ def check_copies(model: nn.Module) -> None:
 
 
 def widened(model: nn.Module, calls: Sequence[Call]) -> tuple[nn.Module, list[Call]]:
-    """Copy a model and what it is called with in float64, in evaluation, everything with a gradient."""
+    """Copy a model and its arguments in float64, in evaluation, with gradients for all parameters and buffers."""
     twin = copy.deepcopy(model).double().eval()
     tensors = [*twin.parameters()]
-    # A constant that is added to the stream is to be seen in the graph; torch's running moments may not be.
+    # A buffer added to the stream must appear in the graph; torch's running moments cannot require gradients.
     tensors += [buffer for name, buffer in twin.named_buffers() if "running_" not in name]
     for tensor in tensors:
         if tensor.is_floating_point():
@@ -171,17 +170,17 @@ def widened(model: nn.Module, calls: Sequence[Call]) -> tuple[nn.Module, list[Ca
 
 
 def outputs(model: nn.Module, call: Call) -> dict[str, Tensor]:
-    """Run a model and list all tensors of a floating dtype that it gives, see :func:`tensors_in`.
+    """Run a model and list all floating-point tensors that it returns, see :func:`tensors_in`.
 
     Raises:
-        ValueError: If it gives none.
+        ValueError: If it returns none.
     """
     args, inputs = call
     given = model(*args, **inputs)
     if not (found := tensors_in(given)):
         raise ValueError(
-            f"{type(model).__name__} must return what can be compared, tensors of a floating dtype, and gave "
-            f"{_described(given)}: to_rms_norm wants a model that returns its scores"
+            f"{type(model).__name__} must return tensors of a floating dtype, which can be compared, and gave "
+            f"{_described(given)}: to_rms_norm expects a model that returns its scores"
         )
     return found
 
@@ -190,12 +189,12 @@ def random_call(model: nn.Module, call: Call, generator: torch.Generator) -> Cal
     """Draw inputs of the same shapes.
 
     Args:
-        model: Its ``config.vocab_size``, if it has one, bounds words: ``input_ids``, or the first input.
-        call: What it is called with. Flags and words stay.
-        generator: Draws.
+        model: Its ``config.vocab_size``, if it has one, bounds token ids: ``input_ids``, or the first input.
+        call: Arguments of the model. Those that are not numeric tensors are kept.
+        generator: The source of randomness.
 
     Returns:
-        Normal numbers for floating ones, words for words, any of the given ones for other whole numbers.
+        Normal numbers for floating-point tensors, random tokens for token ids, given values for other integers.
     """
     args, inputs = call
     limit = getattr(getattr(model, "config", None), "vocab_size", None)
@@ -221,7 +220,7 @@ def random_call(model: nn.Module, call: Call, generator: torch.Generator) -> Cal
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluate inside, and go back to every module's own mode."""
+    """Put a model into evaluation mode inside the block, and restore the mode of every module."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -233,7 +232,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def float64_by_default() -> Iterator[None]:
-    """Make float64 what a model gets that makes tensors of its own, such as limits of the dtype it works in."""
+    """Use float64 as the default dtype inside the block, for tensors that a model creates itself."""
     usual = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
@@ -243,7 +242,7 @@ def float64_by_default() -> Iterator[None]:
 
 
 def is_float(one: Any) -> bool:
-    """Return whether something is a tensor of a floating dtype."""
+    """Return whether an object is a floating-point tensor."""
     return isinstance(one, Tensor) and one.is_floating_point()
 
 

@@ -1,4 +1,4 @@
-"""What writes into the stream that a norm reads: found in the graph of a backward pass."""
+"""The parameters that write into the stream a norm reads, found in the autograd graph."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from normscope.inspection.kinds import Norm
+from normscope.inspection.norm_in_model import NormInModel
 from normscope.surgery.to_rms_norm.same_function import Call, outputs
 from normscope.torch_internals import convolution_groups
 
@@ -36,23 +36,23 @@ _LINEAR = {
     "TransposeBackward0",
     "PermuteBackward0",
 }
-"""Operations that keep the mean over the features at zero, where it is zero in all that they are given.
+"""Operations whose output has a mean of zero over the features if all their inputs do.
 
-Dropout in training is none of them, for it drops features one by one; in evaluation, where graphs are walked, it does
-nothing and is not in them. Stochastic depth, which drops whole rows, is a product with one number a row.
+Dropout does not, as it drops single features; in evaluation, where graphs are walked, it is not in them. Stochastic
+depth, which drops whole rows, is a product with one number per row.
 """
 _SCALED = {"MulBackward0", "DivBackward0"}
-"""The same, where the factor is one number."""
+"""The same, if the factor is one number."""
 _TRANSPOSED = {"TBackward0", "TransposeBackward0", "NumpyTBackward0", "PermuteBackward0"}
-"""What turns a weight of ``[features, in]`` around, by whichever of its names."""
+"""Operations that transpose a weight of ``[features, in]``."""
 _REASONS = {
-    "NativeLayerNormBackward0": "the output of another layer norm, whose gain and bias bring a mean back (Post-LN)",
+    "NativeLayerNormBackward0": "the output of another layer norm, whose weight and bias add a mean (Post-LN)",
     "MulBackward0": "a product of two tensors that are learned, such as a gate or a layer scale",
     "BmmBackward0": "a product of activations",
-    "GeluBackward0": "a non-linearity",
-    "ReluBackward0": "a non-linearity",
-    "SiluBackward0": "a non-linearity",
-    "TanhBackward0": "a non-linearity",
+    "GeluBackward0": "a nonlinearity",
+    "ReluBackward0": "a nonlinearity",
+    "SiluBackward0": "a nonlinearity",
+    "TanhBackward0": "a nonlinearity",
     "MeanBackward1": "an average over other axes than features",
     "NativeDropoutBackward0": "a dropout that is on in evaluation",
 }
@@ -60,24 +60,24 @@ _REASONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """What the input of a norm is a sum of."""
+    """The terms of the sum that a norm reads."""
 
     writers: dict[int, tuple[Tensor, int]] = field(default_factory=dict)
-    """From a tensor's identity to it and its axis of features: centered along it, it writes centered rows."""
+    """From a tensor's identity to the tensor and its axis of features, along which it is to be centered."""
     edges: dict[int, int] = field(default_factory=dict)
-    """How many times each writes."""
+    """Number of times each writes."""
     doubts: list[str] = field(default_factory=list)
-    """What else there is, in words."""
+    """Descriptions of the other terms."""
 
 
 def sources(x: Tensor, width: int, into: Sources, seen: set[Any]) -> None:
-    """Walk from a norm's input to all that was added up in it.
+    """Walk from a norm's input to the terms of its sum.
 
     Args:
         x: The input in evaluation, with its graph, in which every parameter has a gradient.
         width: The number of features.
-        into: Gets what is found.
-        seen: Nodes that were walked before; gets those of this walk.
+        into: Collects the terms.
+        seen: Nodes that were visited before; those of this walk are added.
     """
     if x.grad_fn is None:
         into.doubts.append("the model's own input, or a constant")
@@ -116,7 +116,7 @@ def sources(x: Tensor, width: int, into: Sources, seen: set[Any]) -> None:
 
 
 def uses(outputs: Iterable[Tensor]) -> dict[int, int]:
-    """Count how many times every leaf is read in the graphs behind some tensors, by its identity."""
+    """Count how many times every leaf is read in the graphs of some tensors, by its identity."""
     counts: dict[int, int] = {}
     waiting: list[Any] = [one.grad_fn for one in outputs if one.grad_fn is not None]
     seen = set(waiting)
@@ -134,7 +134,7 @@ def uses(outputs: Iterable[Tensor]) -> dict[int, int]:
 
 
 def _matrix(into: Sources, node: Any, width: int) -> None:
-    """Take the second factor of a product, ``[in, features]``, perhaps a weight that was transposed."""
+    """Record the second factor of a product, ``[in, features]``, which may be a transposed weight."""
     if node is not None and node.name().endswith("AccumulateGrad"):
         _write(into, node, 1, width)
     elif node is not None and node.name() in _TRANSPOSED:
@@ -156,25 +156,25 @@ def _write(into: Sources, node: Any, axis: int, width: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class FoundWriters:
-    """What the graphs of some calls tell of a stream."""
+    """The writers of a stream, from the graphs of some calls."""
 
     sources: Sources
-    """What writes into it."""
+    """The terms of the stream."""
     shared: set[int]
-    """Identities of writers that are read for something else, too."""
+    """Identities of writers that have another use as well."""
     reached: set[int]
     """Identities of all tensors that an output depends on."""
     dropouts: int
-    """How many dropouts stand on the stream; in training they bring a mean back."""
+    """Number of dropouts on the stream, which add a mean in training."""
 
 
-def find_writers(twin: nn.Module, chosen: Sequence[Norm], calls: Sequence[Call]) -> FoundWriters:
-    """Walk from the input of every layer norm to what writes, in every call.
+def find_writers(twin: nn.Module, chosen: Sequence[NormInModel], calls: Sequence[Call]) -> FoundWriters:
+    """Walk from the input of every layer norm to its writers, in every call.
 
     Args:
-        twin: A copy of the model in evaluation, in which everything has a gradient.
+        twin: A copy of the model in evaluation, in which all parameters have gradients.
         chosen: The layer norms.
-        calls: What it is called with.
+        calls: Arguments of the model.
     """
     parts, seen, counts = Sources(), set(), {}
     dropouts = 0
@@ -205,7 +205,7 @@ def find_writers(twin: nn.Module, chosen: Sequence[Norm], calls: Sequence[Call])
 
 
 class _Dropouts(TorchFunctionMode):
-    """Remember where in the graph a dropout stands, which does nothing in evaluation."""
+    """Records the graph nodes of dropouts, which do nothing in evaluation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -221,7 +221,7 @@ class _Dropouts(TorchFunctionMode):
 
 
 def named(twin: nn.Module, writers: Mapping[int, tuple[Tensor, int]]) -> dict[str, tuple[Tensor, int]]:
-    """Give writers by their names in the model; of tied ones by the embedding's, which is the one that writes."""
+    """Return writers by their names in the model; of tied ones by the name in the embedding, which writes."""
     every = (*twin.named_parameters(remove_duplicate=False), *twin.named_buffers(remove_duplicate=False))
     first: dict[int, str] = {}
     for name, tensor in every:
@@ -232,9 +232,9 @@ def named(twin: nn.Module, writers: Mapping[int, tuple[Tensor, int]]) -> dict[st
 
 
 def untie(twin: nn.Module, writers: dict[str, tuple[Tensor, int]], shared: set[int]) -> list[str]:
-    """Give writers that are read for something else, too, a parameter of their own; return their names.
+    """Untie writers that have another use as well, by a copy; return their names.
 
-    An embedding that is tied to something else than embeddings is untied even where that was not seen to run.
+    An embedding that is tied to a module other than an embedding is untied even if that module did not run.
     """
     untied = []
     for name, (tensor, axis) in list(writers.items()):
@@ -242,17 +242,17 @@ def untie(twin: nn.Module, writers: dict[str, tuple[Tensor, int]], shared: set[i
         owners = [module for module in twin.modules() if any(p is tensor for p in module._parameters.values())]
         mixed = len({isinstance(module, nn.Embedding) for module in owners}) > 1
         if mixed or (id(tensor) in shared and len(owners) > 1):
-            own = nn.Parameter(tensor.detach().clone())
-            owner._parameters[key] = own
-            writers[name] = own, axis
+            copy = nn.Parameter(tensor.detach().clone())
+            owner._parameters[key] = copy
+            writers[name] = copy, axis
             untied.append(name)
     return untied
 
 
 def settle(twin: nn.Module, model: nn.Module, writers: Mapping[str, tuple[Tensor, int]]) -> None:
-    """Center writers of a copy that are centered but for the roundings of the model's own dtype.
+    """Center writers of a float64 copy that are centered up to rounding in the dtype of the model.
 
-    They are of an earlier conversion; what the roundings do is no part of what another one does.
+    Left over from an earlier conversion; rounding differences are not attributed to this one.
 
     Args:
         twin: A copy of the model in float64.
@@ -261,16 +261,16 @@ def settle(twin: nn.Module, model: nn.Module, writers: Mapping[str, tuple[Tensor
     """
     for name, (tensor, axis) in writers.items():
         owner, key = owner_of(model, name)
-        own = owner._parameters.get(key, owner._buffers.get(key))
-        assert own is not None
+        original = owner._parameters.get(key, owner._buffers.get(key))
+        assert original is not None
         mean = tensor.mean(axis, keepdim=True)
-        # The mean of n roundings; four times, for the largest of many.
-        rounding = 4 * torch.finfo(own.dtype).eps * tensor.square().mean(axis, keepdim=True).sqrt()
+        # The mean of n roundings; four times that, for the largest of many.
+        rounding = 4 * torch.finfo(original.dtype).eps * tensor.square().mean(axis, keepdim=True).sqrt()
         if bool((mean.abs() <= rounding / tensor.shape[axis] ** 0.5).all()):
             tensor.sub_(mean)
 
 
 def owner_of(model: nn.Module, name: str) -> tuple[nn.Module, str]:
-    """Give the module that has a parameter, a buffer or a child, and its name there."""
+    """Return the module that has a parameter, a buffer or a child, and the key there."""
     parent, _, key = name.rpartition(".")
     return model.get_submodule(parent), key

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from normscope.inspection.attribute_reads import ChannelsFirst
 from normscope.norms import BatchNorm
+from normscope.norms.channels_first import ChannelsFirst
 
 
 @pytest.mark.parametrize("shape", [(4, 6), (4, 6, 3), (4, 6, 3, 5), (2, 6, 3, 5, 2)])
