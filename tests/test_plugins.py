@@ -43,7 +43,7 @@ def check_it_is_there_and_works(site: Path, out: Path) -> None:
         "--steps",
         "10",
     ]
-    told = run(site, "compare", "deep_digits", *options, "--out", str(out), "--workers", "2", "--json")
+    told = run(site, "compare", "deep_digits", *options, "--out", str(out), "--workers", "1", "--json")
     assert told.returncode == 0, told.stderr
     summary = json.loads(told.stdout)
     assert [arm["label"] for arm in summary["arms"]] == [

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from torch import nn
 
-from normscope.norms import NORMS, PARAMETRIZATIONS
+from normscope.norms import NORMS, PARAMETRIZATIONS, NormTraits
 from normscope.placement import PLACEMENTS, LayeredNorm, NormFactory, Placement, Where, per_layer
 from normscope.registry import UnknownName, look_up
 
@@ -291,7 +291,9 @@ def _check_arguments(norm: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         made = NORMS[norm](8, **given)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{norm}: {error}") from error
-    if "eps" in given and not hasattr(made, "eps"):
+    traits = getattr(made, "traits", None)
+    has_eps = traits.eps_place is not None if isinstance(traits, NormTraits) else hasattr(made, "eps")
+    if "eps" in given and not has_eps:
         raise ValueError(f"{norm} has no eps in its equation: an arm with eps={given['eps']} would not differ")
     return {name: value for name, value in given.items() if value != known[name].default}
 

@@ -4,12 +4,17 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
+from support.command_line import CommandLine, Told
+
 pytestmark = pytest.mark.usefixtures("small_data")
+
 
 OWN = """
 import torch
@@ -34,6 +39,12 @@ def alone(norm, placement, seed):
         model=trial.model, metric=trial.metric, evaluate=trial.evaluate, margin=0.1, train=lambda model, callback: None
     )
 """
+
+
+@pytest.fixture
+def here(capfd: pytest.CaptureFixture[str]) -> Callable[..., Told]:
+    """The command in this process."""
+    return partial(CommandLine(capfd), "diagnose")
 
 
 def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -85,23 +96,23 @@ def test_training_first_measures_on_the_way(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_training_that_diverges_is_told(tmp_path: Path) -> None:
+def test_a_training_that_diverges_is_told(here: Callable[..., Told], tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(OWN.replace("cross_entropy(", "cross_entropy(float('nan') * "))
-    told = run("mine.py:make", "--steps", "3", cwd=tmp_path)
+    told = here("mine.py:make", "--steps", "3", cwd=tmp_path)
     assert told.returncode == 0, told.stderr
     assert "ended diverged: the training loss was nan at step 1" in told.stdout
 
 
-def test_gradients_that_overflow_leave_a_page(tmp_path: Path) -> None:
+def test_gradients_that_overflow_leave_a_page(here: Callable[..., Told], tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(OWN.replace("cross_entropy(", "cross_entropy(1e30 * "))
-    told = run("mine.py:make", "--steps", "2", "--out", "page.html", cwd=tmp_path)
+    told = here("mine.py:make", "--steps", "2", "--out", "page.html", cwd=tmp_path)
     assert told.returncode == 0, told.stderr
     assert json.loads((tmp_path / "page.json").read_text())["setting"]["Updates"] <= 2
 
 
-def test_a_file_of_ones_own(tmp_path: Path) -> None:
+def test_a_file_of_ones_own(here: Callable[..., Told], tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(OWN)
-    told = run("mine.py:make", "--norm", "layer_norm", "--json", cwd=tmp_path)
+    told = here("mine.py:make", "--norm", "layer_norm", "--json", cwd=tmp_path)
     assert told.returncode == 0, told.stderr
     content = json.loads(told.stdout)
     assert [(norm["name"], norm["kind"]) for norm in content["gradients"]] == [("1", "layer_norm")]
@@ -128,14 +139,16 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         (["digits", "--out", "theirs.html"], "theirs.html is there already, and no diagnosis says that it wrote it"),
     ],
 )
-def test_a_slip_is_one_sentence_and_writes_nothing(words: list[str], told: str, tmp_path: Path) -> None:
+def test_a_slip_is_one_sentence_and_writes_nothing(
+    words: list[str], told: str, here: Callable[..., Told], tmp_path: Path
+) -> None:
     (tmp_path / "mine.py").write_text(OWN)
     (tmp_path / "folder.html").mkdir()
     (tmp_path / "notes.json").write_text('{"mine": true}')
     (tmp_path / "table.json").write_text("[1, 2]")
     (tmp_path / "theirs.html").write_text("<p>mine")
     before = {path.name: path.is_file() and path.read_bytes() for path in tmp_path.iterdir()}
-    said = run(*words, cwd=tmp_path)
+    said = here(*words, cwd=tmp_path)
     assert said.returncode == 2
     assert told in " ".join(said.stderr.split())
     assert "Traceback" not in said.stderr
@@ -143,27 +156,27 @@ def test_a_slip_is_one_sentence_and_writes_nothing(words: list[str], told: str, 
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is such a device")
-def test_a_device_that_is_not_there_is_told_first(tmp_path: Path) -> None:
-    said = run("digits", "--device", "cuda", cwd=tmp_path)
+def test_a_device_that_is_not_there_is_told_first(here: Callable[..., Told], tmp_path: Path) -> None:
+    said = here("digits", "--device", "cuda", cwd=tmp_path)
     assert said.returncode == 1
     assert "there is no device cuda: torch sees 0 of them here" in said.stderr
     assert "Traceback" not in said.stderr
 
 
-def test_numbers_that_overflow_at_a_norm_lose_no_training(tmp_path: Path) -> None:
+def test_numbers_that_overflow_at_a_norm_lose_no_training(here: Callable[..., Told], tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         OWN.replace("norm(16)", "Faint(), norm(16)").replace("cross_entropy(", "cross_entropy(1e3 * ")
         + "\nclass Faint(nn.Module):\n    def forward(self, x):\n        return x * 1e-22\n"
     )
-    told = run("mine.py:make", "--norm", "layer_norm(eps=1e-40)", "--steps", "3", "--json", cwd=tmp_path)
+    told = here("mine.py:make", "--norm", "layer_norm(eps=1e-40)", "--steps", "3", "--json", cwd=tmp_path)
     assert told.returncode == 0, told.stderr
     (norm,) = json.loads(told.stdout)["history"][0]["norms"]
     assert norm["arriving_variance"] is None
 
 
-def test_the_precision_it_is_judged_by_is_part_of_the_question(tmp_path: Path) -> None:
+def test_the_precision_it_is_judged_by_is_part_of_the_question(here: Callable[..., Told], tmp_path: Path) -> None:
     for words in ([], ["--precision", "float16"]):
-        assert run("mine.py:make", *words, cwd=_with_own(tmp_path)).returncode == 0
+        assert here("mine.py:make", *words, cwd=_with_own(tmp_path)).returncode == 0
     pages = {path.name: json.loads(path.read_text())["setting"]["Precision"] for path in tmp_path.rglob("*.json")}
     assert sorted(pages.values()) == ["float16", "float32"]
 

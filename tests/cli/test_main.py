@@ -1,4 +1,4 @@
-"""The command line as a person uses it: real processes, their words, their exit status."""
+"""The command line as a person uses it: its words and its exit status, in a real process where that matters."""
 
 import json
 import os
@@ -12,9 +12,23 @@ import pytest
 
 import normscope
 from normscope.cli.main import _typed
+from support.command_line import CommandLine
+
+
+@pytest.fixture
+def here(capfd: pytest.CaptureFixture[str]) -> CommandLine:
+    """The command line in this process."""
+    return CommandLine(capfd)
+
+
+ALONE = ["--workers", "1"]
+"""A worker costs two seconds of imports."""
 
 
 def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    if "PYTHONPATH" in environment:
+        # Before what these tests were started with.
+        environment["PYTHONPATH"] += os.pathsep + os.environ.get("PYTHONPATH", "")
     return subprocess.run(
         [sys.executable, "-m", "normscope.cli.main", *words],
         capture_output=True,
@@ -63,28 +77,36 @@ def test_help_teaches_without_torch(tmp_path: Path) -> None:
         (["data", "fetch", "mnst"], 2, "Did you mean 'mnist'?"),
     ],
 )
-def test_mistakes_are_one_sentence_and_no_traceback(words: list[str], status: int, told: str, tmp_path: Path) -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "normscope.cli.main", *words], capture_output=True, text=True, check=False, cwd=tmp_path
-    )
+def test_mistakes_are_one_sentence_and_no_traceback(
+    words: list[str], status: int, told: str, here: CommandLine, tmp_path: Path
+) -> None:
+    result = here(*words, cwd=tmp_path)
     assert told in result.stderr
     assert "Traceback" not in result.stderr
     assert result.returncode == status
     assert not list(tmp_path.iterdir())
 
 
-def test_a_study_is_printed_written_and_drawn_again(tmp_path: Path) -> None:
+def test_a_mistake_ends_a_real_process_with_its_status() -> None:
+    told = run("compare", "digts")
+    assert (told.returncode, told.stdout) == (2, "")
+    assert "there is no task 'digts': did you mean 'digits'?" in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+def test_a_study_is_printed_written_and_drawn_again(here: CommandLine, tmp_path: Path) -> None:
     out = tmp_path / "study"
     options = ["--norms", "layer_norm,ada_norm(scale=2.0,k=0.2)", "--seeds", "0-1", "--steps", "20", "--out", str(out)]
+    options += ALONE
     told = run("compare", "digits", *options, COLUMNS="140")
     assert told.returncode == 0, told.stderr
     for words in ("layer_norm", "ada_norm(scale=2.0, k=0.2)", "baseline", "not enough evidence", "Report:"):
         assert words in told.stdout
-    as_json = run("compare", "digits", *options, "--json")
+    as_json = here("compare", "digits", *options, "--json")
     assert json.loads(as_json.stdout) == json.loads((out / "summary.json").read_text())
     (out / "report.html").unlink()
     (out / "summary.json").unlink()
-    again = run("report", str(out))
+    again = here("report", str(out))
     assert again.returncode == 0, again.stderr
     assert (out / "report.html").exists()
     assert json.loads((out / "summary.json").read_text()) == json.loads(as_json.stdout)
@@ -93,6 +115,7 @@ def test_a_study_is_printed_written_and_drawn_again(tmp_path: Path) -> None:
 def test_a_terminal_that_lacks_letters_ends_no_study(tmp_path: Path) -> None:
     out = tmp_path / "it's mine"
     options = ["--norms", "layer_norm,ada_norm(convention='released')", "--seeds", "0", "--steps", "10"]
+    options += ALONE
     told = run("compare", "digits", *options, "--out", str(out), PYTHONIOENCODING="ascii")
     assert told.returncode == 0, told.stderr
     command = json.loads((out / "card.json").read_text())["command"]
@@ -106,59 +129,60 @@ def test_a_command_is_told_as_it_can_be_typed(monkeypatch: pytest.MonkeyPatch) -
     assert _typed("compare", "digits") == "./run compare digits"
 
 
-def test_a_report_needs_no_torch(tmp_path: Path) -> None:
+def test_a_report_needs_no_torch(here: CommandLine, tmp_path: Path) -> None:
     out = tmp_path / "study"
-    run("compare", "digits", "--norms", "none,layer_norm", "--seeds", "0", "--steps", "10", "--out", str(out))
+    here("compare", "digits", "--norms", "none,layer_norm", "--seeds", "0", "--steps", "10", *ALONE, "--out", str(out))
     (tmp_path / "torch.py").write_text("raise ImportError('torch was imported')")
     told = run("report", str(out), PYTHONPATH=path_with(tmp_path))
     assert told.returncode == 0, told.stderr
 
 
-def test_bench_measures_norms_beside_torch() -> None:
+def test_bench_measures_norms_beside_torch(here: CommandLine) -> None:
     words = ["bench", "--norms", "ada_norm,rms_norm", "--shapes", "8x32", "--dtypes", "float32", "--seconds", "0.05"]
-    told = run(*words)
+    told = here(*words)
     assert told.returncode == 0, told.stderr
     for word in ("8 rows of 32 in float32", "ada_norm", "nn.LayerNorm", "nn.RMSNorm", "1 thread", "backend"):
         assert word in told.stdout
-    costs = json.loads(run(*words, "--json").stdout)
+    costs = json.loads(here(*words, "--json").stdout)
     assert [cost["norm"] for cost in costs["costs"]] == ["ada_norm", "rms_norm"]
     assert all(cost["ratio"] > 0 and cost["forward_us"] > 0 for cost in costs["costs"])
 
 
-def test_lists_name_everything() -> None:
+def test_lists_name_everything(here: CommandLine) -> None:
     from normscope.norms import NORMS, PARAMETRIZATIONS
     from normscope.placement import PLACEMENTS
     from normscope.tasks import TASKS
 
-    told = run("list", COLUMNS="200").stdout
+    told = here("list", COLUMNS="200").stdout
     for name in (*NORMS, *PARAMETRIZATIONS, *PLACEMENTS, *TASKS):
         assert name in told
     assert "gradient_shares" in told
-    assert "scale_norm" in run("list", "norms").stdout
-    assert "digits" not in run("list", "norms").stdout
+    norms = here("list", "norms").stdout
+    assert "scale_norm" in norms
+    assert "digits" not in norms
 
 
-def test_data_tells_state_licence_and_home_page() -> None:
-    told = run("data", COLUMNS="200")
+def test_data_tells_state_licence_and_home_page(here: CommandLine) -> None:
+    told = here("data", COLUMNS="200")
     assert told.returncode == 0, told.stderr
     for words in ("digits", "mnist", "CC BY", "yann.lecun.com"):
         assert words in told.stdout
 
 
-def test_a_damaged_set_is_named(tmp_path: Path) -> None:
+def test_a_damaged_set_is_named(here: CommandLine, tmp_path: Path) -> None:
     from normscope.data import SETS
 
     (tmp_path / "mnist").mkdir()
     for file in SETS["mnist"].files:
         (tmp_path / "mnist" / file.name).write_bytes(b"short")
-    told = run("data", "verify", "mnist", NORMSCOPE_DATA=str(tmp_path))
+    told = here("data", "verify", "mnist", NORMSCOPE_DATA=str(tmp_path))
     assert told.returncode != 0
     assert "train-images-idx3-ubyte.gz" in told.stderr
     assert "Traceback" not in told.stderr
 
 
-def test_doctor_works_where_torch_is_broken(tmp_path: Path) -> None:
-    told = run("doctor", COLUMNS="200")
+def test_doctor_works_where_torch_is_broken(here: CommandLine, tmp_path: Path) -> None:
+    told = here("doctor", COLUMNS="200")
     assert told.returncode == 0, told.stderr
     assert "torch" in told.stdout
     (tmp_path / "torch.py").write_text("raise ImportError('this torch is broken')")
@@ -166,11 +190,11 @@ def test_doctor_works_where_torch_is_broken(tmp_path: Path) -> None:
     assert broken.returncode == 0, broken.stderr
 
 
-def test_warm_ups_and_norms_by_place_are_compared(tmp_path: Path) -> None:
+def test_warm_ups_and_norms_by_place_are_compared(here: CommandLine, tmp_path: Path) -> None:
     out = tmp_path / "study"
     options = ["--norms", "layer_norm,layer_norm+ada_norm(scale=2.0):final", "--placement", "pre+post:1-2"]
-    options += ["--warmup", "0,5", "--seeds", "0", "--steps", "10", "--out", str(out), "--json"]
-    told = run("compare", "digits", *options)
+    options += ["--warmup", "0,5", "--seeds", "0", "--steps", "10", *ALONE, "--out", str(out), "--json"]
+    told = here("compare", "digits", *options)
     assert told.returncode == 0, told.stderr
     summary = json.loads(told.stdout)
     assert [arm["label"] for arm in summary["arms"]] == [
@@ -183,37 +207,37 @@ def test_warm_ups_and_norms_by_place_are_compared(tmp_path: Path) -> None:
     assert len({arm["mean"] for arm in summary["arms"]}) > 1
 
 
-def test_a_new_file_runs_as_it_is_told(tmp_path: Path) -> None:
+def test_a_new_file_runs_as_it_is_told(here: CommandLine, tmp_path: Path) -> None:
     path = tmp_path / "my file.py"
-    told = run("new", str(path), NORMSCOPE_STARTED_AS="./run")
+    told = here("new", str(path), NORMSCOPE_STARTED_AS="./run")
     assert told.returncode == 0, told.stderr
     command = told.stdout.strip().split("It runs as it stands:  ")[1]
     starts, *words = shlex.split(command)
     assert starts == "./run"
-    options = ["--norms", "none,layer_norm", "--seeds", "0", "--steps", "10", "--out", str(tmp_path / "study")]
-    assert run(*words, *options).returncode == 0
+    options = ["--norms", "none,layer_norm", "--seeds", "0", "--steps", "10", *ALONE, "--out", str(tmp_path / "study")]
+    assert here(*words, *options).returncode == 0
     assert (tmp_path / "study" / "report.html").exists()
 
 
-def test_a_new_file_never_takes_the_place_of_another(tmp_path: Path) -> None:
+def test_a_new_file_never_takes_the_place_of_another(here: CommandLine, tmp_path: Path) -> None:
     path = tmp_path / "my_file.py"
     path.write_text("mine = True\n")
-    told = run("new", str(path))
+    told = here("new", str(path))
     assert told.returncode == 2
     assert "is there already, and was left as it is" in told.stderr
     assert path.read_text() == "mine = True\n"
     link = tmp_path / "link.py"
     link.symlink_to(tmp_path / "nowhere.py")
-    assert run("new", str(link)).returncode == 2
+    assert here("new", str(link)).returncode == 2
     assert not (tmp_path / "nowhere.py").exists()
-    assert "expected the name of a Python file, such as my_file.py" in run("new", str(tmp_path / "my_file.txt")).stderr
-    gone = run("new", str(tmp_path / "no_folder" / "my_file.py"))
+    assert "expected the name of a Python file, such as my_file.py" in here("new", str(tmp_path / "my_file.txt")).stderr
+    gone = here("new", str(tmp_path / "no_folder" / "my_file.py"))
     assert gone.returncode == 1
     assert "no_folder" in gone.stderr
     assert "Traceback" not in gone.stderr
 
 
-SMALL = ["--norms", "none,layer_norm", "--seeds", "0-1", "--workers", "1"]
+SMALL = ["--norms", "none,layer_norm", "--seeds", "0-1", *ALONE]
 
 
 @pytest.mark.parametrize(
@@ -228,10 +252,16 @@ SMALL = ["--norms", "none,layer_norm", "--seeds", "0-1", "--workers", "1"]
     ],
 )
 def test_mistakes_in_a_users_file_are_theirs(
-    change: tuple[str, str] | None, function: str, status: int, told: str, user_file: Callable[..., str], tmp_path: Path
+    change: tuple[str, str] | None,
+    function: str,
+    status: int,
+    told: str,
+    here: CommandLine,
+    user_file: Callable[..., str],
+    tmp_path: Path,
 ) -> None:
     name = user_file(*([change] if change else [])).removesuffix("make") + function
-    result = run("compare", name, *SMALL, "--out", str(tmp_path / "study"))
+    result = here("compare", name, *SMALL, "--out", str(tmp_path / "study"))
     assert result.returncode == status
     assert told in result.stderr
     assert str(Path(normscope.__file__).parent) not in result.stderr
@@ -241,26 +271,26 @@ def test_mistakes_in_a_users_file_are_theirs(
     assert not (tmp_path / "study").exists()
 
 
-def test_a_file_that_is_not_there_and_one_without_its_function() -> None:
-    gone = run("compare", "gone.py:make")
+def test_a_file_that_is_not_there_and_one_without_its_function(here: CommandLine) -> None:
+    gone = here("compare", "gone.py:make")
     assert gone.returncode == 2
     assert "there is no file" in gone.stderr
-    half = run("compare", "gone.py")
+    half = here("compare", "gone.py")
     assert half.returncode == 2
     assert "expected a file and a function in it, such as my_file.py:make, got 'gone.py'" in half.stderr
 
 
 def test_tuning_a_file_without_a_split_is_refused_before_anything_is_written(
-    user_file: Callable[..., str], tmp_path: Path
+    here: CommandLine, user_file: Callable[..., str], tmp_path: Path
 ) -> None:
-    told = run("compare", user_file(), *SMALL, "--tune", "--out", str(tmp_path / "study"))
+    told = here("compare", user_file(), *SMALL, "--tune", "--out", str(tmp_path / "study"))
     assert told.returncode == 2
     assert "my_file.py:make cannot be tuned: give the function a fourth parameter, split" in told.stderr
     assert not (tmp_path / "study").exists()
 
 
 def test_a_study_of_a_file_goes_on_from_another_folder_and_not_after_an_edit(
-    user_file: Callable[..., str], tmp_path: Path
+    here: CommandLine, user_file: Callable[..., str], tmp_path: Path
 ) -> None:
     """The file prints at import, has a neighbour, asks for input in a run, and lies in a folder with a space."""
     folder = tmp_path / "my own"
@@ -281,22 +311,24 @@ def test_a_study_of_a_file_goes_on_from_another_folder_and_not_after_an_edit(
     assert all(one["state"] == "done" for arm in summary["arms"] for one in arm["runs"])
     assert "hello from beside" in told.stderr
     assert "hello from beside" in (tmp_path / "study" / "workers.log").read_text()
-    words = [sys.executable, "-m", "normscope.cli.main", "compare", "./my file.py:make", *SMALL, "--out", out]
-    again = subprocess.run(words, capture_output=True, text=True, check=False, cwd=folder)
+    words = ["compare", "./my file.py:make", *SMALL, "--out", out]
+    again = here(*words, cwd=folder)
     assert again.returncode == 0, again.stderr
     assert "4 of 4 runs are there already" in again.stdout
     (folder / "neighbour_of_a_cli_test.py").write_text("WIDTH = 4 + 4\n")
-    refused = subprocess.run(words, capture_output=True, text=True, check=False, cwd=folder)
+    refused = here(*words, cwd=folder)
     assert refused.returncode == 2
     assert "for my file.py:make has been changed since: choose another folder with --out" in refused.stderr
 
 
-def test_an_error_in_one_run_leaves_the_others_their_verdict(user_file: Callable[..., str], tmp_path: Path) -> None:
+def test_an_error_in_one_run_leaves_the_others_their_verdict(
+    here: CommandLine, user_file: Callable[..., str], tmp_path: Path
+) -> None:
     change = (
         "        return F.cross",
         "        if seed == 1 and model.training:\n            batch.nonsense()\n        return F.cross",
     )
-    told = run("compare", user_file(change), *SMALL, "--out", str(tmp_path / "study"), "--json")
+    told = here("compare", user_file(change), *SMALL, "--out", str(tmp_path / "study"), "--json")
     assert told.returncode == 0, told.stderr
     states = {(one["seed"], one["state"]) for arm in json.loads(told.stdout)["arms"] for one in arm["runs"]}
     assert states == {(0, "done"), (1, "failed")}
@@ -307,7 +339,7 @@ def test_an_error_in_one_run_leaves_the_others_their_verdict(user_file: Callable
 
 
 def test_a_study_none_of_whose_runs_could_be_computed_has_no_answer(
-    user_file: Callable[..., str], tmp_path: Path
+    here: CommandLine, user_file: Callable[..., str], tmp_path: Path
 ) -> None:
     # Behind what is tried before the first run.
     top = ("\n\n\ndef make", "\n\nSEEN = []\n\n\ndef make")
@@ -317,34 +349,34 @@ def test_a_study_none_of_whose_runs_could_be_computed_has_no_answer(
     )
     name = user_file(top, change)
     for words in ([], ["--json"]):
-        told = run("compare", name, *SMALL, "--out", str(tmp_path / "study"), *words)
+        told = here("compare", name, *SMALL, "--out", str(tmp_path / "study"), *words)
         assert told.returncode == 1
         assert "4 of 4 runs could not be computed; why is in" in told.stderr
         assert "Traceback" not in told.stderr
     assert not json.loads(told.stdout)["arms"][0]["mean"]
     assert (tmp_path / "study" / "report.html").exists()
-    assert run("report", str(tmp_path / "study")).returncode == 0
+    assert here("report", str(tmp_path / "study")).returncode == 0
 
 
 @pytest.mark.parametrize("name", ["summary.csv", "summary.json", "report.html", "workers.log", "lock"])
-def test_files_of_somebody_elses_are_not_written_over(name: str, tmp_path: Path) -> None:
+def test_files_of_somebody_elses_are_not_written_over(name: str, here: CommandLine, tmp_path: Path) -> None:
     (tmp_path / name).write_text("mine")
-    told = run("compare", "digits", "--out", str(tmp_path))
+    told = here("compare", "digits", "--out", str(tmp_path))
     assert told.returncode == 2
     assert f"{name} is there already, and no card.json that says which study it is of" in told.stderr
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "mine")]
 
 
-def test_a_folder_that_is_none_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_is_none_is_told(here: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("mine")
     for out in ("a.py", "a.py/study"):
-        told = run("compare", "digits", "--out", str(tmp_path / out))
+        told = here("compare", "digits", "--out", str(tmp_path / out))
         assert told.returncode == 2
         assert "a.py is a file; a study needs a folder of its own" in told.stderr
     (tmp_path / "card.json").write_text('{"a": 1}')
-    told = run("compare", "digits", "--out", str(tmp_path))
+    told = here("compare", "digits", "--out", str(tmp_path))
     assert told.returncode == 2
-    assert "card.json is no file of normscope's" in told.stderr
+    assert "card.json was not written by normscope" in told.stderr
 
 
 @pytest.mark.parametrize(
@@ -356,9 +388,10 @@ def test_a_folder_that_is_none_is_told(tmp_path: Path) -> None:
         ("-x.py", 2, "a name that begins with a dash is taken for an option"),
     ],
 )
-def test_a_new_file_with_a_name_that_cannot_be_used(path: str, status: int, told: str, tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "normscope.cli.main", "new", "--", path]
-    result = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
+def test_a_new_file_with_a_name_that_cannot_be_used(
+    path: str, status: int, told: str, here: CommandLine, tmp_path: Path
+) -> None:
+    result = here("new", "--", path, cwd=tmp_path)
     assert result.returncode == status
     assert told in result.stderr
     assert not list(tmp_path.iterdir())

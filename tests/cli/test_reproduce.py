@@ -4,14 +4,18 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from support.command_line import CommandLine, Told
+
 pytestmark = pytest.mark.usefixtures("small_data")
 
 
-def run(*words: str, cwd: Path, columns: int = 100) -> subprocess.CompletedProcess[str]:
+def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "normscope.cli.main", "reproduce", *words],
         capture_output=True,
@@ -19,12 +23,18 @@ def run(*words: str, cwd: Path, columns: int = 100) -> subprocess.CompletedProce
         check=False,
         timeout=1800,
         cwd=cwd,
-        env={**os.environ, "COLUMNS": str(columns)},
+        env={**os.environ, "COLUMNS": "100"},
     )
 
 
-def test_list_shows_every_cell_and_what_can_be_run(tmp_path: Path) -> None:
-    told = run("xu2019", "--list", cwd=tmp_path, columns=250)
+@pytest.fixture
+def here(capfd: pytest.CaptureFixture[str]) -> Callable[..., Told]:
+    """The command in this process."""
+    return partial(CommandLine(capfd), "reproduce")
+
+
+def test_list_shows_every_cell_and_what_can_be_run(here: Callable[..., Told], tmp_path: Path) -> None:
+    told = here("xu2019", "--list", cwd=tmp_path, COLUMNS="250")
     assert told.returncode == 0, told.stderr
     assert "AdaNorm − LayerNorm on RT" in told.stdout
     assert "3.09 of 1,066 test examples" in told.stdout
@@ -32,8 +42,8 @@ def test_list_shows_every_cell_and_what_can_be_run(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_list_shows_what_is_asked_for(tmp_path: Path) -> None:
-    told = run("xu2019", "--list", "--only", "rt,table3", cwd=tmp_path, columns=250)
+def test_list_shows_what_is_asked_for(here: Callable[..., Told], tmp_path: Path) -> None:
+    told = here("xu2019", "--list", "--only", "rt,table3", cwd=tmp_path, COLUMNS="250")
     assert told.returncode == 0, told.stderr
     assert "AdaNorm − LayerNorm on RT" in told.stdout
     assert "AdaNorm is better than LayerNorm on 7 of 8" in told.stdout
@@ -54,15 +64,15 @@ def test_list_shows_what_is_asked_for(tmp_path: Path) -> None:
         (["xiong2020", "--only", "gradients", "--layers", "6"], "layers must be two or more growing numbers"),
     ],
 )
-def test_mistakes_are_one_sentence(words: list[str], told: str, tmp_path: Path) -> None:
-    result = run(*words, cwd=tmp_path)
+def test_mistakes_are_one_sentence(words: list[str], told: str, here: Callable[..., Told], tmp_path: Path) -> None:
+    result = here(*words, cwd=tmp_path)
     assert result.returncode == 2
     assert told in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr
     assert not list(tmp_path.iterdir())
 
 
-def test_figure_from_nothing_to_its_page_and_back_as_json(tmp_path: Path) -> None:
+def test_figure_from_nothing_to_its_page_and_back_as_json(here: Callable[..., Told], tmp_path: Path) -> None:
     small = [
         "xiong2020",
         "--only",
@@ -81,13 +91,13 @@ def test_figure_from_nothing_to_its_page_and_back_as_json(tmp_path: Path) -> Non
     assert "8 of 8 networks measured" in told.stdout
     assert "cannot tell: needs 8" in told.stdout
     assert (tmp_path / "runs" / "xiong2020" / "reproduce.md").exists()
-    again = run(*small, "--read-only", "--json", cwd=tmp_path)
+    again = here(*small, "--read-only", "--json", cwd=tmp_path)
     assert json.loads(again.stdout)["gradients"]["seeds"] == [0, 1]
     assert "networks measured" not in again.stderr
 
 
-def test_reading_an_empty_folder_says_what_was_not_run(tmp_path: Path) -> None:
-    told = run("xu2019", "--only", "rt", "--read-only", cwd=tmp_path, columns=160)
+def test_reading_an_empty_folder_says_what_was_not_run(here: Callable[..., Told], tmp_path: Path) -> None:
+    told = here("xu2019", "--only", "rt", "--read-only", cwd=tmp_path, COLUMNS="160")
     assert told.returncode == 0, told.stderr
     assert "not run here" in told.stdout
     assert "no study of it in runs/xu2019" in " ".join(told.stdout.split())

@@ -12,12 +12,13 @@ from normscope.cli.tables import open_console, rows_table, verdict_table
 from normscope.results import Summary, summarize
 from normscope.studies import compare
 from normscope.studies.spec import make_study
+from support.in_process import InThisProcess
 
 
 @pytest.fixture(scope="module")
 def summary(tmp_path_factory: pytest.TempPathFactory) -> Summary:
     out = tmp_path_factory.mktemp("study")
-    compare(make_study("digits", norms=["layer_norm", "none"], seeds=[0, 1], steps=20), out=out, workers=1)
+    compare(make_study("digits", norms=["layer_norm", "none"], seeds=[0, 1], steps=20), out=out, engine=InThisProcess())
     return summarize(out)
 
 
@@ -64,8 +65,7 @@ def renamed(summary: Summary, unit: str) -> Summary:
         replace(arm, label=label, verdict=words, difference=-12.34, **NUMBERS)
         for arm, label, words in zip(summary.arms, LABELS, WORDS, strict=True)
     )
-    card = {**summary.card, "metric": {**summary.card["metric"], "unit": unit}}
-    return replace(summary, arms=arms, card=card)
+    return replace(summary, arms=arms, metric={**summary.metric, "unit": unit})
 
 
 @pytest.mark.parametrize(("unit", "interval_from", "p_from"), [("%", 70, 80), ("nats/word", 80, 100)])
@@ -98,8 +98,7 @@ def test_escape_sequences_do_not_reach_the_terminal(summary: Summary) -> None:
     evil = "\x1b]0;title\x07\x9b2J\u202e\ud800x"
     full = renamed(summary, f"%{evil}")
     arms = [replace(arm, label=arm.label + evil, verdict=arm.verdict + evil) for arm in full.arms]
-    card = {**full.card, "metric": {**full.card["metric"], "name": evil}}
-    full = replace(full, card=card, baseline=evil, noise={**full.noise, "words": evil})
+    full = replace(full, metric={**full.metric, "name": evil}, baseline=evil, noise={**full.noise, "words": evil})
     text = drawn(verdict_table(full, arms, f"Does\nit?{evil}", width=120), 120)
     text += drawn(rows_table((evil, "b"), [(evil, evil)], evil), 120)
     assert "Does it?]0;title2Jx" in text

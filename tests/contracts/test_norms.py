@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from normscope.cli.bench import bench
 from normscope.diagnostics.diagnosis import diagnose
 from normscope.inspection import find_norms
 from normscope.norms import NORMS, LayerNorm, ScaleNorm
@@ -99,7 +100,7 @@ def test_diagnosed(name: str) -> None:
 
 def test_compared(user_file, tmp_path: Path) -> None:
     # FRN needs feature maps, which this task does not have.
-    names = [name for name in NORMS if name != "frn"]
+    names = [name for name in NORMS if NORMS.origin(name)] or [name for name in NORMS if name != "frn"]
     words = ["compare", user_file(), "--norms", ",".join(names), "--seeds", "0", "--steps", "2", "--json"]
     told = subprocess.run(
         [sys.executable, "-m", "normscope.cli.main", *words, "--workers", "1", "--out", str(tmp_path / "study")],
@@ -111,6 +112,11 @@ def test_compared(user_file, tmp_path: Path) -> None:
     arms = json.loads(told.stdout)["arms"]
     assert [arm["norm"] for arm in arms] == names
     assert {run["state"] for arm in arms for run in arm["runs"]} == {"done"}
+
+
+def test_measured_by_bench() -> None:
+    costs = bench(list(NORMS), [(4, WIDTH)], [torch.bfloat16], seconds=0.01).costs
+    assert [cost.norm for cost in costs] == [name for name in NORMS if name != "frn"]
 
 
 def test_listed() -> None:

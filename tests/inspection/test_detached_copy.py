@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from normscope.inspection.preserve_state import copy_of
-from normscope.norms.channels_first import ChannelsFirst
+from normscope.norms import ChannelsFirst
 
 
 def test_copy_is_apart() -> None:

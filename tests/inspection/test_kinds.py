@@ -9,8 +9,7 @@ from torch.nn.utils import parametrizations, prune
 
 from normscope.inspection.find import recognize
 from normscope.inspection.norm_in_model import NormInModel
-from normscope.norms import NORMS
-from normscope.norms.channels_first import ChannelsFirst
+from normscope.norms import NORMS, ChannelsFirst
 from support.foreign import FrozenBatchNormAct, GroupNormAgain, GroupNormAndMore, MaskedGroupNorm, PlainRMSNorm
 
 TORCHS = {

@@ -1,4 +1,4 @@
-"""The autograd functions, in C++ and in Python: every derivative right or refused, and what is kept for them."""
+"""The autograd functions in C++ and Python: derivatives are right or refused, and saved tensors are minimal."""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from normscope.kernels.backends import cpu
 from normscope.kernels.formula import DETACH_MEAN, DETACH_STD, LENGTH, PHI, Formula
 from support.family import MEMBERS, NORMS, PATHS, definition, gain, sample, shift, through_cpp, through_python
+from support.pairwise import parametrize_pairwise
 
 ROWS, WIDTH = 4, 7
 # Sums of at most twenty-eight terms of order ten, in either order.
@@ -25,7 +26,6 @@ every_norm = pytest.mark.parametrize("name", NORMS)
 with_and_without_residual = pytest.mark.parametrize("added", [True, False], ids=["residual", "no_residual"])
 
 PARAMETERS = {"both": (True, True), "gain": (True, False), "bias": (False, True), "none": (False, False)}
-every_parameters = pytest.mark.parametrize("parameters", PARAMETERS)
 
 DIFFERENTIABLE = [name for name, one in MEMBERS.items() if not one.flags & (DETACH_MEAN | DETACH_STD | PHI)]
 """The members whose backward pass is the derivative of their forward pass."""
@@ -54,12 +54,9 @@ def upstreams(of: list[Tensor], seed: int = 30) -> list[Tensor]:
     return [sample(*one.shape, seed=seed + at, dtype=one.dtype) for at, one in enumerate(of)]
 
 
-@every_path
-@every_member
-@with_and_without_residual
-@every_parameters
+@parametrize_pairwise("name, parameters, path, added", MEMBERS, PARAMETERS, PATHS, [True, False])
 def test_first_and_second_derivatives_are_those_of_the_definition(
-    path: str, name: str, added: bool, parameters: str
+    name: str, parameters: str, path: str, added: bool
 ) -> None:
     found = {}
     for side, function in (("ours", PATHS[path]), ("theirs", definition)):
@@ -108,7 +105,7 @@ def test_both_derivatives_are_those_of_finite_differences(path: str, name: str, 
 
 @every_path
 def test_the_penalty_on_the_gradient_of_a_unit_vector_is_the_known_one(path: str) -> None:
-    """For z = x / |x| and f = a.z it is (|a|^2 - (a.z)^2) / |x|^2, and its own gradient is written out here."""
+    """For z = x / |x| and f = a.z it is (|a|^2 - (a.z)^2) / |x|^2, with its gradient written out here."""
     x, a = sample(ROWS, WIDTH).requires_grad_(), sample(ROWS, WIDTH, seed=1)
     z, _ = PATHS[path](Formula(LENGTH, 0.0), x)
     (gradient,) = torch.autograd.grad(z, x, a, create_graph=True)
@@ -173,7 +170,7 @@ def test_one_of_the_two_outputs_may_go_unused(path: str, name: str, at: int) -> 
 
 @contextlib.contextmanager
 def counted(*free: Tensor) -> Iterator[list[int]]:
-    """Count the bytes saved beyond what is there anyway: every storage once, and those of ``free`` not at all."""
+    """Count the bytes that are saved for the backward pass: every storage once, without those of ``free``."""
     storages: dict[int, int] = {}
     known = {one.untyped_storage().data_ptr() for one in free}
     total = [0]
@@ -197,7 +194,7 @@ BEYOND_X = {
     "detach_norm_std": 4,
     "detach_norm_mean": 8,
 }
-"""Bytes a row, of two numbers in float32 or one."""
+"""Bytes per row, of two float32 numbers or one."""
 WITHOUT_X = {"detach_norm", "detach_norm_std"}
 
 
@@ -280,7 +277,7 @@ def test_a_saved_tensor_that_was_changed_in_place_is_refused(path: str, changed:
 
 @every_path
 def test_what_is_not_kept_may_be_changed_in_place(path: str) -> None:
-    """The output is kept by none; the input, but for one number a row, not by DetachNorm."""
+    """No norm saves its output, and DetachNorm saves one number per row instead of its input."""
     for name in ("layer_norm", "detach_norm"):
         given = leaves(added=False, parameters="none")
         want, _ = definition(NORMS[name], **given)

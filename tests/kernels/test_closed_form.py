@@ -1,4 +1,4 @@
-"""The closed form is the derivative of the definition, and its derivative is the second one: for every set of flags."""
+"""The closed form is the derivative of the definition, and differentiable itself, for every set of flags."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def mean_square(formula: Formula, x: Tensor) -> Tensor:
 
 
 def both(formula: Formula, x: Tensor, weight: Tensor | None, dz: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """Give the first derivatives by the closed form and by autograd, both ready to be differentiated."""
+    """Compute the first derivatives by the closed form and by autograd, both differentiable."""
     bias = torch.zeros(WIDTH, dtype=x.dtype, requires_grad=True)
     z, _ = definition(formula, x, weight=weight, bias=bias)
     wanted = [x, bias] if weight is None else [x, bias, weight]

@@ -1,4 +1,4 @@
-"""Which way a norm is computed: by a kernel where tensors are numbers and nothing else, by its definition elsewhere."""
+"""Dispatch: a norm of plain tensors is computed by a kernel, any other by its definition."""
 
 import contextlib
 import copy
@@ -52,7 +52,7 @@ def make(name: str, dtype: torch.dtype = torch.float64, **settings: object) -> n
 
 
 def twin(module: nn.Module) -> nn.Module:
-    """Give the same norm by its definition."""
+    """Return the same norm, computed by its definition."""
     other = copy.deepcopy(module)
     other.backend = "eager"
     return other
@@ -103,7 +103,7 @@ ADDED, UPSTREAM = sample(seed=8), sample(seed=9)
 
 
 def projected(module: nn.Module, x: Tensor, residual: bool = False) -> Tensor:
-    """Give a number of a row or of several, with randomness that no transform minds."""
+    """Compute a number from one row or several, with randomness that every transform supports."""
     added, upstream = (one[: len(x)] if x.dim() > 1 else one[0] for one in (ADDED, UPSTREAM))
     z = module(x, added) if residual else module(x)
     out = z[0] + z[1].square() if residual else z
@@ -203,7 +203,7 @@ def test_meta_and_fake_tensors_have_shape_and_dtype_and_no_numbers(name: str) ->
 
 
 class Logged(TorchDispatchMode):
-    """Writes down every operation."""
+    """Records every operation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -238,7 +238,7 @@ def test_a_mode_that_logs_functions_changes_nothing() -> None:
 
 
 class Doubled(torch.Tensor):
-    """A subclass that counts what is done with it."""
+    """A tensor subclass that counts its operations."""
 
     done: list[str] = []  # noqa: RUF012
 
@@ -439,7 +439,7 @@ def test_deterministic_algorithms_leave_no_memory_unwritten() -> None:
 
 @pytest.mark.parametrize("given", ["gain", "bias"])
 def test_parameters_of_another_shape_are_left_to_the_definition(given: str) -> None:
-    """As many entries are not enough: torch refuses a gain of [1, 7] for rows of 7, and so must we."""
+    """An equal number of entries is not sufficient: torch refuses a weight of [1, 7] for rows of 7."""
     wrong = torch.ones(1, WIDTH, dtype=torch.float64)
     weight, bias = (wrong, None) if given == "gain" else (None, wrong)
     assert fused(sample(), (WIDTH,), weight, bias, None, CENTER | ROOT, 1e-5) is None

@@ -1,4 +1,4 @@
-"""What a set of flags means, said once and tested against the definition."""
+"""The meaning of a set of flags, against the definition."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The CPU kernels called with random arguments from C: every array, every entry, every bit of a row alone."""
+"""The CPU kernels, called from C with random arguments: array bounds, results, and independence of rows."""
 
 import platform
 import subprocess

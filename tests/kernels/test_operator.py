@@ -1,4 +1,4 @@
-"""The operator: checked by torch's own checker, one node of a compiled graph, and nowhere in an exported one."""
+"""The operator passes torch's checker, and is one node of a compiled graph and no node of an exported one."""
 
 import gc
 from collections.abc import Callable, Iterator
@@ -66,7 +66,7 @@ def make(name: str, dtype: torch.dtype = torch.float64, width: int = WIDTH) -> n
 
 
 def arguments(formula: Formula, dtype: torch.dtype, residual: bool, learned: str) -> tuple[Any, ...]:
-    """Give the operator's arguments, two leading axes, all to be differentiated."""
+    """Return arguments of the operator with two leading axes, all of which require gradients."""
     tensors = [
         sample(3, 4, WIDTH, dtype=dtype),
         sample(3, 4, WIDTH, seed=1, dtype=dtype) if residual else None,

@@ -4,6 +4,7 @@ The two autograd functions compute the same bits (``test_function.py``), so that
 """
 
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ def widths(name: str) -> list[int]:
     return [width for width in WIDTHS if width > 1 or name != "ada_norm_released"]
 
 
+@cache
 def rows(width: int) -> dict[str, Tensor]:
     """Many rows of every kind, in float64: so many that no side of the comparison is lucky."""
     count = 64 if width < 500 else 12
@@ -67,7 +69,7 @@ def exact(formula: Formula, x: Tensor, weight: Tensor, bias: Tensor, dz: Tensor)
 
 
 def compared(name: str, x: Tensor, dz: Tensor) -> dict[str, tuple[float, float]]:
-    """Give what is computed with the errors of the kernel and of the formula, in sizes of the largest term."""
+    """Return the results with the errors of the kernel and of the formula, relative to the largest term."""
     learned = gain(x.shape[-1], x.dtype), shift(x.shape[-1], x.dtype)
     truth = exact(NORMS[name], x, *learned, dz)
     # Where the terms of a gradient cancel, a rounding is one of the terms: dz g / d, and what a row adds.
@@ -89,7 +91,7 @@ NARROW, WIDE = WIDTHS[:3], WIDTHS[9:]
 
 
 def too_far(name: str, dtype: torch.dtype, widths: set[int], kinds: set[str], of: tuple[str, ...]) -> list[str]:
-    """Say where the largest error is above twice the formula's and a rounding."""
+    """Return where the largest error is above twice that of the formula plus a rounding."""
     errors: dict[str, list[tuple[float, float]]] = {}
     for width in widths:
         for kind in kinds:
@@ -122,7 +124,7 @@ def test_the_error_is_at_most_twice_the_formulas_and_a_rounding(
 @every_norm
 @every_dtype
 def test_the_gradient_of_two_or_three_entries_is_as_exact_as_the_formulas(name: str, dtype: torch.dtype) -> None:
-    """Where all that is left of a gradient is what the rounding of the mean left of the sum of c."""
+    """A gradient that consists only of the rounding error of the mean."""
     said = too_far(name, dtype, set(NARROW) & set(widths(name)), set(rows(1)) - {"one entry apart"}, ("dx",))
     assert not said, "\n".join(said)
 
@@ -133,7 +135,7 @@ def test_the_gradient_of_two_or_three_entries_is_as_exact_as_the_formulas(name: 
 def test_a_large_entry_among_equal_small_ones_is_summed_as_exactly_as_by_torch(
     name: str, dtype: torch.dtype, three: tuple[int, ...]
 ) -> None:
-    """Thousands of small squares onto one large one, which a sum in order rounds all the same way."""
+    """Thousands of small squares beside a large one, which a sequential sum rounds in one direction."""
     said = too_far(name, dtype, set(three) & set(widths(name)), {"one entry apart"}, ("z", "dx"))
     assert not said, "\n".join(said)
 

@@ -25,12 +25,15 @@ def paper(x: Tensor, scale: float, k: float, eps: float) -> Tensor:
     return (scale * (1 - k * y)).detach() * y
 
 
+@pytest.mark.parametrize("backend", ["eager", None])
 @pytest.mark.parametrize(("convention", "oracle"), [("paper", paper), ("released", released_code)])
 @pytest.mark.parametrize(("scale", "k", "eps"), [(1.0, 0.1, 1e-5), (2.0, 0.3, 0.4)])
-def test_values_and_gradients_are_the_conventions(convention, oracle, scale: float, k: float, eps: float) -> None:
+def test_values_and_gradients_are_the_conventions(
+    convention, oracle, scale: float, k: float, eps: float, backend
+) -> None:
     x = torch.randn(4, 7, dtype=torch.float64, requires_grad=True)
     upstream = torch.randn(4, 7, dtype=torch.float64)
-    ours = AdaNorm(7, eps, scale=scale, k=k, convention=convention)(x)
+    ours = AdaNorm(7, eps, scale=scale, k=k, convention=convention, backend=backend)(x)
     theirs = oracle(x, scale, k, eps)
     # Float64 sums of seven terms of order one.
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-13)
@@ -100,6 +103,6 @@ def test_refuses_an_unknown_convention() -> None:
 
 
 def test_refuses_a_row_of_one_where_its_deviation_is_undefined() -> None:
-    with pytest.raises(ValueError, match="'released' needs two entries a row, got normalized_shape 1"):
+    with pytest.raises(ValueError, match="'released' needs at least two entries per row, got normalized_shape 1"):
         AdaNorm(1, convention="released")
     assert AdaNorm(1)(torch.ones(2, 1)).tolist() == [[0.0], [0.0]]

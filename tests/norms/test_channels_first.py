@@ -5,8 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from normscope.norms import BatchNorm
-from normscope.norms.channels_first import ChannelsFirst
+from normscope.norms import BatchNorm, ChannelsFirst
 
 
 @pytest.mark.parametrize("shape", [(4, 6), (4, 6, 3), (4, 6, 3, 5), (2, 6, 3, 5, 2)])

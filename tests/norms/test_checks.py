@@ -23,7 +23,7 @@ def test_a_shape_has_entries(given: int | tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("given", [2.5, (2.5,), (3, True), None, "ab", ("4",)])
 def test_a_shape_has_whole_numbers(given: object) -> None:
-    with pytest.raises(TypeError, match="normalized_shape must be a whole number or several, got"):
+    with pytest.raises(TypeError, match="normalized_shape must be an int or a sequence of ints, got"):
         as_shape(given)  # pyright: ignore[reportArgumentType]
 
 

@@ -74,27 +74,27 @@ def test_a_taken_layer_is_the_definition() -> None:
 
 
 def test_refuses_a_model_without_weights_to_take() -> None:
-    with pytest.raises(ValueError, match=r"wants a model with linear or convolutional layers, got Sequential"):
+    with pytest.raises(ValueError, match=r"expects a model with linear or convolutional layers, got Sequential"):
         apply_weight_norm(nn.Sequential(nn.ReLU(), nn.LayerNorm(3)))
 
 
 def test_refuses_to_take_a_weight_twice() -> None:
     model = convolutions()
     apply_weight_norm(model)
-    with pytest.raises(ValueError, match="of 0 wants a plain weight, got one that is parametrized already"):
+    with pytest.raises(ValueError, match="of 0 expects a plain weight, got one that is parametrized already"):
         apply_weight_norm(model)
 
 
 def test_refuses_to_untie_a_weight() -> None:
     model = nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 5))
     model[1].weight = model[0].weight
-    with pytest.raises(ValueError, match="of 1 wants a weight of its own, got one that 2 layers share"):
+    with pytest.raises(ValueError, match="of 1 expects an unshared weight, got one that 2 layers share"):
         apply_weight_norm(model)
 
 
 def test_refuses_a_unit_without_direction_and_leaves_the_model_alone() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
     nn.init.zeros_(model[1].weight[1])
-    with pytest.raises(ValueError, match="of 1 wants units of positive length, got a unit whose weights are all zero"):
+    with pytest.raises(ValueError, match="of 1 expects units of positive length, got a unit whose weights are all"):
         apply_weight_norm(model)
     assert sorted(model.state_dict()) == ["0.bias", "0.weight", "1.bias", "1.weight"]

@@ -39,7 +39,7 @@ def test_a_paper_is_run_once_and_read_again(request_of: ReproductionRequest) -> 
     assert [one["label"] for one in study["costs"]] == ["none", "layer_norm"]
     assert all(one["step_ms"] > 0 and one["saved_bytes"] > 0 and one["parameters"] > 0 for one in study["costs"])
     page = (request_of.folder / "reproduce.md").read_text()
-    assert "| arm | parameters | ms a step | peak memory, MB | kept for backward, MB |" in page
+    assert "| arm | parameters | ms per step | peak memory, MB | saved for backward, MB |" in page
     assert "**Cut short**: 4 of the preset's 1,000 updates" in page
     again: list[RunEvent] = []
     assert reproduce(request_of, callback=again.append) == first
@@ -122,12 +122,12 @@ def test_the_gradient_figure_is_drawn_and_kept(tmp_path: Path) -> None:
     small = Setting(layers=(1, 2), width=16, tokens=128)
     request = ReproductionRequest(paper="xiong2020", only=("gradients",), seeds=(0, 1), out=tmp_path, gradients=small)
     told: list[str] = []
-    content = reproduce(request, tell_gradients=lambda done, of, name: told.append(f"{done}/{of} {name}"))
+    content = reproduce(request, gradients_callback=lambda done, of, name: told.append(f"{done}/{of} {name}"))
     assert told[-1] == "8/8 2-2 pre seed 1"
     assert content["gradients"]["seeds"] == [0, 1]
     assert (tmp_path / "gradients.svg").read_text().startswith("<svg xmlns=")
     assert "![gradient norms](gradients.svg)" in (tmp_path / "reproduce.md").read_text()
-    read = reproduce(replace(request, read_only=True), tell_gradients=lambda *_: pytest.fail("it ran"))
+    read = reproduce(replace(request, read_only=True), gradients_callback=lambda *_: pytest.fail("it ran"))
     assert read["gradients"] == content["gradients"]
 
 

@@ -58,7 +58,7 @@ def test_scores_that_contradict_their_run_are_refused(study):
 def test_a_run_without_a_single_score_is_refused(study):
     for label in ("layer_norm", "ada_norm"):
         np.save(study.folder.run(f"{label}-2-0.1").examples, np.ones(0, np.float32))
-    with pytest.raises(ValueError, match=r"examples\.npy must hold one score a test example, got none"):
+    with pytest.raises(ValueError, match=r"examples\.npy must hold one score per test example, got an empty array"):
         read(study)
 
 
@@ -125,7 +125,7 @@ def test_a_done_run_needs_a_value(study):
 def test_nan_in_a_result_is_refused(study):
     path = study.folder.run("ada_norm-0-0.1").result
     path.write_text('{"schema": 1, "state": "done", "value": NaN}')
-    with pytest.raises(ValueError, match="NaN is no JSON number"):
+    with pytest.raises(ValueError, match="NaN is not a JSON number"):
         read(study)
 
 

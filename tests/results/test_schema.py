@@ -6,8 +6,7 @@ import re
 
 import pytest
 
-from normscope.results.schema import CARD, RESULT, ROW, RUN, Between, check
-from normscope.results.store import FINAL_STATES
+from normscope.results.schema import CARD, FINAL_STATES, RESULT, ROW, RUN, Between, check
 from support.study_folders import Study, read
 
 GOOD = [

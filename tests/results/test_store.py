@@ -50,7 +50,7 @@ def test_a_last_line_cut_short_is_left_out(tmp_path):
         (b"\xff", "is not valid JSON"),
         (b'{"st', "is not valid JSON"),
         (b"", "is not valid JSON"),
-        (b'{"step": NaN}', "is not valid JSON (NaN is no JSON number)"),
+        (b'{"step": NaN}', "is not valid JSON (NaN is not a JSON number)"),
         (b'{"step": "1"}', "has step '1', expected a whole number"),
         (b'{"step": 1, "valid_loss": [1]}', "has valid_loss [1], expected a number"),
         (b"[" * 100_000, "is nested too deep"),
@@ -161,7 +161,7 @@ def test_scores_of_several_numbers_are_read_in_their_order(tmp_path, order):
 def test_anything_but_scores_is_refused_in_our_own_words(tmp_path, content, got):
     run = RunFolder(tmp_path)
     run.examples.write_bytes(content)
-    wanted = r"examples\.npy must hold one score a test example \(\.npy, float32 \[examples\]\), got "
+    wanted = r"examples\.npy must hold one score per test example \(\.npy, float32 \[examples\]\), got "
     with pytest.raises(ValueError, match=rf"{wanted}.*{re.escape(got)}") as told:
         run.read_examples()
     assert "allow_pickle" not in str(told.value)

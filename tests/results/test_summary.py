@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from normscope.results import summarize
+from normscope.results import ArmSummary, RunSummary, read_summary, summarize
 from support.study_folders import Study, read
 
 ARM_FIELDS = [
@@ -314,7 +314,7 @@ def test_counts_that_were_changed_are_refused(sentences):
     scores = np.load(path)
     scores[17, 0] += 1
     np.save(path, scores)
-    with pytest.raises(ValueError, match=r"ada_norm-4-0\.1/examples\.npy has percentage .* one was changed"):
+    with pytest.raises(ValueError, match=r"ada_norm-4-0\.1/examples\.npy has percentage .* one of them was changed"):
         read(sentences)
 
 
@@ -339,3 +339,47 @@ def test_corpus_bleu_of_a_study(tmp_path):
     arms = read(study).arms
     assert arms[1].difference == pytest.approx(value - 100 * np.exp(-0.25), rel=1e-12)
     assert arms[1].interval_examples is not None
+
+
+def test_what_was_written_is_read_back(tmp_path):
+    study = Study(tmp_path, seeds=range(3))
+    study.fill("layer_norm", [5.0, 6.0, 7.0])
+    for seed, value in enumerate([4.0, 5.5]):
+        study.run("ada_norm", seed, value)
+    summary = read(study)
+    summary.write(tmp_path)
+    found = read_summary(tmp_path)
+    assert found == summary
+    assert all(isinstance(arm, ArmSummary) for arm in found.arms)
+    assert found.arms[1].states == ["done", "done", "planned"]
+    assert found.arms[1].runs[1] == RunSummary(seed=1, state="done", value=5.5, steps=100, id="ada_norm-1-0.1")
+
+
+def test_optional_fields_may_be_absent(study):
+    content = json.loads(json.dumps(read(study).to_dict()))
+    del content["untuned"], content["arms"][0]["p"], content["arms"][0]["unpaired"]
+    study.folder.summary.write_text(json.dumps(content))
+    found = read_summary(study.folder.path)
+    assert (found.untuned, found.arms[0].p, found.arms[0].unpaired) == (None, None, ())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("complete", "yes", "has complete 'yes', expected true or false"),
+        ("margin", 0, "has margin 0, expected a number above 0"),
+        ("baseline", "z", "the baseline 'z' is not among the arms"),
+    ],
+)
+def test_a_summary_of_another_shape_is_refused(study, field, value, words):
+    study.folder.summary.write_text(json.dumps(read(study).to_dict() | {field: value}))
+    with pytest.raises(ValueError, match=words):
+        read_summary(study.folder.path)
+
+
+def test_a_metric_without_a_unit_is_read_back(study):
+    study.card["metric"] = {**study.card["metric"], "unit": ""}
+    study.save()
+    summary = read(study)
+    summary.write(study.folder.path)
+    assert read_summary(study.folder.path).metric["unit"] == ""

@@ -28,7 +28,7 @@ def say(
     baseline_failed=(),
     waiting=0,
 ):
-    """Give the verdict on an arm whose Holm adjustment is the strictest that the card admits."""
+    """Return the verdict on an arm whose Holm adjustment is the strictest that the card admits."""
     differences = np.asarray(differences, dtype=np.float64)
     evidence = weigh(
         differences,
@@ -162,7 +162,7 @@ def test_the_baselines_failures_are_told():
 
 
 def scores_for(differences, examples, seed=0):
-    """Give 0-or-1 scores of both sides whose per-seed means differ by as much, up to chance."""
+    """Return 0-or-1 scores of both sides whose per-seed means differ by as much, up to chance."""
     rng = np.random.default_rng(seed)
     chance = rng.random((len(differences), examples))
     return (chance < 0.8 + np.asarray(differences)[:, None]).astype(np.float32), (
@@ -228,7 +228,7 @@ def test_the_interval_of_the_verdict_covers_the_truth(noise, low, pairs):
 
 
 def claims(rng, *, pairs, arms, gain=0.0, margin=0.2, noise=gaussian):
-    """Give every arm's words in one simulated study whose arms share their baseline's noise."""
+    """Return every arm's words in one simulated study whose arms share their baseline's noise."""
     values = noise(rng, (arms + 1, pairs))
     values[1:] += gain
     rows = values[1:] - values[0]

@@ -21,6 +21,7 @@ from normscope.studies.engines.engine import EngineError
 from normscope.studies.plan import plan
 from normscope.studies.run import fail
 from normscope.studies.spec import make_study
+from support.in_process import InThisProcess
 
 TIMES = {"step_ms", "peak_bytes", "seconds", "seconds_to_baseline"}
 COMMAND = [sys.executable, "-m", "normscope.cli.main", "compare", "digits"]
@@ -133,7 +134,7 @@ def test_a_finished_study_is_answered_from_its_folder_without_a_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = make_study("digits", norms=["none", "layer_norm"], seeds=[0, 1], steps=20)
-    first = compare(card, out=tmp_path, workers=1)
+    first = compare(card, out=tmp_path, engine=InThisProcess())
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")}
     started: list[object] = []
     monkeypatch.setattr(subprocess, "Popen", lambda *words, **options: started.append(words) or pytest.fail("started"))
@@ -144,7 +145,9 @@ def test_a_finished_study_is_answered_from_its_folder_without_a_worker(
 
 
 def test_the_fixed_fields_of_summary_json_are_there(tmp_path: Path) -> None:
-    compare(make_study("digits", norms=["none", "layer_norm"], seeds=[0, 1], steps=20), out=tmp_path, workers=2)
+    compare(
+        make_study("digits", norms=["none", "layer_norm"], seeds=[0, 1], steps=20), out=tmp_path, engine=InThisProcess()
+    )
     content = json.loads((tmp_path / "summary.json").read_text())
     assert content["schema"] == 1
     assert set(content["metric"]) == {"name", "unit", "higher_is_better", "aggregate"}
@@ -165,7 +168,7 @@ def test_the_fixed_fields_of_summary_json_are_there(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_another_question_is_refused(tmp_path: Path) -> None:
-    compare(make_study("digits", norms=["none"], seeds=[0], steps=10), out=tmp_path, workers=1)
+    compare(make_study("digits", norms=["none"], seeds=[0], steps=10), out=tmp_path, engine=InThisProcess())
     before = (tmp_path / "summary.json").read_bytes()
     with pytest.raises(StudyMismatch, match=r"holds another study .* choose another folder with --out"):
         compare(make_study("digits", norms=["none"], seeds=[0], steps=11), out=tmp_path, workers=1)
@@ -196,7 +199,7 @@ def test_failed_runs_can_be_computed_anew(tmp_path: Path) -> None:
     assert fail(spec, study, "on purpose") == "failed"
     assert states([spec], study)["failed"] == 1
     assert compare(card, out=tmp_path, workers=1).arms[0].failures == 1
-    assert compare(card, out=tmp_path, workers=1, retry_failed=True).arms[0].failures == 0
+    assert compare(card, out=tmp_path, engine=InThisProcess(), retry_failed=True).arms[0].failures == 0
 
 
 def test_the_folder_is_named_after_task_and_question() -> None:
@@ -223,7 +226,7 @@ def test_a_device_that_is_not_there_is_named_and_a_finished_study_needs_none(tmp
 def test_every_run_is_told_before_the_first_moves(tmp_path: Path) -> None:
     card = make_study("digits", norms=["none", "layer_norm"], seeds=[0], steps=10)
     told: list[str] = []
-    compare(card, out=tmp_path, workers=1, callback=lambda event: told.append(event.state))
+    compare(card, out=tmp_path, engine=InThisProcess(), callback=lambda event: told.append(event.state))
     assert told[:2] == ["planned", "planned"]
     assert told.count("done") == 2
     told.clear()
@@ -234,15 +237,16 @@ def test_every_run_is_told_before_the_first_moves(tmp_path: Path) -> None:
 def test_a_folder_takes_more_seeds_and_says_so(tmp_path: Path) -> None:
     first = make_study("digits", norms=["none", "layer_norm"], seeds=[0, 1], steps=12)
     more = make_study("digits", norms=["none", "layer_norm"], seeds=[0, 1, 2], steps=12)
-    compare(first, out=tmp_path, workers=1)
+    compare(first, out=tmp_path, engine=InThisProcess())
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/result.json")}
-    summary = compare(more, out=tmp_path, workers=1)
+    summary = compare(more, out=tmp_path, engine=InThisProcess())
     assert [arm.pairs for arm in summary.arms if arm.label != summary.baseline] == [3]
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     card = json.loads((tmp_path / "card.json").read_text())
     assert (card["seeds"], card["looks"]) == ([0, 1, 2], [2])
     assert card["regime"].endswith("seeds were added after a look at 2, so its p values are exploratory")
-    assert compare(more, out=tmp_path, workers=1).card["looks"] == [2]
+    compare(more, out=tmp_path, workers=1)
+    assert json.loads((tmp_path / "card.json").read_text())["looks"] == [2]
     with pytest.raises(StudyMismatch, match="more seeds may be added, and nothing else may differ"):
         compare(first, out=tmp_path, workers=1)
     other = make_study("digits", norms=["none", "layer_norm"], seeds=[0, 1, 2, 3], steps=13)

@@ -59,7 +59,7 @@ def make_studies(task: str, setup: Setup) -> tuple[PaperStudy, ...]:
         preset=setup.preset,
         device=setup.device,
     )
-    return (PaperStudy(name=task, card=card, labels={PLAIN: "none", NORMED: "layer_norm"}),)
+    return (PaperStudy(name=task, spec=card, labels={PLAIN: "none", NORMED: "layer_norm"}),)
 
 
 class InThisProcess:

@@ -6,8 +6,7 @@ from torch import nn
 
 from normscope.inspection.find import recognize
 from normscope.inspection.norm_in_model import NormInModel
-from normscope.norms import BatchNorm, LayerNorm, RMSNorm
-from normscope.norms.channels_first import ChannelsFirst
+from normscope.norms import BatchNorm, ChannelsFirst, LayerNorm, RMSNorm
 from normscope.surgery import swap
 from normscope.surgery.replacement import Replacement, build, check_preserved, read_target
 from support.foreign import AnnotatedLayerNorm, OffsetRMSNorm, PlainRMSNorm

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import normscope
-from normscope.norms import NORMS
-from normscope.norms.channels_first import ChannelsFirst
+from normscope.norms import NORMS, ChannelsFirst
 from support.architectures import ARCHITECTURES, Architecture
 
 COMPILE_WARNING = pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)`:FutureWarning")

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 import normscope
 from normscope.inspection.find import find_norms
-from normscope.norms import NORMS
-from normscope.norms.channels_first import ChannelsFirst
+from normscope.norms import NORMS, ChannelsFirst
 from support.architectures import PIXELS, Architecture
 
 timm = pytest.importorskip("timm", reason="timm needs a torchvision that fits this torch", exc_type=ImportError)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from normscope.analysis.fisher import METHODS, Family, Method, check_model, expected, metric, normalized_outputs
+from normscope.fits import log_slope
 
 FACTORS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Default factors on the weights."""
@@ -149,8 +150,5 @@ def _angle(one: Tensor, other: Tensor) -> float:
 
 
 def _slope(factors: Sequence[float], values: Sequence[float]) -> float:
-    """Return the exponent of a power law by least squares; never NaN: a zero value gives the exponent zero."""
-    if min(values) <= 0:
-        return 0.0
-    x, y = (torch.tensor([math.log(value) for value in column], dtype=torch.float64) for column in (factors, values))
-    return float(((x - x.mean()) * y).sum() / (x - x.mean()).square().sum())
+    """Return the exponent of a power law; 0 if a value is zero, so that it is never NaN."""
+    return 0.0 if min(values) <= 0 else log_slope(values, [math.log(factor) for factor in factors])

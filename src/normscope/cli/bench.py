@@ -140,7 +140,7 @@ def _at_shape(
     modules: dict[str, nn.Module] = {"nn.LayerNorm": nn.LayerNorm(width, dtype=dtype)}
     against = {name: f"nn.{TORCH[name].__name__}" if name in TORCH else "nn.LayerNorm" for name in norms}
     modules |= {against[name]: TORCH[name](width, dtype=dtype) for name in norms if name in TORCH}
-    modules |= {name: NORMS[name](width, dtype=dtype) for name in norms if name != "frn"}
+    modules |= {name: NORMS[name](width).to(dtype) for name in norms if name != "frn"}
     functions: dict[str, Callable[[], object]] = {
         "copy": lambda: x.detach().clone(),
         "add": lambda: torch.add(x.detach(), upstream),

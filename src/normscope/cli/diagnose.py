@@ -13,7 +13,8 @@ from rich.progress import Progress
 from normscope.cli.progress import DownloadProgress
 from normscope.cli.tables import open_console, results_alone
 from normscope.data import SETS, locate
-from normscope.report.diagnosis.page import TITLES, write_diagnosis
+from normscope.report.diagnosis.page import SCHEMA, write_diagnosis
+from normscope.report.diagnosis.text import TITLES
 from normscope.results.store import read_json
 from normscope.specs import find_task
 from normscope.studies.diagnose import DiagnosisRequest, Examination, examine, spec_of
@@ -88,7 +89,7 @@ def _page(request: DiagnosisRequest, spec: RunSpec, out: Path | None) -> Path:
 def _is_ours(path: Path) -> bool:
     """Whether a file is the JSON of a diagnosis, or not there."""
     try:
-        return not path.exists() or "findings" in read_json(path)
+        return not path.exists() or "findings" in read_json(path, newest=SCHEMA)
     except ValueError:
         return False
 

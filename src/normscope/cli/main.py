@@ -543,9 +543,7 @@ def _tell_failures(summary: "Summary", folder: Path) -> None:
 def _show(summary: "Summary", console: Console) -> None:
     from normscope.cli.tables import verdict_table
 
-    title = summary.card["question"] + (
-        "" if summary.untuned is None else " Every arm at its own, tuned learning rate:"
-    )
+    title = summary.question + ("" if summary.untuned is None else " Every arm at its own, tuned learning rate:")
     console.print(verdict_table(summary, summary.arms, title, width=console.width))
     if summary.untuned is not None:
         title = "The same, untuned: every arm at the task's learning rate:"

@@ -84,7 +84,7 @@ def show(request: ReproductionRequest, *, json_output: bool = False) -> None:
     stages = _Stages(console, bar)
     try:
         with DownloadProgress(console) as fetched:
-            content = reproduce_paper(request, callback=stages.run, tell_gradients=stages.network, fetched=fetched)
+            content = reproduce_paper(request, callback=stages.run, gradients_callback=stages.network, fetched=fetched)
     except KeyboardInterrupt:
         stages.stop()
         _say(console, f"\nStopped; what is finished is kept in {request.folder}. The same command goes on.")

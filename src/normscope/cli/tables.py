@@ -67,12 +67,12 @@ def verdict_table(summary: Summary, arms: Sequence[ArmSummary], title: str, *, w
     What an arm costs is left out below 120 columns; the adjusted p, then the interval, where the arm and its verdict
     need the room.
     """
-    metric = summary.card["metric"]
-    places = max(0, 1 - math.floor(math.log10(summary.card["margin"])))
+    metric = summary.metric
+    places = max(0, 1 - math.floor(math.log10(summary.margin)))
     table = Table(title=_text(title), caption=_text(_caption(summary)), caption_justify="left", title_justify="left")
     table.box, table.padding = box.SIMPLE_HEAD, (0, 1)
     intervals = [arm.interval and [f"{end:+.{places}f}" for end in arm.interval] for arm in arms]
-    interval = f"{100 * (1 - summary.card['alpha']):g} % interval"
+    interval = f"{100 * (1 - summary.alpha):g} % interval"
     numbers = {
         f"mean {metric['unit']}": [_number(arm.mean, f".{places}f") for arm in arms],
         "diff.": [_number(arm.difference, f"+.{places}f") for arm in arms],
@@ -168,11 +168,12 @@ def _longest(head: str, cells: Sequence[str], *, folded: bool) -> int:
 
 
 def _caption(summary: Summary) -> str:
-    metric = summary.card["metric"]
+    metric = summary.metric
     better = "higher" if metric["higher_is_better"] else "lower"
+    noise = summary.noise["words"] if summary.noise else "not measured yet"
     return (
         f"{metric['name']}, {better} is better; difference from {summary.baseline} over paired seeds; "
-        f"margin {summary.card['margin']:g} {metric['unit']}. Noise floor: {summary.noise['words']}."
+        f"margin {summary.margin:g} {metric['unit']}. Noise floor: {noise}."
         + (f" Scored as {metric['signature']}." if metric.get("signature") else "")
     )
 

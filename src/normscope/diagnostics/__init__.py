@@ -39,7 +39,7 @@ PROBES: Registry[Callable[..., Any]] = Registry(
     accepts=callable,
     wanted="a function",
 )
-"""What is measured on a running model, or of a norm by itself; each run of a study reads the first one."""
+"""Measurements of a running model or of a norm; every run of a study records the first one."""
 
 __all__ = [
     "CAUSES",

@@ -135,8 +135,6 @@ def _depth(measured: Measured) -> str:
         )
     stacks = measured.stacks
     meaning = [text for stack in stacks for text in (_of_growth(stack), _of_gradient(stack)) if text]
-    if any(stack.theory for stack in stacks):
-        meaning.append("The broken lines are theory for an ideal network at initialization, not a standard.")
     seen = [_of_stack(stack) for stack in stacks]
     return "\n".join([*seen, " ".join(dict.fromkeys(meaning))] if meaning else seen)
 

@@ -8,8 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from normscope.diagnostics.depth.profile import StackDepth, log_slope, read_depth
+from normscope.diagnostics.depth.profile import StackDepth, read_depth
 from normscope.diagnostics.depth.watch import DepthWatch, common_share, watch_depth
+from normscope.fits import log_slope
 from normscope.inspection.find import find_norms
 from normscope.inspection.preserve_state import draw_seed, gradients_of, untouched
 

@@ -23,8 +23,7 @@ from normscope.inspection.norm_in_model import (
     traits_of,
 )
 from normscope.inspection.probing import Affine, isolated, probed_affine
-from normscope.norms import NoNorm
-from normscope.norms.channels_first import ChannelsFirst
+from normscope.norms import ChannelsFirst, NoNorm
 
 _LAZY = "lazy: run a batch first, then its width is known"
 
@@ -38,8 +37,8 @@ def find_norms(model: nn.Module, *, for_replacement: bool = False) -> tuple[list
 
     Args:
         model: Any module.
-        for_replacement: List the norms that another module can replace: ``NoNorm`` is included, and norms that
-            another library holds (quantized, parametrized, patched) are unreachable.
+        for_replacement: List the norms that another module can replace: ``NoNorm`` is included, and norms that another
+            library holds (quantized, parametrized, patched) are unreachable.
 
     Returns:
         The norms in the order of the model, tied ones once, and the norms that are unreachable.

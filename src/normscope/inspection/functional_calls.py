@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from normscope.inspection.norm_in_model import NormInModel, Unreachable
 from normscope.inspection.source import called_name, code_of
-from normscope.norms.channels_first import ChannelsFirst
+from normscope.norms import ChannelsFirst
 
 FUNCTIONAL_NORMS: Mapping[str, tuple[Callable[..., Any], ...]] = {
     "layer_norm": (F.layer_norm, torch.layer_norm),

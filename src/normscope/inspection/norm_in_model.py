@@ -8,9 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normscope.norms import LayerNorm, RMSNorm
-from normscope.norms.channels_first import ChannelsFirst
-from normscope.norms.traits import NormTraits
+from normscope.norms import NORMS, ChannelsFirst, LayerNorm, NormTraits, RMSNorm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +121,7 @@ UNKNOWN = NormTraits(
 
 def kinds() -> tuple[str, ...]:
     """List the kinds of norms that a model may have: the registered ones and those that only torch has."""
-    return tuple(dict.fromkeys((*_registry(), *(known.kind for known in TORCH_NORMS.values()))))
+    return tuple(dict.fromkeys((*NORMS, *(known.kind for known in TORCH_NORMS.values()))))
 
 
 def torch_base(module: nn.Module) -> type[nn.Module] | None:
@@ -188,15 +186,9 @@ def unwrapped(module: nn.Module) -> nn.Module:
     return module.norm if isinstance(module, ChannelsFirst) else module
 
 
-def _registry() -> Mapping[str, Any]:
-    from normscope.norms import NORMS
-
-    return NORMS
-
-
 def _registered_classes() -> Mapping[type[nn.Module], str]:
     """Map the classes of registered norms to their keys; classes of torch keep their own kinds."""
-    return _classes_of(tuple(_registry().items()))
+    return _classes_of(tuple(NORMS.items()))
 
 
 @lru_cache(maxsize=4)

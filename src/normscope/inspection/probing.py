@@ -73,8 +73,8 @@ def run(
         parameters: Further tensors to differentiate by.
 
     Returns:
-        The output and the gradients, that of the input under an empty name, zeros where there is none. If the output
-        is not a tensor of the input's shape, or a pass raises, a text that says so.
+        The output and the gradients, that of the input under an empty name, zeros where there is none. If the output is
+        not a tensor of the input's shape, or a pass raises, a text that says so.
     """
     leaf = x.detach().clone().requires_grad_(True)
     wanted = {"": leaf, **parameters}

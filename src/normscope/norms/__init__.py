@@ -1,7 +1,7 @@
-"""What a norm is: one file holds its definition, a plain function, and its ``torch.nn.Module``.
+"""Norms: one file has the definition as a plain function, the ``torch.nn.Module`` and its traits.
 
-The function is the executable specification: differentiable, right in float64, tested against oracles that are not
-ours. A module checks its input, then calls it. Statistics are in at least float32; the output has the input's dtype.
+The function is the executable specification: differentiable, correct in float64, tested against independent oracles. A
+module checks its input, then computes it. Statistics are in at least float32; the output has the dtype of the input.
 """
 
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from torch import nn
 
 from normscope.norms.ada_norm import AdaNorm, ada_norm
 from normscope.norms.batch_norm import BatchNorm, batch_moments, batch_norm
+from normscope.norms.channels_first import ChannelsFirst
 from normscope.norms.derf import Derf, derf
 from normscope.norms.detach_norm import DetachNorm, detach_norm
 from normscope.norms.dyt import DyT, dyt
@@ -19,6 +20,7 @@ from normscope.norms.layer_norm_simple import LayerNormSimple, layer_norm_simple
 from normscope.norms.none import NoNorm
 from normscope.norms.rms_norm import RMSNorm, rms_norm
 from normscope.norms.scale_norm import ScaleNorm, scale_norm
+from normscope.norms.traits import NormTraits
 from normscope.norms.weight_norm import apply_weight_norm, weight_norm
 from normscope.registry import Registry
 
@@ -54,12 +56,14 @@ __all__ = [
     "PARAMETRIZATIONS",
     "AdaNorm",
     "BatchNorm",
+    "ChannelsFirst",
     "Derf",
     "DetachNorm",
     "DyT",
     "LayerNorm",
     "LayerNormSimple",
     "NoNorm",
+    "NormTraits",
     "RMSNorm",
     "ScaleNorm",
     "ada_norm",

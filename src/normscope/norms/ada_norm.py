@@ -1,6 +1,6 @@
 """AdaNorm: layer normalization scaled by a detached function of its own output.
 
-Not AdaLN, the norm of diffusion transformers whose gain and bias come from a condition. Not the optimizer AdaNorm.
+Not AdaLN, the norm of diffusion transformers whose weight and bias come from a condition. Not the optimizer AdaNorm.
 """
 
 import math
@@ -27,7 +27,7 @@ def ada_norm(
     convention: Convention = "paper",
     axes: int = 1,
 ) -> Tensor:
-    r"""Normalize every row of ``x`` and scale each entry by a factor that is a constant in the backward pass.
+    r"""Normalize every row of ``x`` and multiply each entry by a factor that is a constant in the backward pass.
 
     .. math:: z = \hat\phi(y) \odot y, \quad \phi(y) = C (1 - k y), \quad y = \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}}
 
@@ -41,8 +41,8 @@ def ada_norm(
         eps: Added to the variance (``paper``) or to the standard deviation (``released``).
         scale: C, the mean of the factor over a row.
         k: The slope of the factor.
-        convention: Whose arithmetic.
-        axes: How many trailing axes make a row.
+        convention: ``paper`` or ``released``.
+        axes: Number of trailing axes in a row.
 
     Returns:
         ``[..., D]`` in the dtype of ``x``, rounded once.
@@ -53,7 +53,7 @@ def ada_norm(
     References:
         Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, eq. (1) of the authors'
         poster; github.com/lancopku/AdaNorm for ``released``.
-        Departs from it in: ``eps`` under ``paper``, of which the paper has none; under ``released`` the gradient of a
+        Departs from it in: ``eps`` under ``paper``, which the paper does not have; under ``released`` the gradient of a
         constant row, which is zero here and NaN there.
     """
     wide = widen(x)
@@ -62,7 +62,7 @@ def ada_norm(
     elif convention == "released":
         over = trailing(axes)
         centered = wide - wide.mean(over, keepdim=True)
-        # A length, for its derivative at a constant row is zero and that of a root is not a number.
+        # A vector norm, whose derivative at a constant row is zero; that of a square root is NaN.
         length = torch.linalg.vector_norm(centered, dim=over, keepdim=True)
         y = centered / (length / math.sqrt(math.prod(x.shape[-axes:]) - 1) + eps)
     else:
@@ -81,24 +81,25 @@ class AdaNorm(nn.Module):
         normalized_shape: Width, or sizes of the trailing axes.
         eps: Added to the variance (``paper``) or to the standard deviation (``released``).
         scale: C, the mean of the factor over a row. The paper tunes it; the released script's choices are 1 and 2.
-        k: The slope of the factor; 0 makes it a constant.
+        k: The slope of the factor; with 0 the factor is constant.
         convention: ``paper`` for the equations, ``released`` for the arithmetic of the authors' code.
-        device: Unused, for there are no parameters.
-        dtype: Unused, for there are no parameters.
-        backend: ``eager``, ``cpu`` or ``triton``; None for NORMSCOPE_BACKEND, else the best one for the input's device.
+        device: Unused, as there are no parameters.
+        dtype: Unused, as there are no parameters.
+        backend: ``eager``, ``cpu`` or ``triton``; None for NORMSCOPE_BACKEND, or else the best for the input's device.
 
     Raises:
-        TypeError: If a size or a number is none; on call, if the input is not of a floating dtype.
+        TypeError: If a size is not an int or ``eps``, ``scale`` or ``k`` not a real number; in ``forward``, if the
+            input is not floating point.
         ValueError: If a size is below one, ``eps`` or ``k`` is negative or not finite, ``scale`` is not positive and
-            finite, the convention or the backend is unknown, or the convention is ``released`` and a row has one
-            entry, for which the divisor is zero; on call, if the trailing axes of the input differ, or the residual is
-            of another shape or dtype.
-        BackendUnavailable: On call, if a backend was asked for by name and cannot run here.
+            finite, the convention or the backend is unknown, or the convention is ``released`` and a row has one entry,
+            for which the divisor is zero; in ``forward``, if the trailing axes of the input differ, or the residual has
+            another shape or dtype.
+        BackendUnavailable: In ``forward``, if the backend was requested by name and cannot run here.
 
     References:
         Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, eq. (1) of the authors'
         poster; github.com/lancopku/AdaNorm for ``released``.
-        Departs from it in: ``eps`` under ``paper``, of which the paper has none; under ``released`` the gradient of a
+        Departs from it in: ``eps`` under ``paper``, which the paper does not have; under ``released`` the gradient of a
         constant row, which is zero here and NaN there.
     """
 
@@ -120,7 +121,9 @@ class AdaNorm(nn.Module):
         if convention not in ("paper", "released"):
             raise ValueError(f"convention must be 'paper' or 'released', got {convention!r}")
         if convention == "released" and math.prod(self.normalized_shape) == 1:
-            raise ValueError(f"convention 'released' needs two entries a row, got normalized_shape {normalized_shape}")
+            raise ValueError(
+                f"convention 'released' needs at least two entries per row, got normalized_shape {normalized_shape}"
+            )
         self.scale = check_number("scale", scale, above=0)
         self.k = check_number("k", k, least=0)
         self.convention: Convention = convention

@@ -18,7 +18,7 @@ def batch_moments(x: Tensor, *, axes: int = 1) -> tuple[Tensor, Tensor]:
 
     Args:
         x: ``[..., D]``, any floating dtype; the moments are in at least float32.
-        axes: How many trailing axes are features.
+        axes: Number of trailing axes that are features.
 
     Returns:
         Mean and variance, each ``[D]``. The variance is biased: its divisor is n.
@@ -42,9 +42,9 @@ def batch_norm(
 
     Args:
         x: ``[..., D]``, any floating dtype; arithmetic in at least float32.
-        mean: ``[D]``, of the batch in training, the running one in evaluation.
-        variance: ``[D]``, as the mean.
-        weight: The gain g, ``[D]``.
+        mean: ``[D]``: of the batch in training, the running one in evaluation.
+        variance: ``[D]``, likewise.
+        weight: The weight g, called gain in the paper, ``[D]``.
         bias: The bias b, ``[D]``.
         eps: Added to the variance.
 
@@ -65,28 +65,29 @@ def batch_norm(
 
 
 class BatchNorm(nn.Module):
-    """Batch normalization of ``[..., D]``: the moments of a feature are taken over all other axes.
+    """Batch normalization over the LAST axis of ``[..., D]``; torch's normalizes axis 1.
 
-    In training the batch's moments normalize and the running ones are updated; in evaluation the running ones
-    normalize. The running variance has the divisor n - 1, as torch's. The state dict has the keys of
-    ``torch.nn.BatchNorm1d``. An empty batch changes nothing. The output has the dtype of the input, also under
-    autocast. Rows of a training batch are not independent, and ``torch.vmap`` over them cannot update the running
-    moments: evaluate, or give ``track_running_stats=False``.
+    The moments of a feature are taken over all other axes. In training the moments of the batch are used and the
+    running ones updated; in evaluation the running moments are used. The running variance has the divisor n - 1, as
+    torch's. The state dict has the keys of ``torch.nn.BatchNorm1d``. An empty batch changes nothing. The output has the
+    dtype of the input, also under autocast. Rows of a training batch are not independent, and ``torch.vmap`` over them
+    cannot update the running moments: use evaluation mode or ``track_running_stats=False``.
 
     Args:
         normalized_shape: Width, or sizes of the trailing axes, each place of which is a feature.
         eps: Added to the variance.
-        momentum: The weight of the new batch in the running moments; None makes them plain averages.
-        affine: Whether there are a gain and a bias.
-        track_running_stats: Whether there are running moments; without them evaluation uses the batch's, too.
+        momentum: The weight of the new batch in the running moments; None for plain averages.
+        affine: Whether there are a weight and a bias.
+        track_running_stats: Whether there are running moments; without them evaluation uses those of the batch.
         unbiased: Whether the batch is normalized by the variance with the divisor n - 1.
-        device: Where parameters and running moments are.
+        device: Device of parameters and running moments.
         dtype: The dtype of parameters and running moments.
 
     Raises:
-        TypeError: If a size or a number is none; on call, if the input is not of a floating dtype.
-        ValueError: If a size is below one, ``eps`` is negative or ``momentum`` is outside 0 to 1; on call, if the
-            trailing axes of the input differ, or the batch's moments are needed and it has a single row.
+        TypeError: If a size is not an int or ``eps`` or ``momentum`` not a real number; in ``forward``, if the input is
+            not floating point.
+        ValueError: If a size is below one, ``eps`` is negative or ``momentum`` is outside 0 to 1; in ``forward``, if
+            the trailing axes of the input differ, or the batch's moments are needed and it has a single row.
 
     References:
         Ioffe, Szegedy (2015). Batch normalization. arXiv:1502.03167, Algorithms 1 and 2; Ba, Kiros, Hinton (2016).
@@ -141,7 +142,7 @@ class BatchNorm(nn.Module):
         )
 
     def reset_parameters(self) -> None:
-        """Set the gain and the running variance to one, the rest to zero."""
+        """Set the weight and the running variance to one, the rest to zero."""
         for tensor in (self.weight, self.running_var):
             if tensor is not None:
                 nn.init.ones_(tensor)
@@ -171,7 +172,7 @@ class BatchNorm(nn.Module):
         if rows == 1:
             raise ValueError(f"{self} expects more than one row in training, got {list(x.shape)}")
         if rows == 0:
-            # The moments of nothing are not numbers, and would make the gradients of gain and bias none.
+            # The moments of an empty batch are NaN, and so would be the gradients of weight and bias.
             nothing = x.new_zeros(self.normalized_shape)
             return batch_norm(x, nothing, nothing + 1, self.weight, self.bias, self.eps)
         mean, variance = batch_moments(x, axes=axes)
@@ -180,7 +181,7 @@ class BatchNorm(nn.Module):
         return batch_norm(x, mean, spread if self.unbiased else variance, self.weight, self.bias, self.eps)
 
     def _track(self, mean: Tensor, variance: Tensor) -> None:
-        """Move the running moments, if there are any, towards those of a batch."""
+        """Move the running moments, if there are any, toward those of a batch."""
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked.add_(1)

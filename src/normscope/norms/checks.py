@@ -1,4 +1,4 @@
-"""What every norm checks before it computes: its shape, its numbers and its input."""
+"""Checks of the arguments and inputs of norms."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -17,23 +17,23 @@ def as_shape(normalized_shape: Shape) -> tuple[int, ...]:
         normalized_shape: A width, or the sizes of the trailing axes.
 
     Returns:
-        One positive size an axis, at least one axis.
+        One positive size per axis, at least one axis.
 
     Raises:
-        TypeError: If it is neither a whole number nor several of them.
+        TypeError: If it is not an int or an iterable of ints.
         ValueError: If there is no axis, or a size is below one.
     """
     given = normalized_shape
     sizes = tuple(given) if isinstance(given, Iterable) else (given,)
     if not all(isinstance(size, Integral) and not isinstance(size, bool) for size in sizes):
-        raise TypeError(f"normalized_shape must be a whole number or several, got {given!r}")
+        raise TypeError(f"normalized_shape must be an int or a sequence of ints, got {given!r}")
     if not sizes or min(sizes) < 1:
         raise ValueError(f"normalized_shape must hold one or more sizes of at least 1, got {given}")
     return tuple(int(size) for size in sizes)
 
 
 def check_eps(eps: float) -> float:
-    """Return ``eps`` if it can stand under a root.
+    """Return ``eps`` if it can be added under a square root.
 
     Args:
         eps: The number added to a variance, a mean square or a standard deviation.
@@ -42,7 +42,7 @@ def check_eps(eps: float) -> float:
         The same number.
 
     Raises:
-        TypeError: If ``eps`` is no real number.
+        TypeError: If ``eps`` is not a real number.
         ValueError: If ``eps`` is negative, infinite or NaN.
     """
     return check_number("eps", eps, least=0)
@@ -54,25 +54,25 @@ def check_number(
     """Return ``value`` if it is finite and within its bounds.
 
     Args:
-        name: What it is, for the words of the error.
+        name: Name of the argument, for the error message.
         value: The number.
-        least: It may be this or larger.
-        most: It may be this or smaller.
-        above: It must be larger than this.
+        least: Inclusive lower bound.
+        most: Inclusive upper bound.
+        above: Exclusive lower bound.
 
     Returns:
         The same number.
 
     Raises:
-        TypeError: If it is no real number.
+        TypeError: If it is not a real number.
         ValueError: If it is infinite, NaN or out of bounds.
     """
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number, got {value!r}")
     if not (math.isfinite(value) and least <= value <= most and value > above):
         bounds = {"at least": least, "at most": most, "above": above}
-        words = [f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound)]
-        raise ValueError(f"{name} must be {' and '.join(['finite', *words])}, got {value}")
+        limits = [f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound)]
+        raise ValueError(f"{name} must be {' and '.join(['finite', *limits])}, got {value}")
     return value
 
 
@@ -80,9 +80,9 @@ def check_input(module: nn.Module, x: Tensor, shape: tuple[int, ...]) -> None:
     """Refuse an input that ``module`` cannot normalize.
 
     Args:
-        module: The norm, for the words of the error.
+        module: The norm, for the error message.
         x: Its input.
-        shape: The sizes its trailing axes must have.
+        shape: The expected sizes of the trailing axes.
 
     Raises:
         TypeError: If ``x`` is not of a floating dtype.

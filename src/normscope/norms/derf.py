@@ -1,4 +1,4 @@
-"""Derf: an element-wise error function in the place of a norm."""
+"""Derf: an element-wise error function in place of a norm."""
 
 from collections.abc import Callable
 from typing import ClassVar
@@ -20,7 +20,7 @@ def derf(x: Tensor, alpha: Tensor, shift: Tensor, weight: Tensor, bias: Tensor) 
         x: ``[..., D]``, any floating dtype; arithmetic in at least float32.
         alpha: The scalar slope, ``[1]``.
         shift: The scalar s, ``[1]``.
-        weight: The gain, ``[D]``.
+        weight: The weight, ``[D]``.
         bias: The bias, ``[D]``.
 
     Returns:
@@ -34,21 +34,22 @@ def derf(x: Tensor, alpha: Tensor, shift: Tensor, weight: Tensor, bias: Tensor) 
 
 
 class Derf(nn.Module):
-    """Dynamic erf: a learned slope and shift, a gain and a bias.
+    """Dynamic erf: a learned slope and shift, a weight and a bias.
 
     The output has the dtype of the input, also under autocast.
 
     Args:
         normalized_shape: Width, or sizes of the trailing axes.
-        eps: Unused, for nothing is divided; taken so that every norm is made alike.
-        alpha: The slope at the start.
-        shift: The shift at the start.
-        device: Where the parameters are.
+        eps: Unused, as there is no division; accepted so that all norms have the same signature.
+        alpha: Initial slope.
+        shift: Initial shift.
+        device: Device of the parameters.
         dtype: The dtype of the parameters.
 
     Raises:
-        TypeError: If a size or a number is none; on call, if the input is not of a floating dtype.
-        ValueError: If a size is below one, ``eps`` is negative, or a start is not finite; on call, if
+        TypeError: If a size is not an int or ``eps``, ``alpha`` or ``shift`` not a real number; in ``forward``, if the
+            input is not floating point.
+        ValueError: If a size is below one, ``eps`` is negative, or an initial value is not finite; in ``forward``, if
             the trailing axes of the input differ.
 
     References:
@@ -82,7 +83,7 @@ class Derf(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Set slope and shift to their start, the gain to one and the bias to zero."""
+        """Set slope and shift to their initial values, the weight to one and the bias to zero."""
         nn.init.constant_(self.alpha, self.initial_alpha)
         nn.init.constant_(self.shift, self.initial_shift)
         nn.init.ones_(self.weight)

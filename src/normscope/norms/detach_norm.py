@@ -1,4 +1,4 @@
-"""DetachNorm: layer normalization whose backward pass does not see the mean, the deviation, or both."""
+"""DetachNorm: layer normalization with the mean, the deviation or both as constants in the backward pass."""
 
 from typing import overload
 
@@ -17,28 +17,28 @@ def detach_norm(x: Tensor, eps: float = 1e-5, *, mean: bool = True, std: bool = 
 
     .. math:: h = \frac{x - \hat\mu}{\hat\sigma}, \quad \sigma = \sqrt{\tfrac{1}{H} \sum_i (x_i - \mu)^2 + \epsilon}
 
-    A hat copies the value and blocks the gradient. With both detached the gradient is that of a division by a
-    constant, dx = dh / sigma. Forward-mode derivatives treat the same statistics as constants.
+    A hat copies the value and blocks the gradient. With both detached the gradient is that of a division by a constant,
+    dx = dh / sigma. Forward-mode derivatives treat the same statistics as constants.
 
     Args:
         x: ``[..., D]``, any floating dtype; statistics in at least float32.
         eps: Added to the variance.
         mean: Whether the mean is detached.
         std: Whether the standard deviation is detached.
-        axes: How many trailing axes make a row.
+        axes: Number of trailing axes in a row.
 
     Returns:
         ``[..., D]`` in the dtype of ``x``, rounded once; the values are those of LayerNorm-simple.
 
     References:
         Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, poster, Theorem 1.
-        Departs from it in: ``eps``, of which the paper has none.
+        Departs from it in: ``eps``, which the paper does not have.
     """
     wide = widen(x)
     over = trailing(axes)
     mu = (wide.detach() if mean else wide).mean(over, keepdim=True)
     centered = wide - mu
-    # The mean inside the deviation needs no case of its own: its derivative is zero, for the centered row sums to zero.
+    # The mean inside the deviation needs no special case: its derivative is zero, as a centered row sums to zero.
     variance = (centered.detach() if std else centered).square().mean(over, keepdim=True)
     return (centered * (variance + eps).rsqrt()).to(x.dtype)
 
@@ -46,27 +46,28 @@ def detach_norm(x: Tensor, eps: float = 1e-5, *, mean: bool = True, std: bool = 
 class DetachNorm(nn.Module):
     """LayerNorm-simple with its mean, its standard deviation, or both as constants in the backward pass.
 
-    An instrument, not a product: it tells what the derivatives of the two statistics do. With neither detached it is
-    LayerNorm-simple. The output has the dtype of the input, also under autocast.
+    It measures what the derivatives of the two statistics contribute. With neither detached it is LayerNorm-simple. The
+    output has the dtype of the input, also under autocast.
 
     Args:
         normalized_shape: Width, or sizes of the trailing axes.
         eps: Added to the variance.
         mean: Whether the mean is detached.
         std: Whether the standard deviation is detached.
-        device: Unused, for there are no parameters.
-        dtype: Unused, for there are no parameters.
-        backend: ``eager``, ``cpu`` or ``triton``; None for NORMSCOPE_BACKEND, else the best one for the input's device.
+        device: Unused, as there are no parameters.
+        dtype: Unused, as there are no parameters.
+        backend: ``eager``, ``cpu`` or ``triton``; None for NORMSCOPE_BACKEND, or else the best for the input's device.
 
     Raises:
-        TypeError: If a size or a number is none; on call, if the input is not of a floating dtype.
-        ValueError: If a size is below one, ``eps`` is negative or the backend has no such name; on call, if the
-            trailing axes of the input differ, or the residual is of another shape or dtype.
-        BackendUnavailable: On call, if a backend was asked for by name and cannot run here.
+        TypeError: If a size is not an int or ``eps`` not a real number; in ``forward``, if the input is not floating
+            point.
+        ValueError: If a size is below one, ``eps`` is negative or the backend is unknown; in ``forward``, if the
+            trailing axes of the input differ, or the residual has another shape or dtype.
+        BackendUnavailable: In ``forward``, if the backend was requested by name and cannot run here.
 
     References:
         Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, poster, Theorem 1.
-        Departs from it in: ``eps``, of which the paper has none.
+        Departs from it in: ``eps``, which the paper does not have.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""DyT: an element-wise tanh in the place of a norm."""
+"""DyT: an element-wise tanh in place of a norm."""
 
 from collections.abc import Callable
 from typing import ClassVar
@@ -19,7 +19,7 @@ def dyt(x: Tensor, alpha: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     Args:
         x: ``[..., D]``, any floating dtype; arithmetic in at least float32.
         alpha: The scalar slope, ``[1]``.
-        weight: The gain, ``[D]``.
+        weight: The weight, ``[D]``.
         bias: The bias, ``[D]``.
 
     Returns:
@@ -33,21 +33,23 @@ def dyt(x: Tensor, alpha: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 class DyT(nn.Module):
-    """Dynamic tanh: a learned slope, a gain and a bias.
+    """Dynamic tanh: a learned slope, a weight and a bias.
 
-    Its authors replace layer norms by it, not batch norms. The output has the dtype of the input, also under autocast.
+    Proposed as a replacement of layer norms, not of batch norms. The output has the dtype of the input, also under
+    autocast.
 
     Args:
         normalized_shape: Width, or sizes of the trailing axes.
-        eps: Unused, for nothing is divided; taken so that every norm is made alike.
-        alpha: The slope at the start.
-        device: Where the parameters are.
+        eps: Unused, as there is no division; accepted so that all norms have the same signature.
+        alpha: Initial slope.
+        device: Device of the parameters.
         dtype: The dtype of the parameters.
 
     Raises:
-        TypeError: If a size or a number is none; on call, if the input is not of a floating dtype.
-        ValueError: If a size is below one, ``eps`` is negative or ``alpha`` is not finite; on call, if the trailing
-            axes of the input differ.
+        TypeError: If a size is not an int or ``eps`` or ``alpha`` not a real number; in ``forward``, if the input is
+            not floating point.
+        ValueError: If a size is below one, ``eps`` is negative or ``alpha`` is not finite; in ``forward``, if the
+            trailing axes of the input differ.
 
     References:
         Zhu et al. (2025). Transformers without normalization. arXiv:2503.10622.
@@ -77,7 +79,7 @@ class DyT(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Set the slope to its start, the gain to one and the bias to zero."""
+        """Set the slope to its initial value, the weight to one and the bias to zero."""
         nn.init.constant_(self.alpha, self.initial_alpha)
         nn.init.ones_(self.weight)
         nn.init.zeros_(self.bias)

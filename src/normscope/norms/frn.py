@@ -44,26 +44,28 @@ def frn(
 
 
 class FRN(nn.Module):
-    """Filter response normalization with its thresholded linear unit, which stands for the non-linearity.
+    """Filter response normalization with its thresholded linear unit, which replaces the nonlinearity.
 
-    Feature maps are channels-last, ``[B, ..., C]``, with one spatial axis or more. The places of a map are not
-    independent; the samples are. The output has the dtype of the input, also under autocast.
+    Feature maps are channels-last, ``[B, ..., C]``, with at least one spatial axis. Positions of a map depend on each
+    other; samples do not. The output has the dtype of the input, also under autocast.
 
     Args:
-        normalized_shape: Number of channels, or sizes of the trailing axes, each place of which is a channel.
-        eps: Added to the mean square. It is advisable to learn it where maps have a single place.
-        learnable_eps: Whether ``eps`` is the start of a learned scalar, used without its sign.
-        device: Where the parameters are.
+        normalized_shape: Number of channels, or sizes of the trailing axes, each element of which is a channel.
+        eps: Added to the mean square. The paper advises to learn it if maps have a single position.
+        learnable_eps: Whether ``eps`` is the initial value of a learned scalar, whose absolute value is used.
+        device: Device of the parameters.
         dtype: The dtype of the parameters.
 
     Raises:
-        TypeError: If a size or a number is none; on call, if the input is not of a floating dtype.
-        ValueError: If a size is below one or ``eps`` is negative; on call, if the trailing axes of the input differ,
-            or there is no spatial axis.
+        TypeError: If a size is not an int or ``eps`` not a real number; in ``forward``, if the input is not floating
+            point.
+        ValueError: If a size is below one or ``eps`` is negative; in ``forward``, if the trailing axes of the input
+            differ, or there is no spatial axis.
 
     References:
         Singh, Krishnan (2020). Filter response normalization layer. arXiv:1911.09737, section 3.
-        Departs from it in: channels are last; the learned scalar starts at ``eps``, which is our choice.
+        Departs from it in: channels are last; the learned scalar starts at ``eps``, which is this implementation's
+        choice.
     """
 
     traits: ClassVar = NormTraits(
@@ -101,7 +103,7 @@ class FRN(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Set the gain to one, bias and threshold to zero, a learned eps to its start."""
+        """Set the weight to one, bias and threshold to zero, a learned eps to its initial value."""
         nn.init.ones_(self.weight)
         nn.init.zeros_(self.bias)
         nn.init.zeros_(self.threshold)

@@ -1,4 +1,4 @@
-"""Layer normalization, with a gain and a bias."""
+"""Layer normalization, with a weight and a bias."""
 
 from functools import reduce
 from typing import ClassVar, overload
@@ -24,17 +24,17 @@ def layer_norm(
 
     Args:
         x: ``[..., D]``, any floating dtype; statistics in at least float32.
-        weight: The gain g, ``[D]``.
+        weight: The weight g, called gain in the paper, ``[D]``.
         bias: The bias b, ``[D]``.
         eps: Added to the variance.
-        axes: How many trailing axes make a row.
+        axes: Number of trailing axes in a row.
 
     Returns:
         ``[..., D]`` in the dtype of ``x``, rounded once.
 
     References:
         Ba, Kiros, Hinton (2016). Layer normalization. arXiv:1607.06450, eqs. (15)-(16).
-        Departs from it in: ``eps``, of which the paper has none.
+        Departs from it in: ``eps``, which the paper does not have.
     """
     y = standardize(widen(x), eps, axes)
     if weight is not None:
@@ -45,31 +45,32 @@ def layer_norm(
 
 
 class LayerNorm(nn.LayerNorm):
-    """``torch.nn.LayerNorm`` with checked inputs, a dtype rule and an optional gain.
+    """``torch.nn.LayerNorm`` with checked inputs, a dtype rule and an optional weight.
 
-    The constructor, the state dict and ``isinstance`` are torch's. The output has the dtype of the input, also under
-    autocast; torch's own keeps it on a CPU, while its CUDA autocast runs layer norm in float32. Parameters may be wider
-    than the input, or narrower: the arithmetic is done in the wider dtype and rounded once.
+    A subclass with torch's constructor arguments and state dict. The output has the dtype of the input, also under
+    autocast; torch's own keeps it on a CPU, while its CUDA autocast runs layer norm in float32. Parameters may have a
+    wider or a narrower dtype than the input: the arithmetic is done in the wider one and rounded once.
 
     Args:
         normalized_shape: Width, or sizes of the trailing axes.
         eps: Added to the variance.
-        elementwise_affine: Whether there are parameters at all.
-        bias: Whether there is a bias, if there are parameters.
-        device: Where the parameters are.
+        elementwise_affine: Whether there are parameters.
+        bias: Whether there is a bias, if ``elementwise_affine``.
+        device: Device of the parameters.
         dtype: The dtype of the parameters.
-        gain: Whether there is a gain, if there are parameters.
-        backend: ``eager``, ``cpu`` or ``triton``; None for NORMSCOPE_BACKEND, else the best one for the input's device.
+        weight: Whether there is a weight, if ``elementwise_affine``.
+        backend: ``eager``, ``cpu`` or ``triton``; None for NORMSCOPE_BACKEND, or else the best for the input's device.
 
     Raises:
-        TypeError: If a size or a number is none; on call, if the input is not of a floating dtype.
-        ValueError: If a size is below one, ``eps`` is negative or the backend has no such name; on call, if the
-            trailing axes of the input differ, or the residual is of another shape or dtype.
-        BackendUnavailable: On call, if a backend was asked for by name and cannot run here.
+        TypeError: If a size is not an int or ``eps`` not a real number; in ``forward``, if the input is not floating
+            point.
+        ValueError: If a size is below one, ``eps`` is negative or the backend is unknown; in ``forward``, if the
+            trailing axes of the input differ, or the residual has another shape or dtype.
+        BackendUnavailable: In ``forward``, if the backend was requested by name and cannot run here.
 
     References:
         Ba, Kiros, Hinton (2016). Layer normalization. arXiv:1607.06450, eqs. (15)-(16).
-        Departs from it in: ``eps``, of which the paper has none.
+        Departs from it in: ``eps``, which the paper does not have.
     """
 
     traits: ClassVar = NormTraits.of_formula(
@@ -95,7 +96,7 @@ class LayerNorm(nn.LayerNorm):
         self.backend: Backend | None = check_backend(backend)
 
     def reset_parameters(self) -> None:
-        """Set the gain to one and the bias to zero."""
+        """Set the weight to one and the bias to zero."""
         if self.weight is not None:
             nn.init.ones_(self.weight)
         if self.bias is not None:

@@ -20,38 +20,39 @@ def layer_norm_simple(x: Tensor, eps: float = 1e-5, *, axes: int = 1) -> Tensor:
     Args:
         x: ``[..., D]``, any floating dtype; statistics in at least float32.
         eps: Added to the variance.
-        axes: How many trailing axes make a row.
+        axes: Number of trailing axes in a row.
 
     Returns:
         ``[..., D]`` in the dtype of ``x``, rounded once.
 
     References:
         Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, poster, Table 1.
-        Departs from it in: ``eps``, of which the paper has none.
+        Departs from it in: ``eps``, which the paper does not have.
     """
     return standardize(widen(x), eps, axes).to(x.dtype)
 
 
 class LayerNormSimple(nn.Module):
-    """Layer normalization without gain and bias. The output has the dtype of the input, also under autocast.
+    """Layer normalization without weight and bias. The output has the dtype of the input, also under autocast.
 
     Args:
         normalized_shape: Width, or sizes of the trailing axes.
         eps: Added to the variance.
-        device: Unused, for there are no parameters.
-        dtype: Unused, for there are no parameters.
-        backend: ``eager``, ``cpu`` or ``triton``; None for NORMSCOPE_BACKEND, else the best one for the input's device.
+        device: Unused, as there are no parameters.
+        dtype: Unused, as there are no parameters.
+        backend: ``eager``, ``cpu`` or ``triton``; None for NORMSCOPE_BACKEND, or else the best for the input's device.
 
     Raises:
-        TypeError: If a size or a number is none; on call, if the input is not of a floating dtype.
-        ValueError: If a size is below one, ``eps`` is negative or the backend has no such name; on call, if the
-            trailing axes of the input differ, or the residual is of another shape or dtype.
-        BackendUnavailable: On call, if a backend was asked for by name and cannot run here.
+        TypeError: If a size is not an int or ``eps`` not a real number; in ``forward``, if the input is not floating
+            point.
+        ValueError: If a size is below one, ``eps`` is negative or the backend is unknown; in ``forward``, if the
+            trailing axes of the input differ, or the residual has another shape or dtype.
+        BackendUnavailable: In ``forward``, if the backend was requested by name and cannot run here.
 
     References:
         Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, poster, Table 1.
-        Departs from it in: ``eps``, of which the paper has none. The released code divides by the unbiased standard
-        deviation plus eps instead: ``AdaNorm(width, k=0, convention="released")`` is that arithmetic.
+        Departs from it in: ``eps``, which the paper does not have. The released code divides by the unbiased standard
+        deviation plus eps instead, as ``AdaNorm(width, k=0, convention="released")`` does.
     """
 
     traits: ClassVar = NormTraits.of_formula(CENTER | ROOT, has_weight=False, has_bias=False)

@@ -1,4 +1,4 @@
-"""The precision of a norm's statistics, and the axes they are taken over."""
+"""The precision of a norm's statistics, their axes, and the computation without a kernel."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from normscope.norms.checks import check_input
 
 
 def widen(x: Tensor) -> Tensor:
-    """Return ``x`` in the dtype its statistics are computed in.
+    """Return ``x`` in the dtype in which its statistics are computed.
 
     Args:
         x: Any shape, any floating dtype.
@@ -30,12 +30,12 @@ def standardize(x: Tensor, eps: float, axes: int) -> Tensor:
 
     .. math:: y = \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}}, \quad \sigma^2 = \frac{1}{H} \sum_i (x_i - \mu)^2
 
-    The variance is taken of the centered input, so that a large mean costs no digits of it.
+    The variance is computed from the centered input, so that a large mean does not cost precision.
 
     Args:
         x: Float32 or float64.
         eps: Added to the variance.
-        axes: How many trailing axes make a row.
+        axes: Number of trailing axes in a row.
 
     Returns:
         The shape and dtype of ``x``.
@@ -52,23 +52,23 @@ def defined(
     """Compute a norm by differentiable operations.
 
     Args:
-        module: The norm, for the words of an error, with its ``normalized_shape``.
-        definition: What it computes.
+        module: The norm, for its ``normalized_shape`` and error messages.
+        definition: The function that it computes.
         x: ``[..., D]``.
-        residual: Added to ``x`` before; None for none.
+        residual: Added to ``x`` first, if it is not None.
 
     Returns:
         The norm of ``x``; with a residual the norm of the sum, and the sum.
 
     Raises:
         TypeError: If ``x`` is not of a floating dtype.
-        ValueError: If the trailing axes of ``x`` differ, or the residual is of another shape or dtype.
+        ValueError: If the trailing axes of ``x`` differ, or the residual has another shape or dtype.
     """
     check_input(module, x, module.normalized_shape)  # pyright: ignore[reportArgumentType]
     if residual is None:
         return definition(x)
     if (residual.shape, residual.dtype) != (x.shape, x.dtype):
-        wanted, got = ((list(one.shape), one.dtype) for one in (x, residual))
+        wanted, got = ((list(each.shape), each.dtype) for each in (x, residual))
         raise ValueError(f"{module} expects a residual like its input, {wanted}, got {got}")
     total = x + residual
     return definition(total), total

@@ -1,4 +1,4 @@
-"""No normalization: the arm every comparison needs."""
+"""No normalization: the baseline of every comparison."""
 
 from collections.abc import Callable
 from typing import ClassVar
@@ -11,19 +11,21 @@ from normscope.norms.traits import NormTraits
 
 
 class NoNorm(nn.Module):
-    """The identity. It checks its input as a norm does, so that a wrong width is found in this arm, too.
+    """The identity, with the input checks of a norm, so that a wrong width is reported for this arm as well.
 
     .. math:: h = x
 
     Args:
         normalized_shape: Width, or sizes of the trailing axes.
-        eps: Unused, for nothing is divided; taken so that every norm is made alike.
-        device: Unused, for there are no parameters.
-        dtype: Unused, for there are no parameters.
+        eps: Unused, as there is no division; accepted so that all norms have the same signature.
+        device: Unused, as there are no parameters.
+        dtype: Unused, as there are no parameters.
 
     Raises:
-        TypeError: If a size or a number is none; on call, if the input is not of a floating dtype.
-        ValueError: If a size is below one or ``eps`` is negative; on call, if the trailing axes of the input differ.
+        TypeError: If a size is not an int or ``eps`` not a real number; in ``forward``, if the input is not floating
+            point.
+        ValueError: If a size is below one or ``eps`` is negative; in ``forward``, if the trailing axes of the input
+            differ.
 
     References:
         Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, "w/o Norm" in Table 1.

@@ -20,17 +20,17 @@ def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float | None = None, 
 
     Args:
         x: ``[..., D]``, any floating dtype; the mean square in at least float32.
-        weight: The gain g, ``[D]``.
-        eps: Added to the mean square. None is the machine epsilon of the dtype of the mean square, which is float32
-            for the half types: what torch does, though its documentation names the dtype of the input.
-        axes: How many trailing axes make a row.
+        weight: The weight g, called gain in the paper, ``[D]``.
+        eps: Added to the mean square. None is the machine epsilon of the dtype of the mean square, which is float32 for
+            the half types: as torch computes it, though its documentation names the dtype of the input.
+        axes: Number of trailing axes in a row.
 
     Returns:
         ``[..., D]`` in the dtype of ``x``, rounded once.
 
     References:
         Zhang, Sennrich (2019). Root mean square layer normalization. arXiv:1910.07467, eq. (4).
-        Departs from it in: ``eps``, of which the equation has none.
+        Departs from it in: ``eps``, which does not appear in the equation.
     """
     wide = widen(x)
     if eps is None:
@@ -45,28 +45,29 @@ def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float | None = None, 
 class RMSNorm(nn.RMSNorm):
     """``torch.nn.RMSNorm`` with checked inputs and a dtype rule.
 
-    The constructor, the state dict and ``isinstance`` are torch's. The output has the dtype of the input, also under
-    autocast. The gain may be wider than the input, or narrower: the arithmetic is done in the wider dtype and rounded
-    once. Without ``elementwise_affine`` there are no parameters.
+    A subclass with torch's constructor arguments and state dict. The output has the dtype of the input, also under
+    autocast. The weight may have a wider or a narrower dtype than the input: the arithmetic is done in the wider one
+    and rounded once. Without ``elementwise_affine`` there are no parameters.
 
     Args:
         normalized_shape: Width, or sizes of the trailing axes.
         eps: Added to the mean square. None is the machine epsilon of the dtype of the mean square: float64 for a
-            float64 input or gain, float32 for anything else.
-        elementwise_affine: Whether there is a gain.
-        device: Where the gain is.
-        dtype: The dtype of the gain.
-        backend: ``eager``, ``cpu`` or ``triton``; None for NORMSCOPE_BACKEND, else the best one for the input's device.
+            float64 input or weight, float32 otherwise.
+        elementwise_affine: Whether there is a weight.
+        device: Device of the weight.
+        dtype: The dtype of the weight.
+        backend: ``eager``, ``cpu`` or ``triton``; None for NORMSCOPE_BACKEND, or else the best for the input's device.
 
     Raises:
-        TypeError: If a size or a number is none; on call, if the input is not of a floating dtype.
-        ValueError: If a size is below one, ``eps`` is negative or the backend has no such name; on call, if the
-            trailing axes of the input differ, or the residual is of another shape or dtype.
-        BackendUnavailable: On call, if a backend was asked for by name and cannot run here.
+        TypeError: If a size is not an int or ``eps`` not a real number; in ``forward``, if the input is not floating
+            point.
+        ValueError: If a size is below one, ``eps`` is negative or the backend is unknown; in ``forward``, if the
+            trailing axes of the input differ, or the residual has another shape or dtype.
+        BackendUnavailable: In ``forward``, if the backend was requested by name and cannot run here.
 
     References:
         Zhang, Sennrich (2019). Root mean square layer normalization. arXiv:1910.07467, eq. (4).
-        Departs from it in: ``eps``, of which the equation has none.
+        Departs from it in: ``eps``, which does not appear in the equation.
     """
 
     traits: ClassVar = NormTraits.of_formula(

@@ -14,22 +14,22 @@ from normscope.norms.traits import NormTraits, ResidualCall
 
 
 def scale_norm(x: Tensor, weight: Tensor, eps: float = 1e-5, *, axes: int = 1) -> Tensor:
-    r"""Give every row of ``x`` the length g.
+    r"""Scale every row of ``x`` to the length g.
 
     .. math:: h = g \frac{x}{\max(\lVert x \rVert_2, \epsilon)}
 
     Args:
         x: ``[..., D]``, any floating dtype; the length in at least float32.
         weight: The scalar g, ``[1]``.
-        eps: The smallest length that is divided by.
-        axes: How many trailing axes make a row.
+        eps: Lower bound of the divisor.
+        axes: Number of trailing axes in a row.
 
     Returns:
         ``[..., D]`` in the dtype of ``x``, rounded once.
 
     References:
         Nguyen, Salazar (2019). Transformers without tears. arXiv:1910.05895, section 2.2.
-        Departs from it in: ``eps``, which the paper's equation has not.
+        Departs from it in: ``eps``, which does not appear in the paper's equation.
     """
     wide = widen(x)
     length = torch.linalg.vector_norm(wide, dim=trailing(axes), keepdim=True)
@@ -37,27 +37,28 @@ def scale_norm(x: Tensor, weight: Tensor, eps: float = 1e-5, *, axes: int = 1) -
 
 
 class ScaleNorm(nn.Module):
-    """Division by the Euclidean length, times one learned scalar, the square root of the width at the start.
+    """Division by the Euclidean length, times one learned scalar that starts at the square root of the width.
 
     The output has the dtype of the input, also under autocast. At a row of zeros the derivative is g / eps, which
     float16 cannot hold at the default ``eps``.
 
     Args:
         normalized_shape: Width, or sizes of the trailing axes.
-        eps: The smallest length that is divided by.
-        device: Where the scalar is.
+        eps: Lower bound of the divisor.
+        device: Device of the scalar.
         dtype: The dtype of the scalar.
-        backend: ``eager``, ``cpu`` or ``triton``; None for NORMSCOPE_BACKEND, else the best one for the input's device.
+        backend: ``eager``, ``cpu`` or ``triton``; None for NORMSCOPE_BACKEND, or else the best for the input's device.
 
     Raises:
-        TypeError: If a size or a number is none; on call, if the input is not of a floating dtype.
-        ValueError: If a size is below one, ``eps`` is negative or the backend has no such name; on call, if the
-            trailing axes of the input differ, or the residual is of another shape or dtype.
-        BackendUnavailable: On call, if a backend was asked for by name and cannot run here.
+        TypeError: If a size is not an int or ``eps`` not a real number; in ``forward``, if the input is not floating
+            point.
+        ValueError: If a size is below one, ``eps`` is negative or the backend is unknown; in ``forward``, if the
+            trailing axes of the input differ, or the residual has another shape or dtype.
+        BackendUnavailable: In ``forward``, if the backend was requested by name and cannot run here.
 
     References:
         Nguyen, Salazar (2019). Transformers without tears. arXiv:1910.05895, section 2.2.
-        Departs from it in: ``eps``, which the paper's equation has not.
+        Departs from it in: ``eps``, which does not appear in the paper's equation.
     """
 
     traits: ClassVar = NormTraits.of_formula(LENGTH, has_weight=True, has_bias=False, weight_is_length=True)
@@ -91,8 +92,8 @@ class ScaleNorm(nn.Module):
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Map ``[..., D]`` to ``[..., D]``; with a residual, return the norm of the sum, and the sum."""
         shape = self.normalized_shape
-        gain = self.weight.expand(shape)
-        z = fused(x, shape, gain, None, residual, LENGTH, self.eps, backend=self.backend)
+        weight = self.weight.expand(shape)
+        z = fused(x, shape, weight, None, residual, LENGTH, self.eps, backend=self.backend)
         if z is not None:
             return z
         return defined(self, lambda x: scale_norm(x, self.weight, self.eps, axes=len(shape)), x, residual)

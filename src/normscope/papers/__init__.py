@@ -1,4 +1,4 @@
-"""Published papers as data, the studies that try them, and what our runs say of every cell."""
+"""Published results as data, the studies that reproduce them, and the verdict on every published cell."""
 
 from normscope.papers.reproduction import PAPERS, ReproductionRequest, choose, missing, reproduce, study_folder
 from normscope.papers.xiong2020.initial_gradients import Setting

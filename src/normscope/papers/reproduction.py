@@ -1,4 +1,4 @@
-"""A paper tried again: run or resume its studies, judge them, and write what came out."""
+"""Reproduction of a paper: run or resume its studies, judge them, and write the results."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +11,7 @@ from normscope import data
 from normscope.data.registry import SETS
 from normscope.files import write_atomically
 from normscope.papers.judging.agreement import Judgement, not_run
-from normscope.papers.judging.cell import Cell, Count, Paper, PaperStudy, Setup
+from normscope.papers.judging.cell import Cell, Count, NormsAt, Paper, PaperStudy, Setup
 from normscope.papers.judging.tables import costs, markdown
 from normscope.papers.judging.verdicts import judge_counts, judge_study
 from normscope.papers.xiong2020.gradient_slopes import conclude, draw
@@ -30,45 +30,45 @@ PAPERS: dict[str, Paper] = {"xu2019": XU2019, "xiong2020": XIONG2020}
 
 @dataclass(frozen=True, kw_only=True)
 class ReproductionRequest:
-    """What is to be reproduced, and how."""
+    """Selection and settings of a reproduction."""
 
     paper: str
     """Key of ``PAPERS``."""
     only: tuple[str, ...] = ()
-    """Tasks, tables and figures; everything that can be run where empty."""
+    """Tasks, tables and figures; if empty, everything that can be run."""
     seeds: tuple[int, ...] = tuple(range(10))
-    """One run an arm and seed."""
+    """One run per arm and seed; runs of two arms with the same seed are paired."""
     preset: str = "small"
     """Key of a task's presets."""
     steps: int | None = None
-    """Updates of every run; the preset's where None."""
+    """Number of updates of every run; that of the preset if None."""
     out: Path | None = None
-    """Where the studies are; ``runs/<paper>`` where None."""
+    """Folder of the studies; ``runs/<paper>`` if None."""
     workers: int | None = None
-    """Processes; one a core where None."""
+    """Number of processes; one per core if None."""
     device: str = "cpu"
-    """As torch names it."""
+    """Name of the device in torch."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Key of ``normscope.tasks.recipe.PRECISIONS``."""
     compile: bool = False
     """Whether the training loss is compiled."""
-    norms_at: str = "all"
+    norms_at: NormsAt = "all"
     """Which norms the arms replace: one of the paper's ``norms_at``."""
     read_only: bool = False
-    """Whether nothing is computed and only what is there is judged."""
+    """Whether to judge existing runs only, without computing any."""
     gradients: Setting = field(default_factory=Setting)
-    """Of the gradient figure, where the paper has one."""
+    """Setting of the gradient figure, if the paper has one."""
     command: str = "normscope.cli.reproduce"
-    """What the page says makes it again."""
+    """Command that repeats the reproduction, shown on the page."""
 
     @property
     def folder(self) -> Path:
-        """Where everything lies."""
+        """Folder of the studies and results."""
         return Path("runs") / self.paper if self.out is None else self.out
 
     @property
     def setup(self) -> Setup:
-        """What the paper's studies are made from."""
+        """Settings that all studies of the paper share."""
         return Setup(
             preset=self.preset,
             seeds=tuple(self.seeds),
@@ -82,35 +82,35 @@ class ReproductionRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """What a request comes to."""
+    """Cells, tasks and figures that a request selects."""
 
     paper: Paper
     cells: tuple[Cell, ...]
-    """Those that were asked for, or all."""
+    """Requested cells, or all."""
     counts: tuple[Count, ...]
-    """Those over any of them, in the tables that were asked for."""
+    """Counts over any of these cells, in the requested tables."""
     tasks: tuple[str, ...]
-    """Those that a study is run of, or tried."""
+    """Tasks of which a study is run, if possible."""
     figures: tuple[str, ...]
-    """Of the paper's figures."""
+    """Requested figures of the paper."""
 
 
 def missing(task: str) -> str:
-    """Say why a task cannot be run here without fetching anything; empty where it can.
+    """Return why a task cannot be run without a download; empty if it can.
 
     Args:
-        task: Maybe a key of ``TASKS``.
+        task: Name of a task, which may be unknown.
     """
     if task not in TASKS:
         return "this version has no such task"
     lacking = missing_packages(task)
     states = [(name, data.state(SETS[name])) for name in TASKS[task].datasets]
-    said = [f"data set {name} is {state.description}" for name, state in states if not state.ready]
-    return "; ".join([lacking, *said] if lacking else said)
+    absent = [f"data set {name} is {state.description}" for name, state in states if not state.ready]
+    return "; ".join([lacking, *absent] if lacking else absent)
 
 
 def missing_packages(task: str) -> str:
-    """Say which packages a task lacks here; empty where it has all.
+    """Return which required packages of a task are not installed; empty if all are.
 
     Args:
         task: Key of ``TASKS``.
@@ -120,14 +120,14 @@ def missing_packages(task: str) -> str:
 
 
 def choose(request: ReproductionRequest) -> Chosen:
-    """Find the cells that a request asks for, and the tasks to run: a paper's own where its data are here.
+    """Select the cells of a request, and the tasks to run.
 
-    Without ``only``, a cell whose data are not here is tried on its first stand-in that is. Tasks and tables together
-    choose the cells that both name.
+    Without ``only``, a cell is run on the task of the paper if its data are available, else on the first stand-in whose
+    data are. Tasks and tables together select the cells that both contain.
 
     Raises:
         LookupError: If there is no such paper, task, table or figure; the message suggests the nearest name.
-        ValueError: If the paper's studies cannot replace the norms that are asked for.
+        ValueError: If the studies of the paper cannot replace the requested norms.
     """
     paper = look_up("paper", PAPERS, request.paper)
     if request.norms_at not in paper.norms_at:
@@ -152,7 +152,7 @@ def choose(request: ReproductionRequest) -> Chosen:
             able = [task for task in cell.places if not absent.get(task, "unknown")]
             tasks += able[:1] if not cell.never_run else []
     ids = {cell.id for cell in cells}
-    counts = [one for one in paper.counts if set(one.cells) & ids and (not tables or set(one.tables) & set(tables))]
+    counts = [each for each in paper.counts if set(each.cells) & ids and (not tables or set(each.tables) & set(tables))]
     return Chosen(
         paper=paper, cells=tuple(cells), counts=tuple(counts), tasks=tuple(dict.fromkeys(tasks)), figures=tuple(figures)
     )
@@ -165,45 +165,45 @@ def reproduce(
     request: ReproductionRequest,
     *,
     callback: TrainCallback | None = None,
-    tell_gradients: Callable[[int, int, str], None] | None = None,
+    gradients_callback: Callable[[int, int, str], None] | None = None,
     fetched: data.Progress | None = None,
 ) -> dict[str, Any]:
-    """Run what a request asks for, or resume it, and judge every study of the paper that the folder holds.
+    """Run or resume the studies of a request, and judge every study of the paper in the folder.
 
-    Writes ``reproduce.json`` and ``reproduce.md`` into the folder, and ``gradients.jsonl`` and ``gradients.svg`` where
-    the figure is asked for. Stopped at any time, the same request goes on.
+    Writes ``reproduce.json`` and ``reproduce.md`` into the folder, and ``gradients.jsonl`` and ``gradients.svg`` if the
+    figure is requested. The same request resumes after an interruption.
 
     Args:
-        request: What is asked for.
-        callback: Takes an event for every run, as :func:`normscope.studies.compare` tells them.
-        tell_gradients: Takes how many networks are measured, of how many, and which was the last.
-        fetched: Told how far a download is.
+        request: Selection and settings.
+        callback: Called with an event for every run, as in :func:`normscope.studies.compare`.
+        gradients_callback: Called with the number of measured networks, their total number, and the name of the last.
+        fetched: Progress of downloads.
 
     Returns:
         The content of ``reproduce.json``.
 
     Raises:
         LookupError: If a name is unknown.
-        StudyMismatch: If a folder holds a study of other steps or arms, or of seeds that are not asked for.
-        ValueError: If a task cannot be trained for so few updates, which is told before the first run; or if a file of
-            a study is not what it should be.
+        StudyMismatch: If a folder contains a study with other steps or arms, or with seeds that are not requested.
+        ValueError: If a task cannot be trained for so few updates (raised before the first run), or a file of a study
+            has another shape.
     """
     chosen = choose(request)
     paper = chosen.paper
     wanted = [] if request.read_only else [task for task in chosen.tasks if task in TASKS]
-    # All cards are written first: what cannot be is told before anything is computed.
+    # All specifications are built first, so that an invalid one is reported before anything is computed.
     planned = {task: paper.studies(task, request.setup) for task in wanted}
     reasons = {task: _run(request, task, studies, callback, fetched) for task, studies in planned.items()}
     path = request.folder / "gradients.jsonl"
     not_drawn = ""
     if "gradients" in chosen.figures and not request.read_only:
-        not_drawn = _run_gradients(request, path, tell_gradients, fetched)
+        not_drawn = _run_gradients(request, path, gradients_callback, fetched)
     judged, studies = _judge(request, chosen, reasons)
     judged += judge_counts(paper, judged)
     rows = whole(request.gradients, path)
-    found = conclude(rows, request.gradients) if rows else None
-    if found is not None:
-        write_atomically(request.folder / "gradients.svg", draw(found).encode())
+    figure = conclude(rows, request.gradients) if rows else None
+    if figure is not None:
+        write_atomically(request.folder / "gradients.svg", draw(figure).encode())
     content = {
         "schema": SCHEMA,
         "paper": paper.name,
@@ -213,8 +213,8 @@ def reproduce(
         "asked": [cell.id for cell in chosen.cells],
         "stand_ins": dict(paper.stand_ins),
         "studies": studies,
-        "cells": [one.to_dict() for one in judged],
-        "gradients": found,
+        "cells": [each.to_dict() for each in judged],
+        "gradients": figure,
         "not_drawn": not_drawn,
     }
     write_json(request.folder / "reproduce.json", content)
@@ -223,7 +223,7 @@ def reproduce(
 
 
 def study_folder(request: ReproductionRequest, study: PaperStudy) -> Path:
-    """Give the folder of one study."""
+    """Return the folder of one study."""
     return request.folder / (study.name if request.preset == "small" else f"{study.name}-{request.preset}")
 
 
@@ -234,7 +234,7 @@ def _run(
     callback: TrainCallback | None,
     fetched: data.Progress | None,
 ) -> str:
-    """Run a task's studies; give the reason where the machine cannot, empty where it did."""
+    """Run the studies of a task; return why this machine cannot, or an empty text."""
     if missing_packages(task):
         return missing(task)
     try:
@@ -242,7 +242,7 @@ def _run(
             data.locate(SETS[name], progress=fetched)
         for study in studies:
             folder = study_folder(request, study)
-            compare(study.card, out=folder, workers=request.workers, callback=callback, command=request.command)
+            compare(study.spec, out=folder, workers=request.workers, callback=callback, command=request.command)
     except data.DataNotFound as error:
         return f"{missing(task) or error}"
     except EngineError as error:
@@ -256,7 +256,7 @@ def _run_gradients(
     callback: Callable[[int, int, str], None] | None,
     fetched: data.Progress | None,
 ) -> str:
-    """Measure the networks of the figure; give the reason where the machine cannot, empty where it did."""
+    """Measure the networks of the figure; return why this machine cannot, or an empty text."""
     task = request.gradients.task
     if missing_packages(task):
         return missing(task)
@@ -272,25 +272,25 @@ def _run_gradients(
 def _judge(
     request: ReproductionRequest, chosen: Chosen, reasons: Mapping[str, str]
 ) -> tuple[list[Judgement], list[dict[str, Any]]]:
-    """Judge whatever the folder holds, and say of the cells that were asked for why it does not hold them."""
+    """Judge every study in the folder, and explain which requested cells it does not have."""
     judged: list[Judgement] = []
     studies: list[dict[str, Any]] = []
     for task in (task for task in chosen.paper.tasks if task in TASKS and request.preset in TASKS[task].presets):
         cells = [cell for cell in chosen.paper.cells if task in cell.places and not cell.never_run]
         full_steps = TASKS[task].presets[request.preset].steps
-        # Names and labels do not depend on the updates, and these may be too few for another task's warm-up.
+        # Names and labels do not depend on the number of updates, which may be too small for the warm-up of a task.
         for study in chosen.paper.studies(task, replace(request.setup, steps=None)):
             folder = study_folder(request, study)
             if not StudyFolder(folder).card.exists():
                 continue
-            told = judge_study(cells, folder, study.labels, task=task, full_steps=full_steps)
-            judged += [replace(one, norms_at=study.norms_at) for one in told]
+            judgements = judge_study(cells, folder, study.labels, task=task, full_steps=full_steps)
+            judged += [replace(each, norms_at=study.norms_at) for each in judgements]
             card = StudyFolder(folder).read_card()
-            kept = {"regime": card["regime"], "seeds": card["seeds"], "steps": card["steps"], "id": card.get("id")}
-            kept |= {"preset_steps": full_steps, "signature": card["metric"].get("signature") or ""}
-            kept |= {"norms_at": study.norms_at, "costs": costs(folder)}
-            studies.append({"task": task, "folder": str(folder), **kept})
-    seen = {one.cell.id for one in judged}
+            about = {"regime": card["regime"], "seeds": card["seeds"], "steps": card["steps"], "id": card.get("id")}
+            about |= {"preset_steps": full_steps, "signature": card["metric"].get("signature") or ""}
+            about |= {"norms_at": study.norms_at, "costs": costs(folder)}
+            studies.append({"task": task, "folder": str(folder), **about})
+    seen = {each.cell.id for each in judged}
     lacking = {task: missing(task) for task in chosen.paper.tasks}
     for cell in chosen.cells:
         if cell.id not in seen:
@@ -302,9 +302,9 @@ def _judge(
 def _reason(request: ReproductionRequest, cell: Cell, reasons: Mapping[str, str], lacking: Mapping[str, str]) -> str:
     if cell.never_run:
         return cell.never_run
-    said = [reasons[task] for task in cell.places if reasons.get(task)]
-    if said:
-        return said[0]
+    failed = [reasons[task] for task in cell.places if reasons.get(task)]
+    if failed:
+        return failed[0]
     if lacking[cell.task]:
         others = [task for task in cell.stand_ins if not lacking[task]]
         return lacking[cell.task] + (f"; stand-ins that could be run: {', '.join(others)}" if others else "")

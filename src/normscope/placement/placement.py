@@ -248,12 +248,12 @@ PLACEMENTS: Registry[Placement] = Registry(
             normalize_final=True,
         ),
         "deepnorm": Placement(
-            equation="x <- N(alpha x + f(x)), f begins at beta",
+            equation="x <- N(alpha x + f(x)), initial weights of f times beta",
             block=DeepNorm,
             gain=lambda site, constants: deepnorm_constants(site, constants)[1],
             arguments={"constants": "paper"},
         ),
-        "rezero": Placement(equation="x <- x + a f(x), a = 0 at first; no norm", block=ReZero),
+        "rezero": Placement(equation="x <- x + alpha f(x), alpha = 0 at initialization; no norm", block=ReZero),
         "layernorm_scaling": Placement(
             equation="x <- x + f(N(x) / sqrt(layer)); N at the end", block=ScaledPreNorm, normalize_final=True
         ),
@@ -287,4 +287,4 @@ PLACEMENTS: Registry[Placement] = Registry(
     accepts=lambda entry: isinstance(entry, Placement),
     wanted="a normscope.placement.Placement",
 )
-"""Where norms stand around a residual branch; ``preactivation`` is for networks without branches."""
+"""Positions of norms around a residual branch; ``preactivation`` is for networks without residual branches."""

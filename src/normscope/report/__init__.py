@@ -1,7 +1,9 @@
-"""The report: reads a study folder and writes one self-contained HTML page; needs no torch."""
+"""Reports: self-contained HTML pages drawn from the files of a study or a diagnosis; needs no torch."""
 
+from normscope.report.diagnosis.page import write_diagnosis
 from normscope.report.study.page import write_report
 
 __all__ = [
+    "write_diagnosis",
     "write_report",
 ]

@@ -1,4 +1,4 @@
-"""How the scores of test examples become a run's value: mean, ratio, percentage or corpus BLEU; numpy only."""
+"""Values of a test set from per-example scores: mean, ratio, percentage or corpus BLEU; numpy only."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,27 +7,27 @@ import numpy as np
 
 from normscope.results.statistics import RESAMPLES, Interval, tail
 
-# Resampled counts held at once, one for every example of every resample in hand: 8 MB as integers.
+# Number of resampled counts, or drawn examples, in memory at once: 8 MB as integers.
 _COUNTS_AT_ONCE = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Aggregate:
-    """A value of a whole test set that needs only the sums of what was counted for each example.
+    """A value of a test set that depends only on sums over its examples.
 
-    ``E`` examples, ``K = width`` numbers for each.
+    There are ``E`` examples with ``K = width`` numbers each.
     """
 
     name: str
-    """Its key in :data:`AGGREGATES`."""
+    """Key in :data:`AGGREGATES`."""
     columns: tuple[str, ...]
-    """What the numbers of an example are, in order."""
+    """Names of the numbers of an example, in order."""
     formula: Callable[[np.ndarray, int], np.ndarray]
-    """From sums ``[..., K]`` float64 and the number of examples to values ``[...]``."""
+    """Maps sums ``[..., K]`` float64 and the number of examples to values ``[...]``."""
 
     @property
     def width(self) -> int:
-        """How many numbers an example has, ``K``."""
+        """Number of scores per example, ``K``."""
         return len(self.columns)
 
     def of(self, totals: np.ndarray, examples: int) -> np.ndarray:
@@ -35,13 +35,14 @@ class Aggregate:
 
         Args:
             totals: ``[..., K]``, each the sum over ``examples`` examples.
-            examples: How many were summed; one that was drawn twice counts twice.
+            examples: Number of summed examples; one that was drawn twice counts twice.
 
         Returns:
             ``[...]`` float64.
 
         Raises:
-            ValueError: If the last dimension is not ``K``, or a ratio's denominators sum to nothing.
+            ValueError: If the last dimension is not ``K``, or the denominators of a ratio do not sum to a positive
+                number.
         """
         totals = np.asarray(totals, dtype=np.float64)
         if totals.ndim < 1 or totals.shape[-1] != self.width:
@@ -52,23 +53,23 @@ class Aggregate:
         """Compute the value of a test set.
 
         Args:
-            scores: ``[E, K]``; where ``K`` is 1 also ``[E]``.
+            scores: ``[E, K]``, or ``[E]`` if ``K`` is 1.
 
         Returns:
             The value, in the metric's unit.
 
         Raises:
-            ValueError: If the shape is another, there is no example, a score is not finite, or a ratio's
-                denominators sum to nothing.
+            ValueError: If the shape differs, there is no example, a score is not finite, or the denominators of a
+                ratio do not sum to a positive number.
         """
         statistics = self._checked(np.asarray(scores)[None])[0]
         return float(self.of(statistics.sum(axis=0), len(statistics)))
 
     def _checked(self, scores: np.ndarray) -> np.ndarray:
-        """Give scores as ``[S, E, K]`` float64, in which sums of counts are exact.
+        """Return scores as ``[S, E, K]`` float64, in which sums of counts are exact.
 
         Raises:
-            ValueError: If the shape is another, a dimension is empty, or a score is not finite.
+            ValueError: If the shape differs, a dimension is empty, or a score is not finite.
         """
         values = np.asarray(scores, dtype=np.float64)
         if values.ndim == 2 and self.width == 1:
@@ -91,26 +92,26 @@ def resampled(
     rng: np.random.Generator,
     resamples: int = RESAMPLES,
 ) -> np.ndarray:
-    r"""Resample the test examples, and give the arm's value minus the baseline's each time.
+    r"""Resample the test examples, and compute the arm's value minus the baseline's for every resample.
 
-    ``S`` seeds. With :math:`w_{re}` the number of times that resample :math:`r` drew example :math:`e`, the same for
-    both sides and all seeds, and :math:`A` the aggregate of sums:
+    With :math:`S` seeds, :math:`w_{re}` the number of times that resample :math:`r` drew example :math:`e` (the same
+    for both sides and all seeds), and :math:`A` the aggregate of sums:
 
     .. math::
         d_r = \frac{1}{S} \sum_s A\Big(\sum_e w_{re}\, x^{arm}_{se}\Big) - A\Big(\sum_e w_{re}\, x^{base}_{se}\Big)
 
     Args:
-        arm: Scores, ``[S, E, K]``; where ``K`` is 1 also ``[S, E]``.
-        baseline: Likewise, of the same seeds and examples.
-        aggregate: How the examples' scores become a value.
-        rng: Source of the resamples.
-        resamples: How many, ``R``.
+        arm: Scores, ``[S, E, K]``, or ``[S, E]`` if ``K`` is 1.
+        baseline: Scores of the same seeds and examples.
+        aggregate: Aggregate of the scores.
+        rng: Random generator of the resamples.
+        resamples: Number of resamples, ``R``.
 
     Returns:
         Differences ``[R]`` float64. Memory grows with the scores, not with ``R`` times ``E``.
 
     Raises:
-        ValueError: If the shapes differ or are not as above, a score is not finite, or ``resamples`` is below one.
+        ValueError: If the shapes differ or are not as above, a score is not finite, or ``resamples`` is less than 1.
 
     References:
         Efron and Tibshirani (1993). An introduction to the bootstrap, section 13.3.
@@ -138,7 +139,7 @@ def resampled(
 
 
 def _draw_counts(rows: int, examples: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw how often each example is in each resample, ``[rows, examples]``; a multinomial, ten times faster."""
+    """Draw the count of each example in each resample, ``[rows, examples]``: a multinomial, but ten times faster."""
     drawn = rng.integers(examples, size=(rows, examples)) + examples * np.arange(rows)[:, None]
     return np.bincount(drawn.reshape(-1), minlength=rows * examples).reshape(rows, examples).astype(np.float64)
 
@@ -148,7 +149,7 @@ def _mean(totals: np.ndarray, examples: int) -> np.ndarray:
 
 
 def _ratio(totals: np.ndarray, examples: int) -> np.ndarray:
-    """Divide the sum of numerators by the sum of denominators.
+    """Divide the sums of numerators by the sums of denominators.
 
     Raises:
         ValueError: If a sum of denominators is not positive.
@@ -171,7 +172,8 @@ def _bleu(totals: np.ndarray, examples: int) -> np.ndarray:
         p_n = \begin{cases} m_n / t_n & m_n > 0 \\ 2^{-z_n} / t_n & m_n = 0 \end{cases}
 
     :math:`c` and :math:`r` are the system's and the reference's length, :math:`m_n` of :math:`t_n` n-grams match, and
-    :math:`z_n` orders up to :math:`n` have no match. It is 0 where nothing matches or an order has no n-gram at all.
+    :math:`z_n` is the number of orders up to :math:`n` without a match. BLEU is 0 if nothing matches or an order has no
+    n-gram at all.
 
     References:
         Papineni et al. (2002). BLEU. Section 2.3. Chen and Cherry (2014), smoothing method 3.
@@ -202,10 +204,9 @@ AGGREGATES: dict[str, Aggregate] = {
         formula=_bleu,
     ),
 }
-"""Every aggregate by its name, as a run records it."""
+"""Aggregates by the name that the metric of a card has."""
 
-
-# Below so many distinct values per example, their counts are drawn; above, the examples themselves.
+# Up to this number of distinct differences, their counts are drawn instead of the examples.
 _FEW_VALUES = 256
 
 
@@ -218,26 +219,25 @@ def examples_intervals(
     rng: np.random.Generator,
     resamples: int = RESAMPLES,
 ) -> list[Interval]:
-    """Give percentile intervals of the mean difference over resampled test examples: the noise of the test set alone.
+    """Compute percentile bootstrap intervals of the mean difference over test examples: the noise of the test set.
 
-    ``S`` seeds, ``E`` examples. Scores of one number each that are averaged take a short way: the scores are averaged
-    over the seeds, and the examples are drawn with replacement, the same for both sides. Where the averaged differences
-    take few values, as they do for right-or-wrong scores, most being zero, the number of examples with each value is
-    drawn instead of the examples: the same distribution, a thousand times faster.
+    For the mean, scores are first averaged over the ``S`` seeds, and the ``E`` examples are then drawn with
+    replacement, the same ones for both sides. If the averaged differences take few values, as for right-or-wrong
+    scores, the number of examples with each value is drawn instead: the same distribution, a thousand times faster.
 
     Args:
-        arm: Scores, ``[S, E]``, one row a seed; ``[S, E, K]`` where the aggregate takes K numbers an example.
-        baseline: Likewise, of the same seeds and examples.
-        levels: Nominal coverage of every interval wanted; all come from the same resamples.
-        aggregate: How the scores of examples become one value.
-        rng: Source of the resamples.
-        resamples: How many.
+        arm: Scores, ``[S, E]``, or ``[S, E, K]`` if the aggregate takes K numbers per example.
+        baseline: Scores of the same seeds and examples.
+        levels: Nominal coverage of each interval; all intervals come from the same resamples.
+        aggregate: Aggregate of the scores.
+        rng: Random generator of the resamples.
+        resamples: Number of resamples.
 
     Returns:
-        One interval a level.
+        One interval per level.
 
     Raises:
-        ValueError: If the shapes differ, are not ``[S, E]`` with at least one of each, or a score is not finite.
+        ValueError: If the shapes differ or are not as above, there is no seed or example, or a score is not finite.
 
     References:
         Efron and Tibshirani (1993). An introduction to the bootstrap, section 13.3.
@@ -267,7 +267,7 @@ def _resampled_means(differences: np.ndarray, rng: np.random.Generator, resample
     if len(values) <= _FEW_VALUES:
         return rng.multinomial(examples, counts / examples, size=resamples) @ values / examples
     means = np.empty(resamples)
-    rows = max(1, 2**20 // examples)
+    rows = max(1, _COUNTS_AT_ONCE // examples)
     for start in range(0, resamples, rows):
         shape = (min(rows, resamples - start), examples)
         means[start : start + rows] = differences.take(rng.integers(examples, size=shape)).mean(axis=1)

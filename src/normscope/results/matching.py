@@ -1,4 +1,4 @@
-"""Which run of a study's folder belongs to which arm, and the numbers of its pairs; needs no torch."""
+"""Runs on disk matched to the arms of a study, and paired by seed; needs no torch."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,40 +12,46 @@ from normscope.results.statistics import paired_differences
 from normscope.results.store import RunFolder, StudyFolder
 
 RESAMPLING_SEED = 20191116
-"""Of every resampled number, together with the arm's label: the same folder gives the same summary to the bit, and an
-arm's intervals do not depend on the other arms."""
+"""Seed of all resampling, combined with the label of the arm.
 
-# What a run must share with its card; `task_revision` is what the card calls a run's `revision`.
+The same folder thus gives a bit-identical summary, and the intervals of an arm do not depend on the other arms.
+"""
+
+# What a run must share with its card: the key in run.json, and the key in card.json.
 _CARD_WIDE = {
     "task": "task",
     "steps": "steps",
     "batch_size": "batch_size",
     "precision": "precision",
     "preset": "preset",
+    "revision": "task_revision",
 }
-_CARD_WIDE |= {"revision": "task_revision"}
 _ARM_WIDE = ("label", "norm", "placement", "arguments", "learning_rate", "warmup")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """A run folder that says what it is."""
+class StoredRun:
+    """A run folder with its description and, once it has ended, its result."""
 
     folder: RunFolder
-    described: Mapping[str, Any]
+    description: Mapping[str, Any]
+    """run.json; empty for a run that failed before it was described."""
     result: Mapping[str, Any] | None
+    """result.json; None while the run has not ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arm:
-    """An arm of the card with its runs, by seed."""
+class ArmRuns:
+    """An arm of a card with its runs."""
 
     entry: Mapping[str, Any]
-    runs: Mapping[int, Run]
+    """Entry of the arm in card.json."""
+    runs: Mapping[int, StoredRun]
+    """Runs by seed."""
 
     @property
     def ended(self) -> dict[int, float | str]:
-        """Values of the runs that ended; the state of one that has none."""
+        """Values of the runs that ended, by seed; the state of a run that has no value."""
         return {
             seed: run.result["value"] if run.result["state"] == "done" else run.result["state"]
             for seed, run in sorted(self.runs.items())
@@ -54,40 +60,44 @@ class Arm:
 
     @property
     def values(self) -> dict[int, float]:
-        """Values of the runs that are done."""
+        """Values of the done runs, by seed."""
         return {seed: value for seed, value in self.ended.items() if not isinstance(value, str)}
 
     @property
     def sd(self) -> float | None:
-        """Spread over the seeds that are done."""
+        """Standard deviation over the seeds of the done runs; None for fewer than two."""
         return float(np.std(list(self.values.values()), ddof=1)) if len(self.values) >= 2 else None
 
     def median(self, key: str) -> float | None:
-        """Median of a number in ``result.json`` over the runs that are done."""
+        """Return the median over the done runs of a number in ``result.json``, or None if no run has it."""
         results = [run.result for seed, run in self.runs.items() if seed in self.values and run.result is not None]
         numbers = [result[key] for result in results if result.get(key) is not None]
         return float(np.median(numbers)) if numbers else None
 
     def curve(self) -> list[tuple[int, float, float]]:
-        """Give step, validation loss and seconds of every evaluation that all done runs made: the median run."""
-        looks: dict[int, list[tuple[float, float]]] = {}
+        """Return step, median validation loss and median seconds of every evaluation that all done runs made."""
+        evaluations: dict[int, list[tuple[float, float]]] = {}
         for seed in self.values:
             for row in self.runs[seed].folder.read_metrics():
                 if row.get("valid_loss") is not None and row.get("seconds") is not None:
-                    looks.setdefault(row["step"], []).append((row["valid_loss"], row["seconds"]))
-        whole = {step: np.median(found, axis=0) for step, found in looks.items() if len(found) == len(self.values)}
-        return [(step, float(whole[step][0]), float(whole[step][1])) for step in sorted(whole)]
+                    evaluations.setdefault(row["step"], []).append((row["valid_loss"], row["seconds"]))
+        complete = {step: rows for step, rows in sorted(evaluations.items()) if len(rows) == len(self.values)}
+        medians = {step: np.median(rows, axis=0) for step, rows in complete.items()}
+        return [(step, float(loss), float(seconds)) for step, (loss, seconds) in medians.items()]
 
     def generator(self) -> np.random.Generator:
-        """Source of this arm's resamples."""
+        """Return the random generator for resampling this arm, seeded by its label."""
         return np.random.default_rng([RESAMPLING_SEED, *self.entry["label"].encode()])
 
 
-def read_runs(study: StudyFolder, card: Mapping[str, Any]) -> tuple[list[Run], list[str]]:
-    """Read every run folder but tuning's, and name the folders that do not say what they are.
+def read_runs(study: StudyFolder, card: Mapping[str, Any]) -> tuple[list[StoredRun], list[str]]:
+    """Read every run folder except those of tuning.
+
+    Returns:
+        The runs, and the names of the folders that have no description and are not named by the card.
 
     Raises:
-        ValueError: If a file cannot be read, or has another shape than docs/guides/studies.md says; it is named.
+        ValueError: If a file cannot be read or does not have the shape in docs/guides/studies.md; the message names it.
     """
     runs, foreign = [], []
     home = study.path / "runs"
@@ -98,29 +108,39 @@ def read_runs(study: StudyFolder, card: Mapping[str, Any]) -> tuple[list[Run], l
             foreign.append(path.name)
             continue
         # A run may fail before it is described; the card knows it by name.
-        described = folder.read_description() if folder.description.exists() else {}
-        if described.get("split", "study") == "study":
+        description = folder.read_description() if folder.description.exists() else {}
+        if description.get("split", "study") == "study":
             result = folder.read_result() if folder.finished() else None
-            runs.append(Run(folder=folder, described=described, result=result))
+            runs.append(StoredRun(folder=folder, description=description, result=result))
     return runs, foreign
 
 
-def match_runs(card: Mapping[str, Any], entry: Mapping[str, Any], runs: Sequence[Run]) -> Arm:
-    """Find the runs of one of the card's arms; what the card leaves open, by null or absence, matches anything.
+def read_arms(study: StudyFolder, card: Mapping[str, Any]) -> list[ArmRuns]:
+    """Read every arm of a card with its runs, in the order of the card.
 
     Raises:
-        ValueError: If two runs claim one seed of the arm.
+        ValueError: As for :func:`read_runs` and :func:`match_runs`.
+    """
+    runs, _ = read_runs(study, card)
+    return [match_runs(card, entry, runs) for entry in card["arms"]]
+
+
+def match_runs(card: Mapping[str, Any], entry: Mapping[str, Any], runs: Sequence[StoredRun]) -> ArmRuns:
+    """Select the runs of one arm of the card; a field that is null or absent in the card matches anything.
+
+    Raises:
+        ValueError: If two runs match one seed of the arm.
     """
     wanted = {key: entry.get(key) for key in _ARM_WIDE} | {key: card.get(name) for key, name in _CARD_WIDE.items()}
     wanted["signature"] = card["metric"].get("signature")
     wanted = {key: value for key, value in wanted.items() if value is not None}
-    found: dict[int, Run] = {}
+    found: dict[int, StoredRun] = {}
     seeds = {identity: int(seed) for seed, identity in (entry.get("runs") or {}).items()}
     for run in runs:
-        seed = run.described.get("seed", seeds.get(run.folder.path.name))
+        seed = run.description.get("seed", seeds.get(run.folder.path.name))
         if seeds and seeds.get(run.folder.path.name) != seed:
             continue
-        same = all(run.described.get(key) in (None, value) for key, value in wanted.items())
+        same = all(run.description.get(key) in (None, value) for key, value in wanted.items())
         if seed is None or seed not in card["seeds"] or not same:
             continue
         if seed in found:
@@ -129,21 +149,20 @@ def match_runs(card: Mapping[str, Any], entry: Mapping[str, Any], runs: Sequence
                 " move one of them out of the study"
             )
         found[seed] = run
-    return Arm(entry=entry, runs=found)
+    return ArmRuns(entry=entry, runs=found)
 
 
-def pair_values(arm: Arm, base: Arm) -> np.ndarray:
-    """Give arm minus baseline over the seeds that both finished, ``[P]`` in ascending order of the seeds."""
+def pair_values(arm: ArmRuns, base: ArmRuns) -> np.ndarray:
+    """Return arm minus baseline over the seeds that are done in both, ``[P]`` in ascending order of the seeds."""
     seeds = arm.values.keys() & base.values.keys()
-    ours, theirs = ([(seed, side.values[seed]) for seed in seeds] for side in (arm, base))
-    return paired_differences(ours, theirs)
+    return paired_differences(*([(seed, side.values[seed]) for seed in seeds] for side in (arm, base)))
 
 
-def pair_scores(arm: Arm, base: Arm, aggregate: Aggregate) -> tuple[np.ndarray, np.ndarray] | None:
-    """Give both sides' scores of every test example, ``[P, E]`` or ``[P, E, K]`` each, of pairs that have them.
+def pair_scores(arm: ArmRuns, base: ArmRuns, aggregate: Aggregate) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the scores of all test examples for the pairs that have them, ``[P, E]`` or ``[P, E, K]`` per side.
 
     Raises:
-        ValueError: If their lengths differ, or one contradicts the value of its run.
+        ValueError: If the runs have different numbers of examples, or scores contradict the value of their run.
     """
     scores, lengths = compare_scores(arm, base, aggregate)
     if lengths:
@@ -151,29 +170,34 @@ def pair_scores(arm: Arm, base: Arm, aggregate: Aggregate) -> tuple[np.ndarray, 
     return scores
 
 
-def compare_scores(arm: Arm, base: Arm, aggregate: Aggregate) -> tuple[tuple[np.ndarray, np.ndarray] | None, str]:
-    """Give both sides' scores as :func:`pair_scores` does, or in words which runs have how many.
+def compare_scores(
+    arm: ArmRuns, base: ArmRuns, aggregate: Aggregate
+) -> tuple[tuple[np.ndarray, np.ndarray] | None, str]:
+    """Return the scores like :func:`pair_scores`, or describe how the numbers of test examples differ.
 
     Returns:
-        The scores and no words; or None, and words where the numbers of test examples differ.
+        The scores and an empty text; or None and a text such as ``ada_norm on 150 in seed 1, else 200; …``.
 
     Raises:
-        ValueError: If one contradicts the value of its run.
+        ValueError: If scores contradict the value of their run.
     """
-    seeds = sorted(arm.values.keys() & base.values.keys())
-    pairs = {seed: (_scores_of(arm, seed, aggregate), _scores_of(base, seed, aggregate)) for seed in seeds}
-    kept = {seed: (ours, theirs) for seed, (ours, theirs) in pairs.items() if ours is not None and theirs is not None}
-    if not kept:
+    sides: tuple[dict[int, np.ndarray], dict[int, np.ndarray]] = ({}, {})
+    for seed in sorted(arm.values.keys() & base.values.keys()):
+        pair = [_scores_of(side, seed, aggregate) for side in (arm, base)]
+        for side, scores in zip(sides, pair, strict=True):
+            if scores is not None and all(each is not None for each in pair):
+                side[seed] = scores
+    if not sides[0]:
         return None, ""
-    ours, theirs = ({seed: pair[side] for seed, pair in kept.items()} for side in (0, 1))
-    lengths = [{seed: len(scores) for seed, scores in side.items()} for side in (ours, theirs)]
+    lengths = [{seed: len(scores) for seed, scores in side.items()} for side in sides]
     if len({length for side in lengths for length in side.values()}) > 1:
-        told = [f"{one.entry['label']} on {_in_words(side)}" for one, side in zip((arm, base), lengths, strict=True)]
-        return None, "; ".join(told)
-    return (np.stack([*ours.values()]), np.stack([*theirs.values()])), ""
+        labels = (arm.entry["label"], base.entry["label"])
+        parts = [f"{label} on {_describe(side)}" for label, side in zip(labels, lengths, strict=True)]
+        return None, "; ".join(parts)
+    return (np.stack([*sides[0].values()]), np.stack([*sides[1].values()])), ""
 
 
-def _in_words(lengths: Mapping[int, int]) -> str:
+def _describe(lengths: Mapping[int, int]) -> str:
     """Write ``150 in seed 1, else 200``, or ``200``."""
     (usual, _), *others = Counter(lengths.values()).most_common()
     parts = [
@@ -183,13 +207,13 @@ def _in_words(lengths: Mapping[int, int]) -> str:
     return ", ".join([*parts, f"else {usual}"]) if parts else str(usual)
 
 
-def _scores_of(arm: Arm, seed: int, aggregate: Aggregate) -> np.ndarray | None:
+def _scores_of(arm: ArmRuns, seed: int, aggregate: Aggregate) -> np.ndarray | None:
     folder = arm.runs[seed].folder
     scores = folder.read_examples()
     if scores is None:
         return None
     if not len(scores):
-        raise ValueError(f"{folder.examples} must hold one score a test example, got none")
+        raise ValueError(f"{folder.examples} must hold one score per test example, got an empty array")
     # The value was computed before the scores were rounded to float32.
     try:
         value = aggregate.value(scores)
@@ -197,7 +221,9 @@ def _scores_of(arm: Arm, seed: int, aggregate: Aggregate) -> np.ndarray | None:
         raise ValueError(f"{folder.examples}: {error}") from error
     size = float(np.abs(scores).max()) if aggregate.width == 1 else abs(value)
     if not abs(value - arm.values[seed]) <= 1e-5 * size + 1e-9:
-        what = "mean" if aggregate.name == "mean" else aggregate.name
-        raise ValueError(f"{folder.examples} has {what} {value}, its run has value {arm.values[seed]}: one was changed")
-    # One number an example may stand in a column.
+        raise ValueError(
+            f"{folder.examples} has {aggregate.name} {value}, its run has value {arm.values[seed]}: "
+            "one of them was changed"
+        )
+    # One number per example may be stored as a column.
     return scores.reshape(-1) if aggregate.width == 1 else scores

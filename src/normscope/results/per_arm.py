@@ -1,110 +1,110 @@
 """One arm of a study against its baseline, in numbers and words; needs no torch."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from normscope.results.aggregates import AGGREGATES
-from normscope.results.matching import Arm, compare_scores, pair_values
+from normscope.results.matching import ArmRuns, compare_scores, pair_values
+from normscope.results.schema import RunState
 from normscope.results.statistics import Interval, bca_interval
 from normscope.results.verdict import Evidence, verdict, weigh
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """One planned run."""
+    """One planned run, as summary.json has it."""
 
     seed: int
-    """Which pair it belongs to."""
-    state: str
-    """``done``, ``diverged``, ``failed``, ``interrupted`` or ``planned``."""
+    """Seed, shared with the runs that it is paired with."""
+    state: RunState
+    """How far it came."""
     value: float | None
-    """The metric on the test set, of a run that is done."""
-    steps: int | None
+    """Metric on the test set of a done run."""
+    steps: int | None = None
     """Optimizer updates made; of an interrupted run, up to its last evaluation."""
-    id: str | None
+    id: str | None = None
     """Name of its folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArmSummary:
-    """One arm against the baseline; what cannot be said is None."""
+    """One arm against the baseline, as summary.json has it; an undefined quantity is None."""
 
     label: str
-    """Its name on the card."""
+    """Name on the card."""
     norm: str
-    """Which norm."""
-    placement: str
-    """Where it stands."""
-    arguments: Mapping[str, Any]
-    """Of the norm."""
-    learning_rate: float | None
-    """Of its runs."""
-    parameters: int | None
-    """Trained numbers in its model."""
+    """Key of the norm."""
+    placement: str | None = None
+    """Key of the placement."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the norm."""
+    learning_rate: float | None = None
+    """Peak learning rate of its runs."""
+    parameters: int | None = None
+    """Number of trainable parameters of its model."""
     runs: tuple[RunSummary, ...]
-    """One a planned seed, in the card's order."""
+    """One run per planned seed, in the order of the card."""
     mean: float | None
-    """Over the runs that are done, in the metric's unit; diverged and failed ones are in ``failures``."""
+    """Mean over the done runs, in the metric's unit; diverged and failed runs are counted in ``failures``."""
     sd: float | None
-    """Over the same runs, n - 1 in the denominator; None below two."""
-    worst: float | None
-    """Worst value; None also where a run failed, which no value is worse than."""
+    """Standard deviation over the same runs, n - 1 in the denominator; None for fewer than two."""
+    worst: float | None = None
+    """Worst value; None if a run diverged or failed, since no value is worse than that."""
     pairs: int
-    """Seeds that the arm and the baseline both finished."""
-    unpaired: tuple[int, ...]
-    """Seeds that one of the two finished alone."""
+    """Number of seeds that are done in both the arm and the baseline."""
+    unpaired: tuple[int, ...] = ()
+    """Seeds that are done in only one of them."""
     failures: int
-    """Runs that diverged or failed."""
+    """Number of runs that diverged or failed."""
     difference: float | None
     """Mean of arm minus baseline over the pairs."""
     interval: Interval | None
-    """t interval at level 1 - alpha: the verdict's."""
-    interval_bca: Interval | None
-    """Bootstrap interval at the same level; too narrow for few pairs."""
-    interval_examples: Interval | None
-    """Bootstrap over test examples at the same level."""
-    p: float | None
-    """Sign-flip test."""
+    """t interval at level 1 - alpha; the verdict rests on it."""
+    interval_bca: Interval | None = None
+    """BCa bootstrap interval at the same level; too narrow for few pairs."""
+    interval_examples: Interval | None = None
+    """Bootstrap interval over test examples at the same level."""
+    p: float | None = None
+    """p-value of the sign-flip test."""
     p_adjusted: float | None
-    """The same after Holm over every comparison of the card, the untuned ones included."""
-    p_equivalent: float | None
-    """Two one-sided tests."""
-    effect: float | None
-    """Difference in units of the baseline's standard deviation over seeds."""
-    improvement: float | None
+    """The same after Holm's correction over all comparisons of the card, untuned ones included."""
+    p_equivalent: float | None = None
+    """p-value of the equivalence test (two one-sided t tests)."""
+    effect: float | None = None
+    """Difference in standard deviations of the baseline over seeds."""
+    improvement: float | None = None
     """Share of pairs in which the arm is better."""
-    seeds_needed: int | None
-    """About how many more; see :func:`normscope.results.verdict.weigh`."""
+    seeds_needed: int | None = None
+    """Approximate number of additional seeds needed; see :func:`normscope.results.verdict.weigh`."""
     verdict: str
-    """In words; ``baseline`` for the baseline."""
-    step_ms: float | None
-    """Median over the done runs, like the three below."""
-    peak_bytes: int | None
-    """Most memory held at once."""
-    saved_bytes: int | None
-    """Kept from the forward for the backward pass."""
-    seconds: float | None
-    """Of a whole run."""
-    steps_to_baseline: int | None
-    """Updates until the median run's validation loss is as low as that of the baseline's median run at its end, to the
-    nearest evaluation; None where it never is."""
-    seconds_to_baseline: float | None
+    """Verdict in words; ``baseline`` for the baseline."""
+    step_ms: float | None = None
+    """Time per update in ms; median over the done runs, like the next three."""
+    peak_bytes: int | None = None
+    """Peak of allocated memory."""
+    saved_bytes: int | None = None
+    """Memory saved in the forward pass for the backward pass."""
+    seconds: float | None = None
+    """Duration of a run."""
+    steps_to_baseline: int | None = None
+    """Updates until the median validation loss reaches the baseline's final one, to the nearest evaluation; None if it
+    never does."""
+    seconds_to_baseline: float | None = None
     """The same in seconds of training."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Give the arm as JSON has it: lists for tuples."""
-        content = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        content |= {"runs": [asdict(run) for run in self.runs], "arguments": dict(self.arguments)}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in content.items()}
+    @property
+    def states(self) -> list[RunState]:
+        """States of its runs."""
+        return [run.state for run in self.runs]
 
 
-def weigh_arm(card: Mapping[str, Any], arm: Arm, base: Arm, comparisons: int) -> Evidence:
-    """Compute what one arm's pairs say, before Holm.
+def weigh_arm(card: Mapping[str, Any], arm: ArmRuns, base: ArmRuns, comparisons: int) -> Evidence:
+    """Compute the evidence of one arm's pairs, before Holm's correction.
 
-    Runs that were scored on different numbers of test examples leave their values, and no claim.
+    If runs were scored on different numbers of test examples, the evidence keeps the differences and permits no claim.
     """
     aggregate = AGGREGATES[card["metric"].get("aggregate") or "mean"]
     scores, lengths = compare_scores(arm, base, aggregate)
@@ -124,14 +124,14 @@ def weigh_arm(card: Mapping[str, Any], arm: Arm, base: Arm, comparisons: int) ->
 
 def summarize_arm(
     card: Mapping[str, Any],
-    arm: Arm,
-    base: Arm,
+    arm: ArmRuns,
+    base: ArmRuns,
     evidence: Evidence | None,
     *,
     p_adjusted: float | None,
     comparisons: int,
 ) -> ArmSummary:
-    """Put an arm's numbers together; ``evidence`` is None for the baseline itself."""
+    """Build the summary of an arm; ``evidence`` is None for the baseline itself."""
     values = list(arm.values.values())
     failures = len(arm.ended) - len(values)
     higher = card["metric"]["higher_is_better"]
@@ -195,15 +195,14 @@ def _reaching(
     return None, None
 
 
-def _parameters(arm: Arm) -> int | None:
-    told = [run.described.get("parameters") for run in arm.runs.values()]
-    counts = {count for count in told if count is not None}
+def _parameters(arm: ArmRuns) -> int | None:
+    counts = {count for run in arm.runs.values() if (count := run.description.get("parameters")) is not None}
     if len(counts) > 1:
         raise ValueError(f"the runs of {arm.entry['label']} differ in their number of parameters: {sorted(counts)}")
     return next(iter(counts), None)
 
 
-def _summarize_run(seed: int, arm: Arm) -> RunSummary:
+def _summarize_run(seed: int, arm: ArmRuns) -> RunSummary:
     if seed not in arm.runs:
         return RunSummary(seed=seed, state="planned", value=None, steps=None, id=None)
     run = arm.runs[seed]

@@ -1,59 +1,65 @@
-"""What the JSON files of a study must look like, and the check of it: one line of words for what is wrong.
+"""Shapes of the JSON files of a study, and the check that a file has its shape.
 
-``docs/guides/studies.md`` says what the fields mean. A shape is written as the file is:
+``docs/guides/studies.md`` describes the fields. A shape is written like the JSON that it describes:
 
-- ``str``, ``bool``, ``int``, ``float`` (whole numbers, too), ``None``, a `Between`, or a text that stands for itself;
-- ``(a, b)``: one or the other;
-- ``{"field": a, "other?": b}``: an object with these fields and maybe more; one with ``?`` may be null or absent;
-- ``{str: a}``: an object with any names; ``{int: a}``: with whole numbers for names;
-- ``[a]``: a list; ``[a, ...]``: of one or more; ``[a, b]``: of exactly these.
+- ``str``, ``bool``, ``int``, ``float`` (integers included), ``None``, a `Between`, or a literal text;
+- ``(a, b)``: one of the alternatives;
+- ``{"field": a, "other?": b}``: an object with at least these fields; one marked ``?`` may be null or absent;
+- ``{str: a}``: an object with any keys; ``{int: a}``: with integers as keys;
+- ``[a]``: a list; ``[a, ...]``: a list with at least one entry; ``[a, b]``: exactly these entries.
+
+The shape of a file that a dataclass is written to follows from its fields (:func:`shape_of`).
 """
 
 import re
 import reprlib
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from normscope.results.aggregates import AGGREGATES
+
+Record = TypeVar("Record")
+FinalState = Literal["done", "diverged", "failed"]
+RunState = Literal[FinalState, "interrupted", "planned"]
+FINAL_STATES: tuple[FinalState, ...] = get_args(FinalState)
+"""States that a run never leaves."""
 
 
 @dataclass(frozen=True)
 class Between:
-    """A number that lies strictly between two."""
+    """A number strictly between two bounds."""
 
     low: float
-    """Too small."""
+    """Lower bound, excluded."""
     high: float
-    """Too large."""
+    """Upper bound, excluded."""
 
 
-_POSITIVE = Between(0, sys.float_info.max)
-_METRIC = {"name": str, "unit": str, "higher_is_better": bool, "aggregate?": tuple(AGGREGATES), "signature?": str}
-_POINT = {"learning_rate": _POSITIVE, "values": [(float, None), ...], "losses?": [(float, None)]}
-TUNING = {"grid": [_POSITIVE], "seeds": [int], "arms": {str: {"chosen": _POSITIVE, "curve": [_POINT, ...]}}}
-"""The same in both."""
-QUESTION = {
-    "question": str,
-    "task": str,
-    "metric": _METRIC,
-    "margin": _POSITIVE,
-    "alpha": Between(0, 0.5),
-    "baseline": str,
-}
-"""What card.json and summary.json both say."""
+POSITIVE = Between(0, sys.float_info.max)
+METRIC = {"name": str, "unit": str, "higher_is_better": bool, "aggregate?": tuple(AGGREGATES), "signature?": str}
+"""The metric of a study, and the one that evaluations on the validation set use."""
+_POINT = {"learning_rate": POSITIVE, "values": [(float, None), ...], "losses?": [(float, None)]}
+TUNING = {"grid": [POSITIVE], "seeds": [int], "arms": {str: {"chosen": POSITIVE, "curve": [_POINT, ...]}}}
+"""The learning rates that were tried, in card.json and in summary.json."""
 
 CARD = {
-    **QUESTION,
+    "question": str,
+    "task": str,
+    "metric": METRIC,
+    "margin": POSITIVE,
+    "alpha": Between(0, 0.5),
+    "baseline": str,
     "arms": [
         {
             "label": str,
             "norm": str,
             "placement": (str, None),
             "arguments": {},
-            "learning_rate": (_POSITIVE, None),
+            "learning_rate": (POSITIVE, None),
             "warmup?": int,
             "tuned": bool,
             "runs?": {int: str},
@@ -75,7 +81,7 @@ CARD = {
     "preset?": str,
     "compile?": bool,
     "looks?": [int, ...],
-    "valid_metric?": _METRIC,
+    "valid_metric?": METRIC,
     "published?": [
         {
             "label": str,
@@ -87,7 +93,7 @@ CARD = {
     ],
     "tuning?": TUNING,
 }
-"""card.json."""
+"""Shape of card.json."""
 
 RUN = {
     **dict.fromkeys(
@@ -101,38 +107,87 @@ RUN = {
     "data?": {str: str},
     "counts?": {str: int},
 }
-"""run.json; what a run leaves open, the card says."""
+"""Shape of run.json; the card has what a run leaves open."""
 
 RESULT = {
-    "state": ("done", "diverged", "failed"),
+    "state": FINAL_STATES,
     "value": (float, None),
     **dict.fromkeys(("selected_step?", "steps?", "parameters?"), int),
     **dict.fromkeys(("valid_value?", "step_ms?", "peak_bytes?", "saved_bytes?", "seconds?"), float),
     "reason?": str,
 }
-"""result.json."""
+"""Shape of result.json."""
 
 ROW = {
     "step": int,
     **dict.fromkeys(("train_loss?", "valid_loss?", "valid_value?", "seconds?"), float),
     "gradient?": {str: [float, float]},
 }
-"""One line of metrics.jsonl."""
+"""Shape of one line of metrics.jsonl."""
 
-_WORDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number", None: "null"}
+_TYPE_NAMES = {str: "text", bool: "true or false", int: "a whole number", float: "a number", None: "null"}
+
+
+def shape_of(record: type) -> dict[str, Any]:
+    """Return the shape of the JSON object that a dataclass is written to.
+
+    A field with a default may be null or absent. ``Annotated[type, shape]`` states the shape of a field whose type does
+    not determine it, such as a mapping.
+    """
+    hints = get_type_hints(record, include_extras=True)
+    return {
+        f"{each.name}?" if each.default is not MISSING or each.default_factory is not MISSING else each.name: _shape(
+            hints[each.name]
+        )
+        for each in fields(record)
+    }
+
+
+def _shape(hint: Any) -> Any:
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return inner[1]
+    if origin is Literal:
+        return inner
+    if origin in (Union, UnionType):
+        return tuple(None if each is NoneType else _shape(each) for each in inner)
+    if origin is tuple:
+        return [_shape(inner[0])] if inner[-1] is ... else [_shape(each) for each in inner]
+    if is_dataclass(hint) and isinstance(hint, type):
+        return shape_of(hint)
+    return {} if isinstance(origin, type) and issubclass(origin, Mapping) else hint
+
+
+def from_json(record: type[Record], content: Mapping[str, Any]) -> Record:
+    """Build a dataclass from checked JSON: lists become tuples, objects become dataclasses where its fields say so."""
+    hints = get_type_hints(record, include_extras=True)
+    return record(**{name: _parse(hint, content[name]) for name, hint in hints.items() if name in content})
+
+
+def _parse(hint: Any, content: Any) -> Any:
+    origin, inner = get_origin(hint), get_args(hint)
+    if content is None:
+        return None
+    if origin is Annotated:
+        return _parse(inner[0], content)
+    if origin in (Union, UnionType):
+        return _parse(next(each for each in inner if each is not NoneType), content)
+    if origin is tuple:
+        return tuple(_parse(inner[0], each) for each in content)
+    return from_json(hint, content) if is_dataclass(hint) and isinstance(hint, type) else content
 
 
 def check(content: Any, shape: Any, name: Path | str, where: str = "") -> None:
-    """Check what was read from a file.
+    """Check that JSON content has a shape.
 
     Args:
-        content: As JSON gave it.
-        shape: What it must look like; see the top of this file.
-        name: Of the file, for the message.
-        where: Place of the content in the file; empty at its top.
+        content: Parsed JSON.
+        shape: Expected shape; see the docstring of this module.
+        name: File name for the error message.
+        where: Position of the content in the file; empty at the top level.
 
     Raises:
-        ValueError: If it looks otherwise; the message says where, what was wanted and what was got.
+        ValueError: If the content has another shape; the message names the position, the expected and the actual value.
     """
     choices = shape if isinstance(shape, tuple) else (shape,)
     inner = next((each for each in choices if isinstance(each, dict | list) and type(each) is type(content)), None)
@@ -141,7 +196,7 @@ def check(content: Any, shape: Any, name: Path | str, where: str = "") -> None:
     elif isinstance(inner, list):
         _check_list(content, inner, name, where)
     elif not any(_fits(content, each) for each in choices):
-        *most, last = map(_in_words, choices)
+        *most, last = map(_describe, choices)
         _refuse(content, f"{', '.join(most)} or {last}" if most else last, name, where)
 
 
@@ -149,7 +204,7 @@ def _check_object(content: Mapping[str, Any], shape: Mapping[Any, Any], name: Pa
     if (kind := next(iter(shape), None)) in (str, int):
         for key, value in content.items():
             if not _fits(key, str) or (kind is int and not re.fullmatch("[0-9]{1,18}", key)):
-                _refuse(key, f"{_WORDS[kind]} for a name", name, where)
+                _refuse(key, f"{_TYPE_NAMES[kind]} for a name", name, where)
             check(value, shape[kind], name, f"{where}[{reprlib.repr(key)}]")
         return
     missing = [field for field in shape if not field.endswith("?") and field not in content]
@@ -179,7 +234,7 @@ def _fits(content: Any, shape: Any) -> bool:
     if shape is None or shape is bool:
         return content is None if shape is None else isinstance(content, bool)
     if shape is str:
-        # JSON may hold half a letter, which no file and no terminal takes.
+        # JSON may hold a lone surrogate, which cannot be encoded.
         return isinstance(content, str) and not re.search("[\ud800-\udfff]", content)
     if shape is int:
         return type(content) is int and abs(content) < 2**63
@@ -189,15 +244,15 @@ def _fits(content: Any, shape: Any) -> bool:
     return isinstance(shape, str) and content == shape
 
 
-def _in_words(shape: Any) -> str:
+def _describe(shape: Any) -> str:
     if isinstance(shape, dict | list):
         return "an object" if isinstance(shape, dict) else "a list"
     if isinstance(shape, Between):
         upper = f"and below {shape.high:g}" if shape.high < sys.float_info.max else ""
         return f"a number above {shape.low:g} {upper}".strip()
-    return shape if isinstance(shape, str) else _WORDS[shape]
+    return shape if isinstance(shape, str) else _TYPE_NAMES[shape]
 
 
 def _refuse(content: Any, wanted: str, name: Path | str, where: str) -> NoReturn:
-    told = f"has {where}" if where else "is"
-    raise ValueError(f"{name} {told} {reprlib.repr(content)}, expected {wanted}")
+    place = f"has {where}" if where else "is"
+    raise ValueError(f"{name} {place} {reprlib.repr(content)}, expected {wanted}")

@@ -1,7 +1,7 @@
-"""What paired runs say: differences, intervals, tests; numpy and scipy, no torch.
+"""Statistics of paired runs: differences, intervals, tests, sample sizes; numpy, and scipy where it is needed.
 
-A difference is the arm minus the baseline, in the metric's own unit, for one seed; ``P`` pairs. Every function refuses
-differences that are too few or not finite, and a level that is not between 0 and 1, with a ValueError that shows them.
+A difference is the arm minus the baseline for one seed, in the metric's unit; ``P`` is the number of pairs. Every
+function raises a ValueError if there are too few differences, one is not finite, or a level is not between 0 and 1.
 """
 
 from bisect import bisect_left
@@ -10,46 +10,45 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
 
 Interval = tuple[float, float]
 """Lower and upper end, in the metric's unit."""
 
 RESAMPLES = 10_000
-"""Bootstrap resamples of an interval."""
+"""Number of bootstrap resamples per interval."""
 
 EXACT_PAIRS = 16
-"""Most pairs whose sign flips are all enumerated."""
+"""Largest number of pairs for which all sign flips are enumerated."""
 
-# Values that should be equal differ by this much, relative to their size, once they went through float32 or a sum.
+# Relative rounding error of values that went through float32 or a sum.
 _ROUNDING = 1e-6
 
-# Differences that should be equal, computed in float64 from values a thousand times their size.
+# Relative rounding error of differences computed in float64 from values a thousand times their size.
 _CONSTANT = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
 class Equivalence:
-    """Two one-sided tests of whether a mean difference lies within a margin."""
+    """Result of two one-sided tests of whether a mean difference lies within a margin."""
 
     p: float
     """The larger of the two one-sided p-values."""
     interval: Interval
-    """t interval at level 1 - 2 alpha: it lies within the margin exactly if ``p`` is below alpha."""
+    """t interval at level 1 - 2 alpha; it lies within the margin if and only if ``p`` is below alpha."""
 
 
 def paired_differences(arm: Iterable[tuple[int, float]], baseline: Iterable[tuple[int, float]]) -> np.ndarray:
-    """Subtract the baseline's value from the arm's, seed by seed.
+    """Compute arm minus baseline for every seed.
 
     Args:
-        arm: Seed and value of every finished run, in any order.
-        baseline: Likewise, of the same seeds.
+        arm: Seed and value of every done run, in any order.
+        baseline: The same for the baseline, with the same seeds.
 
     Returns:
         Differences in ascending order of the seeds, ``[P]`` float64.
 
     Raises:
-        ValueError: If a seed occurs twice, lacks its partner, or has a value that is not finite; the message names it.
+        ValueError: If a seed occurs twice or on one side only, or a value is not finite; the message names the seeds.
     """
     sides = []
     for name, rows in (("the arm", list(arm)), ("the baseline", list(baseline))):
@@ -67,18 +66,20 @@ def paired_differences(arm: Iterable[tuple[int, float]], baseline: Iterable[tupl
 
 
 def t_interval(differences: np.ndarray, *, level: float) -> Interval:
-    r"""Give Student's interval of the mean difference.
+    r"""Compute Student's t interval of the mean difference.
 
     .. math::
         \bar d \pm t_{P-1,\,(1 + level)/2} \; s / \sqrt{P}
 
     Args:
         differences: ``[P]``, at least two.
-        level: Chance that the interval covers the true mean if the differences are Gaussian, such as 0.95.
+        level: Probability that the interval covers the true mean if the differences are Gaussian, such as 0.95.
 
     Returns:
-        The interval; a point where all differences are equal.
+        The interval; a single point if all differences are equal.
     """
+    from scipy import special
+
     values = _checked(differences, least=2)
     mean, error = _mean_and_error(values)
     reach = float(special.stdtrit(len(values) - 1, 1 - tail(level))) * error
@@ -88,25 +89,28 @@ def t_interval(differences: np.ndarray, *, level: float) -> Interval:
 def bca_interval(
     differences: np.ndarray, *, level: float, rng: np.random.Generator, resamples: int = RESAMPLES
 ) -> Interval:
-    r"""Give the bias-corrected and accelerated bootstrap interval of the mean difference.
+    r"""Compute the bias-corrected and accelerated (BCa) bootstrap interval of the mean difference.
 
-    The bootstrap quantiles at :math:`\Phi(z_0 + (z_0 + z) / (1 - a (z_0 + z)))` for :math:`z = \pm z_{(1 + level)/2}`,
-    with the bias :math:`z_0` from the share of resampled means below the mean and the acceleration :math:`a` from the
-    jackknife. It is too narrow for few pairs: shown beside the t interval, and no verdict rests on it.
+    Its ends are the bootstrap quantiles at :math:`\Phi(z_0 + (z_0 + z) / (1 - a (z_0 + z)))` for
+    :math:`z = \pm z_{(1 + level)/2}`, with the bias :math:`z_0` from the share of resampled means below the mean and
+    the acceleration :math:`a` from the jackknife. For few pairs it is too narrow; it is shown beside the t interval,
+    and no verdict rests on it.
 
     Args:
         differences: ``[P]``, at least two.
         level: Nominal coverage, such as 0.95.
-        rng: Source of the resamples.
-        resamples: How many.
+        rng: Random generator of the resamples.
+        resamples: Number of resamples.
 
     Returns:
-        The interval; a point where all differences are equal.
+        The interval; a single point if all differences are equal.
 
     References:
         Efron (1987). Better bootstrap confidence intervals. JASA 82.
         Departs from it in: ties with the mean count half in the bias, since differences of test errors are discrete.
     """
+    from scipy import special
+
     values = _checked(differences, least=2)
     outside, mean, size = tail(level), float(values.mean()), float(np.abs(values).max())
     if np.ptp(values) <= _CONSTANT * size:
@@ -114,7 +118,7 @@ def bca_interval(
     means = values[rng.integers(len(values), size=(resamples, len(values)))].mean(axis=1)
     tied = np.abs(means - mean) <= _CONSTANT * size
     below = ((means < mean) & ~tied).mean() + tied.mean() / 2
-    # A share of exactly 0 or 1 would put the bias at infinity.
+    # A share of exactly 0 or 1 would make the bias infinite.
     bias = special.ndtri(np.clip(below, 0.5 / resamples, 1 - 0.5 / resamples))
     influence = (values - mean) / (len(values) - 1)
     acceleration = (influence**3).sum() / (6 * (influence**2).sum() ** 1.5)
@@ -127,19 +131,19 @@ def sign_flip_p(differences: np.ndarray, *, rng: np.random.Generator) -> float:
     r"""Test whether the differences are symmetric about zero, by flipping their signs.
 
     The two-sided p-value is the share of the :math:`2^P` sign vectors whose mean is at least as far from zero as the
-    observed one; a mean that is as far but for rounding counts. Up to :data:`EXACT_PAIRS` pairs all vectors are
-    enumerated and ``rng`` is not touched. Beyond, :math:`B = 2^{16} - 1` vectors are drawn and the p-value is
-    :math:`(1 + \#) / (1 + B)`, the observed vector counted among them: never zero, and never below :math:`2^{-16}`.
+    observed one, up to rounding. Up to :data:`EXACT_PAIRS` pairs all vectors are enumerated and ``rng`` is not used.
+    Beyond, :math:`B = 2^{16} - 1` vectors are drawn and the p-value is :math:`(1 + \#) / (1 + B)`, which counts the
+    observed vector: it is never zero, and never below :math:`2^{-16}`.
 
     Args:
         differences: ``[P]``, at least one.
-        rng: Source of the signs beyond the exact range.
+        rng: Random generator of the signs beyond the exact range.
 
     Returns:
-        The p-value; 1 where all differences are zero.
+        The p-value; 1 if all differences are zero.
 
     References:
-        Fisher (1935). The design of experiments, section 21. Phipson and Smyth (2010), on the added one.
+        Fisher (1935). The design of experiments, section 21. Phipson and Smyth (2010), on counting the observed vector.
     """
     values = _checked(differences, least=1)
     least = abs(values.sum()) - _ROUNDING * np.abs(values).sum()
@@ -147,7 +151,7 @@ def sign_flip_p(differences: np.ndarray, *, rng: np.random.Generator) -> float:
         draws = 2**EXACT_PAIRS - 1
         signs = 2.0 * rng.integers(2, size=(draws, len(values)), dtype=np.int8) - 1
         return float((1 + np.count_nonzero(np.abs(signs @ values) >= least)) / (1 + draws))
-    # The first sign stays: a vector and its opposite are as far from zero.
+    # The first sign is fixed: a sign vector and its opposite are equally far from zero.
     sums = values[:1]
     for value in values[1:]:
         sums = np.concatenate([sums + value, sums - value])
@@ -155,17 +159,17 @@ def sign_flip_p(differences: np.ndarray, *, rng: np.random.Generator) -> float:
 
 
 def holm(p: Sequence[float | None]) -> list[float | None]:
-    r"""Adjust the p-values of one card's comparisons so that the chance of any false claim stays below alpha.
+    r"""Adjust the p-values of a card's comparisons to control the probability of any false claim (Holm's correction).
 
     .. math::
         \tilde p_{(i)} = \max_{j \le i} \min(1, (m - j + 1)\, p_{(j)}), \quad p_{(1)} \le \dots \le p_{(m)}
 
     Args:
-        p: One a planned comparison; None for one that has no p-value: it stays None and counts in :math:`m`,
-            so that an arm which fails does not make claims about the others cheaper.
+        p: One p-value per planned comparison. None, for a comparison without a p-value, stays None and counts in
+            :math:`m`, so that an arm that fails does not make claims about the others easier.
 
     Returns:
-        The adjusted p-values in the order given.
+        The adjusted p-values in the same order.
 
     Raises:
         ValueError: If a p-value is not within 0 and 1.
@@ -196,7 +200,7 @@ def equivalence(differences: np.ndarray, *, margin: float, alpha: float) -> Equi
         alpha: Size of each of the two tests.
 
     Returns:
-        The p-value and its interval; where all differences are equal, p is 0 within the margin and 1 elsewhere.
+        The p-value and its interval; if all differences are equal, p is 0 within the margin and 1 otherwise.
 
     Raises:
         ValueError: If the margin is negative.
@@ -204,6 +208,8 @@ def equivalence(differences: np.ndarray, *, margin: float, alpha: float) -> Equi
     References:
         Schuirmann (1987). A comparison of the two one-sided tests procedure and the power approach.
     """
+    from scipy import special
+
     if not margin >= 0:
         raise ValueError(f"margin must be zero or more, got {margin}")
     values = _checked(differences, least=2)
@@ -214,7 +220,7 @@ def equivalence(differences: np.ndarray, *, margin: float, alpha: float) -> Equi
 
 
 def probability_of_improvement(differences: np.ndarray, *, higher_is_better: bool) -> float:
-    """Give the share of pairs in which the arm beats the baseline; a draw counts half.
+    """Compute the share of pairs in which the arm is better than the baseline; ties count half.
 
     Args:
         differences: ``[P]``, at least one.
@@ -223,12 +229,34 @@ def probability_of_improvement(differences: np.ndarray, *, higher_is_better: boo
     References:
         Bouthillier et al. (2021). Accounting for variance in machine learning benchmarks. arXiv:2103.03098.
     """
-    gains = _checked(differences, least=1) * (1 if higher_is_better else -1)
-    return float((gains > 0).mean() + (gains == 0).mean() / 2)
+    improvements = _checked(differences, least=1) * (1 if higher_is_better else -1)
+    return float((improvements > 0).mean() + (improvements == 0).mean() / 2)
+
+
+def sign_test(wins: int, of: int) -> float:
+    """Compute the two-sided p-value of a sign test: ``wins`` of ``of`` decided comparisons, each won with chance 1/2.
+
+    Raises:
+        ValueError: If ``of`` is less than 1 or ``wins`` is not between 0 and ``of``.
+    """
+    from scipy import special
+
+    if not 0 <= wins <= of or of < 1:
+        raise ValueError(f"expected 0 to {of} wins of at least one comparison, got {wins} of {of}")
+    return min(1.0, 2 * float(special.bdtrc(max(wins, of - wins) - 1, of, 0.5)))
+
+
+def proportion_interval(count: int, of: int, *, level: float) -> Interval:
+    """Compute the exact (Clopper-Pearson) interval of a proportion, ``count`` of ``of``, as fractions of 1."""
+    from scipy import special
+
+    outside = tail(level)
+    low = float(special.betaincinv(count, of - count + 1, outside)) if count else 0.0
+    return low, float(special.betaincinv(count + 1, of - count, 1 - outside)) if count < of else 1.0
 
 
 def tail(level: float) -> float:
-    """Give the probability that an interval of this level leaves out on each side.
+    """Return the probability outside an interval of this level, on each side.
 
     Raises:
         ValueError: If the level is not between 0 and 1.
@@ -248,23 +276,23 @@ def _checked(differences: np.ndarray, *, least: int) -> np.ndarray:
 
 
 def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
-    """Give the mean and its standard error, which is exactly zero where the values differ by rounding only."""
+    """Return the mean and its standard error, which is exactly zero if the values differ only by rounding."""
     if np.ptp(values) <= _CONSTANT * np.abs(values).max():
         return float(values.mean()), 0.0
     return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
 LEAST_PAIRS = 6
-"""No claim rests on fewer, whatever alpha is: with five, no sign-flip test can reach 0.05."""
+"""Fewest pairs for a claim at any alpha: with five, no sign-flip test can reach 0.05."""
 
 MOST_SEEDS = 1000
-"""Where planning stops: a study that needs more is not going to be run."""
+"""Largest number of seeds that is planned for; a study that needs more is not going to be run."""
 
 
 def fewest_pairs(alpha: float) -> int:
-    """Count the pairs below which nothing is claimed: a sign-flip p is at least 2 / 2^P, and must be under alpha.
+    """Return the smallest number of pairs at which a claim is possible, at least :data:`LEAST_PAIRS`.
 
-    Never below :data:`LEAST_PAIRS`.
+    The p-value of a sign-flip test is at least 2 / 2^P, and must be below alpha.
 
     Raises:
         ValueError: If alpha is not within 0 and 1.
@@ -275,25 +303,25 @@ def fewest_pairs(alpha: float) -> int:
 
 
 def seeds_needed(*, sd: float, effect: float, alpha: float, power: float = 0.8) -> int | None:
-    r"""Count the pairs that a study needs in all to find an effect.
+    r"""Compute the total number of pairs that a study needs to detect an effect.
 
-    The smallest :math:`n` at which the two-sided paired t test of size ``alpha`` finds a true mean difference of
-    ``effect`` with chance ``power``, its differences being Gaussian with standard deviation ``sd``:
+    It is the smallest :math:`n` at which the two-sided paired t test of size ``alpha`` detects a true mean difference
+    of ``effect`` with probability ``power``, if the differences are Gaussian with standard deviation ``sd``:
 
     .. math::
         P(T'_{n-1}(\sqrt n \, |effect| / sd) > t_{n-1,\,1-\alpha/2}) \ge power
 
-    where :math:`T'` is the noncentral t: found, and on the right side. Never fewer than :func:`fewest_pairs`: the
-    sign-flip test must be able to agree. The sd of few pairs is itself uncertain, so the answer says "about".
+    where :math:`T'` is noncentral t: detected, with the right sign. It is at least :func:`fewest_pairs`, since the
+    sign-flip test must be able to agree. The sd of few pairs is itself uncertain, so the result is approximate.
 
     Args:
-        sd: Of the paired differences, in the metric's unit.
-        effect: Difference to be found, same unit: the observed one, or the margin. Its sign does not matter.
-        alpha: Size of the strictest test that must be passed: with ``m`` comparisons, Holm's first step is alpha / m.
-        power: Chance of finding it.
+        sd: Standard deviation of the paired differences, in the metric's unit.
+        effect: Difference to detect, in the same unit, such as the observed one or the margin; its sign is ignored.
+        alpha: Size of the strictest test to pass: with ``m`` comparisons, Holm's first step has alpha / m.
+        power: Probability of detection.
 
     Returns:
-        The number of pairs, or None where it is over :data:`MOST_SEEDS`.
+        The number of pairs, or None if it exceeds :data:`MOST_SEEDS`.
 
     Raises:
         ValueError: If ``sd`` is negative or a number is not finite, or alpha or power is not within 0 and 1.
@@ -303,7 +331,8 @@ def seeds_needed(*, sd: float, effect: float, alpha: float, power: float = 0.8) 
     least = fewest_pairs(alpha)
     if effect == 0 or least > MOST_SEEDS:
         return None
-    # An effect of 20 sd is found by any number of pairs that the sign flip admits, and keeps the noncentral t in range.
+    # An effect of 20 sd is detected by any number of pairs that the sign flip admits, and keeps the noncentral t in
+    # range.
     ratio = min(abs(effect) / sd, 20.0) if sd > 0 else 20.0
     pairs = range(least, MOST_SEEDS + 1)
     index = bisect_left(pairs, power, key=lambda count: _t_power(count, ratio, alpha))
@@ -311,6 +340,8 @@ def seeds_needed(*, sd: float, effect: float, alpha: float, power: float = 0.8) 
 
 
 def _t_power(pairs: int, ratio: float, alpha: float) -> float:
+    from scipy import special
+
     critical = special.stdtrit(pairs - 1, 1 - alpha / 2)
     shift = min(ratio * np.sqrt(pairs), 30.0)
     return float(1 - special.nctdtr(pairs - 1, shift, critical))

@@ -1,6 +1,6 @@
-"""Studies on disk: the paths of a study and of its runs, and reading back; needs no torch.
+"""Studies on disk: paths of a study and of its runs, atomic writing, and checked reading; needs no torch.
 
-The layout and every field are in ``docs/guides/studies.md``.
+``docs/guides/studies.md`` describes the layout and every field.
 """
 
 import json
@@ -18,44 +18,51 @@ from normscope.files import write_atomically
 from normscope.results.schema import CARD, RESULT, ROW, RUN, check
 
 SCHEMA = 1
-"""The version of every file below; a reader refuses a newer one."""
+"""Version of the files of a study; a newer one is refused."""
 
-# Deeper than any file of ours; what writes JSON again, and what compares it, would stop at about 1000.
+# Deeper than any file of a study. Python's recursion limit of about 1000 would stop writing or comparing deeper JSON.
 _DEEPEST = 100
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object atomically; a number that is not finite is a ValueError: NaN is a state, never a number."""
+    """Write a JSON object atomically.
+
+    Raises:
+        ValueError: If a number is not finite: NaN is a state of a run, never a number.
+    """
     write_atomically(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, *, newest: int = SCHEMA) -> dict[str, Any]:
     """Read a JSON object that this package wrote.
 
+    Args:
+        path: File to read.
+        newest: Newest version that can be read.
+
     Raises:
-        ValueError: If the file is not JSON, is somebody else's, or was written by a newer version; the message names
-            the file.
+        ValueError: If the file is not JSON, has no version, or a newer one; the message names the file.
     """
     content = parse_json(path.read_bytes(), path)
     schema = content.get("schema") if isinstance(content, dict) else None
     if schema is None:
-        raise ValueError(f"{path} is no file of normscope's: it has no schema, which says how to read it")
-    if type(schema) is not int or not 1 <= schema <= SCHEMA:
+        raise ValueError(f"{path} was not written by normscope: it has no schema, the version of its format")
+    if type(schema) is not int or not 1 <= schema <= newest:
         raise ValueError(
-            f"{path} has schema {schema!r}; this normscope reads 1 to {SCHEMA}: a newer one may have written it"
+            f"{path} has schema {schema!r}; this normscope reads 1 to {newest}: a newer one may have written it"
         )
     return content
 
 
 def parse_json(data: bytes, name: Path | str) -> Any:
-    """Parse JSON that may be anybody's.
+    """Parse JSON from an untrusted source.
 
     Args:
-        data: The bytes.
-        name: Where they come from, for the message.
+        data: Bytes in UTF-8.
+        name: Their source, for the error message.
 
     Raises:
-        ValueError: If they are not JSON, hold NaN or infinity, or are nested deeper than any file of ours.
+        ValueError: If they are not JSON, hold NaN or infinity, or are nested deeper than any file of a study.
     """
     try:
         content = json.loads(data.decode("utf-8"), parse_constant=_refuse)
@@ -65,24 +72,21 @@ def parse_json(data: bytes, name: Path | str) -> Any:
         raise ValueError(f"{name} is nested too deep to be a file of a study; was it edited?") from None
     level = [content]
     for _ in range(_DEEPEST):
-        level = [each for one in level if isinstance(one, dict | list) for each in _inside(one)]
+        level = [inner for outer in level if isinstance(outer, dict | list) for inner in _children(outer)]
         if not level:
             return content
     raise ValueError(f"{name} is nested too deep to be a file of a study; was it edited?")
 
 
-def _inside(content: Mapping[str, Any] | list[Any]) -> Iterable[Any]:
+def _children(content: Mapping[str, Any] | list[Any]) -> Iterable[Any]:
     return content if isinstance(content, list) else content.values()
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON number")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
-FINAL_STATES = ("done", "diverged", "failed")
-"""States that a run never leaves."""
-
-# The header that np.save gives to one row of floating numbers.
+# The header that np.save writes for floating-point numbers in one or two dimensions.
 _SCORES = re.compile(
     rb"\{'descr': '([<>]f[248])', 'fortran_order': (True|False), 'shape': \((\d{1,18}),(?: (\d{1,4}))?\), \}\s*"
 )
@@ -90,34 +94,34 @@ _SCORES = re.compile(
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where one run keeps its files."""
+    """Paths of the files of one run, and their readers."""
 
     path: Path
     """``DIR/runs/<id>``."""
 
     @property
     def description(self) -> Path:
-        """What the run is: written before step 0."""
+        """Description of the run, written before step 0."""
         return self.path / "run.json"
 
     @property
     def metrics(self) -> Path:
-        """One line an evaluation."""
+        """One line per evaluation."""
         return self.path / "metrics.jsonl"
 
     @property
     def checkpoint(self) -> Path:
-        """Where an unfinished run goes on."""
+        """State from which an unfinished run resumes."""
         return self.path / "checkpoint.pt"
 
     @property
     def examples(self) -> Path:
-        """One score a test example."""
+        """Scores of the test examples."""
         return self.path / "examples.npy"
 
     @property
     def result(self) -> Path:
-        """Written last: a run that has it is finished."""
+        """Result, written last: a run that has it has ended."""
         return self.path / "result.json"
 
     @property
@@ -127,36 +131,40 @@ class RunFolder:
 
     @property
     def lock(self) -> Path:
-        """Held by the process that computes the run."""
+        """Lock held by the process that computes the run."""
         return self.path / "lock"
 
     @property
     def holder(self) -> Path:
-        """Which process that is, in words, while it computes the run; of one that was killed it stays behind."""
+        """Description of that process; left behind if it is killed."""
         return self.path / "holder"
 
     def finished(self) -> bool:
-        """Whether the run has ended for good."""
+        """Return whether the run has ended for good."""
         return self.result.exists()
 
     def state(self) -> str | None:
-        """Return how the run ended; None while it has not."""
+        """Return the final state of the run, or None while it has not ended."""
         try:
             return self.read_result()["state"]
         except FileNotFoundError:
             return None
 
     def read_description(self) -> dict[str, Any]:
-        """Read what the run is; a file of another shape is a ValueError that names it."""
-        described = read_json(self.description)
-        check(described, RUN, self.description)
-        return described
-
-    def read_result(self) -> dict[str, Any]:
-        """Read how the run ended.
+        """Read the description.
 
         Raises:
-            ValueError: If the file has another shape, or lacks the value that a run needs to be done; it is named.
+            ValueError: If the file has another shape; the message names it.
+        """
+        description = read_json(self.description)
+        check(description, RUN, self.description)
+        return description
+
+    def read_result(self) -> dict[str, Any]:
+        """Read the result.
+
+        Raises:
+            ValueError: If the file has another shape, or the run is done without a value; the message names it.
         """
         result = read_json(self.result)
         check(result, RESULT, self.result)
@@ -165,10 +173,10 @@ class RunFolder:
         return result
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Read the evaluations; a last line that a kill cut short is left out.
+        """Read the evaluations; an incomplete last line, left by a killed process, is skipped.
 
         Raises:
-            ValueError: If any other line is not the JSON of an evaluation; the message names file and line.
+            ValueError: If another line is not the JSON of an evaluation; the message names file and line.
         """
         if not self.metrics.exists():
             return []
@@ -179,7 +187,7 @@ class RunFolder:
             try:
                 row = parse_json(line, name)
             except ValueError:
-                # Every line begins so, and only one that was cut short lacks its end.
+                # Only an incomplete line starts like a complete one and lacks the newline.
                 if number > len(lines) and line.startswith(b"{"):
                     break
                 raise
@@ -188,14 +196,13 @@ class RunFolder:
         return rows
 
     def read_examples(self) -> np.ndarray | None:
-        """Read the scores of every test example, or None where the run has none.
+        """Read the scores of the test examples, or return None if the run has no scores.
 
-        They are ``[examples]`` float32, or ``[examples, K]`` where the metric takes K numbers an example.
-
-        The header is compared with the file's size before anything is allocated, and nothing in it is evaluated.
+        They are ``[examples]`` float32, or ``[examples, K]`` if the metric takes K numbers per example. The header is
+        compared with the size of the file before memory is allocated, and nothing in it is evaluated.
 
         Raises:
-            ValueError: If the file holds anything but such floating numbers, whole; the message names it.
+            ValueError: If the file is incomplete or holds anything else; the message names it.
         """
         if not self.examples.exists():
             return None
@@ -213,55 +220,55 @@ class RunFolder:
             return np.frombuffer(file.read(), dtype=kind).reshape(shape, order="F" if found[2] == b"True" else "C")
 
     def _no_scores(self, got: str) -> ValueError:
-        return ValueError(f"{self.examples} must hold one score a test example (.npy, float32 [examples]), got {got}")
+        return ValueError(f"{self.examples} must hold one score per test example (.npy, float32 [examples]), got {got}")
 
 
 @dataclass(frozen=True)
 class StudyFolder:
-    """Where a study keeps its files."""
+    """Paths of the files of a study."""
 
     path: Path
     """``DIR``."""
 
     @property
     def card(self) -> Path:
-        """The question, written first."""
+        """Question of the study, written first."""
         return self.path / "card.json"
 
     @property
     def summary(self) -> Path:
-        """The answer, for programs."""
+        """Summary as JSON."""
         return self.path / "summary.json"
 
     @property
     def table(self) -> Path:
-        """The answer, for spreadsheets."""
+        """Summary as a table."""
         return self.path / "summary.csv"
 
     @property
     def report(self) -> Path:
-        """The answer, for people."""
+        """Report as HTML."""
         return self.path / "report.html"
 
     @property
     def workers_log(self) -> Path:
-        """What workers said."""
+        """Output of the workers."""
         return self.path / "workers.log"
 
     @property
     def lock(self) -> Path:
-        """Held while the card is written."""
+        """Lock held while the card is written."""
         return self.path / "lock"
 
     def run(self, identity: str) -> RunFolder:
-        """Give the folder of one run."""
+        """Return the folder of one run."""
         return RunFolder(self.path / "runs" / identity)
 
     def read_card(self) -> dict[str, Any]:
-        """Read the question.
+        """Read the card.
 
         Raises:
-            FileNotFoundError: If the folder holds no study.
+            FileNotFoundError: If the folder has no card.
             ValueError: If the card has another shape; the message names the file.
         """
         if not self.card.exists():

@@ -1,88 +1,87 @@
-"""A study's numbers, drawn from its folder: which run belongs to which arm, and what the runs say; needs no torch.
+"""The summary of a study: made from its runs, written to summary.json, and read back; needs no torch.
 
-``docs/guides/studies.md`` has every field. Nothing here is kept: a summary can be made again from the runs at any time.
+The fields of :class:`Summary` are those of summary.json and define its shape; ``docs/guides/studies.md`` describes them. A
+summary can be made again from the runs at any time.
 """
 
 import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from normscope.files import write_atomically
-from normscope.results.matching import Arm, match_runs, read_runs
+from normscope.results.matching import ArmRuns, match_runs, read_runs
 from normscope.results.per_arm import ArmSummary, summarize_arm, weigh_arm
+from normscope.results.schema import CARD, FINAL_STATES, METRIC, POSITIVE, TUNING, Between, check, from_json, shape_of
 from normscope.results.statistics import MOST_SEEDS, holm, seeds_needed
-from normscope.results.store import FINAL_STATES, SCHEMA, StudyFolder, write_json
+from normscope.results.store import SCHEMA, StudyFolder, read_json, write_json
 
 _SETTINGS = ("device", "device_name", "backend", "precision", "batch_size", "steps", "threads")
+_INTERVALS = ("interval", "interval_bca", "interval_examples")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """A study's answer."""
+    """The answer of a study, as summary.json has it."""
 
-    card: Mapping[str, Any]
-    """card.json as it was read."""
+    task: str
+    """Name of the task."""
+    question: str
+    """Question of the card."""
+    metric: Annotated[Mapping[str, Any], METRIC]
+    """``name``, ``unit``, ``higher_is_better``, and where given ``aggregate`` and ``signature``."""
     baseline: str
     """Label of the arm that the others are compared with."""
+    margin: Annotated[float, POSITIVE]
+    """Smallest difference worth having, in the metric's unit."""
+    alpha: Annotated[float, Between(0, 0.5)]
+    """Accepted probability of any false claim."""
     complete: bool
     """Whether every planned run has ended."""
-    noise: Mapping[str, Any]
+    noise: Annotated[Mapping[str, Any] | None, (None, {"words": str})]
     """The baseline's spread over seeds: ``sigma`` (n - 1 in the denominator), ``n``, ``words``."""
-    arms: tuple[ArmSummary, ...]
-    """The arms of the question: the tuned ones where the card has any."""
-    untuned: tuple[ArmSummary, ...] | None
-    """The same at the task's learning rate, against the untuned baseline; None where nothing was tuned."""
-    settings: Mapping[str, Any]
-    """Every value that occurs among the matched runs, as lists; ``foreign_runs`` names the folders left out."""
-    versions: Mapping[str, Sequence[str]]
-    """Every version of every package among the matched runs; more than one is worth a warning."""
+    arms: Annotated[tuple[ArmSummary, ...], [shape_of(ArmSummary), ...]]
+    """The arms of the question: the tuned ones if the card has any."""
+    untuned: tuple[ArmSummary, ...] | None = None
+    """The same arms at the task's learning rate, against the untuned baseline; None if nothing was tuned."""
+    tuning: Annotated[Mapping[str, Any] | None, TUNING] = None
+    """Learning rates that were tried, and the chosen ones."""
+    regime: str
+    """Scope of the claims: the size of the network, the data, the optimizer."""
+    command: str
+    """Command that repeats the study."""
+    settings: Annotated[Mapping[str, Any], {"foreign_runs?": [str]}] = field(default_factory=dict)
+    """Distinct values of each setting among the runs; ``foreign_runs`` names the folders that are left out."""
+    versions: Mapping[str, Any] = field(default_factory=dict)
+    """Distinct versions of each package among the runs."""
+    published: Annotated[tuple[Mapping[str, Any], ...], CARD["published?"]] = ()
+    """Published tables of the card."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the content of ``summary.json``."""
-        card = self.card
-        return {
-            "schema": SCHEMA,
-            "task": card["task"],
-            "question": card["question"],
-            "metric": {
-                key: card["metric"][key]
-                for key in ("name", "unit", "higher_is_better", "aggregate", "signature")
-                if key in card["metric"] and card["metric"][key] != ""
-            },
-            "baseline": self.baseline,
-            "margin": card["margin"],
-            "alpha": card["alpha"],
-            "complete": self.complete,
-            "noise": dict(self.noise),
-            "arms": [arm.to_dict() for arm in self.arms],
-            "untuned": None if self.untuned is None else [arm.to_dict() for arm in self.untuned],
-            "tuning": card.get("tuning"),
-            "regime": card.get("regime"),
-            "command": card.get("command"),
-            "settings": dict(self.settings),
-            "versions": dict(self.versions),
-            "published": card.get("published", []),
-        }
+        """Return the content of ``summary.json``."""
+        return {"schema": SCHEMA, **_lists(asdict(self))}
 
     def write(self, directory: Path) -> None:
-        """Write ``summary.json`` and ``summary.csv``, each atomically; a number that is not finite is a ValueError."""
+        """Write ``summary.json`` and ``summary.csv``, each atomically.
+
+        Raises:
+            ValueError: If a number is not finite.
+        """
         study = StudyFolder(Path(directory))
         write_json(study.summary, self.to_dict())
         write_atomically(study.table, self.to_csv().encode())
 
     def to_csv(self) -> str:
-        """Give ``summary.csv``: a row an arm, a column a number or a seed; what cannot be said is empty."""
-        intervals = ("interval", "interval_bca", "interval_examples")
+        """Render ``summary.csv``: one row per arm, one column per statistic or seed; undefined cells are empty."""
         rows = []
         tuned = "" if self.untuned is None else 1
         for mark, arm in [*((tuned, arm) for arm in self.arms), *((0, arm) for arm in self.untuned or ())]:
             row: dict[str, Any] = {"tuned": mark}
-            for name, value in arm.to_dict().items():
-                if name in intervals:
+            for name, value in asdict(arm).items():
+                if name in _INTERVALS:
                     row[f"{name}_low"], row[f"{name}_high"] = value or (None, None)
                 elif name == "arguments":
                     row[name] = json.dumps(value) if value else ""
@@ -99,49 +98,81 @@ class Summary:
         return text.getvalue()
 
 
-def summarize(directory: Path) -> Summary:
-    """Read a study and say what it found.
+SUMMARY = shape_of(Summary)
+"""Shape of summary.json."""
 
-    A run belongs to an arm if its label, norm, placement, arguments and learning rate are the arm's, its seed is one
-    of the card's, and its task, steps, batch size and precision are the card's; where the card names the arm's runs,
-    it is one of them. So a run may serve a tuned and an untuned arm with one learning rate. Runs that only chose a
-    learning rate are left out. A folder without a card is a FileNotFoundError; a file that cannot be read, or that
-    contradicts the card or another file, is a ValueError that names it.
+
+def read_summary(directory: Path) -> Summary:
+    """Read ``summary.json`` of a study folder.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is not valid JSON, has another shape, or has no arm that is the baseline.
+    """
+    study = StudyFolder(Path(directory))
+    if not study.summary.exists():
+        raise FileNotFoundError(f"{directory} has no summary.json: run `normscope report {directory}` to make it")
+    content = read_json(study.summary)
+    check(content, SUMMARY, study.summary)
+    summary = from_json(Summary, content)
+    labels = [arm.label for arm in summary.arms]
+    if summary.baseline not in labels:
+        raise ValueError(f"{study.summary}: the baseline {summary.baseline!r} is not among the arms {labels}")
+    return summary
+
+
+def summarize(directory: Path) -> Summary:
+    """Compute the summary of a study from its runs.
+
+    A run belongs to an arm if its label, norm, placement, arguments and learning rate are the arm's, its seed is on the
+    card, and its task, steps, batch size and precision are the card's; if the card names the arm's runs, it must be one
+    of them. A run may thus serve a tuned and an untuned arm with the same learning rate. Runs that only served to
+    choose a learning rate are excluded.
 
     Args:
-        directory: The study's folder.
+        directory: Study folder.
 
     Returns:
-        The summary; :meth:`Summary.write` puts it on disk.
+        The summary; :meth:`Summary.write` writes it to disk.
+
+    Raises:
+        FileNotFoundError: If the folder has no card.
+        ValueError: If a file cannot be read, or contradicts the card or another file; the message names it.
     """
     study = StudyFolder(Path(directory))
     card = study.read_card()
     runs, foreign = read_runs(study, card)
     arms = [match_runs(card, entry, runs) for entry in card["arms"]]
     groups = [[arm for arm in arms if arm.entry["tuned"]], [arm for arm in arms if not arm.entry["tuned"]]]
-    baselines = [_find_baseline(card, group, study.card) for group in groups if group]
     groups = [group for group in groups if group]
-    told = _summarize_groups(card, groups, baselines)
+    baselines = [_find_baseline(card, group, study.card) for group in groups]
+    summaries = _summarize_groups(card, groups, baselines)
     used = {run.folder.path.name for arm in arms for run in arm.runs.values()}
-    chosen = [run.described for run in runs if run.folder.path.name in used]
+    descriptions = [run.description for run in runs if run.folder.path.name in used]
     foreign += [run.folder.path.name for run in runs if run.folder.path.name not in used]
     return Summary(
-        card=card,
-        baseline=card["baseline"],
-        complete=all(run.state in FINAL_STATES for group in told for arm in group for run in arm.runs),
+        **{name: card[name] for name in ("task", "question", "baseline", "margin", "alpha", "regime", "command")},
+        metric={
+            name: card["metric"][name]
+            for name in ("name", "unit", "higher_is_better", "aggregate", "signature")
+            if name == "unit" or card["metric"].get(name, "") != ""
+        },
+        complete=all(state in FINAL_STATES for group in summaries for arm in group for state in arm.states),
         noise=_noise(card, baselines[0]),
-        arms=told[0],
-        untuned=told[1] if len(told) > 1 else None,
+        arms=summaries[0],
+        untuned=summaries[1] if len(summaries) > 1 else None,
+        tuning=card.get("tuning"),
         settings={
-            **{key: _distinct([described.get(key) for described in chosen]) for key in _SETTINGS},
-            "data": _distinct_values([described.get("data") for described in chosen]),
+            **{key: _distinct([description.get(key) for description in descriptions]) for key in _SETTINGS},
+            "data": _distinct_values([description.get("data") for description in descriptions]),
             "foreign_runs": sorted(foreign),
         },
-        versions=_distinct_values([described.get("versions") for described in chosen]),
+        versions=_distinct_values([description.get("versions") for description in descriptions]),
+        published=tuple(card.get("published") or ()),
     )
 
 
-def _find_baseline(card: Mapping[str, Any], group: Sequence[Arm], path: Path) -> Arm:
+def _find_baseline(card: Mapping[str, Any], group: Sequence[ArmRuns], path: Path) -> ArmRuns:
     labels = [arm.entry["label"] for arm in group]
     if labels.count(card["baseline"]) != 1 or len(set(labels)) < len(labels):
         raise ValueError(f"{path} needs its baseline {card['baseline']!r} once among different arms, got {labels}")
@@ -149,18 +180,18 @@ def _find_baseline(card: Mapping[str, Any], group: Sequence[Arm], path: Path) ->
 
 
 def _comparisons(card: Mapping[str, Any]) -> int:
-    """Count the arms that are compared with a baseline, tuned or not: Holm's family is the card."""
+    """Count the comparisons with a baseline, tuned and untuned: the family of Holm's correction is the card."""
     return sum(entry["label"] != card["baseline"] for entry in card["arms"])
 
 
 def _summarize_groups(
-    card: Mapping[str, Any], groups: Sequence[Sequence[Arm]], baselines: Sequence[Arm]
+    card: Mapping[str, Any], groups: Sequence[Sequence[ArmRuns]], baselines: Sequence[ArmRuns]
 ) -> list[tuple[ArmSummary, ...]]:
     comparisons = _comparisons(card)
     couples = [(arm, base) for group, base in zip(groups, baselines, strict=True) for arm in group]
     evidence = [None if arm is base else weigh_arm(card, arm, base, comparisons) for arm, base in couples]
     adjusted = iter(holm([each.p for each in evidence if each is not None]))
-    told = iter(
+    summaries = iter(
         [
             summarize_arm(
                 card, arm, base, each, p_adjusted=None if each is None else next(adjusted), comparisons=comparisons
@@ -168,13 +199,13 @@ def _summarize_groups(
             for (arm, base), each in zip(couples, evidence, strict=True)
         ]
     )
-    return [tuple(next(told) for _ in group) for group in groups]
+    return [tuple(next(summaries) for _ in group) for group in groups]
 
 
-def _noise(card: Mapping[str, Any], base: Arm) -> dict[str, Any]:
-    """Say how far the baseline's runs lie apart, and what that means for the margin.
+def _noise(card: Mapping[str, Any], base: ArmRuns) -> dict[str, Any]:
+    """Describe the spread of the baseline over seeds, relative to the margin.
 
-    Planning takes the two arms as independent, so that a difference has variance 2 sigma squared: pairing only helps.
+    The number of seeds assumes independent arms, so that a difference has variance 2 sigma squared; pairing only helps.
     """
     name, sigma, count, margin = base.entry["label"], base.sd, len(base.values), card["margin"]
     if sigma is None:
@@ -196,3 +227,10 @@ def _distinct(values: Sequence[Any]) -> list[Any]:
 def _distinct_values(mappings: Sequence[Mapping[str, Any] | None]) -> dict[str, list[Any]]:
     names = sorted({name for mapping in mappings for name in mapping or {}})
     return {name: _distinct([(mapping or {}).get(name) for mapping in mappings]) for name in names}
+
+
+def _lists(content: Any) -> Any:
+    """Replace tuples by lists, as in JSON."""
+    if isinstance(content, Mapping):
+        return {key: _lists(value) for key, value in content.items()}
+    return [_lists(each) for each in content] if isinstance(content, list | tuple) else content

@@ -1,7 +1,7 @@
-"""The words: what one arm's pairs say against the baseline, and when they may be called a claim.
+"""The verdict on an arm: the evidence of its pairs, and the conditions under which it is a claim.
 
-A claim needs all of: the planned seeds have ended, nothing failed, enough pairs for the card's number of comparisons,
-and both kinds of noise overcome, across seeds and across test examples.
+A claim requires that all planned seeds have ended, that no run failed, that there are enough pairs for the number of
+comparisons, and that the difference exceeds the noise across seeds and across test examples.
 """
 
 from collections.abc import Collection, Mapping
@@ -22,36 +22,36 @@ from normscope.results.statistics import (
 )
 
 FAILURES = {"diverged": "fails to train", "failed": "could not be computed"}
-"""What is said of an arm whose runs ended so. A norm that diverges and a machine that lacks memory are two findings."""
+"""Description of a failure by state: a norm that diverges and a machine without enough memory differ."""
 
-# Among survivors only: the words of a claim would be read as one.
+# After failures, the survivors must not be described in the words of a claim.
 _SURVIVORS = {"better": "ahead", "worse": "behind", "equivalent": "within the margin"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What the finished pairs of one arm say by themselves; what they cannot say is None."""
+    """Statistics of the done pairs of one arm, before Holm's correction; an undefined quantity is None."""
 
     pairs: int
-    """Seeds that both the arm and the baseline finished."""
+    """Number of seeds that are done in both the arm and the baseline."""
     difference: float | None
     """Mean of arm minus baseline, in the metric's unit."""
     interval: Interval | None
-    """t interval at level 1 - alpha, across seeds: the one the verdict uses."""
+    """t interval across seeds at level 1 - alpha; the verdict rests on it."""
     p: float | None
-    """Two-sided sign-flip test, before Holm."""
+    """p-value of the two-sided sign-flip test."""
     p_equivalent: float | None
-    """Two one-sided t tests within the margin."""
+    """p-value of the equivalence test (two one-sided t tests)."""
     interval_examples: Interval | None
-    """Across test examples, at level 1 - alpha."""
+    """Bootstrap interval across test examples at level 1 - alpha."""
     interval_examples_equivalence: Interval | None
-    """Likewise at level 1 - 2 alpha, for the margin."""
+    """The same at level 1 - 2 alpha, for the comparison with the margin."""
     improvement: float | None
     """Share of pairs in which the arm is better."""
     seeds_needed: int | None
-    """About how many more pairs a claim needs, at least one; None where over ``MOST_SEEDS`` in all."""
+    """Approximate number of additional pairs for a claim, at least 1; None if the total exceeds ``MOST_SEEDS``."""
     obstacle: str = ""
-    """Why nothing may be claimed, however many pairs there are; in words."""
+    """Reason why nothing may be claimed, however many pairs there are."""
 
 
 def weigh(
@@ -66,22 +66,22 @@ def weigh(
     rng: np.random.Generator,
     obstacle: str = "",
 ) -> Evidence:
-    """Compute everything that a verdict on one arm rests on, except for the adjustment to the other arms.
+    """Compute the evidence on one arm, before the adjustment for the other arms.
 
-    The seeds needed are planned for the larger of the observed difference and its distance to the margin, the claim
-    that is nearer: a large difference is to be found, a small one to be shown to be small. The test is Holm's first
-    step, of size alpha / comparisons.
+    ``seeds_needed`` is planned for the larger of the observed difference and its distance to the margin, which is the
+    nearer claim: a large difference is to be detected, a small one shown to be small. The test has the size of Holm's
+    first step, alpha / comparisons.
 
     Args:
         differences: Arm minus baseline, ``[P]``; may be empty.
-        scores: Per-example scores of arm and baseline, ``[S, E]`` or ``[S, E, K]``, or None where the runs have none.
-        aggregate: How the scores of examples become one value.
+        scores: Per-example scores of arm and baseline, ``[S, E]`` or ``[S, E, K]``; None if the runs have no scores.
+        aggregate: Aggregate of the scores.
         higher_is_better: Direction of the metric.
         margin: Smallest difference worth having, in the metric's unit.
-        alpha: Chance of a false claim that is accepted, for the whole card.
-        comparisons: Arms that the card compares with a baseline.
-        rng: Source of resamples and sign flips.
-        obstacle: Why the differences are no evidence, in words; empty where they are.
+        alpha: Accepted probability of any false claim on the card.
+        comparisons: Number of arms that the card compares with a baseline.
+        rng: Random generator of resamples and sign flips.
+        obstacle: Reason why the differences are not evidence; empty if they are.
     """
     pairs = len(differences)
     interval = p_equivalent = None
@@ -124,26 +124,26 @@ def verdict(
     alpha: float,
     comparisons: int,
 ) -> str:
-    """Put the evidence into words.
+    """Return the verdict on an arm in words.
 
     ``better`` and ``worse``: the t interval and the test-set interval exclude zero, and the adjusted p is below alpha.
-    ``equivalent``: two one-sided tests pass, and the 1 - 2 alpha test-set interval lies within the margin. Where both
-    hold, ``equivalent`` wins, since the margin was declared the smallest difference worth having; the words add on
-    which side. Equivalence is tested per arm, without Holm. ``not enough evidence`` otherwise, with the reason or the
-    number of seeds that are missing. A study some of whose planned seeds have not ended claims nothing: looking again
-    after every run would find a difference sooner or later. Nor does one whose evidence has an obstacle. Failures come
-    first, and what the remaining pairs say is then never put in the words of a claim.
+    ``equivalent``: the equivalence test passes, and the 1 - 2 alpha test-set interval lies within the margin. If both
+    hold, the verdict is ``equivalent``, since the margin is the smallest difference worth having; the side is added.
+    Equivalence is tested per arm, without Holm's correction. ``not enough evidence`` otherwise, with the reason or the
+    number of missing seeds. While planned seeds have not ended there is no claim, since testing after every run would
+    find a difference sooner or later; nor is there one if the evidence has an obstacle. Failures come first, and the
+    remaining pairs are then never described in the words of a claim.
 
     Args:
-        evidence: What :func:`weigh` found over the finished pairs.
-        p_adjusted: Its p after Holm over the card.
-        arm: Value of every run that ended, by seed; its state in the place of a value where it has none.
-        baseline: Likewise.
-        seeds: The seeds that the card plans.
+        evidence: Result of :func:`weigh` over the done pairs.
+        p_adjusted: Its p-value after Holm's correction over the card.
+        arm: Value of every run that ended, by seed, or its state if it has no value.
+        baseline: The same for the baseline.
+        seeds: Planned seeds of the card.
         higher_is_better: Direction of the metric.
         margin: Smallest difference worth having, in the metric's unit.
-        alpha: Chance of a false claim that is accepted, for the whole card.
-        comparisons: Arms that the card compares with a baseline.
+        alpha: Accepted probability of any false claim on the card.
+        comparisons: Number of arms that the card compares with a baseline.
 
     Returns:
         The verdict.
@@ -167,21 +167,21 @@ def verdict(
         return words
     if not evidence.pairs:
         return f"{failures}; no pair finished"
-    for claim, said in _SURVIVORS.items():
-        words = words.replace(claim, said)
+    for claim, neutral in _SURVIVORS.items():
+        words = words.replace(claim, neutral)
     return f"{failures}; over the {_count(evidence.pairs, 'pair')} that finished: {words}"
 
 
 def _judge(evidence: Evidence, p_adjusted: float | None, higher_is_better: bool, margin: float, alpha: float) -> str:
     examples, narrow = evidence.interval_examples, evidence.interval_examples_equivalence
-    found = p_adjusted is not None and p_adjusted < alpha and _excludes_zero(evidence.interval)
+    differs = p_adjusted is not None and p_adjusted < alpha and _excludes_zero(evidence.interval)
     equal = evidence.p_equivalent is not None and evidence.p_equivalent < alpha
     ahead = evidence.difference is not None and (evidence.difference > 0) == higher_is_better
     if equal and (narrow is None or (-margin < narrow[0] and narrow[1] < margin)):
-        return "equivalent" + (f" ({'ahead' if ahead else 'behind'}, by less than the margin)" if found else "")
-    if found and (examples is None or _excludes_zero(examples)):
+        return "equivalent" + (f" ({'ahead' if ahead else 'behind'}, by less than the margin)" if differs else "")
+    if differs and (examples is None or _excludes_zero(examples)):
         return "better" if ahead else "worse"
-    if (found or equal) and examples is not None:
+    if (differs or equal) and examples is not None:
         low, high = examples
         return f"not enough evidence (the test set is too small: over its examples {low:+.3g} to {high:+.3g})"
     return f"not enough evidence ({_more(evidence)})"
@@ -189,11 +189,11 @@ def _judge(evidence: Evidence, p_adjusted: float | None, higher_is_better: bool,
 
 def _failures(arm: Mapping[int, float | str], baseline: Mapping[int, float | str]) -> str:
     parts = []
-    for who, runs in (("", arm), ("the baseline ", baseline)):
-        for state, what in FAILURES.items():
+    for subject, runs in (("", arm), ("the baseline ", baseline)):
+        for state, failure in FAILURES.items():
             count = sum(ended == state for ended in runs.values())
             if count:
-                parts.append(f"{who}{what} in {count} of {_count(len(runs), 'seed')}")
+                parts.append(f"{subject}{failure} in {count} of {_count(len(runs), 'seed')}")
     return "; ".join(parts)
 
 

@@ -11,7 +11,8 @@ from filelock import FileLock
 from normscope import data
 from normscope.report import write_report
 from normscope.results import Summary, summarize
-from normscope.results.store import FINAL_STATES, StudyFolder, write_json
+from normscope.results.schema import FINAL_STATES
+from normscope.results.store import StudyFolder, write_json
 from normscope.specs import find_task
 from normscope.studies.engines.engine import Engine, EngineError, RunEvent
 from normscope.studies.engines.local import LocalEngine

@@ -11,10 +11,7 @@ from torch import nn
 
 from normscope.inspection.norm_in_model import NormInModel, numeric_eps, traits_of
 from normscope.inspection.preserve_state import copy_of
-from normscope.norms import NORMS
-from normscope.norms.channels_first import ChannelsFirst
-from normscope.norms.traits import NormTraits
-from normscope.registry import look_up
+from normscope.norms import NORMS, ChannelsFirst, NormTraits
 from normscope.specs import parse_call
 from normscope.surgery.guards import share_hooks
 from normscope.surgery.transfer import Ties, affine_of, constant_of, transfer
@@ -113,7 +110,7 @@ def read_target(to: str | Maker) -> Target:
             raise TypeError(f"to must be a key of NORMS or a function from a width to a module, got {to!r}")
         return Target(label=getattr(to, "__name__", repr(to)), make=to, arguments={})
     key, arguments = parse_call(to, "norm", "ada_norm(scale=2.0)")
-    entry = look_up("norm", NORMS, key)
+    entry = NORMS[key]
     if strange := _FROM_MODEL & set(arguments):
         raise ValueError(f"{to!r}: the model decides {', '.join(sorted(strange))}, not the swap")
     try:

@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 from normscope.inspection.find import find_norms, held_in_lists
 from normscope.inspection.functional_calls import norms_in_code
 from normscope.inspection.norm_in_model import NormInModel, Unreachable, kinds, unwrapped
-from normscope.norms.channels_first import ChannelsFirst
+from normscope.norms import ChannelsFirst
 from normscope.surgery.guards import check_replaceable
 from normscope.surgery.install import install
 from normscope.surgery.optimizer import check_optimizer

@@ -1,4 +1,4 @@
-"""Which backend computes is chosen by name or by device, and never changed in silence."""
+"""The backend is chosen by name or by device, and never replaced silently."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The compiled kernels against the definitions, for every instruction set that runs here and both ways to call them."""
+"""The compiled kernels against the definitions, for every instruction set of this machine, from C++ and Python."""
 
 import dataclasses
 import os
@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import product
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from normscope.norms.detach_norm import detach_norm
 from normscope.norms.layer_norm import layer_norm
 from normscope.norms.rms_norm import rms_norm
 from normscope.norms.scale_norm import scale_norm
+from support.pairwise import parametrize_pairwise
 
 EPS = 1e-3
 WIDTHS = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 127, 129, 257, 769, 1000, 4097]
@@ -60,8 +62,12 @@ def affine(y: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     return y if bias is None else y + bias
 
 
-@pytest.fixture(params=list(build.VARIANTS[os.uname().machine.lower()]))
+ISAS = list(build.VARIANTS[os.uname().machine.lower()])
+
+
+@pytest.fixture(params=ISAS)
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Use an instruction set, every one that runs here; a test may choose them itself by ``indirect``."""
     library = cpu.load()
     if library.functions.normscope_use(request.param.encode()) is None:
         pytest.skip(f"this processor has no {request.param}")
@@ -89,11 +95,16 @@ def gradients(outputs: list[Tensor], inputs: list[Tensor], seed: int) -> list[Te
     return list(torch.autograd.grad(outputs, inputs, upstream))
 
 
-@both_ways
-@pytest.mark.parametrize("parameters", ["none", "gain", "gain and bias", "bias"])
-@pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)
-@pytest.mark.parametrize("name", FAMILY)
-def test_values_and_gradients_are_those_of_the_definition(isa, name, dtype, parameters, way):
+@parametrize_pairwise(
+    "isa, dtype, name, parameters, way",
+    # Every type of every instruction set is compiled apart: each with every member.
+    list(product(ISAS, TOLERANCE)),
+    FAMILY,
+    ["none", "gain", "gain and bias", "bias"],
+    [through_shim, through_python],
+    indirect=["isa"],
+)
+def test_values_and_gradients_are_those_of_the_definition(isa, dtype, name, parameters, way):
     formula, definition = FAMILY[name]
     generator = torch.Generator().manual_seed(5)
     for width in WIDTHS[:: 1 if dtype == torch.float32 and parameters != "gain" else 3]:

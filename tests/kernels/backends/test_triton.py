@@ -26,7 +26,7 @@ pytestmark = needs_triton
 
 
 class Results(NamedTuple):
-    """What a norm gives; None for what it has not."""
+    """Results of a norm; None for absent ones."""
 
     z: Tensor
     dx: Tensor
@@ -35,7 +35,7 @@ class Results(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """What a norm is given; None for what it has not."""
+    """Arguments of a norm; None for absent ones."""
 
     x: Tensor
     residual: Tensor | None
@@ -49,7 +49,7 @@ class Inputs(NamedTuple):
 
 
 def inputs(norm: Norm, rows: int, width: int, dtype: torch.dtype = torch.float64, residual: bool = False) -> Inputs:
-    """Draw what ``norm`` is given: gains around 2, an upstream gradient that knows nothing of the output."""
+    """Draw the arguments of ``norm``: weights around 2, and an upstream gradient independent of the output."""
 
     def draw(*shape: int, around: float = 0.0, spread: float = 1.0) -> Tensor:
         return (around + spread * torch.randn(*shape, dtype=torch.float64)).to(dtype)
@@ -61,7 +61,7 @@ def inputs(norm: Norm, rows: int, width: int, dtype: torch.dtype = torch.float64
 
 
 def defined(norm: Norm, given: Inputs) -> Results:
-    """Compute what the definition and autograd say."""
+    """Compute the reference by the definition and autograd."""
     x = given.x if given.residual is None else given.x + given.residual
     parameters = [None if one is None else one.clone().requires_grad_() for one in (given.weight, given.bias)]
     leaves = [x.clone().requires_grad_(), *parameters]
@@ -74,7 +74,7 @@ def defined(norm: Norm, given: Inputs) -> Results:
 
 
 def computed(norm: Norm, given: Inputs) -> Results:
-    """Compute what the kernels say, into poisoned memory between guards."""
+    """Compute the results of the kernels, in poisoned memory between guards."""
     from normscope.kernels.backends import triton as backend
 
     with guarded():
@@ -90,7 +90,7 @@ def computed(norm: Norm, given: Inputs) -> Results:
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Allocate as NaN what is allocated empty, between guards, and see that nobody wrote on them."""
+    """Fill new empty tensors with NaN between guards, and check that the guards are not overwritten."""
     guard = 256
     stores = []
 
@@ -229,7 +229,7 @@ def test_no_rows(name: str, width: int) -> None:
 
 
 def difficult_rows(width: int) -> Tensor:
-    """Rows of every kind that has gone wrong somewhere, twice each; the last four are not finite."""
+    """Rows of every kind that has failed in some implementation, twice each; the last four are not finite."""
     normal = torch.randn(2, width, dtype=torch.float64)
     kinds = [
         normal,

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from normscope.papers.judging.audit import audit, audit_count, epsilon_of, least_paired_error, share_error, sign_test
+from normscope.papers.judging.audit import audit, audit_count, epsilon_of, least_paired_error, share_error
 from normscope.papers.judging.cell import Epsilon
 from normscope.papers.xu2019.study import XU2019
+from normscope.results.statistics import sign_test
 from support.digits_paper import difference
 
 CELLS = {cell.id: cell for cell in XU2019.cells}

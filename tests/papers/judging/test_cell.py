@@ -9,11 +9,11 @@ from support.digits_paper import NORMED, difference, diverges, value
 
 
 def test_everything_but_a_value_has_a_baseline() -> None:
-    with pytest.raises(ValueError, match=r"digits/none-layer_norm/1\.0: everything but a value has a baseline"):
+    with pytest.raises(ValueError, match=r"digits/none-layer_norm/1\.0: a cell has a baseline unless it is a value"):
         difference(1.0, baseline=None)
-    with pytest.raises(ValueError, match="digits/none: everything but a value has a baseline, and a value none"):
+    with pytest.raises(ValueError, match="digits/none: a cell has a baseline unless it is a value"):
         diverges(baseline=None)
-    with pytest.raises(ValueError, match="everything but a value has a baseline, and a value none"):
+    with pytest.raises(ValueError, match="a cell has a baseline unless it is a value"):
         value(2.5, baseline=NORMED)
     assert diverges().published is None
 

@@ -7,7 +7,7 @@ import pytest
 
 from normscope.papers.judging.agreement import Judgement
 from normscope.papers.judging.cell import Cell
-from normscope.papers.judging.differences import FoundDifference, judge_difference, other_scorer
+from normscope.papers.judging.differences import PairedEvidence, judge_difference, other_scorer
 from normscope.papers.judging.verdicts import judge_counts
 from normscope.papers.xu2019.study import XU2019
 from normscope.tasks import TASKS
@@ -18,7 +18,7 @@ DE_EN = CELLS["iwslt14_de_en/ada_norm-layer_norm"]
 NONE_DE_EN = CELLS["iwslt14_de_en/none-layer_norm"]
 
 
-def found(low: float, high: float, **changed: Any) -> FoundDifference:
+def found(low: float, high: float, **changed: Any) -> PairedEvidence:
     given = {
         "pairs": 10,
         "difference": (low + high) / 2,
@@ -28,10 +28,10 @@ def found(low: float, high: float, **changed: Any) -> FoundDifference:
         "p": 0.002,
         **changed,
     }
-    return FoundDifference(**given)
+    return PairedEvidence(**given)
 
 
-def judge(cell: Cell, pairs: FoundDifference, *, p: float = 0.002, signature: str = "", steps: int = 100) -> Judgement:
+def judge(cell: Cell, pairs: PairedEvidence, *, p: float = 0.002, signature: str = "", steps: int = 100) -> Judgement:
     card = {
         "alpha": 0.05,
         "margin": TASKS[cell.task].margin,

@@ -85,17 +85,17 @@ def test_page_names_the_stand_in_and_escapes_what_would_break_it() -> None:
     assert "a \\| b &lt;script>" in page
     assert "**Cut short**: 5 of the preset's 9 updates" in page
     assert "## Over data sets, and what was not run" in page
-    assert "What differs from the paper's setting: nothing" in page
+    assert "Differences from the paper's setting: nothing" in page
     assert "Our scorer: nrefs:1|tok:13a.  " in page
-    assert "Norms replaced: the final ones, one at the end of a stream; layer norm elsewhere" in page
+    assert "Norms replaced: the final norms, one at the end of each stream; layer norm elsewhere" in page
     assert "| ada_norm | 5 | 1.25 |  | 2.0 |" in page
-    assert "## What the published figures rest on" in page
+    assert "## Evidence behind the published figures" in page
 
 
 def test_a_page_of_the_figure_alone_has_no_empty_table() -> None:
     content = {"title": "T", "command": "c", "stand_ins": {}, "studies": [], "cells": [], "gradients": None}
     page = markdown({**content, "not_drawn": "it needs sentencepiece"})
-    assert "rest on" not in page
+    assert "Evidence behind" not in page
     assert page.endswith("## Gradients at initialization\n\nNot run here: it needs sentencepiece.\n")
 
 

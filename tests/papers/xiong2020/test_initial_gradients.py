@@ -90,7 +90,7 @@ def test_rows_of_other_settings_and_half_seeds_are_left_alone(tmp_path: Path) ->
 def test_a_line_that_is_no_row_is_named(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"schema": 1, "setting": "x"}\n')
-    with pytest.raises(ValueError, match=r"line 1 of .*rows\.jsonl is no row of gradient norms"):
+    with pytest.raises(ValueError, match=r"line 1 of .*rows\.jsonl is not a row of gradient norms"):
         read(path)
     path.write_text("{]\n")
     with pytest.raises(ValueError, match=r"line 1 of .*is not valid JSON"):

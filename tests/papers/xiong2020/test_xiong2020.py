@@ -25,7 +25,7 @@ def test_two_studies_of_six_arms_that_differ_in_nothing_else() -> None:
     recipe = TASKS[STAND_IN].presets["small"]
     assert [study.name for study in made] == [f"{STAND_IN}-rate-{recipe.learning_rate * share:g}" for share in (0.5, 1)]
     for study, share in zip(made, (0.5, 1.0), strict=True):
-        card = study.card
+        card = study.spec
         assert len(card.arms) == 6
         assert {(arm.placement.text, arm.warmup) for arm in card.arms} == {
             (place, each) for place in ("post", "pre") for each in (0, round(recipe.warmup / 8), recipe.warmup)
@@ -37,7 +37,7 @@ def test_two_studies_of_six_arms_that_differ_in_nothing_else() -> None:
 
 def test_labels_lead_to_the_arm_they_name() -> None:
     for study in studies(STAND_IN, Setup(preset="small", seeds=(0,))):
-        by_label = dict(zip(study.card.labels(), study.card.arms, strict=True))
+        by_label = dict(zip(study.spec.labels(), study.spec.arms, strict=True))
         longest = TASKS[STAND_IN].presets["small"].warmup
         for theirs, label in study.labels.items():
             ours = by_label[label]
@@ -57,8 +57,8 @@ def test_every_claim_that_can_be_run_has_its_two_arms_in_one_study() -> None:
 @pytest.mark.skipif(TASK not in TASKS, reason="the paper's own task is not in this version")
 def test_the_papers_own_task_in_full_takes_the_papers_numbers() -> None:
     for study, rate in zip(studies(TASK, Setup(preset="full", seeds=(0,))), (5e-4, 1e-3), strict=True):
-        assert {arm.warmup for arm in study.card.arms} == {0, 500, 4000}
-        assert {arm.learning_rate for arm in study.card.arms} == {rate}
+        assert {arm.warmup for arm in study.spec.arms} == {0, 500, 4000}
+        assert {arm.learning_rate for arm in study.spec.arms} == {rate}
 
 
 def test_an_unknown_preset_is_refused() -> None:
@@ -69,7 +69,7 @@ def test_an_unknown_preset_is_refused() -> None:
 def test_the_cards_take_everything_of_the_setup() -> None:
     setup = Setup(preset="full", seeds=(3,), device="cuda", precision="bfloat16", compile=True)
     for study in studies(STAND_IN, setup):
-        card = study.card
+        card = study.spec
         assert (card.preset, card.seeds, card.device, card.precision, card.compile) == (
             *("full", (3,), "cuda", "bfloat16", True),
         )

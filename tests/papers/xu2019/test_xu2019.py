@@ -68,8 +68,8 @@ def test_counts_are_what_the_tables_count() -> None:
 @pytest.mark.parametrize("task", [task for task in XU2019.tasks if task in TASKS])
 def test_every_task_takes_the_card_and_measures_what_the_cell_says(task: str) -> None:
     (study,) = studies(task, Setup(preset="small", seeds=(0, 1)))
-    assert study.card.labels()[study.card.baseline] == "layer_norm"
-    assert set(study.labels.values()) == set(study.card.labels())
+    assert study.spec.labels()[study.spec.baseline] == "layer_norm"
+    assert set(study.labels.values()) == set(study.spec.labels())
     assert set(study.labels) == {PaperArm(norm=norm) for norm in NORMS}
     for cell in XU2019.cells:
         if task in cell.places:
@@ -86,7 +86,7 @@ def test_the_final_norms_alone_are_a_study_of_their_own(task: str) -> None:
     assert everywhere.labels[PaperArm(norm="ada_norm")] == "ada_norm"
     assert final.labels[PaperArm(norm="ada_norm")] == "layer_norm+ada_norm:final"
     assert final.labels[PaperArm(norm="none")] == "layer_norm+none:final"
-    assert final.labels[PaperArm(norm="layer_norm")] == "layer_norm" == final.card.labels()[final.card.baseline]
+    assert final.labels[PaperArm(norm="layer_norm")] == "layer_norm" == final.spec.labels()[final.spec.baseline]
 
 
 def test_only_de_en_has_a_released_code() -> None:
@@ -97,7 +97,7 @@ def test_only_de_en_has_a_released_code() -> None:
 
 def test_the_card_takes_everything_of_the_setup() -> None:
     setup = Setup(preset="full", seeds=(3, 4), steps=9000, device="cuda", precision="bfloat16", compile=True)
-    card = studies("iwslt14_de_en", setup)[0].card
+    card = studies("iwslt14_de_en", setup)[0].spec
     assert (card.preset, card.seeds, card.steps, card.device, card.precision, card.compile) == (
         *("full", (3, 4), 9000, "cuda", "bfloat16", True),
     )

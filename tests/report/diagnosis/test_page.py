@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ import torch
 from torch import nn
 
 from normscope.diagnostics.diagnosis import diagnose
-from normscope.diagnostics.rules import CAUSES
-from normscope.report.diagnosis.page import UPDATE, render, write_diagnosis
+from normscope.report.diagnosis.page import render, write_diagnosis
+from normscope.report.diagnosis.text import UPDATE
 
 HOSTILE = "<script>alert(1)</script>\"'&"
 
@@ -51,9 +52,11 @@ def names_in(page: str) -> Names:
 
 
 def test_the_cause_comes_first_with_its_evidence(content: dict[str, Any]) -> None:
-    page = render(content)
-    assert CAUSES["double_norm"].title in page
-    assert page.index(CAUSES["double_norm"].title) < page.index("Re-centering and re-scaling</h2>")
+    (finding,) = content["findings"]
+    page = unescape(render(content))
+    assert finding["title"] in page
+    assert page.index(finding["title"]) < page.index(finding["evidence"]) < page.index(finding["remedy"])
+    assert page.index(finding["remedy"]) < page.index("Re-centering and re-scaling</h2>")
     assert "1 known cause of trouble was found" in page
 
 
@@ -90,7 +93,7 @@ def test_a_name_from_outside_stays_a_name(content: dict[str, Any]) -> None:
 def test_a_healthy_model_is_told_so_with_care(content: dict[str, Any]) -> None:
     page = render({**content, "findings": []})
     assert "No known cause of trouble was found." in page
-    assert "This does not prove that the model is healthy" in page
+    assert "does not prove that the model is healthy" in page
 
 
 def test_page_and_json_are_written(content: dict[str, Any], tmp_path: Path) -> None:
@@ -107,8 +110,8 @@ def test_training_is_one_more_picture(content: dict[str, Any]) -> None:
     assert "Through training" not in render(content)
 
 
-def test_a_newer_schema_is_refused(content: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="schema 3 cannot be drawn; this normscope reads 1 to 2"):
+def test_another_schema_is_refused(content: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="schema 3 cannot be drawn; this normscope reads schema 2"):
         render({**content, "schema": 3})
 
 
@@ -151,7 +154,7 @@ def test_a_loss_that_is_not_finite_is_said_and_comes_first() -> None:
         model.get_parameter("0.weight")[0, 0] = math.nan
     told = diagnose(model, torch.randn(4, 3), lambda m, b: m(b).square().mean(), learning_rate=1e-3)
     page = render(told.to_json())
-    assert CAUSES["not_finite"].title in page
+    assert told.to_json()["findings"][0]["title"] in page
     assert '<dd class="long">not finite</dd>' in page
     text = re.sub(r"<[^>]+>", " ", re.sub(r"<style>.*?</style>|href=\"data[^\"]*\"", "", page, flags=re.DOTALL))
     assert "inf%" not in text
@@ -183,15 +186,3 @@ def test_every_number_of_a_first_update_has_a_name(content: dict[str, Any]) -> N
 
 def test_names_break_at_their_dots(content: dict[str, Any]) -> None:
     assert '<span class="name">1.<wbr>layers.<wbr>0.<wbr>norm1</span>' in render(content)
-
-
-def test_a_page_of_schema_1_is_drawn(content: dict[str, Any]) -> None:
-    old = {"cause": "gains_near_zero", "where": "0", "evidence": "Small.", "advice": "Reset."}
-    ranges = [
-        {"gain_size": row.pop("weight_size"), "dead_gains": row.pop("small_weights"), **row}
-        for row in ({**row, "weight_size": 0.123} for row in content["ranges"])
-    ]
-    page = render({**content, "schema": 1, "findings": [old], "ranges": ranges})
-    assert "Gains near zero." in page
-    assert "Reset." in page
-    assert '<td class="n">0.123</td>' in page

@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 
 from normscope.report.drawing.curves import frame, learning, median
-from normscope.report.drawing.palette import looks
-from normscope.report.study.folder import Run
+from normscope.report.drawing.palette import arm_styles
+from normscope.report.study.folder import RunHistory
 
 METRIC = {"name": "accuracy", "unit": "%", "higher_is_better": True}
 
 
-def _run(seed: int, values: Sequence[float | None], state: str = "done") -> Run:
+def _run(seed: int, values: Sequence[float | None], state: str = "done") -> RunHistory:
     rows = tuple(
         {"step": 10 * (place + 1), "valid_value": value, "train_loss": None if value is None else 1 / value}
         for place, value in enumerate(values)
     )
-    return Run(label="a", seed=seed, state=state, value=None, description={}, result={}, metrics=rows)
+    return RunHistory(label="a", seed=seed, state=state, value=None, description={}, result={}, metrics=rows)
 
 
 def test_median_over_runs_at_every_step() -> None:
@@ -82,7 +82,7 @@ def test_every_seed_is_drawn_with_at_most_so_many_points(points: int) -> None:
     rng = np.random.default_rng(1)
     runs = [_run(seed, list(rng.uniform(1, 9, 30)), "done" if seed else "diverged") for seed in range(3)]
     root = ET.fromstring(
-        learning(runs, runs, looks(["a"], "a")["a"], METRIC, frame([runs], 300, METRIC), points, name="c")
+        learning(runs, runs, arm_styles(["a"], "a")["a"], METRIC, frame([runs], 300, METRIC), points, name="c")
     )
     tips = [group for group in root.iter("g") if (group.findtext("title") or "").startswith("seed")]
     lines = [group.find("path") for group in tips if group.findtext("title") in ("seed 0", "seed 1", "seed 2")]
@@ -96,5 +96,7 @@ def test_every_seed_is_drawn_with_at_most_so_many_points(points: int) -> None:
 
 def test_a_run_before_its_first_evaluation_is_described() -> None:
     runs = [_run(0, []), _run(1, [], "failed")]
-    root = ET.fromstring(learning(runs, [], looks(["a"], "a")["a"], METRIC, frame([runs], 300, METRIC), 9, name="c"))
+    root = ET.fromstring(
+        learning(runs, [], arm_styles(["a"], "a")["a"], METRIC, frame([runs], 300, METRIC), 9, name="c")
+    )
     assert root.findtext("desc") == "a: no evaluation yet; 1 of 2 seeds failed to train."

@@ -1,8 +1,12 @@
 """Numbers and sentences, against what a person would write."""
 
+from typing import Any
+
 import pytest
 
 from normscope.report.drawing import format as words
+from normscope.results import ArmSummary, RunSummary, Summary
+from normscope.results.schema import RunState
 
 
 @pytest.mark.parametrize(("margin", "wanted"), [(0.3, 2), (0.05, 3), (1.0, 1), (2.0, 1), (25.0, 0), (0.0, 4)])
@@ -16,7 +20,7 @@ def test_numbers_have_a_true_minus_and_no_signed_zero() -> None:
     assert words.number(-0.001, 2, signed=True) == "0.00"
     assert words.number(1234567, 0) == "1\u202f234\u202f567"
     assert words.number(None, 2) == "—"
-    assert words.span([-0.5, 1.25], 1) == "[−0.5, +1.2]"
+    assert words.span((-0.5, 1.25), 1) == "[−0.5, +1.2]"
 
 
 def test_probabilities_below_a_thousandth_are_not_zero() -> None:
@@ -44,14 +48,21 @@ def test_differences_of_percentages_are_points() -> None:
     assert words.level(0.01) == "99\u202f%"
 
 
-def _arm(verdict: str, **more: object) -> dict:
-    runs = [{"state": "done"}] * 7 + [{"state": "diverged"}] * 3 + [{"state": "planned"}]
-    arm = {"label": "ada", "verdict": verdict, "failures": 0, "runs": runs, "difference": 0.42, "interval": [0.2, 0.64]}
-    return arm | {"p_adjusted": 0.012, "pairs": 10, "mean": 97.5} | more
+def _arm(verdict: str, **more: Any) -> ArmSummary:
+    states: list[RunState] = ["done"] * 7 + ["diverged"] * 3 + ["planned"]
+    runs = tuple(RunSummary(seed=seed, state=state, value=None) for seed, state in enumerate(states))
+    numbers = {"difference": 0.42, "interval": (0.2, 0.64), "p_adjusted": 0.012, "pairs": 10, "mean": 97.5, "sd": 0.2}
+    about = {"label": "ada", "norm": "ada_norm", "verdict": verdict, "failures": 0, "runs": runs}
+    return ArmSummary(**(about | numbers | more))
+
+
+def _summary(*arms: ArmSummary) -> Summary:
+    metric = {"name": "accuracy", "unit": "%", "higher_is_better": True}
+    about = {"task": "digits", "question": "?", "regime": "", "command": "", "complete": True, "noise": None}
+    return Summary(**about, metric=metric, baseline="ln", margin=0.3, alpha=0.05, arms=arms)
 
 
 OPEN = "cannot yet be said to differ from ln in accuracy, nor to equal it"
-SUMMARY = {"baseline": "ln", "metric": {"name": "accuracy", "unit": "%"}, "margin": 0.3, "alpha": 0.05}
 FACTS = "+0.42 points (95 % interval [+0.20, +0.64]; adjusted p = 0.012; 10 pairs)"
 
 
@@ -85,18 +96,22 @@ FACTS = "+0.42 points (95 % interval [+0.20, +0.64]; adjusted p = 0.012; 10 pair
     ],
 )
 def test_a_sentence_says_the_verdict_and_its_numbers(verdict: str, wanted: str) -> None:
-    said = words.sentence(_arm(verdict), SUMMARY)
+    said = words.sentence(_arm(verdict), _summary())
     assert said.replace("\u202f", " ").replace("\N{NO-BREAK SPACE}", " ") == wanted
 
 
 def test_a_sentence_without_pairs_says_so() -> None:
     arm = _arm("not enough evidence (10 of 10 planned seeds not ended)", difference=None)
-    assert "nor to equal it: no pair of runs has finished." in words.sentence(arm, SUMMARY)
+    assert "nor to equal it: no pair of runs has finished." in words.sentence(arm, _summary())
 
 
 def test_the_baseline_is_described_with_and_without_a_value() -> None:
-    assert words.sentence(_arm("baseline", label="ln"), SUMMARY) == "is the baseline, with a mean accuracy of 97.50 %."
-    assert words.sentence(_arm("baseline", label="ln", mean=None), SUMMARY) == "is the baseline; it has no value yet."
+    assert (
+        words.sentence(_arm("baseline", label="ln"), _summary()) == "is the baseline, with a mean accuracy of 97.50 %."
+    )
+    assert (
+        words.sentence(_arm("baseline", label="ln", mean=None), _summary()) == "is the baseline; it has no value yet."
+    )
 
 
 def test_failures_are_parted_from_the_rest_of_a_verdict() -> None:
@@ -117,8 +132,8 @@ def test_headline_counts_failures_first_and_never_as_better() -> None:
     ]
     lost = _arm("could not be computed in 1 of 10 seeds; no pair finished")
     assert "1 failing to train in some seeds, 1 not computed in some seeds, 1 better" in words.headline(
-        SUMMARY | {"arms": [*arms, lost]}
+        _summary(*arms, lost)
     )
-    said = words.headline(SUMMARY | {"arms": arms})
+    said = words.headline(_summary(*arms))
     assert said == "3 arms against ln: 1 failing to train in some seeds, 1 better, 1 undecided."
-    assert words.headline(SUMMARY | {"arms": arms[:1]}) == "ln alone: there is nothing to compare it with."
+    assert words.headline(_summary(*arms[:1])) == "ln alone: there is nothing to compare it with."

@@ -1,8 +1,8 @@
-"""Colours: enough contrast on both papers, and one look an arm."""
+"""Colours: enough contrast on both papers, and one style per arm."""
 
 import pytest
 
-from normscope.report.drawing.palette import DARK, LIGHT, looks, stand_in, stand_ins, style_sheet
+from normscope.report.drawing.palette import DARK, LIGHT, arm_styles, stand_in, stand_ins, style_sheet
 
 
 def _luminance(colour: str) -> float:
@@ -41,19 +41,19 @@ def test_both_palettes_name_the_same_colours() -> None:
 
 def test_no_two_of_many_arms_look_alike() -> None:
     labels = [f"arm {place}" for place in range(57)]
-    table = looks(labels, "arm 5")
+    table = arm_styles(labels, "arm 5")
     assert table["arm 5"].index == 0
-    assert len({(look.token, look.marker) for look in table.values()}) == 57
-    assert len({look.index for look in table.values()}) == 57
+    assert len({(style.token, style.marker) for style in table.values()}) == 57
+    assert len({style.index for style in table.values()}) == 57
 
 
-def test_a_look_does_not_change_when_the_baseline_stands_elsewhere_in_the_list() -> None:
-    assert looks(["a", "b", "c"], "a")["c"] == looks(["b", "c", "a"], "a")["c"]
+def test_a_style_does_not_change_when_the_baseline_stands_elsewhere_in_the_list() -> None:
+    assert arm_styles(["a", "b", "c"], "a")["c"] == arm_styles(["b", "c", "a"], "a")["c"]
 
 
 def test_baseline_must_be_an_arm() -> None:
     with pytest.raises(ValueError, match=r"baseline 'z' is not among the arms \['a'\]"):
-        looks(["a"], "z")
+        arm_styles(["a"], "z")
 
 
 def test_stand_ins_are_distinct_and_known() -> None:

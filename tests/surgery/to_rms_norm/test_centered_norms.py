@@ -6,8 +6,7 @@ from torch import Tensor, nn
 
 from normscope.inspection.find import recognize
 from normscope.inspection.norm_in_model import NormInModel
-from normscope.norms import LayerNorm, RMSNorm
-from normscope.norms.channels_first import ChannelsFirst
+from normscope.norms import ChannelsFirst, LayerNorm, RMSNorm
 from normscope.surgery.to_rms_norm.norms import BiasedRMSNorm, converted, make_exact, put_rms
 from support.foreign import LayerNorm2d
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from normscope.diagnostics.depth.profile import read_depth
 from normscope.diagnostics.depth.watch import watch_depth
+from normscope.fits import log_slope
 from normscope.inspection.find import find_norms
 
 STEEPEST = 0.5
@@ -137,9 +138,6 @@ def _train(
 def _exponent(points: Sequence[SizeAt], what: str) -> float:
     """Fit the logarithm of activations or gradients against log size; ``inf`` if a value is zero or not finite."""
     values = [getattr(point, what) for point in points]
-    if any(value is None or not 0 < value < math.inf for value in values):
+    if any(value is None for value in values):
         return math.inf
-    x = torch.tensor([math.log(point.size) for point in points], dtype=torch.float64)
-    y = torch.tensor([math.log(value) for value in values], dtype=torch.float64)
-    x = x - x.mean()
-    return float((x * y).sum() / x.square().sum())
+    return log_slope(values, [math.log(point.size) for point in points])

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from normscope.diagnostics.depth.layer_stacks import Stack
 from normscope.diagnostics.depth.watch import DepthWatch, LayerCall, holds, watch_depth
+from normscope.fits import log_slope
 from normscope.inspection.preserve_state import draw_seed, gradients_of, untouched
 
 POST_LN_DECAY = (2 / 3) ** 0.5
@@ -179,7 +180,7 @@ def _stack(stack: Stack, watch: DepthWatch, gradients: Mapping[int, Tensor | Non
         residual=bool(np.median([layer.resemblance for layer in layers]) > RESIDUAL),
         final_norm=_norm_follows(watch.events, names),
         common_share=calls[-1].common,
-        activation_slope=log_slope(activations),
+        activation_slope=log_slope(np.maximum(activations, 1e-300)) if len(layers) >= 2 else 0.0,
         gradient_slope=log_slope(grads) if len(grads) >= 2 else None,
         growth=growth,
         gradient_ratio=ratio,
@@ -221,9 +222,3 @@ def _norm_follows(events: Sequence[tuple[str, str]], names: set[str]) -> bool:
 
 def _length(tensors: Sequence[Tensor]) -> float:
     return math.sqrt(sum(float(tensor.float().norm()) ** 2 for tensor in tensors))
-
-
-def log_slope(values: Sequence[float]) -> float:
-    """Fit a line to the natural logarithm of values against their index, and return its slope."""
-    logs = np.log(np.maximum(np.asarray(values, dtype=np.float64), 1e-300))
-    return float(np.polyfit(np.arange(len(logs)), logs, 1)[0]) if np.isfinite(logs).all() else math.inf

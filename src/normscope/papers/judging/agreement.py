@@ -1,16 +1,16 @@
-"""What is said of one published cell, in a few words and why; and how an interval is held against a figure."""
+"""The judgement of a published cell, and the comparison of an interval of ours with a published figure."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from normscope.papers.judging.audit import audit, audit_count, epsilon_of, share_error
-from normscope.papers.judging.cell import Cell, Count, Epsilon
+from normscope.papers.judging.cell import Cell, Count, Epsilon, NormsAt
 from normscope.results.statistics import MOST_SEEDS, Interval
 from normscope.tasks.task import Metric
 
 ERRORS = 2.0
-"""Standard errors of the test set by which a share must beat chance."""
+"""Number of standard errors of the test set by which a share must exceed chance."""
 
 RIGHT = {
     "digits": (10.0, 510, "one of ten digits"),
@@ -22,19 +22,20 @@ RIGHT = {
     "ud_ewt": (28.88, 25_094, "the next word is the head"),
     "ptb": (28.88, 25_094, "the next word is the head, as in ud_ewt"),
 }
-"""Per cent right by chance, of how many test examples, and how."""
+"""Percentage correct by chance, number of test examples, and the strategy that reaches it, by task."""
 
 LIMITS = {"BLEU": 2.0, "bpc": 5.0}
-"""By unit: what copying or repeating gets; letters drawn by their frequency cost 5.2 bits in enwiki_small."""
+"""Values that copying or repeating reaches, by unit; drawing letters by frequency costs 5.2 bits in enwiki_small."""
 
 
 def limit(task: str, metric: Metric) -> float:
-    """Give the value that a run must beat to have learned anything, in the metric's unit.
+    """Return the value that a run must exceed to have learned anything, in the metric's unit.
 
-    Of a share that is chance and :data:`ERRORS` binomial standard errors of the test set; of an error 100 % less that.
+    For a percentage correct it is chance plus :data:`ERRORS` binomial standard errors of the test set; for an error
+    rate, 100 % minus that.
 
     Raises:
-        LookupError: If nobody has said what chance is on this task.
+        LookupError: If the value reached by chance is unknown for this task.
     """
     if metric.unit in LIMITS:
         return LIMITS[metric.unit]
@@ -46,57 +47,59 @@ def limit(task: str, metric: Metric) -> float:
 
 
 def learned(value: float, task: str, metric: Metric) -> bool:
-    """Whether a value is better than :func:`limit`."""
+    """Return whether a value is better than :func:`limit`."""
     return value > limit(task, metric) if metric.higher_is_better else value < limit(task, metric)
 
 
 def trains(values: Collection[float], task: str, metric: Metric) -> bool:
-    """Whether runs that ended with these values have, on average, learned anything; never where there are none."""
+    """Return whether runs with these values have learned anything on average; False if there are no values."""
     return len(values) > 0 and learned(sum(values) / len(values), task, metric)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """A published cell beside ours; what cannot be said is None."""
+    """A published cell beside our result; an undefined quantity is None."""
 
     cell: Cell | Count
-    """What is judged."""
+    """Published cell or count."""
     task: str
-    """Where ours was run; empty for a count over several."""
+    """Task of our runs; empty for a count over several data sets."""
     verdict: str
-    """``reproduced``, ``not reproduced``, ``not run here``, ``not compared``, or ``cannot tell:`` and what it needs:
-    ``needs n seeds``, ``needs a larger test set``, ``needs n more data sets``, or why more of the same would not help:
-    ``cut short``, ``the baseline does not train``, ``the scorer is not the paper's``, ``it is smaller than epsilon``.
+    """``reproduced``, ``not reproduced``, ``not run here``, ``not compared``, or ``cannot tell:`` with a reason.
+
+    The reason is what is needed (``needs n seeds``, ``needs a larger test set``, ``needs n more data sets``), or why
+    more of the same would not help (``cut short``, ``the baseline does not train``, ``the scorer is not the paper's``,
+    ``it is smaller than epsilon``).
     """
     because: str
-    """Why, in words."""
+    """Reason for the verdict."""
     ours: float | None = None
-    """Our figure or paired difference, in the metric's unit; of a count, the data sets that agree."""
+    """Our figure or paired difference, in the metric's unit; for a count, the number of data sets that agree."""
     interval: Interval | None = None
-    """The wider of the two below at each end: a verdict must survive both kinds of noise."""
+    """Hull of the next two intervals: a verdict must hold for both kinds of noise."""
     interval_seeds: Interval | None = None
     """t interval across seeds."""
     interval_examples: Interval | None = None
-    """Bootstrap across test examples."""
+    """Bootstrap interval across test examples."""
     pairs: int = 0
-    """Seeds that it rests on."""
+    """Number of seeds that it rests on."""
     epsilon: Epsilon | None = None
-    """How far ours may lie from the published figure."""
-    direction: int | None = None
-    """1 where the arm is shown to be better than its baseline, however little, -1 worse; None where it is not shown."""
+    """Largest distance from the published figure that counts as agreement."""
+    direction: Literal[1, -1] | None = None
+    """1 if the arm is shown to be better than its baseline, however slightly, -1 if worse; None if neither."""
     within_margin: bool = False
-    """Whether the difference is shown to lie within our margin, on whichever side."""
+    """Whether the difference is shown to lie within our margin, in either direction."""
     signature: str = ""
-    """Of our scorer, where it has one; the paper's is the cell's."""
-    norms_at: str = "all"
-    """Which norms our arms replaced."""
+    """Signature of our scorer, if it has one; that of the paper is in the cell."""
+    norms_at: NormsAt = "all"
+    """Which norms our arms replace."""
     seeds_needed: int | None = None
-    """In all, where it cannot be told yet."""
+    """Total number of seeds needed, if more are needed."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Give it as JSON has it."""
+        """Return the judgement as plain values for JSON."""
         cell = None if isinstance(self.cell, Count) else self.cell
-        found = audit_count(self.cell) if isinstance(self.cell, Count) else audit(self.cell)
+        basis = audit_count(self.cell) if isinstance(self.cell, Count) else audit(self.cell)
         return {
             "id": self.cell.id,
             "tables": list(self.cell.tables),
@@ -121,20 +124,20 @@ class Judgement:
             "signature": self.signature,
             "norms_at": self.norms_at,
             "audit": {
-                "words": found.words,
-                "examples": found.examples,
-                "errors": list(found.errors),
-                "error_independent": found.error_independent,
-                "error_least": found.error_least,
-                "z": _listed(found.z),
-                "p": found.p,
+                "words": basis.words,
+                "examples": basis.examples,
+                "errors": list(basis.errors),
+                "error_independent": basis.error_independent,
+                "error_least": basis.error_least,
+                "z": _listed(basis.z),
+                "p": basis.p,
             },
             "differs": cell.differs if cell else "",
         }
 
 
 def not_run(cell: Cell, reason: str, *, task: str = "", margin: float | None = None) -> Judgement:
-    """Say that nothing was run, and why."""
+    """Return the judgement of a cell for which nothing was run."""
     wide = margin is not None or cell.epsilon is not None
     return Judgement(
         cell=cell,
@@ -145,8 +148,8 @@ def not_run(cell: Cell, reason: str, *, task: str = "", margin: float | None = N
     )
 
 
-def side_of(interval: Interval, *, significant: bool) -> int:
-    """Give the side of zero that a whole interval lies on, 1 or -1; 0 where it holds zero or our test finds nothing."""
+def side_of(interval: Interval, *, significant: bool) -> Literal[-1, 0, 1]:
+    """Return the sign of a whole interval; 0 if it contains zero or the test is not significant."""
     low, high = interval
     return 0 if not significant or low <= 0 <= high else (1 if low > 0 else -1)
 
@@ -154,22 +157,22 @@ def side_of(interval: Interval, *, significant: bool) -> int:
 def decide(
     published: float, epsilon: float, interval: Interval, *, significant: bool, sizes: Interval | None
 ) -> tuple[str, str] | None:
-    """Hold an interval of a difference against a published one.
+    """Compare an interval of our difference with a published difference.
 
-    A difference on the other side of zero, with significance, comes first: it refutes the claim, however wide epsilon
-    is. Then the claimed direction with significance, then nearness, then distance. Nearness does not count where
-    epsilon is wider than the published difference: two arms that learned nothing would then reproduce every small gain.
+    A significant difference of the opposite sign comes first: it refutes the claim, whatever epsilon is. Next come the
+    claimed direction with significance, then closeness, then distance. Closeness does not count if epsilon exceeds the
+    published difference: two arms that learned nothing would then reproduce every small improvement.
 
     Args:
-        published: Arm minus baseline, as printed; 0 claims no direction.
-        epsilon: How far ours may lie from it.
-        interval: Ours, at level 1 - alpha; with ``significant``, which is Holm's, it shows a direction.
-        significant: Whether our test finds a difference at all.
-        sizes: Ours at level 1 - alpha / m, m the comparisons of the family, so that nearness and distance pay for their
-            number as directions do; None where sizes are not compared, and the direction is all.
+        published: Published arm minus baseline; 0 claims no direction.
+        epsilon: Largest distance from it that counts as agreement.
+        interval: Our interval at level 1 - alpha; it shows a direction if ``significant``, which is after Holm.
+        significant: Whether our test finds a difference.
+        sizes: Our interval at level 1 - alpha / m for m comparisons, so that closeness and distance are corrected for
+            their number, as directions are; None if only directions are compared.
 
     Returns:
-        The verdict and why, or None where more seeds may decide.
+        The verdict and its reason, or None if more seeds may decide.
     """
     side = side_of(interval, significant=significant)
     claimed = (published > 0) - (published < 0)
@@ -200,7 +203,7 @@ def decide(
 
 
 def cannot_tell(base: Judgement, seeds: int | None, why: str) -> Judgement:
-    """Say that more seeds are needed, ``seeds`` in all, or more than anybody runs where None."""
+    """Return a judgement that ``seeds`` seeds in total are needed, or more than ``MOST_SEEDS`` if None."""
     many = f"over {MOST_SEEDS}" if seeds is None else str(seeds)
     return replace(base, verdict=f"cannot tell: needs {many} seeds", because=why, seeds_needed=seeds)
 

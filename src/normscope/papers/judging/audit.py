@@ -1,45 +1,47 @@
-"""What a published figure rests on: how many test examples, how many standard errors, how many runs.
+"""The evidence behind a published figure: number of test examples, standard errors, number of runs.
 
-Papers print one run an arm and no spread, so the error of its test set is the least that must be allowed for.
+Papers print one run per arm and no spread, so the standard error of the test set is the least uncertainty to allow for.
 """
 
 import math
 from dataclasses import dataclass
 
-from scipy import special
-
 from normscope.papers.judging.cell import Cell, Count, Epsilon
+from normscope.results.statistics import sign_test
 
 SEED_SPREAD = (0.04, 0.23)
-"""Smallest and largest published sd over seeds of one translation setting, in BLEU: IWSLT'14 De-En, three arms of five
-seeds each, tokenized BLEU (the recipe of Liu et al. 2020, Admin: Post-LN 0.23, Admin 0.15, Pre-LN 0.04)."""
+"""Smallest and largest published standard deviation over seeds of one translation setting, in BLEU.
+
+IWSLT'14 De-En, three arms of five seeds each, tokenized BLEU (the recipe of Liu et al. 2020, Admin: Post-LN 0.23, Admin
+0.15, Pre-LN 0.04).
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """What a cell rests on; None where it cannot be said. Errors are in the metric's unit."""
+    """Evidence behind a cell; an unknown quantity is None. Errors are in the metric's unit."""
 
     words: str
-    """All of it for people."""
+    """Description of all of it."""
     examples: float | None = None
-    """Test examples that the difference comes to."""
+    """Number of test examples that the difference corresponds to."""
     errors: tuple[float, ...] = ()
     """Standard error of each printed figure over test examples."""
     error_independent: float | None = None
-    """Of their difference, if the two were measured on different test sets."""
+    """Standard error of the difference if the two were measured on independent test sets."""
     error_least: float | None = None
-    """The smallest that it can be on one test set: nothing is disputed but the examples that make the difference."""
+    """Smallest possible standard error on one test set: only the examples that make the difference are disputed."""
     z: tuple[float, float] | None = None
-    """The difference in such errors; the truth lies between, for which examples are disputed is not printed."""
+    """Difference in units of the two errors; the true value lies between, since disputed examples are not printed."""
     p: float | None = None
-    """Two-sided sign test, of a count."""
+    """p-value of a two-sided sign test, for a count."""
 
 
 def share_error(percent: float, examples: int) -> float:
-    r"""Give the binomial standard error of a share, :math:`100 \sqrt{q (1 - q) / n}` with :math:`q = percent / 100`.
+    r"""Compute the binomial standard error of a share, :math:`100 \sqrt{q (1 - q) / n}` with :math:`q = percent / 100`.
 
     Args:
-        percent: The share, 0 to 100.
+        percent: Share, 0 to 100.
         examples: n, at least 1.
 
     Raises:
@@ -52,14 +54,14 @@ def share_error(percent: float, examples: int) -> float:
 
 
 def least_paired_error(difference: float, examples: int) -> float:
-    r"""Give the smallest standard error that a difference of two shares on one test set can have.
+    r"""Compute the smallest possible standard error of a difference of two shares on one test set.
 
-    With b examples that only one side has right and c that only the other has, the difference is
+    If b examples are correct only on one side and c only on the other, the difference is
     :math:`\delta = (b - c) / n` and its variance :math:`((b + c) / n - \delta^2) / n`, least where c = 0:
     :math:`(|\delta| - \delta^2) / n`.
 
     Args:
-        difference: In points of per cent.
+        difference: Difference in percentage points.
         examples: n, at least 1.
 
     Raises:
@@ -71,20 +73,8 @@ def least_paired_error(difference: float, examples: int) -> float:
     return 100 * math.sqrt((delta - delta**2) / examples)
 
 
-def sign_test(wins: int, of: int) -> float:
-    """Give the two-sided p of at least so many wins, or as few, among ``of`` data sets, each a coin's toss.
-
-    Raises:
-        ValueError: If there are no data sets, or more wins than that.
-    """
-    if not 0 <= wins <= of or of < 1:
-        raise ValueError(f"expected 0 to {of} wins of at least one data set, got {wins} of {of}")
-    most = max(wins, of - wins)
-    return min(1.0, 2 * float(special.bdtrc(most - 1, of, 0.5)))
-
-
 def audit(cell: Cell) -> Audit:
-    """Say what a published cell rests on."""
+    """Return the evidence behind a published cell."""
     if cell.kind == "diverges":
         return Audit(words="one run, as far as is printed; what counts as diverging is not said")
     if cell.metric.unit == "%" and cell.examples is not None and cell.printed:
@@ -95,7 +85,7 @@ def audit(cell: Cell) -> Audit:
 
 
 def audit_count(count: Count) -> Audit:
-    """Say how surprising a count of data sets would be if nothing mattered: a tie counts as no win."""
+    """Return the evidence behind a count of data sets: its sign test, in which a tie is not a win."""
     sets = len(count.cells)
     p = sign_test(count.published, sets)
     words = f"sign test of {count.published} of {sets}: two-sided p = {p:.2g}"
@@ -106,7 +96,7 @@ def audit_count(count: Count) -> Audit:
 
 
 def epsilon_of(cell: Cell, margin: float) -> Epsilon:
-    """Give a difference's epsilon: its own, or the larger of our margin and the published test-set standard error.
+    """Return the epsilon of a difference: its own, or the larger of our margin and the published standard error.
 
     Args:
         cell: The published difference.
@@ -114,10 +104,10 @@ def epsilon_of(cell: Cell, margin: float) -> Epsilon:
     """
     if cell.epsilon is not None:
         return cell.epsilon
-    found = audit(cell)
-    if found.error_independent is not None and found.error_independent > margin:
+    error = audit(cell).error_independent
+    if error is not None and error > margin:
         return Epsilon(
-            value=found.error_independent,
+            value=error,
             reason=f"the published figure's standard error on {cell.examples:,} test examples",
         )
     return Epsilon(value=margin, reason="our margin, the smallest difference worth having")
@@ -147,15 +137,15 @@ def _audit_share(cell: Cell, examples: int) -> Audit:
 
 def _audit_bleu(cell: Cell) -> Audit:
     low, high = SEED_SPREAD
-    told = f"seeds of one setting vary by {low} to {high} BLEU (sd, IWSLT'14 De-En, 5 seeds an arm)"
-    own = "" if cell.task == "iwslt14_de_en" else ", none is published for this set"
+    seeds = f"seeds of one setting vary by {low} to {high} BLEU (sd, IWSLT'14 De-En, 5 seeds an arm)"
+    other = "" if cell.task == "iwslt14_de_en" else ", none is published for this set"
     if cell.kind == "value":
-        return Audit(words=f"one run; {told}{own}; the scorer's settings are not printed")
+        return Audit(words=f"one run; {seeds}{other}; the scorer's settings are not printed")
     ends = math.sqrt(2) * low, math.sqrt(2) * high
     difference = cell.published or 0.0
     z = (difference / ends[1], difference / ends[0])
     words = (
-        f"one run each; {told}{own}, a difference of two runs by {ends[0]:.2f} to {ends[1]:.2f}: {difference:+.1f} is "
-        f"{abs(z[0]):.1f} to {abs(z[1]):.1f} of them"
+        f"one run each; {seeds}{other}, a difference of two runs by {ends[0]:.2f} to {ends[1]:.2f}: {difference:+.1f} "
+        f"is {abs(z[0]):.1f} to {abs(z[1]):.1f} of them"
     )
     return Audit(words=words, z=z)

@@ -1,4 +1,4 @@
-"""A published cell: what a paper prints, where, and what of it can be held against ours."""
+"""Published cells as data: what a paper prints, where, and how it can be compared with our runs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,73 +7,76 @@ from typing import Literal, Protocol
 from normscope.studies.spec import StudySpec
 from normscope.tasks.task import Metric
 
+NormsAt = Literal["all", "final"]
+"""Which norms of a network the arms replace: all, or those at the ends of its streams."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PaperArm:
-    """What a paper trained, in the paper's own numbers; None for what it does not vary."""
+    """An arm of a paper, in the numbers of the paper; None for what it does not vary."""
 
     norm: str
     """Key of ``NORMS``."""
     placement: str | None = None
     """Key of ``PLACEMENTS``."""
     warmup: int | None = None
-    """Updates of warm-up."""
+    """Number of warm-up updates."""
     learning_rate: float | None = None
-    """The largest one."""
+    """Peak learning rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Epsilon:
-    """How far ours may lie from the published figure and still be called the same."""
+    """Largest distance from the published figure that counts as agreement."""
 
     value: float
-    """In the metric's unit."""
+    """Distance in the metric's unit."""
     reason: str
-    """Why so much."""
+    """Reason for the value."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One thing that a paper says, as a figure, a difference, or a run that broke."""
+    """One published result: a figure, a difference, or a run that diverged."""
 
     id: str
     """Unique in its paper, such as ``rt/ada_norm-layer_norm``."""
     tables: tuple[str, ...]
-    """Where it is printed, as the command line names it: ``table1``."""
+    """Tables in which it is printed, as on the command line: ``table1``."""
     source: str
-    """The same for people, with how it was read."""
+    """Source for readers, and how the figure was read."""
     kind: Literal["value", "difference", "diverges"]
-    """A figure by itself, arm minus baseline, or that the arm does not train where the baseline does."""
+    """A figure, arm minus baseline, or the claim that the arm does not train where the baseline does."""
     says: str
-    """In words."""
+    """Claim in words."""
     task: str
-    """Key of ``TASKS``, of the paper's own data set."""
+    """Key of ``TASKS`` for the data set of the paper."""
     stand_ins: tuple[str, ...] = ()
-    """Tasks that may be run where the paper's data are not here; never named as the set itself."""
+    """Tasks that may be run if the data of the paper are missing; results always name the stand-in."""
     metric: Metric
-    """Name, unit, direction; its signature is empty where the scorer has choices that the paper does not print."""
+    """Name, unit, direction; the signature is empty if the paper does not print the settings of its scorer."""
     arm: PaperArm
-    """What it is about."""
+    """Arm of the paper."""
     baseline: PaperArm | None = None
-    """What that is compared with; of ``diverges`` what trains where the arm does not. A ``value`` has none."""
+    """Arm that it is compared with; for ``diverges`` the arm that trains. None for a ``value``."""
     published: float | None = None
-    """The figure or the difference, in the metric's unit; None where only words are printed."""
+    """Figure or difference in the metric's unit; None if only words are printed."""
     printed: tuple[float, ...] = ()
-    """The figures of arm and baseline as they are printed, where they are."""
+    """Printed figures of arm and baseline, if any."""
     examples: int | None = None
-    """Size of the test set, in what the metric counts; None where nobody says."""
+    """Size of the test set in units that the metric counts; None if unknown."""
     examples_note: str = ""
-    """Where the size is from."""
+    """Source of the size."""
     epsilon: Epsilon | None = None
-    """Where it is not the larger of our margin and the published test-set error."""
+    """Epsilon, if it is not the larger of our margin and the published standard error."""
     differs: str
-    """What our setting has otherwise, and what the paper does not print."""
+    """Differences of our setting, and what the paper does not print."""
     never_run: str = ""
-    """Why nothing here can run it; empty where something can."""
+    """Reason why it cannot be run; empty if it can."""
 
     def __post_init__(self) -> None:
         if (self.kind == "value") != (self.baseline is None):
-            raise ValueError(f"{self.id}: everything but a value has a baseline, and a value none, got {self.baseline}")
+            raise ValueError(f"{self.id}: a cell has a baseline unless it is a value, got {self.baseline}")
         if self.kind != "diverges" and self.published is None:
             raise ValueError(f"{self.id}: a {self.kind} needs its published number")
         if len(self.printed) == 2 and abs(self.printed[0] - self.printed[1] - (self.published or 0.0)) > 1e-9:
@@ -81,110 +84,110 @@ class Cell:
 
     @property
     def places(self) -> tuple[str, ...]:
-        """The paper's own task and its stand-ins."""
+        """Task of the paper and its stand-ins."""
         return (self.task, *self.stand_ins)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Count:
-    """A claim over data sets: the arm is better, worse, or not worse on so many of them."""
+    """A claim over data sets: the arm is better, worse, or not worse on a number of them."""
 
     id: str
     """Unique in its paper."""
     tables: tuple[str, ...]
-    """Where it can be counted."""
+    """Tables in which it can be counted."""
     source: str
-    """Where it is said."""
+    """Source of the claim."""
     says: str
-    """In words."""
+    """Claim in words."""
     cells: tuple[str, ...]
-    """Ids of the cells that it counts, one a data set."""
-    wanted: tuple[int, ...]
-    """What counts: 1 better, -1 worse, 0 equal within the margin."""
+    """Ids of the cells that it counts, one per data set."""
+    wanted: tuple[Literal[1, -1, 0], ...]
+    """Outcomes that count: 1 better, -1 worse, 0 equal within the margin."""
     published: int
-    """How many of them it says."""
+    """Published number of data sets."""
     ties: int = 0
-    """How many of them the paper prints as equal."""
+    """Number of data sets that the paper prints as equal."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PaperStudy:
-    """A card that reproduces cells, and which of its arms stands for which of the paper's."""
+    """A study that reproduces cells, and which of its arms corresponds to which arm of the paper."""
 
     name: str
-    """Of its folder."""
-    card: StudySpec
-    """The question."""
+    """Name of its folder."""
+    spec: StudySpec
+    """Specification of the study."""
     labels: Mapping[PaperArm, str]
-    """From what the paper trained to the label of our arm."""
-    norms_at: str = "all"
-    """Which norms of the network the arms replace: ``all``, or ``final``, those at the ends of its streams."""
+    """Label of our arm by arm of the paper."""
+    norms_at: NormsAt = "all"
+    """Which norms the arms replace."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """How the studies of a paper are run, the same for all of them."""
+    """Settings that all studies of a paper share."""
 
     preset: str
     """Key of a task's presets."""
     seeds: tuple[int, ...]
-    """One run an arm and seed."""
+    """One run per arm and seed; runs of two arms with the same seed are paired."""
     steps: int | None = None
-    """Updates of every run; the preset's where None."""
+    """Number of updates of every run; that of the preset if None."""
     device: str = "cpu"
-    """As torch names it."""
+    """Name of the device in torch."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Key of ``normscope.tasks.recipe.PRECISIONS``."""
     compile: bool = False
     """Whether the training loss is compiled."""
-    norms_at: str = "all"
-    """``final``: arms of the tasks that say so replace the final norms alone, and layer norm stands elsewhere."""
+    norms_at: NormsAt = "all"
+    """With ``final``, tasks that support it replace only the final norms and keep layer norm elsewhere."""
 
 
 class MakeStudies(Protocol):
-    """Writes the cards of a paper on one task."""
+    """Builds the studies of a paper on one task."""
 
     def __call__(self, task: str, setup: Setup) -> tuple[PaperStudy, ...]:
-        """Give the studies of a task."""
+        """Return the studies of a task."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Paper:
-    """A paper: what it says, and how to try it."""
+    """A paper: its results, and the studies that reproduce them."""
 
     name: str
-    """As the command line has it."""
+    """Name on the command line."""
     title: str
     """Authors, year, title, number."""
     cells: tuple[Cell, ...]
-    """Everything printed that we could read."""
+    """All printed results that could be read."""
     counts: tuple[Count, ...]
     """Claims over data sets."""
     studies: MakeStudies
-    """Writes the cards for a task."""
+    """Builds the studies of a task."""
     stand_ins: Mapping[str, str]
-    """What every stand-in has otherwise than the paper's set."""
+    """Difference of every stand-in from the data set of the paper."""
     figures: Mapping[str, str]
-    """What can be asked for beside tasks and tables, and what it is."""
-    norms_at: tuple[str, ...] = ("all",)
-    """What its studies can replace: values of :attr:`Setup.norms_at`."""
+    """Figures that can be reproduced, with a description."""
+    norms_at: tuple[NormsAt, ...] = ("all",)
+    """Supported values of :attr:`Setup.norms_at`."""
 
     def __post_init__(self) -> None:
         ids = [cell.id for cell in self.cells] + [count.id for count in self.counts]
         twice = sorted({each for each in ids if ids.count(each) > 1})
         if twice:
-            raise ValueError(f"{self.name}: every cell needs an id of its own, {twice} occur twice")
+            raise ValueError(f"{self.name}: every cell needs a unique id, {twice} occur twice")
         unknown = sorted({each for count in self.counts for each in count.cells} - set(ids))
         if unknown:
             raise ValueError(f"{self.name}: there are no cells {unknown} to be counted")
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Every task that a cell names, own sets and stand-ins, in the cells' order; those of cells never run not."""
+        """All tasks of cells that can be run, stand-ins included, in the order of the cells."""
         return tuple(dict.fromkeys(task for cell in self.cells if not cell.never_run for task in cell.places))
 
     @property
     def tables(self) -> tuple[str, ...]:
-        """Every table that a cell names."""
-        return tuple(dict.fromkeys(table for one in (*self.cells, *self.counts) for table in one.tables))
+        """All tables that cells and counts name."""
+        return tuple(dict.fromkeys(table for claim in (*self.cells, *self.counts) for table in claim.tables))

@@ -1,54 +1,55 @@
-"""A difference of ours held against the one that a paper prints: what the pairs say, and the verdict on it."""
+"""Differences of ours compared with published ones: the evidence of the pairs, and the judgement."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import special
 
 from normscope.papers.judging.agreement import Judgement, cannot_tell, decide, limit, side_of, trains
 from normscope.papers.judging.audit import epsilon_of
 from normscope.papers.judging.cell import Cell
 from normscope.results.aggregates import AGGREGATES, examples_intervals
-from normscope.results.matching import Arm, pair_scores, pair_values
-from normscope.results.statistics import Interval, fewest_pairs, seeds_needed, sign_flip_p, t_interval
+from normscope.results.matching import ArmRuns, pair_scores, pair_values
+from normscope.results.statistics import Interval, fewest_pairs, seeds_needed, sign_flip_p, sign_test, t_interval
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoundDifference:
-    """What the pairs of a difference say, before Holm. ``wide`` intervals are at level 1 - alpha / comparisons."""
+class PairedEvidence:
+    """Evidence of paired runs, before Holm's correction; ``wide`` intervals are at level 1 - alpha / comparisons."""
 
     pairs: int
-    """Seeds that both arms ended, failed ones not counted."""
+    """Number of seeds that ended in both arms, without failed ones."""
     waiting: int = 0
-    """Planned seeds that have not ended in both."""
+    """Number of planned seeds that have not ended in both arms."""
     difference: float | None
     """Mean of arm minus baseline."""
     sd: float | None
-    """Of the differences."""
+    """Standard deviation of the differences."""
     seeds: Interval | None
     """t interval across seeds, at level 1 - alpha."""
     seeds_wide: Interval | None
     examples: Interval | None = None
-    """Bootstrap across test examples, at level 1 - alpha."""
+    """Bootstrap interval across test examples, at level 1 - alpha."""
     examples_wide: Interval | None = None
     p: float | None
-    """Sign-flip test, or the sign test where a run diverged."""
+    """p-value of the sign-flip test, or of the sign test if a run diverged."""
     broken: tuple[int, int] | None = None
-    """Pairs in which the arm was better and worse, where a run of either diverged."""
+    """Numbers of pairs in which the arm is better and worse, if any run diverged."""
     failed: int = 0
-    """Pairs that could not be computed."""
+    """Number of pairs that could not be computed."""
     comparisons: int = 1
-    """Differences that are judged together."""
+    """Number of differences that are judged together."""
     untrained: str = ""
-    """Why nothing can be concluded from runs that have learned nothing; empty where the baseline trains."""
+    """Reason why nothing follows from runs that learned nothing; empty if the baseline trains."""
     dead: str = ""
-    """That the arm has learned nothing, which is another finding than a small loss; empty where it has."""
+    """Statement that the arm has learned nothing, which differs from a small difference; empty if it has learned."""
 
 
-def weigh(cell: Cell, task: str, arm: Arm, base: Arm, card: Mapping[str, Any], comparisons: int) -> FoundDifference:
-    """Compute everything that the verdict on a difference rests on, but for Holm's correction."""
+def weigh(
+    cell: Cell, task: str, arm: ArmRuns, base: ArmRuns, card: Mapping[str, Any], comparisons: int
+) -> PairedEvidence:
+    """Compute the evidence on a difference, before Holm's correction."""
     aggregate = AGGREGATES[card["metric"].get("aggregate") or "mean"]
     differences, scores, rng = pair_values(arm, base), pair_scores(arm, base, aggregate), arm.generator()
     levels = [1 - card["alpha"], 1 - card["alpha"] / comparisons]
@@ -64,9 +65,8 @@ def weigh(cell: Cell, task: str, arm: Arm, base: Arm, card: Mapping[str, Any], c
     broken = None
     if any("diverged" in pair for pair in states):
         broken = _ranks(states, higher_is_better=cell.metric.higher_is_better)
-        decided = sum(broken)
-        p = min(1.0, 2 * float(special.bdtrc(max(broken) - 1, decided, 0.5))) if decided else 1.0
-    return FoundDifference(
+        p = sign_test(broken[0], sum(broken)) if any(broken) else 1.0
+    return PairedEvidence(
         pairs=len(both) - failed,
         waiting=sum(seed not in both for seed in card["seeds"]),
         difference=float(np.mean(differences)) if len(differences) else None,
@@ -84,15 +84,15 @@ def weigh(cell: Cell, task: str, arm: Arm, base: Arm, card: Mapping[str, Any], c
     )
 
 
-def _dead(cell: Cell, task: str, arm: Arm) -> str:
+def _dead(cell: Cell, task: str, arm: ArmRuns) -> str:
     values = list(arm.values.values())
     if not values or trains(values, task, cell.metric):
         return ""
     return f"the arm learns nothing here: its mean is {np.mean(values):.4g} {cell.metric.unit}"
 
 
-def _untrained(cell: Cell, task: str, arm: Arm, base: Arm) -> str:
-    """Say why nothing follows: the baseline is at chance, or diverges always and the arm is at chance."""
+def _untrained(cell: Cell, task: str, arm: ArmRuns, base: ArmRuns) -> str:
+    """Return the reason if the baseline is at chance, or always diverges while the arm is at chance."""
     if trains(base.values.values(), task, cell.metric) or (
         not base.values and trains(arm.values.values(), task, cell.metric)
     ):
@@ -104,7 +104,7 @@ def _untrained(cell: Cell, task: str, arm: Arm, base: Arm) -> str:
 
 
 def _ranks(states: Sequence[tuple[float | str, float | str]], *, higher_is_better: bool) -> tuple[int, int]:
-    """Count the pairs in which the arm is better and worse; a run that diverged is worse than any value."""
+    """Count the pairs in which the arm is better and worse; a diverged run is worse than any value."""
     worst = -np.inf if higher_is_better else np.inf
     numbers = [
         tuple(worst if side == "diverged" else float(side) for side in pair) for pair in states if "failed" not in pair
@@ -114,65 +114,71 @@ def _ranks(states: Sequence[tuple[float | str, float | str]], *, higher_is_bette
 
 
 def judge_difference(
-    cell: Cell, task: str, found: FoundDifference, p_adjusted: float | None, card: Mapping[str, Any], *, full_steps: int
+    cell: Cell,
+    task: str,
+    evidence: PairedEvidence,
+    p_adjusted: float | None,
+    card: Mapping[str, Any],
+    *,
+    full_steps: int,
 ) -> Judgement:
-    """Give the verdict on a difference.
+    """Judge a published difference.
 
     Args:
-        cell: What is printed.
-        task: Where ours was run.
-        found: What our pairs say.
-        p_adjusted: Its p after Holm.
-        card: Of the study.
-        full_steps: Updates of the task's preset: a study of fewer is cut short.
+        cell: Published difference.
+        task: Task of our runs.
+        evidence: Evidence of our pairs.
+        p_adjusted: Its p-value after Holm's correction.
+        card: Card of the study.
+        full_steps: Number of updates of the task's preset; a study with fewer is cut short.
     """
-    epsilon, interval = epsilon_of(cell, card["margin"]), _hull(found.seeds, found.examples)
-    wide = _hull(found.seeds_wide, found.examples_wide)
+    epsilon, interval = epsilon_of(cell, card["margin"]), _hull(evidence.seeds, evidence.examples)
+    wide = _hull(evidence.seeds_wide, evidence.examples_wide)
     base = Judgement(
         cell=cell,
         task=task,
         verdict="",
         because="",
-        ours=found.difference,
+        ours=evidence.difference,
         interval=interval,
-        interval_seeds=found.seeds,
-        interval_examples=found.examples,
-        pairs=found.pairs,
+        interval_seeds=evidence.seeds,
+        interval_examples=evidence.examples,
+        pairs=evidence.pairs,
         epsilon=epsilon,
         signature=card["metric"].get("signature") or "",
     )
-    least = fewest_pairs(card["alpha"] / found.comparisons)
+    least = fewest_pairs(card["alpha"] / evidence.comparisons)
     significant = p_adjusted is not None and p_adjusted < card["alpha"]
-    failed = f"; {found.failed} of the pairs could not be computed" if found.failed else ""
-    if not found.pairs and not found.failed:
+    failed = f"; {evidence.failed} of the pairs could not be computed" if evidence.failed else ""
+    if not evidence.pairs and not evidence.failed:
         return replace(base, verdict="not run here", because="no pair of runs has ended")
     if card["steps"] < full_steps:
         return cut_short(base, card, full_steps)
-    if found.waiting or found.pairs < least:
+    if evidence.waiting or evidence.pairs < least:
         needs = max(least, len(card["seeds"]))
-        why = f"{found.pairs} pairs have ended, {found.waiting} of {len(card['seeds'])} seeds have not"
-        if not found.waiting:
-            why = f"{found.pairs} pairs can claim nothing with {found.comparisons} comparisons"
+        why = f"{evidence.pairs} pairs have ended, {evidence.waiting} of {len(card['seeds'])} seeds have not"
+        if not evidence.waiting:
+            why = f"{evidence.pairs} pairs can claim nothing with {evidence.comparisons} comparisons"
         return cannot_tell(base, needs, why + failed)
-    if found.untrained:
-        return replace(base, verdict="cannot tell: the baseline does not train", because=found.untrained + failed)
-    if found.broken is not None:
-        return _judge_ranks(base, cell, found.broken, significant=significant, least=least, failed=failed)
-    if interval is None or wide is None or found.seeds is None:
-        return cannot_tell(base, least, f"{found.pairs} pairs have a difference" + failed)
-    if found.dead:
-        return replace(base, verdict="cannot tell: the arm does not train here", because=found.dead + failed)
+    if evidence.untrained:
+        return replace(base, verdict="cannot tell: the baseline does not train", because=evidence.untrained + failed)
+    if evidence.broken is not None:
+        return _judge_ranks(base, cell, evidence.broken, significant=significant, least=least, failed=failed)
+    if interval is None or wide is None or evidence.seeds is None:
+        return cannot_tell(base, least, f"{evidence.pairs} pairs have a difference" + failed)
+    if evidence.dead:
+        return replace(base, verdict="cannot tell: the arm does not train here", because=evidence.dead + failed)
     side = side_of(interval, significant=significant) * (1 if cell.metric.higher_is_better else -1)
     margin = card["margin"]
     base = replace(base, direction=side or None, within_margin=-margin <= wide[0] and wide[1] <= margin)
     apart = other_scorer(cell, base.signature)
-    ends = (interval, found.seeds, wide)
-    return _hold(base, found, ends, card["alpha"], significant=significant, apart=apart, failed=failed)
+    ends = (interval, evidence.seeds, wide)
+    return _compare(base, evidence, ends, card["alpha"], significant=significant, apart=apart, failed=failed)
 
 
-def _hold(
+def _compare(
     base: Judgement,
-    found: FoundDifference,
+    evidence: PairedEvidence,
     ends: tuple[Interval, Interval, Interval],
     alpha: float,
     *,
@@ -180,7 +186,7 @@ def _hold(
     apart: str,
     failed: str,
 ) -> Judgement:
-    """Hold a difference of trained, finished pairs against the published one: its interval, by seeds, and wide."""
+    """Compare the difference of trained, finished pairs with the published one; ``ends``: hull, over seeds, wide."""
     published, epsilon = base.cell.published or 0.0, base.epsilon.value if base.epsilon else 0.0
     interval, seeds, wide = ends
     note = f"; sizes are not compared: {apart}" if apart else ""
@@ -190,22 +196,22 @@ def _hold(
     if apart and not published:
         why = f"no direction is claimed, and sizes are not compared: {apart}"
         return replace(base, verdict="cannot tell: the scorer is not the paper's", because=why + failed)
-    by_seeds = None if apart else found.seeds_wide
+    by_seeds = None if apart else evidence.seeds_wide
     if decide(published, epsilon, seeds, significant=significant, sizes=by_seeds) is not None:
         why = "the seeds agree, the test set is too small: see the interval over its examples"
         return replace(base, verdict="cannot tell: needs a larger test set", because=why + note + failed)
-    in_all = _needed(published, epsilon, found, alpha, sizes=not apart)
-    return cannot_tell(base, None if in_all is None else max(in_all, found.pairs + 1), (note + failed)[2:])
+    in_all = _needed(published, epsilon, evidence, alpha, sizes=not apart)
+    return cannot_tell(base, None if in_all is None else max(in_all, evidence.pairs + 1), (note + failed)[2:])
 
 
 def cut_short(base: Judgement, card: Mapping[str, Any], full_steps: int) -> Judgement:
-    """Say that a study of fewer updates than the preset's can show nothing."""
+    """Return the judgement of a study with fewer updates than the preset: it can show nothing."""
     why = f"{card['steps']:,} of the preset's {full_steps:,} updates"
     return replace(base, verdict="cannot tell: cut short", because=why)
 
 
 def other_scorer(cell: Cell, signature: str) -> str:
-    """Say why sizes are not compared; empty where they are. BLEU always has choices, and a paper must name them."""
+    """Return why sizes are not compared, or an empty text; BLEU has settings that a paper must name."""
     if cell.metric.unit == "BLEU" and not cell.metric.signature:
         return "the paper does not name its scorer"
     return "" if cell.metric.signature == signature else f"the paper's scorer is {cell.metric.signature or 'another'}"
@@ -224,18 +230,18 @@ def _judge_ranks(
     return replace(base, verdict="reproduced" if same else "not reproduced", because=words, direction=direction)
 
 
-def _needed(published: float, epsilon: float, found: FoundDifference, alpha: float, *, sizes: bool) -> int | None:
-    """Count the pairs after which the nearest verdict would be found, were the truth what we see.
+def _needed(published: float, epsilon: float, evidence: PairedEvidence, alpha: float, *, sizes: bool) -> int | None:
+    """Return the number of pairs that would reach the nearest verdict if the true difference is the observed one.
 
-    Where only directions are compared that is finding what we see; where epsilon is wider than the published difference
-    it is finding a difference of the published size.
+    If only directions are compared, the observed difference is to be detected; if epsilon exceeds the published
+    difference, a difference of the published size is.
     """
-    mean = found.difference or 0.0
+    mean = evidence.difference or 0.0
     effect = abs(epsilon - abs(mean - published))
     if published:
         effect = abs(published) if epsilon >= abs(published) else max(abs(mean), effect)
     effect = effect if sizes else abs(mean)
-    return seeds_needed(sd=found.sd or 0.0, effect=effect, alpha=alpha / found.comparisons)
+    return seeds_needed(sd=evidence.sd or 0.0, effect=effect, alpha=alpha / evidence.comparisons)
 
 
 def _hull(seeds: Interval | None, examples: Interval | None) -> Interval | None:

@@ -1,4 +1,4 @@
-"""Cells as rows of words, for the terminal and for a Markdown page."""
+"""Tables of cells, for the terminal and for a Markdown page."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -6,36 +6,34 @@ from typing import Any
 
 from normscope.papers.judging.audit import audit, audit_count
 from normscope.papers.judging.cell import Cell, Count
-from normscope.results.matching import Arm, match_runs, read_runs
+from normscope.results.matching import ArmRuns, read_arms
 from normscope.results.store import StudyFolder
 
-COST = ("arm", "parameters", "ms a step", "peak memory, MB", "kept for backward, MB")
+COST = ("arm", "parameters", "ms per step", "peak memory, MB", "saved for backward, MB")
 """Columns of :func:`cost_rows`."""
 
 
 def costs(directory: Path) -> list[dict[str, Any]]:
-    """Give ``label``, ``parameters``, ``step_ms``, ``peak_bytes`` and ``saved_bytes`` of every arm of a study.
+    """Return ``label``, ``parameters``, ``step_ms``, ``peak_bytes`` and ``saved_bytes`` of every arm of a study.
 
-    The numbers are those of ``summary.json``, from the runs; None where no run is done, or did not measure it.
+    The numbers are medians over the runs, as in ``summary.json``; None if no done run has measured them.
 
     Raises:
-        FileNotFoundError: If there is no study.
-        ValueError: If its files are not what they should be.
+        FileNotFoundError: If the folder has no card.
+        ValueError: If a file has another shape.
     """
     study = StudyFolder(directory)
-    card = study.read_card()
-    runs, _ = read_runs(study, card)
-    return [_cost(match_runs(card, entry, runs)) for entry in card["arms"]]
+    return [_cost(arm) for arm in read_arms(study, study.read_card())]
 
 
-def _cost(arm: Arm) -> dict[str, Any]:
+def _cost(arm: ArmRuns) -> dict[str, Any]:
     medians = {key: arm.median(key) for key in ("parameters", "step_ms", "peak_bytes", "saved_bytes")}
     whole = {key: None if value is None else round(value) for key, value in medians.items()}
     return {"label": arm.entry["label"], **whole, "step_ms": medians["step_ms"]}
 
 
 def cost_rows(arms: list[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """Give a row of :data:`COST` for every arm, empty where nothing was measured."""
+    """Return one row of :data:`COST` per arm; a cell without a measurement is empty."""
     return [
         (
             arm["label"],
@@ -48,39 +46,42 @@ def cost_rows(arms: list[dict[str, Any]]) -> list[tuple[str, ...]]:
 
 
 RESULT = ("claim", "published", "ours", "epsilon", "verdict", "because")
-AUDIT = ("claim", "what the published figure rests on")
-PLACES = {"all": "all of the network's", "final": "the final ones, one at the end of a stream; layer norm elsewhere"}
-"""What a study's ``norms_at`` means."""
-LISTED = ("cell", "published", "where", "can be run here", "what it rests on")
+AUDIT = ("claim", "evidence behind the published figure")
+PLACES = {
+    "all": "all of the network's",
+    "final": "the final norms, one at the end of each stream; layer norm elsewhere",
+}
+"""Meaning of the ``norms_at`` of a study."""
+LISTED = ("cell", "published", "where", "can be run here", "evidence behind it")
 
 
 def result_rows(judged: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """Give a row of :data:`RESULT` for every judgement, as its ``to_dict`` has it."""
+    """Return one row of :data:`RESULT` per judgement, given as its ``to_dict``."""
     return [
         (
-            one["says"] + (" (ours: the final norms)" if one["norms_at"] == "final" else ""),
-            number(one["published"], one),
-            _ours(one),
-            "" if one["epsilon"] is None else f"±{one['epsilon']:.2g}",
-            one["verdict"],
-            one["because"],
+            row["says"] + (" (ours: the final norms)" if row["norms_at"] == "final" else ""),
+            number(row["published"], row),
+            _ours(row),
+            "" if row["epsilon"] is None else f"±{row['epsilon']:.2g}",
+            row["verdict"],
+            row["because"],
         )
-        for one in judged
+        for row in judged
     ]
 
 
 def audit_rows(judged: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Give a row of :data:`AUDIT` for every judged cell, once."""
-    return list({one["id"]: (one["says"], one["audit"]["words"]) for one in judged}.values())
+    """Return one row of :data:`AUDIT` per judged cell."""
+    return list({row["id"]: (row["says"], row["audit"]["words"]) for row in judged}.values())
 
 
 def list_rows(cells: Iterable[Cell], counts: Iterable[Count], missing: Mapping[str, str]) -> list[tuple[str, ...]]:
-    """Give a row of :data:`LISTED` for every cell and count.
+    """Return one row of :data:`LISTED` per cell and count.
 
     Args:
-        cells: Of one paper.
-        counts: Of the same.
-        missing: Why a task cannot be run, by its name; empty where it can.
+        cells: Cells of a paper.
+        counts: Counts of the same paper.
+        missing: Reason why a task cannot be run, by its name; empty if it can.
     """
     rows = []
     for cell in cells:
@@ -91,28 +92,28 @@ def list_rows(cells: Iterable[Cell], counts: Iterable[Count], missing: Mapping[s
             words = "yes"
         else:
             words = f"stand-in: {' or '.join(able)}" if able else "no"
-        rows.append((cell.says, number(cell.published, _described(cell)), cell.source, words, audit(cell).words))
+        rows.append((cell.says, number(cell.published, _describe(cell)), cell.source, words, audit(cell).words))
     rows += [(count.says, str(count.published), count.source, "counted", audit_count(count).words) for count in counts]
     return rows
 
 
 def markdown(content: Mapping[str, Any]) -> str:
-    """Write ``reproduce.json`` as a page."""
+    """Render the content of ``reproduce.json`` as a Markdown page."""
     lines = [f"# {content['title']}", "", f"Made by `{content['command']}`.", ""]
     if content["cells"]:
         lines += [
-            "Differences are arm minus baseline over paired seeds, in the metric's unit; intervals cover both the",
-            "seeds and the test examples. Figures by themselves are shown and never judged.",
+            "Differences are arm minus baseline over paired seeds, in the metric's unit; intervals cover the noise of",
+            "seeds and of test examples. Single figures are shown and never judged.",
             "",
         ]
-    tasks = dict.fromkeys(one["task"] for one in content["cells"])
+    tasks = dict.fromkeys(row["task"] for row in content["cells"])
     for task in tasks:
-        judged = [one for one in content["cells"] if one["task"] == task]
+        judged = [row for row in content["cells"] if row["task"] == task]
         lines += [f"## {task or 'Over data sets, and what was not run'}", ""]
         lines += [f"{words}.  " for words in setting_words(task, judged, content)]
         lines += ["", *_table(RESULT, result_rows(judged)), ""]
-        for study in (one for one in content["studies"] if one["task"] == task):
-            lines += [f"What the arms cost ({study['folder']}), medians over the runs:", ""]
+        for study in (row for row in content["studies"] if row["task"] == task):
+            lines += [f"Cost of the arms ({study['folder']}), medians over the runs:", ""]
             lines += [*_table(COST, cost_rows(study["costs"])), ""]
     if content["gradients"]:
         lines += ["## Gradients at initialization", "", "![gradient norms](gradients.svg)", ""]
@@ -120,14 +121,14 @@ def markdown(content: Mapping[str, Any]) -> str:
     elif content["not_drawn"]:
         lines += ["## Gradients at initialization", "", f"Not run here: {content['not_drawn']}.", ""]
     if content["cells"]:
-        lines += ["## What the published figures rest on", "", *_table(AUDIT, audit_rows(content["cells"])), ""]
-    reasons = dict.fromkeys(one["epsilon_reason"] for one in content["cells"] if one["epsilon_reason"])
+        lines += ["## Evidence behind the published figures", "", *_table(AUDIT, audit_rows(content["cells"])), ""]
+    reasons = dict.fromkeys(row["epsilon_reason"] for row in content["cells"] if row["epsilon_reason"])
     lines += ["Epsilon is " + "; or ".join(reasons) + "."] if reasons else []
     return "\n".join(lines).rstrip() + "\n"
 
 
 def gradient_rows(lines: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """Give a row of :data:`RESULT` for every line of the gradient figure."""
+    """Return one row of :data:`RESULT` per line of the gradient figure."""
     rows = []
     for line in lines:
         ends = "" if line["interval"] is None else " ({:+.3f} to {:+.3f})".format(*line["interval"])
@@ -145,46 +146,46 @@ def gradient_rows(lines: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     return rows
 
 
-def number(value: float | None, one: Mapping[str, Any]) -> str:
-    """Write a figure with the paper's decimals, a difference with its sign; nothing where there is none."""
+def number(value: float | None, row: Mapping[str, Any]) -> str:
+    """Write a figure with the decimals of the paper, a difference with its sign; empty for None."""
     if value is None:
-        return "diverges" if one["kind"] == "diverges" else ""
-    if one["kind"] == "count":
+        return "diverges" if row["kind"] == "diverges" else ""
+    if row["kind"] == "count":
         return f"{value:g}"
-    places = {"%": 2, "bpc": 2, "BLEU": 1}.get(one["unit"], 1)
-    if one["unit"] == "BLEU" and round(value, 1) != value:
+    places = {"%": 2, "bpc": 2, "BLEU": 1}.get(row["unit"], 1)
+    if row["unit"] == "BLEU" and round(value, 1) != value:
         places = 2
-    return f"{value:+.{places}f}" if one["kind"] == "difference" else f"{value:.{places}f}"
+    return f"{value:+.{places}f}" if row["kind"] == "difference" else f"{value:.{places}f}"
 
 
-def _ours(one: Mapping[str, Any]) -> str:
-    if one["ours"] is None:
+def _ours(row: Mapping[str, Any]) -> str:
+    if row["ours"] is None:
         return ""
-    if one["kind"] == "count":
-        return f"{one['ours']:g}"
-    places = 3 if one["unit"] == "bpc" else 2
-    sign = "+" if one["kind"] == "difference" else ""
-    if one["interval"] is None:
-        return f"{one['ours']:{sign}.{places}f}"
-    low, high = one["interval"]
-    return f"{one['ours']:{sign}.{places}f} ({low:{sign}.{places}f} to {high:{sign}.{places}f})"
+    if row["kind"] == "count":
+        return f"{row['ours']:g}"
+    places = 3 if row["unit"] == "bpc" else 2
+    sign = "+" if row["kind"] == "difference" else ""
+    if row["interval"] is None:
+        return f"{row['ours']:{sign}.{places}f}"
+    low, high = row["interval"]
+    return f"{row['ours']:{sign}.{places}f} ({low:{sign}.{places}f} to {high:{sign}.{places}f})"
 
 
 def setting_words(task: str, judged: Sequence[Mapping[str, Any]], content: Mapping[str, Any]) -> list[str]:
-    """Say what was run for a task, and what differs from the paper."""
-    study = [one for one in content["studies"] if one["task"] == task]
-    own = next((one["paper_task"] for one in judged if one["stand_in"]), "")
-    said = [f"**A stand-in for {own}**: {content['stand_ins'].get(task, 'other data')}"] if own else []
-    said += [f"Ours ({one['folder']}): {one['regime']}; seeds {', '.join(map(str, one['seeds']))}" for one in study]
-    said += [f"Our scorer: {one['signature']}" for one in study if one["signature"]]
-    said += [f"Norms replaced: {PLACES[one['norms_at']]}" for one in study]
-    said += [
-        f"**Cut short**: {one['steps']:,} of the preset's {one['preset_steps']:,} updates"
-        for one in study
-        if one["steps"] < one["preset_steps"]
+    """Describe what was run for a task, and the differences from the paper."""
+    study = [row for row in content["studies"] if row["task"] == task]
+    original = next((row["paper_task"] for row in judged if row["stand_in"]), "")
+    lines = [f"**A stand-in for {original}**: {content['stand_ins'].get(task, 'other data')}"] if original else []
+    lines += [f"Ours ({row['folder']}): {row['regime']}; seeds {', '.join(map(str, row['seeds']))}" for row in study]
+    lines += [f"Our scorer: {row['signature']}" for row in study if row["signature"]]
+    lines += [f"Norms replaced: {PLACES[row['norms_at']]}" for row in study]
+    lines += [
+        f"**Cut short**: {row['steps']:,} of the preset's {row['preset_steps']:,} updates"
+        for row in study
+        if row["steps"] < row["preset_steps"]
     ]
-    differs = dict.fromkeys(one["differs"] for one in judged if one["differs"]) if task else {}
-    return said + [f"What differs from the paper's setting: {words}" for words in differs]
+    differs = dict.fromkeys(row["differs"] for row in judged if row["differs"]) if task else {}
+    return lines + [f"Differences from the paper's setting: {words}" for words in differs]
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -196,5 +197,5 @@ def _escaped(words: str) -> str:
     return " ".join(words.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
-def _described(cell: Cell) -> dict[str, Any]:
+def _describe(cell: Cell) -> dict[str, Any]:
     return {"kind": cell.kind, "unit": cell.metric.unit}

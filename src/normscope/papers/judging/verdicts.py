@@ -1,4 +1,4 @@
-"""Claims that are no difference: a figure by itself, runs that break, and how many data sets agree."""
+"""Judgements of a whole study, and of claims other than differences: figures, diverging runs, counts of data sets."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -6,36 +6,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import special
 
 from normscope.papers.judging.agreement import Judgement, cannot_tell, learned
 from normscope.papers.judging.cell import Cell, Count, Paper, PaperArm
 from normscope.papers.judging.differences import cut_short, judge_difference, weigh
-from normscope.results.matching import Arm, match_runs, read_runs
-from normscope.results.statistics import LEAST_PAIRS, Interval, holm, t_interval
+from normscope.results.matching import ArmRuns, read_arms
+from normscope.results.statistics import LEAST_PAIRS, holm, proportion_interval, t_interval
 from normscope.results.store import StudyFolder
 
 OTHER_SETTING = "other setting: only differences are compared"
 
 
 def judge_broken(
-    cell: Cell, task: str, arm: Arm, baseline: Arm, card: Mapping[str, Any], *, full_steps: int
+    cell: Cell, task: str, arm: ArmRuns, baseline: ArmRuns, card: Mapping[str, Any], *, full_steps: int
 ) -> Judgement:
     """Judge a claim that an arm does not train where the baseline does.
 
-    A run is broken if it diverged or learned nothing (:mod:`normscope.papers.judging.agreement`). The verdict is by
-    the exact 95 % interval of the share of broken runs, above or below one half; the baseline's must lie below.
-    Nothing is said before every planned seed of both has ended.
+    A run is broken if it diverged or learned nothing (:mod:`normscope.papers.judging.agreement`). The verdict depends
+    on whether the exact interval of the share of broken runs lies above or below one half; that of the baseline must
+    lie below. There is no verdict before every planned seed of both has ended.
 
     Args:
-        cell: The claim.
-        task: Where ours was run.
-        arm: What is said to break.
-        baseline: What must train.
-        card: Of the study.
-        full_steps: Updates of the task's preset: a study of fewer is cut short.
+        cell: Published claim.
+        task: Task of our runs.
+        arm: Arm that is claimed not to train.
+        baseline: Arm that must train.
+        card: Card of the study.
+        full_steps: Number of updates of the task's preset; a study with fewer is cut short.
     """
-    (broken, runs), (control, others) = (_broken(cell, task, one) for one in (arm, baseline))
+    (broken, runs), (control, others) = (_broken(cell, task, side) for side in (arm, baseline))
     words = f"{broken} of {runs} runs broke, {control} of {others} of the baseline"
     signature = card["metric"].get("signature") or ""
     base = Judgement(cell=cell, task=task, verdict="", because=words, pairs=runs, signature=signature)
@@ -47,29 +46,24 @@ def judge_broken(
     least = max(LEAST_PAIRS, len(card["seeds"]))
     if waiting or min(runs, others) < LEAST_PAIRS:
         return cannot_tell(base, least, f"{words}; {waiting} of {len(card['seeds'])} seeds have not ended")
-    if _exact(control, others, card["alpha"])[1] >= 0.5:
+    level = 1 - card["alpha"]
+    if proportion_interval(control, others, level=level)[1] >= 0.5:
         return replace(base, verdict="cannot tell: the baseline does not train either")
-    low, high = _exact(broken, runs, card["alpha"])
+    low, high = proportion_interval(broken, runs, level=level)
     if low > 0.5 or high < 0.5:
         return replace(base, verdict="reproduced" if low > 0.5 else "not reproduced")
     return cannot_tell(base, max(least, runs + 1), words)
 
 
-def _broken(cell: Cell, task: str, arm: Arm) -> tuple[int, int]:
-    """Count the runs that broke, and all that ended and could be computed."""
+def _broken(cell: Cell, task: str, arm: ArmRuns) -> tuple[int, int]:
+    """Count the broken runs, and all that ended and could be computed."""
     ended = [state for state in arm.ended.values() if state != "failed"]
     broken = sum(isinstance(state, str) or not learned(state, task, cell.metric) for state in ended)
     return broken, len(ended)
 
 
-def _exact(count: int, of: int, alpha: float) -> Interval:
-    """Give the Clopper-Pearson interval of a share."""
-    low = float(special.betaincinv(count, of - count + 1, alpha / 2)) if count else 0.0
-    return low, float(special.betaincinv(count + 1, of - count, 1 - alpha / 2)) if count < of else 1.0
-
-
-def judge_value(cell: Cell, task: str, arm: Arm, card: Mapping[str, Any]) -> Judgement:
-    """Show a figure beside ours. It is never judged: nobody prints a whole setting, and seldom a scorer."""
+def judge_value(cell: Cell, task: str, arm: ArmRuns, card: Mapping[str, Any]) -> Judgement:
+    """Put our figure beside a published one, without a verdict: papers do not print complete settings."""
     values = np.array(list(arm.values.values()))
     interval = t_interval(values, level=1 - card["alpha"]) if len(values) >= 2 else None
     if not len(values):
@@ -90,16 +84,16 @@ def judge_value(cell: Cell, task: str, arm: Arm, card: Mapping[str, Any]) -> Jud
 
 
 def judge_count(count: Count, judged: Mapping[str, Sequence[Judgement]]) -> Judgement:
-    """Judge a claim over data sets by the judgements of its cells, the paper's own set before any stand-in.
+    """Judge a claim over data sets by the judgements of its cells; data sets of the paper precede stand-ins.
 
     Args:
-        count: The claim.
-        judged: The judgements of every cell, by its id.
+        count: Published claim.
+        judged: Judgements of every cell, by its id.
     """
-    said = [_agrees(count, sorted(judged.get(name, ()), key=_stands_in)) for name in count.cells]
-    known = [one for one in said if one is not None]
-    agree, unknown = sum(known), len(said) - len(known)
-    words = f"{agree} of {len(said)} data sets agree, {len(known) - agree} do not, {unknown} are open or not run"
+    outcomes = [_agrees(count, sorted(judged.get(name, ()), key=_stands_in)) for name in count.cells]
+    known = [outcome for outcome in outcomes if outcome is not None]
+    agree, unknown = sum(known), len(outcomes) - len(known)
+    words = f"{agree} of {len(outcomes)} data sets agree, {len(known) - agree} do not, {unknown} are open or not run"
     base = Judgement(cell=count, task="", verdict="", because=words, ours=agree, pairs=len(known))
     if not known:
         return replace(base, verdict="not run here", because="no data set of it is decided", ours=None)
@@ -111,7 +105,7 @@ def judge_count(count: Count, judged: Mapping[str, Sequence[Judgement]]) -> Judg
 
 
 def judge_counts(paper: Paper, judged: Sequence[Judgement]) -> list[Judgement]:
-    """Judge every claim over data sets that any of the judged cells takes part in."""
+    """Judge every claim over data sets that includes any of the judged cells."""
     by_id: dict[str, list[Judgement]] = {}
     for each in judged:
         by_id.setdefault(each.cell.id, []).append(each)
@@ -119,9 +113,9 @@ def judge_counts(paper: Paper, judged: Sequence[Judgement]) -> list[Judgement]:
 
 
 def _agrees(count: Count, judged: Sequence[Judgement]) -> bool | None:
-    """Say whether the first judgement that decides something agrees with the claim; None where none does.
+    """Return whether the first decisive judgement agrees with the claim, or None if no judgement is decisive.
 
-    A direction decides, however small the difference; that it lies within our margin only where equal is wanted.
+    A direction is decisive, however small the difference; a difference within our margin only if equality counts.
     """
     for each in judged:
         if isinstance(each.cell, Cell) and each.cell.kind == "diverges":
@@ -141,54 +135,52 @@ def _stands_in(judgement: Judgement) -> bool:
 def judge_study(
     cells: Sequence[Cell], directory: Path, labels: Mapping[PaperArm, str], *, task: str, full_steps: int
 ) -> list[Judgement]:
-    """Judge cells by one study's folder, finished or not.
+    """Judge the cells of a paper by one study, finished or not.
 
-    Holm's correction is over the differences among the cells that the study holds.
+    Holm's correction covers the differences among the cells whose arms the study has.
 
     Args:
-        cells: Of one paper; those whose arms the study does not have are left out.
-        directory: The study.
-        labels: From what the paper trained to the label of the study's arm.
-        task: The study's.
-        full_steps: Updates of the task's preset: a study of fewer is cut short, and reproduces and refutes nothing.
+        cells: Cells of one paper; those whose arms the study does not have are skipped.
+        directory: Study folder.
+        labels: Label of our arm by arm of the paper.
+        task: Task of the study.
+        full_steps: Number of updates of the task's preset; a study with fewer is cut short and decides nothing.
 
     Returns:
-        A judgement for every cell that the study has the arms of, in their order.
+        One judgement per cell whose arms the study has, in their order.
 
     Raises:
-        FileNotFoundError: If there is no study.
-        ValueError: If its files are not what they should be, or its metric has another unit or direction than a
-            cell's.
+        FileNotFoundError: If the folder has no card.
+        ValueError: If a file has another shape, or the metric of the study has another unit or direction than that of
+            a cell.
     """
     study = StudyFolder(directory)
     card = study.read_card()
-    runs, _ = read_runs(study, card)
-    # A tuned card has an arm's label twice; the tuned one comes first and is the one that its verdict rests on.
-    entries = {entry["label"]: entry for entry in reversed(card["arms"])}
-    arms = {label: match_runs(card, entry, runs) for label, entry in entries.items()}
+    # A tuned card has the label of an arm twice; the tuned arm comes first, and its verdict is the one that counts.
+    arms = {arm.entry["label"]: arm for arm in reversed(read_arms(study, card))}
     held = [cell for cell in cells if all(labels.get(side) in arms for side in _sides(cell))]
     for cell in held:
         _check_metric(cell, card["metric"], directory)
-    # Of a value, which has no baseline, the second is its own arm and is not used.
+    # A value has no baseline: its own arm stands in its place and is not used.
     sides = {cell.id: (arms[labels[cell.arm]], arms[labels[_sides(cell)[-1]]]) for cell in held}
     differences = [cell for cell in held if cell.kind == "difference"]
-    found = {
+    evidence = {
         cell.id: weigh(cell, task, arm, base, card, len(differences))
         for cell in differences
         for arm, base in [sides[cell.id]]
     }
-    adjusted = dict(zip(found, holm([each.p for each in found.values()]), strict=True))
-    told = []
+    adjusted = dict(zip(evidence, holm([each.p for each in evidence.values()]), strict=True))
+    judged = []
     for cell in held:
         arm, base = sides[cell.id]
         if cell.kind == "difference":
-            one = judge_difference(cell, task, found[cell.id], adjusted[cell.id], card, full_steps=full_steps)
+            judgement = judge_difference(cell, task, evidence[cell.id], adjusted[cell.id], card, full_steps=full_steps)
         elif cell.kind == "diverges":
-            one = judge_broken(cell, task, arm, base, card, full_steps=full_steps)
+            judgement = judge_broken(cell, task, arm, base, card, full_steps=full_steps)
         else:
-            one = judge_value(cell, task, arm, card)
-        told.append(one)
-    return told
+            judgement = judge_value(cell, task, arm, card)
+        judged.append(judgement)
+    return judged
 
 
 def _sides(cell: Cell) -> list[PaperArm]:

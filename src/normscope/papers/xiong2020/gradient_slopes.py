@@ -1,15 +1,15 @@
-"""Slopes of gradient norms at initialization, fitted seed by seed and held against the theory's."""
+"""Slopes of gradient norms at initialization, fitted per seed and compared with the theory."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from matplotlib.axes import Axes
 
+from normscope.fits import log_slope
 from normscope.papers.judging.agreement import decide, side_of
 from normscope.papers.xiong2020.initial_gradients import PLACED, Setting
-from normscope.report.drawing.palette import Look, looks, stand_in, style_sheet
+from normscope.report.drawing.palette import ArmStyle, arm_styles, stand_in, style_sheet
 from normscope.report.drawing.svg import axes, blank, drawing, headline, mark, to_svg
 from normscope.results.statistics import (
     MOST_SEEDS,
@@ -22,27 +22,30 @@ from normscope.results.statistics import (
 )
 from normscope.results.store import SCHEMA
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 ALPHA = 0.05
-"""Of all lines together: directions by Holm, sizes by intervals at level 1 - alpha / lines."""
+"""Accepted probability of any false claim: directions by Holm's correction, sizes at level 1 - alpha / lines."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """What the paper says of one line of its figure, as a slope."""
+    """A claim of the paper on one line of its figure, as a slope."""
 
     id: str
     says: str
     placement: str
-    axis: str
+    axis: Literal["size", "layer"]
     """``size``: log norm by log layers; ``layer``: log norm by layer of the decoder."""
     published: float
-    """The theory's slope."""
+    """Slope of the theory."""
     epsilon: float
     reason: str
-    """Of epsilon."""
+    """Reason for epsilon."""
     source: str
     growth: bool = False
-    """Whether that it is above zero is all that is claimed, and the size only told."""
+    """Whether the claim is only that the slope is positive; its size is then reported but not judged."""
 
 
 LINES = (
@@ -91,10 +94,10 @@ LINES = (
 
 
 def conclude(rows: Sequence[dict[str, Any]], setting: Setting) -> dict[str, Any]:
-    """Fit the slopes, seed by seed, and hold them against the theory's.
+    """Fit the slopes per seed, and compare them with the theory.
 
     Returns:
-        ``points``: mean, ends and theory for every placement and size; ``lines``: for each of :data:`LINES` the slope,
+        ``points``: mean, range and theory for every placement and size; ``lines``: for each of :data:`LINES` the slope,
         its t interval over seeds and a verdict; ``rows``; the setting.
     """
     seeds = sorted({row["seed"] for row in rows})
@@ -124,11 +127,9 @@ def conclude(rows: Sequence[dict[str, Any]], setting: Setting) -> dict[str, Any]
         else:
             axis = np.arange(setting.layers[0])
             values = [first[line.placement, seed]["decoder"]["W2"] for seed in seeds]
-        fitted = [np.polyfit(axis, np.log(one), 1)[0] for one in values] if len(axis) > 1 else []
-        slopes.append(np.array(fitted))
-    tests = [sign_flip_p(one, rng=np.random.default_rng(0)) if len(one) else None for one in slopes]
-    adjusted = holm(tests)
-    lines = [_judge(line, one, p) for line, one, p in zip(LINES, slopes, adjusted, strict=True)]
+        slopes.append(np.array([log_slope(each, axis) for each in values] if len(axis) > 1 else []))
+    tests = [sign_flip_p(each, rng=np.random.default_rng(0)) if len(each) else None for each in slopes]
+    lines = [_judge(line, each, p) for line, each, p in zip(LINES, slopes, holm(tests), strict=True)]
     return {
         "schema": SCHEMA,
         "setting": {**asdict(setting), "layers": list(setting.layers), "id": setting.id},
@@ -163,7 +164,7 @@ def _judge(line: Line, slopes: np.ndarray, p: float | None) -> dict[str, Any]:
 
 
 def _grows(line: Line, interval: Interval, wide: Interval, *, significant: bool) -> tuple[str, str] | None:
-    """Judge that a slope is above zero, and tell how it lies to the theory's."""
+    """Judge the claim that a slope is positive, and report its size relative to the theory."""
     side = side_of(interval, significant=significant)
     if not side:
         return None
@@ -193,12 +194,12 @@ _WIDTH, _HEIGHT, _PANEL = 784, 300, 240
 
 
 def draw(found: Mapping[str, Any]) -> str:
-    """Draw what :func:`normscope.papers.xiong2020.gradient_slopes.conclude` found, as a whole SVG file.
+    """Render the result of :func:`conclude` as an SVG file.
 
-    Every dot is a seed. In the first panel the broken line is the theory's, through the mean of the smallest size; in
-    the others the line is W2 and the broken one W1, means over the seeds.
+    Every dot is a seed. In the first panel the broken line is the theory, through the mean of the smallest size; in
+    the others the solid line is W2 and the dotted line W1, means over the seeds.
     """
-    look = looks(list(_NAMES), "post")
+    styles = arm_styles(list(_NAMES), "post")
     rows = found["rows"]
     with drawing():
         figure = blank(_WIDTH, _HEIGHT)
@@ -208,7 +209,7 @@ def draw(found: Mapping[str, Any]) -> str:
             )
             for number in range(3)
         ]
-        _by_size(panels[0], found, look)
+        _by_size(panels[0], found, styles)
         top = max(
             max(named)
             for row in rows
@@ -217,7 +218,7 @@ def draw(found: Mapping[str, Any]) -> str:
             for named in part.values()
         )
         for panel, part in zip(panels[1:], ("encoder", "decoder"), strict=True):
-            _by_layer(panel, rows, part, look, top)
+            _by_layer(panel, rows, part, styles, top)
         svg = to_svg(
             figure,
             name="gradients",
@@ -227,49 +228,53 @@ def draw(found: Mapping[str, Any]) -> str:
     return _alone(svg)
 
 
-def _by_size(plot: Axes, found: Mapping[str, Any], look: Mapping[str, Look]) -> None:
+def _by_size(plot: "Axes", found: Mapping[str, Any], styles: Mapping[str, ArmStyle]) -> None:
     sizes = found["setting"]["layers"]
     for placement, name in _NAMES.items():
         points = [point for point in found["points"] if point["placement"] == placement]
-        mine = look[placement]
+        style = styles[placement]
         for row in found["rows"]:
             if row["placement"] == placement:
-                _dot(plot, row["layers"], row["last"], mine, f"{name}, seed {row['seed']}")
-        plot.plot(sizes, [point["mean"] for point in points], color=mine.colour, linewidth=2.2)
-        plot.plot(sizes, [point["theory"] for point in points], color=mine.colour, linewidth=1.2, linestyle=(0, (4, 3)))
-        _name(plot, sizes[-1], points[-1]["mean"], name, mine)
+                _dot(plot, row["layers"], row["last"], style, f"{name}, seed {row['seed']}")
+        plot.plot(sizes, [point["mean"] for point in points], color=style.colour, linewidth=2.2)
+        plot.plot(
+            sizes, [point["theory"] for point in points], color=style.colour, linewidth=1.2, linestyle=(0, (4, 3))
+        )
+        _name(plot, sizes[-1], points[-1]["mean"], name, style)
     plot.set(xticks=sizes, xticklabels=[f"{size}-{size}" for size in sizes], ylim=(0, None))
     plot.set_xlabel("layers", color=_MUTED, fontsize=11, loc="right", labelpad=2)
     headline(plot, "last decoder layer, W2; broken: theory")
 
 
-def _by_layer(plot: Axes, rows: Sequence[Mapping[str, Any]], part: str, look: Mapping[str, Look], top: float) -> None:
+def _by_layer(
+    plot: "Axes", rows: Sequence[Mapping[str, Any]], part: str, styles: Mapping[str, ArmStyle], top: float
+) -> None:
     for placement, name in _NAMES.items():
-        mine = look[placement]
+        style = styles[placement]
         held = [row for row in rows if row["placement"] == placement and row["by_layer"]]
-        for matrix, style in (("W2", "-"), ("W1", (0, (1, 2)))):
+        for matrix, line in (("W2", "-"), ("W1", (0, (1, 2)))):
             table = np.array([row["by_layer"][part][matrix] for row in held])
             layers = np.arange(1, table.shape[1] + 1)
-            plot.plot(layers, table.mean(axis=0), color=mine.colour, linestyle=style, linewidth=2.0)
+            plot.plot(layers, table.mean(axis=0), color=style.colour, linestyle=line, linewidth=2.0)
             if matrix == "W2":
                 for row, values in zip(held, table, strict=True):
                     for layer, value in zip(layers, values, strict=True):
-                        _dot(plot, layer, value, mine, f"{name}, layer {layer}, seed {row['seed']}")
-                _name(plot, layers[-1], table.mean(axis=0)[-1], name, mine)
+                        _dot(plot, layer, value, style, f"{name}, layer {layer}, seed {row['seed']}")
+                _name(plot, layers[-1], table.mean(axis=0)[-1], name, style)
         plot.set(xticks=layers, ylim=(0, 1.05 * top))
     plot.set_xlabel("layer", color=_MUTED, fontsize=11, loc="right", labelpad=2)
     size = len(plot.get_xticks())
     headline(plot, f"{part} of {size}-{size}; W2, dotted W1")
 
 
-def _dot(plot: Axes, x: float, y: float, look: Look, tip: str) -> None:
+def _dot(plot: "Axes", x: float, y: float, style: ArmStyle, tip: str) -> None:
     plot.plot(
-        [x], [y], look.marker, color=look.colour, markersize=3.5, alpha=0.5, linewidth=0, gid=mark(look.index, tip)
+        [x], [y], style.marker, color=style.colour, markersize=3.5, alpha=0.5, linewidth=0, gid=mark(style.index, tip)
     )
 
 
-def _name(plot: Axes, x: float, y: float, name: str, look: Look) -> None:
-    plot.annotate(name, (x, y), (0, 7), textcoords="offset points", ha="right", color=look.colour, fontsize=11)
+def _name(plot: "Axes", x: float, y: float, name: str, style: ArmStyle) -> None:
+    plot.annotate(name, (x, y), (0, 7), textcoords="offset points", ha="right", color=style.colour, fontsize=11)
 
 
 def _slope(line: Mapping[str, Any]) -> str:
@@ -280,7 +285,7 @@ def _slope(line: Mapping[str, Any]) -> str:
 
 
 def _alone(svg: str) -> str:
-    """Make the element a file: its name space, and the colours that a page would give it."""
+    """Return the element as a file, with its namespace and the colours of the page."""
     style = f"<style>{style_sheet()}svg{{background:var(--paper);font-family:system-ui,sans-serif}}</style>"
     opened = svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
     end = opened.index(">") + 1

@@ -7,9 +7,9 @@ Their Theorem 1: with probability near one, the gradient of the last layer's sec
     \quad O(d \sqrt{\ln d / L}) \text{ in Pre-LN},
 
 so that Post-LN is flat in the number of layers L and Pre-LN falls as :math:`1 / \sqrt L`. Dropout is off: the theorem
-has none, and the figure does not say. Elsewhere the networks are the paper's: widths, heads, Xavier's uniform first
-weights, gains one; label smoothing 0.1. The batch is a real one of the task, another for every seed, the same for both
-placements and all sizes.
+has none, and the figure does not state it. Otherwise the networks are those of the paper: widths, heads, Xavier uniform
+initialization, norm weights of one, label smoothing 0.1. The batch is a real batch of the task: a different one for
+every seed, the same for both placements and all sizes.
 """
 
 import hashlib
@@ -37,18 +37,18 @@ _PRESET = "reproduction"
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What is measured; the seeds are not part of it, so that more can be added."""
+    """Networks and batches that are measured; seeds are not part of it, so that more can be added."""
 
     task: str = "multi30k_de_en"
-    """A translation task: its data, and the vocabulary of its full preset, joint subwords as in the paper."""
+    """Translation task: its data, and the vocabulary of its full preset, joint subwords as in the paper."""
     layers: tuple[int, ...] = (6, 8, 10, 12, 14)
-    """Of the encoder, and of the decoder; the first size is also measured layer by layer."""
+    """Numbers of layers of the encoder, and of the decoder; the first size is also measured layer by layer."""
     width: int = 512
-    """d; feed-forward branches are twice as wide, as in the paper."""
+    """Width d; feed-forward branches are twice as wide, as in the paper."""
     heads: int = 4
-    """Of every attention branch."""
+    """Number of heads of every attention branch."""
     tokens: int = 2048
-    """Padded tokens of the batch, on the longer side."""
+    """Number of padded tokens of the batch, on the longer side."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
@@ -63,7 +63,7 @@ class Setting:
 
     @property
     def id(self) -> str:
-        """Hash of everything but the sizes that decides a row's numbers: rows of others are left alone."""
+        """Hash of everything but the sizes that determines the numbers of a row; rows with another hash are ignored."""
         content = {key: value for key, value in asdict(self).items() if key != "layers"}
         content |= {"first": self.layers[0], "revision": TASKS[self.task].revision}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
@@ -75,11 +75,11 @@ def plan(setting: Setting, seeds: Sequence[int]) -> list[tuple[int, str, int]]:
 
 
 def measure(setting: Setting, layers: int, placement: str, seed: int) -> dict[str, Any]:
-    """Build one network, take one batch, and give the Frobenius norms of its gradients.
+    """Build a network, and compute the Frobenius norms of its gradients on one batch.
 
     Returns:
-        ``last``: of the second feed-forward matrix of the last decoder layer; ``by_layer``: of both matrices of every
-        layer, for the first size only; ``loss`` in nats; ``target_tokens`` of the batch.
+        ``last``: norm for the second feed-forward matrix of the last decoder layer; ``by_layer``: norms for both
+        matrices of every layer, for the first size only; ``loss`` in nats; ``target_tokens`` of the batch.
     """
     task = _task(setting, layers)
     data = task.load(torch.device("cpu"), "study", _PRESET)
@@ -90,7 +90,7 @@ def measure(setting: Setting, layers: int, placement: str, seed: int) -> dict[st
     if layers != setting.layers[0]:
         matrices = {"decoder": {"W2": matrices["decoder"]["W2"][-1:]}}
     asked = [weight for part in matrices.values() for weights in part.values() for weight in weights]
-    # A gradient that nobody asks for is not computed: for the larger sizes this is the time of a forward pass.
+    # Other gradients are not computed: for the larger sizes this saves the time of a forward pass.
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     for weight in asked:
@@ -115,7 +115,7 @@ def measure(setting: Setting, layers: int, placement: str, seed: int) -> dict[st
 
 
 def feed_forward_matrices(model: Seq2Seq) -> dict[str, dict[str, list[torch.nn.Parameter]]]:
-    """Find W1 ``[F, D]`` and W2 ``[D, F]`` of every layer, the first layer first, in the encoder and in the decoder."""
+    """Return W1 ``[F, D]`` and W2 ``[D, F]`` of every layer of the encoder and of the decoder, first layer first."""
     found = {}
     for part in ("encoder", "decoder"):
         parameters = list(getattr(model, part).named_parameters())
@@ -129,18 +129,21 @@ def feed_forward_matrices(model: Seq2Seq) -> dict[str, dict[str, list[torch.nn.P
 def run(
     setting: Setting, seeds: Sequence[int], path: Path, callback: Callable[[int, int, str], None] | None = None
 ) -> list[dict[str, Any]]:
-    """Measure every network that the file lacks, a line of JSON each, and give all rows of the setting and seeds.
+    """Measure every network that the file lacks, one line of JSON each.
 
-    Stopped at any time, the same call goes on; a line that was cut short is written anew.
+    The same call resumes after an interruption; an incomplete line is written again.
 
     Args:
-        setting: What is measured.
-        seeds: Which first weights and batches.
-        path: The file.
-        callback: Takes how many networks are done, of how many, and which was the last.
+        setting: Networks and batches to measure.
+        seeds: Seeds of the initial weights and of the batches.
+        path: File of the rows.
+        callback: Called with the number of measured networks, their total number, and the name of the last.
+
+    Returns:
+        All rows of the setting and seeds.
 
     Raises:
-        ValueError: If the file is not what this wrote.
+        ValueError: If the file was not written by this function.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     held = {(row["layers"], row["placement"], row["seed"]): row for row in read(path) if row["setting"] == setting.id}
@@ -159,10 +162,10 @@ def run(
 
 
 def whole(setting: Setting, path: Path) -> list[dict[str, Any]]:
-    """Give the rows of a file that are of the setting and of seeds with all sizes; none where there is no file.
+    """Return the rows of a setting for seeds with all sizes; empty if there is no file.
 
     Raises:
-        ValueError: If the file is not what :func:`run` wrote.
+        ValueError: If the file was not written by :func:`run`.
     """
     rows = [row for row in read(path) if row["setting"] == setting.id and row["layers"] in setting.layers]
     held = {(row["layers"], row["placement"], row["seed"]): row for row in rows}
@@ -171,10 +174,10 @@ def whole(setting: Setting, path: Path) -> list[dict[str, Any]]:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Read the rows of a file, and cut off a last line that was not finished.
+    """Read the rows of a file, and remove an incomplete last line.
 
     Raises:
-        ValueError: If a line is no row; the message has its number.
+        ValueError: If a line is not a row; the message has its number.
     """
     if not path.exists():
         return []
@@ -187,7 +190,7 @@ def read(path: Path) -> list[dict[str, Any]]:
         row = parse_json(line, f"line {number} of {path}")
         fields = ("setting", "layers", "placement", "seed", "last")
         if not isinstance(row, dict) or row.get("schema") != SCHEMA or not all(name in row for name in fields):
-            raise ValueError(f"line {number} of {path} is no row of gradient norms: move the file away")
+            raise ValueError(f"line {number} of {path} is not a row of gradient norms: move the file away")
         rows.append(row)
     return rows
 

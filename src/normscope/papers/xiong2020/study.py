@@ -1,6 +1,6 @@
-"""Xiong, Yang, He, Zheng, … (2020): what they print of warm-ups on IWSLT'14.
+"""Xiong, Yang, He, Zheng, … (2020): published results on warm-up for IWSLT'14, and the studies that reproduce them.
 
-Their figures of IWSLT'14 are in the text where a number stands, and read off plots where it says "about".
+Numbers of IWSLT'14 are from the text; where a source says "about", they are read off plots.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ TASK = "iwslt14_de_en"
 BLEU = Metric(name="test BLEU", unit="BLEU", higher_is_better=True, aggregate="bleu")
 LOSS = Metric(name="validation loss", unit="nats a token", higher_is_better=False)
 LONGEST = 4000
-"""Updates of the paper's full warm-up."""
+"""Number of updates of the full warm-up of the paper."""
 WARMUPS = (0, 500, LONGEST)
 RATES = (5e-4, 1e-3)
 NORM = "layer_norm"
@@ -32,18 +32,18 @@ DIFFERS = (
 
 
 def arm_of(placement: str, warmup: int, rate: float) -> PaperArm:
-    """Name what the paper trained."""
+    """Return an arm of the paper."""
     return PaperArm(norm=NORM, placement=placement, warmup=warmup, learning_rate=rate)
 
 
 def _bleu(name: str, arm: PaperArm, figure: float, where: str) -> Cell:
-    said = "no warm-up" if arm.warmup == 0 else f"{arm.warmup:,} updates of warm-up"
+    warmup = "no warm-up" if arm.warmup == 0 else f"{arm.warmup:,} updates of warm-up"
     return Cell(
         id=f"{TASK}/{name}",
         tables=("figure2",),
         source=where,
         kind="value",
-        says=f"{'Post' if arm.placement == 'post' else 'Pre'}-LN, {said}, rate {arm.learning_rate:g}",
+        says=f"{'Post' if arm.placement == 'post' else 'Pre'}-LN, {warmup}, rate {arm.learning_rate:g}",
         arm=arm,
         published=figure,
         printed=(figure,),
@@ -158,10 +158,10 @@ CELLS = (
 
 
 def scaled(recipe: Recipe, warmup: int, rate: float) -> tuple[int, float]:
-    """Give our warm-up and learning rate for the paper's, which are 4,000 and 1e-3 where ours are the recipe's.
+    """Scale the warm-up and learning rate of the paper: 4,000 updates and 1e-3 become those of the recipe.
 
     Raises:
-        ValueError: If the recipe has no warm-up of at least eight updates to be shortened.
+        ValueError: If the warm-up of the recipe has fewer than eight updates and cannot be shortened.
     """
     if recipe.warmup < LONGEST // WARMUPS[1]:
         least = LONGEST // WARMUPS[1]
@@ -170,13 +170,13 @@ def scaled(recipe: Recipe, warmup: int, rate: float) -> tuple[int, float]:
 
 
 def studies(task: str, setup: Setup) -> tuple[PaperStudy, ...]:
-    """Write a card for either learning rate: Post-LN and Pre-LN with three warm-ups each.
+    """Build one study per learning rate: Post-LN and Pre-LN with three warm-ups each.
 
-    The baseline is Post-LN with the full warm-up. At the paper's own task in full, warm-ups and rates are the paper's;
-    elsewhere they are :func:`scaled`.
+    The baseline is Post-LN with the full warm-up. In the full preset of the paper's task, warm-ups and rates are those
+    of the paper; elsewhere they are :func:`scaled`.
 
     Raises:
-        ValueError: If the preset is unknown, or has no warm-up to be scaled.
+        ValueError: If the preset is unknown, or its warm-up is too short to be scaled.
     """
     entry = TASKS[task]
     if setup.preset not in entry.presets:
@@ -188,10 +188,10 @@ def studies(task: str, setup: Setup) -> tuple[PaperStudy, ...]:
         wanted = [arm_of(placement, warmup, rate) for placement in ("post", "pre") for warmup in WARMUPS]
         ours = [(warmup, rate) if literal else scaled(recipe, warmup, rate) for _, warmup in _settings(wanted)]
         arms = tuple(
-            Arm.parse(arm.norm, str(arm.placement), warmup=warmup, learning_rate=own)
-            for arm, (warmup, own) in zip(wanted, ours, strict=True)
+            Arm.parse(arm.norm, str(arm.placement), warmup=warmup, learning_rate=peak)
+            for arm, (warmup, peak) in zip(wanted, ours, strict=True)
         )
-        card = StudySpec(
+        spec = StudySpec(
             question=f"Does Post-LN need a warm-up on {task}, and Pre-LN not, at a rate of {ours[0][1]:g}?",
             task=task,
             arms=arms,
@@ -205,7 +205,7 @@ def studies(task: str, setup: Setup) -> tuple[PaperStudy, ...]:
             compile=setup.compile,
         )
         name = f"{task}-rate-{ours[0][1]:g}"
-        made.append(PaperStudy(name=name, card=card, labels=dict(zip(wanted, card.labels(), strict=True))))
+        made.append(PaperStudy(name=name, spec=spec, labels=dict(zip(wanted, spec.labels(), strict=True))))
     return tuple(made)
 
 

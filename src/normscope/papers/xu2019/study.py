@@ -1,7 +1,7 @@
-"""Xu, Sun, Zhang, Zhao, Lin (2019): what their three tables say, and the studies that try it.
+"""Xu, Sun, Zhang, Zhao, Lin (2019): the results of their three tables, and the studies that reproduce them.
 
-The figures are those of the authors' poster, which prints one figure a cell, without seeds or a spread. They stand
-beside the tasks, as ``published``, and are read from there.
+The figures are those of the authors' poster, which prints one figure per cell, without seeds or a spread. They are
+declared with the tasks, as ``published``.
 """
 
 from normscope.papers.judging.cell import Cell, Count, Paper, PaperArm, PaperStudy, Setup
@@ -27,7 +27,7 @@ STAND_IN_WORDS = {
 }
 
 RELEASED = ("iwslt14_de_en", "multi30k_de_en", "iwslt14_de_en_sample")
-"""De-En and its stand-ins: where the released code's two norms of 32, the final ones, can be tried."""
+"""De-En and its stand-ins: tasks on which only the two final norms of 32 can be replaced, as in the released code."""
 
 _PLACEMENT = "the placement is not printed, ours is Pre-LN"
 _TRANSLATION = (
@@ -68,7 +68,7 @@ EXAMPLES = {
 
 
 NORMS = ("none", "layer_norm", "layer_norm_simple", "detach_norm", "ada_norm")
-"""The rows of the tables."""
+"""Norms in the rows of the tables."""
 
 NAMES = {
     "none": "w/o Norm",
@@ -77,7 +77,7 @@ NAMES = {
     "detach_norm": "DetachNorm",
     "ada_norm": "AdaNorm",
 }
-"""As the paper writes them."""
+"""Names of the norms in the paper."""
 
 COLUMNS = {
     "wmt14_en_de": "En-De",
@@ -89,7 +89,7 @@ COLUMNS = {
     "mnist_cnn": "MNIST",
     "ptb": "PTB",
 }
-"""The poster's, in its order, by task."""
+"""Columns of the poster, in its order, by task."""
 
 PAIRS = {
     ("none", "layer_norm"): (("table1",), "Table 1, by subtraction"),
@@ -98,7 +98,7 @@ PAIRS = {
     ("layer_norm_simple", "detach_norm"): (("table2",), "Table 2, printed as an improvement"),
     ("ada_norm", "layer_norm"): (("table3",), "Table 3, by subtraction; stated in the text for most sets"),
 }
-"""Which differences the paper speaks of, and where."""
+"""Differences that the paper discusses: arm and baseline, with tables and source."""
 
 PRINTED_IN = {
     "none": ("table1", "table2", "table3"),
@@ -123,10 +123,10 @@ METRICS = {
 
 
 def figures(task: str) -> dict[str, float | None]:
-    """Give the poster's column of a task by norm, as it stands beside the task; None where the run diverges.
+    """Return the column of a task on the poster by norm; None if the run diverges.
 
     Raises:
-        LookupError: If the task has no such column.
+        LookupError: If the task does not have this column exactly once.
     """
     columns = [each.rows for each in TASKS[task].published if each.source.startswith("Xu et al. (2019)")]
     if len(columns) != 1:
@@ -178,15 +178,15 @@ def _shared(task: str) -> dict:
 
 
 def _cells() -> tuple[Cell, ...]:
-    found = []
+    cells = []
     for task in COLUMNS:
         column = figures(task)
-        found += [_value(norm, task, figure) for norm, figure in column.items()]
+        cells += [_value(norm, task, figure) for norm, figure in column.items()]
         for arm, baseline in PAIRS:
             ours, theirs = column[arm], column[baseline]
             if ours is not None and theirs is not None:
-                found.append(_difference(arm, baseline, task, ours, theirs))
-    return tuple(found)
+                cells.append(_difference(arm, baseline, task, ours, theirs))
+    return tuple(cells)
 
 
 def _across(pair: str) -> tuple[str, ...]:
@@ -237,14 +237,14 @@ COUNTS = (
 
 
 def studies(task: str, setup: Setup) -> tuple[PaperStudy, ...]:
-    """Write the card of a task: the five rows, paired, LayerNorm the baseline, the placement the task's own.
+    """Build the study of a task: the norms of the five rows, with LayerNorm as baseline and the task's placement.
 
-    With ``norms_at="final"`` De-En and its stand-ins replace the final norms alone, as the released code does, in a
-    study of their own; the other tasks, whose code is not released, stay the same.
+    With ``norms_at="final"``, De-En and its stand-ins replace only the final norms, as the released code does, in a
+    separate study; the other tasks, whose code is not released, are unchanged.
     """
     final = setup.norms_at == "final" and task in RELEASED
     norms = [norm if norm == "layer_norm" or not final else f"layer_norm+{norm}:final" for norm in NORMS]
-    card = make_study(
+    spec = make_study(
         task,
         norms=norms,
         seeds=setup.seeds,
@@ -255,9 +255,9 @@ def studies(task: str, setup: Setup) -> tuple[PaperStudy, ...]:
         compile=setup.compile,
         question=f"Do the differences of Xu et al. (2019) appear on {task}{' at the final norms' if final else ''}?",
     )
-    labels = dict(zip([PaperArm(norm=norm) for norm in NORMS], card.labels(), strict=True))
+    labels = dict(zip([PaperArm(norm=norm) for norm in NORMS], spec.labels(), strict=True))
     name = f"{task}-final" if final else task
-    return (PaperStudy(name=name, card=card, labels=labels, norms_at="final" if final else "all"),)
+    return (PaperStudy(name=name, spec=spec, labels=labels, norms_at="final" if final else "all"),)
 
 
 XU2019 = Paper(

@@ -1,4 +1,4 @@
-"""Learning curves: every seed, their median, and where a run broke."""
+"""Learning curves: every seed, their median, and the point at which a run diverged or failed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from normscope.report.drawing.palette import Look, stand_in
+from normscope.report.drawing.palette import ArmStyle, stand_in
 from normscope.report.drawing.svg import (
     axes,
     blank,
@@ -21,7 +21,7 @@ from normscope.report.drawing.svg import (
     to_svg,
     wants_logarithm,
 )
-from normscope.report.study.folder import Run
+from normscope.report.study.folder import RunHistory
 
 _INK, _MUTED, _FAIL = stand_in("ink"), stand_in("muted"), stand_in("fail")
 _FIELDS = ("valid_value", "train_loss")
@@ -29,20 +29,20 @@ _FIELDS = ("valid_value", "train_loss")
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """The axes that all arms of a study share, so that their curves can be compared."""
+    """Axes that all arms of a study share, so that their curves can be compared."""
 
     steps: int
-    """The end of the step axis."""
+    """End of the step axis."""
     limits: Mapping[str, tuple[float, float]]
-    """The value axis of each field."""
+    """Limits of the value axis, by field."""
     logarithmic: Mapping[str, bool]
-    """Whether that axis is logarithmic."""
+    """Whether that axis is logarithmic, by field."""
 
 
-def frame(groups: Sequence[Sequence[Run]], steps: int, metric: Mapping[str, Any]) -> Frame:
-    """Choose the axes: what the runs show from a quarter of the training on, and where every arm's median ends.
+def frame(groups: Sequence[Sequence[RunHistory]], steps: int, metric: Mapping[str, Any]) -> Frame:
+    """Choose axes that show the values from a quarter of the training on, and the final median of every arm.
 
-    So neither the first steps nor a run that broke nor a rare outlier flattens the part where the arms differ.
+    Neither the first steps nor runs without a value nor rare outliers thus flatten the part in which the arms differ.
     """
     limits, logarithmic = {}, {}
     for field, higher in zip(_FIELDS, (metric["higher_is_better"], False), strict=True):
@@ -65,11 +65,11 @@ def frame(groups: Sequence[Sequence[Run]], steps: int, metric: Mapping[str, Any]
     return Frame(steps=steps, limits=limits, logarithmic=logarithmic)
 
 
-def median(runs: Sequence[Run], field: str, *, higher_is_better: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Give the evaluated steps, ``[n]`` int64, and the median over runs, ``[n]`` float64, at each.
+def median(runs: Sequence[RunHistory], field: str, *, higher_is_better: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return the evaluated steps, ``[n]`` int64, and the median over runs at each, ``[n]`` float64.
 
-    A run that broke counts as the worst value from there on, so that a median never improves because a run died;
-    where that makes the median infinite, and where no run is, it is NaN.
+    A run that diverged or failed counts as the worst value from then on, so that its end never improves the median. The
+    median is NaN where this makes it infinite, and where no run has a value.
     """
     grid = np.array(sorted({row["step"] for run in runs for row in run.metrics}), dtype=np.int64)
     worst = -np.inf if higher_is_better else np.inf
@@ -87,28 +87,28 @@ def median(runs: Sequence[Run], field: str, *, higher_is_better: bool) -> tuple[
 
 
 def learning(
-    runs: Sequence[Run],
-    baseline: Sequence[Run],
-    look: Look,
+    runs: Sequence[RunHistory],
+    baseline: Sequence[RunHistory],
+    style: ArmStyle,
     metric: Mapping[str, Any],
     shared: Frame,
     points: int,
     *,
     name: str,
 ) -> str:
-    """Draw an arm's validation value above and its training loss below, over the steps.
+    """Draw the validation metric (top) and the training loss (bottom) of an arm over the steps.
 
-    Every seed is a thin line, their median a thick one, the baseline's median a broken one; a cross is where a run
-    diverged or failed.
+    Seeds are thin lines, their median is a thick line, the median of the baseline a broken line; a cross marks the end
+    of a run that diverged or failed.
 
     Args:
-        runs: The arm's.
-        baseline: The baseline's runs.
-        look: The arm's.
-        metric: Its name, unit and direction.
-        shared: The axes.
-        points: The most points of one line; where a run has more evaluations, evenly spaced ones are drawn.
-        name: Unique in the page.
+        runs: Runs of the arm.
+        baseline: Runs of the baseline.
+        style: Style of the arm.
+        metric: Name, unit and direction of the metric.
+        shared: Axes.
+        points: Largest number of points per line; of more evaluations, evenly spaced ones are drawn.
+        name: Prefix of ids, unique in the page.
 
     Returns:
         An ``<svg>`` element.
@@ -133,27 +133,27 @@ def learning(
             suffix = ", log scale" if logarithmic else ""
             headline(plot, clean(head, 42) + suffix)
             for run in runs:
-                _seed_line(plot, run, field, look, points)
+                _seed_line(plot, run, field, style, points)
             higher = metric["higher_is_better"] and field == _FIELDS[0]
-            for group, colour, style, width in ((baseline, _INK, (0, (4, 2)), 1.3), (runs, look.colour, "-", 2.3)):
+            for group, colour, line, width in ((baseline, _INK, (0, (4, 2)), 1.3), (runs, style.colour, "-", 2.3)):
                 grid, middle = median(group, field, higher_is_better=higher)
                 chosen = _thin(len(grid), points)
-                plot.plot(grid[chosen], middle[chosen], color=colour, linestyle=style, linewidth=width, zorder=3)
+                plot.plot(grid[chosen], middle[chosen], color=colour, linestyle=line, linewidth=width, zorder=3)
         return to_svg(figure, name=name, title=f"Learning curves of {label}", words=_words(runs, metric))
 
 
-def _seed_line(plot: Any, run: Run, field: str, look: Look, points: int) -> None:
-    """Draw one seed thin, and a cross where it broke."""
+def _seed_line(plot: Any, run: RunHistory, field: str, style: ArmStyle, points: int) -> None:
+    """Draw one seed as a thin line, with a cross at its end if it diverged or failed."""
     steps = np.array([row["step"] for row in run.metrics])
     values = np.array([np.nan if row.get(field) is None else row[field] for row in run.metrics], dtype=np.float64)
     chosen = _thin(len(steps), points)
     plot.plot(
         steps[chosen],
         values[chosen],
-        color=look.colour,
+        color=style.colour,
         linewidth=0.8,
         alpha=0.45,
-        gid=mark(look.index, f"seed {run.seed}"),
+        gid=mark(style.index, f"seed {run.seed}"),
     )
     known = np.flatnonzero(np.isfinite(values))
     if run.broke and len(known):
@@ -168,19 +168,19 @@ def _seed_line(plot: Any, run: Run, field: str, look: Look, points: int) -> None
             markeredgewidth=1.8,
             clip_on=False,
             zorder=4,
-            gid=mark(look.index, f"seed {run.seed} {run.state}: last value {describe(float(values[last]), '')}"),
+            gid=mark(style.index, f"seed {run.seed} {run.state}: last value {describe(float(values[last]), '')}"),
         )
 
 
 def _thin(count: int, points: int) -> np.ndarray:
-    """Choose at most ``points`` of ``count`` places, the first and the last among them."""
+    """Choose at most ``points`` of ``count`` indices, including the first and the last."""
     return (
         np.arange(count) if count <= points else np.unique(np.linspace(0, count - 1, points).round().astype(np.int64))
     )
 
 
-def _words(runs: Sequence[Run], metric: Mapping[str, Any]) -> str:
-    """Say where the curves end."""
+def _words(runs: Sequence[RunHistory], metric: Mapping[str, Any]) -> str:
+    """Describe where the curves end."""
     grid, middle = median(runs, _FIELDS[0], higher_is_better=metric["higher_is_better"])
     broke = f"{sum(run.broke for run in runs)} of {len(runs)} seeds failed to train."
     if not len(grid):

@@ -1,27 +1,30 @@
-"""Numbers as a reader wants them, and the answer of a study in sentences."""
+"""Numbers as text, and the answer of a study in sentences."""
 
 import math
-from collections.abc import Mapping
 from itertools import takewhile
-from typing import Any
+from typing import Literal, get_args
 
-from normscope.results.store import FINAL_STATES
+from normscope.results.per_arm import ArmSummary
+from normscope.results.schema import FINAL_STATES
+from normscope.results.statistics import Interval
+from normscope.results.summary import Summary
 from normscope.results.verdict import FAILURES
 
 MISSING = "\N{EM DASH}"
-"""What stands where nothing can be said."""
+"""Placeholder for an undefined value."""
 
-VERDICTS = ("better", "worse", "equivalent", "not enough evidence", "baseline")
-"""The verdicts that the page has a colour for, by their first words."""
+VerdictKind = Literal["better", "worse", "equivalent", "not enough evidence", "baseline", "open"]
+"""First words of a verdict, which decide its colour; ``open`` for any other verdict."""
+VERDICTS: tuple[VerdictKind, ...] = get_args(VerdictKind)[:-1]
 
 
 def decimals(margin: float) -> int:
-    """Count the decimals that show a metric to a tenth of its margin; four where the margin is nothing."""
+    """Return the number of decimals that show a metric to a tenth of its margin; four for a margin of zero."""
     return 4 if margin <= 0 else max(0, 1 - math.floor(math.log10(margin)))
 
 
 def number(value: float | None, places: int, *, signed: bool = False) -> str:
-    """Write a number with a true minus; `MISSING` for None."""
+    """Write a number with a proper minus sign; `MISSING` for None."""
     if value is None:
         return MISSING
     text = f"{value:+,.{places}f}" if signed else f"{value:,.{places}f}"
@@ -30,7 +33,7 @@ def number(value: float | None, places: int, *, signed: bool = False) -> str:
     return text.replace("-", "\N{MINUS SIGN}").replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
-def span(interval: list[float] | None, places: int) -> str:
+def span(interval: Interval | None, places: int) -> str:
     """Write an interval as ``[+0.1, +0.3]``."""
     if interval is None:
         return MISSING
@@ -38,14 +41,14 @@ def span(interval: list[float] | None, places: int) -> str:
 
 
 def probability(value: float | None) -> str:
-    """Write a p value; below a thousandth as ``< 0.001``."""
+    """Write a p-value; below a thousandth as ``< 0.001``."""
     if value is None:
         return MISSING
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def significant(value: float | None, digits: int = 3) -> str:
-    """Write a number with so many significant digits and no exponent where that reads well."""
+    """Write a number with ``digits`` significant digits, without an exponent between 0.0001 and a million."""
     if value is None:
         return MISSING
     if value == 0 or not 1e-4 <= abs(value) < 1e6:
@@ -71,7 +74,7 @@ def storage(count: int | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Write a time in its two largest units."""
+    """Write a duration in its two largest units."""
     if seconds is None:
         return MISSING
     if seconds < 60:
@@ -88,7 +91,7 @@ def change(value: float | None, places: int, unit: str) -> str:
 
 
 def apart(unit: str) -> str:
-    """Give the unit of a difference: percentages differ by points."""
+    """Return the unit of a difference: percentages differ by points."""
     return "points" if unit == "%" else unit
 
 
@@ -97,52 +100,56 @@ def level(alpha: float) -> str:
     return f"{100 * (1 - alpha):g}\N{NARROW NO-BREAK SPACE}%"
 
 
-def split_verdict(arm: Mapping[str, Any]) -> tuple[str, str]:
-    """Part an arm's own failures from what else its verdict says; either may be empty.
+def split_verdict(arm: ArmSummary) -> tuple[str, str]:
+    """Split the verdict on an arm into its failures and the rest; either may be empty.
 
-    A baseline's verdict does not mention its failures: they come from its runs.
+    The verdict of the baseline does not mention its failures; they are counted from its runs.
     """
-    parts = (arm["verdict"] or "").split("; ")
-    own = list(takewhile(lambda part: part.startswith(tuple(FAILURES.values())), parts))
-    if arm["verdict"] == "baseline":
-        states = [run["state"] for run in arm["runs"] if run["state"] in FINAL_STATES]
-        told = [(what, states.count(state)) for state, what in FAILURES.items()]
-        return "; ".join(f"{what} in {count} of {len(states)} seeds" for what, count in told if count), "baseline"
-    return "; ".join(own), "; ".join(parts[len(own) :])
+    if arm.verdict == "baseline":
+        ended = [state for state in arm.states if state in FINAL_STATES]
+        counts = [(failure, ended.count(state)) for state, failure in FAILURES.items()]
+        return "; ".join(f"{what} in {count} of {len(ended)} seeds" for what, count in counts if count), "baseline"
+    parts = arm.verdict.split("; ")
+    failures = list(takewhile(lambda part: part.startswith(tuple(FAILURES.values())), parts))
+    return "; ".join(failures), "; ".join(parts[len(failures) :])
 
 
-def verdict_kind(words: str) -> str:
-    """Give the first words of a verdict if `VERDICTS` has them, else ``open``."""
-    return next((kind for kind in VERDICTS if words.startswith(kind)), "open")
+def verdict_kind(verdict: str) -> VerdictKind:
+    """Return the kind of a verdict by its first words."""
+    for kind in VERDICTS:
+        if verdict.startswith(kind):
+            return kind
+    return "open"
 
 
-def aside(verdict: str, kind: str) -> str:
-    """Give what a verdict says in brackets after its first words."""
+def aside(verdict: str, kind: VerdictKind) -> str:
+    """Return the text in brackets after the first words of a verdict."""
     return verdict.removeprefix(kind).strip().removeprefix("(").removesuffix(")")
 
 
-def headline(summary: Mapping[str, Any]) -> str:
-    """Say the whole answer in one line: how many arms fail, are better, worse, equivalent, undecided."""
-    arms = [arm for arm in summary["arms"] if arm["label"] != summary["baseline"]]
-    parts = [split_verdict(arm) for arm in arms]
+def headline(summary: Summary) -> str:
+    """Write the answer in one line: the numbers of arms that fail, are better, worse, equivalent, or undecided."""
+    arms = [arm for arm in summary.arms if arm.label != summary.baseline]
+    if not arms:
+        return f"{summary.baseline} alone: there is nothing to compare it with."
     broken = {"fails": "failing to train in some seeds", "could": "not computed in some seeds", "": ""}
-    kinds = [broken[failures.partition(" ")[0]] or verdict_kind(rest) for failures, rest in parts]
-    kinds = ["undecided" if kind in ("open", "not enough evidence", "baseline") else kind for kind in kinds]
+    kinds = []
+    for failures, rest in map(split_verdict, arms):
+        kind = broken[failures.partition(" ")[0]] or verdict_kind(rest)
+        kinds.append("undecided" if kind in ("open", "not enough evidence", "baseline") else kind)
     order = (*broken.values(), "better", "worse", "equivalent", "undecided")
     counted = ", ".join(f"{kinds.count(kind)} {kind}" for kind in order if kind in kinds)
-    if not arms:
-        return f"{summary['baseline']} alone: there is nothing to compare it with."
-    return f"{'1 arm' if len(arms) == 1 else f'{len(arms)} arms'} against {summary['baseline']}: {counted}."
+    return f"{'1 arm' if len(arms) == 1 else f'{len(arms)} arms'} against {summary.baseline}: {counted}."
 
 
-def sentence(arm: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
-    """Say what a study found about one arm, beginning after its name and its failures, which the page sets in bold."""
-    baseline, metric, margin = summary["baseline"], summary["metric"], summary["margin"]
+def sentence(arm: ArmSummary, summary: Summary) -> str:
+    """Write the result of one arm; the sentence continues after its name and its failures, which the page sets bold."""
+    baseline, metric, margin = summary.baseline, summary.metric, summary.margin
     failures, rest = split_verdict(arm)
-    if arm["label"] == baseline:
-        if arm["mean"] is None:
+    if arm.label == baseline:
+        if arm.mean is None:
             return "is the baseline; it has no value yet."
-        value = f"{number(arm['mean'], decimals(margin))} {metric['unit']}".strip()
+        value = f"{number(arm.mean, decimals(margin))} {metric['unit']}".strip()
         return f"is the baseline, with a mean {metric['name']} of {value}."
     facts = _facts(arm, summary)
     kind = verdict_kind(rest)
@@ -158,25 +165,25 @@ def sentence(arm: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
             reason = f"it would take {reason} to decide"
         why = f" {reason[:1].upper()}{reason[1:]}." if reason else ""
         return f"cannot yet be said to differ from {baseline} in {metric['name']}, nor to equal it: {facts}.{why}"
-    said = rest[:1].upper() + rest[1:]
-    return f"{said}: {facts}." if failures else f"has no verdict of its own. {said}: {facts}."
+    rest = rest[:1].upper() + rest[1:]
+    return f"{rest}: {facts}." if failures else f"has no verdict of its own. {rest}: {facts}."
 
 
-def _facts(arm: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+def _facts(arm: ArmSummary, summary: Summary) -> str:
     """Write the numbers behind a verdict."""
-    if arm["difference"] is None:
+    if arm.difference is None:
         return "no pair of runs has finished"
-    places = decimals(summary["margin"])
+    places = decimals(summary.margin)
     evidence = []
-    if arm["interval"] is not None:
-        evidence.append(f"{level(summary['alpha'])} interval {span(arm['interval'], places)}")
-    if arm["p_adjusted"] is not None:
-        p = probability(arm["p_adjusted"])
+    if arm.interval is not None:
+        evidence.append(f"{level(summary.alpha)} interval {span(arm.interval, places)}")
+    if arm.p_adjusted is not None:
+        p = probability(arm.p_adjusted)
         evidence.append(_unbroken(f"adjusted p {p}" if p.startswith("<") else f"adjusted p = {p}"))
-    evidence.append(_unbroken("1 pair" if arm["pairs"] == 1 else f"{arm['pairs']} pairs"))
-    return f"{change(arm['difference'], places, summary['metric']['unit'])} ({'; '.join(evidence)})"
+    evidence.append(_unbroken("1 pair" if arm.pairs == 1 else f"{arm.pairs} pairs"))
+    return f"{change(arm.difference, places, summary.metric['unit'])} ({'; '.join(evidence)})"
 
 
 def _unbroken(text: str) -> str:
-    """Keep a few words on one line."""
+    """Replace spaces by no-break spaces."""
     return text.replace(" ", "\N{NO-BREAK SPACE}")

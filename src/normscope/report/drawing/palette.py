@@ -1,11 +1,12 @@
-"""One colour and one marker for every arm, in light and in dark: the figures and the page both take them from here.
+"""Colours and markers of the arms, light and dark, shared by the figures and the page.
 
-A figure never names a colour. It draws in stand-ins, and ``svg.py`` turns each into ``var(--name)``, so that the
-style sheet of the page decides and dark mode needs no second picture. Neighbouring colours stay at least 18 CIELAB
-units apart for normal sight, protanopia, deuteranopia and tritanopia (Machado et al. 2009, severity 1), and keep
-3:1 against the paper; a marker shape tells arms apart where colour cannot.
+A figure is drawn in stand-in colours, and ``svg.py`` replaces each by ``var(--name)``: the style sheet of the page
+defines the colours, and dark mode needs no second figure. Neighbouring colours are at least 18 CIELAB units apart for
+normal vision, protanopia, deuteranopia and tritanopia (Machado et al. 2009, severity 1), and have a contrast of 3:1 to
+the background; marker shapes distinguish the arms independently of colour.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 LIGHT = {
@@ -27,7 +28,7 @@ LIGHT = {
     "arm-6": "#1e88f0",
     "arm-7": "#8a5463",
 }
-"""The colours on paper, by custom property."""
+"""Colours of the light theme, by custom property."""
 
 DARK = {
     "paper": "#14181b",
@@ -48,7 +49,7 @@ DARK = {
     "arm-6": "#62c4ff",
     "arm-7": "#cfbf86",
 }
-"""The same properties at night."""
+"""Colours of the dark theme."""
 
 _SHAPES = (
     ("s", '<path d="M-4-4H4V4H-4z"/>'),
@@ -65,48 +66,48 @@ _COLOURS = sum(name.startswith("arm-") for name in LIGHT)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
-    """How one arm is drawn everywhere."""
+class ArmStyle:
+    """Colour and marker of one arm in all figures."""
 
     index: int
-    """Its place among the arms; 0 is the baseline."""
+    """Index of the arm; 0 is the baseline."""
     token: str
-    """The custom property of its colour."""
+    """Custom property of its colour."""
     marker: str
-    """Its matplotlib marker."""
+    """matplotlib marker."""
     shape: str
     """The same marker as SVG, in a box from -6 to 6."""
 
     @property
     def colour(self) -> str:
-        """The stand-in colour for matplotlib."""
+        """Stand-in colour for matplotlib."""
         return stand_in(self.token)
 
 
-def looks(labels: list[str], baseline: str) -> dict[str, Look]:
-    """Give every arm its look: the baseline is ink and a circle, the others take colours and shapes in their order.
+def arm_styles(labels: Sequence[str], baseline: str) -> dict[str, ArmStyle]:
+    """Assign colours and markers: ink and a circle to the baseline, the others in the order of the arms.
 
-    Colours repeat after seven arms and shapes after eight, so 56 arms differ in at least one.
+    Colours repeat after seven arms and shapes after eight, so that 56 arms differ in at least one of them.
 
     Raises:
         ValueError: If the baseline is not among the labels.
     """
     if baseline not in labels:
-        raise ValueError(f"the baseline {baseline!r} is not among the arms {labels}")
+        raise ValueError(f"the baseline {baseline!r} is not among the arms {list(labels)}")
     others = [label for label in labels if label != baseline]
     marker, shape = _BASELINE_SHAPE
-    table = {baseline: Look(index=0, token="ink", marker=marker, shape=shape)}
+    table = {baseline: ArmStyle(index=0, token="ink", marker=marker, shape=shape)}
     for place, label in enumerate(others):
         marker, shape = _SHAPES[place % len(_SHAPES)]
-        table[label] = Look(index=place + 1, token=f"arm-{place % _COLOURS + 1}", marker=marker, shape=shape)
+        table[label] = ArmStyle(index=place + 1, token=f"arm-{place % _COLOURS + 1}", marker=marker, shape=shape)
     return table
 
 
 def stand_in(token: str) -> str:
-    """Give the colour that matplotlib draws with in place of a custom property.
+    """Return the colour with which matplotlib draws in place of a custom property.
 
     Raises:
-        KeyError: If no such property exists.
+        KeyError: If there is no such property.
     """
     if token not in LIGHT:
         raise KeyError(f"no colour is called {token!r}; there are {list(LIGHT)}")
@@ -114,12 +115,12 @@ def stand_in(token: str) -> str:
 
 
 def stand_ins() -> dict[str, str]:
-    """Map every stand-in colour to the custom property that replaces it."""
+    """Return the custom property that replaces each stand-in colour."""
     return {stand_in(token): f"var(--{token})" for token in LIGHT}
 
 
 def style_sheet() -> str:
-    """Write both palettes as CSS; paper is always light."""
+    """Return both themes as CSS; print is always light."""
     light = "".join(f"--{name}:{value};" for name, value in LIGHT.items())
     dark = "".join(f"--{name}:{value};" for name, value in DARK.items())
     return (

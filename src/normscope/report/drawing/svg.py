@@ -1,4 +1,7 @@
-"""From a matplotlib figure to SVG for the page: small, the same bytes for the same data, and in the page's colours."""
+"""matplotlib figures as SVG for a page: compact, reproducible to the byte, and in the colours of the page.
+
+matplotlib is imported when a figure is drawn, not before.
+"""
 
 import io
 import math
@@ -7,29 +10,29 @@ import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from normscope.report.drawing.format import significant
 from normscope.report.drawing.palette import stand_in, stand_ins
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 
 def fence(values: Sequence[float], *, reach: float = 4.0) -> tuple[float, float]:
-    """Give the range of the values that lie within ``reach`` interquartile ranges of the quartiles.
+    """Return the range of the values that lie within ``reach`` interquartile ranges of the quartiles.
 
-    Tukey's fences (Exploratory Data Analysis, 1977, ch. 2), wider than his 1.5 and 3: only what would flatten the
-    rest of a picture is to be left out. With fewer than four values, or no spread, it is the range of all.
+    Tukey's fences (Exploratory Data Analysis, 1977, ch. 2), wider than his 1.5 and 3: they exclude only values that
+    would flatten the rest of a figure. With fewer than four values, or without spread, the range is that of all values.
 
     Raises:
         ValueError: If there are no values.
     """
     if not len(values):
-        raise ValueError("a range needs at least one value, got none")
+        raise ValueError("a range needs at least one value, got an empty sequence")
     array = np.asarray(values, dtype=np.float64)
     low, high = np.quantile(array, [0.25, 0.75])
     if len(array) < 4 or low == high:
@@ -39,18 +42,20 @@ def fence(values: Sequence[float], *, reach: float = 4.0) -> tuple[float, float]
 
 
 def padded(low: float, high: float, share: float = 0.08) -> tuple[float, float]:
-    """Widen a range by a share of itself on both sides; a range of no width by a share of its size."""
+    """Widen a range on both sides by a share of its width, or of its value if it has no width."""
     width = (high - low) or abs(high) or 1.0
     return low - share * width, high + share * width
 
 
 def wants_logarithm(values: Sequence[float], ratio: float) -> bool:
-    """Whether positive values span more than ``ratio``."""
+    """Return whether the values are positive and span more than a factor of ``ratio``."""
     return len(values) > 0 and min(values) > 0 and max(values) / min(values) > ratio
 
 
-def plain_ticks(axes: Axes, which: str, *, count: int, logarithmic: bool = False) -> None:
-    """Label an axis ``"x"`` or ``"y"`` with about ``count`` plain numbers, thousands as ``k``."""
+def plain_ticks(axes: "Axes", which: Literal["x", "y"], *, count: int, logarithmic: bool = False) -> None:
+    """Label an axis with about ``count`` plain numbers, thousands as ``k``."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
     axis = axes.xaxis if which == "x" else axes.yaxis
     if logarithmic:
         low, high = axis.get_view_interval()
@@ -64,17 +69,17 @@ def plain_ticks(axes: Axes, which: str, *, count: int, logarithmic: bool = False
 
 
 def _short(value: float) -> str:
-    """Write a tick in as few letters as it needs."""
+    """Write a tick label in as few characters as possible."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:g}{letter}".replace("-", "\N{MINUS SIGN}")
-    # Ten digits hide the dust that adding up steps leaves.
+    # Ten decimals hide the rounding errors of accumulated steps.
     text = f"{value:.10f}".rstrip("0").rstrip(".") if abs(value) >= 1e-4 else f"{value:g}"
     return "0" if text in ("-0", "") else text.replace("-", "\N{MINUS SIGN}")
 
 
 def describe(value: float | None, unit: str) -> str:
-    """Write a value for the words of a picture."""
+    """Write a value with its unit for the description of a figure."""
     return f"{significant(value, 4)} {unit}".strip()
 
 
@@ -85,7 +90,7 @@ _GEOMETRY = ("d", "x", "y", "width", "height", "transform")
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "normscope",
-    # Labels come from a card: a dollar sign in one is a dollar sign, not mathematics.
+    # Labels come from a card: a dollar sign does not begin mathematics.
     "text.parse_math": False,
     "font.family": "DejaVu Sans",
     "font.size": 12,
@@ -93,13 +98,15 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def blank(width: float, height: float) -> Figure:
-    """Open a figure of ``width`` by ``height`` CSS pixels, without a background."""
+def blank(width: float, height: float) -> "Figure":
+    """Create a figure of ``width`` by ``height`` CSS pixels, without a background."""
+    from matplotlib.figure import Figure
+
     return Figure(figsize=(width / 72, height / 72), dpi=72, facecolor="none")
 
 
-def axes(figure: Figure, *, left: float, right: float, top: float, bottom: float) -> Axes:
-    """Add quiet axes with the given margins, in pixels: no box, light horizontal rules, muted labels."""
+def axes(figure: "Figure", *, left: float, right: float, top: float, bottom: float) -> "Axes":
+    """Add axes with the given margins in pixels, without a box, with light horizontal rules and muted labels."""
     width, height = figure.get_size_inches() * 72
     new = figure.add_axes(
         (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height),
@@ -114,10 +121,10 @@ def axes(figure: Figure, *, left: float, right: float, top: float, bottom: float
     return new
 
 
-def headline(plot: Axes, words: str, *, above: float = 9, size: float = 11) -> None:
-    """Write what the value axis shows over its upper end, ``above`` points higher, in letters of ``size``."""
+def headline(plot: "Axes", text: str, *, above: float = 9, size: float = 11) -> None:
+    """Write the label of the value axis ``above`` points over its upper end, in font size ``size``."""
     plot.annotate(
-        words,
+        text,
         (0, 1),
         (-40, above),
         xycoords="axes fraction",
@@ -129,32 +136,34 @@ def headline(plot: Axes, words: str, *, above: float = 9, size: float = 11) -> N
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Hold the settings of matplotlib that every figure of a report is drawn with."""
+    """Apply the matplotlib settings of every figure of a report."""
+    import matplotlib as mpl
+
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
-        # The browser draws the text in its own fonts; that matplotlib's font lacks a letter changes nothing.
+        # The browser draws the text in its own fonts, so a glyph missing from matplotlib's font does not matter.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
         yield
 
 
 def mark(index: int, tip: str = "") -> str:
-    """Give the ``gid`` of what belongs to arm ``index``; the page highlights it and shows ``tip`` on hover."""
+    """Return the ``gid`` of an element of arm ``index``; the page highlights it and shows ``tip`` on hover."""
     return f"{_MARK}|{index}|{clean(tip)}"
 
 
 def clean(text: str, longest: int = 200) -> str:
-    """Make a label fit for a figure: one line, without control characters, cut to ``longest`` characters."""
+    """Return a label as one line without control characters, cut to ``longest`` characters."""
     line = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in " ".join(text.split()))
     return line if len(line) <= longest else line[: longest - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
-def to_svg(figure: Figure, *, name: str, title: str, words: str) -> str:
-    """Write a figure as an ``<svg role="img">`` element.
+def to_svg(figure: "Figure", *, name: str, title: str, words: str) -> str:
+    """Render a figure as an ``<svg role="img">`` element.
 
     Args:
-        figure: Drawn in the stand-in colours of ``palette.py``, under `drawing`.
-        name: Unique in the page; every id in the picture begins with it.
-        title: What the picture is, for a screen reader.
-        words: What can be seen in it, in sentences.
+        figure: Figure drawn in the stand-in colours of ``palette.py``, inside `drawing`.
+        name: Prefix of every id in the figure, unique in the page.
+        title: Title of the figure, for screen readers.
+        words: Description of its content in sentences, for screen readers.
     """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
@@ -179,13 +188,13 @@ def to_svg(figure: Figure, *, name: str, title: str, words: str) -> str:
         element = ET.Element(tag, {"id": f"{name}-{'words' if tag == 'desc' else tag}"})
         element.text = clean(text, longest=4000)
         root.insert(place, element)
-    # Only the space between tags goes: a bracket in a label is written as an entity.
+    # This removes space between tags only: a bracket in a label is written as an entity.
     return re.sub(r">\s+<", "><", ET.tostring(root, encoding="unicode")).strip()
 
 
 def _translate(element: ET.Element, name: str) -> None:
-    """Bring one element into the page: its colours, its ids, its fonts, and two decimals where a pixel has no more."""
-    # Inside a page the parser knows the namespace.
+    """Adapt one element to the page: its colours, ids and fonts, and coordinates with two decimals."""
+    # An HTML parser knows the namespace of SVG.
     element.tag = element.tag.removeprefix(_SVG)
     attributes = element.attrib
     identity = attributes.pop("id", None)
@@ -219,7 +228,7 @@ def _shorten(number: re.Match[str]) -> str:
 
 
 def _restyle(style: str) -> str:
-    """Put the page's colours and font in place of matplotlib's."""
+    """Replace the colours of matplotlib by those of the page, and remove its font."""
     kept = [part for part in style.split("; ") if not part.startswith("font-family")]
     text = ";".join(part.replace(": ", ":") for part in kept)
     for colour, variable in stand_ins().items():

@@ -1,12 +1,13 @@
-"""The tables of the page: every cell as the text that is shown and the number behind it."""
+"""Tables of the page of a study: every cell has a text to show and the number behind it."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from normscope.report.drawing.format import (
     MISSING,
+    VerdictKind,
     apart,
     aside,
     decimals,
@@ -21,7 +22,9 @@ from normscope.report.drawing.format import (
     storage,
     verdict_kind,
 )
-from normscope.report.study.folder import Study
+from normscope.report.study.folder import StudyRecord
+from normscope.results.per_arm import ArmSummary
+from normscope.results.summary import Summary
 
 _MEMORY = {"peak_bytes": "Peak memory", "saved_bytes": "Saved for backward"}
 
@@ -31,13 +34,13 @@ class TableCell:
     """One value of a table."""
 
     head: str
-    """The column it stands in; on a phone it stands before the value."""
+    """Heading of its column; on a phone it precedes the value."""
     text: str
-    """What is shown."""
+    """Text to show."""
     value: str
-    """The number of summary.json as JSON, for sorting and for a reader's own program."""
+    """The value in summary.json as JSON, for sorting and for programs."""
     note: str = ""
-    """Small print beside it."""
+    """Small print after the text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,47 +48,47 @@ class Row:
     """One arm of the verdict table."""
 
     label: str
-    """The arm."""
+    """Label of the arm."""
     verdict: str
-    """Its verdict in full."""
+    """Complete verdict."""
     broken: str
-    """The part of it that says in how many seeds the arm fails to train; empty for none."""
-    kind: str
-    """The first words of the other part, or ``open``."""
+    """Failures in the verdict; empty if there are none."""
+    kind: VerdictKind
+    """Kind of the rest of the verdict."""
     note: str
-    """The rest of it."""
+    """Reason or side, after the kind."""
     cells: tuple[TableCell, ...]
-    """The columns after the verdict."""
+    """Columns after the verdict."""
     details: tuple[TableCell, ...]
-    """What unfolds."""
+    """Details that are folded at first."""
 
 
-def verdict_rows(arms: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> list[Row]:
-    """Make the verdict table of some arms, in their order."""
-    places = decimals(summary["margin"])
-    baseline = next((arm for arm in arms if arm["label"] == summary["baseline"]), None)
-    # The allocator's peak is known on GPUs only; what autograd saves is known everywhere.
-    memory = "peak_bytes" if any(arm.get("peak_bytes") is not None for arm in arms) else "saved_bytes"
+def verdict_rows(arms: Sequence[ArmSummary], summary: Summary) -> list[Row]:
+    """Build the verdict table of arms, in their order."""
+    places = decimals(summary.margin)
+    baseline = next((arm for arm in arms if arm.label == summary.baseline), None)
+    # The peak of the allocator is known on GPUs only; what autograd saves is known everywhere.
+    memory = "peak_bytes" if any(arm.peak_bytes is not None for arm in arms) else "saved_bytes"
     rows = []
     for arm in arms:
         failures, rest = split_verdict(arm)
         kind = verdict_kind(rest)
         rows.append(
             Row(
-                label=arm["label"],
-                verdict=arm["verdict"],
+                label=arm.label,
+                verdict=arm.verdict,
                 broken=failures,
                 kind=kind,
                 note=rest if kind == "open" else aside(rest, kind),
                 cells=_cells(arm, baseline, memory, places, summary),
-                details=_details(arm, places, summary),
+                details=_details(arm, places),
             )
         )
     return rows
 
 
-def breakages(study: Study) -> list[dict[str, Any]]:
-    """List every run that diverged or failed, with the step it reached and the reason."""
+def breakages(study: StudyRecord) -> list[dict[str, Any]]:
+    """List the runs that diverged or failed, with the step that they reached and the reason."""
     return [
         {
             "label": run.label,
@@ -102,78 +105,63 @@ def breakages(study: Study) -> list[dict[str, Any]]:
 
 
 def _cells(
-    arm: Mapping[str, Any], baseline: Mapping[str, Any] | None, memory: str, places: int, summary: Mapping[str, Any]
+    arm: ArmSummary, baseline: ArmSummary | None, memory: str, places: int, summary: Summary
 ) -> tuple[TableCell, ...]:
-    """Make the columns that always show."""
-    unit = summary["metric"]["unit"]
+    """Build the columns that are always shown."""
+    unit = summary.metric["unit"]
     unit, points = (f" ({name})" if name else "" for name in (unit, apart(unit)))
-    step = arm.get("step_ms")
+    size = getattr(arm, memory)
     return (
-        _cell(f"Difference{points}", number(arm["difference"], places, signed=True), arm["difference"]),
-        _cell(f"{level(summary['alpha'])} interval", span(arm["interval"], places), arm["interval"]),
-        _cell("Adjusted p", probability(arm["p_adjusted"]), arm["p_adjusted"]),
-        _cell(f"Mean{unit}", number(arm["mean"], places), arm["mean"]),
+        _cell(f"Difference{points}", number(arm.difference, places, signed=True), arm.difference),
+        _cell(f"{level(summary.alpha)} interval", span(arm.interval, places), arm.interval),
+        _cell("Adjusted p", probability(arm.p_adjusted), arm.p_adjusted),
+        _cell(f"Mean{unit}", number(arm.mean, places), arm.mean),
         _cell(
             "Time per step",
-            MISSING if step is None else f"{significant(step)} ms",
-            step,
+            MISSING if arm.step_ms is None else f"{significant(arm.step_ms)} ms",
+            arm.step_ms,
             _times(arm, baseline, "step_ms"),
         ),
-        _cell(_MEMORY[memory], storage(arm.get(memory)), arm.get(memory), _times(arm, baseline, memory)),
-        _cell("Parameters", number(arm.get("parameters"), 0), arm.get("parameters")),
+        _cell(_MEMORY[memory], storage(size), size, _times(arm, baseline, memory)),
+        _cell("Parameters", number(arm.parameters, 0), arm.parameters),
     )
 
 
-def _details(arm: Mapping[str, Any], places: int, summary: Mapping[str, Any]) -> tuple[TableCell, ...]:
-    """Make what unfolds under an arm."""
-    improvement = arm.get("improvement")
-    alone = arm.get("unpaired") or []
+def _details(arm: ArmSummary, places: int) -> tuple[TableCell, ...]:
+    """Build the details of an arm."""
+    # No value is worse than that of a run without one.
+    worst = "failed to train" if arm.failures else number(arm.worst, places)
+    unpaired = f"without a partner: seeds {', '.join(map(str, arm.unpaired))}" if arm.unpaired else ""
+    improvement = MISSING if arm.improvement is None else f"{arm.improvement:.0%}"
+    reached, arguments = arm.steps_to_baseline, ", ".join(f"{key}={value}" for key, value in arm.arguments.items())
     return (
-        _cell("Standard deviation over seeds", number(arm.get("sd"), places + 1), arm.get("sd")),
-        _cell("Worst seed", _worst(arm, places), arm.get("worst")),
-        _cell(
-            "Pairs",
-            str(arm["pairs"]),
-            arm["pairs"],
-            f"without a partner: seeds {', '.join(map(str, alone))}" if alone else "",
-        ),
-        _cell("BCa bootstrap interval", span(arm.get("interval_bca"), places), arm.get("interval_bca")),
-        _cell("Test-set interval", span(arm.get("interval_examples"), places), arm.get("interval_examples")),
-        _cell("p before adjustment", probability(arm.get("p")), arm.get("p")),
-        _cell("p of equivalence", probability(arm.get("p_equivalent")), arm.get("p_equivalent")),
-        _cell("Effect, in standard deviations of the baseline", significant(arm.get("effect")), arm.get("effect")),
-        _cell("Pairs in which it is ahead", MISSING if improvement is None else f"{improvement:.0%}", improvement),
-        _cell("More seeds needed", number(arm.get("seeds_needed"), 0), arm.get("seeds_needed")),
-        _cell("Learning rate", rate(arm.get("learning_rate")), arm.get("learning_rate")),
-        *(_cell(head, storage(arm.get(field)), arm.get(field)) for field, head in _MEMORY.items()),
-        _cell("Time of one run", duration(arm.get("seconds")), arm.get("seconds")),
-        _cell(
-            "Updates to the baseline's final validation loss",
-            number(arm.get("steps_to_baseline"), 0),
-            arm.get("steps_to_baseline"),
-        ),
-        _cell("Time to it", duration(arm.get("seconds_to_baseline")), arm.get("seconds_to_baseline")),
-        _cell("Placement", arm.get("placement") or MISSING, arm.get("placement")),
-        _cell(
-            "Arguments",
-            ", ".join(f"{key}={value}" for key, value in (arm.get("arguments") or {}).items()) or "none",
-            arm.get("arguments"),
-        ),
+        _cell("Standard deviation over seeds", number(arm.sd, places + 1), arm.sd),
+        _cell("Worst seed", worst, arm.worst),
+        _cell("Pairs", str(arm.pairs), arm.pairs, unpaired),
+        _cell("BCa bootstrap interval", span(arm.interval_bca, places), arm.interval_bca),
+        _cell("Test-set interval", span(arm.interval_examples, places), arm.interval_examples),
+        _cell("p before adjustment", probability(arm.p), arm.p),
+        _cell("p of equivalence", probability(arm.p_equivalent), arm.p_equivalent),
+        _cell("Effect, in standard deviations of the baseline", significant(arm.effect), arm.effect),
+        _cell("Pairs in which it is ahead", improvement, arm.improvement),
+        _cell("More seeds needed", number(arm.seeds_needed, 0), arm.seeds_needed),
+        _cell("Learning rate", rate(arm.learning_rate), arm.learning_rate),
+        *(_cell(head, storage(getattr(arm, field)), getattr(arm, field)) for field, head in _MEMORY.items()),
+        _cell("Time of one run", duration(arm.seconds), arm.seconds),
+        _cell("Updates to the baseline's final validation loss", number(reached, 0), reached),
+        _cell("Time to it", duration(arm.seconds_to_baseline), arm.seconds_to_baseline),
+        _cell("Placement", arm.placement or MISSING, arm.placement),
+        _cell("Arguments", arguments or "none", arm.arguments),
     )
-
-
-def _worst(arm: Mapping[str, Any], places: int) -> str:
-    """Write the value of the worst seed; no value is worse than a run that broke."""
-    return "failed to train" if arm["failures"] else number(arm.get("worst"), places)
 
 
 def _cell(head: str, text: str, value: Any, note: str = "") -> TableCell:
-    """Make a cell that keeps the number behind its text."""
+    """Build a cell that keeps the number behind its text."""
     return TableCell(head=head, text=text, value=json.dumps(value), note=note)
 
 
-def _times(arm: Mapping[str, Any], baseline: Mapping[str, Any] | None, field: str) -> str:
-    """Say how many times the baseline's cost an arm has."""
-    if baseline is None or arm is baseline or arm.get(field) is None or not baseline.get(field):
+def _times(arm: ArmSummary, baseline: ArmSummary | None, field: str) -> str:
+    """Write a cost of an arm as a multiple of the baseline's."""
+    if baseline is None or arm is baseline or getattr(arm, field) is None or not getattr(baseline, field):
         return ""
-    return f"\N{MULTIPLICATION SIGN}{arm[field] / baseline[field]:.2f}"
+    return f"\N{MULTIPLICATION SIGN}{getattr(arm, field) / getattr(baseline, field):.2f}"

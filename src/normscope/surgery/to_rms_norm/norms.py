@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from normscope.inspection.norm_in_model import NormInModel, unwrapped
 from normscope.kernels import fused
 from normscope.kernels.formula import ROOT
-from normscope.norms import LayerNorm, RMSNorm, rms_norm
-from normscope.norms.channels_first import ChannelsFirst
+from normscope.norms import ChannelsFirst, LayerNorm, RMSNorm, rms_norm
 from normscope.norms.checks import check_eps, check_input
 from normscope.surgery.guards import disable_fast_path, share_hooks
 from normscope.surgery.to_rms_norm.same_function import NUDGE

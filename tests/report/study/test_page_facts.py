@@ -34,7 +34,7 @@ def test_runs_on_two_devices_and_data_are_counted(whole_study: Path) -> None:
 
 def test_nested_settings_of_the_summary_are_flattened(whole_study: Path) -> None:
     study = read_study(whole_study)
-    summary = {**study.summary, "settings": {"optimizer": {"betas": [0.9, 0.999]}, "foreign_runs": ["abc"]}}
+    summary = replace(study.summary, settings={"optimizer": {"betas": [0.9, 0.999]}, "foreign_runs": ["abc"]})
     changed = replace(study, summary=summary)
     assert dict(facts(changed)["Settings"])["optimizer.betas"] == "0.9, 0.999"
     assert strangers(changed) == ["abc"]

@@ -2,7 +2,7 @@
 
 import xml.etree.ElementTree as ET
 
-from normscope.report.drawing.palette import looks
+from normscope.report.drawing.palette import arm_styles
 from normscope.report.study.figures import tuning
 
 METRIC = {"name": "accuracy", "unit": "%", "higher_is_better": True}
@@ -14,7 +14,7 @@ CURVE = [
 
 
 def _draw(higher: bool = True) -> ET.Element:
-    look = looks(["ln", "ada"], "ln")["ada"]
+    look = arm_styles(["ln", "ada"], "ln")["ada"]
     metric = METRIC | {"higher_is_better": higher}
     return ET.fromstring(tuning(CURVE, 0.001, look, "ada", metric, (94.0, 99.0), name="t"))
 

@@ -12,24 +12,24 @@ from normscope.papers.judging.agreement import Judgement
 from normscope.papers.judging.cell import Count
 from normscope.papers.judging.verdicts import judge_broken, judge_count, judge_value
 from normscope.papers.xu2019.study import XU2019
-from normscope.results.matching import Arm, Run, match_runs, read_runs
+from normscope.results.matching import ArmRuns, StoredRun, match_runs, read_runs
 from normscope.results.store import RunFolder, StudyFolder
 from support.digits_paper import difference, diverges, value
 
 
-def arm_of(study: Path, label: str) -> tuple[Arm, dict]:
+def arm_of(study: Path, label: str) -> tuple[ArmRuns, dict]:
     card = StudyFolder(study).read_card()
     runs, _ = read_runs(StudyFolder(study), card)
     (entry,) = [each for each in card["arms"] if each["label"] == label]
     return match_runs(card, entry, runs), card
 
 
-def made_up_arm(label: str, ended: Sequence[float | str]) -> Arm:
-    """Give an arm whose runs ended so; nothing of it is on disk."""
+def made_up_arm(label: str, ended: Sequence[float | str]) -> ArmRuns:
+    """Return an arm whose runs ended so; nothing of it is on disk."""
     results = [{"state": "done", "value": end} if not isinstance(end, str) else {"state": end} for end in ended]
     folder = RunFolder(Path("nowhere"))
-    runs = {seed: Run(folder=folder, described={}, result=result) for seed, result in enumerate(results)}
-    return Arm(entry={"label": label}, runs=runs)
+    runs = {seed: StoredRun(folder=folder, description={}, result=result) for seed, result in enumerate(results)}
+    return ArmRuns(entry={"label": label}, runs=runs)
 
 
 def broke(arm: Sequence[float | str], baseline: Sequence[float | str], *, planned: int = 10, steps: int = 100) -> str:

@@ -6,29 +6,29 @@ from pathlib import Path
 
 import pytest
 
-from normscope.report.drawing.palette import Look, looks
-from normscope.report.study.folder import Study, read_study
+from normscope.report.drawing.palette import ArmStyle, arm_styles
+from normscope.report.study.folder import StudyRecord, read_study
 from normscope.report.study.paired import common_scale, pairs
 
 
 @pytest.fixture(scope="module")
-def study(whole_study: Path) -> Study:
+def study(whole_study: Path) -> StudyRecord:
     return read_study(whole_study)
 
 
-def _look(study: Study, label: str) -> Look:
-    return looks([arm["label"] for arm in study.summary["arms"]], study.summary["baseline"])[label]
+def _style(study: StudyRecord, label: str) -> ArmStyle:
+    return arm_styles([arm.label for arm in study.summary.arms], study.summary.baseline)[label]
 
 
-def _draw(study: Study, label: str, *, higher: bool = True) -> ET.Element:
-    metric = {**study.summary["metric"], "higher_is_better": higher}
-    summary = {**study.summary, "metric": metric}
+def _draw(study: StudyRecord, label: str, *, higher: bool = True) -> ET.Element:
+    metric = {**study.summary.metric, "higher_is_better": higher}
+    summary = replace(study.summary, metric=metric)
     return ET.fromstring(
-        pairs(study.of(label), study.of("layer_norm"), _look(study, label), summary, (95.5, 98.5), name="p")
+        pairs(study.of(label), study.of("layer_norm"), _style(study, label), summary, (95.5, 98.5), name="p")
     )
 
 
-def test_every_seed_is_a_line_and_two_marks(study: Study) -> None:
+def test_every_seed_is_a_line_and_two_marks(study: StudyRecord) -> None:
     root = _draw(study, "ada_norm")
     tips = [group.findtext("title") or "" for group in root.iter("g") if group.find("title") is not None]
     assert len(tips) == 30
@@ -36,7 +36,7 @@ def test_every_seed_is_a_line_and_two_marks(study: Study) -> None:
         assert tips.count(f"seed {left.seed}: {left.value:.2f} % → {right.value:.2f} %") == 3
 
 
-def test_wins_are_counted_by_the_direction_of_the_metric(study: Study) -> None:
+def test_wins_are_counted_by_the_direction_of_the_metric(study: StudyRecord) -> None:
     ours, theirs = study.of("ada_norm"), study.of("layer_norm")
     ahead = sum((one.value or 0) > (other.value or 0) for one, other in zip(ours, theirs, strict=True))
     words = _draw(study, "ada_norm").findtext("desc") or ""
@@ -46,7 +46,7 @@ def test_wins_are_counted_by_the_direction_of_the_metric(study: Study) -> None:
 
 
 @pytest.mark.parametrize(("higher", "edge"), [(True, 198.0), (False, 12.0)])
-def test_a_broken_run_is_at_the_worse_edge(study: Study, higher: bool, edge: float) -> None:
+def test_a_broken_run_is_at_the_worse_edge(study: StudyRecord, higher: bool, edge: float) -> None:
     root = _draw(study, "detach_norm", higher=higher)
     ends = []
     for group in root.iter("g"):
@@ -56,15 +56,15 @@ def test_a_broken_run_is_at_the_worse_edge(study: Study, higher: bool, edge: flo
     assert (root.findtext("desc") or "").endswith("3 of its runs failed to train.")
 
 
-def test_pairs_are_joined_by_seed_whatever_their_order(study: Study) -> None:
+def test_pairs_are_joined_by_seed_whatever_their_order(study: StudyRecord) -> None:
     shuffled = replace(study, runs=tuple(reversed(study.runs)))
     assert ET.tostring(_draw(study, "dyt")) == ET.tostring(_draw(shuffled, "dyt"))
 
 
-def test_a_seed_that_comes_twice_is_refused(study: Study) -> None:
+def test_a_seed_that_comes_twice_is_refused(study: StudyRecord) -> None:
     runs = study.of("dyt")
     with pytest.raises(ValueError, match="dyt has 11 runs for 10 seeds: a seed comes twice"):
-        pairs([*runs, runs[0]], study.of("layer_norm"), _look(study, "dyt"), study.summary, (95, 99), name="p")
+        pairs([*runs, runs[0]], study.of("layer_norm"), _style(study, "dyt"), study.summary, (95, 99), name="p")
 
 
 def test_an_arm_far_from_the_rest_has_a_scale_of_its_own() -> None:

@@ -28,7 +28,7 @@ def test_a_number_that_is_not_finite_is_never_written(tmp_path, value):
 def test_a_number_that_is_not_finite_is_never_read(tmp_path, constant):
     path = tmp_path / "file.json"
     path.write_text(f'{{"schema": 1, "value": {constant}}}')
-    with pytest.raises(ValueError, match=rf"file\.json is not valid JSON \({constant} is no JSON number\)"):
+    with pytest.raises(ValueError, match=rf"file\.json is not valid JSON \({constant} is not a JSON number\)"):
         read_json(path)
 
 
@@ -50,14 +50,14 @@ def test_another_schema_is_refused(tmp_path, schema):
 
 def test_a_list_is_no_record(tmp_path):
     (tmp_path / "card.json").write_text("[1]")
-    with pytest.raises(ValueError, match=r"card\.json is no file of normscope's: it has no schema"):
+    with pytest.raises(ValueError, match=r"card\.json was not written by normscope: it has no schema"):
         read_json(tmp_path / "card.json")
 
 
 @pytest.mark.parametrize("text", ['{"a": 1}', '{"schema": null}'])
 def test_a_file_of_somebody_else_is_called_so(tmp_path, text):
     (tmp_path / "card.json").write_text(text)
-    with pytest.raises(ValueError, match=r"card\.json is no file of normscope's: it has no schema"):
+    with pytest.raises(ValueError, match=r"card\.json was not written by normscope: it has no schema"):
         read_json(tmp_path / "card.json")
 
 

@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from normscope.report.drawing.palette import looks
+from normscope.report.drawing.palette import arm_styles
 from normscope.report.study.figures import gradients, highest, shares
-from normscope.report.study.folder import Run
+from normscope.report.study.folder import RunHistory
 
 
-def run(seed: int, rows: list[dict[str, Any]]) -> Run:
+def run(seed: int, rows: list[dict[str, Any]]) -> RunHistory:
     metrics = tuple({"step": 10 * place, "gradient": taken} for place, taken in enumerate(rows, 1))
-    return Run(label="a", seed=seed, state="done", value=1.0, description={}, result={}, metrics=metrics)
+    return RunHistory(label="a", seed=seed, state="done", value=1.0, description={}, result={}, metrics=metrics)
 
 
 def test_shares_are_averaged_over_the_norms_in_percent() -> None:
@@ -33,7 +33,7 @@ def test_the_axis_holds_every_share() -> None:
 
 def test_the_picture_says_the_median() -> None:
     runs = [run(seed, [{"one": [0.1, 0.5]}, {"one": [share, 0.2]}]) for seed, share in enumerate((0.1, 0.4, 0.3))]
-    picture = gradients([*runs, run(3, [{}])], looks(["a"], "a")["a"], 20, 60.0, name="g")
+    picture = gradients([*runs, run(3, [{}])], arm_styles(["a"], "a")["a"], 20, 60.0, name="g")
     root = ET.fromstring(picture)
     described = root.find("desc")
     assert described is not None

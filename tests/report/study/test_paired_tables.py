@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from normscope.report.study.folder import Study, read_study
+from normscope.report.study.folder import StudyRecord, read_study
 from normscope.report.study.paired import published_tables, tuned_beside_untuned
 
 
@@ -13,9 +13,9 @@ def test_published_values_stand_beside_the_arm_with_the_same_norm(whole_study: P
     study = read_study(whole_study)
     (table,) = published_tables(study)
     rows = {row["norm"]: row for row in table["rows"]}
-    ada = next(arm for arm in study.summary["arms"] if arm["norm"] == "ada_norm")
+    ada = next(arm for arm in study.summary.arms if arm.norm == "ada_norm")
     assert rows["ada_norm"]["label"] == "ada_norm"
-    assert (rows["ada_norm"]["theirs"], float(rows["ada_norm"]["ours"])) == ("98.5", round(ada["mean"], 2))
+    assert (rows["ada_norm"]["theirs"], float(rows["ada_norm"]["ours"])) == ("98.5", round(ada.mean, 2))
     # 98.5 for AdaNorm less 98.1 for LayerNorm.
     assert rows["ada_norm"]["their_difference"] == "+0.40"
     assert rows["batch_norm"] | {"theirs": "98.0"} == rows["batch_norm"]
@@ -26,8 +26,8 @@ def test_published_values_stand_beside_the_arm_with_the_same_norm(whole_study: P
 
 def test_every_arm_of_a_norm_has_its_own_row(whole_study: Path) -> None:
     study = read_study(whole_study)
-    twin = study.summary["arms"][3] | {"label": "ada_norm(scale=2.0)"}
-    doubled = replace(study, summary={**study.summary, "arms": [*study.summary["arms"], twin]})
+    twin = replace(study.summary.arms[3], label="ada_norm(scale=2.0)")
+    doubled = replace(study, summary=replace(study.summary, arms=(*study.summary.arms, twin)))
     labels = [row["label"] for row in published_tables(doubled)[0]["rows"] if row["norm"] == "ada_norm"]
     assert labels == ["ada_norm", "ada_norm(scale=2.0)"]
 
@@ -39,25 +39,25 @@ def test_no_published_table(half_study: Path) -> None:
 def test_untuned_and_tuned_are_the_same_arm(whole_study: Path) -> None:
     summary = read_study(whole_study).summary
     rows = tuned_beside_untuned(summary)
-    assert [row["label"] for row in rows] == [arm["label"] for arm in summary["arms"]]
-    for row, tuned, untuned in zip(rows[1:], summary["arms"][1:], summary["untuned"][1:], strict=True):
+    assert [row["label"] for row in rows] == [arm.label for arm in summary.arms]
+    for row, tuned, untuned in zip(rows[1:], summary.arms[1:], summary.untuned[1:], strict=True):
         assert [side["rate"] for side in row["sides"]] == ["0.001", "0.003"]
         for side, arm in zip(row["sides"], (untuned, tuned), strict=True):
             shown = float(side["difference"].replace("−", "-"))
-            assert abs(shown - arm["difference"]) <= 0.005 + 1e-9
+            assert abs(shown - arm.difference) <= 0.005 + 1e-9
 
 
 def test_an_arm_without_an_untuned_twin_has_dashes(whole_study: Path) -> None:
     summary = read_study(whole_study).summary
-    first = tuned_beside_untuned({**summary, "untuned": summary["untuned"][1:]})[0]
+    first = tuned_beside_untuned(replace(summary, untuned=summary.untuned[1:]))[0]
     assert first["sides"][0]["verdict"] == "—"
 
 
 SHOWN = ("ours", "our_difference", "our_interval")
 
 
-def scored(study: Study, ours: str | None, theirs: str | None) -> Study:
-    """Give the study with these signatures of the two scorers."""
+def scored(study: StudyRecord, ours: str | None, theirs: str | None) -> StudyRecord:
+    """Return the study with these signatures of the two scorers."""
     metric = {**study.card["metric"], **({} if ours is None else {"signature": ours})}
     tables = [{**table, **({} if theirs is None else {"signature": theirs})} for table in study.card["published"]]
     return replace(study, card={**study.card, "metric": metric, "published": tables})
@@ -98,10 +98,10 @@ def test_tuned_arms_that_differ_in_their_warm_up_stand_beside_their_own_twin(who
     summary = read_study(whole_study).summary
     pairs = {}
     for side, rate in (("arms", 0.003), ("untuned", 0.001)):
-        first = summary[side][1]
-        pairs[side] = [
-            {**first, "label": f"layer_norm_simple, warm-up {warmup}", "learning_rate": rate * (1 + warmup)}
+        first = getattr(summary, side)[1]
+        pairs[side] = tuple(
+            replace(first, label=f"layer_norm_simple, warm-up {warmup}", learning_rate=rate * (1 + warmup))
             for warmup in (0, 50)
-        ]
-    rows = tuned_beside_untuned({**summary, **pairs})
+        )
+    rows = tuned_beside_untuned(replace(summary, **pairs))
     assert [[side["rate"] for side in row["sides"]] for row in rows] == [["0.001", "0.003"], ["0.051", "0.153"]]

@@ -18,7 +18,7 @@ def test_fence_of_few_or_equal_values_is_their_range() -> None:
 
 
 def test_fence_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least one value, got none"):
+    with pytest.raises(ValueError, match="at least one value, got an empty sequence"):
         fence([])
 
 
