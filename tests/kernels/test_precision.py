@@ -251,7 +251,7 @@ def test_runs_and_threads_change_no_bit_of_any_gradient(path: str, name: str, dt
 
 
 @every_path
-@pytest.mark.parametrize("name", [name for name, formula in NORMS.items() if formula.keeps_input(gain=False)])
+@pytest.mark.parametrize("name", [name for name, formula in NORMS.items() if formula.keeps_input(weight=False)])
 def test_which_gradients_are_wanted_changes_no_bit_of_the_others(path: str, name: str) -> None:
     for width in (7, 64, 769):
         x, dz = sample(33, width).float(), sample(33, width, seed=1).float()
