@@ -37,7 +37,10 @@ MAY_IMPORT = {
         *("norms", "kernels", "placement", "diagnostics", "data", "tasks", "specs", "studies", "results", "report"),
         "papers",
     },
-    "__init__": {"norms", "diagnostics", "results", "studies", "surgery", "tasks", "version"},
+    "__init__": {
+        *("analysis", "data", "diagnostics", "inspection", "kernels", "models", "norms", "papers", "placement"),
+        *("report", "results", "specs", "studies", "surgery", "tasks", "training", "version"),
+    },
     "__main__": {"cli"},
 }
 """From a part to the parts it may import; lazy imports count, too."""
