@@ -439,4 +439,4 @@ def use_published(folder: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def missing(names: Iterable[str]) -> dict[str, str]:
     """Say which of these sets are not on this machine, and why."""
-    return {name: found.words for name in names if not (found := state(SETS[name])).ready}
+    return {name: found.description for name in names if not (found := state(SETS[name])).ready}
