@@ -233,8 +233,8 @@ MUTANTS = (
     # Data and tasks.
     Mutant(
         "every-23rd-validates",
-        "number % EVERY == 0",
-        "number % EVERY == 1",
+        "number % IWSLT14_EVERY == 0",
+        "number % IWSLT14_EVERY == 1",
         ("titles_descriptions_and_lines_are_pairs_and_every_23rd_validates",),
     ),
     Mutant(
@@ -287,7 +287,7 @@ MUTANTS = (
         "best-weights-not-copied",
         "kept.clone() if isinstance(kept, torch.Tensor) else",
         "kept if isinstance(kept, torch.Tensor) else",
-        ("the_best_look_is_tested_with_all_of_its_state",),
+        ("the_best_evaluation_is_tested_with_all_of_its_state",),
     ),
     Mutant(
         "training-past-a-nan",

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from normscope import AdaNorm, DetachNorm, LayerNorm
-from normscope.cli.main import bench
+from normscope.cli import costs as bench
 
 
 def test_every_norm_has_its_cost_and_its_yardstick() -> None:

@@ -117,7 +117,7 @@ def test_data_that_are_damaged_absent_or_looked_for_in_no_folder(tmp_path, monke
     assert damaged.state == "warning"
     assert damaged.found.startswith(f"damaged: {tmp_path}")
     monkeypatch.setenv("NORMSCOPE_DATA", str(tmp_path / "typo"))
-    assert "which is no folder" in by_name()["data set mnist"].advice
+    assert "which is not a folder" in by_name()["data set mnist"].advice
     assert not (tmp_path / "cache").exists()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import normscope
-from normscope.cli.main import _typed
+from normscope.cli.parsing import as_typed
 from support.command_line import CommandLine
 
 
@@ -124,9 +124,9 @@ def test_a_terminal_that_lacks_letters_ends_no_study(tmp_path: Path) -> None:
 
 def test_a_command_is_told_as_it_can_be_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NORMSCOPE_STARTED_AS", raising=False)
-    assert _typed("report", "it's mine") == """normscope report 'it'"'"'s mine'"""
+    assert as_typed("report", "it's mine") == """normscope report 'it'"'"'s mine'"""
     monkeypatch.setenv("NORMSCOPE_STARTED_AS", "./run")
-    assert _typed("compare", "digits") == "./run compare digits"
+    assert as_typed("compare", "digits") == "./run compare digits"
 
 
 def test_a_report_needs_no_torch(here: CommandLine, tmp_path: Path) -> None:

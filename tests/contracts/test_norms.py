@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from normscope.cli.bench import bench
+from normscope.cli.costs import bench
 from normscope.diagnostics.diagnosis import diagnose
 from normscope.inspection import find_norms
 from normscope.norms import NORMS, LayerNorm, ScaleNorm

@@ -69,7 +69,7 @@ def test_fetching_all_leaves_out_what_must_be_brought_or_cannot_be_verified(own,
     (own.parent / "brought" / "one").write_bytes(body)
     assert list(fetch()) == ["known", "brought"]
     assert mirror.asked == ["/one"]
-    with pytest.raises(DataNotFound, match=r"no address to be fetched from\. Bring your own: ask the publisher; h"):
+    with pytest.raises(DataNotFound, match=r"no download address\. Bring your own: ask the publisher; h"):
         fetch(["absent"])
     with pytest.warns(DataUnverified, match=digest):
         assert fetch(["unseen"])["unseen"]["one"].read_bytes() == body

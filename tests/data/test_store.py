@@ -54,7 +54,7 @@ def test_what_is_missing_is_fetched_once_and_kept(own, cache, mirror):
 
 
 def test_not_found_names_the_set_the_folders_the_addresses_and_the_hash(own, cache):
-    with pytest.raises(DataNotFound, match=r"data set 'pair' is not here: no good one\.bin") as caught:
+    with pytest.raises(DataNotFound, match=r"data set 'pair' is not here: no valid one\.bin") as caught:
         locate(nowhere())
     for words in (str(own), str(cache / "pair"), "http://127.0.0.1:9/one.bin", hashlib.sha256(ONE).hexdigest()):
         assert words in str(caught.value)
@@ -88,7 +88,7 @@ def test_a_damaged_file_in_the_cache_is_fetched_again(cache, mirror):
 def test_a_damaged_cache_without_a_network_says_both(cache):
     (cache / "pair").mkdir(parents=True)
     (cache / "pair" / "one.bin").write_bytes(b"x")
-    with pytest.raises(DataNotFound, match="could not be fetched; the copy in the cache is damaged"):
+    with pytest.raises(DataNotFound, match="could not be downloaded; the copy in the cache is damaged"):
         locate(nowhere())
 
 
@@ -103,7 +103,7 @@ def test_what_a_killed_download_left_is_swept_away(cache, mirror):
 
 def test_a_folder_variable_that_names_no_folder_is_an_error(tmp_path, cache, monkeypatch):
     monkeypatch.setenv("NORMSCOPE_DATA", str(tmp_path / "typo"))
-    with pytest.raises(DataNotFound, match=r"NORMSCOPE_DATA is '.*typo', which is no folder"):
+    with pytest.raises(DataNotFound, match=r"NORMSCOPE_DATA is '.*typo', which is not a folder"):
         locate(nowhere())
 
 
@@ -143,7 +143,7 @@ def test_a_file_without_a_published_hash_is_used_with_a_warning_that_names_its_o
     dataset = replace(dataset, files=(dataset.files[0], replace(dataset.files[1], sha256=None, bytes=None)))
     assert state(dataset).description == "not here: 1 of 2 files missing (size unknown to fetch)"
     for _ in range(2):
-        with pytest.warns(DataUnverified, match=r"nobody here knows the right sha256 of two\.bin") as told:
+        with pytest.warns(DataUnverified, match=r"two\.bin has no published sha256") as told:
             paths = locate(dataset)
         assert [str(warning.message).count(hashlib.sha256(TWO).hexdigest()) for warning in told] == [1]
     assert mirror.asked == ["/two.bin"]

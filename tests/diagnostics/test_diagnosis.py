@@ -30,7 +30,7 @@ def test_the_model_is_as_it_was(cause: str) -> None:
     first = next(case.model.parameters())
     first.grad = torch.full_like(first, 3.0)
     kept = first.grad
-    diagnose(case.model, case.batch, case.loss, **{"learning_rate": 0.1, **case.told})
+    diagnose(case.model, case.batch, case.loss, **{"learning_rate": 0.1, **case.settings})
     after = snapshot(case.model)
     assert all(torch.equal(a, b) for a, b in zip(before[0], after[0], strict=True))  # pyright: ignore
     assert before[1:] == after[1:]

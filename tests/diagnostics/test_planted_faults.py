@@ -7,7 +7,7 @@ from support.planted import CASES, Case
 
 
 def causes(case: Case) -> set[str]:
-    told = diagnose(case.model, case.batch, case.loss, **case.told)
+    told = diagnose(case.model, case.batch, case.loss, **case.settings)
     return {finding.name for finding in told.findings}
 
 

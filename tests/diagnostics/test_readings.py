@@ -27,7 +27,7 @@ def test_without_measurements_every_reading_says_so() -> None:
 @pytest.mark.parametrize("cause", CASES)
 def test_readings_of_real_models_hold_their_numbers(cause: str) -> None:
     case = CASES[cause][0](0)
-    told = diagnose(case.model, case.batch, case.loss, **case.told)
+    told = diagnose(case.model, case.batch, case.loss, **case.settings)
     assert f"{len(told.gradients)} norms" in told.readings["gradients"] or not told.gradients
     assert f"{len(told.stacks[-1].layers)} layers" in told.readings["depth"]
     assert all(len(words) > 60 and words.endswith(".") for words in told.readings.values())
@@ -42,14 +42,14 @@ def test_a_failed_growth_is_reported() -> None:
 @pytest.mark.parametrize("place", [0, 1])
 def test_there_is_no_verdict_on_warm_up(place: int) -> None:
     case = CASES["post_norm_without_warm_up"][place](0)
-    told = diagnose(case.model, case.batch, case.loss, **case.told)
+    told = diagnose(case.model, case.batch, case.loss, **case.settings)
     assert "These numbers do not show whether warm-up is needed" in told.readings["first_update"]
     assert ("which is reported as a cause" in told.readings["first_update"]) == (place == 0)
 
 
 def test_weight_decay_of_norms_is_reported() -> None:
     case = CASES["weights_near_zero"][0](0)
-    told = diagnose(case.model, case.batch, case.loss, **case.told)
+    told = diagnose(case.model, case.batch, case.loss, **case.settings)
     assert "The optimizer applies weight decay to 9 of 9 norms" in told.readings["range"]
 
 

@@ -19,7 +19,7 @@ from support.planted import CASES, Case, text
 
 
 def measured(case: Case) -> Measured:
-    told = diagnose(case.model, case.batch, case.loss, **case.told)
+    told = diagnose(case.model, case.batch, case.loss, **case.settings)
     with watch_depth(case.model) as watch:
         case.loss(case.model, case.batch)
     return Measured(

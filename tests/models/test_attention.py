@@ -112,7 +112,7 @@ def test_head_norms_act_on_every_head_before_the_scores(kind: type[Attention | C
         heads.append((q @ k.mT / 2).softmax(-1) @ value[..., part])
     want = branch.output(torch.cat(heads, -1))
     torch.testing.assert_close(branch(x, Context(memory=x)), want, rtol=1e-12, atol=1e-12)
-    with pytest.raises(ValueError, match="the key is normalized by RMSNorm already"):
+    with pytest.raises(ValueError, match="the key is already normalized by RMSNorm"):
         branch.normalize(None, nn.LayerNorm, None)
     branch.normalize(None, None, nn.LayerNorm)
     assert isinstance(branch.value_norm, nn.LayerNorm)

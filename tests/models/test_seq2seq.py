@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from normscope.models import Seq2Seq
+from normscope.models import DecoderState, Seq2Seq
 from normscope.models.layers import Embedding
 from normscope.placement import PLACEMENTS
 from normscope.training.randomness import initialize
@@ -186,6 +186,7 @@ def test_beams_and_any_reordering_equal_decoding_at_once() -> None:
 def test_a_beam_search_copies_no_sentence_and_an_old_state_stays_as_it_was() -> None:
     model = build().double().eval()
     start = model.start(SOURCE)
+    assert isinstance(start, DecoderState)
     _, state = model.step(start.repeat(2), torch.full((6,), 7))
     moved = state.reorder(torch.tensor([1, 1, 2, 3, 5, 5]))
     for branch, (keys, values) in moved.memory_cache.items():
@@ -241,7 +242,7 @@ def test_bad_arguments_are_refused() -> None:
         build(window=0)
     with pytest.raises(ValueError, match="may have 5 words, got 6"):
         build(max_length=5)(SOURCE, TARGET)
-    with pytest.raises(ValueError, match="query is normalized by RMSNorm already"):
+    with pytest.raises(ValueError, match="query is already normalized by RMSNorm"):
         build("hybrid", qk_norm=nn.RMSNorm)
     model = build(max_length=5).eval()
     state = model.start(SOURCE)

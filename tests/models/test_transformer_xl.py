@@ -234,7 +234,7 @@ def test_head_norms_act_before_the_biases() -> None:
     normed.project.register_forward_hook(lambda module, inputs, output: split_norm(output))
     normed.project_keys.register_forward_hook(lambda module, inputs, output: split_norm(output))
     torch.testing.assert_close(branch(x, segment), normed(x, segment), rtol=1e-12, atol=1e-12)
-    with pytest.raises(ValueError, match="the value is normalized by LayerNorm already"):
+    with pytest.raises(ValueError, match="the value is already normalized by LayerNorm"):
         branch.normalize(None, None, nn.RMSNorm)
 
 

@@ -265,7 +265,7 @@ def test_queries_and_keys_have_no_norm_unless_one_is_named() -> None:
 
 
 def test_queries_and_keys_cannot_have_two_norms() -> None:
-    with pytest.raises(ValueError, match="the query is normalized by Doubled already; choose one norm for it"):
+    with pytest.raises(ValueError, match="the query is already normalized by Doubled; choose one norm for it"):
         PLACEMENTS["hybrid"].stack(branches(), WIDTH, QK_NORM)
 
 

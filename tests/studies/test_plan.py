@@ -69,7 +69,7 @@ def test_an_arm_without_effect_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
         def network(self, norm: object, placement: object, preset: str) -> nn.Module:
             return nn.Linear(2, 2)
 
-    monkeypatch.setitem(TASKS, "digits", Deaf())
+    monkeypatch.setitem(TASKS, "digits", Deaf(name="digits", description="", margin=1.0, regime=""))
     with pytest.raises(ValueError, match="arm layer_norm placed layer_norm nowhere in the network of digits"):
         spec.build()
 

@@ -1,4 +1,4 @@
-"""Seven faults and their healthy twins: the same model, data and settings, but for what is wrong."""
+"""Seven faults and their healthy twins: the same model, data and settings, without the fault."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from normscope.models.layers import FeedForward
 from normscope.placement import PLACEMENTS, Placement, PreNorm
 
 LEVELS = 17
-"""Grey levels of a digit: the vocabulary."""
+"""Number of grey levels of a digit, the vocabulary."""
 
 IMAGES = torch.from_numpy(load_digits().images).long()
 """``[1797, 8, 8]``: scans of written digits, read here as texts of 64 grey levels."""
@@ -26,12 +26,12 @@ PRE_WITHOUT_END = Placement(equation="x <- x + f(N(x))", block=PreNorm)
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A model with a batch and a loss, and what the user tells."""
+    """A model with a batch and a loss, and further arguments of ``diagnose``."""
 
     model: nn.Module
     batch: Any
     loss: Callable[[nn.Module, Any], Tensor]
-    told: Mapping[str, Any]
+    settings: Mapping[str, Any]
 
 
 class PixelModel(nn.Module):
@@ -101,17 +101,17 @@ def text(
     layers: int = 4,
     width: int = 32,
     norm: Callable[[int], nn.Module] = nn.LayerNorm,
-    told: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Case:
     torch.manual_seed(seed)
     placement = PLACEMENTS[placement] if isinstance(placement, str) else placement
     model = PixelModel(width=width, layers=layers, placement=placement, norm=norm)
-    return Case(model=model, batch=pixels(seed), loss=next_pixel, told=dict(told or {}))
+    return Case(model=model, batch=pixels(seed), loss=next_pixel, settings=dict(settings or {}))
 
 
 def post_norm(seed: int, *, warmup: int) -> Case:
-    told = {"learning_rate": 1e-3, "warmup": warmup}
-    return text(seed, "post", layers=12, width=64, told=told)
+    settings = {"learning_rate": 1e-3, "warmup": warmup}
+    return text(seed, "post", layers=12, width=64, settings=settings)
 
 
 def half(seed: int, *, eps: float) -> Case:
@@ -120,7 +120,7 @@ def half(seed: int, *, eps: float) -> Case:
     model = PixelModel(width=32, layers=3, placement=PLACEMENTS["pre"], norm=partial(nn.LayerNorm, eps=eps), padding=0)
     batch = pixels(seed)
     batch[: len(batch) // 2, -12:] = 0
-    return Case(model=model, batch=batch, loss=next_pixel, told={"precision": "float16"})
+    return Case(model=model, batch=batch, loss=next_pixel, settings={"precision": "float16"})
 
 
 def final_norm(seed: int, *, there: bool) -> Case:
@@ -134,11 +134,11 @@ def batch_norm(seed: int, *, evaluates: bool) -> Case:
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
-    return Case(model=model, batch=images(seed), loss=which_digit, told={})
+    return Case(model=model, batch=images(seed), loss=which_digit, settings={})
 
 
-def decayed_gains(seed: int, *, decayed: bool) -> Case:
-    """Gains after 4,000 steps of decay at 1e-3, which pull them down by the factor e^-8 where nothing holds them."""
+def decayed_weights(seed: int, *, decayed: bool) -> Case:
+    """Weights after 4,000 steps of decay at 1e-3, which reduces them by the factor e^-8."""
     case = text(seed, "pre")
     norms = [module for module in case.model.modules() if isinstance(module, nn.LayerNorm)]
     chosen = [p for norm in norms for p in norm.parameters()] if decayed else []
@@ -152,11 +152,11 @@ def decayed_gains(seed: int, *, decayed: bool) -> Case:
     groups: Sequence[dict[str, Any]] = [{"params": rest, "weight_decay": 0.0}]
     groups = [*groups, {"params": chosen, "weight_decay": 2.0}] if chosen else groups
     optimizer = torch.optim.AdamW(groups, lr=1e-3)
-    return Case(model=case.model, batch=case.batch, loss=case.loss, told={"optimizer": optimizer})
+    return Case(model=case.model, batch=case.batch, loss=case.loss, settings={"optimizer": optimizer})
 
 
 def encoder(seed: int, *, double: bool) -> Case:
-    """torch's encoder with norms on the stream: with one more at its end, or without."""
+    """torch's encoder with norms on the residual stream, with or without a final norm."""
     torch.manual_seed(seed)
     layer = nn.TransformerEncoderLayer(32, 4, 64, dropout=0.1, batch_first=True)
     model = nn.Sequential(
@@ -164,7 +164,7 @@ def encoder(seed: int, *, double: bool) -> Case:
         nn.TransformerEncoder(layer, 3, norm=nn.LayerNorm(32) if double else None, enable_nested_tensor=False),
         nn.Linear(32, LEVELS + 1),
     )
-    return Case(model=model, batch=pixels(seed), loss=next_pixel, told={})
+    return Case(model=model, batch=pixels(seed), loss=next_pixel, settings={})
 
 
 def residual(seed: int, *, scaled: bool) -> Case:
@@ -183,8 +183,8 @@ CASES: dict[str, tuple[Callable[[int], Case], Callable[[int], Case]]] = {
     "eps_too_small_for_half": (partial(half, eps=1e-12), partial(half, eps=1e-5)),
     "missing_final_norm": (partial(final_norm, there=False), partial(final_norm, there=True)),
     "batch_norm_in_eval": (partial(batch_norm, evaluates=True), partial(batch_norm, evaluates=False)),
-    "weights_near_zero": (partial(decayed_gains, decayed=True), partial(decayed_gains, decayed=False)),
+    "weights_near_zero": (partial(decayed_weights, decayed=True), partial(decayed_weights, decayed=False)),
     "double_norm": (partial(encoder, double=True), partial(encoder, double=False)),
     "unscaled_residual": (partial(residual, scaled=False), partial(residual, scaled=True)),
 }
-"""By the cause that is to be named: the model with the fault, and its healthy twin, each from a seed."""
+"""Functions of a seed that build a model with a fault and its healthy twin, by the name of the cause."""

@@ -5,6 +5,7 @@ import gc
 import weakref
 from importlib import import_module
 from pkgutil import walk_packages
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ from normscope import tasks
 from normscope.norms import NORMS
 from normscope.placement import PLACEMENTS
 from normscope.results.aggregates import AGGREGATES
-from normscope.tasks import TASKS, BaseTask, ImageClassification, Recipe, Task
+from normscope.tasks import TASKS, BaseTask, ImageClassification, Part, Published, Recipe, Split, Task
+from normscope.tasks.images import DIGITS
 from normscope.tasks.task import DATA_SETS_KEPT
 
 CPU = torch.device("cpu")
@@ -58,18 +60,40 @@ def test_a_task_says_what_studies_rest_on(name: str) -> None:
         assert metric.aggregate in AGGREGATES
     # It ends a sentence: "updates of 4,096 padded tokens".
     assert task.batch_unit.endswith("s")
+    assert all(isinstance(figures, Published) for figures in task.published)
     assert task.margin > 0
     assert task.description
     assert task.regime
 
 
 def test_the_defaults_of_a_task_are_those_of_a_task_that_the_package_trains() -> None:
-    task = BaseTask()
+    task = BaseTask(name="nothing", description="", margin=1.0, regime="")
     assert (task.location, task.brings_weights, task.deterministic, task.train) == ("", False, True, None)
     assert task.for_run(3, "tune") is task
+    digits: Task = DIGITS
+    assert digits.for_run(3, "tune") is DIGITS
     with task.context() as entered:
         assert entered is None
+    with pytest.raises(NotImplementedError):
+        _ = task.valid_metric
     task.check(Recipe(steps=1, batch_size=1, learning_rate=1.0, compile=True), tune=True)
+
+
+def test_a_split_is_one_of_those_named() -> None:
+    assert get_args(Split) == ("study", "tune")
+    sizes = {split: TASKS["digits"].load(CPU, split, "small").train_examples for split in get_args(Split)}
+    assert sizes == {"study": 1029, "tune": 906}
+    for name in TASKS:
+        with pytest.raises(ValueError, match="split must be 'study' or 'tune', got 'test'"):
+            TASKS[name].load(CPU, "test", "small")  # pyright: ignore[reportArgumentType]
+
+
+def test_a_part_is_one_of_those_named() -> None:
+    digits = TASKS["digits"]
+    data, model = digits.load(CPU, "study", "small"), digits.network(NORMS["none"], PLACEMENTS["pre"], "small")
+    with torch.no_grad():
+        scores = {part: digits.evaluate(model, data, part)[1] for part in get_args(Part)}
+    assert {part: len(values) for part, values in scores.items()} == {"valid": 258, "test": 510}
 
 
 def test_every_cache_of_data_is_bounded() -> None:

@@ -18,7 +18,7 @@ from normscope.placement import PLACEMENTS
 from normscope.results.store import RunFolder
 from normscope.tasks import TASKS, BatchOrder, ImageClassification, Metric, Recipe, Task
 from normscope.training.loop import train
-from normscope.training.outcome import Interrupted
+from normscope.training.outcome import Interrupted, Watch
 from normscope.training.randomness import initialize
 
 DIGITS = TASKS["digits"]
@@ -46,6 +46,13 @@ def build(norm: str = "batch_norm") -> Callable[[], nn.Module]:
     return model
 
 
+def never_stop(step: int, loss: float) -> bool:
+    return False
+
+
+NEVER_STOP: Watch = never_stop
+
+
 def run(folder: Path, *, task: Task = DIGITS, recipe: Recipe = RECIPE, **changes: Any) -> dict[str, Any]:
     run_folder = RunFolder(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +63,7 @@ def run(folder: Path, *, task: Task = DIGITS, recipe: Recipe = RECIPE, **changes
         "preset": "small",
         "folder": run_folder,
         "identity": {"id": "test"},
-        "watch": lambda step, loss: False,
+        "watch": NEVER_STOP,
         "build": build(),
         **changes,
     }

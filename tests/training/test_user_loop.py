@@ -177,7 +177,7 @@ def test_what_is_reported_wrongly_is_an_error_of_the_user(
 ) -> None:
     with pytest.raises(UserCodeError, match=words) as raised:
         run(user_file((LOOP_ENDS, f"            {told}\n"), driven=True), tmp_path / "run")
-    assert "a whole number from 0 up, and the loss of the last, a number or a tensor of one" in str(raised.value)
+    assert "an integer of at least 0, and the last loss, a number or a one-element tensor" in str(raised.value)
     assert "normscope/" not in str(raised.value)
     assert raised.value.reason.endswith("(my_file.py, line 29)")
 

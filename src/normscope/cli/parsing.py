@@ -1,11 +1,48 @@
-"""What a person types in one word: seeds, shapes, a list of norms."""
+"""What a person types: options that commands share, lists written in one word, commands to type next; exit codes."""
+
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+EXIT_ERROR = 1
+"""The study could not be answered: missing data, a full disk, no such device; or every one of its runs failed."""
+EXIT_USAGE = 2
+"""The command line asks for something that does not exist, or a file is not what it should be."""
+EXIT_INTERRUPTED = 130
+"""Stopped by Ctrl-C; the same command goes on."""
 
 MOST_SEEDS = 10_000
-"""A study of more is a slip of the finger."""
+"""Largest number of seeds of a study; a larger one is taken for a typing error."""
+
+JSON = Annotated[bool, Parameter(name="--json", help="print JSON instead of tables")]
+"""The option of every command with results."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How runs are computed: the options that ``compare`` and ``reproduce`` share."""
+
+    steps: Annotated[int | None, Parameter(help="updates of every run; the preset's where left out")] = None
+    preset: Annotated[
+        Literal["small", "full"],
+        Parameter(help="small for a laptop; full at the paper's size, or until the figures stop improving"),
+    ] = "small"
+    workers: Annotated[int | None, Parameter(help="processes; one per core where left out")] = None
+    device: Annotated[str, Parameter(help="cpu, cuda or cuda:1")] = "cpu"
+    precision: Annotated[Literal["float32", "bfloat16"], Parameter(help="of the forward pass")] = "float32"
+    compile: Annotated[bool, Parameter(help="compile the training loss: faster on a GPU, other roundings")] = False
+
+
+DEFAULTS = RunOptions()
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Read seeds such as ``0-9`` or ``3,5,8-10``.
+    """Parse seeds such as ``0-9`` or ``3,5,8-10``.
 
     Raises:
         ValueError: If the text has another form, counts down, or names more than :data:`MOST_SEEDS`.
@@ -22,7 +59,7 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def parse_counts(text: str) -> list[int]:
-    """Read whole numbers such as ``0,500,4000``; none from an empty text.
+    """Parse whole numbers such as ``0,500,4000``; an empty text is an empty list.
 
     Raises:
         ValueError: If the text has another form.
@@ -34,7 +71,7 @@ def parse_counts(text: str) -> list[int]:
 
 
 def parse_shapes(text: str) -> list[tuple[int, int]]:
-    """Read shapes such as ``4096x512,64x1000``.
+    """Parse shapes such as ``4096x512,64x1000``.
 
     Raises:
         ValueError: If the text has another form, or a size is below one.
@@ -49,12 +86,18 @@ def parse_shapes(text: str) -> list[tuple[int, int]]:
 
 
 def split_norms(text: str) -> list[str]:
-    """Split a list of norms at the commas that stand outside brackets."""
-    parts, depth = [""], 0
-    for letter in text:
-        depth += {"(": 1, ")": -1}.get(letter, 0)
-        if letter == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    return [part.strip() for part in parts if part.strip()]
+    """Split a list of norms or placements at the commas outside parentheses."""
+    # Late, since it brings torch.
+    from normscope.specs import split_outside_parentheses
+
+    return [part.strip() for part in split_outside_parentheses(text, ",") if part.strip()]
+
+
+def as_typed(*words: str) -> str:
+    """Return a command as whoever started this one can type it."""
+    return f"{os.environ.get('NORMSCOPE_STARTED_AS', 'normscope')} {shlex.join(words)}"
+
+
+def count(things: Sequence[object], noun: str) -> str:
+    """Return a count with its noun, such as ``1 arm`` or ``2 arms``."""
+    return f"{len(things)} {noun}" if len(things) == 1 else f"{len(things)} {noun}s"

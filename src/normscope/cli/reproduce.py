@@ -1,33 +1,26 @@
-"""What a person sees while a paper is tried again, and the tables at the end."""
+"""``normscope reproduce``: the progress of a paper's studies, and its tables of verdicts."""
 
 import json
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from cyclopts import Parameter
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from normscope.cli.parsing import DEFAULTS, JSON, RunOptions, parse_counts, parse_seeds
 from normscope.cli.progress import DownloadProgress, StudyProgress
 from normscope.cli.tables import open_console, rows_table
-from normscope.papers import ReproductionRequest, choose, missing
-from normscope.papers import Setting as Setting
-from normscope.papers import reproduce as reproduce_paper
-from normscope.papers.judging.tables import (
-    AUDIT,
-    COST,
-    LISTED,
-    RESULT,
-    audit_rows,
-    cost_rows,
-    gradient_rows,
-    list_rows,
-    result_rows,
-    setting_words,
-)
-from normscope.studies.engines.engine import RunEvent
+
+if TYPE_CHECKING:
+    from normscope.papers import ReproductionRequest
+    from normscope.studies import RunEvent
 
 WIDE = 110
 """Columns from which the reasons have room."""
@@ -36,12 +29,74 @@ STYLES = {"reproduced": "bold green", "not reproduced": "bold red", "cannot": "y
 """The colour of a verdict, by its first words; the words say it all."""
 
 
-def show_cells(request: ReproductionRequest) -> None:
+def reproduce(
+    paper: Annotated[str, Parameter(help="xu2019 or xiong2020")],
+    /,
+    *,
+    only: Annotated[str, Parameter(help="tasks, tables, figures, such as rt,table3; see --list")] = "",
+    seeds: Annotated[str, Parameter(help="such as 0-9; fewer than six cannot reach significance")] = "0-9",
+    layers: Annotated[str, Parameter(help="sizes of the gradient figure")] = "6,8,10,12,14",
+    width: Annotated[int, Parameter(help="of its networks")] = 512,
+    tokens: Annotated[int, Parameter(help="of its batch")] = 2048,
+    out: Annotated[Path | None, Parameter(help="folder of the studies; runs/<paper> where left out")] = None,
+    norms_at: Annotated[
+        Literal["all", "final"],
+        Parameter(help="which norms the arms replace; final, the two at the ends, is xu2019's released De-En code"),
+    ] = "all",
+    read_only: Annotated[bool, Parameter(help="judge what the folder holds and compute nothing")] = False,
+    list_cells: Annotated[
+        bool, Parameter(name="--list", help="show the cells, or those of --only, and what can be run here")
+    ] = False,
+    json_output: JSON = False,
+    options: RunOptions = DEFAULTS,
+) -> None:
+    """Try what a paper printed: run its studies, or resume them, and give every cell a verdict.
+
+    Differences are compared, on paired seeds, never figures by themselves; of BLEU, whose scorer neither paper names,
+    the direction alone. Nothing is concluded from runs cut short or baselines that do not train. Writes reproduce.json
+    and reproduce.md beside the studies. Stop it at any time: the same command goes on.
+
+    For example:
+
+    normscope reproduce xu2019 --list
+
+    normscope reproduce xu2019 --only rt,sst5
+
+    normscope reproduce xiong2020 --only gradients
+    """
+    from normscope.papers import ReproductionRequest, Setting
+
+    request = ReproductionRequest(
+        paper=paper,
+        only=tuple(name.strip() for name in only.split(",") if name.strip()),
+        seeds=tuple(parse_seeds(seeds)),
+        preset=options.preset,
+        steps=options.steps,
+        out=out,
+        workers=options.workers,
+        device=options.device,
+        precision=options.precision,
+        compile=options.compile,
+        norms_at=norms_at,
+        read_only=read_only,
+        gradients=Setting(layers=tuple(parse_counts(layers)), width=width, tokens=tokens),
+        command=shlex.join(["normscope", *sys.argv[1:]]),
+    )
+    if list_cells:
+        _list_cells(request)
+    else:
+        _run(request, json_output=json_output)
+
+
+def _list_cells(request: "ReproductionRequest") -> None:
     """List what a paper says, all or what the request asks for, and what of it can be run on this machine.
 
     Raises:
         LookupError: If there is no such paper, task, table or figure.
     """
+    from normscope.papers import choose, missing
+    from normscope.papers.judging.tables import list_rows
+
     chosen = choose(request)
     paper = chosen.paper
     lacking = {task: missing(task) for task in paper.tasks}
@@ -60,12 +115,15 @@ def show_cells(request: ReproductionRequest) -> None:
         _say(console, f"--norms-at takes {' or '.join(paper.norms_at)}")
 
 
-def show(request: ReproductionRequest, *, json_output: bool = False) -> None:
+def _run(request: "ReproductionRequest", *, json_output: bool = False) -> None:
     """Run a request with a bar for every stage, then print its tables, or ``reproduce.json``.
 
     Raises:
         KeyboardInterrupt: If the user stopped it; it says how to go on.
     """
+    from normscope.papers import choose
+    from normscope.papers import reproduce as reproduce_paper
+
     console = open_console(stderr=json_output)
     chosen = choose(request)
     asked = ", ".join((*chosen.tasks, *chosen.figures)) or "nothing that can be run here"
@@ -107,7 +165,7 @@ class _Stages:
         self.bar = bar
         self.started = False
 
-    def run(self, event: RunEvent) -> None:
+    def run(self, event: "RunEvent") -> None:
         """Take an event of a run."""
         if not self.started:
             self.studies.__enter__()
@@ -133,6 +191,16 @@ class _Stages:
 
 
 def _print(console: Console, content: Mapping[str, Any]) -> None:
+    from normscope.papers.judging.tables import (
+        AUDIT,
+        COST,
+        audit_rows,
+        cost_rows,
+        gradient_rows,
+        result_rows,
+        setting_words,
+    )
+
     cells = [one for one in content["cells"] if one["kind"] == "count" or one["id"] in content["asked"]]
     if not content["asked"]:
         cells = []
@@ -156,6 +224,8 @@ def _print(console: Console, content: Mapping[str, Any]) -> None:
 
 def _cells(rows: Sequence[Sequence[str]], title: str, width: int) -> Table:
     """Draw what there is; below :data:`WIDE` columns without where it is printed and what it rests on."""
+    from normscope.papers.judging.tables import LISTED
+
     kept = range(len(LISTED)) if width >= WIDE else (0, 1, 3)
     table = Table(title=Text(title, "table.title"), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
     for at in kept:
@@ -167,6 +237,8 @@ def _cells(rows: Sequence[Sequence[str]], title: str, width: int) -> Table:
 
 def _results(rows: Sequence[Sequence[str]], title: str, width: int) -> Table:
     """Draw verdicts; below :data:`WIDE` columns without the reasons, which are on the page."""
+    from normscope.papers.judging.tables import RESULT
+
     columns = RESULT if width >= WIDE else RESULT[:-1]
     table = Table(title=Text(title, "table.title"), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
     for name in columns:

@@ -1,4 +1,4 @@
-"""Raw sets: fetch once, check the hash, read the original files. Imports nothing of ours and no torch."""
+"""Data sets: download, verification by hash, and readers of the original files. Needs no torch."""
 
 from normscope.data.download import DataFile, DataSet, Progress
 from normscope.data.readers.characters import ByteSplits, load_bytes

@@ -12,18 +12,18 @@ from normscope.files import atomic_file
 
 @dataclass(frozen=True, kw_only=True)
 class DataFile:
-    """One original file."""
+    """A file of a published data set."""
 
     name: str
     sha256: str | None
-    """Lower-case hexadecimal digest of the file as it is fetched, still packed; None where nobody here has seen the
-    file or where each user has another one. Such a file is used with a warning that names the digest found."""
+    """Hexadecimal digest of the file as downloaded, still packed; None if it is unknown or differs between users. Such
+    a file is used with a warning that contains its digest."""
     bytes: int | None = None
-    """Its size; None where it is unknown."""
+    """Size; None if unknown."""
     urls: tuple[str, ...] = ()
-    """Mirrors, tried in this order; none where the file comes inside a package or from the user."""
+    """Mirrors, in the order in which they are tried; empty if a package or the user provides the file."""
     other_names: tuple[str, ...] = ()
-    """What the user may also call it."""
+    """Alternative names of the user's file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,61 +37,61 @@ class DataSet:
     licence: str
     home: str
     folder: str = ""
-    """Its folder below ``$NORMSCOPE_DATA`` and below the cache; empty where that is the name."""
+    """Folder below ``$NORMSCOPE_DATA`` and below the cache; ``name`` if empty."""
     bring: str = ""
-    """How to come by the files that have no address; one sentence."""
+    """How to obtain the files that have no URL; one sentence."""
     package: str | None = None
-    """The Python package that ships the files; None where they are fetched."""
+    """Python package that contains the files; None if they are downloaded."""
     folder_in_package: str = ""
 
     @property
     def place(self) -> str:
-        """Its folder below a root, with slashes."""
+        """Folder below a root, with slashes."""
         return self.folder or self.name
 
     @property
     def bytes(self) -> int:
-        """Size of all files whose size is known, packed."""
+        """Total packed size of the files of known size."""
         return sum(file.bytes or 0 for file in self.files)
 
     @property
     def hashes(self) -> dict[str, str]:
-        """Expected sha256 of every file that has one, by name; ``files.found_hashes`` also has the others."""
+        """Published sha256 by file name; :func:`normscope.data.found_hashes` also covers files without one."""
         return {file.name: file.sha256 for file in self.files if file.sha256 is not None}
 
     @property
     def verified(self) -> bool:
-        """Whether every file's sha256 is known beforehand."""
+        """Whether the sha256 of every file is published."""
         return all(file.sha256 is not None for file in self.files)
 
 
 Progress = Callable[[str, int, int], None]
-"""Called with a file's name, the bytes fetched so far and the bytes in all, which are 0 where nobody knows."""
+"""Called with a file name, the number of bytes downloaded and the total, which is 0 if unknown."""
 
 STALL_SECONDS = 30
-"""A mirror that sends nothing for this long is given up."""
+"""Timeout of a mirror that sends no data."""
 
 
 def sha256(path: Path) -> str:
-    """Compute a file's sha256, in lower-case hexadecimal."""
+    """Compute the sha256 of a file, in lower-case hexadecimal."""
     with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()
 
 
 def download(file: DataFile, target: Path, *, progress: Progress | None = None) -> list[str]:
-    """Fetch a file from the first mirror that serves the right bytes.
+    """Download a file from the first mirror that serves the right bytes.
 
-    They are written beside ``target`` under another name, flushed to disk, checked and renamed: a killed download
-    leaves nothing that looks whole. A file without a known sha256 is only checked for the length that the mirror
-    announced. Failing to write (a full disk, a read-only folder) is an error of its own.
+    The file is written under a temporary name, checked, and renamed, so that a killed download leaves no incomplete
+    file. Without a published sha256, only the length announced by the mirror is checked. Write errors (a full disk, a
+    read-only folder) are raised.
 
     Args:
-        file: What to fetch.
-        target: Where it goes; a file that is there is replaced.
-        progress: Told how far the download is.
+        file: File to download.
+        target: Destination; an existing file is replaced.
+        progress: Callback for the progress of a download.
 
     Returns:
-        Why each mirror failed, one sentence each; empty when ``target`` is there and right.
+        The failures of the mirrors, one sentence each; empty if ``target`` was written.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     failures = []
@@ -104,13 +104,13 @@ def download(file: DataFile, target: Path, *, progress: Progress | None = None) 
 
 
 def _download_from(url: str, file: DataFile, target: Path, progress: Progress | None) -> str | None:
-    """Fetch from one mirror; return why that failed, or None."""
+    """Download from a mirror; return the reason of a failure, or None."""
     from pooch import HTTPDownloader
     from requests import RequestException
 
-    # pooch takes any object with these four names; its annotation says bool.
+    # pooch accepts any object with these four attributes, but is annotated with bool.
     meter: Any = _Meter(file, progress)
-    # A mirror that unpacked the .gz on the way would change the bytes.
+    # Transparent decompression by the mirror would change the bytes.
     fetch = HTTPDownloader(progressbar=meter, timeout=STALL_SECONDS, headers={"Accept-Encoding": "identity"})
     try:
         with atomic_file(target) as stream:
@@ -142,14 +142,14 @@ def _check_bytes(path: Path, file: DataFile) -> None:
 
 
 class _Meter:
-    """What pooch's downloader reports to; it counts whole chunks, also for a last one that is shorter."""
+    """Progress bar for pooch, which reports full chunks even if the last is shorter."""
 
     def __init__(self, file: DataFile, progress: Progress | None) -> None:
         self.total = file.bytes or 0
         self._file, self._progress, self._done = file, progress, 0
 
     def update(self, count: int) -> None:
-        # pooch puts the length that the mirror announced into total.
+        # pooch sets total to the length announced by the mirror.
         size = self._file.bytes or self.total
         self._done = min(self._done + count, size) if size else self._done + count
         if self._progress is not None:

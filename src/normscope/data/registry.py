@@ -1,12 +1,12 @@
-"""The sets of sentence pairs in two languages."""
+"""The published data sets: files, hashes, sources and licences."""
 
 from normscope.data.download import DataFile, DataSet
 
 _GENSIM = "https://raw.githubusercontent.com/piskvorky/gensim/develop/gensim/test/test_data/"
 
 
-def _text_file(name: str, size: int, sha256: str, base: str = "") -> DataFile:
-    """Describe one file; its address is the base and its name."""
+def _file(name: str, size: int, sha256: str, base: str = "") -> DataFile:
+    """Describe a file; its URL is the base and its name."""
     return DataFile(name=name, sha256=sha256, bytes=size, urls=(base + name,) if base else ())
 
 
@@ -15,12 +15,8 @@ TEXT_SETS: dict[str, DataSet] = {
         name="rt-polarity",
         what="10,662 sentences of movie reviews, half positive, half negative, Windows-1252",
         files=(
-            _text_file(
-                "rt-polarity.pos.gz", 244019, "e292143517152c751351b29b4e645d89b8b302bf6fb6a6ac28a16eb6e5dab04b"
-            ),
-            _text_file(
-                "rt-polarity.neg.gz", 241528, "6f9dcf4d8248a4f0a2ad0e39764aff0450e40ac6a4f31aa87a9f1ec1a7869cda"
-            ),
+            _file("rt-polarity.pos.gz", 244019, "e292143517152c751351b29b4e645d89b8b302bf6fb6a6ac28a16eb6e5dab04b"),
+            _file("rt-polarity.neg.gz", 241528, "6f9dcf4d8248a4f0a2ad0e39764aff0450e40ac6a4f31aa87a9f1ec1a7869cda"),
         ),
         licence="none stated, research use; the reviews are their writers'; unclear",
         home="https://www.cs.cornell.edu/people/pabo/movie-review-data/",
@@ -30,9 +26,9 @@ TEXT_SETS: dict[str, DataSet] = {
         name="sst",
         what="11,855 sentences of movie reviews as trees, a label 0 to 4 at every node",
         files=(
-            _text_file("train.txt.gz", 567105, "479b7122325a64e3783c9382eafebcac3308862dbc2b77cae4ff7acfd751defc"),
-            _text_file("dev.txt.gz", 74467, "83088b1d776a127c06c14bce4acddfe2e6d318f538e2abbb5c9e772f96a8601b"),
-            _text_file("test.txt.gz", 147988, "65b9da00aa0e8107f3e3bf2f620e773457102b1828950ccb12931c103c01afdb"),
+            _file("train.txt.gz", 567105, "479b7122325a64e3783c9382eafebcac3308862dbc2b77cae4ff7acfd751defc"),
+            _file("dev.txt.gz", 74467, "83088b1d776a127c06c14bce4acddfe2e6d318f538e2abbb5c9e772f96a8601b"),
+            _file("test.txt.gz", 147988, "65b9da00aa0e8107f3e3bf2f620e773457102b1828950ccb12931c103c01afdb"),
         ),
         licence="none stated; unclear",
         home="https://nlp.stanford.edu/sentiment/",
@@ -43,7 +39,7 @@ TEXT_SETS: dict[str, DataSet] = {
         name="enwiki-xml-small",
         what="6.1 MB of English Wikipedia as XML, 2016, 206 pages: the stand-in for enwik8",
         files=(
-            _text_file(
+            _file(
                 "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2",
                 1695871,
                 "a53f4648dec40467ebdcbc7a1307eddb51fe6e28e9309f6ebde81ba0d04bea2d",
@@ -65,7 +61,7 @@ TEXT_SETS: dict[str, DataSet] = {
         name="text-small",
         what="tinyshakespeare: 1,115,394 characters, 65 distinct ones",
         files=(
-            _text_file(
+            _file(
                 "tinyshakespeare_input.txt.gz",
                 433627,
                 "bed00f18e91cda6838950656f0a95e07e0f4dbe8649a4b959f7602a7e53fbc6e",
@@ -79,13 +75,13 @@ TEXT_SETS: dict[str, DataSet] = {
         name="ud-english-ewt",
         what="16,622 English sentences with dependency trees, Universal Dependencies v2.16: the stand-in for ptb",
         files=(
-            _text_file(
+            _file(
                 "en_ewt-ud-train.conllu.gz", 2605912, "bd47e08c9e18ec12d319e84df2ccdb272ff6de1d0dba5761117d3caf8b358f7b"
             ),
-            _text_file(
+            _file(
                 "en_ewt-ud-dev.conllu.gz", 333837, "41086e3afc9ae572f899c9123f874d6d04a52e374a3d2ac7a6667ce48e3bf3e3"
             ),
-            _text_file(
+            _file(
                 "en_ewt-ud-test.conllu.gz", 330912, "29c151eee8846d3f3ef7806c126ecac9932af2317c008c6d6b076c5e14950dbe"
             ),
         ),
@@ -109,7 +105,7 @@ TEXT_SETS: dict[str, DataSet] = {
         bring="the trees are licensed (LDC99T42): convert your own copy, usually sections 2-21, 22 and 23",
     ),
 }
-"""Every set of text in one language, by name."""
+"""Data sets of text in a single language, by name."""
 
 
 _MULTI30K = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw/"
@@ -117,13 +113,8 @@ _STANFORD = "https://nlp.stanford.edu/projects/nmt/data/"
 _TESTS = "https://raw.githubusercontent.com/stefan-it/nmt-en-vi/master/data/"
 
 
-def _file(name: str, size: int, sha256: str, base: str = "") -> DataFile:
-    """Describe one file; its address is the base and its name."""
-    return DataFile(name=name, sha256=sha256, bytes=size, urls=(base + name,) if base else ())
-
-
 def _unseen(name: str, address: str) -> DataFile:
-    """Describe one file whose bytes nobody here has seen: no size, no hash."""
+    """Describe a file of unknown size and hash."""
     return DataFile(name=name, sha256=None, urls=(address,))
 
 
@@ -159,7 +150,7 @@ PARALLEL_SETS: dict[str, DataSet] = {
         folder="iwslt14-de-en",
         bring=(
             "valid and test of the usual preparation before BPE, each packed with `gzip -n -9`; "
-            "train.sample is our own selection, which only a copy of our folder has"
+            "train.sample is a selection made for this project, and only in copies of its data folder"
         ),
     ),
     "iwslt14-de-en": DataSet(
@@ -223,7 +214,7 @@ PARALLEL_SETS: dict[str, DataSet] = {
         ),
         licence="none stated, academic use; unclear",
         home="https://github.com/qhungngo/EVBCorpus",
-        bring="the three files are derived from the publisher's SGML; only a copy of our folder has them",
+        bring="the three files are derived from the publisher's SGML, and only in copies of this project's data folder",
     ),
     "multi30k": DataSet(
         name="multi30k",
@@ -271,11 +262,11 @@ PARALLEL_SETS: dict[str, DataSet] = {
         folder="multi30k/raw",
     ),
 }
-"""Every set of sentence pairs, by name."""
+"""Data sets of sentence pairs, by name."""
 
 
 def _mnist_file(name: str, size: int, sha256: str) -> DataFile:
-    """Describe one of the four files; both mirrors hold the original bytes, which the home page no longer serves."""
+    """Describe one of the four files; both mirrors serve the original bytes, unlike the home page."""
     mirrors = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
     return DataFile(name=name, sha256=sha256, bytes=size, urls=tuple(mirror + name for mirror in mirrors))
 
@@ -327,4 +318,4 @@ SETS: dict[str, DataSet] = {
     **TEXT_SETS,
     **PARALLEL_SETS,
 }
-"""Every data set by name; the order is the order of tables."""
+"""All data sets by name, in the order of tables."""

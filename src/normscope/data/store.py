@@ -1,4 +1,4 @@
-"""Where a data set's files are: the user's own folder, the cache, or the network; every file is hashed at every use."""
+"""The files of data sets on this machine: search, download, verification. Every file is hashed at every use."""
 
 import os
 import warnings
@@ -15,69 +15,69 @@ from normscope.errors import NormscopeError
 from normscope.files import leftovers
 
 FOLDER_VARIABLE = "NORMSCOPE_DATA"
-"""Names the user's own folder, with a folder for each data set in it: ``$NORMSCOPE_DATA/mnist/``. It is only read."""
+"""Environment variable with the user's folder of data sets, as in ``$NORMSCOPE_DATA/mnist/``; never written to."""
 
 
 class DataNotFound(NormscopeError, FileNotFoundError):
-    """A data set's file is neither on disk nor to be had from its addresses."""
+    """A file of a data set is neither on disk nor available from its mirrors."""
 
 
 class DataDamaged(NormscopeError, ValueError):
-    """A file has a data set's name and not its bytes. It is left as it is."""
+    """A file has the expected name but a different hash. It is not modified."""
 
 
 class DataUnverified(UserWarning):
-    """A file is used whose right sha256 is unknown; the warning names the one it has."""
+    """A file without a published sha256 is used; the warning contains its sha256."""
 
 
 UNVERIFIED = "unverified: "
-"""Stands before the sha256 of such a file wherever it is recorded."""
+"""Prefix of the sha256 of such a file wherever it is recorded."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataState:
-    """What there is of a data set on this machine."""
+    """State of a data set on this machine."""
 
     kind: Literal["present", "cached", "missing", "damaged"]
     unverified: tuple[str, ...] = ()
-    """Names of the files that are here and have no sha256 to be compared with."""
+    """Names of the present files without a published sha256."""
     description: str
-    """One line for people: where it is, what is missing, or which file is damaged."""
+    """One-line description: its location, the missing files, or the damaged file."""
 
     @property
     def ready(self) -> bool:
-        """Whether it can be read without the network."""
+        """Whether it can be read without a download."""
         return self.kind in {"present", "cached"}
 
 
 def locate(dataset: DataSet, *, progress: Progress | None = None) -> dict[str, Path]:
-    """Find every file of a data set, and fetch the ones that are not here.
+    """Find every file of a data set, and download missing ones.
 
-    A damaged file in the cache is fetched again. Raises ``DataNotFound`` and ``DataDamaged`` with what to do, and warns
-    with ``DataUnverified`` of a file that has no published sha256.
+    A damaged file in the cache is downloaded again. Raises ``DataNotFound`` and ``DataDamaged`` with instructions, and
+    warns with ``DataUnverified`` of files without a published sha256.
 
     Args:
-        dataset: What to find.
+        dataset: Data set to find.
         progress: Callback for the progress of a download.
 
     Returns:
-        The path of every file by its name; each that has a published sha256 had it a moment ago.
+        Paths by file name; every published sha256 was just checked.
     """
     return {file.name: _locate_file(dataset, file, progress) for file in dataset.files}
 
 
 def found_hashes(dataset: DataSet, paths: dict[str, Path]) -> dict[str, str]:
-    """Return what is recorded of a set's files: the published sha256, or ``unverified:`` and the one that was found.
+    """Return the recorded hash of each file: the published sha256, or ``unverified:`` and the computed one.
 
     Args:
-        dataset: Whose files.
-        paths: Where they are, as ``locate`` found them.
+        dataset: The data set.
+        paths: Paths of its files, from :func:`locate`.
     """
     return {file.name: file.sha256 or UNVERIFIED + sha256(paths[file.name]) for file in dataset.files}
 
 
 def state(dataset: DataSet) -> DataState:
-    """Say what there is of a data set, without fetching anything."""
+    """Return the state of a data set on this machine, without a download."""
     found: list[Path] = []
     absent: list[DataFile] = []
     unverified: dict[str, str] = {}
@@ -109,61 +109,62 @@ def state(dataset: DataSet) -> DataState:
 
 
 def table() -> list[tuple[str, str, str, str, str]]:
-    """List every data set: name, state on this machine, size, licence, home page. Nothing is fetched."""
-    return [(one.name, state(one).description, _size(one), one.licence, one.home) for one in SETS.values()]
+    """List every data set: name, state on this machine, size, licence, home page. Downloads nothing."""
+    return [(each.name, state(each).description, _size(each), each.licence, each.home) for each in SETS.values()]
 
 
 def fetch(names: Iterable[str] = (), *, progress: Progress | None = None) -> dict[str, dict[str, Path]]:
-    """Make data sets ready to be read without the network.
+    """Download data sets, so that they can be read without a network.
 
     Args:
-        names: Which. When none is named: all that can be fetched or are here, and whose every sha256 is known. A set
-            of files that nobody here has seen is fetched by name only, and warned of.
+        names: Names of data sets. If empty: all data sets with published hashes that are available. A data set without
+            published hashes must be named, and a warning is issued.
         progress: Callback for the progress of a download.
 
     Returns:
-        The paths of their files, by set and by file name.
+        Paths by data set and file name.
     """
     names = list(names)
-    chosen = [one for one in _chosen(names) if names or _fetched_unasked(one)]
-    return {one.name: locate(one, progress=progress) for one in chosen}
+    chosen = [each for each in _chosen(names) if names or _fetched_by_default(each)]
+    return {each.name: locate(each, progress=progress) for each in chosen}
 
 
 def verify(names: Iterable[str] = ()) -> None:
-    """Hash every file that is here; nothing is fetched. One that has no published sha256 cannot be wrong.
+    """Verify the hashes of all present files; downloads nothing. Files without a published sha256 always pass.
 
     Args:
-        names: Which sets; all of them when none is named, and then one that is not here is no fault.
+        names: Names of data sets. If empty: all data sets, and missing ones are no error.
 
     Raises:
-        DataDamaged: If files have the wrong bytes; the message names each with both hashes.
-        DataNotFound: If a set asked for by name is not here, or not whole.
+        DataDamaged: If files have other hashes; the message lists each with both hashes.
+        DataNotFound: If a named data set is missing or incomplete.
     """
     names = list(names)
     chosen = _chosen(names)
     damaged = []
-    for one in chosen:
-        for file in one.files:
-            path = find(one, file)
-            found = path and damage(one, file, path)
+    for dataset in chosen:
+        for file in dataset.files:
+            path = find(dataset, file)
+            found = path and damage(dataset, file, path)
             if found:
                 damaged.append(found)
     if damaged:
         raise DataDamaged("\n".join(damaged))
-    absent = [f"data set {one.name!r} is {state(one).description}" for one in chosen if not state(one).ready]
+    states = {each.name: state(each) for each in chosen}
+    absent = [f"data set {name!r} is {found.description}" for name, found in states.items() if not found.ready]
     if names and absent:
         raise DataNotFound("\n".join(absent))
 
 
 def find(dataset: DataSet, file: DataFile) -> Path | None:
-    """Return the first place that has a file of this name, or one of its other names, whatever its bytes."""
+    """Return the first path with the name of a file or one of its other names, without checking the content."""
     names = (file.name, *file.other_names)
     places = (folder / name for folder in folders(dataset) for name in names)
     return next((path for path in places if path.is_file()), None)
 
 
 def damage(dataset: DataSet, file: DataFile, path: Path) -> str | None:
-    """Say what is wrong with a file's bytes; None when they are the published ones, or none are published."""
+    """Return a message if a file differs from its published hash, else None."""
     if file.sha256 is None:
         return None
     found = sha256(path)
@@ -171,48 +172,48 @@ def damage(dataset: DataSet, file: DataFile, path: Path) -> str | None:
         return None
     return (
         f"{path} is not the {dataset.name} file of that name: expected sha256 {file.sha256} ({file.bytes} bytes), "
-        f"found {found} ({path.stat().st_size} bytes). It was left as it is; replace it or move it."
+        f"got {found} ({path.stat().st_size} bytes). It was not modified; replace it or move it."
     )
 
 
 def folders(dataset: DataSet) -> list[Path]:
-    """List the folders looked in, first to last.
+    """Return the folders to search, in order.
 
     Raises:
-        DataNotFound: If ``NORMSCOPE_DATA`` names something that is no folder.
+        DataNotFound: If ``NORMSCOPE_DATA`` is not a folder.
     """
     if dataset.package is not None:
         package = find_spec(dataset.package)
         roots = (package.submodule_search_locations or []) if package else []
         return [Path(root) / dataset.folder_in_package for root in roots]
-    own = os.environ.get(FOLDER_VARIABLE)
-    if not own:
+    user_folder = os.environ.get(FOLDER_VARIABLE)
+    if not user_folder:
         return [_cache_of(dataset)]
-    if not Path(own).expanduser().is_dir():
+    if not Path(user_folder).expanduser().is_dir():
         raise DataNotFound(
-            f"{FOLDER_VARIABLE} is {own!r}, which is no folder; correct it, or unset it to use the cache"
+            f"{FOLDER_VARIABLE} is {user_folder!r}, which is not a folder; correct it, or unset it to use the cache"
         )
-    return [Path(own).expanduser() / dataset.place, _cache_of(dataset)]
+    return [Path(user_folder).expanduser() / dataset.place, _cache_of(dataset)]
 
 
 def cache_folder() -> Path:
-    """Return the folder that fetched data sets are kept in, which XDG_CACHE_HOME moves."""
+    """Return the folder of downloaded data sets, which XDG_CACHE_HOME determines."""
     from pooch import os_cache
 
     return Path(os_cache("normscope"))
 
 
 def format_bytes(count: int) -> str:
-    """Write a number of bytes for people; 1 MB is a million."""
+    """Format a number of bytes, such as ``1.2 MB``; 1 MB is 10^6 bytes."""
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
 
 
 def _locate_file(dataset: DataSet, file: DataFile, progress: Progress | None) -> Path:
-    """Find one file, or fetch it.
+    """Find a file, or download it.
 
     Raises:
-        DataDamaged: If a file of that name, not in our cache, has other bytes.
-        DataNotFound: If a package that should hold the file does not.
+        DataDamaged: If a file of that name outside the cache has another hash.
+        DataNotFound: If the Python package of the data set does not contain the file.
     """
     path = find(dataset, file)
     if path is not None:
@@ -227,7 +228,7 @@ def _locate_file(dataset: DataSet, file: DataFile, progress: Progress | None) ->
         raise DataNotFound(
             f"data set {dataset.name!r} comes with the Python package {dataset.package}, and {file.name} is not in "
             f"{[str(folder) for folder in folders(dataset)] or 'any folder: the package is not installed'}; "
-            "`pip install scikit-learn` brings it"
+            "run `pip install scikit-learn`"
         )
     path = _fetch(dataset, file, progress)
     if file.sha256 is None:
@@ -236,9 +237,9 @@ def _locate_file(dataset: DataSet, file: DataFile, progress: Progress | None) ->
 
 
 def _warn_unverified(dataset: DataSet, path: Path) -> None:
-    """Say that a file's bytes could not be compared with anything."""
+    """Warn that a file has no published hash."""
     warnings.warn(
-        f"data set {dataset.name!r}: nobody here knows the right sha256 of {path.name}, so {path} is used as it is; "
+        f"data set {dataset.name!r}: {path.name} has no published sha256, so {path} is used unverified; "
         f"it has {path.stat().st_size} bytes and sha256 {sha256(path)}",
         DataUnverified,
         stacklevel=4,
@@ -246,12 +247,12 @@ def _warn_unverified(dataset: DataSet, path: Path) -> None:
 
 
 def _cache_of(dataset: DataSet) -> Path:
-    """Return the folder of the cache that a data set's fetched files are kept in."""
+    """Return the folder of a data set in the cache."""
     return cache_folder() / dataset.place
 
 
 def _source(dataset: DataSet, absent: list[DataFile]) -> str:
-    """Say how much is missing and where it can be had."""
+    """Describe the size and the source of the missing files."""
     if any(file.bytes is None for file in absent):
         size = "size unknown"
     else:
@@ -264,10 +265,10 @@ def _source(dataset: DataSet, absent: list[DataFile]) -> str:
 
 
 def _fetch(dataset: DataSet, file: DataFile, progress: Progress | None) -> Path:
-    """Fetch into the cache; of two processes that want the same file, the second waits and uses what the first got.
+    """Download a file into the cache; a second process that needs the same file waits for the first.
 
     Raises:
-        DataNotFound: If no mirror served the right bytes.
+        DataNotFound: If no mirror serves the right bytes.
     """
     from filelock import FileLock
 
@@ -282,14 +283,14 @@ def _fetch(dataset: DataSet, file: DataFile, progress: Progress | None) -> Path:
     if failures or not file.urls:
         damaged = f"; the copy in the cache is damaged (sha256 {sha256(target)})" if target.is_file() else ""
         reason = (
-            f"and it could not be fetched{damaged}:\n" + "".join(f"  {failure}\n" for failure in failures)
+            f"and it could not be downloaded{damaged}:\n" + "".join(f"  {failure}\n" for failure in failures)
             if file.urls
-            else f"and it has no address to be fetched from{damaged}. Bring your own: {dataset.bring}; {dataset.home}\n"
+            else f"and it has no download address{damaged}. Bring your own: {dataset.bring}; {dataset.home}\n"
         )
         known = f" ({file.bytes} bytes, sha256 {file.sha256})" if file.sha256 else ""
         also = f" (or {', '.join(file.other_names)})" if file.other_names else ""
         raise DataNotFound(
-            f"data set {dataset.name!r} is not here: no good {file.name}{also} in\n"
+            f"data set {dataset.name!r} is not here: no valid {file.name}{also} in\n"
             + "".join(f"  {folder}\n" for folder in folders(dataset))
             + reason
             + f"Put the file{known} into one of these folders, or set "
@@ -304,7 +305,7 @@ def _size(dataset: DataSet) -> str:
     return format_bytes(dataset.bytes) + (" and more" if any(file.bytes is None for file in dataset.files) else "")
 
 
-def _fetched_unasked(dataset: DataSet) -> bool:
+def _fetched_by_default(dataset: DataSet) -> bool:
     reachable = dataset.package is not None or all(file.urls for file in dataset.files)
     return dataset.verified and (reachable or state(dataset).ready)
 

@@ -1,4 +1,4 @@
-"""Networks: each takes what makes its norms, ``norm`` or ``stack``, and imports no norm."""
+"""Networks: each takes a factory of its norms, ``norm`` or ``stack``, and imports no norm."""
 
 from normscope.models.attention import Attention, Context, CrossAttention
 from normscope.models.classifiers import MLP, ConvNet, FeatureMLP, ResidualMLP, TextClassifier

@@ -1,4 +1,4 @@
-"""Multi-head attention of a sequence to itself and to another one, and what the branches of a stack may look at."""
+"""Multi-head self-attention and cross-attention, and the context of the branches of a stack."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,43 +15,43 @@ KeysValues = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What a branch may look at beside its input. Masks are boolean, true where a key may be seen."""
+    """Inputs of a branch besides the residual stream. Masks are boolean, True for visible keys."""
 
     mask: Tensor | None = None
-    """Of self-attention, broadcast to ``[B, H, T, T]``."""
+    """Mask of self-attention, broadcast to ``[B, H, T, T]``."""
     causal: bool = False
-    """Return whether a position sees itself and those before only; instead of a mask."""
+    """Return whether a position sees itself and earlier positions; replaces the mask."""
     memory: Tensor | None = None
-    """What cross-attention attends to, ``[B, S, D]``: the encoder's output."""
+    """Input of cross-attention, ``[B, S, D]``: the encoder's output."""
     memory_mask: Tensor | None = None
-    """Of cross-attention, broadcast to ``[B, H, T, S]``."""
+    """Mask of cross-attention, broadcast to ``[B, H, T, S]``."""
     memory_cache: Mapping[nn.Module, KeysValues] | None = None
     """Keys and values of ``memory`` by cross-attention branch; instead of ``memory``."""
     cache: dict[nn.Module, KeysValues] | None = None
-    """Keys and values of earlier positions by self-attention branch, which puts those of its input behind them."""
+    """Keys and values of earlier positions by self-attention branch, which appends those of its input."""
     window: int | None = None
-    """Positions that the cache keeps, the newest included; None for all."""
+    """Number of positions kept in the cache, the newest included; None keeps all."""
 
 
 def padding_mask(keep: Tensor) -> Tensor:
-    """Let keys be seen that are no pads; where there is no other key, let the pads be seen.
+    """Build the mask that hides padding.
 
-    A row of pads alone has nothing to attend to, and a softmax over nothing is NaN: such rows attend to their pads.
+    Rows that consist of padding only attend to it: a softmax over no keys would be NaN.
 
     Args:
-        keep: ``[B, S]`` bool, false at pads.
+        keep: ``[B, S]`` bool, False at padding.
 
     Returns:
-        ``[B, 1, 1, S]`` bool, true where a key may be seen.
+        ``[B, 1, 1, S]`` bool, True for visible keys.
     """
     return (keep | ~keep.any(dim=1, keepdim=True))[:, None, None, :]
 
 
 def window_mask(length: int, window: int, device: torch.device) -> Tensor:
-    """Let a position see itself and the ``window - 1`` positions before it.
+    """Build the mask with which a position sees itself and the ``window - 1`` positions before it.
 
     Returns:
-        ``[T, T]`` bool, true where a key may be seen.
+        ``[T, T]`` bool, True for visible keys.
     """
     return torch.ones(length, length, dtype=torch.bool, device=device).tril_().triu_(1 - window)
 
@@ -61,21 +61,21 @@ class Attention(nn.Module):
 
     .. math:: f(x) = W^O\, [h_1, \dots, h_H] + b^O, \qquad h_i = \mathrm{softmax}(q_i k_i^\top / \sqrt{D / H})\, v_i
 
-    Query, key and value of each head are slices of one packed projection of x. Norms that :meth:`normalize` sets act
-    on them, every head by itself.
+    Query, key and value of each head are slices of a packed projection of x. Norms set by :meth:`normalize` act on
+    them, separately for each head.
 
     Args:
-        width: D, of the residual stream.
+        width: D, the width of the residual stream.
         heads: H, a divisor of the width.
-        attention_dropout: Rate on the attention weights.
-        dropout: Rate on the output.
+        attention_dropout: Dropout rate of the attention weights.
+        dropout: Dropout rate of the output.
 
     Raises:
-        ValueError: If the heads do not divide the width or a rate is not from 0 to 1.
+        ValueError: If the heads do not divide the width or a rate is not in [0, 1].
 
     References:
         Vaswani et al. (2017). Attention is all you need. arXiv:1706.03762, section 3.2.
-        Departs from it in: biases, and dropout of the weights, as in every implementation since.
+        Departs from it in: biases, and dropout of the attention weights, as in all common implementations.
     """
 
     def __init__(self, width: int, heads: int, *, attention_dropout: float = 0.0, dropout: float = 0.0) -> None:
@@ -89,11 +89,11 @@ class Attention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def normalize(self, query: "HeadNorm", key: "HeadNorm", value: "HeadNorm") -> None:
-        """Set norms over the head width, each from a function of the width; None leaves a part as it is."""
+        """Set norms over the head width from their factories; None leaves a part unchanged."""
         set_head_norms(self, query, key, value)
 
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
-        """Map ``[B, T, D]`` to ``[B, T, D]``; without a context every position sees every other."""
+        """Map ``[B, T, D]`` to ``[B, T, D]``; without a context every position sees all others."""
         context = Context() if context is None else context
         query, key, value = self.project(x).unflatten(-1, (3, self.heads, self.head_width)).unbind(2)
         query = self.query_norm(query).transpose(1, 2)  # [B, H, T, D / H]
@@ -114,7 +114,7 @@ class Attention(nn.Module):
 class CrossAttention(nn.Module):
     """Multi-head attention to another sequence: queries from the input, keys and values from the context's memory.
 
-    The equation, the arguments and the errors are those of :class:`Attention`.
+    Equation, arguments and errors are those of :class:`Attention`.
     """
 
     def __init__(self, width: int, heads: int, *, attention_dropout: float = 0.0, dropout: float = 0.0) -> None:
@@ -129,7 +129,7 @@ class CrossAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def normalize(self, query: "HeadNorm", key: "HeadNorm", value: "HeadNorm") -> None:
-        """Set norms over the head width, each from a function of the width; None leaves a part as it is."""
+        """Set norms over the head width from their factories; None leaves a part unchanged."""
         set_head_norms(self, query, key, value)
 
     def remember(self, memory: Tensor) -> KeysValues:
@@ -140,7 +140,8 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """Map ``[R, T, D]`` to ``[R, T, D]``.
 
-        Rows may outnumber the memory's B: then each block of ``R / B`` rows, the beams of a search, shares one memory.
+        R may be a multiple of the memory's B: then each block of ``R / B`` rows, such as the beams of a search, shares
+        a memory.
 
         Raises:
             ValueError: If the context has neither a memory nor its keys and values.
@@ -152,7 +153,7 @@ class CrossAttention(nn.Module):
         else:
             raise ValueError("cross-attention needs a context with a memory, got neither memory nor memory_cache")
         query = self.query_norm(self.project(x).unflatten(-1, (self.heads, self.head_width)))
-        # Nothing here depends on a query's position, so the beams of a sentence may stand as further positions.
+        # Queries are independent of their positions, so the beams of a sentence are treated as further positions.
         query = query.reshape(key.shape[0], -1, self.heads, self.head_width).transpose(1, 2)
         mixed = functional.scaled_dot_product_attention(
             query, key, value, context.memory_mask, self.attention_dropout.p if self.training else 0.0
@@ -161,14 +162,14 @@ class CrossAttention(nn.Module):
 
 
 HeadNorm = Callable[[int], nn.Module] | None
-"""Makes the norm of one head from its width; None for no norm."""
+"""Factory of the norm of a head, from its width; None for no norm."""
 
 
 def head_width(width: int, heads: int) -> int:
-    """Divide the width among the heads.
+    """Return the width of each head.
 
     Raises:
-        ValueError: If it cannot be divided.
+        ValueError: If the number of heads does not divide the width.
     """
     if heads < 1 or width % heads:
         raise ValueError(f"the number of heads must divide the width, got {heads} heads and width {width}")
@@ -179,12 +180,12 @@ def set_head_norms(attention: nn.Module, query: HeadNorm, key: HeadNorm, value: 
     """Set the norms of queries, keys and values of an attention branch.
 
     Raises:
-        ValueError: If one is there already: two switches want different norms in one place.
+        ValueError: If a norm is already set at one of them.
     """
     for part, norm in (("query", query), ("key", key), ("value", value)):
         if norm is None:
             continue
-        there = getattr(attention, f"{part}_norm")
-        if not isinstance(there, nn.Identity):
-            raise ValueError(f"the {part} is normalized by {type(there).__name__} already; choose one norm for it")
+        present = getattr(attention, f"{part}_norm")
+        if not isinstance(present, nn.Identity):
+            raise ValueError(f"the {part} is already normalized by {type(present).__name__}; choose one norm for it")
         setattr(attention, f"{part}_norm", norm(attention.head_width))  # pyright: ignore[reportArgumentType]

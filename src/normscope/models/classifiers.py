@@ -17,14 +17,14 @@ class MLP(nn.Module):
 
     Args:
         widths: Input, hidden and output widths, at least two.
-        norm: Makes the norm of a hidden layer from its width.
+        norm: Factory of the norms of the hidden layers, from the width.
 
     Raises:
         ValueError: If fewer than two widths are given.
 
     References:
         Ba, Kiros, Hinton (2016). Layer normalization. arXiv:1607.06450, eq. (5) and section 6.6.
-        Departs from it in: the linear maps keep a bias of their own, so that every norm has the same weights.
+        Departs from it in: the linear maps keep their biases, so that they have the same parameters with every norm.
     """
 
     def __init__(self, widths: Sequence[int], norm: Callable[[int], nn.Module]) -> None:
@@ -43,14 +43,14 @@ class MLP(nn.Module):
 
 
 class ResidualMLP(nn.Module):
-    """A linear stem, residual blocks with two-layer branches, a linear head.
+    """A linear stem, residual blocks of two-layer branches, and a linear head.
 
     Args:
         inputs: Width of the input.
         width: Width of the residual stream.
         depth: Number of blocks.
         classes: Number of logits.
-        stack: Builds the residual stream from (kind, branch) pairs and the width: where norms stand is its choice.
+        stack: Builds the residual stream, with its norms, from (kind, branch) pairs and the width.
     """
 
     def __init__(
@@ -77,21 +77,21 @@ def _branch(width: int) -> nn.Sequential:
 
 
 class ConvNet(nn.Module):
-    """Convolutions of 3 x 3, each with a norm and a ReLU; pooling by two after all but the last; a linear head.
+    """Convolutions of 3 x 3, each with norm and ReLU; max pooling by two after all but the last; a linear head.
 
-    The ReLU is left out after a norm that ``brings_activation`` of its own.
+    The ReLU is omitted after norms that include an activation (``brings_activation``).
 
-    A norm sees feature maps channels-last, ``[B, H, W, C]``: layer norms act on the channels of one position, batch
-    normalization takes its statistics over batch and positions, filter response normalization over positions.
+    Norms act on channels-last feature maps, ``[B, H, W, C]``: layer norms over the channels of a position, batch
+    normalization over batch and positions, filter response normalization over positions.
 
     Args:
         channels: Channels of the input and of every convolution.
-        size: Height and width of the input, divisible by two as often as it is pooled.
+        size: Height and width of the input, divisible by ``2 ** (number of poolings)``.
         classes: Number of logits.
-        norm: Makes a norm from its number of channels.
+        norm: Factory of the norms, from the number of channels.
 
     Raises:
-        ValueError: If the image cannot be halved that often.
+        ValueError: If the size is not divisible.
     """
 
     def __init__(self, channels: Sequence[int], *, size: int, classes: int, norm: Callable[[int], nn.Module]) -> None:
@@ -116,25 +116,25 @@ class ConvNet(nn.Module):
 
 
 class TextClassifier(nn.Module):
-    """Embeddings with sinusoidal positions, an encoder stack, the mean over the words, a linear head.
+    """A text encoder: embeddings with sinusoidal positions, an encoder stack, the mean over words, a linear head.
 
     Args:
-        vocabulary: Number of words, the pad included.
-        width: Of the residual stream.
-        heads: Of every attention branch.
-        feed_forward: Hidden width of every feed-forward branch.
+        vocabulary: Number of words, padding included.
+        width: Width of the residual stream.
+        heads: Number of attention heads.
+        feed_forward: Hidden width of the feed-forward branches.
         layers: Number of encoder layers.
         classes: Number of logits.
-        dropout: Rate on embeddings, attention weights, activations and the output of every branch.
-        max_length: Longest text, in words.
-        stack: Makes the residual stream from (branches, width): where norms stand in it is the caller's choice.
+        dropout: Dropout rate of embeddings, attention weights, activations and outputs of branches.
+        max_length: Maximum number of words.
+        stack: Builds the residual stream, with its norms, from (kind, branch) pairs and the width.
 
     Raises:
-        ValueError: If the heads do not divide the width, the width is odd, or the rate is not from 0 to 1.
+        ValueError: If the heads do not divide the width, the width is odd, or the rate is not in [0, 1].
 
     References:
         Vaswani et al. (2017). Attention is all you need. arXiv:1706.03762, the encoder of section 3.
-        Departs from it in: the mean over words and the head, which are our choice.
+        Departs from it in: the mean over words, and the head.
     """
 
     def __init__(
@@ -165,9 +165,9 @@ class TextClassifier(nn.Module):
         self.head = Linear(width, classes)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Map texts ``[B, T]`` int64, 0 where there is no word, to logits ``[B, classes]``.
+        """Map word ids ``[B, T]`` int64, with padding 0, to logits ``[B, classes]``.
 
-        A text without any word has the features 0, so its logits are the head's bias.
+        For a text without words, the logits are the head's bias.
 
         Raises:
             ValueError: If the texts are longer than ``max_length``.
@@ -183,48 +183,45 @@ class TextClassifier(nn.Module):
 
 
 WORDS, TAGS, LABELS = 18, 18, 12
-"""How many features of each kind there are, in this order."""
-
+"""Numbers of features of each kind, in this order."""
 
 EMBEDDING_STD = 0.01
-"""Far below torch's 1: a word of a few occurrences must be able to leave its random beginning behind."""
+"""Standard deviation of initial embeddings, far below torch's 1, so that rare words can be learned."""
 
 
 class FeatureEmbedding(nn.Embedding):
-    """torch's embedding, begun near zero."""
+    """An embedding with small initial weights."""
 
     def reset_parameters(self) -> None:
-        """Draw the first weights anew, in place."""
+        """Initialize the parameters in place."""
         nn.init.normal_(self.weight, std=EMBEDDING_STD)
 
 
 class FeatureMLP(nn.Module):
-    r"""Embeddings of all features beside each other, two hidden layers, logits: three layers of weights.
+    r"""The classifier of a parser: concatenated embeddings of all features, two hidden layers, logits.
 
     .. math:: h^{l+1} = \mathrm{relu}(N(W^l h^l + b^l))
 
-    The ReLU is left out after a norm that ``brings_activation`` of its own. Dropout acts on the hidden
-    layers, behind the ReLU.
+    The ReLU is omitted after norms that include an activation (``brings_activation``). Dropout follows the ReLU.
 
     Args:
-        words: Size of the vocabulary of words, symbols included.
-        tags: Size of the vocabulary of tags.
-        labels: Size of the vocabulary of labels.
+        words: Number of words, special symbols included.
+        tags: Number of tags, special symbols included.
+        labels: Number of labels, special symbols included.
         transitions: Number of logits.
-        width: Width of every embedding.
+        width: Width of the embeddings.
         hidden: Width of both hidden layers.
-        norm: Makes the norm of a hidden layer from its width; it stands on the summed inputs.
-        dropout: Share of hidden units that are zeroed in training.
+        norm: Factory of the norms of the hidden layers, from the width; they act on the pre-activations.
+        dropout: Dropout rate of the hidden layers.
 
     References:
         Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013: "MLP-based
             parser", 3 layers.
         Chen & Manning (2014). A fast and accurate dependency parser using neural networks, section 3.1.
         Ba, Kiros, Hinton (2016). Layer normalization. arXiv:1607.06450, eq. (5), for the place of the norm.
-        Departs from them in: the first prints no sizes, so that what counts as a layer is our choice (a matrix of
-        weights, the embeddings aside), as are the sizes; the second has one hidden layer, cubes in place of the ReLU,
-        and pretrained embeddings; the third has no bias but the norm's, while here the linear maps keep theirs, so that
-        every norm has the same weights.
+        Departs from them in: the first gives no sizes and does not define a layer (here: a weight matrix, embeddings
+        excluded); the second has one hidden layer, a cube activation and pretrained embeddings; the third has no bias
+        except the norm's, while the linear maps here keep theirs, so that all norms see equal parameters.
     """
 
     def __init__(

@@ -1,6 +1,7 @@
-"""Where a word stands: sinusoids, and the shift that turns scores by distance into scores by position."""
+"""Layers of transformers: linear maps, embeddings, positions and feed-forward branches."""
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,7 @@ from torch.nn import functional
 
 
 class Linear(nn.Linear):
-    """torch's linear map with Xavier-uniform first weights times ``gain``, and a zero bias.
+    """A linear map with Xavier-uniform initial weights times ``gain``, and zero initial bias.
 
     Args:
         inputs: Width of the input.
@@ -16,27 +17,27 @@ class Linear(nn.Linear):
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
-        # torch's constructor resets the parameters, so the factor must be there before.
+        # torch's constructor calls reset_parameters, which needs the factor.
         self.gain = 1.0
         super().__init__(inputs, outputs)
 
     def reset_parameters(self) -> None:
-        """Draw the first weights anew, in place."""
+        """Initialize the parameters in place."""
         nn.init.xavier_uniform_(self.weight, gain=self.gain)
         nn.init.zeros_(self.bias)
 
 
 class Projection(nn.Linear):
-    """Several square maps of one input in a single matrix product: what attention makes queries, keys and values with.
+    """Several square linear maps of the same input in a single matrix product, as for queries, keys and values.
 
-    Every part is drawn as a square Xavier-uniform matrix of its own, U(+-sqrt(6 / 2D)), not as a slice of one tall
-    matrix, which would start smaller by half for three parts. ``gain`` multiplies the part ``value`` alone; without
-    such a part there is no ``gain``.
+    Each part is initialized as a square Xavier-uniform matrix, U(+-sqrt(6 / 2D)), not as a slice of one tall matrix,
+    whose variance would be half as large for three parts. ``gain`` multiplies the part ``value`` only; without such a
+    part there is no ``gain``.
 
     Args:
-        width: Of the input and of every part.
+        width: Width of the input and of every part.
         parts: Names of the parts in order, such as ``("query", "key", "value")``.
-        bias: Whether a zero bias is learned.
+        bias: Whether there is a bias, initialized to zero.
     """
 
     def __init__(self, width: int, parts: tuple[str, ...], *, bias: bool = True) -> None:
@@ -46,7 +47,7 @@ class Projection(nn.Linear):
         super().__init__(width, len(parts) * width, bias=bias)
 
     def reset_parameters(self) -> None:
-        """Draw the first weights anew, in place, part after part."""
+        """Initialize the parameters in place, part by part."""
         for part, weight in zip(self.parts, self.weight.chunk(len(self.parts)), strict=True):
             nn.init.xavier_uniform_(weight, gain=self.gain if part == "value" else 1.0)
         if self.bias is not None:
@@ -54,22 +55,22 @@ class Projection(nn.Linear):
 
 
 PAD = 0
-"""The word that fills a row up to the length of its batch, where there is such a word."""
+"""Id of the padding."""
 
 
 class Embedding(nn.Module):
-    r"""Look words up, scale them by the root of the width, and add positions.
+    r"""Embeddings scaled by the square root of the width, plus positions.
 
     .. math:: y_t = \sqrt{D}\, E_{w_t} + p_t, \qquad E_{ij} \sim \mathcal{N}(0, 1 / D)
 
     Args:
         vocabulary: Number of words.
-        width: Features a word.
-        padding: The word that stands for no word: its row begins as zeros and looking it up gives it no gradient.
+        width: Features per word.
+        padding: Id of the padding: its row is initialized to zero and receives no gradient.
 
     References:
         Vaswani et al. (2017). Attention is all you need. arXiv:1706.03762, section 3.4.
-        Departs from it in: nothing; the first weights, which it leaves open, are fairseq's.
+        Departs from it in: nothing; the initialization, which it does not specify, is that of fairseq.
     """
 
     def __init__(self, vocabulary: int, width: int, *, padding: int | None = None) -> None:
@@ -80,7 +81,7 @@ class Embedding(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the first weights anew, in place."""
+        """Initialize the parameters in place."""
         nn.init.normal_(self.weight, std=1 / self.scale)
         if self.padding is not None:
             nn.init.zeros_(self.weight[self.padding])
@@ -92,13 +93,13 @@ class Embedding(nn.Module):
 
 
 def sinusoids(positions: Tensor, width: int) -> Tensor:
-    r"""Encode positions, or distances, by sines and cosines of geometric wave lengths.
+    r"""Encode positions or distances by sines and cosines with geometrically spaced wavelengths.
 
     .. math::
         p_{t, 2i} = \sin(t / 10000^{2i / D}), \qquad p_{t, 2i + 1} = \cos(t / 10000^{2i / D})
 
     Args:
-        positions: ``[T]``, any dtype; computed in float64, where long texts keep their digits.
+        positions: ``[T]``, any dtype; the angles are computed in float64 for precision in long texts.
         width: D, an even number.
 
     Returns:
@@ -119,17 +120,17 @@ def sinusoids(positions: Tensor, width: int) -> Tensor:
 
 
 def relative_shift(scores: Tensor) -> Tensor:
-    r"""Reorder scores by distance into scores by key, without a copy.
+    r"""Convert scores by distance to scores by key, without a copy.
 
-    A query t of T, which stand at the end of K keys, is at the distance :math:`d = t + K - T - k` from key k:
+    The T queries are the last of K positions, so query t has the distance :math:`d = t + K - T - k` from key k:
 
     .. math:: y_{t, k} = x_{t, K - d} \qquad (d \ge 0)
 
     Args:
-        scores: ``[..., T, K + 1]``, contiguous: column 0 is anything, column ``K - d`` the score at distance d.
+        scores: ``[..., T, K + 1]``, contiguous; column 0 is arbitrary, column ``K - d`` is the score at distance d.
 
     Returns:
-        ``[..., T, K]``, a view. Keys after the query (d < 0) hold other entries of the input: mask them.
+        ``[..., T, K]``, a view. Entries of keys after the query (d < 0) are meaningless and must be masked.
 
     References:
         Dai et al. (2019). Transformer-XL: attentive language models beyond a fixed-length context. arXiv:1901.02860,
@@ -140,7 +141,7 @@ def relative_shift(scores: Tensor) -> Tensor:
 
 
 ACTIVATIONS = {"relu": functional.relu, "gelu": functional.gelu}
-"""What may stand between the two linear maps."""
+"""Activations of :class:`FeedForward`."""
 
 
 class FeedForward(nn.Module):
@@ -149,18 +150,18 @@ class FeedForward(nn.Module):
     .. math:: f(x) = W_2\, \phi(W_1 x + b_1) + b_2
 
     Args:
-        width: Of the residual stream.
+        width: Width of the residual stream.
         hidden: Width between the two maps.
         activation: ``"relu"`` or ``"gelu"``.
-        activation_dropout: Rate after the activation.
-        dropout: Rate on the output.
+        activation_dropout: Dropout rate after the activation.
+        dropout: Dropout rate of the output.
 
     Raises:
-        ValueError: If the activation is unknown or a rate is not from 0 to 1.
+        ValueError: If the activation is unknown or a rate is not in [0, 1].
 
     References:
         Vaswani et al. (2017). Attention is all you need. arXiv:1706.03762, eq. (2).
-        Departs from it in: dropout after the activation, where asked for.
+        Departs from it in: optional dropout after the activation.
     """
 
     def __init__(
@@ -168,7 +169,7 @@ class FeedForward(nn.Module):
         width: int,
         hidden: int,
         *,
-        activation: str = "relu",
+        activation: Literal["relu", "gelu"] = "relu",
         activation_dropout: float = 0.0,
         dropout: float = 0.0,
     ) -> None:
@@ -182,6 +183,6 @@ class FeedForward(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, *context: object) -> Tensor:
-        """Map ``[..., D]`` to ``[..., D]``; every position by itself, so the context is not looked at."""
+        """Map ``[..., D]`` to ``[..., D]``, independently for every position; the context is ignored."""
         hidden = self.activation_dropout(ACTIVATIONS[self.activation](self.inner(x)))
         return self.dropout(self.outer(hidden))

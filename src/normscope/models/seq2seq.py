@@ -1,4 +1,4 @@
-"""A transformer that writes one sequence after reading another, and decodes step by step."""
+"""An encoder-decoder transformer with incremental decoding."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,26 +19,26 @@ from normscope.models.attention import (
 from normscope.models.layers import PAD, Embedding, FeedForward, sinusoids
 
 Stack = Callable[[Sequence[tuple[str, nn.Module]], int], nn.Module]
-"""Makes a residual stream from (branches, width): where norms stand in it is the caller's choice."""
+"""Builds a residual stream, with its norms, from (kind, branch) pairs and the width."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DecoderState:
-    """A decoder on its way: what it has read, and the words it has written so far. Steps make new states."""
+    """The immutable state of incremental decoding: encoded sources and the words generated so far."""
 
     position: int
-    """Words that were written."""
+    """Number of generated words."""
     rows: int
-    """Sequences that are being written: one a sentence at first, ``beam`` a sentence after :meth:`repeat`."""
+    """Number of sequences being generated: one per source, or ``beam`` per source after :meth:`repeat`."""
     cache: dict[nn.Module, KeysValues]
-    """Keys and values of the written words by branch, each ``[R, H, T, D / H]``."""
+    """Keys and values of the generated words by branch, ``[R, H, T, D / H]`` each."""
     memory_cache: dict[nn.Module, KeysValues]
-    """Keys and values of the sentences by branch, each ``[B, H, S, D / H]``; rows of one sentence share them."""
+    """Keys and values of the sources by branch, ``[B, H, S, D / H]`` each; shared by the rows of a source."""
     memory_mask: Tensor
-    """Which words of the sentences may be seen, ``[B, 1, 1, S]``."""
+    """Mask of the sources, ``[B, 1, 1, S]``, True for visible words."""
 
     def repeat(self, beam: int) -> "DecoderState":
-        """Write ``beam`` sequences for every one now; those of a sentence stand one after another.
+        """Return the state with every row repeated ``beam`` times, copies adjacent.
 
         Raises:
             ValueError: If ``beam`` is below 1.
@@ -52,9 +52,9 @@ class DecoderState:
         return replace(self, rows=self.rows * beam, cache=cache)
 
     def reorder(self, indices: Tensor) -> "DecoderState":
-        """Go on with the rows ``indices`` ``[R]`` int64: any of them, any number of times, in any order.
+        """Return the state of the rows ``indices``, ``[R]`` int64, with omissions and repetitions.
 
-        Cheapest where the rows of a sentence stay together, as in a beam search: then sentences are not copied.
+        If the rows of a source stay together, as in a beam search, the sources are not copied.
         """
         beam = self.rows // len(self.memory_mask)
         sentences = indices // beam
@@ -82,41 +82,41 @@ def _select(cache: dict[nn.Module, KeysValues], rows: Tensor) -> dict[nn.Module,
 
 
 class Seq2Seq(nn.Module):
-    r"""An encoder stack over the source, a decoder stack over the target, a softmax over the vocabulary.
+    r"""An encoder-decoder transformer: an encoder stack, a decoder stack, and a softmax over the vocabulary.
 
-    Pads (word 0) stand at the end of a row. In the source nobody sees them; in the target only pads do, since a
-    position sees none after it. What comes out at pads means nothing.
+    Padding (id 0) is at the end of each row. It is hidden in the source; in the target, causality hides it from all
+    words before it. Outputs at padding are meaningless.
 
-    With a window N a position of the decoder sees itself and the N - 1 positions before it, N keys in all, and a
-    decoding cache holds N entries; the published text that we had leaves open whether N or N - 1 earlier positions
-    are meant. Through L layers a word reaches L (N - 1) positions further.
+    With a window N, a position of the decoder sees N keys, itself and the N - 1 positions before it, and a decoding
+    cache has N entries; the paper does not say whether N or N - 1 earlier positions are meant. With L layers the
+    receptive field extends L (N - 1) positions back.
 
     Args:
-        vocabulary: Number of words of both sides, the pad included.
-        width: D, of both residual streams.
-        heads: Of every attention branch.
-        feed_forward: Hidden width of every feed-forward branch.
+        vocabulary: Number of words of both sides, padding included.
+        width: D, the width of both residual streams.
+        heads: Number of attention heads.
+        feed_forward: Hidden width of the feed-forward branches.
         encoder_layers: Number of encoder layers.
         decoder_layers: Number of decoder layers.
-        dropout: Rate on embeddings and on the output of every branch.
-        attention_dropout: Rate on attention weights.
-        activation_dropout: Rate after the activation of feed-forward branches.
-        share_embeddings: Whether source, target and softmax have one table; else three.
-        window: Positions that the decoder's self-attention sees, itself included; None for all before it.
-        qk_norm: Makes the norm of every head's queries and keys from the head's width; None for none.
-        max_length: Longest source or target, in words.
-        encoder_stack: Makes the encoder's residual stream from (branches, width).
-        decoder_stack: Makes the decoder's.
+        dropout: Dropout rate of embeddings and of the outputs of branches.
+        attention_dropout: Dropout rate of attention weights.
+        activation_dropout: Dropout rate after the activation of feed-forward branches.
+        share_embeddings: Whether source, target and softmax share a table.
+        window: Number of positions the decoder's self-attention sees, itself included; None means all earlier ones.
+        qk_norm: Factory of the norms of every head's queries and keys, from the head width; None for no norm.
+        max_length: Maximum number of words of a source or a target.
+        encoder_stack: Builds the encoder's residual stream, with its norms, from (kind, branch) pairs and the width.
+        decoder_stack: Builds the decoder's residual stream.
 
     Raises:
-        ValueError: If the heads do not divide the width, the width is odd, a rate is not from 0 to 1, or the window is
+        ValueError: If the heads do not divide the width, the width is odd, a rate is not in [0, 1], or the window is
             below 1.
 
     References:
         Vaswani et al. (2017). Attention is all you need. arXiv:1706.03762, section 3.
         Chelba, Chen, Bapna, Shazeer (2020). Faster transformer decoding: N-gram masked self-attention.
         arXiv:2001.04589.
-        Departs from them in: nothing known; the softmax has no bias.
+        Departs from them in: the softmax has no bias.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class Seq2Seq(nn.Module):
         self.decoder = decoder_stack(decoder, width)
 
     def forward(self, source: Tensor, target_in: Tensor) -> Tensor:
-        """Map sources ``[B, S]`` and the words before each target word ``[B, T]``, int64, to logits ``[B, T, V]``.
+        """Map sources ``[B, S]`` and shifted targets ``[B, T]``, int64, to logits ``[B, T, V]``.
 
         Raises:
             ValueError: If a side is longer than ``max_length``.
@@ -179,7 +179,7 @@ class Seq2Seq(nn.Module):
         return self.logits(self.features(source, target_in))
 
     def features(self, source: Tensor, target_in: Tensor) -> Tensor:
-        """Return the decoder's output ``[B, T, D]``: a loss may drop the pads before it asks for :meth:`logits`.
+        """Return the decoder's output ``[B, T, D]``, from which padding can be removed before :meth:`logits`.
 
         Raises:
             ValueError: If a side is longer than ``max_length``.
@@ -195,7 +195,7 @@ class Seq2Seq(nn.Module):
         return functional.linear(features, self.softmax.weight)
 
     def encode(self, source: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the encoder's output ``[B, S, D]`` and which of it may be seen, ``[B, 1, 1, S]`` bool.
+        """Return the encoder's output ``[B, S, D]`` and its mask ``[B, 1, 1, S]`` bool, True for visible positions.
 
         Raises:
             ValueError: If the source is longer than ``max_length``.
@@ -204,7 +204,7 @@ class Seq2Seq(nn.Module):
         return self.encoder(self._embed(self.source, source, 0), Context(mask=mask)), mask
 
     def start(self, source: Tensor) -> DecoderState:
-        """Read the sources ``[B, S]`` int64, and be ready to write one sequence for each. Call ``eval()`` before.
+        """Encode sources ``[B, S]`` int64 and return the initial decoding state. Call ``eval()`` before.
 
         Raises:
             ValueError: If the source is longer than ``max_length``.
@@ -220,10 +220,10 @@ class Seq2Seq(nn.Module):
         )
 
     def step(self, state: DecoderState, tokens: Tensor) -> tuple[Tensor, DecoderState]:
-        """Read the words ``[R]`` int64 written last, and give the logits ``[R, V]`` of the next ones.
+        """Map the last generated words ``[R]`` int64 to logits ``[R, V]`` of the next words, and the new state.
 
         Raises:
-            ValueError: If there is not one word for each row of the state, or the target is at ``max_length``.
+            ValueError: If the number of words differs from the rows of the state, or ``max_length`` is reached.
         """
         if tokens.shape != (state.rows,):
             raise ValueError(f"the state has {state.rows} rows, so expected [{state.rows}], got {list(tokens.shape)}")

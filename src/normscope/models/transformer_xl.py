@@ -1,4 +1,4 @@
-"""A language model that remembers the segment before: relative positions and a memory in every layer."""
+"""Transformer-XL: a language model with relative positions and a memory of earlier segments in every layer."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,52 +14,51 @@ from normscope.models.layers import Embedding, FeedForward, Linear, Projection, 
 
 
 class Memory(NamedTuple):
-    """What the layers remember of a stream."""
+    """Remembered states of the layers."""
 
     states: Tensor
-    """The newest M inputs of every attention branch, ``[layers, B, M, D]``, oldest first."""
+    """The last M inputs of every attention branch, ``[layers, B, M, D]``, oldest first."""
     count: Tensor
-    """How many of the M were there, int64 scalar: fewer at the start of a stream."""
+    """Number of valid states among the M, int64 scalar: fewer at the start of a stream."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """What the branches look at in one segment of T words after M remembered ones, K = M + T."""
+    """Inputs of the branches for a segment of T words after M remembered words, K = M + T."""
 
     memory: Tensor
-    """``[layers, B, M, D]``, without a gradient."""
+    """Remembered states ``[layers, B, M, D]``, detached."""
     distances: Tensor
     """Encoded distances ``[K + 1, D]``: zeros, then K - 1 down to 0."""
     hidden: Tensor
-    """``[T, K]`` bool, true where a key may not be seen."""
+    """``[T, K]`` bool, True for hidden keys."""
     inputs: dict[int, Tensor] = field(default_factory=dict)
-    """By number, what every attention branch was given, ``[B, T, D]``."""
+    """Inputs of the attention branches, ``[B, T, D]`` each, by number."""
 
 
 class RelativeAttention(nn.Module):
-    r"""Causal self-attention to the segment and to the memory, with scores by content and by distance.
+    r"""Causal self-attention to a segment and to the memory, with scores by content and by distance.
 
     .. math::
         a_{tk} = \frac{(q_t + u)^\top k_k + (q_t + v)^\top W^R r_{t - k}}{\sqrt{D / H}}, \qquad
         f(x) = W^O\, [h_1, \dots, h_H] + b^O, \quad h = \mathrm{softmax}(a)\, v
 
-    for every head by itself. The memory holds inputs of this branch, so after a norm that stands before it; for norms
-    of single feature vectors that is the norm of what the layer below remembered. No gradient goes into the memory, so
-    none from it to that norm's parameters.
+    for each head. The memory contains inputs of this branch, after a norm in front of it. The memory is detached, so
+    that it contributes no gradient to that norm's parameters.
 
     Args:
-        width: D, of the residual stream.
+        width: D, the width of the residual stream.
         heads: H, a divisor of the width.
-        number: Which part of the memory is this branch's, from 0.
-        attention_dropout: Rate on the attention weights.
-        dropout: Rate on the output.
+        number: Index of the branch in the memory, from 0.
+        attention_dropout: Dropout rate of the attention weights.
+        dropout: Dropout rate of the output.
 
     Raises:
-        ValueError: If the heads do not divide the width or a rate is not from 0 to 1.
+        ValueError: If the heads do not divide the width or a rate is not in [0, 1].
 
     References:
         Dai et al. (2019). Transformer-XL: attentive language models beyond a fixed-length context. arXiv:1901.02860,
-        section 3.3. Departs from it in: u and v begin at zero and belong to the layer; the output has a bias.
+        section 3.3. Departs from it in: u and v are initially zero and not shared by layers; the output has a bias.
     """
 
     def __init__(
@@ -81,23 +80,23 @@ class RelativeAttention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Set u and v to zero, in place."""
+        """Initialize u and v to zero, in place."""
         nn.init.zeros_(self.content_bias)
         nn.init.zeros_(self.distance_bias)
 
     def normalize(self, query: HeadNorm, key: HeadNorm, value: HeadNorm) -> None:
-        """Set norms over the head width, each from a function of the width; None leaves a part as it is."""
+        """Set norms over the head width from their factories; None leaves a part unchanged."""
         set_head_norms(self, query, key, value)
 
     def forward(self, x: Tensor, segment: Segment) -> Tensor:
-        """Map ``[B, T, D]`` to ``[B, T, D]``, and leave x in ``segment.inputs``."""
+        """Map ``[B, T, D]`` to ``[B, T, D]``, and store x in ``segment.inputs``."""
         batch, length, _ = x.shape
         segment.inputs[self.number] = x.detach()
         seen = torch.cat([segment.memory[self.number], x], dim=1)  # [B, K, D]
         query = self.query_norm(self.project(x).unflatten(-1, (self.heads, self.head_width)))  # [B, T, H, D / H]
         key, value = self.project_keys(seen).unflatten(-1, (2, self.heads, self.head_width)).unbind(2)
         distance = self.project_distances(segment.distances).unflatten(-1, (self.heads, self.head_width))
-        # Heads come first, so that the scores by distance are one product a head, whatever the batch.
+        # Heads come first, so that the scores by distance are a single matrix product per head.
         by_distance = torch.bmm(
             (query + self.distance_bias).permute(2, 0, 1, 3).flatten(1, 2),
             distance.permute(1, 2, 0),
@@ -117,32 +116,32 @@ class RelativeAttention(nn.Module):
 
 
 class TransformerXL(nn.Module):
-    """Embeddings, a causal stack with a memory, a softmax over the vocabulary; there is no pad, every word is one.
+    """A Transformer-XL: embeddings, a causal stack with memory, and a softmax over the vocabulary, without padding.
 
     Args:
         vocabulary: Number of words.
-        width: D, of the residual stream.
-        heads: Of every attention branch.
-        feed_forward: Hidden width of every feed-forward branch.
+        width: D, the width of the residual stream.
+        heads: Number of attention heads.
+        feed_forward: Hidden width of the feed-forward branches.
         layers: Number of layers.
-        batch: Streams that are read side by side in training: the buffers ``memory`` and ``memory_count``, which a
-            state dict carries, remember them.
-        memory_length: M, words that training remembers; 0 for none.
-        dropout: Rate on embeddings, encoded distances, activations, the output of every branch and of the stack.
-        attention_dropout: Rate on attention weights.
-        clamp_length: Distance above which all distances look the same; None for no such distance.
-        share_embeddings: Whether the embeddings and the softmax have one table.
-        qk_norm: Makes the norm of every head's queries and keys from the head's width; None for none.
-        stack: Makes the residual stream from (branches, width): where norms stand in it is the caller's choice.
+        batch: Number of streams read in parallel in training, whose memory is in the buffers ``memory`` and
+            ``memory_count``, and so in the state dict.
+        memory_length: M, the number of words remembered in training; 0 disables the memory.
+        dropout: Dropout rate of embeddings, encoded distances, activations, and outputs of branches and stack.
+        attention_dropout: Dropout rate of attention weights.
+        clamp_length: Maximum distance, to which larger distances are clamped; None for no limit.
+        share_embeddings: Whether the embeddings and the softmax share a table.
+        qk_norm: Factory of the norms of every head's queries and keys, from the head width; None for no norm.
+        stack: Builds the residual stream, with its norms, from (kind, branch) pairs and the width.
 
     Raises:
-        ValueError: If the heads do not divide the width, the width is odd, a rate is not from 0 to 1, or a length is
+        ValueError: If the heads do not divide the width, the width is odd, a rate is not in [0, 1], or a length is
             negative.
 
     References:
         Dai et al. (2019). Transformer-XL: attentive language models beyond a fixed-length context. arXiv:1901.02860.
-        Departs from it in: one softmax over all words, without a bias; no position before the start of a stream is
-        attended to, where the released code attends to zeros.
+        Departs from it in: a single softmax over all words, without a bias; positions before the start of a stream are
+        masked, while the released code attends to zeros.
     """
 
     def __init__(
@@ -184,14 +183,14 @@ class TransformerXL(nn.Module):
         self.register_buffer("memory_count", torch.zeros((), dtype=torch.int64))
 
     def forward(self, tokens: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        """Read a segment after a memory; nothing of the model changes.
+        """Process a segment with a memory, without changing the model's buffers.
 
         Args:
             tokens: ``[B, T]`` int64.
-            memory: Of the same B streams, any M; from :meth:`empty_memory` or from the segment before.
+            memory: Memory of the same B streams, of any length M, from :meth:`empty_memory` or the previous call.
 
         Returns:
-            Logits of the next words ``[B, T, V]``, and the memory of the newest M words, without a gradient.
+            Logits of the next words ``[B, T, V]``, and the detached memory of the last M words.
 
         Raises:
             ValueError: If the memory is not ``[layers, B, M, D]``.
@@ -212,10 +211,10 @@ class TransformerXL(nn.Module):
         )
 
     def advance(self, tokens: Tensor) -> Tensor:
-        """Read the next segment ``[B, T]`` of the training streams, remember it, and give the logits ``[B, T, V]``.
+        """Process the next training segment ``[B, T]``, update the memory and return logits ``[B, T, V]``.
 
         Raises:
-            ValueError: If B is not the batch that the model was made for.
+            ValueError: If B differs from ``batch``.
         """
         logits, memory = self(tokens, Memory(self.memory, self.memory_count))
         self.memory.copy_(memory.states)
@@ -223,12 +222,12 @@ class TransformerXL(nn.Module):
         return logits
 
     def forget(self) -> None:
-        """Begin the training streams anew: remember nothing."""
+        """Clear the memory of the training streams."""
         self.memory.zero_()
         self.memory_count.zero_()
 
     def empty_memory(self, batch: int, length: int) -> Memory:
-        """Return a memory of up to ``length`` words that remembers none yet."""
+        """Return an empty memory for up to ``length`` words."""
         states = self.memory.new_zeros(self.layers, batch, length, self.width)
         return Memory(states, torch.zeros_like(self.memory_count))
 

@@ -97,7 +97,7 @@ def read_runs(study: StudyFolder, card: Mapping[str, Any]) -> tuple[list[StoredR
         The runs, and the names of the folders that have no description and are not named by the card.
 
     Raises:
-        ValueError: If a file cannot be read or does not have the shape in docs/studies.md; the message names it.
+        ValueError: If a file cannot be read or does not have the shape in docs/guides/studies.md; the message names it.
     """
     runs, foreign = [], []
     home = study.path / "runs"

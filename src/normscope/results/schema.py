@@ -1,6 +1,6 @@
 """Shapes of the JSON files of a study, and the check that a file has its shape.
 
-``docs/studies.md`` describes the fields. A shape is written like the JSON that it describes:
+``docs/guides/studies.md`` describes the fields. A shape is written like the JSON that it describes:
 
 - ``str``, ``bool``, ``int``, ``float`` (integers included), ``None``, a `Between`, or a literal text;
 - ``(a, b)``: one of the alternatives;
@@ -210,7 +210,7 @@ def _check_object(content: Mapping[str, Any], shape: Mapping[Any, Any], name: Pa
     missing = [field for field in shape if not field.endswith("?") and field not in content]
     if missing:
         place = f" in {where}" if where else ""
-        raise ValueError(f"{name} lacks {', '.join(missing)}{place}; see docs/studies.md")
+        raise ValueError(f"{name} lacks {', '.join(missing)}{place}; see docs/guides/studies.md")
     for field, inner in shape.items():
         key = field.removesuffix("?")
         if key == field or content.get(key) is not None:

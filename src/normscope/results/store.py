@@ -1,6 +1,6 @@
 """Studies on disk: paths of a study and of its runs, atomic writing, and checked reading; needs no torch.
 
-``docs/studies.md`` describes the layout and every field.
+``docs/guides/studies.md`` describes the layout and every field.
 """
 
 import json

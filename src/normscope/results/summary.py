@@ -1,7 +1,7 @@
 """The summary of a study: made from its runs, written to summary.json, and read back; needs no torch.
 
-The fields of :class:`Summary` are those of summary.json and define its shape; ``docs/studies.md`` describes them. A
-summary can be made again from the runs at any time.
+The fields of :class:`Summary` are those of summary.json and define its shape; ``docs/guides/studies.md`` describes
+them. A summary can be made again from the runs at any time.
 """
 
 import csv

@@ -75,10 +75,6 @@ class ImageClassification(BaseTask):
     Pixels are standardized with the mean and the variance over all training images.
     """
 
-    name: str
-    """Key in ``TASKS``."""
-    description: str
-    """One line for ``normscope list tasks``."""
     datasets: tuple[str, ...]
     """Keys of its data sets."""
     read: Callable[[], data.ArraySplits]
@@ -99,30 +95,12 @@ class ImageClassification(BaseTask):
     """Adam's initial learning rate."""
     accuracy: bool
     """Whether the metric is the accuracy, as in the source, or the error rate."""
-    margin: float
-    """Smallest relevant difference, in points of per cent."""
-    regime: str
-    """Scope of the claims."""
-    published: tuple[Published, ...] = ()
-    """Published figures for the task."""
-    revision: int = 1
-    """Incremented whenever the numbers of a run change."""
 
     @property
     def metric(self) -> Metric:
         """Metric of the test data."""
         name = "test accuracy" if self.accuracy else "test error"
         return Metric(name=name, unit="%", higher_is_better=self.accuracy)
-
-    @property
-    def batch_unit(self) -> str:
-        """Unit of the batch size."""
-        return "examples"
-
-    @property
-    def valid_metric(self) -> Metric:
-        """Metric of the validation images: the same."""
-        return self.metric
 
     @property
     def presets(self) -> Mapping[str, Recipe]:

@@ -104,10 +104,6 @@ class Streams:
 class LanguageModel(BaseTask):
     """Next-byte prediction with cross entropy; the metric is bits per character over the test part."""
 
-    name: str
-    """Key in ``TASKS``."""
-    description: str
-    """One line for ``normscope list tasks``."""
     datasets: tuple[str, ...]
     """Keys of its data sets."""
     read: Callable[[], ByteSplits]
@@ -116,16 +112,10 @@ class LanguageModel(BaseTask):
     """Sizes of the network and of segments, by preset."""
     presets: Mapping[str, Recipe]
     """Training settings by preset."""
-    margin: float
-    """Smallest relevant difference, in bits per character."""
-    regime: str
-    """Scope of the claims."""
     placements: tuple[str, ...]
     """Placements the network supports, default first."""
-    published: tuple[Published, ...] = ()
-    """Published figures for the task."""
-    revision: int = 1
-    """Incremented whenever the numbers of a run change."""
+
+    batch_unit = "bytes"
 
     @property
     def metric(self) -> Metric:
@@ -136,11 +126,6 @@ class LanguageModel(BaseTask):
     def valid_metric(self) -> Metric:
         """Metric of the validation part: the same, over its first bytes."""
         return Metric(name="bits per character", unit="bpc", higher_is_better=False, aggregate="ratio")
-
-    @property
-    def batch_unit(self) -> str:
-        """Unit of the batch size."""
-        return "bytes"
 
     def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> TransformerXL:
         """Build the network of a preset with arbitrary weights.

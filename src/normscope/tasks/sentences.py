@@ -131,10 +131,6 @@ class SentenceClassification(BaseTask):
     Words are lower-cased; words that occur once in the training part are mapped to the unknown word.
     """
 
-    name: str
-    """Key in ``TASKS``."""
-    description: str
-    """One line for ``normscope list tasks``."""
     datasets: tuple[str, ...]
     """Keys of its data sets."""
     read: Callable[[], LabelledTextSplits]
@@ -145,31 +141,15 @@ class SentenceClassification(BaseTask):
     """Sizes of the network, by preset."""
     presets: Mapping[str, Recipe]
     """Training settings by preset."""
-    margin: float
-    """Smallest relevant difference, in points of per cent."""
-    regime: str
-    """Scope of the claims."""
     placements: tuple[str, ...]
     """Placements the network supports, default first."""
-    published: tuple[Published, ...] = ()
-    """Published figures for the task."""
-    revision: int = 1
-    """Incremented whenever the numbers of a run change."""
+
+    batch_unit = "padded words"
 
     @property
     def metric(self) -> Metric:
         """Metric of the test data."""
         return Metric(name="test accuracy", unit="%", higher_is_better=True)
-
-    @property
-    def valid_metric(self) -> Metric:
-        """Metric of the validation sentences: the same."""
-        return self.metric
-
-    @property
-    def batch_unit(self) -> str:
-        """Unit of the batch size."""
-        return "padded words"
 
     def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> TextClassifier:
         """Build the network of a preset with arbitrary weights.

@@ -231,13 +231,42 @@ class Task(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
 class BaseTask:
-    """Defaults of the :class:`Task` protocol for a task that is trained by :mod:`normscope.training`."""
+    """Common fields of tasks that :mod:`normscope.training` trains, and defaults of the :class:`Task` protocol."""
 
-    location: str = ""
-    brings_weights: bool = False
-    deterministic: bool = True
-    train: TrainLoop | None = None
+    name: str
+    """Key in ``TASKS``."""
+    description: str
+    """One-line description for ``normscope list tasks``."""
+    margin: float
+    """Smallest relevant difference, in the metric's unit."""
+    regime: str
+    """Scope of the claims: network, data, optimizer, depth."""
+    published: tuple[Published, ...] = ()
+    """Published figures for the task."""
+    revision: int = 1
+    """Incremented whenever the numbers of a run change."""
+
+    batch_unit = "examples"
+    location = ""
+    brings_weights = False
+    deterministic = True
+    train = None
+
+    @property
+    def metric(self) -> Metric:
+        """Metric of the test data.
+
+        Raises:
+            NotImplementedError: If the subclass does not define it.
+        """
+        raise NotImplementedError
+
+    @property
+    def valid_metric(self) -> Metric:
+        """Metric of the validation data: that of the test data."""
+        return self.metric
 
     def for_run(self, seed: int, split: Split) -> Self:
         """Return the task itself: it has no mutable state."""

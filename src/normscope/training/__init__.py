@@ -1,4 +1,4 @@
-"""One run: named random streams, the training loop, checkpoints."""
+"""A single run: named random streams, the training loop, checkpoints, and the result on disk."""
 
 from normscope.training.loop import train
 from normscope.training.outcome import Interrupted, Watch

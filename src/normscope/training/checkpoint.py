@@ -1,4 +1,4 @@
-"""Where an unfinished run goes on: everything that decides its next step, in one atomic file."""
+"""Checkpoints: the complete state of an unfinished run in a file that is written atomically."""
 
 import io
 import pickle
@@ -15,41 +15,41 @@ from normscope.results.store import RunFolder
 
 
 class CheckpointDamaged(NormscopeError, ValueError):
-    """A checkpoint cannot be read, or belongs to another network or version."""
+    """A checkpoint is damaged, or belongs to another network or version."""
 
 
 @dataclass(kw_only=True)
 class Progress:
-    """How far a run has come, beside its weights and its optimizer."""
+    """State of a run besides weights and optimizer."""
 
     step: int = 0
-    """Updates made."""
+    """Number of updates made."""
     best_key: list[float] = field(default_factory=list)
-    """Validation value, smaller is better, and loss, of the best evaluation."""
+    """Validation value (lower is better) and loss of the best evaluation."""
     best_step: int = 0
-    """When that was."""
+    """Step of the best evaluation."""
     best_value: float = 0.0
-    """Its value in the metric's unit."""
+    """Value of the best evaluation, in the metric's unit."""
     best_weights: dict[str, Tensor] = field(default_factory=dict)
-    """The model's state dict then."""
+    """State dict of the model at the best evaluation."""
     last_weights: list[dict[str, Tensor]] = field(default_factory=list)
-    """State dicts of the last evaluations, where the recipe averages them."""
+    """State dicts of the last evaluations, if the recipe averages them."""
     losses: list[float] = field(default_factory=list)
     """Training losses since the last evaluation."""
     step_ms: list[float] = field(default_factory=list)
     """Milliseconds of every update."""
     saved_bytes: int = 0
-    """What autograd kept for backward in the first update."""
+    """Bytes saved by autograd for the backward pass in the first update."""
     peak_bytes: int | None = None
-    """Most device memory over the processes before this one."""
+    """Peak device memory over earlier processes of the run."""
     seconds: float = 0.0
-    """Spent in training."""
+    """Training time."""
     metrics_bytes: int = 0
-    """Length of ``metrics.jsonl``: what stands after it was written later."""
+    """Length of ``metrics.jsonl`` at the checkpoint."""
 
 
 def save(folder: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-    """Write a checkpoint atomically: a kill leaves the one before it."""
+    """Write a checkpoint atomically."""
     buffer = io.BytesIO()
     content = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "progress": dict(vars(progress))}
     torch.save(content, buffer)
@@ -57,17 +57,17 @@ def save(folder: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer, 
 
 
 def restore(folder: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress | None:
-    """Put model and optimizer back where the checkpoint says, and tell how far that is; None where there is none.
+    """Restore model and optimizer from the checkpoint and return its progress, or None if there is no checkpoint.
 
-    The file is loaded with ``weights_only=True``: nothing in it is executed.
+    The file is loaded with ``weights_only=True``, so it cannot execute code.
 
     Raises:
-        torch.OutOfMemoryError: If the device has too little memory; the file is not to blame.
-        CheckpointDamaged: If anything else fails. Model and optimizer may then be changed in part: make new ones.
+        torch.OutOfMemoryError: If the device has too little memory.
+        CheckpointDamaged: If loading fails otherwise. Model and optimizer may then be partly restored: build new ones.
     """
     if not folder.checkpoint.exists():
         return None
-    # A disk that cannot be read is another fault than bytes that make no sense, which torch may call an OSError, too.
+    # Read outside the try block: torch may raise OSError for damaged bytes, too, and a failing disk is another error.
     content = io.BytesIO(folder.checkpoint.read_bytes())
     try:
         state: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
@@ -89,12 +89,12 @@ def restore(folder: RunFolder, model: nn.Module, optimizer: torch.optim.Optimize
         pickle.UnpicklingError,
         struct.error,
     ) as error:
-        # torch's own words advise to load it without weights_only, which would run whatever a hostile file holds.
+        # torch's message is not shown: it advises weights_only=False, with which a malicious file could execute code.
         raise CheckpointDamaged(
             f"{folder.checkpoint} cannot be read ({type(error).__name__}): it is damaged, or not of this version"
         ) from error
 
 
 def set_aside(folder: RunFolder) -> None:
-    """Keep a damaged checkpoint under another name, out of the way; one that was kept before is replaced."""
+    """Rename a damaged checkpoint to ``checkpoint.damaged``, replacing an earlier one."""
     folder.checkpoint.replace(folder.checkpoint.with_suffix(".damaged"))

@@ -1,4 +1,4 @@
-"""One run, from its first weights to its result on disk."""
+"""The training loop of a run, from its initial weights to its result on disk."""
 
 import math
 import time
@@ -19,15 +19,15 @@ from normscope.tasks.task import Split, Task, TaskData
 from normscope.training import checkpoint
 from normscope.training.checkpoint import Progress
 from normscope.training.memory import count_saved, reset_peak, watch_update
-from normscope.training.outcome import PROGRESS_SECONDS, Interrupted, Outcome, Watch
+from normscope.training.outcome import PROGRESS_SECONDS, Interrupted, Outcome, State, Watch
 from normscope.training.randomness import generator, seed_dropout
 from normscope.training.user_loop import drive
 
 CHECKPOINT_SECONDS = 20.0
-"""Wall time between checkpoints: what a kill can cost."""
+"""Minimum wall time between checkpoints, which bounds the work lost by a kill."""
 
 CHECKPOINT_SHARE = 20
-"""Times as long as the last checkpoint took to write: what they may cost a large model is a twentieth."""
+"""Minimum time between checkpoints, in units of the last writing time, so that they cost at most a twentieth."""
 
 
 def train(
@@ -41,30 +41,30 @@ def train(
     folder: RunFolder,
     identity: Mapping[str, Any],
     watch: Watch,
-) -> str:
-    """Train one model, or go on where an interrupted run stopped, and write its result.
+) -> State:
+    """Train a model, or continue an interrupted run, and write its result.
 
-    The model that is tested is the one with the best validation value, ties broken by validation loss, then by the
-    earlier step, or the mean of the last few where the recipe averages: the same rule for every arm. The test set is
-    read once, after the last update. A checkpoint that cannot be read is kept under another name with a warning, and
-    the run begins again: the same numbers, only later.
+    The tested weights are those of the best validation value, ties broken by validation loss and then by the earlier
+    step, or the mean of the last evaluations if the recipe averages: the same rule for every arm. The test data are
+    used once, after the last update. A damaged checkpoint is renamed with a warning, and the run starts over, with the
+    same results.
 
     Args:
         task: Data, loss and metric.
-        build: Makes the model with its first weights, see :func:`normscope.training.randomness.initialize`.
-        seed: Source of the streams of data order and dropout.
-        recipe: How it is trained.
-        split: ``"study"``, or ``"tune"``: a split of its own, which never touches the test set.
-        preset: Which of the task's sizes the data are for.
-        folder: Where the run keeps its files; the caller holds its lock.
-        identity: What the run is, written to ``run.json`` before step 0.
-        watch: Called a few times a second.
+        build: Builds the model with its initial weights, see :func:`normscope.training.randomness.initialize`.
+        seed: Seed of the streams of data order and dropout.
+        recipe: Training settings.
+        split: ``"study"``, or ``"tune"``, which never uses validation or test data of the study.
+        preset: Key of the task's presets.
+        folder: Folder of the run; the caller holds its lock.
+        identity: Description of the run, written to ``run.json`` before step 0.
+        watch: Called a few times per second.
 
     Returns:
-        ``"done"`` or ``"diverged"``: the loss was not finite at some step.
+        ``"done"``, or ``"diverged"`` if a loss is not finite.
 
     Raises:
-        Interrupted: If ``watch`` asked for it; a checkpoint has been written.
+        Interrupted: If ``watch`` requests a stop; a checkpoint has been written.
         ValueError: If the recipe does not fit the data.
     """
     device = torch.device(recipe.device)
@@ -82,7 +82,7 @@ def train(
             run = _Run(task, data, model, seed, recipe, split, folder, watch)
         except checkpoint.CheckpointDamaged as error:
             checkpoint.set_aside(folder)
-            warnings.warn(f"{error}; the run begins again, and the file is kept beside it", stacklevel=2)
+            warnings.warn(f"{error}; the run begins again, and the file is kept as checkpoint.damaged", stacklevel=2)
             run = _Run(task, data, build().to(device), seed, recipe, split, folder, watch)
         return run.execute(identity)
 
@@ -112,32 +112,32 @@ class _Run:
         self.loss = math.nan
         self.shares: dict[str, GradientShares] = {}
 
-    def execute(self, identity: Mapping[str, Any]) -> str:
+    def execute(self, identity: Mapping[str, Any]) -> State:
         reset_peak(self.device)
         self.outcome.begin(identity)
         self.model.train()
         started = time.perf_counter() - self.progress.seconds
-        saved_at = told_at = time.perf_counter()
+        saved_at = watched_at = time.perf_counter()
         took = 0.0
         while self.progress.step < self.recipe.steps:
-            looks = self.recipe.evaluates_after(self.progress.step + 1)
-            if looks:
-                # A look takes memory of its own, which is no cost of the arm.
+            evaluates = self.recipe.evaluates_after(self.progress.step + 1)
+            if evaluates:
+                # Evaluation memory is excluded from the arm's peak.
                 self.progress.peak_bytes = self.outcome.peak()
             begin = time.perf_counter()
-            finite = self._update(looks) if self.device.type == "cuda" else self._update_watched(looks)
+            finite = self._update(evaluates) if self.device.type == "cuda" else self._update_watched(evaluates)
             end = time.perf_counter()
             self.progress.step_ms.append((end - begin) * 1e3)
             self.progress.seconds = end - started
             if not finite:
                 return self._diverge(f"the training loss was {self.loss}")
-            if looks and not self.outcome.validate(self.shares):
+            if evaluates and not self.outcome.validate(self.shares):
                 return self._diverge("the validation loss was not finite")
-            if looks:
+            if evaluates:
                 reset_peak(self.device)
-            if end - told_at < PROGRESS_SECONDS and self.progress.step > 1:
+            if end - watched_at < PROGRESS_SECONDS and self.progress.step > 1:
                 continue
-            told_at = end
+            watched_at = end
             stop = self.watch(self.progress.step, self.loss)
             if stop or end - saved_at > max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * took):
                 self._save()
@@ -147,23 +147,23 @@ class _Run:
                 raise Interrupted(f"{self.folder.path} stopped at step {self.progress.step} of {self.recipe.steps}")
         return self.outcome.end("done", reason=None)
 
-    def _update_watched(self, looks: bool) -> bool:
-        """Make one update; the second one, which finds the optimizer's state there, tells the peak of a CPU."""
-        if self.progress.step != 1 or looks:
-            return self._update(looks)
+    def _update_watched(self, evaluates: bool) -> bool:
+        """Make an update; on a CPU the second one, when the optimizer's state exists, measures the peak memory."""
+        if self.progress.step != 1 or evaluates:
+            return self._update(evaluates)
         with watch_update(self.model, self.optimizer) as peak:
-            finite = self._update(looks)
+            finite = self._update(evaluates)
         self.progress.peak_bytes = peak[0]
         return finite
 
-    def _update(self, looks: bool) -> bool:
-        """Make one update; tell whether its loss was finite. One that ``looks`` reads the gradient at the norms."""
+    def _update(self, evaluates: bool) -> bool:
+        """Make an update and return whether its loss is finite; with ``evaluates``, measure the gradients at norms."""
         step = self.progress.step
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate_at(step)
         seed_dropout(self.seed, step, self.device)
         batch = self.data.batch(self.order.batch(step))
-        with gradient_shares(self.model) if looks else nullcontext({}) as self.shares:
+        with gradient_shares(self.model) if evaluates else nullcontext({}) as self.shares:
             with count_saved(self.model) if step == 0 else nullcontext([0]) as saved, self.outcome.autocast():
                 loss = self.compute_loss(self.model, batch)
             self.progress.saved_bytes += saved[0]
@@ -179,7 +179,7 @@ class _Run:
         self.progress.losses.append(self.loss)
         return True
 
-    def _diverge(self, why: str) -> str:
+    def _diverge(self, why: str) -> State:
         return self.outcome.end("diverged", reason=f"{why} at step {self.progress.step}")
 
     def _save(self) -> None:
@@ -189,9 +189,9 @@ class _Run:
 
 @contextmanager
 def _deterministic(device: torch.device, *, warn_only: bool) -> Iterator[None]:
-    """Ask for operations that give the same bits again; on CPUs with a fixed number of threads they do anyway.
+    """Require deterministic operations on accelerators; on CPUs with a fixed number of threads all are deterministic.
 
-    Our own models have no others; where a user's has, a warning says so.
+    With ``warn_only``, for the models of custom tasks, other operations cause a warning instead of an error.
     """
     if device.type == "cpu":
         yield

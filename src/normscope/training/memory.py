@@ -1,4 +1,4 @@
-"""How much memory a run takes: its peak, and what autograd keeps for backward."""
+"""Memory of a run: its peak, and the tensors saved by autograd for the backward pass."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -11,38 +11,37 @@ from torch import Tensor, nn
 
 
 def reset_peak(device: torch.device) -> None:
-    """Start a new measurement of the peak."""
+    """Reset the peak memory of a device."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_bytes(device: torch.device) -> int | None:
-    """Return the most memory that was allocated on a device since :func:`reset_peak`; None on CPUs.
+    """Return the peak memory allocated on a device since :func:`reset_peak`; None on CPUs.
 
-    What an operating system tells of a process is no measurement of a run: the heap of a worker does not shrink, so a
-    run would be charged with the runs before it. :func:`watch_update` counts tensors instead.
+    The resident memory of the process is not a measurement of a run: the heap of a worker does not shrink after earlier
+    runs. :func:`watch_update` counts tensors instead.
     """
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
 @contextmanager
 def watch_update(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[list[int]]:
-    """Count the most bytes of tensors that one update on a CPU takes: the model, the optimizer, what comes and goes.
+    """Measure the peak memory of the tensors of an update on a CPU: model, optimizer and temporary tensors.
 
-    Parameters, buffers and the optimizer's state, which must be there already, are counted as they are; on top comes
-    the highest sum of what torch's allocator gave out and took back inside. Gradients of the update before are let go
-    first. The data set is not counted. torch's profiler watches the allocator: some ten milliseconds. It reads once in
-    a process how much it tells about itself: nothing where this is its first use, else what it told before.
+    The peak is the size of parameters, buffers and optimizer state, which must already exist, plus the maximum of the
+    net allocations in the block. Gradients of the previous update are freed first. The data set is not counted. The
+    allocations are recorded by torch's profiler, which takes some ten milliseconds.
 
     Yields:
-        A list that has the number when the block ends.
+        A list that contains the number of bytes after the block.
     """
     from torch.profiler import ProfilerActivity, profile
 
     found: list[int] = []
     optimizer.zero_grad(set_to_none=True)
     standing = _bytes_of([*model.parameters(), *model.buffers(), *_tensors_in(optimizer.state_dict())])
-    # The profiler's own messages would stand among a user's.
+    # The profiler reads its log level once per process; silence it unless it was configured earlier.
     quiet = "KINETO_LOG_LEVEL" not in os.environ
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     try:
@@ -72,10 +71,10 @@ def _tensors_in(content: Any) -> Iterator[Tensor]:
 
 @contextmanager
 def count_saved(model: nn.Module) -> Iterator[list[int]]:
-    """Count the bytes that the operations inside keep for backward; parameters and shared storage count once at most.
+    """Count the bytes saved for the backward pass in the block; every storage is counted once.
 
     Yields:
-        A list of one number, the bytes so far; parameters and buffers of ``model`` are not in it.
+        A list with the number of bytes so far, without parameters and buffers of ``model``.
     """
     known = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
     total = [0]

@@ -1,4 +1,4 @@
-"""What a run leaves on disk: what it was, how it went, how it ended."""
+"""The files of a run: its description with versions and hardware, its metrics, and its result."""
 
 import io
 import json
@@ -11,7 +11,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from normscope.version import __version__
 
 
 def versions() -> dict[str, str]:
-    """Return the version of everything that decides a number, and the commit where the package is a checkout."""
+    """Return the versions of packages that affect the numbers, and the commit if the package is a git checkout."""
     found = {
         "normscope": __version__,
         "torch": torch.__version__,
@@ -42,7 +42,7 @@ def versions() -> dict[str, str]:
 
 
 def device_name(device: torch.device) -> str:
-    """Name the chip in words."""
+    """Return the name of the processor or accelerator."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
@@ -50,10 +50,10 @@ def device_name(device: torch.device) -> str:
 
 @cache
 def _commit() -> str | None:
-    """Name the checkout's commit, with ``+changes`` where tracked files differ from it; None outside of a checkout."""
+    """Return the commit of the checkout, with ``+changes`` if tracked files differ; None outside a checkout."""
     here = Path(__file__).resolve().parent
     try:
-        told = subprocess.run(
+        described = subprocess.run(
             ["git", "-C", str(here), "describe", "--always", "--dirty=+changes", "--abbrev=12", "--exclude=*"],
             capture_output=True,
             text=True,
@@ -68,59 +68,62 @@ def _commit() -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    # An installed copy may lie inside somebody else's repository.
-    return told.stdout.strip() if told.returncode == 0 and tracked.returncode == 0 else None
+    # An installed copy may be inside another repository.
+    return described.stdout.strip() if described.returncode == 0 and tracked.returncode == 0 else None
 
+
+State = Literal["done", "diverged"]
+"""Final state of a run that ended without an error."""
 
 PROGRESS_SECONDS = 0.2
-"""Wall time between two signs of life."""
+"""Minimum wall time between two calls of ``watch``."""
 
 
 class Interrupted(NormscopeError):
-    """The run was asked to stop, and can go on."""
+    """The run was stopped on request, and can be resumed."""
 
 
 class Watch(Protocol):
-    """What a run tells while it goes, and asks."""
+    """Callback of a run: reports progress and requests a stop."""
 
     def __call__(self, step: int, loss: float) -> bool:
-        """Take a sign of life; return True to stop the run at its next checkpoint, which is now."""
+        """Receive the progress; return True to write a checkpoint and stop the run."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """Judges a model and writes down what was found."""
+    """Evaluates the model of a run and writes the run's files."""
 
     task: Task
-    """What judges it."""
+    """Metric and evaluation."""
     data: TaskData
-    """With what."""
+    """Data of the evaluation."""
     model: nn.Module
     """The model in training."""
     recipe: Recipe
-    """Training settings by preset."""
+    """Training settings."""
     split: Split
-    """``"study"``, or ``"tune"``, which never touches the test set."""
+    """``"study"``, or ``"tune"``, which never uses the test data."""
     folder: RunFolder
-    """Where it is written."""
+    """Folder of the run."""
     progress: Progress
-    """How far the run has come."""
+    """Progress of the run."""
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device of the model."""
         return torch.device(self.recipe.device)
 
     @property
     def parameters(self) -> int:
-        """Numbers that are learned."""
+        """Number of parameters."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     def begin(self, identity: Mapping[str, Any]) -> None:
-        """Write what the run is; drop what was appended to the metrics after the checkpoint.
+        """Write the description of the run, and truncate the metrics to their length at the checkpoint.
 
-        The file is written anew: one that leads elsewhere, by a link, is left as it is and replaced.
+        The metrics file is replaced, so the target of a symbolic link is not modified.
         """
         if self.folder.metrics.exists():
             write_atomically(self.folder.metrics, self.folder.metrics.read_bytes()[: self.progress.metrics_bytes])
@@ -141,7 +144,7 @@ class Outcome:
         )
 
     def validate(self, shares: Mapping[str, GradientShares]) -> bool:
-        """Look at the validation set, keep the best weights; tell whether the loss was finite."""
+        """Evaluate on validation data and keep the best weights; return whether the loss is finite."""
         loss, scores = self._score("valid")
         if not math.isfinite(loss):
             return False
@@ -170,18 +173,18 @@ class Outcome:
         self.progress.metrics_bytes = self.folder.metrics.stat().st_size
         return True
 
-    def end(self, state: str, *, reason: str | None) -> str:
-        """Test the model that was best on the validation set, if the run is ``"done"``, and write the result.
+    def end(self, state: State, *, reason: str | None) -> State:
+        """Test the selected weights, if the state is ``"done"``, and write the result.
 
         Returns:
-            The state; ``"diverged"`` in the place of ``"done"`` where a test score is not finite.
+            The state; ``"diverged"`` instead of ``"done"`` if a test score is not finite.
         """
         value = valid_value = selected = None
         if state == "done":
             valid_value, selected = self.progress.best_value, self.progress.best_step
             self.model.load_state_dict(_mean(self.progress.last_weights) or self.progress.best_weights)
             if self.progress.last_weights:
-                # What is judged is the mean, by tuning, too.
+                # Tuning is based on the averaged weights, too.
                 valid_value, selected = _value(self.task.valid_metric, self._score("valid")[1]), self.progress.step
             value = valid_value
             if self.split == "study":
@@ -211,12 +214,12 @@ class Outcome:
         return state
 
     def peak(self) -> int | None:
-        """Return the peak over every process that worked on this run."""
+        """Return the peak memory over all processes of the run."""
         peaks = [peak for peak in (self.progress.peak_bytes, peak_bytes(self.device)) if peak is not None]
         return max(peaks, default=None)
 
     def autocast(self) -> torch.autocast:
-        """Compute in the recipe's precision inside."""
+        """Return the autocast context of the recipe's precision."""
         wanted = self.recipe.precision != "float32"
         return torch.autocast(self.device.type, dtype=PRECISIONS[self.recipe.precision], enabled=wanted)
 
@@ -233,13 +236,13 @@ def _value(metric: Metric, scores: np.ndarray) -> float:
 
 
 def _copied(model: nn.Module) -> dict[str, torch.Tensor]:
-    # A module may keep something else than tensors in its state.
+    # A state dict may contain objects other than tensors.
     state = model.state_dict()
     return {name: kept.clone() if isinstance(kept, torch.Tensor) else deepcopy(kept) for name, kept in state.items()}
 
 
 def _mean(weights: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Average weights; what is no floating number, such as a count, is taken from the last. None give none."""
+    """Average state dicts; entries that are not floating-point, such as counts, are those of the last."""
     if not weights:
         return {}
     stacked = {name: [each[name] for each in weights] for name in weights[-1]}

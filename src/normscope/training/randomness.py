@@ -1,9 +1,9 @@
-"""Named random streams: what two runs with one seed share, they share whatever else differs between them.
+"""Named random streams, which make runs with the same seed comparable across arms.
 
-One seed gives many streams, each by its name: the order of the data, the dropout masks of a step, the first weights
-of a module. A stream does not know how much another one has drawn, so an arm whose norm has parameters that another
-arm lacks leaves data order, dropout and every shared weight as they were. Within one step dropout masks follow one
-another: a norm that itself drew random numbers in its forward pass would shift those after it, until the next step.
+A seed determines many independent streams by name: the order of the data, the dropout masks of a step, the initial
+weights of a module. Draws from a stream do not affect other streams, so data order, dropout and shared initial weights
+are equal even if the norm of an arm has further parameters. Within a step, dropout masks are drawn in sequence: a norm
+that draws random numbers in its forward pass shifts the masks after it, until the next step.
 """
 
 import hashlib
@@ -19,28 +19,28 @@ def seed_for(seed: int, *names: str | int) -> int:
 
     Args:
         seed: The run's seed.
-        names: What the stream is for, such as ``("init", "blocks.0.linear")``.
+        names: Name of the stream, such as ``("init", "blocks.0.linear")``.
 
     Returns:
-        An integer in [0, 2^63), from SHA-256, so that it is the same everywhere and for ever.
+        An integer in [0, 2^63), from SHA-256, so that it does not depend on platform or library versions.
     """
     text = "/".join([str(seed), *map(str, names)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def generator(seed: int, *names: str | int) -> torch.Generator:
-    """Return a new generator at the beginning of a named stream."""
+    """Return a new generator for a named stream."""
     return torch.Generator().manual_seed(seed_for(seed, *names))
 
 
 def initialize(model: nn.Module, seed: int) -> None:
-    """Draw every module's first parameters anew, in place, from a stream named after the module.
+    """Initialize the parameters of every module in place, from a stream named after the module.
 
-    A module draws what its own ``reset_parameters`` draws, so the distribution is the module's; modules of equal name,
-    type and shape start equal in every model. The global generator is left as it was.
+    The distribution is that of the module's ``reset_parameters``; modules with equal name, type and shape are equal in
+    every model. The global generator is not changed.
 
     Raises:
-        TypeError: If a module owns parameters and cannot reset them: two arms could not be made equal.
+        TypeError: If a module has parameters but no ``reset_parameters``, so that arms cannot be initialized equally.
     """
     for name, module in model.named_modules():
         if not any(True for _ in module.parameters(recurse=False)):
@@ -54,7 +54,7 @@ def initialize(model: nn.Module, seed: int) -> None:
 
 
 def seed_dropout(seed: int, step: int, device: torch.device) -> None:
-    """Set the generator that dropout draws from, so that the masks of a step depend on seed and step alone."""
+    """Seed the global generator of dropout, so that the masks of a step depend only on seed and step."""
     value = seed_for(seed, "dropout", step)
     if device.type == "cpu":
         torch.default_generator.manual_seed(value)

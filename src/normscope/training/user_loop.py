@@ -1,4 +1,4 @@
-"""A run whose training is a user's own function: from the beginning each time, watched by what it tells."""
+"""A run with the training loop of a custom task: not resumable, and monitored through its callback."""
 
 import math
 import operator
@@ -10,37 +10,37 @@ import torch
 from normscope.tasks.custom.trial import Stop
 from normscope.tasks.task import TrainLoop
 from normscope.training.memory import reset_peak
-from normscope.training.outcome import PROGRESS_SECONDS, Interrupted, Outcome, Watch
+from normscope.training.outcome import PROGRESS_SECONDS, Interrupted, Outcome, State, Watch
 from normscope.training.randomness import seed_dropout
 
 __tracebackhide__ = True
 
 
-def drive(loop: TrainLoop, outcome: Outcome, seed: int, watch: Watch) -> str:
-    """Let a user's function train a model, and write the run's result.
+def drive(loop: TrainLoop, outcome: Outcome, seed: int, watch: Watch) -> State:
+    """Run a training loop and write the result of the run.
 
-    It is judged once, at its end. What it draws from the global generators, the seed decides.
+    The model is evaluated once, at the end. The global random generators are seeded with the run's seed.
 
     Args:
         loop: The training loop of the task.
-        outcome: Of a run that has not begun.
-        seed: Of the run.
-        watch: Called a few times a second, when the function tells something.
+        outcome: Outcome of the run, at its beginning.
+        seed: Seed of the run.
+        watch: Called a few times per second, from the loop's callback.
 
     Returns:
-        ``"done"``, or ``"diverged"``: a loss that it told, or a score at the end, was not finite.
+        ``"done"``, or ``"diverged"`` if a reported loss or a final score is not finite.
 
     Raises:
-        Interrupted: If ``watch`` asked for it; the run begins anew when it goes on.
-        UserCodeError: If the function fails.
-        ValueError: If it left the model's weights as they were, or returned another model.
+        Interrupted: If ``watch`` requests a stop; the run then starts over when it is continued.
+        UserCodeError: If the loop fails.
+        ValueError: If the loop changes no weight of the model, or returns another model.
     """
     callback = _Callback(outcome, watch)
     seed_dropout(seed, 0, outcome.device)
     reset_peak(outcome.device)
     outcome.model.train()
     begin = time.perf_counter()
-    # Whatever the function made of the stop, even nothing, the reason for it stands.
+    # Keep the original stop reason even if the user's function swallowed the exception.
     try:
         loop(outcome.model, callback, outcome.recipe)
     except Stop:
@@ -63,20 +63,20 @@ def drive(loop: TrainLoop, outcome: Outcome, seed: int, watch: Watch) -> str:
 
 
 class _Callback:
-    """What a user's function calls."""
+    """The callback of a training loop."""
 
     def __init__(self, outcome: Outcome, watch: Watch) -> None:
         self.progress, self.watch = outcome.progress, watch
         self.loss = math.nan
         self.stopped = self.diverged = False
-        self.told_at = time.perf_counter()
+        self.watched_at = time.perf_counter()
 
     def __call__(self, *given: Any, **named: Any) -> None:
-        """Take the number of updates that are made and the loss of the last, a number or a tensor of one.
+        """Record the number of updates made and the last loss.
 
         Raises:
-            Stop: If the run is to end here.
-            TypeError: As :func:`read_callback`.
+            Stop: If the run is to end.
+            TypeError: As for :func:`read_callback`.
         """
         if self.stopped or self.diverged:
             raise Stop
@@ -86,18 +86,18 @@ class _Callback:
             raise Stop
         self.progress.losses.append(self.loss)
         now = time.perf_counter()
-        if now - self.told_at > PROGRESS_SECONDS:
-            self.told_at = now
+        if now - self.watched_at > PROGRESS_SECONDS:
+            self.watched_at = now
             self.stopped = self.watch(self.progress.step, self.loss)
             if self.stopped:
                 raise Stop
 
 
 def read_callback(*given: Any, **named: Any) -> tuple[int, float]:
-    """Read what a user's function tells: ``callback(step, loss)``.
+    """Parse the arguments of ``callback(step, loss)``.
 
     Raises:
-        TypeError: If it is not a whole number from 0 up and a real number, or a tensor of one.
+        TypeError: If the step is not an integer of at least 0, or the loss not a real number or a one-element tensor.
     """
     try:
         step, loss = _pair(*given, **named)
@@ -106,10 +106,10 @@ def read_callback(*given: Any, **named: Any) -> tuple[int, float]:
         if number < 0 or isinstance(loss, str | bytes):
             raise TypeError
     except (TypeError, ValueError, RuntimeError):
-        got = ", ".join([*map(_shown, given), *(f"{name}={_shown(one)}" for name, one in named.items())])
+        got = ", ".join([*map(_shown, given), *(f"{name}={_shown(value)}" for name, value in named.items())])
         raise TypeError(
-            "callback takes the number of updates made, a whole number from 0 up, and the loss of the last, a number "
-            f"or a tensor of one: callback(step, loss), got callback({got})"
+            "callback takes the number of updates made, an integer of at least 0, and the last loss, a number or a "
+            f"one-element tensor: callback(step, loss), got callback({got})"
         ) from None
     return number, value
 

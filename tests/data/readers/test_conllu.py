@@ -94,7 +94,7 @@ def test_conll_x_has_its_columns_at_the_same_places(tmp_path):
         ("# only this\n", "line 4: the file ends after a comment, before its sentence"),
         (rows(2, 1), r"line 4: no word of the sentence is a root \(head 0\)"),
         (rows(1), "line 4: no word of the sentence is a root"),
-        (rows(0, 3, 2), "line 5: word 2 is its own ancestor: the heads circle"),
+        (rows(0, 3, 2), "line 5: word 2 is its own ancestor: the heads form a cycle"),
         (rows(0, 2), "line 5: word 2 is its own ancestor"),
         (rows(2, 3, 4, 2, 0), "line 5: word 2 is its own ancestor"),
     ],

@@ -75,7 +75,7 @@ def test_every_parallel_set_can_be_loaded_by_its_name(tmp_path, cache, monkeypat
         load_parallel("europarl")
     for name in PARALLEL_SETS:
         monkeypatch.setenv("NORMSCOPE_DATA", str(tmp_path / "no such folder"))
-        with pytest.raises(FileNotFoundError, match="which is no folder"):
+        with pytest.raises(FileNotFoundError, match="which is not a folder"):
             load_parallel(name)
 
 

@@ -52,7 +52,7 @@ def test_each_sheet_is_the_same_printed_text_less_a_few_digits():
 
 def test_a_table_of_another_width_is_refused(tmp_path):
     (tmp_path / "d.csv.gz").write_bytes(gzip.compress(b"1,2,3\n4,5,6\n"))
-    with pytest.raises(ValueError, match=r"d.csv.gz has 3 numbers a line, expected 64 pixels and a label"):
+    with pytest.raises(ValueError, match=r"d.csv.gz has 3 numbers per line, expected 64 pixels and a label"):
         read_digits(tmp_path / "d.csv.gz")
 
 

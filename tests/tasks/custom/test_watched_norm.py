@@ -44,7 +44,7 @@ def test_what_was_made_and_not_called_is_known() -> None:
     assert norm.unused({nn.Linear, LayerNorm}) == []
 
 
-def test_different_norms_at_different_places_are_known_by_different_objects() -> None:
+def test_different_norms_at_different_places_are_known_by_site() -> None:
     resolved: NormFactory = NormSpec.parse("layer_norm+rms_norm:final").factory
     norm = WatchedNorm(resolved)
     assert not hasattr(WatchedNorm(drawing), "at")

@@ -201,7 +201,7 @@ def test_a_vocabulary_goes_to_another_process() -> None:
 def test_bad_text_and_ids_are_refused() -> None:
     with pytest.raises(ValueError, match="got no words"):
         learn(["none"], ["", " \t"], 60)
-    with pytest.raises(ValueError, match="line 2 has a NUL or U\\+2585"):
+    with pytest.raises(ValueError, match="line 2 contains NUL or U\\+2585"):
         learn(["nul"], ["a b", "a\0b"], 60)
     vocabulary = learn(["ids"], TEXT, 60)
     with pytest.raises(ValueError, match=r"ids must be 0 to 59, got \[60, -1\]"):

@@ -1,4 +1,4 @@
-"""Running text as bytes: enwik8, a small piece of a later Wikipedia, and tinyshakespeare."""
+"""Running text as bytes: enwik8, an excerpt of a later Wikipedia, and tinyshakespeare."""
 
 import hashlib
 from dataclasses import dataclass
@@ -13,35 +13,34 @@ from normscope.data.registry import SETS
 from normscope.data.store import found_hashes, locate
 
 SIZES = {"enwik8": 100_000_000, "enwiki-xml-small": 6_089_746, "text-small": 1_115_394}
-"""Bytes of each text, unpacked. Reading stops there, whatever a packed file would unpack to."""
+"""Uncompressed size of each text in bytes; no more is ever decompressed."""
 
 ENWIK8_MD5 = "a1fa5ffddb56f4953e226637dabbb36a"
-"""Of the unpacked text, from its home page."""
+"""Digest of the uncompressed text, from its home page."""
 
 _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class ByteSplits:
-    """A text in three consecutive parts, which share one block of memory."""
+    """A text in three consecutive parts that share memory."""
 
     train: np.ndarray
     """``[N]`` uint8."""
     valid: np.ndarray
     test: np.ndarray
     hashes: dict[str, str]
-    """sha256 of every source file by name, after ``unverified:`` where none is published."""
+    """sha256 of every source file by name, with the prefix ``unverified:`` if it is not published."""
 
 
 def load_bytes(name: str, *, progress: Progress | None = None) -> ByteSplits:
     """Read a text: the first 90 % of its bytes train, the next 5 % validate, the last 5 % test.
 
-    For enwik8 these are the usual 90, 5 and 5 million. A cut may go through a character of several bytes. The text is
-    unpacked into one array: memory is its size, 100 MB for enwik8, and a few megabytes for the
-    unpacking.
+    For enwik8 these are the usual 90, 5 and 5 million. A cut may split a multi-byte character. The text is decompressed
+    into a single array, of 100 MB for enwik8, with an overhead of a few megabytes.
 
-    Raises ``DataNotFound`` or ``DataDamaged`` when the file cannot be had. The packed enwik8 has no published sha256,
-    so ``DataUnverified`` warns of it; what is in it is compared with the published md5.
+    Raises ``DataNotFound`` or ``DataDamaged`` if the file is not available. The compressed enwik8 has no published
+    sha256, so ``DataUnverified`` warns of it; its content is compared with the published md5.
 
     Source: Mahoney (2011), "Large text compression benchmark", for enwik8.
 
@@ -50,7 +49,7 @@ def load_bytes(name: str, *, progress: Progress | None = None) -> ByteSplits:
         progress: Callback for the progress of a download.
 
     Raises:
-        ValueError: If there is no such text, or the file holds another one.
+        ValueError: If the name is unknown, or the file contains another text.
     """
     if name not in SIZES:
         raise ValueError(f"no text {name!r}, expected one of {', '.join(SIZES)}")
@@ -69,14 +68,13 @@ def load_bytes(name: str, *, progress: Progress | None = None) -> ByteSplits:
 
 
 def read_packed(path: Path, size: int) -> np.ndarray:
-    """Read a plain, ``.gz`` or ``.bz2`` file that unpacks to exactly so many bytes.
+    """Read a plain, ``.gz`` or ``.bz2`` file of known uncompressed size.
 
-    Raises ``ValueError`` if there are more or fewer (no more than one further byte is unpacked), or the file is not
-    whole.
+    Raises ``ValueError`` if the size differs (at most one further byte is decompressed), or the file is damaged.
 
     Args:
         path: The file.
-        size: Bytes, unpacked.
+        size: Number of uncompressed bytes.
 
     Returns:
         ``[size]`` uint8.
@@ -86,19 +84,19 @@ def read_packed(path: Path, size: int) -> np.ndarray:
 
 
 def read_zipped(path: Path, member: str, size: int, *, md5: str) -> np.ndarray:
-    """Read a zip file that holds one file of exactly so many bytes.
+    """Read a zip file with a single member of known uncompressed size.
 
     Args:
         path: The archive.
-        member: The name of its only file.
-        size: Bytes, unpacked.
-        md5: Their digest, in lower-case hexadecimal.
+        member: Name of its only member.
+        size: Number of uncompressed bytes.
+        md5: Digest of the uncompressed bytes, in lower-case hexadecimal.
 
     Returns:
         ``[size]`` uint8.
 
     Raises:
-        ValueError: If there are more or fewer bytes, or others, or wherever ``open_zip_member`` raises it.
+        ValueError: If the size or the digest differs, or as for ``open_zip_member``.
     """
     with open_zip_member(path, member) as stream:
         text = _fill(stream, size, path)
@@ -119,7 +117,7 @@ def _fill(stream: IO[bytes], size: int, path: Path) -> np.ndarray:
     while chunk := stream.read(min(_CHUNK, size - done)):
         text[done : done + len(chunk)] = np.frombuffer(chunk, dtype=np.uint8)
         done += len(chunk)
-    # Reading zero bytes says nothing about the end; one more does, and lets the packer check its own sum.
+    # Reading one more byte detects a longer stream, and makes the decompressor verify its checksum.
     if done < size:
         raise ValueError(f"{path} unpacks to {done} bytes, expected {size}")
     if stream.read(1):

@@ -1,4 +1,4 @@
-"""Lines of plain and packed files, and single members of archives: nothing is ever extracted to disk."""
+"""Lines of plain and compressed files, and single members of archives; nothing is extracted to disk."""
 
 import bz2
 import gzip
@@ -11,38 +11,38 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, cast
 
 LONGEST_LINE = 1 << 24
-"""Bytes; a packed file of a few kilobytes can unpack to one line that fills the memory."""
+"""Maximum number of bytes; a compressed file of a few kilobytes could expand to a line that fills the memory."""
 
 
 def read_lines(path: Path, *, encoding: str = "utf-8") -> Iterator[str]:
-    r"""Read a file's lines; memory holds one of them.
+    r"""Yield the lines of a file, one in memory at a time.
 
-    ``.gz`` and ``.bz2`` are unpacked, whatever else is read as it is. A line ends at ``\n``; that is taken off, and one
-    ``\r`` before it. Nothing else is: not the other line separators of Unicode, which are characters here, not spaces
-    at the ends, not a byte order mark. A last line need not end.
+    ``.gz`` and ``.bz2`` files are decompressed. A line ends at ``\n``, which is removed with a preceding ``\r``. All
+    other characters are kept: other Unicode line separators, spaces at the ends, a byte order mark. The last line need
+    not end with ``\n``.
 
     Args:
         path: The file.
-        encoding: One that writes a newline as the byte 10, such as ``utf-8`` or ``cp1252``.
+        encoding: An encoding that writes a newline as the byte 10, such as ``utf-8`` or ``cp1252``.
 
     Raises:
-        ValueError: If a byte is not valid in the encoding (file and line number are named), a line has more than
-            ``LONGEST_LINE`` bytes, the file is not whole gzip or bz2, or the encoding writes a newline otherwise.
+        ValueError: If a byte is invalid in the encoding (the message contains file and line), a line has more than
+            ``LONGEST_LINE`` bytes, a compressed file is damaged, or the encoding writes a newline otherwise.
     """
     with open_unpacked(path) as stream:
         yield from decode_lines(stream, encoding=encoding, where=str(path))
 
 
 def decode_lines(stream: IO[bytes], *, encoding: str, where: str) -> Iterator[str]:
-    r"""Decode an open stream's lines, as ``read_lines`` does.
+    r"""Yield the lines of an open stream, see :func:`read_lines`.
 
     Args:
-        stream: Bytes, unpacked.
-        encoding: As in ``read_lines``.
-        where: What an error calls the stream.
+        stream: Uncompressed bytes.
+        encoding: An encoding that writes a newline as the byte 10.
+        where: Name of the stream in error messages.
 
     Raises:
-        ValueError: As ``read_lines``.
+        ValueError: As for :func:`read_lines`.
     """
     if "\n".encode(encoding) != b"\n":
         raise ValueError(f"{encoding} does not write a newline as the byte 10; {where} cannot be read line by line")
@@ -63,10 +63,10 @@ def decode_lines(stream: IO[bytes], *, encoding: str, where: str) -> Iterator[st
 
 @contextmanager
 def open_unpacked(path: Path) -> Iterator[IO[bytes]]:
-    """Open a plain, ``.gz`` or ``.bz2`` file to read its unpacked bytes.
+    """Open a plain, ``.gz`` or ``.bz2`` file to read its uncompressed bytes.
 
     Raises:
-        ValueError: If it is not whole gzip or bz2; also while it is being read inside the ``with`` block.
+        ValueError: If a compressed file is damaged; also while it is read inside the ``with`` block.
         OSError: If the disk cannot be read.
     """
     if path.suffix not in {".gz", ".bz2"}:
@@ -74,7 +74,7 @@ def open_unpacked(path: Path) -> Iterator[IO[bytes]]:
             yield stream
         return
     kind = "gzip" if path.suffix == ".gz" else "bz2"
-    # An empty file counts as an empty archive with gzip; none of ours is.
+    # The gzip module accepts an empty file as an empty archive; no data set contains any.
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is not a whole {kind} file: it has no bytes")
     try:
@@ -87,14 +87,14 @@ def open_unpacked(path: Path) -> Iterator[IO[bytes]]:
     except (EOFError, zlib.error) as error:
         raise ValueError(f"{path} is not a whole {kind} file: {error}") from error
     except OSError as error:
-        # The unpackers' own complaints have no number; those of the disk have.
+        # Errors of the disk have an errno; those of the decompressors do not.
         if error.errno is not None:
             raise
         raise ValueError(f"{path} is not a whole {kind} file: {error}") from error
 
 
 def tar_lines(path: Path, member: str, *, encoding: str = "utf-8") -> Iterator[str]:
-    """Read the lines of one member of a tar file.
+    """Yield the lines of a member of a tar file.
 
     Raises ``ValueError`` as ``read_lines`` and ``open_tar_member`` do.
     """
@@ -103,26 +103,27 @@ def tar_lines(path: Path, member: str, *, encoding: str = "utf-8") -> Iterator[s
 
 
 MOST_MEMBERS = 10_000
-"""The archives that are read here have fewer than a hundred."""
+"""Maximum number of members of an archive; known archives have fewer than a hundred."""
 
 
 @contextmanager
 def open_tar_member(path: Path, member: str) -> Iterator[IO[bytes]]:
-    """Open one regular file inside a tar file, packed or not, after a look at every member of it.
+    """Open a regular file inside a tar file, compressed or not, after checking all its members.
 
     Args:
         path: The archive.
-        member: Its exact name there.
+        member: Exact name of the member.
 
     Raises:
-        ValueError: If the archive is not whole; any member's path is absolute or climbs out, or it is a link or a
-            device; there is none of that name, or two, or it is a folder; or there are over ``MOST_MEMBERS``.
+        ValueError: If the archive is damaged or has more than ``MOST_MEMBERS`` members; if a member is a link, a
+            device, or has a path outside the archive's folder; or if there is not exactly one regular file of that
+            name.
         OSError: If the disk cannot be read.
     """
     try:
         with tarfile.open(path, "r:*") as archive:
-            chosen = [one for one in _members(archive, path) if one.name == member]
-            _exactly_one(path, member, len(chosen))
+            chosen = [each for each in _members(archive, path) if each.name == member]
+            _check_count(path, member, len(chosen))
             stream = archive.extractfile(chosen[0])
             if stream is None:
                 raise ValueError(f"{path} has a folder, not a file, at {member!r}")
@@ -137,21 +138,21 @@ def open_tar_member(path: Path, member: str) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def open_zip_member(path: Path, member: str) -> Iterator[IO[bytes]]:
-    """Open the one file of a zip file that must have no other.
+    """Open the only member of a zip file.
 
     Args:
         path: The archive.
-        member: Its exact name there.
+        member: Exact name of the member.
 
     Raises:
-        ValueError: If the archive is not whole (zip keeps a CRC-32 of each member), is encrypted or packed in a way
-            that is not understood; a member's path is absolute or climbs out; or it has any other member.
+        ValueError: If the archive is damaged (its CRC-32 is checked), encrypted, or compressed by an unknown method; if
+            a member has a path outside the archive's folder; or if there are other members.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             for name in names:
-                _refuse_climbing(path, name)
+                _check_path(path, name)
             if names != [member]:
                 raise ValueError(f"{path} holds {names[:5]}, expected {[member]} alone")
             with archive.open(member) as stream:
@@ -163,41 +164,41 @@ def open_zip_member(path: Path, member: str) -> Iterator[IO[bytes]]:
 
 
 def _members(archive: tarfile.TarFile, path: Path) -> list[tarfile.TarInfo]:
-    """List the members.
+    """Return the members of an archive.
 
     Raises:
-        ValueError: As ``open_tar_member``.
+        ValueError: As for :func:`open_tar_member`.
     """
     members = []
-    for one in archive:
-        _refuse_climbing(path, one.name)
-        if not (one.isreg() or one.isdir()):
-            raise ValueError(f"{path} has the member {one.name!r}, which is a link or a device, not a file or a folder")
+    for each in archive:
+        _check_path(path, each.name)
+        if not (each.isreg() or each.isdir()):
+            raise ValueError(f"{path} has the member {each.name!r}, which is a link or a device, not a file or folder")
         if len(members) == MOST_MEMBERS:
             raise ValueError(f"{path} has more than {MOST_MEMBERS} members")
-        members.append(one)
-    # A packed tar file keeps its check sum at its very end, behind the end of the tar.
+        members.append(each)
+    # Read to the end: the checksum of a compressed tar file is behind the end of the tar.
     while archive.fileobj is not None and archive.fileobj.read(1 << 20):
         pass
     return members
 
 
-def _exactly_one(path: Path, member: str, count: int) -> None:
-    """Refuse an archive without the member, and one that has it twice.
+def _check_count(path: Path, member: str, count: int) -> None:
+    """Check that a member occurs exactly once.
 
     Raises:
-        ValueError: If it is not there once.
+        ValueError: If it does not.
     """
     if count != 1:
         raise ValueError(f"{path} has {count} members named {member!r}, expected one")
 
 
-def _refuse_climbing(path: Path, name: str) -> None:
-    """Refuse a member's path that leaves the archive's folder, in the manner of Unix or of Windows.
+def _check_path(path: Path, name: str) -> None:
+    """Check that the path of a member stays in the archive's folder, by the rules of Unix and of Windows.
 
     Raises:
-        ValueError: If it does.
+        ValueError: If it does not.
     """
     windows = PureWindowsPath(name)
     if PurePosixPath(name).is_absolute() or windows.drive or windows.root or ".." in windows.parts:
-        raise ValueError(f"{path} has the member {name!r}, whose path leaves the archive's own folder")
+        raise ValueError(f"{path} has the member {name!r}, whose path leaves the archive's folder")

@@ -1,4 +1,4 @@
-"""MNIST from its four original files: the idx format, 28 x 28 images, split 55,000 / 5,000 / 10,000."""
+"""Images: the UCI digits from their table, and MNIST from its four original files."""
 
 import gzip
 import struct
@@ -15,7 +15,7 @@ from normscope.data.store import locate
 
 @dataclass(frozen=True, kw_only=True)
 class Arrays:
-    """Labelled examples, as the files hold them: nothing is scaled, shifted or shuffled."""
+    """Labelled examples as in the files, neither scaled nor shuffled."""
 
     x: np.ndarray
     """``[N, height, width]`` uint8."""
@@ -29,22 +29,22 @@ class Arrays:
 
 @dataclass(frozen=True, kw_only=True)
 class ArraySplits:
-    """The three parts of a data set, disjoint and in file order."""
+    """Disjoint parts of a data set in file order."""
 
     train: Arrays
     valid: Arrays
     test: Arrays
     held_for_tuning: int
-    """How many training examples, the last ones, judge a learning rate while it is chosen on the others."""
+    """Number of last training examples that are held out when learning rates are tuned."""
     hashes: dict[str, str]
     """sha256 of every source file by name; recorded with every run."""
 
 
 SHEETS = (0, 130, 256, 386, 516, 646, 776, 906, 1029, 1157, 1287, 1415, 1545, 1667, 1797)
-"""Where each writer's sheet begins in the file, and the end of the last one.
+"""Index of the first image of each writer's sheet, and the end of the last sheet.
 
-The file does not name its writers, but every one copied the same printed sheet of 130 digits, so the sequence of labels
-repeats fourteen times, with a few digits left out; ``test_digits.py`` checks each boundary against that sequence.
+The file does not name the writers, but all copied the same printed sheet of 130 digits, so the sequence of labels
+repeats fourteen times, with a few digits missing; ``test_digits.py`` checks each boundary against that sequence.
 """
 
 TRAIN_SHEETS, VALID_SHEETS, TEST_SHEETS = 8, 2, 4
@@ -54,15 +54,15 @@ def load_digits() -> ArraySplits:
     """Read the digits: images ``[N, 8, 8]`` uint8 from 0 to 16, labels ``[N]`` int64.
 
     The parts are whole sheets in file order: the first eight to train (1,029 images), the next two to validate (258),
-    the last four to test (510). No random generator is involved. Every sheet has each class 9 to 14 times, so the
-    parts are balanced without being stratified. The last sheet of the training part judges learning rates.
+    the last four to test (510). The split is not random. Every sheet contains each class 9 to 14 times, so the
+    parts are balanced without being stratified. The last sheet of the training part is held out for tuning.
 
-    A split inside sheets puts each writer's hand into training and test, and flatters every classifier: logistic
-    regression is right on 95.5 % of test images when images are dealt out in turn (60/10/30), and on 91.2 % here;
-    three nearest neighbours on 98.3 % and 96.3 %. What remains: UCI says that 13 people wrote these 14 sheets, so
-    one of them wrote two, and the file does not say which. Accuracies are not comparable to those of random splits.
+    A split inside sheets would put each writer into both training and test data, and overestimate every classifier:
+    the accuracy of logistic regression is 95.5 % if images are dealt out in turn (60/10/30), and 91.2 % here; of three
+    nearest neighbours, 98.3 % and 96.3 %. A limitation: according to UCI, 13 people wrote these 14 sheets, so two
+    sheets, unknown which, have the same writer. Accuracies are not comparable with those of random splits.
 
-    Raises ``DataNotFound`` without scikit-learn, ``DataDamaged`` when its file is another one.
+    Raises ``DataNotFound`` if scikit-learn is not installed, and ``DataDamaged`` if its file has another hash.
 
     Source: Alpaydin and Kaynak (1998), UCI "Optical Recognition of Handwritten Digits", the test half.
     """
@@ -79,18 +79,18 @@ def load_digits() -> ArraySplits:
 
 
 def read_digits(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read the packed table: 64 pixels and a label a line.
+    """Read the compressed table, with 64 pixels and a label per line.
 
     Returns:
         Images ``[N, 8, 8]`` uint8 and labels ``[N]`` int64, in file order.
 
     Raises:
-        ValueError: If a line has not 65 numbers, or a number is out of range; the message names the file.
+        ValueError: If a line does not have 65 numbers, or a number is out of range; the message contains the file.
     """
     with gzip.open(path, "rt", encoding="ascii") as file:
         table = np.loadtxt(file, delimiter=",", ndmin=2)
     if table.shape[1] != 65:
-        raise ValueError(f"{path} has {table.shape[1]} numbers a line, expected 64 pixels and a label")
+        raise ValueError(f"{path} has {table.shape[1]} numbers per line, expected 64 pixels and a label")
     pixels, labels = table[:, :64], table[:, 64]
     if pixels.min() < 0 or pixels.max() > 16 or labels.min() < 0 or labels.max() > 9:
         raise ValueError(
@@ -101,10 +101,10 @@ def read_digits(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 VALID_EXAMPLES = 5_000
-"""The last ones of the training file, as is usual. The file does not say who wrote what, so writers may overlap."""
+"""Number of validation examples: the last ones of the training file, as usual. Writers may overlap."""
 
 TUNING_EXAMPLES = 5_000
-"""The last ones before those: they judge learning rates."""
+"""Number of examples held out for tuning: the last ones before the validation examples."""
 
 _UBYTE = 0x08
 
@@ -112,8 +112,8 @@ _UBYTE = 0x08
 def load_mnist(*, progress: Progress | None = None) -> ArraySplits:
     """Read MNIST: images ``[N, 28, 28]`` uint8 from 0 to 255, labels ``[N]`` int64.
 
-    The test images were written by other people than the training images (LeCun, Cortes, Burges, the home page).
-    Raises ``DataNotFound`` or ``DataDamaged`` when the files cannot be had.
+    The writers of the test images are not those of the training images (LeCun, Cortes, Burges, the home page).
+    Raises ``DataNotFound`` or ``DataDamaged`` if the files are not available.
 
     Args:
         progress: Callback for the progress of a download.
@@ -133,10 +133,11 @@ def load_mnist(*, progress: Progress | None = None) -> ArraySplits:
 
 
 def read_examples(images: Path, labels: Path) -> Arrays:
-    """Read a pair of packed idx files that belong together.
+    """Read a compressed idx file of images and the file of their labels.
 
     Raises:
-        ValueError: If the counts differ, the images are not 28 x 28, or a label is over 9; the message names the file.
+        ValueError: If the counts differ, the images are not 28 x 28, or a label is above 9; the message contains the
+            file.
     """
     x, y = read_idx(images, dimensions=3), read_idx(labels, dimensions=1)
     if x.shape[1:] != (28, 28):
@@ -149,23 +150,23 @@ def read_examples(images: Path, labels: Path) -> Arrays:
 
 
 def read_idx(path: Path, *, dimensions: int) -> np.ndarray:
-    """Read one gzip-packed idx file of unsigned bytes.
+    """Read a gzip-compressed idx file of unsigned bytes.
 
-    The format: two zero bytes, a type byte (0x08), the number of dimensions, each size as a big-endian 32-bit integer,
-    then the values in C order, and nothing after them.
+    The format: two zero bytes, a type byte (0x08), the number of dimensions, the sizes as big-endian 32-bit integers,
+    and the values in C order.
 
     Args:
-        path: The packed file.
-        dimensions: How many dimensions it must have.
+        path: The compressed file.
+        dimensions: Expected number of dimensions.
 
     Returns:
-        uint8, writable, in the file's shape.
+        A writable uint8 array in the shape of the header.
 
     Raises:
-        ValueError: If it is not whole gzip, has another magic number, or more or fewer bytes than its header says.
+        ValueError: If the gzip file is damaged, the magic number is wrong, or the size differs from the header.
     """
     try:
-        # A bytearray, so that the array is writable: torch.from_numpy warns of one that is not.
+        # A bytearray makes the array writable; torch.from_numpy warns of read-only arrays.
         data = bytearray(gzip.decompress(path.read_bytes()))
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} is not a whole gzip file: {error}") from error

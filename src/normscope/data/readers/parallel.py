@@ -1,4 +1,4 @@
-"""Sentence pairs from two aligned files, or from two members of a packed tar file, one pair at a time."""
+"""Sentence pairs from two aligned files, or from two members of a tar file, one pair in memory at a time."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,31 +11,31 @@ from normscope.data.readers.files import read_lines, tar_lines
 
 @dataclass(kw_only=True)
 class PairCount:
-    """How many pairs a reader met; whole when the reader is at its end."""
+    """Numbers of pairs; complete when the reader is exhausted."""
 
     read: int = 0
-    """All pairs of lines, the left-out ones included."""
+    """All pairs of lines, excluded ones included."""
     empty: int = 0
-    """Pairs left out because a side is empty or only white space."""
+    """Pairs with a side that is empty or only white space."""
 
 
 Empty = Literal["skip", "keep", "refuse"]
-"""What to do with a pair that has an empty side: leave it out and count it, give it to a caller who counts, or refuse
-it, as parts that judge must: with a pair less they would be another test."""
+"""Treatment of pairs with an empty side: exclude and count, yield to a caller that counts, or raise an error, as for
+validation and test data, which must stay complete."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairFiles:
-    """Aligned text in two languages, on disk; it is read anew at every iteration and never held."""
+    """Aligned text in two languages on disk, read again at every iteration."""
 
     source: Path
     target: Path
     source_member: str = ""
-    """The file inside ``source`` where that is a tar file."""
+    """Member of ``source``, if that is a tar file."""
     target_member: str = ""
     encoding: str = "utf-8"
     empty: Empty = "skip"
-    """What to do with a pair that has an empty side."""
+    """Treatment of pairs with an empty side."""
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         """Yield the pairs, in file order."""
@@ -55,19 +55,17 @@ class PairFiles:
 def read_pairs(
     source_path: Path, target_path: Path, *, encoding: str = "utf-8", count: PairCount | None = None
 ) -> Iterator[tuple[str, str]]:
-    """Read two aligned files, plain, ``.gz`` or ``.bz2``; memory holds one pair.
+    """Yield the pairs of two aligned files, plain, ``.gz`` or ``.bz2``; one pair is in memory at a time.
 
-    Line n of one belongs to line n of the other. A pair with an empty side is left out and counted. Nothing is
-    stripped but the ends of lines, see ``read_lines``.
+    Line n of one file belongs to line n of the other. Pairs with an empty side are excluded and counted. Only the ends
+    of lines are stripped, see ``read_lines``. Raises ``ValueError`` if one file ends before the other, and as
+    ``read_lines`` does.
 
     Args:
-        source_path: The side to be translated.
-        target_path: The translation.
-        encoding: Of both.
-        count: Filled as the pairs go by.
-
-    Raises ``ValueError`` where one file ends before the other, naming both and the line, and wherever ``read_lines``
-    does.
+        source_path: The source side.
+        target_path: The target side.
+        encoding: Encoding of both files.
+        count: Updated while the pairs are read.
     """
     return PairFiles(source=source_path, target=target_path, encoding=encoding).read(count)
 
@@ -75,16 +73,16 @@ def read_pairs(
 def read_tar_pairs(
     path: Path, source_member: str, target_member: str, *, encoding: str = "utf-8", count: PairCount | None = None
 ) -> Iterator[tuple[str, str]]:
-    """Read two aligned members of a tar file, as ``read_pairs`` does; nothing is extracted.
+    """Yield the pairs of two aligned members of a tar file, see :func:`read_pairs`.
 
     Raises ``ValueError`` as ``read_pairs`` and ``open_tar_member`` do.
 
     Args:
         path: The archive.
-        source_member: The exact name of the side to be translated.
-        target_member: The exact name of the translation.
-        encoding: Of both.
-        count: Filled as the pairs go by.
+        source_member: Exact name of the source side.
+        target_member: Exact name of the target side.
+        encoding: Encoding of both members.
+        count: Updated while the pairs are read.
     """
     files = PairFiles(
         source=path, target=path, source_member=source_member, target_member=target_member, encoding=encoding
@@ -100,20 +98,20 @@ def align(
     count: PairCount | None = None,
     empty: Empty = "skip",
 ) -> Iterator[tuple[str, str]]:
-    """Pair lines up, and refuse sides of different length.
+    """Yield pairs of lines; the sides must have equally many lines.
 
     Args:
-        source: Lines.
-        target: Lines.
-        names: What an error calls the two sides.
-        count: Filled as the pairs go by.
-        empty: What to do with a pair that has an empty side.
+        source: Lines of the source side.
+        target: Lines of the target side.
+        names: Names of the sides in error messages.
+        count: Updated while the pairs are read.
+        empty: Treatment of pairs with an empty side.
 
     Raises:
-        ValueError: If one side ends before the other, or one is empty where that is refused.
+        ValueError: If one side ends before the other, or if a side is empty and ``empty`` is ``"refuse"``.
     """
     count = PairCount() if count is None else count
-    # No line is None, so None marks the end.
+    # A line is never None, so None marks the end of a side.
     for number, (left, right) in enumerate(zip_longest(source, target), start=1):
         if left is None or right is None:
             ended, goes_on = names if left is None else names[::-1]
@@ -123,7 +121,7 @@ def align(
             count.empty += 1
             if empty == "refuse":
                 raise ValueError(
-                    f"line {number} of {names[0 if not left.strip() else 1]} is empty: no pair to judge by"
+                    f"line {number} of {names[0 if not left.strip() else 1]} is empty; held-out data must be complete"
                 )
             if empty == "skip":
                 continue

@@ -1,4 +1,4 @@
-"""The Stanford Sentiment Treebank from its trees: 8,544 / 1,101 / 2,210 sentences with labels 0 to 4."""
+"""Labelled sentences: RT polarity, and the Stanford Sentiment Treebank from its trees."""
 
 import hashlib
 import re
@@ -16,10 +16,10 @@ from normscope.data.store import locate
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledText:
-    """Labelled sentences, as the files hold them: nothing is lower-cased or shuffled."""
+    """Labelled sentences as in the files, neither lower-cased nor shuffled."""
 
     sentences: tuple[str, ...]
-    """Tokens with one space between them."""
+    """Sentences as tokens separated by single spaces."""
     labels: np.ndarray
     """``[N]`` int64, classes from 0."""
 
@@ -30,7 +30,7 @@ class LabelledText:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledTextSplits:
-    """The three parts of a data set."""
+    """Training, validation and test sentences of a data set."""
 
     train: LabelledText
     valid: LabelledText
@@ -40,12 +40,12 @@ class LabelledTextSplits:
 
 
 ENCODING = "cp1252"
-"""The files are Windows-1252; as UTF-8 they cannot be read, as Latin-1 their dashes become control characters."""
+"""The files are Windows-1252: they are not valid UTF-8, and in Latin-1 their dashes are control characters."""
 
 NEGATIVE, POSITIVE = 0, 1
 
 SEED = "rt-polarity split 1"
-"""Decides both splits, together with the sentences themselves; see ``hundredths``."""
+"""Seed of both splits, see :func:`hundredths`."""
 
 FOLDS = 10
 
@@ -53,25 +53,25 @@ FOLDS = 10
 def load_rt(fold: int | None = None, *, progress: Progress | None = None) -> LabelledTextSplits:
     """Read RT polarity: sentences, and labels 0 (negative) and 1 (positive).
 
-    The publishers give no split. Each class is put into an order of its own and cut into hundredths, see
-    ``hundredths``. Without a fold, 0 to 79 train, 80 to 89 validate and 90 to 99 test. With fold k, 10 k to 10 k + 9
-    test, the nine that follow (after 99 comes 0) validate, a tenth of the rest, and the others train; over the ten
-    folds every sentence is tested once.
-    Inside a part sentences are in file order, the negative ones first.
+    There is no published split. Each class is ordered pseudo-randomly and cut into hundredths, see ``hundredths``.
+    Without a fold, hundredths 0 to 79 are for training, 80 to 89 for validation and 90 to 99 for test. With fold k,
+    10 k to 10 k + 9 are for test, the following nine (cyclically) for validation, which is a tenth of the rest, and the
+    others for training; over the ten folds every sentence is tested once. Within a part, sentences are in file order,
+    the negative ones first.
 
-    The 10,662 sentences are all distinct; were one there twice, both copies would be in one part. Sentences of one
-    review may be in different parts: the files do not say which belong together.
+    The 10,662 sentences are distinct; equal sentences would be in the same part. Sentences of the same review may be in
+    different parts, since the files do not identify reviews.
 
-    Raises ``DataNotFound`` or ``DataDamaged`` when the files cannot be had.
+    Raises ``DataNotFound`` or ``DataDamaged`` if the files are not available.
 
     Source: Pang and Lee (2005), "Seeing stars", the sentence polarity data set v1.0.
 
     Args:
-        fold: Which fold tests, 0 to 9; None for the fixed split.
+        fold: Test fold, 0 to 9; None for the fixed split.
         progress: Callback for the progress of a download.
 
     Raises:
-        ValueError: If there is no such fold.
+        ValueError: If ``fold`` is out of range.
     """
     if fold is not None and fold not in range(FOLDS):
         raise ValueError(f"fold is {fold}, expected None or 0 to {FOLDS - 1}")
@@ -81,7 +81,7 @@ def load_rt(fold: int | None = None, *, progress: Progress | None = None) -> Lab
     sentences = sides[NEGATIVE] + sides[POSITIVE]
     labels = np.repeat(np.array([NEGATIVE, POSITIVE], dtype=np.int64), [len(side) for side in sides])
     test_begin = 90 if fold is None else 10 * fold
-    # How far each sentence stands behind the first one of the test part, around the circle.
+    # Cyclic distance, in hundredths, from the beginning of the test part.
     distance = (hundredths(sentences, labels) - test_begin) % 100
     test = distance < 10
     valid = (distance >= 90) if fold is None else (distance >= 10) & (distance < 19)
@@ -94,14 +94,14 @@ def load_rt(fold: int | None = None, *, progress: Progress | None = None) -> Lab
 
 
 def hundredths(sentences: tuple[str, ...], labels: np.ndarray) -> np.ndarray:
-    """Deal sentences into a hundred parts of nearly one size, each class apart.
+    """Divide sentences into a hundred parts of nearly equal size, separately for each class.
 
-    The order within a class is that of the sha256 of the seed, a newline and the sentence in UTF-8: as good as a
-    random permutation, and the same with every version of every library. Equal sentences go to one part, also where
-    their labels differ: the first one decides.
+    The order within a class is that of the sha256 of the seed, a newline and the sentence in UTF-8: as good as a random
+    permutation, and independent of library versions. Equal sentences are in the same part; if their labels differ, the
+    first label counts.
 
     Args:
-        sentences: ``N`` of them.
+        sentences: ``N`` sentences.
         labels: ``[N]`` int64.
 
     Returns:
@@ -120,7 +120,7 @@ def _part(sentences: tuple[str, ...], labels: np.ndarray, chosen: np.ndarray) ->
     return LabelledText(sentences=tuple(sentences[index] for index in np.flatnonzero(chosen)), labels=labels[chosen])
 
 
-# Only the space divides: some tokens of the files have a no-break space inside, such as "1\xa01/2".
+# Only spaces are separators: some tokens contain a no-break space, such as "1\xa01/2".
 _PIECE = re.compile(r"[()]|[^() ]+")
 
 _LABELS = {str(label): label for label in range(5)}
@@ -128,27 +128,27 @@ _LABELS = {str(label): label for label in range(5)}
 
 @dataclass(frozen=True, kw_only=True)
 class SentimentTree:
-    """A sentence with the sentiment of each of its phrases: 0 very negative, 2 neutral, 4 very positive."""
+    """A sentence with the sentiment of each phrase: 0 very negative, 2 neutral, 4 very positive."""
 
     label: int
-    """Of the whole sentence."""
+    """Label of the whole sentence."""
     words: tuple[str, ...]
     phrases: tuple[tuple[int, int, int], ...]
-    """Label, first word and the one after the last, for every node; words before the phrases that they make up."""
+    """Label, first word and end of every node; children before their parents."""
 
     @property
     def sentence(self) -> str:
-        """The words with a space between them."""
+        """The words, separated by spaces."""
         return " ".join(self.words)
 
 
 def load_sst(*, progress: Progress | None = None) -> LabelledTextSplits:
     r"""Read SST-5: whole sentences with their root labels 0 to 4, in the published parts.
 
-    Words are as the trees have them: brackets are ``-LRB-`` and ``-RRB-``, and slashes and asterisks stand behind a
-    backslash (``and\/or``). Case is kept. For the labelled phrases, which many train on, see ``read_trees``.
+    Words are as in the trees: brackets are ``-LRB-`` and ``-RRB-``, and slashes and asterisks are escaped by a
+    backslash (``and\/or``). Case is kept. For the labelled phrases, see ``read_trees``.
 
-    Raises ``DataNotFound`` or ``DataDamaged`` when the files cannot be had.
+    Raises ``DataNotFound`` or ``DataDamaged`` if the files are not available.
 
     Source: Socher et al. (2013), "Recursive deep models for semantic compositionality over a sentiment treebank".
 
@@ -162,9 +162,9 @@ def load_sst(*, progress: Progress | None = None) -> LabelledTextSplits:
 
 
 def read_trees(path: Path) -> Iterator[SentimentTree]:
-    """Read trees, one a line; memory holds one of them.
+    """Yield the trees of a file, one per line; one is in memory at a time.
 
-    Raises ``ValueError`` where ``parse_tree`` and ``read_lines`` do; the message names the file and the line.
+    Raises ``ValueError`` as ``parse_tree`` and ``read_lines`` do; the message contains the file and the line.
 
     Args:
         path: Such as ``train.txt.gz``.
@@ -174,18 +174,18 @@ def read_trees(path: Path) -> Iterator[SentimentTree]:
 
 
 def parse_tree(text: str, *, where: str) -> SentimentTree:
-    """Read one tree: ``(3 (2 It) (4 works))``. A node has a label and either one word or two nodes.
+    """Parse a tree such as ``(3 (2 It) (4 works))``. A node has a label and either one word or two nodes.
 
     Args:
         text: The tree.
-        where: What an error calls its place.
+        where: Location of the tree, for error messages.
 
     Raises:
-        ValueError: If it is no such tree, or there is anything after it.
+        ValueError: If the text is not a single tree.
     """
     words: list[str] = []
     phrases: list[tuple[int, int, int]] = []
-    # A node that is open: label, first word, nodes in it. A stack, so that no tree is too deep.
+    # Open nodes: label, first word, number of children. An explicit stack allows any depth.
     stack: list[tuple[int, int, int]] = []
     pieces = _PIECE.findall(text)
     place = 0

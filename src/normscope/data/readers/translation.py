@@ -1,4 +1,4 @@
-"""The parallel corpora by name: which files are the sides of train, valid and test."""
+"""Parallel corpora: the training, validation and test parts of every data set of sentence pairs."""
 
 import re
 from collections.abc import Iterator
@@ -15,10 +15,10 @@ from normscope.data.registry import SETS
 from normscope.data.store import found_hashes, locate
 
 IWSLT14_EVERY = 23
-"""Every 23rd pair validates, as is usual for this set."""
+"""Every 23rd pair is for validation, as usual for this data set."""
 
 TESTS = ("TED.dev2010", "TEDX.dev2012", "TED.tst2010", "TED.tst2011", "TED.tst2012")
-"""Joined in this order they are the usual test side."""
+"""Their concatenation in this order is the usual test set."""
 
 _DROPPED = ("<url>", "<talkid>", "<keywords>")
 _TAG = re.compile(r"</?(?:title|description)>")
@@ -27,13 +27,13 @@ _SEGMENT = re.compile(r'<seg id="[0-9]+">(.*?)</seg>')
 
 @dataclass(frozen=True, kw_only=True)
 class TalkPairs:
-    """Pairs of the distribution, untokenized and in their case; read anew at every iteration, nothing is extracted.
+    """Pairs of the distribution, untokenized and in original case; read again at every iteration.
 
-    The usual 160,239 / 7,283 / 6,750 pairs are what is left after the Moses tokenizer, a limit of 175 tokens and a
-    ratio of 1.5, and lower-casing; every 23rd is counted after that. None of it is done here, so train and valid have
-    other pairs than the usual ones; valid and test in the usual form are the set ``iwslt14-de-en-sample``.
+    The usual 160,239 / 7,283 / 6,750 pairs result from the Moses tokenizer, a limit of 175 tokens and a ratio of 1.5,
+    and lower-casing, before every 23rd is selected. These steps are not applied here, so training and validation parts
+    differ from the usual ones; the data set ``iwslt14-de-en-sample`` contains the usual validation and test parts.
 
-    Nobody here has seen the archive: this follows its published preparation and was tested on archives made by hand.
+    Untested on the original archive: the reader follows the published preparation, and is tested on synthetic archives.
     """
 
     path: Path
@@ -41,7 +41,7 @@ class TalkPairs:
     part: Literal["train", "valid", "test"]
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        """Yield the pairs, German first, in the archive's order, without those that have an empty side."""
+        """Yield the pairs, German first, in archive order; training pairs with an empty side are excluded."""
         if self.part == "test":
             for test in TESTS:
                 sides = [f"de-en/IWSLT14.{test}.de-en.{language}.xml" for language in ("de", "en")]
@@ -60,14 +60,14 @@ class TalkPairs:
 
 
 def talk_lines(lines: Iterator[str]) -> Iterator[str]:
-    """Leave out address, number and keywords of a talk, and the tags around its title and its description."""
+    """Yield lines without those of URL, id and keywords of a talk, and without the tags of title and description."""
     for line in lines:
         if not any(tag in line for tag in _DROPPED):
             yield _TAG.sub("", line).strip()
 
 
 def segments_of(lines: Iterator[str]) -> Iterator[str]:
-    """Return the text of each segment; XML's escapes are undone."""
+    """Yield the text of each segment, with XML escapes decoded."""
     for line in lines:
         match = _SEGMENT.search(line)
         if match is not None:
@@ -75,15 +75,15 @@ def segments_of(lines: Iterator[str]) -> Iterator[str]:
 
 
 EVBNEWS_EVERY = 20
-"""Of the 1,000 documents, numbers divisible by this one are held out: N0020, N0040 and so on, fifty of them."""
+"""Documents with a number divisible by this are held out: N0020, N0040, …, fifty of the 1,000 documents."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DocumentPairs:
-    """The pairs of some documents; read anew at every iteration.
+    """Pairs of a part of the documents; read again at every iteration.
 
-    Pairs that are also in a held-out document, word for word, are left out of training; memory holds the held-out
-    pairs, about three per cent of all.
+    Training pairs that also occur in a held-out document are excluded; the held-out pairs, about three percent of all,
+    are kept in memory for this.
     """
 
     files: PairFiles
@@ -102,24 +102,24 @@ class DocumentPairs:
 
 
 def is_held_out(document: str) -> bool:
-    """Return whether a document's number is divisible by ``EVBNEWS_EVERY``.
+    """Return whether a document is held out: its number is divisible by ``EVBNEWS_EVERY``.
 
     Args:
-        document: Such as ``N0020``.
+        document: Document id, such as ``N0020``.
     """
     return int(document.removeprefix("N")) % EVBNEWS_EVERY == 0
 
 
 def read_documents(files: PairFiles, ids: Path) -> Iterator[tuple[str, int, tuple[str, str]]]:
-    """Read the pairs with their places: document, number of the sentence there, and the two sides.
+    """Yield the pairs with their document and the number of the sentence in it.
 
     Args:
         files: The two sides.
         ids: A file of lines ``document.sentence``, such as ``N0001.3``.
 
     Raises:
-        ValueError: If there are more or fewer ids than pairs, an id is of another form, or a side is empty, which
-            would shift the ids. Also wherever ``read_pairs`` raises it.
+        ValueError: If the numbers of ids and pairs differ, an id is malformed, or a side is empty, which would shift
+            the ids; and as for ``read_pairs``.
     """
     count = PairCount()
     for number, (line, pair) in enumerate(zip_longest(read_lines(ids), files.read(count)), start=1):
@@ -139,7 +139,7 @@ def _is_number(text: str) -> bool:
 
 
 class Pairs(Protocol):
-    """Sentence pairs on disk: every iteration reads them anew, and none is held."""
+    """Sentence pairs on disk, read again at every iteration."""
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         """Yield source and target."""
@@ -148,28 +148,28 @@ class Pairs(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelSplits:
-    """A corpus in three parts; one that is None is not published."""
+    """A corpus in three parts; unpublished parts are None."""
 
     train: Pairs | None
     valid: Pairs | None
     test: Pairs | None
     source: str
-    """Language code of the first of a pair."""
+    """Language code of the source side."""
     target: str
     hashes: dict[str, str]
-    """sha256 of every source file by name, after ``unverified:`` where none is published."""
+    """sha256 of every source file by name, with the prefix ``unverified:`` if it is not published."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Corpus:
     languages: tuple[str, str]
-    """As the files' names write them: source, target."""
+    """Source and target, as in the names of the files."""
     train: str = ""
-    """The files' name, with ``{side}`` for the language; empty where there is none."""
+    """Name of the files, with ``{side}`` for the language; empty if there is no such part."""
     valid: str = ""
     test: str = ""
     sides: tuple[str, str] | None = None
-    """What the names have in place of languages."""
+    """Names of the sides in the files, if they are not the languages."""
 
 
 _CORPORA = {
@@ -204,19 +204,19 @@ _CORPORA = {
 def load_parallel(name: str, *, progress: Progress | None = None) -> ParallelSplits:
     """Find a corpus; its text stays on disk.
 
-    Tokens and case are the files'. Where they are tokenized, escapes such as ``&apos;`` are kept. Two have their own
-    rules: ``evbnews-en-vi`` holds out documents to validate (see ``evbnews``) and has no test, ``iwslt14-de-en`` is
-    untokenized (see ``iwslt14``).
+    Tokens and case are those of the files; escapes such as ``&apos;`` in tokenized text are kept. ``evbnews-en-vi``
+    holds out documents for validation (:class:`DocumentPairs`) and has no test part; ``iwslt14-de-en`` is untokenized
+    (:class:`TalkPairs`).
 
-    Raises ``DataNotFound`` or ``DataDamaged`` when the files cannot be had, and ``DataUnverified`` warns of files that
-    have no published sha256.
+    Raises ``DataNotFound`` or ``DataDamaged`` if the files are not available, and warns with ``DataUnverified`` of
+    files without a published sha256.
 
     Args:
-        name: A set of ``PARALLEL_SETS``.
+        name: Key of ``PARALLEL_SETS``.
         progress: Callback for the progress of a download.
 
     Raises:
-        ValueError: If there is no such corpus.
+        ValueError: If the name is unknown.
     """
     if name not in {*_CORPORA, "evbnews-en-vi", "iwslt14-de-en"}:
         names = sorted({*_CORPORA, "evbnews-en-vi", "iwslt14-de-en"})
@@ -251,7 +251,7 @@ def load_parallel(name: str, *, progress: Progress | None = None) -> ParallelSpl
 
 
 def _pairs(pattern: str, corpus: _Corpus, paths: dict[str, Path], *, empty: Empty) -> PairFiles | None:
-    """Find the two sides of a part; ``file.tgz:member`` is a member of a packed tar file."""
+    """Find the two sides of a part; ``file.tgz:member`` is a member of a tar file."""
     if not pattern:
         return None
     source, target = (pattern.format(side=side) for side in corpus.sides or corpus.languages)

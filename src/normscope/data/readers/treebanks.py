@@ -1,4 +1,4 @@
-"""Dependency trees from CoNLL-U and CoNLL-X files: ten columns a word, a blank line after each sentence."""
+"""Dependency trees from CoNLL-U and CoNLL-X files: ten columns per word, a blank line after each sentence."""
 
 import re
 import sys
@@ -25,11 +25,11 @@ class ParsedSentence:
     forms: tuple[str, ...]
     lemmas: tuple[str, ...]
     upos: tuple[str, ...]
-    """Universal tags; in CoNLL-X the coarse ones."""
+    """Universal tags; coarse tags in CoNLL-X."""
     xpos: tuple[str, ...]
-    """Tags of the language; in CoNLL-X the fine ones."""
+    """Language-specific tags; fine tags in CoNLL-X."""
     heads: tuple[int, ...]
-    """Number of the word that governs this one, from 1; 0 for a root."""
+    """Number of the head of each word, from 1; 0 for a root."""
     relations: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -39,31 +39,31 @@ class ParsedSentence:
 
 @dataclass(kw_only=True)
 class TreeCount:
-    """What a reader met; whole when the reader is at its end."""
+    """Counts of a reader; complete when it is exhausted."""
 
     sentences: int = 0
     words: int = 0
     ranges: int = 0
-    """Multiword tokens (``1-2``), left out: their words stand below them."""
+    """Multiword tokens (``1-2``), skipped, since their words follow."""
     empty_nodes: int = 0
-    """Empty nodes (``1.1``) of enhanced dependencies, left out."""
+    """Empty nodes (``1.1``) of enhanced dependencies, skipped."""
 
 
 def read_conllu(path: Path, *, count: TreeCount | None = None) -> Iterator[ParsedSentence]:
-    """Read sentences; memory holds one of them.
+    """Yield the sentences of a file; one is in memory at a time.
 
-    Both formats have the columns that are read here at the same places: number, form, lemma, coarse and fine tag, then
-    after the features head and relation. Lines with ``#`` before a sentence are comments. An underscore is kept as it
-    is. Several words of a sentence may be roots. The blank line after the last sentence may be missing.
+    The columns read here are the same in both formats: number, form, lemma, coarse tag, fine tag, and, after the
+    features, head and relation. Lines with ``#`` before a sentence are comments. Underscores are kept. A sentence may
+    have several roots. The blank line after the last sentence may be missing.
 
     Args:
         path: A UTF-8 file, plain, ``.gz`` or ``.bz2``.
-        count: Filled as the sentences go by.
+        count: Updated while sentences are read.
 
     Raises:
-        ValueError: With file and line, if a line has not ten columns, separated by tabs; a number is none, or is not
-            the one after the last; a form is empty; a head is no number or over the sentence's length; a sentence has
-            no word, no root, or a word that does not hang from a root. Also wherever ``read_lines`` raises it.
+        ValueError: If a line does not have ten columns separated by tabs; if the words are not numbered consecutively;
+            if a form is empty; if a head is not a number or exceeds the sentence's length; if a sentence has no word,
+            no root, or a cycle; and as for ``read_lines``. The message contains file and line.
     """
     count = TreeCount() if count is None else count
     rows: list[list[str]] = []
@@ -88,10 +88,10 @@ def read_conllu(path: Path, *, count: TreeCount | None = None) -> Iterator[Parse
 
 
 def _columns(line: str, where: str) -> list[str]:
-    """Cut a line into its columns.
+    """Split a line into its columns.
 
     Raises:
-        ValueError: If there are not ten.
+        ValueError: If there are not ten columns.
     """
     columns = line.split("\t")
     if len(columns) != COLUMNS:
@@ -100,10 +100,10 @@ def _columns(line: str, where: str) -> list[str]:
 
 
 def _sentence(rows: list[list[str]], path: Path, begin: int, count: TreeCount) -> ParsedSentence:
-    """Check the rows of one sentence, and turn them into its columns.
+    """Check the rows of a sentence, and convert them to its columns.
 
     Raises:
-        ValueError: As ``read_conllu``.
+        ValueError: As for :func:`read_conllu`.
     """
     words: list[list[str]] = []
     lines: list[int] = []
@@ -131,17 +131,17 @@ def _sentence(rows: list[list[str]], path: Path, begin: int, count: TreeCount) -
     heads = tuple(int(row[6]) for row in words)
     if 0 not in heads:
         raise ValueError(f"{path}, line {begin}: no word of the sentence is a root (head 0)")
-    circling = _circling(heads)
-    if circling:
-        raise ValueError(f"{path}, line {lines[circling - 1]}: word {circling} is its own ancestor: the heads circle")
+    cyclic = _word_in_cycle(heads)
+    if cyclic:
+        raise ValueError(f"{path}, line {lines[cyclic - 1]}: word {cyclic} is its own ancestor: the heads form a cycle")
     count.sentences += 1
     count.words += len(words)
     _, forms, lemmas, upos, xpos, _, _, relations, _, _ = zip(*words, strict=True)
     return ParsedSentence(forms=forms, lemmas=lemmas, upos=upos, xpos=xpos, heads=heads, relations=relations)
 
 
-def _circling(heads: tuple[int, ...]) -> int:
-    """Return the number of a word that is its own ancestor, or 0; each word is walked over twice at most."""
+def _word_in_cycle(heads: tuple[int, ...]) -> int:
+    """Return the number of a word that is its own ancestor, or 0, in linear time."""
     known = [True] + [False] * len(heads)
     for start in range(1, len(heads) + 1):
         path: list[int] = []
@@ -159,22 +159,22 @@ def _circling(heads: tuple[int, ...]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Treebank:
-    """The three published parts of a treebank."""
+    """The published parts of a treebank."""
 
     train: tuple[ParsedSentence, ...]
     valid: tuple[ParsedSentence, ...]
     test: tuple[ParsedSentence, ...]
     hashes: dict[str, str]
-    """sha256 of every source file by name, after ``unverified:`` where none is published."""
+    """sha256 of every source file by name, with the prefix ``unverified:`` if it is not published."""
 
 
 def load_ewt(*, progress: Progress | None = None) -> Treebank:
     """Read UD English EWT v2.16: 12,544 / 2,001 / 2,077 sentences of web text, dev as valid.
 
-    It stands in for the Penn Treebank and is not it: other text, other relations, other tokens; attachment scores of
-    the two cannot be compared.
+    A substitute for the Penn Treebank with other text, relations and tokens; attachment scores of the two cannot be
+    compared.
 
-    Raises ``DataNotFound`` or ``DataDamaged`` when the files cannot be had.
+    Raises ``DataNotFound`` or ``DataDamaged`` if the files are not available.
 
     Source: Silveira et al. (2014), "A gold standard dependency corpus for English".
 
@@ -190,12 +190,12 @@ def load_ewt(*, progress: Progress | None = None) -> Treebank:
 def load_ptb(*, progress: Progress | None = None) -> Treebank:
     """Read the user's Penn Treebank: ``$NORMSCOPE_DATA/ptb/{train,dev,test}.conllx``, or ``.conllu``, packed or not.
 
-    The trees are licensed and every conversion gives other files, so no sha256 can be expected: the ones that are found
-    are recorded, and ``DataUnverified`` warns of each. Raises ``DataNotFound`` when a file is not there, and
-    ``ValueError`` where ``read_conllu`` does.
+    The trees are licensed and their conversions differ, so there is no published sha256: the hashes of the files are
+    recorded, with the warning ``DataUnverified``. Raises ``DataNotFound`` if a file is missing, and ``ValueError`` as
+    ``read_conllu`` does.
 
     Args:
-        progress: Not used: nothing is fetched.
+        progress: Unused: nothing is downloaded.
     """
     dataset = SETS["ptb"]
     paths = locate(dataset, progress=progress)
@@ -204,7 +204,7 @@ def load_ptb(*, progress: Progress | None = None) -> Treebank:
 
 
 def _shared(path: Path) -> Iterator[ParsedSentence]:
-    """Read sentences so that equal words are one string in memory."""
+    """Yield the sentences of a file with interned strings."""
     fields = ("forms", "lemmas", "upos", "xpos", "relations")
     for sentence in read_conllu(path):
         yield replace(sentence, **{name: tuple(map(sys.intern, getattr(sentence, name))) for name in fields})

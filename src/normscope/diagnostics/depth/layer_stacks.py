@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from normscope.inspection.norm_in_model import NormInModel
+from normscope.torch_internals import children_of
 
 _CONTAINERS = (nn.ModuleList, nn.Sequential)
 _TABLES = (nn.Embedding, nn.EmbeddingBag)
@@ -95,7 +96,7 @@ def _layers(name: str, module: nn.Module, norms: set[int]) -> list[tuple[str, nn
     prefix = f"{name}." if name else ""
     children = [
         (f"{prefix}{key}", child)
-        for key, child in module._modules.items()
+        for key, child in children_of(module).items()
         if child is not None
         and id(child) not in norms
         and not isinstance(child, _TABLES)

@@ -167,8 +167,8 @@ def _stack(stack: Stack, watch: DepthWatch, gradients: Mapping[int, Tensor | Non
     if len(calls) < 2:
         return None
     layers = tuple(_layer(place, call, gradients) for place, call in enumerate(calls))
-    most: tuple[Any, int] = Counter(layer.placement for layer in layers).most_common(1)[0]
-    placement = most[0] if most[1] / len(layers) > 0.8 else "mixed"
+    most, count = Counter(layer.placement for layer in layers).most_common(1)[0]
+    placement: LayerPlacement | Literal["mixed"] = most if count / len(layers) > 0.8 else "mixed"
     activations = [layer.activation for layer in layers]
     grads = [layer.gradient for layer in layers if layer.gradient]
     growth = activations[-1] / max(activations[(len(layers) - 1) // 2], 1e-30)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from normscope.diagnostics.depth.layer_stacks import Called, Stack, choose_stacks, find_candidates
 from normscope.inspection.find import find_norms
 from normscope.inspection.norm_in_model import NormInModel
+from normscope.torch_internals import in_backward, sequence_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,11 +169,6 @@ class _Recorder:
             z.register_hook(lambda gradient: setattr(call, "gradient", _size(gradient)))
 
 
-def in_backward() -> bool:
-    """Return whether a backward pass is running, in which every call is a recomputation."""
-    return torch._C._current_graph_task_id() != -1
-
-
 def holds(stack: Stack, layer: nn.Module) -> bool:
     """Return whether a module is a layer of a stack."""
     return any(each is layer for _, each in stack.layers)
@@ -211,7 +207,7 @@ def _follows(x: Tensor, before: Tensor | None, z: Tensor) -> bool:
         new = {
             each
             for each, _ in node.next_functions
-            if each is not None and each not in seen and each._sequence_nr() >= wanted._sequence_nr()
+            if each is not None and each not in seen and sequence_number(each) >= sequence_number(wanted)
         }
         seen |= new
         left += new

@@ -22,6 +22,7 @@ from normscope.inspection.derivative import (
 from normscope.inspection.find import find_norms
 from normscope.inspection.norm_in_model import NormInModel
 from normscope.inspection.preserve_state import draw_seed, gradients_of, untouched
+from normscope.torch_internals import version_of
 
 WhyLost = Literal["not finite", "input not finite", "zero", "overwritten", "missing"]
 
@@ -182,7 +183,7 @@ def attach(norm: NormInModel, calls: list[NormCall], stack: ExitStack) -> None:
             output, x = output
         if not (isinstance(output, Tensor) and isinstance(x, Tensor) and output.requires_grad):
             return
-        call = NormCall(norm=norm, x=x.detach(), version=x._version)
+        call = NormCall(norm=norm, x=x.detach(), version=version_of(x))
         calls.append(call)
         output.register_hook(lambda gradient: _record_upstream(call, gradient))
         if x.requires_grad and not joined:
@@ -199,7 +200,7 @@ def attach(norm: NormInModel, calls: list[NormCall], stack: ExitStack) -> None:
 def _record_upstream(call: NormCall, gradient: Tensor) -> None:
     """Record sums over the gradient at the output in one float64 tensor, without a synchronization."""
     norm = call.norm
-    call.overwritten = call.x._version != call.version
+    call.overwritten = version_of(call.x) != call.version
     if call.overwritten or not gradient.numel():
         return
     with torch.no_grad():

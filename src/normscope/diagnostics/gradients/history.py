@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normscope.diagnostics.depth.watch import in_backward
 from normscope.diagnostics.gradients.at_norms import NormCall, NormGradients, attach, read_call
 from normscope.inspection.find import find_norms
 from normscope.inspection.norm_in_model import NormInModel
+from normscope.torch_internals import in_backward
 
 EVERY = 50
 """Default interval between measurements, in steps."""

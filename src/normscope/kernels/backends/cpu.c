@@ -61,7 +61,7 @@ static int runs_here(const char *isa) {
 static const struct table *chosen;
 
 /* Size in bytes from which an output bypasses the caches: this is faster on AMD's processors if the output would not
- * stay in the caches until it is read, and never was on the Intel processor that was measured (docs/kernels.md). */
+ * stay in the caches until it is read, and never was on the Intel processor that was measured (docs/guides/kernels.md). */
 int64_t normscope_around = INT64_MAX;
 
 /* Select an instruction set, or the best one for NULL; return its name, or NULL if it does not run here. */

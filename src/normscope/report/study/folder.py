@@ -57,7 +57,7 @@ class StudyRecord:
 
 
 def read_study(directory: Path) -> StudyRecord:
-    """Read a study folder (``docs/studies.md``).
+    """Read a study folder (``docs/guides/studies.md``).
 
     Raises:
         FileNotFoundError: If card.json or summary.json does not exist, or a file of a run that ended is missing.

@@ -40,7 +40,7 @@ def write_report(directory: Path) -> Path:
     written atomically.
 
     Args:
-        directory: Study folder (``docs/studies.md``) with its summary.json.
+        directory: Study folder (``docs/guides/studies.md``) with its summary.json.
 
     Returns:
         Path of the page.

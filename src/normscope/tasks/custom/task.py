@@ -22,7 +22,7 @@ from normscope.tasks.custom.sandbox import (
 )
 from normscope.tasks.custom.trial import Trial, TrialData
 from normscope.tasks.recipe import Recipe
-from normscope.tasks.task import Metric, NormFactory, Part, PlacementLike, Published, Split, TrainCallback, TrainLoop
+from normscope.tasks.task import Metric, NormFactory, Part, PlacementLike, Split, TrainCallback, TrainLoop
 
 __tracebackhide__ = True
 
@@ -51,6 +51,8 @@ class CustomTask:
         self.hashes, self.revision = file.version(self.modules)
         self.description = (inspect.getdoc(self.function) or "a custom task").partition("\n")[0]
 
+    datasets = ()
+    published = ()
     brings_weights = True
     deterministic = False
 
@@ -95,11 +97,6 @@ class CustomTask:
         return self.file.name
 
     @property
-    def datasets(self) -> tuple[str, ...]:
-        """Empty: the function reads its data itself."""
-        return ()
-
-    @property
     def placements(self) -> tuple[str, ...]:
         """Placements the function supports."""
         return self.trial.placements or ("preactivation",)
@@ -133,11 +130,6 @@ class CustomTask:
     def regime(self) -> str:
         """Scope of the study's claims."""
         return self.trial.regime or f"{self.name} and its data"
-
-    @property
-    def published(self) -> tuple[Published, ...]:
-        """Empty."""
-        return ()
 
     @property
     def location(self) -> str:

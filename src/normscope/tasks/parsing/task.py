@@ -139,10 +139,6 @@ class Parsing(BaseTask):
     their sentences are excluded from training, counted, and kept in the validation and test parts.
     """
 
-    name: str
-    """Key in ``TASKS``."""
-    description: str
-    """One line for ``normscope list tasks``."""
     datasets: tuple[str, ...]
     """Keys of its data sets."""
     read: Callable[[], Treebank]
@@ -151,18 +147,12 @@ class Parsing(BaseTask):
     """Sizes of the network, by preset."""
     presets: Mapping[str, Recipe]
     """Training settings by preset."""
-    margin: float
-    """Smallest relevant difference, in points of per cent."""
-    regime: str
-    """Scope of the claims."""
     labelled: bool = False
     """Whether the metric is LAS, which also requires the right relation, instead of UAS."""
     column: str = "xpos"
     """Column of the tags: ``"xpos"`` or ``"upos"``."""
-    published: tuple[Published, ...] = ()
-    """Published figures for the task."""
-    revision: int = 1
-    """Incremented whenever the numbers of a run change."""
+
+    batch_unit = "transitions"
 
     @property
     def placements(self) -> tuple[str, ...]:
@@ -174,16 +164,6 @@ class Parsing(BaseTask):
         """Metric of the test data."""
         name = metric_name(labelled=self.labelled)
         return Metric(name=f"test {name}", unit="%", higher_is_better=True, aggregate="percentage")
-
-    @property
-    def valid_metric(self) -> Metric:
-        """Metric of the validation sentences: the same."""
-        return self.metric
-
-    @property
-    def batch_unit(self) -> str:
-        """Unit of the batch size."""
-        return "transitions"
 
     def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> FeatureMLP:
         """Build the network of a preset with arbitrary weights."""
@@ -261,7 +241,7 @@ def _load(read: Callable[[], Treebank], column: str, device: torch.device, split
     train, valid, test = bank.train, bank.valid, bank.test
     if split == "tune":
         valid, test = train[TUNING_EVERY - 1 :: TUNING_EVERY], ()
-        train = tuple(one for number, one in enumerate(train) if number % TUNING_EVERY != TUNING_EVERY - 1)
+        train = tuple(sentence for number, sentence in enumerate(train) if number % TUNING_EVERY != TUNING_EVERY - 1)
     made = examples(train, known)
     return ParserSplits(
         features=torch.from_numpy(made.features).to(device),

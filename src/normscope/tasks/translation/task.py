@@ -22,7 +22,6 @@ from normscope.tasks.task import (
     NormFactory,
     Part,
     PlacementLike,
-    Published,
     Split,
     check_blind,
     check_split,
@@ -107,10 +106,6 @@ class Translation(BaseTask):
     search takes too long; the test data are translated once, by beam search.
     """
 
-    name: str
-    """Key in ``TASKS``."""
-    description: str
-    """One line for ``normscope list tasks``."""
     corpus: str
     """Key of the data set for training."""
     tests: str = ""
@@ -123,20 +118,14 @@ class Translation(BaseTask):
     """Sizes of the network, by preset."""
     presets: Mapping[str, Recipe]
     """Training settings by preset."""
-    margin: float
-    """Smallest relevant difference, in BLEU."""
-    regime: str
-    """Scope of the claims."""
     placements: tuple[str, ...]
     """Placements the network supports, default first."""
     beam: int = 5
     """Beam size."""
     alpha: float = 1.0
     """Exponent of the length penalty."""
-    published: tuple[Published, ...] = ()
-    """Published figures for the task."""
-    revision: int = 1
-    """Incremented whenever the numbers of a run change."""
+
+    batch_unit = "padded tokens"
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -158,11 +147,6 @@ class Translation(BaseTask):
     def valid_metric(self) -> Metric:
         """Cross entropy without smoothing; comparable only for equal vocabularies, as in all arms of a study."""
         return Metric(name="cross entropy", unit="nats a token", higher_is_better=False, aggregate="ratio")
-
-    @property
-    def batch_unit(self) -> str:
-        """Unit of the batch size."""
-        return "padded tokens"
 
     def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> Seq2Seq:
         """Build the network of a preset with arbitrary weights.
