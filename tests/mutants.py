@@ -202,7 +202,7 @@ MUTANTS = (
     ),
     Mutant(
         "gradient-of-a-norm-not-looked-at",
-        "if not there.all() or any(",
+        "if not close.all() or any(",
         "if any(",
         ("either_statistic_detached_is_another_gradient",),
     ),
