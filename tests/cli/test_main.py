@@ -318,7 +318,7 @@ def test_a_study_of_a_file_goes_on_from_another_folder_and_not_after_an_edit(
     (folder / "neighbour_of_a_cli_test.py").write_text("WIDTH = 4 + 4\n")
     refused = here(*words, cwd=folder)
     assert refused.returncode == 2
-    assert "for my file.py:make has been changed since: choose another folder with --out" in refused.stderr
+    assert "because my file.py:make has changed since: choose another folder with --out" in refused.stderr
 
 
 def test_an_error_in_one_run_leaves_the_others_their_verdict(
@@ -363,7 +363,7 @@ def test_files_of_somebody_elses_are_not_written_over(name: str, here: CommandLi
     (tmp_path / name).write_text("mine")
     told = here("compare", "digits", "--out", str(tmp_path))
     assert told.returncode == 2
-    assert f"{name} is there already, and no card.json that says which study it is of" in told.stderr
+    assert f"{name} exists, but no card.json that identifies its study" in told.stderr
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "mine")]
 
 
@@ -372,7 +372,7 @@ def test_a_folder_that_is_none_is_told(here: CommandLine, tmp_path: Path) -> Non
     for out in ("a.py", "a.py/study"):
         told = here("compare", "digits", "--out", str(tmp_path / out))
         assert told.returncode == 2
-        assert "a.py is a file; a study needs a folder of its own" in told.stderr
+        assert "a.py is a file; a study needs a folder" in told.stderr
     (tmp_path / "card.json").write_text('{"a": 1}')
     told = here("compare", "digits", "--out", str(tmp_path))
     assert told.returncode == 2

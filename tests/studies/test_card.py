@@ -87,7 +87,7 @@ def test_a_text_is_no_list() -> None:
         ({"margin": 0.0}, ValueError, "margin must be positive and finite, in % of test error, got 0.0"),
         ({"steps": 0}, ValueError, "steps must be a whole number of at least 1, got 0"),
         ({"baseline": "frn"}, ValueError, "baseline must be one of the arms none, layer_norm"),
-        ({"tune": True, "seeds": [1000]}, ValueError, "are tuning's own"),
+        ({"tune": True, "seeds": [1000]}, ValueError, "are reserved for tuning"),
         ({"norms": ["weight_norm(dim=1)"]}, ValueError, "weight_norm takes no arguments"),
     ],
 )

@@ -154,7 +154,7 @@ def test_a_norm_whose_place_is_not_there_is_an_error(norm: str, placement: str) 
 
 def test_a_placement_whose_layers_are_not_there_is_an_error() -> None:
     spec = replace(plan(make_study("digits", norms=["layer_norm"]))[0], placement=PlacementSpec("pre+post:9"))
-    with pytest.raises(ValueError, match="arm layer_norm has a placement for 9, which digits has not"):
+    with pytest.raises(ValueError, match="arm layer_norm has a placement for 9, which does not occur in digits"):
         spec.build()
     assert replace(spec, placement=PlacementSpec("pre+post:4")).build()
 

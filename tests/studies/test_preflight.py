@@ -100,9 +100,9 @@ def test_an_error_in_somebodys_norm_names_the_arm_and_where_it_is_from(
     monkeypatch.setitem(NORMS, "asserting", Asserting)
     monkeypatch.setattr(NORMS, "_origins", {"asserting": "gentle-norms 0.2"})
     name = user_file() if task == "own" else task
-    reason = r"AssertionError: only 99 dimensions \(asserting is of gentle-norms 0.2\)$"
+    reason = r"AssertionError: only 99 dimensions \(asserting is defined by gentle-norms 0.2\)$"
     told = rf"arm asserting cannot be trained on (?s:.*){reason}"
     with pytest.raises(ArmMisfit, match=told):
         preflight(make_study(name, norms=["layer_norm", "asserting"], seeds=[0]))
-    with pytest.raises(ArmMisfit, match=r"\(asserting is of gentle-norms 0.2\)$"):
+    with pytest.raises(ArmMisfit, match=r"\(asserting is defined by gentle-norms 0.2\)$"):
         preflight(make_study("digits", norms=["layer_norm+asserting:final"], placements=["pre"], seeds=[0]))
