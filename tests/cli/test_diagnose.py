@@ -134,9 +134,9 @@ def test_a_file_of_ones_own(here: Callable[..., Told], tmp_path: Path) -> None:
         (["digits", "--seed", "99999999999999999999"], "the seed must be from 0 to 2^63 - 1"),
         (["multi30k_de_en", "--steps", "3"], "warms up over 200 updates, more than the 3 of --steps"),
         (["digits", "--out", "folder.html"], "folder.html, or its JSON, is a folder"),
-        (["digits", "--out", "notes.html"], "notes.json is there already, and no diagnosis wrote it"),
-        (["digits", "--out", "table.html"], "table.json is there already, and no diagnosis wrote it"),
-        (["digits", "--out", "theirs.html"], "theirs.html is there already, and no diagnosis says that it wrote it"),
+        (["digits", "--out", "notes.html"], "notes.json exists and is not a diagnosis"),
+        (["digits", "--out", "table.html"], "table.json exists and is not a diagnosis"),
+        (["digits", "--out", "theirs.html"], "theirs.html exists, but without theirs.json beside it"),
     ],
 )
 def test_a_slip_is_one_sentence_and_writes_nothing(

@@ -122,11 +122,11 @@ def test_ctrl_c_leaves_a_resumable_folder_and_says_how_to_go_on(tmp_path: Path, 
         os.killpg(process.pid, signal.SIGINT)
         words, _ = process.communicate(timeout=1800)
     assert process.returncode == 130
-    assert "Go on with:  normscope compare digits --norms layer_norm,none,batch_norm" in words
+    assert "Resume with:  normscope compare digits --norms layer_norm,none,batch_norm" in words
     assert "Traceback" not in words
     assert list(out.glob("runs/*/checkpoint.pt"))
     told = finish(out)
-    assert "of 12 runs are there already" in told
+    assert "of 12 runs are already finished" in told
     assert summary(out) == unbroken
 
 

@@ -83,7 +83,7 @@ class StudySpec:
     baseline: int
     """Index of the arm that the others are compared with."""
     margin: float
-    """Smallest relevant difference, in the metric's unit."""
+    """Smallest difference worth having, in the metric's unit."""
     seeds: tuple[int, ...]
     """One run per arm and seed; runs of two arms with the same seed are paired."""
     steps: int
@@ -224,7 +224,7 @@ def make_study(
         warmups: Numbers of warm-up updates to compare; the task's if empty.
         steps: Number of optimizer updates per run; the preset's if None.
         preset: Key of the task's presets.
-        margin: Smallest relevant difference, in the metric's unit; the task's if None.
+        margin: Smallest difference worth having, in the metric's unit; the task's if None.
         baseline: Label of the arm that the others are compared with; if None, the first with ``layer_norm``, or else
             the first arm.
         precision: ``"float32"`` or ``"bfloat16"``.

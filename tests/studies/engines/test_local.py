@@ -92,7 +92,7 @@ def test_a_run_that_kills_every_worker_fails(tmp_path: Path) -> None:
     LocalEngine(workers=1).run([spec], study, callback)
     result = read_json(study.run(spec.id).result)
     assert result["state"] == "failed"
-    assert "ended by signal 9, 2 times (often a lack of memory)" in result["reason"]
+    assert "ended by signal 9, 2 times (often due to lack of memory)" in result["reason"]
     assert len(deaths) == 2
 
 
