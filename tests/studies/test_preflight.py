@@ -20,9 +20,9 @@ def test_every_other_norm_fits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_misfit_is_named_with_its_reason_before_anything_is_written(tmp_path: Path) -> None:
-    card = make_study("digits", norms=["layer_norm", "frn"], seeds=[0], steps=10)
+    study_spec = make_study("digits", norms=["layer_norm", "frn"], seeds=[0], steps=10)
     with pytest.raises(ArmMisfit, match=MISFIT):
-        compare(card, out=tmp_path / "study")
+        compare(study_spec, out=tmp_path / "study")
     assert not (tmp_path / "study").exists()
 
 
@@ -51,9 +51,9 @@ SCORES = "return 100.0 * (model(x[parts[part]]).argmax(-1) == y[parts[part]])"
 def test_what_a_user_wrote_wrongly_is_told_before_the_first_run(
     change: tuple[str, str], told: str, user_file: Callable[..., str], tmp_path: Path
 ) -> None:
-    card = make_study(user_file(change), norms=["layer_norm"], seeds=[0])
+    study_spec = make_study(user_file(change), norms=["layer_norm"], seeds=[0])
     with pytest.raises(ArmMisfit, match=rf"arm layer_norm cannot be trained on my_file.py:make: (?s:.*){told}"):
-        compare(card, out=tmp_path / "study")
+        compare(study_spec, out=tmp_path / "study")
     assert not (tmp_path / "study").exists()
 
 

@@ -37,13 +37,20 @@ def compare(
         Parameter(help="norms to compare, such as layer_norm,ada_norm(scale=2.0); see: normscope list norms"),
     ] = None,
     placement: Annotated[
-        str, Parameter(help="placements to compare, such as pre,post or mix(share=0.5); see: normscope list placements")
+        str,
+        Parameter(
+            help="placements, such as pre,post or mix(share=0.5); see: normscope list placements; default: the task's",
+            show_default=False,
+        ),
     ] = "",
     seeds: Annotated[
         str, Parameter(help="seeds, such as 0-9 or 3,5,8; significance needs at least 6 for one comparison, 8 for six")
     ] = "0-9",
     warmup: Annotated[
-        str, Parameter(help="numbers of warm-up updates to compare, such as 0,500; default: the preset's")
+        str,
+        Parameter(
+            help="numbers of warm-up updates to compare, such as 0,500; default: the preset's", show_default=False
+        ),
     ] = "",
     baseline: Annotated[
         str | None, Parameter(help="arm that the others are compared with; default: layer_norm, else the first arm")

@@ -27,7 +27,10 @@ def diagnose(
     *,
     norm: Annotated[str, Parameter(help="norm, such as ada_norm(scale=2.0); see: normscope list norms")] = "layer_norm",
     placement: Annotated[
-        str, Parameter(help="placement, such as post (see: normscope list placements); default: the task's")
+        str,
+        Parameter(
+            help="placement, such as post (see: normscope list placements); default: the task's", show_default=False
+        ),
     ] = "",
     steps: Annotated[
         int,
@@ -35,7 +38,7 @@ def diagnose(
     ] = 0,
     warmup: Annotated[int | None, Parameter(help="number of warm-up updates; default: the preset's")] = None,
     preset: Annotated[
-        Literal["small", "full"], Parameter(help="size of the model: small for a laptop, full for the paper's size")
+        Literal["small", "full"], Parameter(help="size of the model and its training: small for a laptop, or full")
     ] = "small",
     seed: Annotated[int, Parameter(help="seed of the initial weights, the data order and dropout")] = 0,
     precision: Annotated[

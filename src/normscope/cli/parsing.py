@@ -30,7 +30,7 @@ class RunOptions:
     steps: Annotated[int | None, Parameter(help="number of optimizer updates per run; default: the preset's")] = None
     preset: Annotated[
         Literal["small", "full"],
-        Parameter(help="small for a laptop; full for the paper's model size and convergence"),
+        Parameter(help="small for a laptop; full for the paper's size, or training until the results stop improving"),
     ] = "small"
     workers: Annotated[int | None, Parameter(help="number of worker processes; default: one per core")] = None
     device: Annotated[str, Parameter(help="device, such as cpu, cuda or cuda:1")] = "cpu"

@@ -34,7 +34,11 @@ def reproduce(
     /,
     *,
     only: Annotated[
-        str, Parameter(help="tasks, tables and figures to reproduce, such as rt,table3 (see --list); default: all")
+        str,
+        Parameter(
+            help="tasks, tables and figures to reproduce, such as rt,table3 (see --list); default: all",
+            show_default=False,
+        ),
     ] = "",
     seeds: Annotated[str, Parameter(help="seeds, such as 0-9; fewer than six cannot reach significance")] = "0-9",
     layers: Annotated[str, Parameter(help="numbers of layers in the gradient figure")] = "6,8,10,12,14",
