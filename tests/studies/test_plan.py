@@ -53,7 +53,7 @@ def test_a_spec_survives_the_way_to_another_process() -> None:
 
 def test_models_of_one_seed_start_equal() -> None:
     first, second, third = (spec.build() for spec in plan(STUDY_SPEC)[:3])
-    assert torch.equal(first.get_submodule("stem").weight, second.get_submodule("stem").weight)
+    assert torch.equal(first.get_parameter("stem.weight"), second.get_parameter("stem.weight"))
     x = torch.randn(4, 64)
     plain = make_study("digits", norms=["none"])
     untouched = spec_for(plain, plain.arms[0], "none", seed=3, split="study").build()
