@@ -303,8 +303,8 @@ MUTANTS = (
     ),
     Mutant(
         "tuning-takes-the-worst",
-        "sign = -1.0 if find_task(card.task).valid_metric.higher_is_better else 1.0",
-        "sign = 1.0 if find_task(card.task).valid_metric.higher_is_better else -1.0",
+        "sign = -1.0 if find_task(study_spec.task).valid_metric.higher_is_better else 1.0",
+        "sign = 1.0 if find_task(study_spec.task).valid_metric.higher_is_better else -1.0",
         ("the_best_follows_the_metrics_direction",),
     ),
     # Results and papers.

@@ -92,7 +92,7 @@ def test_a_run_that_kills_every_worker_fails(tmp_path: Path) -> None:
     LocalEngine(workers=1).run([spec], study, callback)
     result = read_json(study.run(spec.id).result)
     assert result["state"] == "failed"
-    assert "ended by signal 9, 2 times (often a lack of memory)" in result["reason"]
+    assert "ended by signal 9, 2 times (often due to lack of memory)" in result["reason"]
     assert len(deaths) == 2
 
 
@@ -229,7 +229,7 @@ def test_a_second_ctrl_c_does_not_wait_and_leaves_no_worker(
     threading.Thread(target=press, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
         LocalEngine(workers=1).run([spec], study, callback)
-    assert [event.note for event in events] == ["its step is waited for, 100000 s at most; Ctrl-C now does not wait"]
+    assert [event.note for event in events] == ["waiting up to 100000 s for its current step; press Ctrl-C to stop now"]
     assert workers() == []
     assert not folder.finished()
 
@@ -250,7 +250,7 @@ def test_who_is_waited_for_is_told(tmp_path: Path) -> None:
             lock.release()
 
     LocalEngine(workers=1).run([spec], study, callback)
-    assert notes == ["process 12 on a_machine computes it, and is waited for"]
+    assert notes == ["waiting for process 12 on a_machine, which computes this run"]
     assert folder.finished()
 
 
