@@ -80,6 +80,13 @@ def compare(
         ArmMisfit: If an arm cannot be trained on the task; checked before the first run.
         EngineError: If runs cannot be computed here: no such device, workers that do not start.
         KeyboardInterrupt: If the user stopped it; the same call goes on.
+
+    Example:
+        >>> import normscope
+        >>> study = normscope.make_study("digits", norms=["layer_norm", "rms_norm"], seeds=10)
+        >>> len(study.arms) * len(study.seeds)  # runs, which take minutes; docs/tutorials/first-comparison.md has them
+        20
+        >>> summary = normscope.compare(study)  # doctest: +SKIP
     """
     if isinstance(study, str):
         study = make_study(study, **options)
