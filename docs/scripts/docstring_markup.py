@@ -27,7 +27,7 @@ class DocstringMarkup(griffe.Extension):
 
 
 def to_markdown(text: str) -> str:
-    """Return a docstring with its equations as MathML, its roles as code, its tables in Markdown, its example as one."""
+    """Return a docstring in Markdown, with its equations as MathML, its roles as code and its example as a section."""
     text = EQUATION.sub(equation, text + "\n")
     text = INLINE.sub(lambda found: convert(found[1]), text)
     text = TABLE.sub(table, text)
