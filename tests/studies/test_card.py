@@ -1,12 +1,13 @@
 """The question: names, labels, and what is refused."""
 
 import dataclasses
+import inspect
 from typing import Any
 
 import numpy as np
 import pytest
 
-from normscope.studies.spec import GRID, PAPER_NORMS, Arm, StudySpec, make_study
+from normscope.studies.spec import GRID, PAPER_NORMS, Arm, StudyOptions, StudySpec, make_study
 from normscope.tasks import TASKS, ImageClassification, Recipe
 
 
@@ -244,3 +245,18 @@ def test_several_norms_in_one_network_are_an_arm() -> None:
 def test_a_placement_without_norms_is_one_arm() -> None:
     card = make_study("rt", norms=["layer_norm", "ada_norm", "none"], placements=["pre", "rezero", "none"])
     assert card.labels() == ("layer_norm@pre", "ada_norm@pre", "none@pre", "none@rezero", "none@none")
+
+
+def test_the_options_of_compare_are_those_of_make_study() -> None:
+    parameters = inspect.signature(make_study).parameters
+    assert list(StudyOptions.__annotations__) == [name for name in parameters if name != "task"]
+    for name, kind in StudyOptions.__annotations__.items():
+        assert kind == parameters[name].annotation, name
+
+
+def test_a_number_of_seeds_means_the_first_ones() -> None:
+    assert make_study("digits", seeds=3).seeds == (0, 1, 2)
+    assert make_study("digits", seeds=[0, 1, 2]) == make_study("digits", seeds=3)
+    for wrong in (True, 0, -1):
+        with pytest.raises((TypeError, ValueError), match="seeds must be"):
+            make_study("digits", seeds=wrong)
