@@ -144,4 +144,8 @@ class LayerNorm(nn.LayerNorm):
 
     def extra_repr(self) -> str:
         """Return the settings, for ``repr``."""
-        return f"{super().extra_repr()}, weight={self.weight is not None}, backend={self.backend!r}"
+        # nn.LayerNorm of torch 2.11 names no bias; that of 2.12 and later does.
+        return (
+            f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}, "
+            f"bias={self.bias is not None}, weight={self.weight is not None}, backend={self.backend!r}"
+        )
