@@ -54,8 +54,24 @@ def process(interpret: str) -> ProcessPoolExecutor:
 def run_body(module: str, name: str, arguments: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    with mock.patch("triton.runtime.interpreter._convert_float", convert_float):
+    from triton.runtime import interpreter
+
+    patch_tensor = partial(patch_tensor_with_index, interpreter._patch_lang_tensor)
+    with (
+        mock.patch.object(interpreter, "_convert_float", convert_float),
+        mock.patch.object(interpreter, "_patch_lang_tensor", patch_tensor),
+    ):
         vars(importlib.import_module(module))[name].__wrapped__(**arguments)
+
+
+def patch_tensor_with_index(patch_tensor: Callable[..., None], tensor: type, scope: Any) -> None:
+    """Let Triton's interpreter convert its scalars to Python's ints under any NumPy.
+
+    A scalar of the interpreter is an array of shape [1]. Triton 3.6, which torch 2.11 needs, calls ``int`` of it, which
+    NumPy 2.4 and later refuse; Triton 3.7 and later remove the axis first.
+    """
+    patch_tensor(tensor, scope)
+    scope.set_attr(tensor, "__index__", lambda scalar: int(scalar.handle.data.item()))
 
 
 def convert_float(values: np.ndarray, source: Any, target: Any, rounding: Any) -> np.ndarray:

@@ -131,7 +131,7 @@ def _traced(
     backend: Backend | None,
 ) -> Any:
     """Add the operator to the graph that is being compiled."""
-    if torch.compiler.is_exporting() or not _has_kernels(x.device.type, backend):
+    if _is_exporting() or not _has_kernels(x.device.type, backend):
         return None
     # A custom op below autograd drops forward-mode tangents, and does not support transforms or tensor subclasses.
     if forward_mode_is_active() or functorch_is_active():
@@ -142,6 +142,16 @@ def _traced(
         return None
     z, total, _, _ = operator.norm(x, residual, weight, bias, math.prod(shape), *formula)
     return z if residual is None else (z, total)
+
+
+@constant_when_compiled
+def _is_exporting() -> bool:
+    """Return whether ``torch.export`` traces the code.
+
+    ``torch.compile`` of torch 2.11 replaces a call of ``torch.compiler.is_exporting`` in the code that it traces by
+    True, also when nothing is exported. Here the call is not traced but made, and its result put into the graph.
+    """
+    return torch.compiler.is_exporting()
 
 
 @constant_when_compiled

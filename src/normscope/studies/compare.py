@@ -83,6 +83,13 @@ def compare(
         ArmMisfit: If an arm cannot be trained on the task; checked before the first run.
         EngineError: If the device does not exist, or the workers cannot start.
         KeyboardInterrupt: If the user interrupts it; the same call resumes the study.
+
+    Example:
+        >>> import normscope
+        >>> study = normscope.make_study("digits", norms=["layer_norm", "rms_norm"], seeds=10)
+        >>> len(study.arms) * len(study.seeds)  # runs, which take minutes; docs/tutorials/first-comparison.md has them
+        20
+        >>> summary = normscope.compare(study)  # doctest: +SKIP
     """
     if isinstance(study, str):
         study = make_study(study, **options)

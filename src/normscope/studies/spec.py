@@ -17,7 +17,14 @@ __tracebackhide__ = True
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One arm of a comparison: a norm with its arguments, a placement, and optionally a learning rate and a warm-up."""
+    """One arm of a comparison: a norm with its arguments, a placement, and optionally a learning rate and a warm-up.
+
+    Example:
+        >>> from normscope import Arm
+        >>> arm = Arm.parse("ada_norm(scale=2.0)", "pre", learning_rate=1e-3)
+        >>> arm.norm.label, arm.placement.text, arm.learning_rate
+        ('ada_norm(scale=2.0)', 'pre', 0.001)
+    """
 
     norm: NormSpec
     """The norm, or several with their places."""
@@ -72,7 +79,15 @@ TUNING_SEEDS = (1000,)
 
 @dataclass(frozen=True, kw_only=True)
 class StudySpec:
-    """The specification of a study; equal specifications have the same :attr:`id` and the same folder."""
+    """The specification of a study; equal specifications have the same :attr:`id` and the same folder.
+
+    Example:
+        >>> from normscope import make_study
+        >>> first = make_study("digits", norms=["layer_norm", "ada_norm(k=0.1)"])
+        >>> second = make_study("digits", norms=["layer_norm", "ada_norm"])
+        >>> first.id == second.id  # the same content, one study
+        True
+    """
 
     question: str
     """A sentence; the title of the report."""
@@ -239,6 +254,12 @@ def make_study(
         UserCodeError: If a user's file or function fails.
         TypeError: If a value has the wrong type, such as a string instead of a list, or a float as a seed.
         ValueError: If a value is out of range, or no arm has the baseline's label.
+
+    Example:
+        >>> from normscope import make_study
+        >>> study = make_study("digits", norms=["layer_norm", "ada_norm(scale=2.0)"], seeds=3)
+        >>> study.labels(), study.seeds, study.baseline
+        (('layer_norm', 'ada_norm(scale=2.0)'), (0, 1, 2), 0)
     """
     entry = find_task(task, anew=True)
     if preset not in entry.presets:

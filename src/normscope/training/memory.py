@@ -1,8 +1,9 @@
 """Memory of a run: its peak, and the tensors saved by autograd for the backward pass."""
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import accumulate
 from typing import Any
 
@@ -45,7 +46,11 @@ def watch_update(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator
     quiet = "KINETO_LOG_LEVEL" not in os.environ
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     try:
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=False) as profiler:
+        with ExitStack() as stack:
+            with warnings.catch_warnings():
+                # torch 2.11 warns when any profiler starts that events of an earlier cycle are lost; there is none.
+                warnings.filterwarnings("ignore", "Warning: Profiler clears events", UserWarning)
+                profiler = stack.enter_context(profile(activities=[ProfilerActivity.CPU], profile_memory=True))
             yield found
     finally:
         if quiet:

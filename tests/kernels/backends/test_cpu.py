@@ -211,7 +211,7 @@ def test_streaming_stores_change_no_bit(isa):
 
 
 def test_an_instruction_set_that_is_not_there_is_refused():
-    program = "from normscope.kernels import cpu; cpu.load()"
+    program = "from normscope.kernels.backends import cpu; cpu.load()"
     environment = {**os.environ, "NORMSCOPE_CPU_ISA": "mmx"}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
     assert "NORMSCOPE_CPU_ISA=mmx does not run here" in done.stderr
