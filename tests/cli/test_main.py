@@ -94,6 +94,7 @@ def test_a_mistake_ends_a_real_process_with_its_status() -> None:
     assert "Traceback" not in told.stderr
 
 
+@pytest.mark.slow
 def test_a_study_is_printed_written_and_drawn_again(here: CommandLine, tmp_path: Path) -> None:
     out = tmp_path / "study"
     options = ["--norms", "layer_norm,ada_norm(scale=2.0,k=0.2)", "--seeds", "0-1", "--steps", "20", "--out", str(out)]
@@ -112,6 +113,7 @@ def test_a_study_is_printed_written_and_drawn_again(here: CommandLine, tmp_path:
     assert json.loads((out / "summary.json").read_text()) == json.loads(as_json.stdout)
 
 
+@pytest.mark.slow
 def test_a_terminal_that_lacks_letters_ends_no_study(tmp_path: Path) -> None:
     out = tmp_path / "it's mine"
     options = ["--norms", "layer_norm,ada_norm(convention='released')", "--seeds", "0", "--steps", "10"]
@@ -129,6 +131,7 @@ def test_a_command_is_told_as_it_can_be_typed(monkeypatch: pytest.MonkeyPatch) -
     assert as_typed("compare", "digits") == "./run compare digits"
 
 
+@pytest.mark.slow
 def test_a_report_needs_no_torch(here: CommandLine, tmp_path: Path) -> None:
     out = tmp_path / "study"
     here("compare", "digits", "--norms", "none,layer_norm", "--seeds", "0", "--steps", "10", *ALONE, "--out", str(out))
@@ -190,6 +193,7 @@ def test_doctor_works_where_torch_is_broken(here: CommandLine, tmp_path: Path) -
     assert broken.returncode == 0, broken.stderr
 
 
+@pytest.mark.slow
 def test_warm_ups_and_norms_by_place_are_compared(here: CommandLine, tmp_path: Path) -> None:
     out = tmp_path / "study"
     options = ["--norms", "layer_norm,layer_norm+ada_norm(scale=2.0):final", "--placement", "pre+post:1-2"]
@@ -207,6 +211,7 @@ def test_warm_ups_and_norms_by_place_are_compared(here: CommandLine, tmp_path: P
     assert len({arm["mean"] for arm in summary["arms"]}) > 1
 
 
+@pytest.mark.slow
 def test_a_new_file_runs_as_it_is_told(here: CommandLine, tmp_path: Path) -> None:
     path = tmp_path / "my file.py"
     told = here("new", str(path), NORMSCOPE_STARTED_AS="./run")
@@ -289,6 +294,7 @@ def test_tuning_a_file_without_a_split_is_refused_before_anything_is_written(
     assert not (tmp_path / "study").exists()
 
 
+@pytest.mark.slow
 def test_a_study_of_a_file_goes_on_from_another_folder_and_not_after_an_edit(
     here: CommandLine, user_file: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -321,6 +327,7 @@ def test_a_study_of_a_file_goes_on_from_another_folder_and_not_after_an_edit(
     assert "because my file.py:make has changed since: choose another folder with --out" in refused.stderr
 
 
+@pytest.mark.slow
 def test_an_error_in_one_run_leaves_the_others_their_verdict(
     here: CommandLine, user_file: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -338,6 +345,7 @@ def test_an_error_in_one_run_leaves_the_others_their_verdict(
     assert "has no attribute &#39;nonsense&#39; (my_file.py" in (tmp_path / "study" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_study_none_of_whose_runs_could_be_computed_has_no_answer(
     here: CommandLine, user_file: Callable[..., str], tmp_path: Path
 ) -> None:

@@ -72,6 +72,7 @@ def test_mistakes_are_one_sentence(words: list[str], told: str, here: Callable[.
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_figure_from_nothing_to_its_page_and_back_as_json(here: Callable[..., Told], tmp_path: Path) -> None:
     small = [
         "xiong2020",

@@ -113,6 +113,7 @@ def test_a_seed_without_effect_is_an_error(user_file: Write) -> None:
     tried(user_file(SEEDED, one_batch, plain), seeds=1)
 
 
+@pytest.mark.slow
 def test_equal_first_weights_alone_are_no_fault(user_file: Write) -> None:
     """Weights that were trained before, and what the seed decides then: order, dropout, draws of a loop."""
     tried(user_file(SEEDED, ("nn.Dropout(0.3), ", "")))

@@ -124,6 +124,7 @@ def test_the_folder_is_claimed_before_the_first_trial(tmp_path: Path) -> None:
     assert compare(STUDY_SPEC, out=tmp_path, engine=Intruded()).complete
 
 
+@pytest.mark.slow
 def test_a_trial_computed_anew_may_choose_another_rate(tmp_path: Path) -> None:
     def fails(spec: RunSpec) -> bool:
         return spec.split == "tune" and spec.norm.name == "none" and spec.recipe.learning_rate > 0.001
