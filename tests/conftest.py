@@ -4,6 +4,7 @@ A test sees no data folder, unless it asks for the miniatures (``small_data``) o
 """
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from support import data_sets
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts background jobs with Ctrl-C ignored; tests that press it would wait for ever.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is slow with an example, and not wrong.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -93,7 +93,7 @@ MUTANTS = (
     ),
     Mutant(
         "input-kept-for-the-gain",
-        "return self.moves_with_divisor or bool(self.flags & PHI) or gain",
+        "return self.moves_with_divisor or bool(self.flags & PHI) or <weight>",
         "return self.moves_with_divisor or bool(self.flags & PHI)",
         ("the_input_is_kept_exactly_where_a_first_derivative_depends_on_it",),
     ),
@@ -202,7 +202,7 @@ MUTANTS = (
     ),
     Mutant(
         "gradient-of-a-norm-not-looked-at",
-        "if not there.all() or any(",
+        "if not close.all() or any(",
         "if any(",
         ("either_statistic_detached_is_another_gradient",),
     ),
@@ -303,8 +303,8 @@ MUTANTS = (
     ),
     Mutant(
         "tuning-takes-the-worst",
-        "sign = -1.0 if find_task(card.task).valid_metric.higher_is_better else 1.0",
-        "sign = 1.0 if find_task(card.task).valid_metric.higher_is_better else -1.0",
+        "sign = -1.0 if find_task(study_spec.task).valid_metric.higher_is_better else 1.0",
+        "sign = 1.0 if find_task(study_spec.task).valid_metric.higher_is_better else -1.0",
         ("the_best_follows_the_metrics_direction",),
     ),
     # Results and papers.
@@ -337,8 +337,8 @@ MUTANTS = (
     ),
     Mutant(
         "exact-interval",
-        "special.betaincinv(count, of - count + 1, alpha / 2)",
-        "special.betaincinv(count, of - count, alpha / 2)",
+        "special.betaincinv(count, of - count + 1, outside)",
+        "special.betaincinv(count, of - count, outside)",
         ("broken_runs_are_counted_by_the_exact_interval",),
     ),
     # Reports and the command line.

@@ -3,7 +3,10 @@
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.slow
 def test_python_m_normscope_is_the_command_line() -> None:
     told = subprocess.run(
         [sys.executable, "-m", "normscope", "list", "placements"], capture_output=True, text=True, check=False

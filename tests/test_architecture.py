@@ -1,6 +1,8 @@
-"""Who may import whom, and that every module has its test: the plan of the house, enforced."""
+"""The plan of the house, enforced: who may import whom, sizes, names, and a test of every public name."""
 
 import ast
+import re
+import statistics
 from pathlib import Path
 
 import pytest
@@ -142,3 +144,48 @@ def test_tree_in_readme_names_every_part() -> None:
 
 def test_every_part_has_a_rule() -> None:
     assert {part_of(path) for path in MODULES} == set(MAY_IMPORT)
+
+
+PACKAGES = sorted(path.parent for path in PACKAGE.rglob("__init__.py") if path.parent != PACKAGE)
+
+
+def exported(package: Path) -> list[str]:
+    """List the names in the ``__all__`` of a package."""
+    for node in ast.parse((package / "__init__.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return ast.literal_eval(node.value)
+    return []
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_public_name_is_used_in_a_test_of_its_package(package: Path) -> None:
+    folder = ROOT / "tests" / package.relative_to(PACKAGE)
+    words = {word for path in folder.rglob("*.py") for word in re.findall(r"\w+", path.read_text(encoding="utf-8"))}
+    missing = set(exported(package)) - words
+    assert not missing, f"no test in {folder.relative_to(ROOT)} uses {sorted(missing)}"
+
+
+def test_no_public_class_name_stands_for_two_things() -> None:
+    places: dict[str, list[str]] = {}
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(str(path.relative_to(PACKAGE)))
+    assert not {name: files for name, files in places.items() if len(files) > 1}
+
+
+def test_folders_and_files_have_a_size_that_a_reader_can_survey() -> None:
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
+    assert not {str(path.relative_to(PACKAGE)): count for path, count in lines.items() if count > 400}
+    assert statistics.median(lines.values()) >= 150
+    for folder in {path.parent for path in MODULES}:
+        files = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
+        assert len(files) <= 15 or folder == PACKAGE / "norms", f"{folder} has {len(files)} files"
+
+
+def test_every_feature_that_contributing_names_is_where_it_says() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = page.partition("## Where things are")[2].partition("\n## ")[0]
+    places = re.findall(r"^\| .* \| `(src/normscope/[^`]+)` \|$", table, flags=re.M)
+    assert len(places) == 10
+    assert all((ROOT / place).exists() for place in places)

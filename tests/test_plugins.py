@@ -56,6 +56,7 @@ def check_it_is_there_and_works(site: Path, out: Path) -> None:
     assert len({arm["mean"] for arm in summary["arms"]}) > 1
 
 
+@pytest.mark.slow
 def test_the_package_of_the_page_is_listed_and_compared(tmp_path: Path) -> None:
     check_it_is_there_and_works(install_the_pages(tmp_path / "site"), tmp_path / "study")
 
@@ -81,12 +82,14 @@ def test_the_package_of_the_page_can_be_installed(tmp_path: Path) -> None:
     check_it_is_there_and_works(tmp_path / "site", tmp_path / "study")
 
 
+@pytest.mark.slow
 def test_a_placement_of_another_package_needs_residual_branches(tmp_path: Path) -> None:
     told = run(install_the_pages(tmp_path / "site"), "compare", "mnist_mlp", "--placement", "half_pre")
     assert told.returncode == 2
     assert "task mnist_mlp takes the placements preactivation, got 'half_pre'" in told.stderr
 
 
+@pytest.mark.slow
 def test_a_broken_package_costs_nobody_else_anything(tmp_path: Path) -> None:
     entries = {
         "normscope.norms": {"fine_norm": "broken_things:fine", "gone": "no_such_module_there:x"},
@@ -163,6 +166,7 @@ def test_a_folder_that_stands_twice_on_the_path_counts_once(site: Path, monkeypa
     assert ignored()[1] == []
 
 
+@pytest.mark.slow
 def test_what_a_package_prints_and_warns_of_is_no_result(tmp_path: Path) -> None:
     code = (
         "print('hello from the package')\nimport os\nfrom torch import nn\n"
@@ -189,6 +193,7 @@ def test_what_a_package_prints_and_warns_of_is_no_result(tmp_path: Path) -> None
     assert "louder" in told.stderr
 
 
+@pytest.mark.slow
 def test_a_norm_that_is_made_already_is_left_out(tmp_path: Path) -> None:
     entries = {"normscope.norms": {"made": "made_already:norm"}}
     code = "from torch import nn\nnorm = nn.LayerNorm(16)"

@@ -97,6 +97,15 @@ def test_tests_and_wheels_cover_every_supported_python_and_torch() -> None:
             ), name
 
 
+def test_a_job_measures_branches_and_ci_builds_the_docs() -> None:
+    commands = [
+        step.get("run") for job in jobs(ROOT / ".github" / "workflows" / "tests.yml").values() for step in job["steps"]
+    ]
+    assert "./run coverage" in commands
+    assert tomllib.loads(text(ROOT / "pyproject.toml"))["tool"]["coverage"]["run"]["branch"] is True
+    assert "\n./run docs || status=1\n" in text(ROOT / ".ci" / "run")
+
+
 def test_pythons_begin_with_the_oldest_required() -> None:
     pythons = supported_pythons()
     assert PROJECT["requires-python"] == f">={pythons[0]}"

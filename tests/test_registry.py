@@ -29,6 +29,7 @@ def test_a_strange_name_lists_them_all() -> None:
         look_up("placement", PLACEMENTS, "zzzz")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_data")
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_builds_with_every_norm_and_placement(name: str) -> None:

@@ -75,12 +75,12 @@ class Checkout:
     def __init__(self, folder: Path, wheels: Path) -> None:
         self.root = folder / "checkout"
         (self.root / "requirements").mkdir(parents=True)
-        (self.root / "src" / "normscope").mkdir(parents=True)
+        (self.root / "src" / "normscope" / "cli").mkdir(parents=True)
         shutil.copy(RUN, self.root / "run")
         (self.root / "pyproject.toml").write_text(PYPROJECT)
         (self.root / "backend.py").write_text(BACKEND)
         (self.root / "src" / "normscope" / "__init__.py").touch()
-        (self.root / "src" / "normscope" / "cli.py").write_text(CLI)
+        (self.root / "src" / "normscope" / "cli" / "main.py").write_text(CLI)
         self.constraints("torch==2.13.0\n")
         kept = {
             name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHONPATH", "VIRTUAL"))

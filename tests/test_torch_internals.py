@@ -237,6 +237,7 @@ def test_a_marked_function_is_a_constant_of_the_graph() -> None:
     assert len(calls) == 1
 
 
+@pytest.mark.slow
 def test_compiled_frames_are_counted_without_loading_the_compiler() -> None:
     program = (
         "import sys, torch\n"

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from importlib.metadata import version
 
+import pytest
+
 import normscope
 
 UNINSTALLED = """
@@ -22,6 +24,7 @@ def test_the_version_is_the_installed_one() -> None:
     assert normscope.__version__ == version("normscope")
 
 
+@pytest.mark.slow
 def test_a_checkout_that_is_not_installed_has_a_version_too() -> None:
     found = subprocess.run([sys.executable, "-c", UNINSTALLED], capture_output=True, text=True, check=False)
     assert found.stdout.strip() == "0+unknown", found.stderr

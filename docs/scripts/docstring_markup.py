@@ -1,4 +1,4 @@
-"""Show docstrings that are written for Sphinx in Markdown: equations, roles and tables.
+"""Show docstrings that are written for Sphinx in Markdown: equations, roles, tables and examples.
 
 The equations become MathML while the site is built, so that a page needs no script and nothing from elsewhere.
 """
@@ -13,6 +13,7 @@ from latex2mathml.converter import convert
 ROLE = re.compile(r":(?:func|class|meth|mod|data|attr|exc):`~?(?:[^`<]*<)?([\w.]+)>?`")
 EQUATION = re.compile(r"^( *)\.\. math::(?: (.+)\n|\n\n?)((?:\1 +\S.*\n|\n(?=\1 +\S))*)", re.MULTILINE)
 INLINE = re.compile(r":math:`([^`]+)`")
+EXAMPLE = re.compile(r"^( *)Example:$(?=\n+\1 +>>> )", re.MULTILINE)
 TABLE = re.compile(r"^( *)(=+(?: +=+)+)\n(.*)\n\1\2\n((?:.*\n)+?)\1\2$", re.MULTILINE)
 
 
@@ -26,10 +27,12 @@ class DocstringMarkup(griffe.Extension):
 
 
 def to_markdown(text: str) -> str:
-    """Return a docstring with its equations as MathML, its roles as code and its tables in Markdown."""
+    """Return a docstring in Markdown, with its equations as MathML, its roles as code and its example as a section."""
     text = EQUATION.sub(equation, text + "\n")
     text = INLINE.sub(lambda found: convert(found[1]), text)
     text = TABLE.sub(table, text)
+    # Griffe knows the section by its plural only; under another title, doctests would become quotations.
+    text = EXAMPLE.sub(r"\1Examples:", text)
     return ROLE.sub(r"`\1`", text).rstrip("\n")
 
 

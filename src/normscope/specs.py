@@ -47,6 +47,14 @@ class NormSpec:
         UnknownName: If a name is not registered.
         TypeError: If an argument has another type than the norm's default.
         ValueError: If the text has another form, or the norm takes no such argument or not this value.
+
+    Example:
+        >>> from normscope import NormSpec
+        >>> spec = NormSpec.parse("ada_norm(scale=2.0, k=0.1)")  # k has this value anyway
+        >>> spec.name, spec.arguments
+        ('ada_norm', {'scale': 2.0})
+        >>> spec.build(64)
+        AdaNorm((64,), eps=1e-05, scale=2.0, k=0.1, convention='paper', backend=None)
     """
 
     name: str
@@ -137,6 +145,14 @@ class PlacementSpec:
         UnknownName: If a name is not registered.
         TypeError: If an argument has another type.
         ValueError: If the text has another form, or the placement takes no such argument.
+
+    Example:
+        >>> from normscope import PlacementSpec
+        >>> spec = PlacementSpec("pre + post:1-2")
+        >>> str(spec)
+        'pre+post:1-2'
+        >>> spec.names
+        ('pre', 'post')
     """
 
     text: str
@@ -192,6 +208,12 @@ def find_task(name: str, *, anew: bool = False, revision: int | None = None) -> 
         UserFileChanged: If the file does not have the revision.
         TypeError: If the object in the file is not a function of norm, placement and seed.
         ValueError: If a file is named without its function.
+
+    Example:
+        >>> from normscope import find_task
+        >>> task = find_task("digits")
+        >>> task.metric.name, task.metric.unit, task.placements
+        ('test error', '%', ('pre', 'post', 'output', 'peri'))
     """
     from normscope.tasks import TASKS, CustomTask, UserFile
 

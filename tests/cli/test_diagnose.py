@@ -125,18 +125,18 @@ def test_a_file_of_ones_own(here: Callable[..., Told], tmp_path: Path) -> None:
         (["digts"], "there is no task 'digts': did you mean 'digits'?"),
         (["digits", "--norm", "layernorm"], "did you mean 'layer_norm'?"),
         (["digits", "--placement", "prenorm"], "did you mean 'pre'?"),
-        (["digits", "--steps", "-1"], "steps must be 0, for a look at initialization, or more, got -1"),
-        (["digits", "--steps", "9", "--precision", "float16"], "training is in float32 or bfloat16 here, got float16"),
+        (["digits", "--steps", "-1"], "steps must be at least 0 (0 diagnoses the model at initialization), got -1"),
+        (["digits", "--steps", "9", "--precision", "float16"], "training supports float32 and bfloat16, got float16"),
         (["digits", "--out", "page.txt"], "expected a name that ends with .html, got 'page.txt'"),
-        (["mine.py:alone"], "mine.py:alone trains by itself, so there is no loss to look at"),
+        (["mine.py:alone"], "mine.py:alone has a training function, so its loss is unknown"),
         (["mine.py:mak"], "mine.py has no function 'mak': did you mean 'make'?"),
         (["none.py:make"], "there is no file"),
         (["digits", "--seed", "99999999999999999999"], "the seed must be from 0 to 2^63 - 1"),
         (["multi30k_de_en", "--steps", "3"], "warms up over 200 updates, more than the 3 of --steps"),
         (["digits", "--out", "folder.html"], "folder.html, or its JSON, is a folder"),
-        (["digits", "--out", "notes.html"], "notes.json is there already, and no diagnosis wrote it"),
-        (["digits", "--out", "table.html"], "table.json is there already, and no diagnosis wrote it"),
-        (["digits", "--out", "theirs.html"], "theirs.html is there already, and no diagnosis says that it wrote it"),
+        (["digits", "--out", "notes.html"], "notes.json exists and is not a diagnosis"),
+        (["digits", "--out", "table.html"], "table.json exists and is not a diagnosis"),
+        (["digits", "--out", "theirs.html"], "theirs.html exists, but without theirs.json beside it"),
     ],
 )
 def test_a_slip_is_one_sentence_and_writes_nothing(
@@ -159,7 +159,7 @@ def test_a_slip_is_one_sentence_and_writes_nothing(
 def test_a_device_that_is_not_there_is_told_first(here: Callable[..., Told], tmp_path: Path) -> None:
     said = here("digits", "--device", "cuda", cwd=tmp_path)
     assert said.returncode == 1
-    assert "there is no device cuda: torch sees 0 of them here" in said.stderr
+    assert "there is no device cuda: torch finds 0 CUDA devices" in said.stderr
     assert "Traceback" not in said.stderr
 
 

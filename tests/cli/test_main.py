@@ -57,20 +57,20 @@ def test_help_teaches_without_torch(tmp_path: Path) -> None:
     ("words", "status", "told"),
     [
         (["bench", "--norms", "layernorm"], 2, "did you mean 'layer_norm'?"),
-        (["bench", "--shapes", "64"], 2, "shapes are written as 4096x512,64x1000, got '64'"),
+        (["bench", "--shapes", "64"], 2, "shapes must have the form 4096x512,64x1000, got '64'"),
         (["bench", "--dtypes", "float31"], 2, "did you mean 'float32'?"),
         (["compare", "digts"], 2, "there is no task 'digts': did you mean 'digits'?"),
         (["compare", "digits", "--norms", "layernorm"], 2, "did you mean 'layer_norm'?"),
         (["compare", "digits", "--placement", "prenorm"], 2, "did you mean 'pre'?"),
-        (["compare", "digits", "--seeds", "a-b"], 2, "seeds are written as 0-9 or 3,5,8, got 'a-b'"),
-        (["compare", "digits", "--seeds", "9-0"], 2, "seeds are written as 0-9 or 3,5,8, got '9-0'"),
-        (["compare", "digits", "--seeds", "0-99999999"], 2, "a study may have 10000 seeds at most"),
+        (["compare", "digits", "--seeds", "a-b"], 2, "seeds must have the form 0-9 or 3,5,8, got 'a-b'"),
+        (["compare", "digits", "--seeds", "9-0"], 2, "seeds must have the form 0-9 or 3,5,8, got '9-0'"),
+        (["compare", "digits", "--seeds", "0-99999999"], 2, "a study may have at most 10000 seeds"),
         (["compare", "digits", "--workers", "0"], 2, "workers must be at least 1, got 0"),
         (["compare", "digits", "--margin", "inf"], 2, "margin must be positive and finite"),
         (["compare", "digits", "--steps", "0"], 2, "steps must be a whole number of at least 1, got 0"),
         (["compare", "digits", "--norms", "frn"], 2, "arm frn cannot be trained on digits: "),
         (["compare", "digits", "--device", "toaster"], 2, "toaster"),
-        (["compare", "digits", "--warmup", "few"], 2, "numbers are written as 0,500,4000, got 'few'"),
+        (["compare", "digits", "--warmup", "few"], 2, "numbers must have the form 0,500,4000, got 'few'"),
         (["compare", "digits", "--placement", "pre+post:9-1"], 2, "expected layers such as '2' or '1-3'"),
         (["compare", "digits", "--norms", "layer_norm+adanorm:final"], 2, "did you mean 'ada_norm'?"),
         (["report", "nowhere"], 1, "nowhere holds no study"),
@@ -94,6 +94,7 @@ def test_a_mistake_ends_a_real_process_with_its_status() -> None:
     assert "Traceback" not in told.stderr
 
 
+@pytest.mark.slow
 def test_a_study_is_printed_written_and_drawn_again(here: CommandLine, tmp_path: Path) -> None:
     out = tmp_path / "study"
     options = ["--norms", "layer_norm,ada_norm(scale=2.0,k=0.2)", "--seeds", "0-1", "--steps", "20", "--out", str(out)]
@@ -112,6 +113,7 @@ def test_a_study_is_printed_written_and_drawn_again(here: CommandLine, tmp_path:
     assert json.loads((out / "summary.json").read_text()) == json.loads(as_json.stdout)
 
 
+@pytest.mark.slow
 def test_a_terminal_that_lacks_letters_ends_no_study(tmp_path: Path) -> None:
     out = tmp_path / "it's mine"
     options = ["--norms", "layer_norm,ada_norm(convention='released')", "--seeds", "0", "--steps", "10"]
@@ -129,6 +131,7 @@ def test_a_command_is_told_as_it_can_be_typed(monkeypatch: pytest.MonkeyPatch) -
     assert as_typed("compare", "digits") == "./run compare digits"
 
 
+@pytest.mark.slow
 def test_a_report_needs_no_torch(here: CommandLine, tmp_path: Path) -> None:
     out = tmp_path / "study"
     here("compare", "digits", "--norms", "none,layer_norm", "--seeds", "0", "--steps", "10", *ALONE, "--out", str(out))
@@ -190,6 +193,7 @@ def test_doctor_works_where_torch_is_broken(here: CommandLine, tmp_path: Path) -
     assert broken.returncode == 0, broken.stderr
 
 
+@pytest.mark.slow
 def test_warm_ups_and_norms_by_place_are_compared(here: CommandLine, tmp_path: Path) -> None:
     out = tmp_path / "study"
     options = ["--norms", "layer_norm,layer_norm+ada_norm(scale=2.0):final", "--placement", "pre+post:1-2"]
@@ -207,11 +211,12 @@ def test_warm_ups_and_norms_by_place_are_compared(here: CommandLine, tmp_path: P
     assert len({arm["mean"] for arm in summary["arms"]}) > 1
 
 
+@pytest.mark.slow
 def test_a_new_file_runs_as_it_is_told(here: CommandLine, tmp_path: Path) -> None:
     path = tmp_path / "my file.py"
     told = here("new", str(path), NORMSCOPE_STARTED_AS="./run")
     assert told.returncode == 0, told.stderr
-    command = told.stdout.strip().split("It runs as it stands:  ")[1]
+    command = told.stdout.strip().split("It runs without changes:  ")[1]
     starts, *words = shlex.split(command)
     assert starts == "./run"
     options = ["--norms", "none,layer_norm", "--seeds", "0", "--steps", "10", *ALONE, "--out", str(tmp_path / "study")]
@@ -224,7 +229,7 @@ def test_a_new_file_never_takes_the_place_of_another(here: CommandLine, tmp_path
     path.write_text("mine = True\n")
     told = here("new", str(path))
     assert told.returncode == 2
-    assert "is there already, and was left as it is" in told.stderr
+    assert "already exists and was not changed" in told.stderr
     assert path.read_text() == "mine = True\n"
     link = tmp_path / "link.py"
     link.symlink_to(tmp_path / "nowhere.py")
@@ -243,7 +248,7 @@ SMALL = ["--norms", "none,layer_norm", "--seeds", "0-1", *ALONE]
 @pytest.mark.parametrize(
     ("change", "function", "status", "told"),
     [
-        (None, "mak", 2, "my_file.py has no function 'mak': did you mean 'make'? It has make"),
+        (None, "mak", 2, "my_file.py has no function 'mak': did you mean 'make'? it defines make"),
         (("placement, seed)", "placement)"), "make", 2, "my_file.py:make must take norm, placement and seed"),
         (("    y = ", "    return 3\n    y = "), "make", 2, "my_file.py:make must return a normscope.Trial, got int"),
         (("    y = ", "    x.nonsense()\n    y = "), "make", 1, "my_file.py:make failed:"),
@@ -289,6 +294,7 @@ def test_tuning_a_file_without_a_split_is_refused_before_anything_is_written(
     assert not (tmp_path / "study").exists()
 
 
+@pytest.mark.slow
 def test_a_study_of_a_file_goes_on_from_another_folder_and_not_after_an_edit(
     here: CommandLine, user_file: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -314,13 +320,14 @@ def test_a_study_of_a_file_goes_on_from_another_folder_and_not_after_an_edit(
     words = ["compare", "./my file.py:make", *SMALL, "--out", out]
     again = here(*words, cwd=folder)
     assert again.returncode == 0, again.stderr
-    assert "4 of 4 runs are there already" in again.stdout
+    assert "4 of 4 runs are already finished" in again.stdout
     (folder / "neighbour_of_a_cli_test.py").write_text("WIDTH = 4 + 4\n")
     refused = here(*words, cwd=folder)
     assert refused.returncode == 2
-    assert "for my file.py:make has been changed since: choose another folder with --out" in refused.stderr
+    assert "because my file.py:make has changed since: choose another folder with --out" in refused.stderr
 
 
+@pytest.mark.slow
 def test_an_error_in_one_run_leaves_the_others_their_verdict(
     here: CommandLine, user_file: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -338,6 +345,7 @@ def test_an_error_in_one_run_leaves_the_others_their_verdict(
     assert "has no attribute &#39;nonsense&#39; (my_file.py" in (tmp_path / "study" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_study_none_of_whose_runs_could_be_computed_has_no_answer(
     here: CommandLine, user_file: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -351,7 +359,7 @@ def test_a_study_none_of_whose_runs_could_be_computed_has_no_answer(
     for words in ([], ["--json"]):
         told = here("compare", name, *SMALL, "--out", str(tmp_path / "study"), *words)
         assert told.returncode == 1
-        assert "4 of 4 runs could not be computed; why is in" in told.stderr
+        assert "4 of 4 runs could not be computed; the reasons are in" in told.stderr
         assert "Traceback" not in told.stderr
     assert not json.loads(told.stdout)["arms"][0]["mean"]
     assert (tmp_path / "study" / "report.html").exists()
@@ -363,7 +371,7 @@ def test_files_of_somebody_elses_are_not_written_over(name: str, here: CommandLi
     (tmp_path / name).write_text("mine")
     told = here("compare", "digits", "--out", str(tmp_path))
     assert told.returncode == 2
-    assert f"{name} is there already, and no card.json that says which study it is of" in told.stderr
+    assert f"{name} exists, but no card.json that identifies its study" in told.stderr
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "mine")]
 
 
@@ -372,7 +380,7 @@ def test_a_folder_that_is_none_is_told(here: CommandLine, tmp_path: Path) -> Non
     for out in ("a.py", "a.py/study"):
         told = here("compare", "digits", "--out", str(tmp_path / out))
         assert told.returncode == 2
-        assert "a.py is a file; a study needs a folder of its own" in told.stderr
+        assert "a.py is a file; a study needs a folder" in told.stderr
     (tmp_path / "card.json").write_text('{"a": 1}')
     told = here("compare", "digits", "--out", str(tmp_path))
     assert told.returncode == 2
@@ -382,10 +390,10 @@ def test_a_folder_that_is_none_is_told(here: CommandLine, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("path", "status", "told"),
     [
-        ("nofolder/a.py", 1, "there is no folder nofolder: make it first"),
-        ("torch.py", 2, "torch.py would hide the module 'torch' from itself and from every file beside it"),
-        ("random.py", 2, "random.py would hide the module 'random'"),
-        ("-x.py", 2, "a name that begins with a dash is taken for an option"),
+        ("nofolder/a.py", 1, "there is no folder nofolder: create it first"),
+        ("torch.py", 2, "torch.py would shadow the module 'torch' for itself and for every file beside it"),
+        ("random.py", 2, "random.py would shadow the module 'random'"),
+        ("-x.py", 2, "a name that begins with a dash would be read as an option"),
     ],
 )
 def test_a_new_file_with_a_name_that_cannot_be_used(

@@ -10,7 +10,7 @@ def test_seeds_are_read(text: str, want: list[int]) -> None:
 
 @pytest.mark.parametrize("text", ["", "1-", "-1", "a", "1,,2", "0 to 3"])
 def test_other_seeds_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="seeds are written as 0-9 or 3,5,8"):
+    with pytest.raises(ValueError, match="seeds must have the form 0-9 or 3,5,8"):
         parse_seeds(text)
 
 
@@ -24,7 +24,7 @@ def test_shapes_are_read() -> None:
 
 @pytest.mark.parametrize("text", ["", "64", "64x", "x8", "0x8", "8x0", "8x-1", "8x8x8", "8*8"])
 def test_other_shapes_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="shapes are written as 4096x512,64x1000"):
+    with pytest.raises(ValueError, match="shapes must have the form 4096x512,64x1000"):
         parse_shapes(text)
 
 
@@ -35,7 +35,7 @@ def test_counts_are_read(text: str, want: list[int]) -> None:
 
 @pytest.mark.parametrize("text", ["-1", "1.5", "a", "0-9", "1 2", "0,x"])
 def test_other_counts_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=f"numbers are written as 0,500,4000, got '{text}'"):
+    with pytest.raises(ValueError, match=f"numbers must have the form 0,500,4000, got '{text}'"):
         parse_counts(text)
 
 

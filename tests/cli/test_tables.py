@@ -97,6 +97,7 @@ def test_markup_in_names_is_shown_not_obeyed(summary: Summary) -> None:
 def test_escape_sequences_do_not_reach_the_terminal(summary: Summary) -> None:
     evil = "\x1b]0;title\x07\x9b2J\u202e\ud800x"
     full = renamed(summary, f"%{evil}")
+    assert full.noise is not None
     arms = [replace(arm, label=arm.label + evil, verdict=arm.verdict + evil) for arm in full.arms]
     full = replace(full, metric={**full.metric, "name": evil}, baseline=evil, noise={**full.noise, "words": evil})
     text = drawn(verdict_table(full, arms, f"Does\nit?{evil}", width=120), 120)

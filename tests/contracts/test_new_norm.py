@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PACKAGE = Path(__file__).resolve().parents[2] / "src" / "normscope"
 CONTRACT = Path(__file__).with_name("test_norms.py")
 TRAITS = Path(__file__).with_name("test_traits.py")
@@ -45,6 +47,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_new_norm_touches_two_files_and_its_test(tmp_path: Path) -> None:
     copy = tmp_path / "normscope"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))

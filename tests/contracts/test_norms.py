@@ -117,6 +117,7 @@ def test_diagnosed(name: str) -> None:
     assert [one.name for one in diagnosis.ranges] == ([] if name == "none" else ["1"])
 
 
+@pytest.mark.slow
 def test_compared(user_file, tmp_path: Path) -> None:
     # FRN needs feature maps, which this task does not have.
     names = [name for name in NORMS if NORMS.origin(name)] or [name for name in NORMS if name != "frn"]
@@ -138,6 +139,7 @@ def test_measured_by_bench() -> None:
     assert [cost.norm for cost in costs] == [name for name in NORMS if name != "frn"]
 
 
+@pytest.mark.slow
 def test_listed() -> None:
     told = subprocess.run(
         [sys.executable, "-m", "normscope.cli.main", "list", "norms"], capture_output=True, text=True, check=True

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from support.plugin_package import install, install_the_pages
 
 CONTRACT = Path(__file__).with_name("test_norms.py")
@@ -47,6 +49,7 @@ def rooted(width):
 '''
 
 
+@pytest.mark.slow
 def test_norms_of_other_packages_keep_the_contract(tmp_path: Path) -> None:
     site = install_the_pages(tmp_path / "site")
     entries = {"renamed": "more_norms:Renamed", "own": "more_norms:Own", "rooted": "more_norms:rooted"}

@@ -2,13 +2,13 @@
 
 import csv
 import json
-import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from normscope.results import summarize
+from support.study_folders import unpack
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 STUDIES = sorted(path.parent for path in RESULTS.glob("*/study.tar.xz"))
@@ -17,18 +17,6 @@ STUDIES = sorted(path.parent for path in RESULTS.glob("*/study.tar.xz"))
 def test_every_study_has_its_runs() -> None:
     assert STUDIES
     assert {path.parent for path in RESULTS.glob("*/summary.json")} == set(STUDIES)
-
-
-def unpack(archive: Path, folder: Path) -> None:
-    """Write the files of an archive; Python before 3.11.4 has no filter for what else one may hold."""
-    with tarfile.open(archive) as content:
-        for member in content:
-            target = (folder / member.name).resolve()
-            assert target.is_relative_to(folder.resolve())
-            assert member.isfile() or member.isdir(), member.name
-            if source := content.extractfile(member):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(source.read())
 
 
 def assert_equal(found: Any, committed: Any) -> None:

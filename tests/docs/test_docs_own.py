@@ -10,6 +10,7 @@ import pytest
 from support.plugin_package import PAGE, file_in_page
 
 
+@pytest.mark.slow
 def test_the_file_of_the_page_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("my_file.py").write_text(file_in_page("my_file.py"))

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-pytest.importorskip("griffe", reason="griffe is not here; ./run test installs it")
+griffe = pytest.importorskip("griffe", reason="griffe is not here; ./run test installs it")
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "src" / "normscope").rglob("*.py"))
 
@@ -49,6 +49,13 @@ def test_roles_become_code() -> None:
 def test_a_table_becomes_markdown_and_a_row_may_go_on() -> None:
     text = "====  =====\nname  value\n====  =====\na     one\n      more\nb     two\n====  ====="
     assert MARKUP.to_markdown(text) == "| name | value |\n| --- | --- |\n| a | one more |\n| b | two |"
+
+
+def test_an_example_becomes_a_section_that_griffe_shows_as_code() -> None:
+    text = MARKUP.to_markdown("First.\n\nExample:\n    >>> 1 + 1\n    2\n    >>> [3]\n    [3]")
+    sections = griffe.Docstring(text, parser="google").parse()
+    assert [section.kind.value for section in sections] == ["text", "examples"]
+    assert sections[1].value == [(griffe.DocstringSectionKind.examples, ">>> 1 + 1\n2\n>>> [3]\n[3]")]
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT / "src")))

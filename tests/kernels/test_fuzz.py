@@ -28,6 +28,7 @@ def fuzz() -> Iterator[Path]:
         yield sanitize.build_fuzz(Path(folder), library=library)
 
 
+@pytest.mark.slow
 def test_kernels_keep_to_their_arrays_and_to_the_formula(fuzz: Path) -> None:
     done = subprocess.run([fuzz, "2026", "400"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

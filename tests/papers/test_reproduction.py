@@ -24,6 +24,7 @@ def request_of(paper: Paper, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     )
 
 
+@pytest.mark.slow
 def test_a_paper_is_run_once_and_read_again(request_of: ReproductionRequest) -> None:
     events: list[RunEvent] = []
     first = reproduce(request_of, callback=events.append)
@@ -89,6 +90,7 @@ def test_a_set_that_is_not_here_is_a_reason(
     assert (told["verdict"], told["because"]) == ("not run here", "this version has no such task")
 
 
+@pytest.mark.slow
 def test_a_package_that_is_not_here_is_a_reason_and_the_rest_goes_on(
     tmp_path: Path, paper: Paper, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,11 +15,11 @@ from normscope.studies.spec import make_study
 def test_the_curves_are_those_of_eager_to_rounding(tmp_path: Path) -> None:
     names = ["layer_norm", "ada_norm", "detach_norm", "rms_norm"]
     norms = [f"{name}{words}" for name in names for words in ("", "(backend='eager')")]
-    card = make_study("digits", norms=norms, seeds=[0, 1], steps=60)
-    compare(card, out=tmp_path)
+    study_spec = make_study("digits", norms=norms, seeds=[0, 1], steps=60)
+    compare(study_spec, out=tmp_path)
     study = StudyFolder(tmp_path)
     curves = {}
-    for spec in plan(card):
+    for spec in plan(study_spec):
         lines = study.run(spec.id).metrics.read_text().splitlines()
         told = [json.loads(line) for line in lines]
         curves[spec.label, spec.seed] = [one["train_loss"] for one in told] + [one["valid_loss"] for one in told]

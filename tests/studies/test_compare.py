@@ -1,4 +1,4 @@
-"""A study from its question to its answer: killed, resumed, doubled, refused."""
+"""A study as a whole: killed, resumed, run twice at once, refused."""
 
 import json
 import os
@@ -122,23 +122,23 @@ def test_ctrl_c_leaves_a_resumable_folder_and_says_how_to_go_on(tmp_path: Path, 
         os.killpg(process.pid, signal.SIGINT)
         words, _ = process.communicate(timeout=1800)
     assert process.returncode == 130
-    assert "Go on with:  normscope compare digits --norms layer_norm,none,batch_norm" in words
+    assert "Resume with:  normscope compare digits --norms layer_norm,none,batch_norm" in words
     assert "Traceback" not in words
     assert list(out.glob("runs/*/checkpoint.pt"))
     told = finish(out)
-    assert "of 12 runs are there already" in told
+    assert "of 12 runs are already finished" in told
     assert summary(out) == unbroken
 
 
 def test_a_finished_study_is_answered_from_its_folder_without_a_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    card = make_study("digits", norms=["none", "layer_norm"], seeds=[0, 1], steps=20)
-    first = compare(card, out=tmp_path, engine=InThisProcess())
+    study_spec = make_study("digits", norms=["none", "layer_norm"], seeds=[0, 1], steps=20)
+    first = compare(study_spec, out=tmp_path, engine=InThisProcess())
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")}
     started: list[object] = []
     monkeypatch.setattr(subprocess, "Popen", lambda *words, **options: started.append(words) or pytest.fail("started"))
-    second = compare(card, out=tmp_path, workers=1)
+    second = compare(study_spec, out=tmp_path, workers=1)
     assert first.to_dict() == second.to_dict()
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")} == stamps
     assert not started
@@ -175,7 +175,7 @@ def test_a_folder_of_another_question_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "summary.json").read_bytes() == before
     file = tmp_path / "file"
     file.write_text("mine")
-    with pytest.raises(StudyMismatch, match="is a file; a study needs a folder of its own"):
+    with pytest.raises(StudyMismatch, match="is a file; a study needs a folder"):
         compare(make_study("digits", norms=["none"], seeds=[0], steps=11), out=file, workers=1)
     assert file.read_text() == "mine"
 
@@ -192,45 +192,43 @@ def test_missing_data_stops_the_study_before_its_first_run(tmp_path: Path, monke
 
 
 def test_failed_runs_can_be_computed_anew(tmp_path: Path) -> None:
-    card = make_study("digits", norms=["none"], seeds=[0], steps=10)
+    study_spec = make_study("digits", norms=["none"], seeds=[0], steps=10)
     study = StudyFolder(tmp_path)
-    (spec,) = plan(card)
+    (spec,) = plan(study_spec)
     write_json(study.run(spec.id).description, {"schema": 1, **spec.identity()})
     assert fail(spec, study, "on purpose") == "failed"
     assert states([spec], study)["failed"] == 1
-    assert compare(card, out=tmp_path, workers=1).arms[0].failures == 1
-    assert compare(card, out=tmp_path, engine=InThisProcess(), retry_failed=True).arms[0].failures == 0
+    assert compare(study_spec, out=tmp_path, workers=1).arms[0].failures == 1
+    assert compare(study_spec, out=tmp_path, engine=InThisProcess(), retry_failed=True).arms[0].failures == 0
 
 
 def test_the_folder_is_named_after_task_and_question() -> None:
-    card = make_study("digits")
-    assert str(default_folder(card)) == str(Path("runs") / f"digits-{card.id}")
+    study_spec = make_study("digits")
+    assert str(default_folder(study_spec)) == str(Path("runs") / f"digits-{study_spec.id}")
     assert default_workers(make_study("digits", device="cuda")) == 1
-    assert default_workers(card) >= 1
+    assert default_workers(study_spec) >= 1
 
 
 def test_a_device_that_is_not_there_is_named_and_a_finished_study_needs_none(tmp_path: Path) -> None:
-    card = make_study("digits", norms=["none"], seeds=[0], steps=10, device="cuda:7")
-    with pytest.raises(
-        EngineError, match=r"device 'cuda:7' is asked for, and torch .* finds (no|\d) CUDA devices here"
-    ):
-        compare(card, out=tmp_path)
+    study_spec = make_study("digits", norms=["none"], seeds=[0], steps=10, device="cuda:7")
+    with pytest.raises(EngineError, match=r"device 'cuda:7' does not exist: torch .* finds (no|\d) CUDA devices here"):
+        compare(study_spec, out=tmp_path)
     assert not list(tmp_path.iterdir())
     study = StudyFolder(tmp_path)
-    (spec,) = plan(card)
+    (spec,) = plan(study_spec)
     study.run(spec.id).path.mkdir(parents=True)
     assert fail(spec, study, "on purpose") == "failed"
-    assert compare(card, out=tmp_path).arms[0].failures == 1
+    assert compare(study_spec, out=tmp_path).arms[0].failures == 1
 
 
 def test_every_run_is_told_before_the_first_moves(tmp_path: Path) -> None:
-    card = make_study("digits", norms=["none", "layer_norm"], seeds=[0], steps=10)
+    study_spec = make_study("digits", norms=["none", "layer_norm"], seeds=[0], steps=10)
     told: list[str] = []
-    compare(card, out=tmp_path, engine=InThisProcess(), callback=lambda event: told.append(event.state))
+    compare(study_spec, out=tmp_path, engine=InThisProcess(), callback=lambda event: told.append(event.state))
     assert told[:2] == ["planned", "planned"]
     assert told.count("done") == 2
     told.clear()
-    compare(card, out=tmp_path, workers=1, callback=lambda event: told.append(event.state))
+    compare(study_spec, out=tmp_path, workers=1, callback=lambda event: told.append(event.state))
     assert told == ["done", "done"]
 
 
@@ -242,12 +240,12 @@ def test_a_folder_takes_more_seeds_and_says_so(tmp_path: Path) -> None:
     summary = compare(more, out=tmp_path, engine=InThisProcess())
     assert [arm.pairs for arm in summary.arms if arm.label != summary.baseline] == [3]
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
-    card = json.loads((tmp_path / "card.json").read_text())
-    assert (card["seeds"], card["looks"]) == ([0, 1, 2], [2])
-    assert card["regime"].endswith("seeds were added after a look at 2, so its p values are exploratory")
+    content = json.loads((tmp_path / "card.json").read_text())
+    assert (content["seeds"], content["looks"]) == ([0, 1, 2], [2])
+    assert content["regime"].endswith("seeds were added after an analysis of 2, so its p values are exploratory")
     compare(more, out=tmp_path, workers=1)
     assert json.loads((tmp_path / "card.json").read_text())["looks"] == [2]
-    with pytest.raises(StudyMismatch, match="more seeds may be added, and nothing else may differ"):
+    with pytest.raises(StudyMismatch, match="only more seeds may be added"):
         compare(first, out=tmp_path, workers=1)
     other = make_study("digits", norms=["none", "layer_norm"], seeds=[0, 1, 2, 3], steps=13)
     with pytest.raises(StudyMismatch):

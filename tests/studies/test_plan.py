@@ -1,4 +1,4 @@
-"""From a card to its runs."""
+"""The runs of a study."""
 
 import json
 from collections.abc import Callable
@@ -16,17 +16,17 @@ from normscope.studies.plan import RunSpec, plan, spec_for
 from normscope.studies.spec import make_study
 from normscope.tasks import BaseTask, UserFileChanged
 
-CARD = make_study("digits", norms=["layer_norm", "ada_norm(scale=2.0)", "weight_norm"], seeds=[3, 4])
+STUDY_SPEC = make_study("digits", norms=["layer_norm", "ada_norm(scale=2.0)", "weight_norm"], seeds=[3, 4])
 
 
 def test_a_plan_goes_seed_by_seed() -> None:
-    assert [(spec.seed, spec.norm.name) for spec in plan(CARD)] == [
+    assert [(spec.seed, spec.norm.name) for spec in plan(STUDY_SPEC)] == [
         (seed, norm) for seed in (3, 4) for norm in ("layer_norm", "ada_norm", "weight_norm")
     ]
 
 
 def test_the_name_is_the_content() -> None:
-    base = plan(CARD)[1]
+    base = plan(STUDY_SPEC)[1]
     changes = [
         {"seed": 9},
         {"norm": NormSpec("ada_norm", {"scale": 2.5})},
@@ -46,14 +46,14 @@ def test_the_name_is_the_content() -> None:
 
 
 def test_a_spec_survives_the_way_to_another_process() -> None:
-    for spec in plan(CARD):
+    for spec in plan(STUDY_SPEC):
         assert RunSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
         assert RunSpec.from_json(json.loads(json.dumps(spec.to_json()))).id == spec.id
 
 
 def test_models_of_one_seed_start_equal() -> None:
-    first, second, third = (spec.build() for spec in plan(CARD)[:3])
-    assert torch.equal(first.get_submodule("stem").weight, second.get_submodule("stem").weight)
+    first, second, third = (spec.build() for spec in plan(STUDY_SPEC)[:3])
+    assert torch.equal(first.get_parameter("stem.weight"), second.get_parameter("stem.weight"))
     x = torch.randn(4, 64)
     plain = make_study("digits", norms=["none"])
     untouched = spec_for(plain, plain.arms[0], "none", seed=3, split="study").build()
@@ -62,7 +62,7 @@ def test_models_of_one_seed_start_equal() -> None:
 
 
 def test_an_arm_without_effect_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = plan(CARD)[0]
+    spec = plan(STUDY_SPEC)[0]
     from normscope.tasks import TASKS
 
     class Deaf(BaseTask):
@@ -76,8 +76,8 @@ def test_an_arm_without_effect_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("norm", [name for name in NORMS if name != "frn"])
 def test_every_norm_can_be_drawn_from_named_streams(norm: str) -> None:
-    card = make_study("digits", norms=[norm], placements=["peri"])
-    model = plan(card)[0].build()
+    study_spec = make_study("digits", norms=[norm], placements=["peri"])
+    model = plan(study_spec)[0].build()
     assert model(torch.randn(5, 64)).isfinite().all()
 
 
@@ -87,8 +87,8 @@ def norms_of(model: nn.Module) -> dict[str, str]:
 
 
 def built(norm: str, placement: str = "pre") -> nn.Module:
-    card = make_study("digits", norms=[norm], placements=[placement])
-    return plan(card)[0].build()
+    study_spec = make_study("digits", norms=[norm], placements=[placement])
+    return plan(study_spec)[0].build()
 
 
 def test_norms_by_place_are_built_there() -> None:
@@ -154,39 +154,39 @@ def test_a_norm_whose_place_is_not_there_is_an_error(norm: str, placement: str) 
 
 def test_a_placement_whose_layers_are_not_there_is_an_error() -> None:
     spec = replace(plan(make_study("digits", norms=["layer_norm"]))[0], placement=PlacementSpec("pre+post:9"))
-    with pytest.raises(ValueError, match="arm layer_norm has a placement for 9, which digits has not"):
+    with pytest.raises(ValueError, match="arm layer_norm has a placement for 9, which does not occur in digits"):
         spec.build()
     assert replace(spec, placement=PlacementSpec("pre+post:4")).build()
 
 
 def test_another_version_of_a_scorer_is_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = plan(make_study("multi30k_de_en", norms=["layer_norm"], seeds=[0]))[0]
-    card = make_study("multi30k_de_en", norms=["layer_norm"], seeds=[0])
-    before = spec.id, card.id
+    study_spec = make_study("multi30k_de_en", norms=["layer_norm"], seeds=[0])
+    before = spec.id, study_spec.id
     monkeypatch.setattr("normscope.tasks.translation.bleu.version", lambda name: "9.9")
     assert spec.id != before[0]
-    assert card.id != before[1]
+    assert study_spec.id != before[1]
 
 
 def test_a_users_file_is_named_without_its_folder_in_what_a_run_is(user_file: Callable[..., str]) -> None:
-    card = make_study(user_file(), norms=["layer_norm"], seeds=[3])
-    (spec,) = plan(card)
-    assert spec.task == card.task_name == "my_file.py:make"
-    assert spec.file == card.task
+    study_spec = make_study(user_file(), norms=["layer_norm"], seeds=[3])
+    (spec,) = plan(study_spec)
+    assert spec.task == study_spec.task_name == "my_file.py:make"
+    assert spec.file == study_spec.task
     assert spec.identity()["task"] == "my_file.py:make"
     assert "file" not in spec.identity()
-    assert card.question == "Does the norm matter on my_file.py:make?"
+    assert study_spec.question == "Does the norm matter on my_file.py:make?"
 
 
 def test_a_study_of_a_file_is_the_same_from_everywhere(
     user_file: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cards = [make_study(user_file(path=tmp_path / where / "my file.py")) for where in ("x", "y")]
+    study_specs = [make_study(user_file(path=tmp_path / where / "my file.py")) for where in ("x", "y")]
     monkeypatch.chdir(tmp_path / "x")
-    cards.append(make_study("my file.py:make"))
-    assert len({card.id for card in cards}) == 1
-    assert len({plan(card)[0].id for card in cards}) == 1
-    assert len({str(default_folder(card)) for card in cards}) == 1
+    study_specs.append(make_study("my file.py:make"))
+    assert len({study_spec.id for study_spec in study_specs}) == 1
+    assert len({plan(study_spec)[0].id for study_spec in study_specs}) == 1
+    assert len({str(default_folder(study_spec)) for study_spec in study_specs}) == 1
 
 
 def test_an_edited_file_makes_another_study(user_file: Callable[..., str], tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ def test_every_other_norm_fits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_misfit_is_named_with_its_reason_before_anything_is_written(tmp_path: Path) -> None:
-    card = make_study("digits", norms=["layer_norm", "frn"], seeds=[0], steps=10)
+    study_spec = make_study("digits", norms=["layer_norm", "frn"], seeds=[0], steps=10)
     with pytest.raises(ArmMisfit, match=MISFIT):
-        compare(card, out=tmp_path / "study")
+        compare(study_spec, out=tmp_path / "study")
     assert not (tmp_path / "study").exists()
 
 
@@ -51,9 +51,9 @@ SCORES = "return 100.0 * (model(x[parts[part]]).argmax(-1) == y[parts[part]])"
 def test_what_a_user_wrote_wrongly_is_told_before_the_first_run(
     change: tuple[str, str], told: str, user_file: Callable[..., str], tmp_path: Path
 ) -> None:
-    card = make_study(user_file(change), norms=["layer_norm"], seeds=[0])
+    study_spec = make_study(user_file(change), norms=["layer_norm"], seeds=[0])
     with pytest.raises(ArmMisfit, match=rf"arm layer_norm cannot be trained on my_file.py:make: (?s:.*){told}"):
-        compare(card, out=tmp_path / "study")
+        compare(study_spec, out=tmp_path / "study")
     assert not (tmp_path / "study").exists()
 
 
@@ -100,9 +100,9 @@ def test_an_error_in_somebodys_norm_names_the_arm_and_where_it_is_from(
     monkeypatch.setitem(NORMS, "asserting", Asserting)
     monkeypatch.setattr(NORMS, "_origins", {"asserting": "gentle-norms 0.2"})
     name = user_file() if task == "own" else task
-    reason = r"AssertionError: only 99 dimensions \(asserting is of gentle-norms 0.2\)$"
+    reason = r"AssertionError: only 99 dimensions \(asserting is defined by gentle-norms 0.2\)$"
     told = rf"arm asserting cannot be trained on (?s:.*){reason}"
     with pytest.raises(ArmMisfit, match=told):
         preflight(make_study(name, norms=["layer_norm", "asserting"], seeds=[0]))
-    with pytest.raises(ArmMisfit, match=r"\(asserting is of gentle-norms 0.2\)$"):
+    with pytest.raises(ArmMisfit, match=r"\(asserting is defined by gentle-norms 0.2\)$"):
         preflight(make_study("digits", norms=["layer_norm+asserting:final"], placements=["pre"], seeds=[0]))

@@ -21,16 +21,16 @@ def test_fields_are_those_of_the_documents() -> None:
 
 
 def test_every_run_is_named() -> None:
-    card = make_study("digits", seeds=[2, 5])
-    content = record(card, command="x", tuned=None, tuning=None)
+    study_spec = make_study("digits", seeds=[2, 5])
+    content = record(study_spec, command="x", tuned=None, tuning=None)
     named = {identity for arm in content["arms"] for identity in arm["runs"].values()}
-    assert named == {spec.id for spec in plan(card)}
+    assert named == {spec.id for spec in plan(study_spec)}
 
 
 def test_tuned_arms_stand_before_the_untuned() -> None:
-    card = make_study("digits", norms=["none", "layer_norm"], tune=True)
-    tuned = card.with_learning_rates({"none": 0.006, "layer_norm": 0.002})
-    arms = record(card, command="x", tuned=tuned, tuning={"grid": []})["arms"]
+    study_spec = make_study("digits", norms=["none", "layer_norm"], tune=True)
+    tuned = study_spec.with_learning_rates({"none": 0.006, "layer_norm": 0.002})
+    arms = record(study_spec, command="x", tuned=tuned, tuning={"grid": []})["arms"]
     assert [(arm["label"], arm["tuned"], arm["learning_rate"]) for arm in arms] == [
         ("none", True, 0.006),
         ("layer_norm", True, 0.002),
@@ -49,8 +49,8 @@ def test_published_figures_travel_with_the_card() -> None:
 
 
 def test_warm_ups_and_the_preset_travel_with_the_card() -> None:
-    card = make_study("digits", norms=["layer_norm"], warmups=[0, 50], preset="full", steps=200)
-    content = record(card, command="x", tuned=None, tuning=None)
+    study_spec = make_study("digits", norms=["layer_norm"], warmups=[0, 50], preset="full", steps=200)
+    content = record(study_spec, command="x", tuned=None, tuning=None)
     assert content["preset"] == "full"
     assert [(arm["label"], arm["warmup"]) for arm in content["arms"]] == [
         ("layer_norm, warm-up 0", 0),

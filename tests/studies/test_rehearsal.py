@@ -1,4 +1,4 @@
-"""What a user's own task is tried with before the first run."""
+"""Checks of a custom task before the first run."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from normscope.studies.plan import plan
-from normscope.studies.preflight import PASSES, TOLD, ArmMisfit, heard, preflight, rehearse
+from normscope.studies.preflight import CALLBACKS, PASSES, ArmMisfit, first_values, preflight, rehearse
 from normscope.studies.spec import make_study
 from normscope.tasks import CustomTask
 
@@ -29,12 +29,15 @@ def tried(name: str, *norms: str, seeds: int = 2) -> None:
     [
         (
             (LOSS, f"{LOSS}.detach()"),
-            "the loss has no gradient: it was detached, or every weight of the model is frozen",
+            "the loss has no gradient: it was detached, or all weights of the model are frozen",
         ),
         (("    def loss", "    model.requires_grad_(False)\n\n    def loss"), "the loss has no gradient"),
-        (("nn.Linear(8, 2))", "nn.LazyLinear(2))"), r"weights without a shape \(4.weight, 4.bias\): call it once"),
+        (("nn.Linear(8, 2))", "nn.LazyLinear(2))"), r"uninitialized weights \(4.weight, 4.bias\): call it once"),
         ((LOSS, f"{LOSS} * 1j"), "scalar tensor of a floating-point dtype"),
-        ((BATCHES, "batches=lambda step, left=iter(range(20)): (x[: 1 + next(left)], y[:1])"), "it gave two batches"),
+        (
+            (BATCHES, "batches=lambda step, left=iter(range(20)): (x[: 1 + next(left)], y[:1])"),
+            "returned different batches",
+        ),
         ((BATCHES, "batches=lambda step, left=iter(()): next(left)"), "StopIteration"),
         (
             (
@@ -46,7 +49,7 @@ def tried(name: str, *norms: str, seeds: int = 2) -> None:
         ),
     ],
 )
-def test_what_would_fail_in_every_run_is_told_before_the_first(
+def test_what_would_fail_in_every_run_is_an_error_before_the_first(
     change: tuple[str, str], told: str, user_file: Write
 ) -> None:
     with pytest.raises(
@@ -71,10 +74,10 @@ def test_a_function_of_the_step_passes(user_file: Write) -> None:
     ],
 )
 @pytest.mark.parametrize("driven", [False, True])
-def test_a_norm_that_is_made_and_not_called_is_told(model: str, driven: bool, user_file: Write) -> None:
+def test_a_norm_that_is_built_and_not_called_is_an_error(model: str, driven: bool, user_file: Write) -> None:
     name = user_file((MODEL, model), driven=driven)
     with pytest.raises(
-        ArmMisfit, match=r"the LayerNorm that norm\(...\) made is never called, neither in training nor in"
+        ArmMisfit, match=r"the LayerNorm that norm\(...\) returned is never called, neither in training nor in"
     ):
         tried(name)
     tried(name, "none")
@@ -95,8 +98,10 @@ def test_a_norm_that_is_called_in_another_way_is_seen(model: str, user_file: Wri
     tried(user_file((MODEL, model)), "layer_norm", "rms_norm")
 
 
-def test_a_seed_that_changes_nothing_is_told(user_file: Write) -> None:
-    told = "the seed changes nothing in my_file.py:make: seeds 0 and 1 have equal first weights and equal first losses"
+def test_a_seed_without_effect_is_an_error(user_file: Write) -> None:
+    told = (
+        "the seed changes nothing in my_file.py:make: seeds 0 and 1 give equal initial weights and equal first losses"
+    )
     plain = ("nn.Dropout(0.3), ", "")
     one_batch = (BATCHES, "batches=lambda step: (x[:32], y[:32])")
     with pytest.raises(ArmMisfit, match=told):
@@ -108,6 +113,7 @@ def test_a_seed_that_changes_nothing_is_told(user_file: Write) -> None:
     tried(user_file(SEEDED, one_batch, plain), seeds=1)
 
 
+@pytest.mark.slow
 def test_equal_first_weights_alone_are_no_fault(user_file: Write) -> None:
     """Weights that were trained before, and what the seed decides then: order, dropout, draws of a loop."""
     tried(user_file(SEEDED, ("nn.Dropout(0.3), ", "")))
@@ -133,7 +139,7 @@ def test_arms_must_have_equal_batches(user_file: Write) -> None:
         ),
     ],
 )
-def test_a_loop_of_theirs_is_begun(change: tuple[str, str], told: str, user_file: Write) -> None:
+def test_a_training_function_is_begun(change: tuple[str, str], told: str, user_file: Write) -> None:
     with pytest.raises(ArmMisfit, match=told):
         tried(user_file(change, driven=True))
 
@@ -153,11 +159,11 @@ def test_it_is_left_after_a_few_steps(ends: str, user_file: Write) -> None:
     task = spec.begin()
     assert isinstance(task, CustomTask)
     with task.context():
-        words = heard(spec, task, CPU)
-    told = [word for word in words if isinstance(word, tuple)]
-    assert [step for step, _ in told] == list(range(1, TOLD + 1)) * (ends.strip() != "pass")
+        values = first_values(spec, task, CPU)
+    calls = [value for value in values if isinstance(value, tuple)]
+    assert [step for step, _ in calls] == list(range(1, CALLBACKS + 1)) * (ends.strip() != "pass")
     # Of every pass five modules and the whole.
-    assert len(words) <= (PASSES + 1) * 6 < 12 * 6
+    assert len(values) <= (PASSES + 1) * 6 < 12 * 6
     with task.context():
         weights, batches = rehearse(spec, spec.begin(), CPU)  # pyright: ignore[reportArgumentType]
     assert len(weights) == 6

@@ -16,7 +16,7 @@ from normscope.studies.spec import GRID, TUNING_SEEDS, make_study
 from normscope.studies.tuning import tune, tuning_plan
 from normscope.tasks import TASKS
 
-CARD = make_study("digits", norms=["none", "layer_norm"], seeds=[0, 1], steps=25, tune=True)
+STUDY_SPEC = make_study("digits", norms=["none", "layer_norm"], seeds=[0, 1], steps=25, tune=True)
 
 
 class Here:
@@ -37,7 +37,7 @@ class Here:
 
 
 def test_every_arm_has_the_same_trials() -> None:
-    trials = tuning_plan(CARD)
+    trials = tuning_plan(STUDY_SPEC)
     assert all(spec.split == "tune" for spec in trials)
     assert {spec.seed for spec in trials} == set(TUNING_SEEDS)
     budget = {
@@ -50,7 +50,7 @@ def test_every_arm_has_the_same_trials() -> None:
 
 def test_the_best_validation_value_is_chosen(tmp_path: Path) -> None:
     study = StudyFolder(tmp_path)
-    tuning = tune(CARD, study, Here(), lambda event: None)
+    tuning = tune(STUDY_SPEC, study, Here(), lambda event: None)
     for arm in tuning["arms"].values():
         means = {point["learning_rate"]: sum(point["values"]) for point in arm["curve"]}
         assert arm["chosen"] == min(means, key=lambda rate: means[rate])
@@ -59,7 +59,7 @@ def test_the_best_validation_value_is_chosen(tmp_path: Path) -> None:
 
 def told(results: dict[float, tuple[float, float]], task: str, tmp_path: Path) -> float:
     """Tune one arm on trials that ended with these values and losses, by factor of the task's rate; give the factor."""
-    card = make_study(task, norms=["layer_norm"], seeds=[0], steps=25, tune=True)
+    study_spec = make_study(task, norms=["layer_norm"], seeds=[0], steps=25, tune=True)
     rate = TASKS[task].presets["small"].learning_rate
 
     class Written:
@@ -71,7 +71,7 @@ def told(results: dict[float, tuple[float, float]], task: str, tmp_path: Path) -
                 run.metrics.write_text(json.dumps({"step": 20, "valid_loss": loss, "valid_value": value}) + "\n")
                 write_json(run.result, {"schema": 1, "state": "done", "value": value, "selected_step": 20})
 
-    tuning = tune(card, StudyFolder(tmp_path), Written(), lambda event: None)
+    tuning = tune(study_spec, StudyFolder(tmp_path), Written(), lambda event: None)
     return round(tuning["arms"]["layer_norm"]["chosen"] / rate, 6)
 
 
@@ -89,14 +89,14 @@ def test_a_trial_that_failed_is_worst_and_an_arm_without_trials_keeps_its_rate(t
     def fails(spec: RunSpec) -> bool:
         return spec.norm.name == "none" or spec.recipe.learning_rate > 0.001
 
-    tuning = tune(CARD, StudyFolder(tmp_path), Here(fails), lambda event: None)
+    tuning = tune(STUDY_SPEC, StudyFolder(tmp_path), Here(fails), lambda event: None)
     assert tuning["arms"]["none"]["chosen"] == pytest.approx(0.002)
     assert tuning["arms"]["layer_norm"]["chosen"] == pytest.approx(0.0006)
 
 
 def test_the_verdict_uses_fresh_seeds_and_shows_the_untuned_beside(tmp_path: Path) -> None:
     engine = Here(lambda spec: spec.split == "tune" and spec.norm.name == "none" and spec.recipe.learning_rate < 0.005)
-    summary = compare(CARD, out=tmp_path, engine=engine)
+    summary = compare(STUDY_SPEC, out=tmp_path, engine=engine)
     study_seeds = {spec.seed for spec in engine.seen if spec.split == "study"}
     assert study_seeds == {0, 1}
     assert not study_seeds & set(TUNING_SEEDS)
@@ -121,16 +121,17 @@ def test_the_folder_is_claimed_before_the_first_trial(tmp_path: Path) -> None:
             assert (tmp_path / "card.json").read_bytes() == before
             super().run(specs, study, callback)
 
-    assert compare(CARD, out=tmp_path, engine=Intruded()).complete
+    assert compare(STUDY_SPEC, out=tmp_path, engine=Intruded()).complete
 
 
+@pytest.mark.slow
 def test_a_trial_computed_anew_may_choose_another_rate(tmp_path: Path) -> None:
     def fails(spec: RunSpec) -> bool:
         return spec.split == "tune" and spec.norm.name == "none" and spec.recipe.learning_rate > 0.001
 
-    first = compare(CARD, out=tmp_path, engine=Here(fails))
+    first = compare(STUDY_SPEC, out=tmp_path, engine=Here(fails))
     assert first.arms[0].learning_rate == pytest.approx(0.0006)
-    second = compare(CARD, out=tmp_path, engine=Here(), retry_failed=True)
+    second = compare(STUDY_SPEC, out=tmp_path, engine=Here(), retry_failed=True)
     (curve,) = [arm["curve"] for label, arm in second.to_dict()["tuning"]["arms"].items() if label == "none"]
     assert all(point["values"][0] is not None for point in curve)
     best = min(curve, key=lambda point: (point["values"], point["losses"]))

@@ -86,6 +86,7 @@ def test_watching_an_update_changes_no_number() -> None:
     assert torch.equal(train(True), train(False))
 
 
+@pytest.mark.slow
 def test_watching_an_update_says_nothing() -> None:
     # A process of its own: torch reads the level of its profiler's messages once.
     program = """

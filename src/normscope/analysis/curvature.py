@@ -129,6 +129,16 @@ def curvature(
     References:
         Lehoucq, Sorensen, Yang (1998). ARPACK users' guide, through SciPy; Hutchinson (1990). A stochastic estimator of
         the trace of the influence matrix. Communications in Statistics 19(2).
+
+    Example:
+        >>> import torch
+        >>> from normscope.analysis import curvature
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> model = torch.nn.Linear(2, 1, bias=False)
+        >>> x = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+        >>> spectrum = curvature(model, x, loss="mse", generator=generator, top=1)
+        >>> round(spectrum.eigenvalues[0], 3)  # 2 / N times the largest eigenvalue of the sum of x x^T
+        4.0
     """
     matrix = GaussNewton(model, inputs, loss=loss, kind=kind, only=only)
     if not 1 <= top < matrix.size:

@@ -34,6 +34,15 @@ def standard_fisher(x: Tensor, weight: Tensor, bias: Tensor, *, family: Family, 
     References:
         Ba, Kiros, Hinton (2016). Layer normalization. arXiv:1607.06450, eqs. (10)-(12).
         Departs from it in: nothing.
+
+    Example:
+        >>> import torch
+        >>> from normscope.analysis import standard_fisher
+        >>> x, weight = torch.tensor([[1.0, 2.0], [3.0, -1.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        >>> standard_fisher(x, weight[:1], torch.zeros(1), family="gaussian")
+        tensor([[ 5.0000, -0.5000,  2.0000],
+                [-0.5000,  2.5000,  0.5000],
+                [ 2.0000,  0.5000,  1.0000]])
     """
     check_model(x, weight, bias, None, family, dispersion)
     covariance = metric(x @ weight.T + bias, family, dispersion)
@@ -89,6 +98,14 @@ def normalized_fisher(
     References:
         Ba, Kiros, Hinton (2016). Layer normalization. arXiv:1607.06450, eqs. (13)-(14).
         Departs from it in: the derivatives across outputs in layer normalization; ``printed=True`` is as printed.
+
+    Example:
+        >>> import torch
+        >>> from normscope.analysis import normalized_fisher
+        >>> x, weight = torch.tensor([[1.0, 2.0], [3.0, -1.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        >>> matrix = normalized_fisher(x, weight, torch.zeros(2), torch.ones(2), method="layer", family="gaussian")
+        >>> matrix.shape
+        torch.Size([8, 8])
     """
     check_model(x, weight, bias, gain, family, dispersion)
     outputs, jacobian = normalized_outputs(x, weight, bias, gain, method, printed)

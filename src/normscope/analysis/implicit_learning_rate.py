@@ -105,6 +105,16 @@ def implicit_learning_rate(
     References:
         Ba, Kiros, Hinton (2016). Layer normalization. arXiv:1607.06450, section 5.2.2.
         Departs from it in: the measurement of the step and its angle, which the paper only discusses.
+
+    Example:
+        >>> import torch
+        >>> from normscope.analysis import implicit_learning_rate
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> x, y = torch.randn(6, 3, generator=generator), torch.randn(6, 2, generator=generator)
+        >>> weight = torch.randn(2, 3, generator=generator)
+        >>> result = implicit_learning_rate(x, y, weight, torch.zeros(2), torch.ones(2), family="gaussian")
+        >>> [row.method for row in result.rows]
+        ['none', 'layer', 'batch', 'weight']
     """
     check_model(x, weight, bias, gain, family, dispersion)
     if y.shape != (len(x), len(weight)):

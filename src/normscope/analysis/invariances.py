@@ -166,6 +166,15 @@ def invariances(
     References:
         Ba, Kiros, Hinton (2016). Layer normalization. arXiv:1607.06450, section 5.1, Table 1, eqs. (6)-(7).
         Departs from it in: eps, which the paper omits; the last three rows of :data:`TRANSFORMATIONS`.
+
+    Example:
+        >>> import torch
+        >>> from normscope.analysis import invariances
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> x = torch.randn(16, 8, generator=generator)
+        >>> found = invariances(torch.nn.RMSNorm(8), x, generator=generator)
+        >>> [row.transformation for row in found.rows if row.invariant]
+        ['data_rescaling', 'case_rescaling']
     """
     _check(x, factor, scales)
     state = {name: tensor.detach().clone() for name, tensor in (*module.named_parameters(), *module.named_buffers())}

@@ -148,6 +148,14 @@ def parity(
 
     Raises:
         ValueError: If ``width`` is below 3, ``rows`` is below 1, or the shape of an output differs from its input.
+
+    Example:
+        >>> import torch
+        >>> from normscope.analysis import parity
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> found = parity(torch.nn.LayerNorm(8), torch.nn.LayerNorm(8, eps=1e-3), 8, generator=generator)
+        >>> [departure.convention for departure in found.departures]
+        ['eps']
     """
     if rows < 1:
         raise ValueError(f"rows must be at least 1, got {rows}")

@@ -1,1 +1,1 @@
-"""The command line: one file per command, and what they share: parsing, tables, progress."""
+"""The command line: one file per command or group of commands, with shared parsing, tables and progress bars."""

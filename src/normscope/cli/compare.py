@@ -1,4 +1,4 @@
-"""``normscope compare`` and ``normscope report``: a study, and its table and page."""
+"""``normscope compare`` and ``normscope report``: run a study, and draw its table and its page."""
 
 import json
 import shlex
@@ -28,34 +28,49 @@ if TYPE_CHECKING:
 
 def compare(
     task: Annotated[
-        str, Parameter(help="such as digits, see: normscope list tasks; or a file of yours, my_file.py:make")
+        str, Parameter(help="task, such as digits (see: normscope list tasks), or a custom task, my_file.py:make")
     ],
     /,
     *,
     norms: Annotated[
-        str | None, Parameter(help="such as layer_norm,ada_norm(scale=2.0); see: normscope list norms")
+        str | None,
+        Parameter(help="norms to compare, such as layer_norm,ada_norm(scale=2.0); see: normscope list norms"),
     ] = None,
     placement: Annotated[
-        str, Parameter(help="such as pre,post or mix(share=0.5); see: normscope list placements")
+        str,
+        Parameter(
+            help="placements, such as pre,post or mix(share=0.5); see: normscope list placements; default: the task's",
+            show_default=False,
+        ),
     ] = "",
     seeds: Annotated[
-        str, Parameter(help="such as 0-9 or 3,5,8; at least 6 for one comparison, 8 for six (multiple testing)")
+        str, Parameter(help="seeds, such as 0-9 or 3,5,8; significance needs at least 6 for one comparison, 8 for six")
     ] = "0-9",
-    warmup: Annotated[str, Parameter(help="numbers of warm-up updates to compare, such as 0,500")] = "",
-    baseline: Annotated[str | None, Parameter(help="the arm to compare with; layer_norm where left out")] = None,
-    margin: Annotated[float | None, Parameter(help="smallest difference worth having, in the metric's unit")] = None,
+    warmup: Annotated[
+        str,
+        Parameter(
+            help="numbers of warm-up updates to compare, such as 0,500; default: the preset's", show_default=False
+        ),
+    ] = "",
+    baseline: Annotated[
+        str | None, Parameter(help="arm that the others are compared with; default: layer_norm, else the first arm")
+    ] = None,
+    margin: Annotated[
+        float | None, Parameter(help="smallest difference worth having, in the metric's unit; default: the task's")
+    ] = None,
     tune: Annotated[
-        bool, Parameter(help="first tune every arm's learning rate on one grid, with a separate split and seeds")
+        bool, Parameter(help="first tune the learning rate of every arm on one grid, with a separate split and seeds")
     ] = False,
-    out: Annotated[Path | None, Parameter(help="the study's folder; runs/<task>-<hash> where left out")] = None,
-    retry_failed: Annotated[bool, Parameter(help="compute runs anew that ended with an error")] = False,
+    out: Annotated[Path | None, Parameter(help="folder of the study; default: runs/<task>-<hash>")] = None,
+    retry_failed: Annotated[bool, Parameter(help="compute failed runs again")] = False,
     json_output: JSON = False,
     options: RunOptions = DEFAULTS,
 ) -> None:
-    """Train every norm of a list on one task with the same seeds, and judge whether one helps.
+    """Train a task with each norm on the same seeds, and test whether a norm makes a difference.
 
-    Writes summary.json, summary.csv and report.html. Stop it at any time: the same command goes on where it was,
-    and nothing that is finished is computed twice.
+    Every arm is compared with the baseline on paired seeds: better, worse, equivalent, or not enough evidence. Writes
+    summary.json, summary.csv and report.html. It can be stopped at any time: the same command resumes the study, and
+    finished runs are not computed again.
 
     For example:
 
@@ -69,21 +84,21 @@ def compare(
     """
     from normscope import data as data_sets
     from normscope.cli.progress import DownloadProgress, StudyProgress
-    from normscope.cli.tables import open_console, results_alone
+    from normscope.cli.tables import open_console, stdout_for_results
     from normscope.results.store import StudyFolder
     from normscope.specs import find_task
-    from normscope.studies import spec as cards
     from normscope.studies.compare import check_folder, default_folder, states
     from normscope.studies.compare import compare as run_study
     from normscope.studies.engines.engine import RunEvent
     from normscope.studies.plan import plan
+    from normscope.studies.spec import PAPER_NORMS, make_study
     from normscope.studies.tuning import tuning_plan
 
-    with results_alone(json_output) as output:
+    with stdout_for_results(json_output) as output:
         entry = find_task(task)
-        card = cards.make_study(
+        study_spec = make_study(
             task,
-            norms=cards.PAPER_NORMS if norms is None else split_norms(norms),
+            norms=PAPER_NORMS if norms is None else split_norms(norms),
             placements=split_norms(placement),
             seeds=parse_seeds(seeds),
             warmups=parse_counts(warmup),
@@ -98,26 +113,27 @@ def compare(
         )
         console = open_console(stderr=json_output)
         command = shlex.join(["normscope", *sys.argv[1:]])
-        folder = out if out is not None else default_folder(card)
+        folder = out if out is not None else default_folder(study_spec)
         study = StudyFolder(folder)
-        specs = plan(card)
-        trials = tuning_plan(card) if tune else []
-        check_folder(card, study)
+        specs = plan(study_spec)
+        trials = tuning_plan(study_spec) if tune else []
+        check_folder(study_spec, study)
         before = states(specs, study)
         done = len(specs) - before["open"]
         console.print(
-            f"{card.question} {count(card.arms, 'arm')} x {count(card.seeds, 'seed')}, {card.steps:,} updates each"
+            f"{study_spec.question} {count(study_spec.arms, 'arm')} x {count(study_spec.seeds, 'seed')}, "
+            f"{study_spec.steps:,} updates each"
             + (f", {len(trials)} tuning trials first" if trials else "")
-            + (f"; {done} of {len(specs)} runs are finished already" if done else "")
+            + (f"; {done} of {len(specs)} runs are already finished" if done else "")
             + f". Folder: {folder}",
             markup=False,
             highlight=False,
             soft_wrap=True,
         )
         if before["open"] or (retry_failed and before["failed"]):
-            with DownloadProgress(console) as fetched:
+            with DownloadProgress(console) as downloads:
                 for name in entry.datasets:
-                    data_sets.locate(data_sets.SETS[name], progress=fetched)
+                    data_sets.locate(data_sets.SETS[name], progress=downloads)
         with StudyProgress(console) as progress:
 
             def callback(event: RunEvent) -> None:
@@ -127,7 +143,7 @@ def compare(
 
             try:
                 summary = run_study(
-                    card,
+                    study_spec,
                     out=folder,
                     workers=options.workers,
                     callback=callback,
@@ -138,9 +154,9 @@ def compare(
                 progress.progress.stop()
                 counts = states(specs, study)
                 console.print(
-                    f"\nStopped; {len(specs) - counts['open']} of {len(specs)} runs are finished, the others keep "
-                    f"their checkpoints in {folder}.\nGo on with:  {as_typed(*sys.argv[1:])}\n"
-                    f"Look at what is there with:  {as_typed('report', str(folder))}",
+                    f"\nStopped; {len(specs) - counts['open']} of {len(specs)} runs are finished; the others can be "
+                    f"resumed from their checkpoints in {folder}.\nResume with:  {as_typed(*sys.argv[1:])}\n"
+                    f"See the results so far with:  {as_typed('report', str(folder))}",
                     markup=False,
                     highlight=False,
                     soft_wrap=True,
@@ -155,12 +171,17 @@ def compare(
 
 
 def report(
-    directory: Annotated[Path, Parameter(help="the study's folder, as compare names it")],
+    directory: Annotated[Path, Parameter(help="folder of the study, which compare prints")],
     /,
     *,
     json_output: JSON = False,
 ) -> None:
-    """Draw the table and the page of a study again from its folder, finished or not; needs no torch."""
+    """Draw the table and the page of a study from its folder, finished or not; does not need torch.
+
+    For example:
+
+    normscope report runs/digits-0123456789
+    """
     from normscope.cli.tables import open_console
     from normscope.report import write_report
     from normscope.results import summarize
@@ -177,16 +198,16 @@ def report(
 
 
 def _report_failures(summary: "Summary", folder: Path) -> None:
-    """Print the number of failed runs on standard error; exit with :data:`EXIT_ERROR` if all failed."""
+    """Print the number of failed runs to standard error; exit with :data:`EXIT_ERROR` if all failed."""
     runs = [run for arm in (*summary.arms, *(summary.untuned or ())) for run in arm.runs]
-    # A run may serve a tuned and an untuned arm.
+    # A run may belong to a tuned and an untuned arm.
     ended = {run.id: run.state for run in runs}
     failed = [identity for identity, state in ended.items() if state == "failed"]
     if not failed:
         return
     Console(stderr=True).print(
-        f"{len(failed)} of {count(tuple(ended), 'run')} could not be computed; why is in {folder}/runs/*/result.json "
-        "and error.txt, and on the page; --retry-failed computes them again",
+        f"{len(failed)} of {count(tuple(ended), 'run')} could not be computed; the reasons are in "
+        f"{folder}/runs/*/result.json and error.txt, and on the page; --retry-failed computes them again",
         style="red",
         markup=False,
         highlight=False,
@@ -199,7 +220,7 @@ def _report_failures(summary: "Summary", folder: Path) -> None:
 def _print_summary(summary: "Summary", console: Console) -> None:
     from normscope.cli.tables import verdict_table
 
-    title = summary.question + ("" if summary.untuned is None else " Every arm at its own, tuned learning rate:")
+    title = summary.question + ("" if summary.untuned is None else " Every arm at its tuned learning rate:")
     console.print(verdict_table(summary, summary.arms, title, width=console.width))
     if summary.untuned is not None:
         title = "The same, untuned: every arm at the task's learning rate:"

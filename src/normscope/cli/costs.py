@@ -1,8 +1,7 @@
-"""What every norm costs on this machine, beside what a user would pick instead, in one run.
+"""Benchmark of the norms against the corresponding PyTorch modules, on this machine.
 
-Competitors take turns, in another order every time, and a ratio is the median over the turns, so that whatever else the
-machine does meanwhile, and what the one before leaves in the caches, meets all of them alike. Only ratios are to be
-compared between machines; times are of this one.
+The functions are timed in rounds, in a new random order per round, and a ratio is the median over the rounds: load of
+the machine and the state of the caches affect all functions alike. Only ratios are comparable between machines.
 """
 
 import os
@@ -24,60 +23,60 @@ SHAPES = ((4, 1000), (64, 1000), (4096, 256), (4096, 1024), (2048, 4096), (16384
 """Rows and widths: a recurrent step, a small batch, and four sizes of activations."""
 
 TORCH: dict[str, Callable[..., nn.Module]] = {"rms_norm": nn.RMSNorm, "batch_norm": nn.BatchNorm1d}
-"""What PyTorch has instead; for every other norm that is ``nn.LayerNorm`` with gain and bias."""
+"""Reference module per norm; for all others it is ``nn.LayerNorm`` with weight and bias."""
 
 SAMPLE = 2e-4
-"""Seconds that one timed sample takes at least: a small call is repeated."""
-WAITED = 0.03
-"""The share of a sample that its threads may have waited for a core; a turn with more is dropped."""
-LEAST = 7
-"""Turns that are kept at least."""
+"""Minimum duration of a timed sample in seconds; short calls are repeated."""
+MAX_WAIT = 0.03
+"""Maximum share of a sample that a thread may wait for a core; rounds above it are dropped."""
+MIN_ROUNDS = 7
+"""Minimum number of rounds that are used."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NormCost:
-    """One norm at one shape."""
+    """The cost of one norm at one shape and dtype."""
 
     norm: str
     rows: int
     width: int
     dtype: str
     forward_us: float
-    """Median, with autograd recording."""
+    """Median time of the forward pass, with autograd recording."""
     backward_us: float
-    """Median, with the gradients of the parameters."""
+    """Median time of the backward pass, including the gradients of the parameters."""
     against: str
-    """What the ratios are to."""
+    """Reference module of the ratios."""
     forward_ratio: float
     backward_ratio: float
     ratio: float
-    """Of forward and backward together: below 1 is faster."""
+    """Ratio of forward and backward together; below 1 means faster than the reference."""
     quartiles: tuple[float, float]
-    """Of ``ratio`` over the turns."""
+    """Quartiles of ``ratio`` over the rounds."""
     forward_limit: float
-    """Time of copying the input, allocation included, over ours: 1 is the limit."""
+    """Time to copy the input, including allocation, divided by the norm's forward time."""
     backward_limit: float
-    """Time of adding two such tensors over ours."""
+    """Time to add two such tensors, divided by the norm's backward time."""
     saved_bytes: int
-    """Kept for the backward pass, the input included."""
+    """Bytes saved for the backward pass, including the input."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NormCosts:
-    """What was measured, and on what."""
+    """The costs of several norms, with the settings of the measurement."""
 
     backend: str
     threads: int
     device: str
     torch: str
     malloc: bool
-    """Whether glibc was told to keep large blocks; without, large tensors measure the system's page faults."""
+    """Whether glibc is configured to keep large blocks; otherwise the times of large tensors include page faults."""
     waited: float
-    """The largest share of a kept turn that some thread waited for a core: above 0.03 the machine was busy."""
+    """Largest share of a round that a thread waited for a core; above :data:`MAX_WAIT` the machine was busy."""
     costs: tuple[NormCost, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return the costs as JSON."""
         return asdict(self)
 
 
@@ -90,16 +89,16 @@ def bench(
     seconds: float = 1.0,
     callback: Callable[[int], None] | None = None,
 ) -> NormCosts:
-    """Measure norms, forward and backward.
+    """Measure the forward and backward passes of norms.
 
     Args:
         norms: Keys of ``NORMS``.
-        shapes: Rows and widths.
-        dtypes: Of input and parameters.
-        threads: One is timed by the time its thread computes, several by the clock, without the samples in which a
-            thread had to wait for a core.
-        seconds: How long every shape in every dtype is measured, at least :data:`LEAST` turns.
-        callback: Told how many shapes, in how many dtypes, are done.
+        shapes: Pairs of rows and width.
+        dtypes: Dtypes of input and parameters.
+        threads: Number of threads. One thread is timed by its CPU time, several by wall-clock time, without the samples
+            in which a thread waited for a core.
+        seconds: Duration per shape and dtype; at least :data:`MIN_ROUNDS` rounds are measured.
+        callback: Called with the number of finished pairs of shape and dtype.
 
     Returns:
         The costs, in the order of shapes, dtypes and norms.
@@ -108,14 +107,14 @@ def bench(
     torch.set_num_threads(threads)
     try:
         cases = [(shape, dtype) for shape in shapes for dtype in dtypes]
-        found: list[NormCost] = []
-        most = 0.0
+        measured: list[NormCost] = []
+        longest_wait = 0.0
         for number, ((rows, width), dtype) in enumerate(cases):
             if callback:
                 callback(number)
             costs, waited = _at_shape(norms, rows, width, dtype, threads, seconds)
-            found += costs
-            most = max(most, waited)
+            measured += costs
+            longest_wait = max(longest_wait, waited)
         if callback:
             callback(len(cases))
         return NormCosts(
@@ -124,8 +123,8 @@ def bench(
             device=torch.backends.cpu.get_cpu_capability(),
             torch=torch.__version__,
             malloc=all(os.environ.get(f"MALLOC_{name}_THRESHOLD_") for name in ("MMAP", "TRIM")),
-            waited=most,
-            costs=tuple(found),
+            waited=longest_wait,
+            costs=tuple(measured),
         )
     finally:
         torch.set_num_threads(before)
@@ -134,7 +133,7 @@ def bench(
 def _at_shape(
     norms: Sequence[str], rows: int, width: int, dtype: torch.dtype, threads: int, seconds: float
 ) -> tuple[list[NormCost], float]:
-    """Measure all norms at one shape in turns, with their yardsticks and the limits."""
+    """Measure all norms at one shape, with their reference modules and the limits."""
     x = torch.randn(rows, width, dtype=dtype).requires_grad_()
     upstream = torch.randn(rows, width, dtype=dtype)
     modules: dict[str, nn.Module] = {"nn.LayerNorm": nn.LayerNorm(width, dtype=dtype)}
@@ -146,52 +145,51 @@ def _at_shape(
         "add": lambda: torch.add(x.detach(), upstream),
     }
     for name, module in modules.items():
-        functions |= {f"{name} {part}": one for part, one in parts(module, x, upstream).items()}
-    times, waited = turns(functions, threads=threads, seconds=seconds)
-    found = []
+        functions |= {f"{name} {part}": function for part, function in passes(module, x, upstream).items()}
+    times, waited = time_in_rounds(functions, threads=threads, seconds=seconds)
+    costs = []
     for name in norms:
         if name not in modules:
             continue
-        ours = {part: times[f"{name} {part}"] for part in ("forward", "backward", "both")}
-        theirs = {part: times[f"{against[name]} {part}"] for part in ours}
-        ratio = {part: ratios(ours[part], theirs[part]) for part in ours}
+        measured = {part: times[f"{name} {part}"] for part in ("forward", "backward", "both")}
+        ratio = {part: ratios(taken, times[f"{against[name]} {part}"]) for part, taken in measured.items()}
         quartiles = statistics.quantiles(ratio["both"], n=4)
-        found.append(
+        costs.append(
             NormCost(
                 norm=name,
                 rows=rows,
                 width=width,
                 dtype=str(dtype).removeprefix("torch."),
-                forward_us=statistics.median(ours["forward"]) * 1e6,
-                backward_us=statistics.median(ours["backward"]) * 1e6,
+                forward_us=statistics.median(measured["forward"]) * 1e6,
+                backward_us=statistics.median(measured["backward"]) * 1e6,
                 against=against[name],
                 forward_ratio=statistics.median(ratio["forward"]),
                 backward_ratio=statistics.median(ratio["backward"]),
                 ratio=statistics.median(ratio["both"]),
                 quartiles=(quartiles[0], quartiles[2]),
-                forward_limit=statistics.median(ratios(times["copy"], ours["forward"])),
-                backward_limit=statistics.median(ratios(times["add"], ours["backward"])),
+                forward_limit=statistics.median(ratios(times["copy"], measured["forward"])),
+                backward_limit=statistics.median(ratios(times["add"], measured["backward"])),
                 saved_bytes=saved_bytes(modules[name], x),
             )
         )
-    return found, waited
+    return costs, waited
 
 
-def parts(module: Callable[[Tensor], Tensor], x: Tensor, upstream: Tensor) -> dict[str, Callable[[], object]]:
-    """Give the forward pass, the backward pass and both, as functions of nothing.
+def passes(module: Callable[[Tensor], Tensor], x: Tensor, upstream: Tensor) -> dict[str, Callable[[], object]]:
+    """Return the forward pass, the backward pass and both, as functions without arguments.
 
     Args:
         module: A module, or a function of ``x`` without parameters.
-        x: The input, which requires a gradient.
-        upstream: The gradient of its output.
+        x: Input, which requires a gradient.
+        upstream: Gradient of the output.
 
     Raises:
-        ValueError: If the output depends on nothing that has a gradient.
+        ValueError: If the output has no gradient.
     """
     inputs = [x, *(module.parameters() if isinstance(module, nn.Module) else ())]
     y = module(x)
     if not y.requires_grad:
-        raise ValueError(f"{module} gives nothing to differentiate")
+        raise ValueError(f"the output of {module} has no gradient")
     return {
         "forward": lambda: module(x),
         "backward": lambda: torch.autograd.grad(y, inputs, upstream, retain_graph=True),
@@ -200,37 +198,37 @@ def parts(module: Callable[[Tensor], Tensor], x: Tensor, upstream: Tensor) -> di
 
 
 def saved_bytes(module: Callable[[Tensor], Tensor], x: Tensor) -> int:
-    """Count the bytes that autograd keeps for the backward pass, each storage once, without the parameters."""
+    """Compute the bytes that autograd saves for the backward pass, each storage once, excluding parameters."""
     parameters = (
         {p.untyped_storage().data_ptr() for p in module.parameters()} if isinstance(module, nn.Module) else set()
     )
-    kept: dict[int, int] = {}
+    saved: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in parameters:
-            kept[storage.data_ptr()] = max(kept.get(storage.data_ptr(), 0), tensor.numel() * tensor.element_size())
+            saved[storage.data_ptr()] = max(saved.get(storage.data_ptr(), 0), tensor.numel() * tensor.element_size())
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         y = module(x)
     del y
-    return sum(kept.values())
+    return sum(saved.values())
 
 
-def turns(
+def time_in_rounds(
     functions: Mapping[str, Callable[[], object]], *, threads: int, seconds: float
 ) -> tuple[dict[str, list[float]], float]:
-    """Time functions in turns.
+    """Time functions in rounds, each function once per round.
 
     Args:
-        functions: What is timed, by name.
-        threads: How many threads each uses; says which clock is right.
-        seconds: How long to go on, for seven turns at least.
+        functions: Functions to time, by name.
+        threads: Number of threads of each; with one, CPU time is measured instead of wall-clock time.
+        seconds: Duration; at least :data:`MIN_ROUNDS` rounds are measured.
 
     Returns:
-        Seconds a call, by name, one of every turn that is kept; and the largest share of such a turn that some thread
-        waited for a core. Kept are the turns with at most :data:`WAITED`, or the seven best.
+        Seconds per call by name, one value per round used; and the largest share of these rounds that a thread waited
+        for a core. Used are the rounds with a share of at most :data:`MAX_WAIT`, or the :data:`MIN_ROUNDS` best.
     """
     clock = time.thread_time if threads == 1 else time.perf_counter
     counts = {}
@@ -242,9 +240,9 @@ def turns(
     names, order = list(functions), random.Random(0)
     taken: list[tuple[float, dict[str, float]]] = []
     end = time.monotonic() + seconds
-    while time.monotonic() < end or len(taken) < LEAST:
-        turn, share = {}, 0.0
-        # What comes before leaves the caches full of its own: everybody comes after everybody.
+    while time.monotonic() < end or len(taken) < MIN_ROUNDS:
+        times, share = {}, 0.0
+        # The previous function determines the contents of the caches, so the order is random.
         order.shuffle(names)
         for name in names:
             function = functions[name]
@@ -252,22 +250,22 @@ def turns(
             for _ in range(counts[name]):
                 function()
             took = clock() - begin
-            turn[name] = took / counts[name]
+            times[name] = took / counts[name]
             if threads > 1:
                 share = max(share, (_waited() - waited) / took)
-        taken.append((share, turn))
-    taken.sort(key=lambda one: one[0])
-    kept = [one for place, one in enumerate(taken) if place < LEAST or one[0] <= WAITED]
-    return {name: [turn[name] for _, turn in kept] for name in functions}, kept[-1][0]
+        taken.append((share, times))
+    taken.sort(key=lambda pair: pair[0])
+    used = [pair for place, pair in enumerate(taken) if place < MIN_ROUNDS or pair[0] <= MAX_WAIT]
+    return {name: [times[name] for _, times in used] for name in functions}, used[-1][0]
 
 
-def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    """Divide turn by turn."""
-    return [a / b for a, b in zip(ours, theirs, strict=True)]
+def ratios(times: Sequence[float], references: Sequence[float]) -> list[float]:
+    """Compute the ratio of two times per round."""
+    return [a / b for a, b in zip(times, references, strict=True)]
 
 
 def _waited() -> float:
-    """Give the seconds that the threads of this process have waited for a core; 0 where the system does not say."""
+    """Return the seconds that the threads of this process have waited for a core; 0 if not available."""
     total = 0
     for path in Path("/proc/self/task").glob("*/schedstat"):
         try:

@@ -1,4 +1,4 @@
-"""What is installed, what runs here, and what each missing part costs; works where torch itself is missing."""
+"""Checks of the installation: versions, backends, settings, data and disk space; works without torch."""
 
 import importlib.metadata
 import os
@@ -16,28 +16,28 @@ import normscope
 from normscope import data
 
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "17179869184"}
-"""Both make glibc keep large blocks instead of handing them back to the system at every call; one alone does not."""
+"""Settings with which glibc keeps large blocks instead of returning them to the system; both are required."""
 
 SMALL_DISK = 2_000_000_000
-"""Bytes free below which a study with checkpoints may not end."""
+"""Free bytes below which the checkpoints of a study may not fit."""
 
 _OLDEST_PYTHON = (3, 11)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One part of an installation."""
+    """The state of one part of the installation."""
 
     name: str
     state: Literal["ok", "missing", "warning"]
     found: str
-    """What is there."""
+    """Description of the installed part."""
     advice: str = ""
-    """What it costs as it is, and what to do; empty when all is well."""
+    """Consequence of the problem, and its remedy; empty if the state is ``"ok"``."""
 
 
 def diagnose_installation() -> list[Check]:
-    """Look at everything that decides what normscope can do on this machine; nothing is changed or fetched."""
+    """Check everything that normscope needs on this machine; nothing is changed or downloaded."""
     torch_check, torch_threads = _torch()
     return [
         _normscope(),
@@ -48,13 +48,13 @@ def diagnose_installation() -> list[Check]:
         _compiler(),
         _cores(torch_threads, os.environ),
         _allocator(os.environ),
-        *[_dataset(one) for one in data.SETS.values()],
+        *[_dataset(dataset) for dataset in data.SETS.values()],
         *_folders(),
     ]
 
 
 def _normscope() -> Check:
-    """Name the version, and the commit where the package is a checkout."""
+    """Return the version, and the commit if the package runs from a checkout."""
     root = _checkout()
     version = normscope.__version__
     git = shutil.which("git")
@@ -77,7 +77,7 @@ def _python() -> Check:
 
 
 def _torch() -> tuple[Check, int | None]:
-    """Import torch; give its check, and the threads that it would use."""
+    """Import torch; return its check and its number of threads."""
     try:
         import torch
     except ModuleNotFoundError:
@@ -86,23 +86,23 @@ def _torch() -> tuple[Check, int | None]:
         )
         return Check(name="torch", state="missing", found="not installed", advice=advice), None
     except (ImportError, OSError) as error:
-        advice = "it is installed and does not load: install it again for this machine"
+        advice = "torch is installed but cannot be imported: reinstall it for this machine"
         return Check(name="torch", state="missing", found=str(error).splitlines()[0], advice=advice), None
     built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
     devices = ", ".join(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())) or "cpu"
     found = f"{torch.__version__}, {built}; devices: {devices}"
     oldest = _least("torch", _all_requirements())
     if _numbers(torch.__version__) < _numbers(oldest):
-        advice = f"normscope needs {oldest} or newer, and refuses to start with this one"
+        advice = f"normscope requires torch {oldest} or newer: upgrade torch"
         return Check(name="torch", state="warning", found=found, advice=advice), torch.get_num_threads()
     if torch.version.cuda and not torch.cuda.is_available():
-        advice = "a CUDA build that finds no GPU: everything runs on the CPU; see whether `nvidia-smi` answers"
+        advice = "this CUDA build finds no GPU, so everything runs on the CPU; check the output of `nvidia-smi`"
         return Check(name="torch", state="warning", found=found, advice=advice), torch.get_num_threads()
     return Check(name="torch", state="ok", found=found), torch.get_num_threads()
 
 
 def _dependency(requirement: str) -> Check:
-    """Compare an installed version with what a requirement such as ``numpy>=2`` asks for."""
+    """Compare an installed version with a requirement such as ``numpy>=2``."""
     name, oldest = re.split(r"\s*>=\s*", requirement, maxsplit=1)
     try:
         version = importlib.metadata.version(name)
@@ -116,16 +116,16 @@ def _dependency(requirement: str) -> Check:
 
 
 def _backends(torch_check: Check) -> list[Check]:
-    """Say which ways there are to compute a norm."""
+    """Check the backends of the norms."""
     if torch_check.state == "missing":
         eager = Check(name="backend eager", state="missing", found="no torch", advice="nothing can be trained")
     else:
-        eager = Check(name="backend eager", state="ok", found="PyTorch's own operations, on every device")
+        eager = Check(name="backend eager", state="ok", found="PyTorch operations, on every device")
     return [eager, _cpu_backend(torch_check), _triton_backend(torch_check)]
 
 
 def _cpu_backend(torch_check: Check) -> Check:
-    """Say whether the CPU kernels are built, and what they run on; nothing is built here."""
+    """Check whether the CPU kernels are built or can be built; nothing is built."""
     name = "backend cpu"
     if torch_check.state == "missing":
         return Check(name=name, state="missing", found="no torch", advice="nothing can be trained")
@@ -134,33 +134,36 @@ def _cpu_backend(torch_check: Check) -> Check:
     try:
         missing = build.missing()
         if missing:
-            found = f"not built yet: the first norm on a CPU builds {' and '.join(missing)}, in seconds"
+            found = f"not built yet: the first norm on a CPU builds {' and '.join(missing)} in a few seconds"
             return Check(name=name, state="ok", found=f"{found}, into {build.folder()}")
         library = cpu.load()
     except (build.CannotBuild, OSError, ValueError) as error:
-        cost = "norms run on PyTorch's own operations, which take one and a half to ten times as long"
+        cost = "norms run on PyTorch operations, which take one and a half to ten times as long"
         return Check(name=name, state="missing", found=str(error), advice=cost)
     if library.shim is None:
         return Check(
-            name=name, state="warning", found=library.description, advice="a C++ compiler makes small calls cheap"
+            name=name,
+            state="warning",
+            found=library.description,
+            advice="install a C++ compiler to reduce the overhead of small calls",
         )
     return Check(name=name, state="ok", found=f"{library.description}, {library.path}")
 
 
 def _triton_backend(torch_check: Check) -> Check:
-    """Say whether the GPU kernels can run."""
+    """Check whether the GPU kernels can run."""
     name = "backend triton"
     if torch_check.state == "missing":
         return Check(name=name, state="missing", found="no torch", advice="nothing can be trained")
     import torch
 
-    version = next((one for one in ("triton", "pytorch-triton") if _version(one)), None)
+    version = next((package for package in ("triton", "pytorch-triton") if _version(package)), None)
     if version is None:
-        advice = "none without a GPU; with one, norms there run on PyTorch's own operations: pip install triton"
+        advice = "no effect without a GPU; with a GPU, norms run on slower PyTorch operations: pip install triton"
         return Check(name=name, state="missing", found="Triton is not installed", advice=advice)
     found = f"Triton {_version(version)}"
     if not torch.cuda.is_available():
-        return Check(name=name, state="ok", found=f"{found}; idle, for there is no GPU")
+        return Check(name=name, state="ok", found=f"{found}; not used: there is no GPU")
     return Check(name=name, state="ok", found=found)
 
 
@@ -177,34 +180,34 @@ def _compiler() -> Check:
         path = shutil.which(name)
         if path:
             return Check(name="compiler", state="ok", found=path)
-    advice = "torch.compile cannot run on the CPU; on Debian and Ubuntu: apt-get install g++"
+    advice = "torch.compile does not work on the CPU; on Debian and Ubuntu: apt-get install g++"
     return Check(name="compiler", state="missing", found="no C++ compiler on PATH", advice=advice)
 
 
 def _cores(torch_threads: int | None, environment: Mapping[str, str]) -> Check:
-    """Compare the cores that this process may use with the threads that it would start."""
+    """Compare the number of cores available to this process with the number of threads of torch."""
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    wish = environment.get("OMP_NUM_THREADS")
-    words = [f"{cores} usable", f"OMP_NUM_THREADS={wish}" if wish else "OMP_NUM_THREADS not set"]
+    setting = environment.get("OMP_NUM_THREADS")
+    facts = [f"{cores} available", f"OMP_NUM_THREADS={setting}" if setting else "OMP_NUM_THREADS not set"]
     if torch_threads is not None:
-        words.append(f"torch uses {torch_threads} a process")
+        facts.append(f"torch uses {torch_threads} per process")
     if torch_threads is not None and torch_threads > cores:
-        advice = f"more threads than cores make every step slower: OMP_NUM_THREADS={cores} or less"
-        return Check(name="cores", state="warning", found="; ".join(words), advice=advice)
-    return Check(name="cores", state="ok", found="; ".join(words))
+        advice = f"more threads than cores slow down every step: set OMP_NUM_THREADS={cores} or less"
+        return Check(name="cores", state="warning", found="; ".join(facts), advice=advice)
+    return Check(name="cores", state="ok", found="; ".join(facts))
 
 
 def _allocator(environment: Mapping[str, str]) -> Check:
-    """See whether glibc keeps large blocks."""
+    """Check whether glibc is configured to keep large blocks."""
     if platform.libc_ver()[0] != "glibc":
-        return Check(name="allocator", state="ok", found="not glibc: no settings known")
+        return Check(name="allocator", state="ok", found="not glibc: no settings required")
     unset = [name for name in MALLOC if not environment.get(name)]
     if not unset:
         return Check(name="allocator", state="ok", found=", ".join(f"{name}={environment[name]}" for name in MALLOC))
     setting = " ".join(f"{name}={value}" for name, value in MALLOC.items())
     advice = (
-        "tensors of 32 MB and more are mapped afresh at every call: cloning 48 MB took 20 ms instead of 4 on one "
+        "tensors of 32 MB and more are mapped again at every call: cloning 48 MB took 20 ms instead of 4 on one "
         f"core of a Xeon. Before training with such activations on the CPU: export {setting}"
     )
     return Check(name="allocator", state="warning", found=f"{' and '.join(unset)} not set", advice=advice)
@@ -215,20 +218,20 @@ def _dataset(dataset: data.DataSet) -> Check:
     try:
         found = data.state(dataset)
     except data.DataNotFound as error:
-        return Check(name=name, state="warning", found="not looked for", advice=str(error))
+        return Check(name=name, state="warning", found="not checked", advice=str(error))
     except ModuleNotFoundError as error:
-        return Check(name=name, state="missing", found="not looked for", advice=f"pip install {error.name}")
+        return Check(name=name, state="missing", found="not checked", advice=f"pip install {error.name}")
     if found.ready:
         return Check(name=name, state="ok", found=found.description)
     if found.kind == "damaged":
-        advice = "a run that needs it refuses: replace the file, or move it and have it fetched again"
+        advice = "runs that need it fail: replace the file, or move it away and fetch it again"
         return Check(name=name, state="warning", found=found.description, advice=advice)
-    advice = dataset.bring or f"a run that needs it fetches it first: normscope data fetch {dataset.name}"
+    advice = dataset.bring or f"runs that need it fetch it first; to fetch it now: normscope data fetch {dataset.name}"
     return Check(name=name, state="missing", found=found.description, advice=advice)
 
 
 def _folders() -> list[Check]:
-    """Look at the disk space where data are cached and where studies go."""
+    """Check the disk space of the data cache and of the studies."""
     try:
         cache = data.cache_folder()
     except ModuleNotFoundError as error:
@@ -237,43 +240,43 @@ def _folders() -> list[Check]:
 
 
 def _space(name: str, folder: Path) -> Check:
-    there = next(path for path in [folder, *folder.parents] if path.is_dir())
-    free = shutil.disk_usage(there).free
+    existing = next(path for path in [folder, *folder.parents] if path.is_dir())
+    free = shutil.disk_usage(existing).free
     found = f"{folder}, {free / 1e9:.1f} GB free"
-    if not os.access(there, os.W_OK):
-        return Check(name=name, state="warning", found=found, advice=f"{there} cannot be written to")
+    if not os.access(existing, os.W_OK):
+        return Check(name=name, state="warning", found=found, advice=f"{existing} is not writable")
     if free < SMALL_DISK:
         return Check(name=name, state="warning", found=found, advice="checkpoints of a large study may not fit")
     return Check(name=name, state="ok", found=found)
 
 
 def _requirements() -> list[str]:
-    """List what an installation without extras needs, as ``name>=version``."""
+    """List the requirements without extras, as ``name>=version``."""
     return [text for text in _all_requirements() if ";" not in text]
 
 
 def _all_requirements() -> list[str]:
-    """Read the requirements from the checkout where this is one, else from what pip noted."""
+    """List all requirements, from the checkout's pyproject.toml or else from the metadata of the installation."""
     root = _checkout()
     if root is None:
         return importlib.metadata.requires("normscope") or []
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = [f"{one}; extra" for group in project["optional-dependencies"].values() for one in group]
+    extras = [f"{text}; extra" for group in project["optional-dependencies"].values() for text in group]
     return [*project["dependencies"], *extras]
 
 
 def _least(name: str, requirements: list[str]) -> str:
-    """Give the oldest version of a package that the requirements admit."""
+    """Return the oldest version of a package that the requirements allow."""
     return next(text.split(">=")[1].partition(";")[0].strip() for text in requirements if text.startswith(f"{name}>="))
 
 
 def _checkout() -> Path | None:
-    """Give the root of the checkout that this package runs from; None where it was installed."""
+    """Return the root of the checkout that this package runs from; None if it was installed."""
     root = Path(__file__).resolve().parents[3]
     return root if (root / "pyproject.toml").is_file() and (root / "src" / "normscope").is_dir() else None
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """Give the release numbers of a version: ``2.13.0+cpu`` is (2, 13, 0)."""
+    """Return the release numbers of a version: (2, 13, 0) for ``2.13.0+cpu``."""
     release = re.match(r"\d+(\.\d+)*", version)
     return tuple(int(part) for part in release.group().split(".")) if release else ()

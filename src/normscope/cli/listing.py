@@ -1,4 +1,4 @@
-"""``normscope list``, ``data``, ``new`` and ``doctor``: what there is, here and to begin with."""
+"""``normscope list``, ``new``, ``data`` and ``doctor``: registered names, a template, data sets, the installation."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,12 @@ from normscope.cli.parsing import as_typed
 
 
 def list_entries(what: Literal["norms", "placements", "tasks", "probes", "all"] = "all", /) -> None:
-    """List the norms, placements, tasks and probes by name, with the package of those that another package brings."""
+    """List the norms, placements, tasks and probes; entries of plug-ins are marked with their package.
+
+    For example:
+
+    normscope list norms
+    """
     from normscope.cli.tables import open_console, rows_table
     from normscope.diagnostics import PROBES
     from normscope.norms import NORMS, PARAMETRIZATIONS
@@ -18,37 +23,39 @@ def list_entries(what: Literal["norms", "placements", "tasks", "probes", "all"] 
     from normscope.registry import Registry
     from normscope.tasks import TASKS
 
-    def described(registry: Registry[Any], name: str, words: str) -> str:
+    def describe(registry: Registry[Any], name: str, text: str) -> str:
         package = registry.origin(name)
-        return f"{words} [{package}]" if package else words
+        return f"{text} [{package}]" if package else text
 
     console = open_console()
     if what in ("norms", "all"):
-        found = {**NORMS, **PARAMETRIZATIONS}
-        rows = [(name, described(NORMS, name, _first_line(entry))) for name, entry in found.items()]
-        console.print(rows_table(("norm", "what it is"), rows, "Norms"))
+        entries = {**NORMS, **PARAMETRIZATIONS}
+        rows = [(name, describe(NORMS, name, _first_line(entry))) for name, entry in entries.items()]
+        console.print(rows_table(("norm", "description"), rows, "Norms"))
     if what in ("placements", "all"):
-        rows = [(name, described(PLACEMENTS, name, entry.equation)) for name, entry in PLACEMENTS.items()]
+        rows = [(name, describe(PLACEMENTS, name, entry.equation)) for name, entry in PLACEMENTS.items()]
         console.print(rows_table(("placement", "equation"), rows, "Placements"))
     if what in ("tasks", "all"):
         rows = [
             (
                 name,
-                described(TASKS, name, entry.description),
+                describe(TASKS, name, entry.description),
                 entry.metric.name,
                 entry.placements[0] + (f" and {more} more" if (more := len(entry.placements) - 1) else ""),
                 f"{entry.presets['small'].steps:,} / {entry.presets['full'].steps:,}",
             )
             for name, entry in TASKS.items()
         ]
-        console.print(rows_table(("task", "what it is", "metric", "placements", "updates small / full"), rows, "Tasks"))
+        console.print(
+            rows_table(("task", "description", "metric", "placements", "updates small / full"), rows, "Tasks")
+        )
     if what in ("probes", "all"):
-        rows = [(name, described(PROBES, name, _first_line(entry))) for name, entry in PROBES.items()]
-        console.print(rows_table(("probe", "what it measures"), rows, "Probes"))
+        rows = [(name, describe(PROBES, name, _first_line(entry))) for name, entry in PROBES.items()]
+        console.print(rows_table(("probe", "measurement"), rows, "Probes"))
 
 
 def new(path: Path, /) -> None:
-    """Write a file to fill in, for a study of a model of your own; it runs as it stands.
+    """Write a template for a custom task, to compare norms in your model; it runs without changes.
 
     For example:
 
@@ -57,9 +64,9 @@ def new(path: Path, /) -> None:
     normscope compare my_file.py:make
 
     Raises:
-        FileNotFoundError: If its folder is not there.
-        ValueError: If the file is there already, or its name is no Python file's, begins with a dash, or is a module's
-            that it would hide from itself and its neighbours.
+        FileNotFoundError: If the folder does not exist.
+        ValueError: If the file exists; or if its name does not end with ``.py``, begins with a dash, or is that of a
+            module which the file would shadow.
     """
     from importlib.resources import files
 
@@ -69,9 +76,9 @@ def new(path: Path, /) -> None:
         with path.open("xb") as file:
             file.write(text)
     except FileExistsError as error:
-        raise ValueError(f"{path} is there already, and was left as it is") from error
+        raise ValueError(f"{path} already exists and was not changed") from error
     Console().print(
-        f"{path} is written. It runs as it stands:  {as_typed('compare', f'{path}:make')}",
+        f"Wrote {path}. It runs without changes:  {as_typed('compare', f'{path}:make')}",
         markup=False,
         highlight=False,
         soft_wrap=True,
@@ -79,11 +86,12 @@ def new(path: Path, /) -> None:
 
 
 def _check_new(path: Path) -> None:
-    """Refuse the name of a file that could not be used.
+    """Check that a new file can be written and imported under its name.
 
     Raises:
-        FileNotFoundError: As :func:`new`.
-        ValueError: As :func:`new`.
+        FileNotFoundError: If the folder does not exist.
+        ValueError: If the name does not end with ``.py``, begins with a dash, or is the name of a module that the file
+            would shadow.
     """
     from importlib.machinery import PathFinder
 
@@ -91,16 +99,16 @@ def _check_new(path: Path) -> None:
         raise ValueError(f"expected the name of a Python file, such as my_file.py, got {str(path)!r}")
     if str(path).startswith("-"):
         raise ValueError(
-            f"a name that begins with a dash is taken for an option: choose another one, got {str(path)!r}"
+            f"a name that begins with a dash would be read as an option: choose another name, got {str(path)!r}"
         )
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {path.parent}: make it first")
-    # A module of the current folder is a neighbour.
+        raise FileNotFoundError(f"there is no folder {path.parent}: create it first")
+    # Modules in the current folder and in the file's folder are not shadowed.
     installed = [entry for entry in sys.path if Path(entry).resolve() not in (Path.cwd(), path.parent.resolve())]
-    found = path.stem.isidentifier() and PathFinder.find_spec(path.stem, installed)
-    if path.stem in sys.stdlib_module_names or (found and found.origin is not None):
+    module = path.stem.isidentifier() and PathFinder.find_spec(path.stem, installed)
+    if path.stem in sys.stdlib_module_names or (module and module.origin is not None):
         raise ValueError(
-            f"{path.name} would hide the module {path.stem!r} from itself and from every file beside it: choose "
+            f"{path.name} would shadow the module {path.stem!r} for itself and for every file beside it: choose "
             "another name"
         )
 
@@ -112,8 +120,8 @@ def data(
 ) -> None:
     """List the data sets with their state, size, licence and home page; fetch or verify some by name, or all.
 
-    Files are looked for in $NORMSCOPE_DATA/<set>, then in the cache, then fetched and checked against their SHA-256.
-    Without names, fetch leaves out the sets that you must bring and those whose publisher states no hash.
+    Files are searched in $NORMSCOPE_DATA/<set> and in the cache, or else downloaded and checked against their SHA-256.
+    Without names, fetch skips the sets that must be obtained by hand and those without a published hash.
 
     For example:
 
@@ -129,20 +137,20 @@ def data(
 
     console = open_console()
     if action == "fetch":
-        with DownloadProgress(console) as fetched:
-            sets.fetch(names, progress=fetched)
+        with DownloadProgress(console) as downloads:
+            sets.fetch(names, progress=downloads)
     elif action == "verify":
         sets.verify(names)
     console.print(rows_table(("set", "state", "size", "licence", "home page"), sets.table(), "Data sets"))
 
 
 def doctor() -> None:
-    """Show what is installed, which backends run here, and what each missing part costs."""
+    """Check the installation: versions, backends, settings, data sets and disk space, with advice for each problem."""
     from normscope.cli.doctor import diagnose_installation
     from normscope.cli.tables import open_console, rows_table
 
     rows = [(check.name, check.state, check.found, check.advice) for check in diagnose_installation()]
-    open_console().print(rows_table(("part", "state", "found", "what it costs, what to do"), rows, "This installation"))
+    open_console().print(rows_table(("part", "state", "details", "advice"), rows, "This installation"))
 
 
 def _first_line(entry: object) -> str:

@@ -1,4 +1,4 @@
-"""The command line: its commands, and how it ends; nothing heavy is imported before it is needed."""
+"""The entry point of the command line: its commands and its exit codes; heavy packages are imported on demand."""
 
 import io
 import signal
@@ -32,10 +32,10 @@ for command in (new, data, bench, doctor):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; an error that a user can mend is one sentence, without a traceback."""
+    """Run the command line; expected errors are printed as one sentence, without a traceback."""
     signal.signal(signal.SIGTERM, _interrupt)
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that lacks a letter shows another one; it does not end a study.
+        # Characters that the terminal cannot encode are replaced; they do not end a study.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
@@ -49,8 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _refuse(error: Exception, status: int) -> NoReturn:
-    words = "".join(letter for letter in f"normscope: {error}" if letter.isprintable() or letter == "\n")
-    Console(stderr=True).print(words, style="red", markup=False, highlight=False, soft_wrap=True)
+    text = "".join(letter for letter in f"normscope: {error}" if letter.isprintable() or letter == "\n")
+    Console(stderr=True).print(text, style="red", markup=False, highlight=False, soft_wrap=True)
     sys.exit(status)
 
 

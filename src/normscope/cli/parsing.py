@@ -1,4 +1,4 @@
-"""What a person types: options that commands share, lists written in one word, commands to type next; exit codes."""
+"""Shared options of the commands, parsers of their arguments, and the exit codes."""
 
 import os
 import shlex
@@ -9,33 +9,36 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 EXIT_ERROR = 1
-"""The study could not be answered: missing data, a full disk, no such device; or every one of its runs failed."""
+"""The study cannot be computed (missing data, a full disk, an unknown device), or all of its runs failed."""
 EXIT_USAGE = 2
-"""The command line asks for something that does not exist, or a file is not what it should be."""
+"""The command line has an invalid argument, or a file has an invalid content."""
 EXIT_INTERRUPTED = 130
-"""Stopped by Ctrl-C; the same command goes on."""
+"""Interrupted by Ctrl-C; the same command resumes."""
 
-MOST_SEEDS = 10_000
-"""Largest number of seeds of a study; a larger one is taken for a typing error."""
+MAX_SEEDS = 10_000
+"""Maximum number of seeds per study; a larger number is probably a typing error."""
 
 JSON = Annotated[bool, Parameter(name="--json", help="print JSON instead of tables")]
-"""The option of every command with results."""
+"""The option ``--json`` of every command that prints results."""
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How runs are computed: the options that ``compare`` and ``reproduce`` share."""
+    """Options of ``compare`` and ``reproduce`` that determine how runs are computed."""
 
-    steps: Annotated[int | None, Parameter(help="updates of every run; the preset's where left out")] = None
+    steps: Annotated[int | None, Parameter(help="number of optimizer updates per run; default: the preset's")] = None
     preset: Annotated[
         Literal["small", "full"],
-        Parameter(help="small for a laptop; full at the paper's size, or until the figures stop improving"),
+        Parameter(help="small for a laptop; full for the paper's size, or training until the results stop improving"),
     ] = "small"
-    workers: Annotated[int | None, Parameter(help="processes; one per core where left out")] = None
-    device: Annotated[str, Parameter(help="cpu, cuda or cuda:1")] = "cpu"
-    precision: Annotated[Literal["float32", "bfloat16"], Parameter(help="of the forward pass")] = "float32"
-    compile: Annotated[bool, Parameter(help="compile the training loss: faster on a GPU, other roundings")] = False
+    workers: Annotated[int | None, Parameter(help="number of worker processes; default: one per core")] = None
+    device: Annotated[str, Parameter(help="device, such as cpu, cuda or cuda:1")] = "cpu"
+    precision: Annotated[Literal["float32", "bfloat16"], Parameter(help="precision of the forward pass")] = "float32"
+    compile: Annotated[
+        bool,
+        Parameter(help="compile the training loss with torch.compile: faster on a GPU, with other rounding errors"),
+    ] = False
 
 
 DEFAULTS = RunOptions()
@@ -45,15 +48,15 @@ def parse_seeds(text: str) -> list[int]:
     """Parse seeds such as ``0-9`` or ``3,5,8-10``.
 
     Raises:
-        ValueError: If the text has another form, counts down, or names more than :data:`MOST_SEEDS`.
+        ValueError: If the text has another form, a range is descending, or there are more than :data:`MAX_SEEDS` seeds.
     """
     seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()) or int(last or first) < int(first):
-            raise ValueError(f"seeds are written as 0-9 or 3,5,8, got {text!r}")
-        if len(seeds) + int(last or first) - int(first) >= MOST_SEEDS:
-            raise ValueError(f"a study may have {MOST_SEEDS} seeds at most, got {text!r}")
+            raise ValueError(f"seeds must have the form 0-9 or 3,5,8, got {text!r}")
+        if len(seeds) + int(last or first) - int(first) >= MAX_SEEDS:
+            raise ValueError(f"a study may have at most {MAX_SEEDS} seeds, got {text!r}")
         seeds.extend(range(int(first), int(last or first) + 1))
     return seeds
 
@@ -66,7 +69,7 @@ def parse_counts(text: str) -> list[int]:
     """
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not all(part.isdecimal() for part in parts):
-        raise ValueError(f"numbers are written as 0,500,4000, got {text!r}")
+        raise ValueError(f"numbers must have the form 0,500,4000, got {text!r}")
     return [int(part) for part in parts]
 
 
@@ -80,24 +83,24 @@ def parse_shapes(text: str) -> list[tuple[int, int]]:
     for part in text.split(","):
         rows, _, width = part.strip().partition("x")
         if not (rows.isdecimal() and width.isdecimal() and int(rows) and int(width)):
-            raise ValueError(f"shapes are written as 4096x512,64x1000, got {text!r}")
+            raise ValueError(f"shapes must have the form 4096x512,64x1000, got {text!r}")
         shapes.append((int(rows), int(width)))
     return shapes
 
 
 def split_norms(text: str) -> list[str]:
     """Split a list of norms or placements at the commas outside parentheses."""
-    # Late, since it brings torch.
+    # Imported here because it imports torch.
     from normscope.specs import split_outside_parentheses
 
     return [part.strip() for part in split_outside_parentheses(text, ",") if part.strip()]
 
 
-def as_typed(*words: str) -> str:
-    """Return a command as whoever started this one can type it."""
-    return f"{os.environ.get('NORMSCOPE_STARTED_AS', 'normscope')} {shlex.join(words)}"
+def as_typed(*arguments: str) -> str:
+    """Return a command line with the program name under which this process was started."""
+    return f"{os.environ.get('NORMSCOPE_STARTED_AS', 'normscope')} {shlex.join(arguments)}"
 
 
-def count(things: Sequence[object], noun: str) -> str:
+def count(items: Sequence[object], noun: str) -> str:
     """Return a count with its noun, such as ``1 arm`` or ``2 arms``."""
-    return f"{len(things)} {noun}" if len(things) == 1 else f"{len(things)} {noun}s"
+    return f"{len(items)} {noun}" if len(items) == 1 else f"{len(items)} {noun}s"

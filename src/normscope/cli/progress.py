@@ -1,4 +1,4 @@
-"""What a person sees while a study runs, and while a data set is fetched."""
+"""Progress bars of studies and downloads."""
 
 import time
 from collections import Counter
@@ -18,27 +18,25 @@ from rich.progress import (
 )
 
 LINE_SECONDS = 30.0
-"""How often a line is printed where there is no terminal to draw in."""
+"""Minimum interval between printed lines if the output is not a terminal."""
 
-
-# States of a run that has not ended.
-_GOING = ("planned", "running", "elsewhere")
+_UNFINISHED = ("planned", "running", "elsewhere")
 
 
 class StudyProgress:
-    """One bar for the study in updates, and the run that moved last; plain lines where there is no terminal.
+    """A progress bar of a study in optimizer updates, with the most recent run; plain lines without a terminal.
 
-    It knows the runs that it was told of, the finished ones included, and grows with them.
+    The total includes every run that has been reported, finished or not.
 
     Args:
-        console: Where it draws.
+        console: Console to draw on.
     """
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.runs: dict[str, tuple[str, int, int]] = {}
-        self.noted: set[tuple[str, str]] = set()
-        self.told_at = self.started_at = time.monotonic()
+        self.printed_notes: set[tuple[str, str]] = set()
+        self.printed_at = self.started_at = time.monotonic()
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
@@ -62,50 +60,50 @@ class StudyProgress:
         self.progress.stop()
 
     def callback(self, identity: str, name: str, state: str, step: int, *, of: int, note: str = "") -> None:
-        """Take an event of a run.
+        """Update the bar with an event of a run.
 
         Args:
-            identity: Which run.
-            name: For people.
-            state: As :class:`normscope.studies.engines.engine.RunEvent` has it.
-            step: Updates made.
-            of: Updates that the run will have made.
-            note: Printed, once.
+            identity: Identifier of the run.
+            name: Name of the run to display.
+            state: State, as in :class:`normscope.studies.engines.engine.RunEvent`.
+            step: Number of updates so far.
+            of: Total number of updates of the run.
+            note: Message to print once.
         """
-        if note and (identity, note) not in self.noted:
-            self.noted.add((identity, note))
+        if note and (identity, note) not in self.printed_notes:
+            self.printed_notes.add((identity, note))
             self.console.print(f"{name}: {note}", markup=False, highlight=False, soft_wrap=True)
         before = self.runs.get(identity)
         if state == "elsewhere" and before is not None:
             step = max(step, before[1])
         self.runs[identity] = (state, step, of)
         states = Counter(state for state, _, _ in self.runs.values())
-        finished = sum(count for state, count in states.items() if state not in _GOING)
-        bad = "".join(f", {count} {state}" for state, count in states.items() if state not in (*_GOING, "done"))
-        words = f"{finished} of {len(self.runs)} runs{bad} \N{MIDDLE DOT} {name}"
+        finished = sum(count for state, count in states.items() if state not in _UNFINISHED)
+        bad = "".join(f", {count} {state}" for state, count in states.items() if state not in (*_UNFINISHED, "done"))
+        status = f"{finished} of {len(self.runs)} runs{bad} \N{MIDDLE DOT} {name}"
         made = sum(step for _, step, _ in self.runs.values())
         total = sum(of for _, _, of in self.runs.values())
-        self.progress.update(self.bar, completed=made, total=total, description=words)
+        self.progress.update(self.bar, completed=made, total=total, description=status)
         now = time.monotonic()
-        # What is announced is no news.
+        # The first event of a run only announces it.
         moved = before is not None and before != self.runs[identity]
         if (
             moved
             and not self.console.is_terminal
-            and (now - self.told_at > LINE_SECONDS or (finished == len(self.runs) and state not in _GOING))
+            and (now - self.printed_at > LINE_SECONDS or (finished == len(self.runs) and state not in _UNFINISHED))
         ):
-            self.told_at = now
+            self.printed_at = now
             seconds = f"{now - self.started_at:.0f} s"
             self.console.print(
-                f"{words}: {made / total:.0%} of the updates after {seconds}", markup=False, soft_wrap=True
+                f"{status}: {made / total:.0%} of the updates after {seconds}", markup=False, soft_wrap=True
             )
 
 
 class DownloadProgress:
-    """A bar a file while data sets are fetched; a line a file where there is no terminal. Silent if nothing is.
+    """One progress bar per downloaded file; one line per file without a terminal.
 
     Args:
-        console: Where it draws.
+        console: Console to draw on.
     """
 
     def __init__(self, console: Console) -> None:
@@ -130,7 +128,13 @@ class DownloadProgress:
         self.progress.stop()
 
     def __call__(self, name: str, done: int, total: int) -> None:
-        """Take what was fetched of a file so far, in bytes; a total of 0 is one that nobody knows."""
+        """Update the bar of a file.
+
+        Args:
+            name: Name of the file.
+            done: Bytes downloaded so far.
+            total: Size in bytes; 0 if unknown.
+        """
         if name not in self.bars:
             self.progress.start()
             self.bars[name] = self.progress.add_task(name, total=total or None)

@@ -1,4 +1,4 @@
-"""``normscope reproduce``: the progress of a paper's studies, and its tables of verdicts."""
+"""``normscope reproduce``: run the studies of a paper, show their progress, and print the tables of verdicts."""
 
 import json
 import shlex
@@ -23,38 +23,50 @@ if TYPE_CHECKING:
     from normscope.studies import RunEvent
 
 WIDE = 110
-"""Columns from which the reasons have room."""
+"""Minimum terminal width for the reasons."""
 
 STYLES = {"reproduced": "bold green", "not reproduced": "bold red", "cannot": "yellow", "not": "dim"}
-"""The colour of a verdict, by its first words; the words say it all."""
+"""Style of a verdict by its first words."""
 
 
 def reproduce(
-    paper: Annotated[str, Parameter(help="xu2019 or xiong2020")],
+    paper: Annotated[str, Parameter(help="paper to reproduce: xu2019 or xiong2020")],
     /,
     *,
-    only: Annotated[str, Parameter(help="tasks, tables, figures, such as rt,table3; see --list")] = "",
-    seeds: Annotated[str, Parameter(help="such as 0-9; fewer than six cannot reach significance")] = "0-9",
-    layers: Annotated[str, Parameter(help="sizes of the gradient figure")] = "6,8,10,12,14",
-    width: Annotated[int, Parameter(help="of its networks")] = 512,
-    tokens: Annotated[int, Parameter(help="of its batch")] = 2048,
-    out: Annotated[Path | None, Parameter(help="folder of the studies; runs/<paper> where left out")] = None,
+    only: Annotated[
+        str,
+        Parameter(
+            help="tasks, tables and figures to reproduce, such as rt,table3 (see --list); default: all",
+            show_default=False,
+        ),
+    ] = "",
+    seeds: Annotated[str, Parameter(help="seeds, such as 0-9; fewer than six cannot reach significance")] = "0-9",
+    layers: Annotated[str, Parameter(help="numbers of layers in the gradient figure")] = "6,8,10,12,14",
+    width: Annotated[int, Parameter(help="width of the networks in the gradient figure")] = 512,
+    tokens: Annotated[int, Parameter(help="number of tokens per batch in the gradient figure")] = 2048,
+    out: Annotated[Path | None, Parameter(help="folder of the studies; default: runs/<paper>")] = None,
     norms_at: Annotated[
         Literal["all", "final"],
-        Parameter(help="which norms the arms replace; final, the two at the ends, is xu2019's released De-En code"),
+        Parameter(help="norms that the arms replace: all, or the two final norms, as in xu2019's released De-En code"),
     ] = "all",
-    read_only: Annotated[bool, Parameter(help="judge what the folder holds and compute nothing")] = False,
+    read_only: Annotated[
+        bool, Parameter(help="evaluate the existing runs in the folder without computing new ones")
+    ] = False,
     list_cells: Annotated[
-        bool, Parameter(name="--list", help="show the cells, or those of --only, and what can be run here")
+        bool,
+        Parameter(
+            name="--list",
+            help="list the results of the paper (with --only, a selection) and the tasks that can be run here",
+        ),
     ] = False,
     json_output: JSON = False,
     options: RunOptions = DEFAULTS,
 ) -> None:
-    """Try what a paper printed: run its studies, or resume them, and give every cell a verdict.
+    """Reproduce a paper: run or resume its studies, and report a verdict per published result.
 
-    Differences are compared, on paired seeds, never figures by themselves; of BLEU, whose scorer neither paper names,
-    the direction alone. Nothing is concluded from runs cut short or baselines that do not train. Writes reproduce.json
-    and reproduce.md beside the studies. Stop it at any time: the same command goes on.
+    Differences between norms are compared on paired seeds, not single values; for BLEU only their signs, because
+    neither paper names its scorer. Shortened runs and baselines that do not train give no verdict. Writes
+    reproduce.json and reproduce.md beside the studies. It can be stopped at any time: the same command resumes it.
 
     For example:
 
@@ -85,50 +97,50 @@ def reproduce(
     if list_cells:
         _list_cells(request)
     else:
-        _run(request, json_output=json_output)
+        _reproduce(request, json_output=json_output)
 
 
 def _list_cells(request: "ReproductionRequest") -> None:
-    """List what a paper says, all or what the request asks for, and what of it can be run on this machine.
+    """List the requested results of a paper, and the tasks that can be run on this machine.
 
     Raises:
-        LookupError: If there is no such paper, task, table or figure.
+        UnknownName: If there is no such paper, task, table or figure.
     """
     from normscope.papers import choose, missing
     from normscope.papers.judging.tables import list_rows
 
     chosen = choose(request)
     paper = chosen.paper
-    lacking = {task: missing(task) for task in paper.tasks}
+    obstacles = {task: missing(task) for task in paper.tasks}
     console = open_console()
-    asked = {task for cell in chosen.cells for task in cell.places}
+    requested = {task for cell in chosen.cells for task in cell.places}
     if chosen.cells:
-        console.print(_cells(list_rows(chosen.cells, chosen.counts, lacking), paper.title, console.width))
-    for task, words in lacking.items():
-        if words and task in asked:
-            _say(console, f"{task} cannot be run here: {words}")
-    able = [task for task in paper.tasks if not lacking[task]]
-    _say(console, f"--only takes tasks that can be run here: {', '.join(able)}; tables: {', '.join(paper.tables)}")
-    for figure, words in paper.figures.items():
-        _say(console, f"and {figure}: {words}")
+        console.print(_cells(list_rows(chosen.cells, chosen.counts, obstacles), paper.title, console.width))
+    for task, obstacle in obstacles.items():
+        if obstacle and task in requested:
+            _write(console, f"{task} cannot be run here: {obstacle}")
+    available = [task for task in paper.tasks if not obstacles[task]]
+    _write(console, f"--only accepts tasks: {', '.join(available)}; tables: {', '.join(paper.tables)}")
+    for figure, description in paper.figures.items():
+        _write(console, f"and {figure}: {description}")
     if len(paper.norms_at) > 1:
-        _say(console, f"--norms-at takes {' or '.join(paper.norms_at)}")
+        _write(console, f"--norms-at accepts {' or '.join(paper.norms_at)}")
 
 
-def _run(request: "ReproductionRequest", *, json_output: bool = False) -> None:
-    """Run a request with a bar for every stage, then print its tables, or ``reproduce.json``.
+def _reproduce(request: "ReproductionRequest", *, json_output: bool = False) -> None:
+    """Run a request with progress bars, and print its tables, or its content as JSON.
 
     Raises:
-        KeyboardInterrupt: If the user stopped it; it says how to go on.
+        KeyboardInterrupt: If the user interrupts it; a message explains how to resume.
     """
     from normscope.papers import choose
     from normscope.papers import reproduce as reproduce_paper
 
     console = open_console(stderr=json_output)
     chosen = choose(request)
-    asked = ", ".join((*chosen.tasks, *chosen.figures)) or "nothing that can be run here"
-    doing = "reading" if request.read_only else "running, or resuming,"
-    _say(console, f"{chosen.paper.title}\n{doing} {asked} in {request.folder}")
+    parts = ", ".join((*chosen.tasks, *chosen.figures)) or "nothing that can be run here"
+    action = "reading" if request.read_only else "running or resuming"
+    _write(console, f"{chosen.paper.title}\n{action} {parts} in {request.folder}")
     bar = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -141,11 +153,13 @@ def _run(request: "ReproductionRequest", *, json_output: bool = False) -> None:
     )
     stages = _Stages(console, bar)
     try:
-        with DownloadProgress(console) as fetched:
-            content = reproduce_paper(request, callback=stages.run, gradients_callback=stages.network, fetched=fetched)
+        with DownloadProgress(console) as downloads:
+            content = reproduce_paper(
+                request, callback=stages.run, gradients_callback=stages.network, fetched=downloads
+            )
     except KeyboardInterrupt:
         stages.stop()
-        _say(console, f"\nStopped; what is finished is kept in {request.folder}. The same command goes on.")
+        _write(console, f"\nStopped; the finished runs are in {request.folder}. The same command resumes.")
         raise
     finally:
         stages.stop()
@@ -153,11 +167,11 @@ def _run(request: "ReproductionRequest", *, json_output: bool = False) -> None:
         print(json.dumps(content, indent=1, allow_nan=False))
         return
     _print(console, content)
-    _say(console, f"Page: {request.folder / 'reproduce.md'}")
+    _write(console, f"Page: {request.folder / 'reproduce.md'}")
 
 
 class _Stages:
-    """One bar at a time: the study that runs, or the gradient figure."""
+    """The progress bars of the studies and of the gradient figure, one at a time."""
 
     def __init__(self, console: Console, bar: Progress) -> None:
         self.console = console
@@ -166,7 +180,7 @@ class _Stages:
         self.started = False
 
     def run(self, event: "RunEvent") -> None:
-        """Take an event of a run."""
+        """Update the bar of the studies with an event of a run."""
         if not self.started:
             self.studies.__enter__()
             self.started = True
@@ -175,17 +189,23 @@ class _Stages:
         self.studies.callback(spec.id, name, event.state, event.step, of=spec.recipe.steps, note=event.note)
 
     def network(self, done: int, of: int, name: str) -> None:
-        """Take how many networks are measured."""
+        """Update the bar of the gradient figure.
+
+        Args:
+            done: Number of measured networks.
+            of: Total number of networks.
+            name: Name of the last network.
+        """
         if not self.bar.task_ids:
             self.studies.progress.stop()
             self.bar.start()
             self.bar.add_task("", total=of)
         self.bar.update(self.bar.task_ids[0], completed=done, description=name)
         if not self.console.is_terminal and (done % 10 == 0 or done == of):
-            _say(self.console, f"{done} of {of} networks measured, the last {name}")
+            _write(self.console, f"{done} of {of} networks measured, the last {name}")
 
     def stop(self) -> None:
-        """Take the bars away."""
+        """Remove the bars."""
         self.studies.progress.stop()
         self.bar.stop()
 
@@ -201,48 +221,48 @@ def _print(console: Console, content: Mapping[str, Any]) -> None:
         setting_words,
     )
 
-    cells = [one for one in content["cells"] if one["kind"] == "count" or one["id"] in content["asked"]]
+    cells = [cell for cell in content["cells"] if cell["kind"] == "count" or cell["id"] in content["asked"]]
     if not content["asked"]:
         cells = []
-    for task in dict.fromkeys(one["task"] for one in cells):
-        judged = [one for one in cells if one["task"] == task]
-        title = task or "Over data sets, and what was not run"
+    for task in dict.fromkeys(cell["task"] for cell in cells):
+        judged = [cell for cell in cells if cell["task"] == task]
+        title = task or "Counts over data sets, and results that were not run"
         console.print(_results(result_rows(judged), title, console.width))
-        for words in setting_words(task, judged, content):
-            _say(console, words.replace("**", ""))
-        for study in (one for one in content["studies"] if one["task"] == task):
-            console.print(rows_table(COST, cost_rows(study["costs"]), f"What the arms cost ({study['folder']})"))
-    weighed = [one for one in cells if one["kind"] in ("difference", "count")]
-    if weighed:
-        console.print(rows_table(AUDIT, audit_rows(weighed), "What the published figures rest on"))
+        for text in setting_words(task, judged, content):
+            _write(console, text.replace("**", ""))
+        for study in (study for study in content["studies"] if study["task"] == task):
+            console.print(rows_table(COST, cost_rows(study["costs"]), f"Costs of the arms ({study['folder']})"))
+    audited = [cell for cell in cells if cell["kind"] in ("difference", "count")]
+    if audited:
+        console.print(rows_table(AUDIT, audit_rows(audited), "Evidence for the published results"))
     if content["not_drawn"]:
-        _say(console, f"Gradients at initialization: not run here: {content['not_drawn']}")
+        _write(console, f"Gradients at initialization: not run here: {content['not_drawn']}")
     if content["gradients"]:
         lines = gradient_rows(content["gradients"]["lines"])
         console.print(_results(lines, "Gradient norms at initialization, slopes", console.width))
 
 
 def _cells(rows: Sequence[Sequence[str]], title: str, width: int) -> Table:
-    """Draw what there is; below :data:`WIDE` columns without where it is printed and what it rests on."""
+    """Build the table of published results; below :data:`WIDE` columns without their sources and evidence."""
     from normscope.papers.judging.tables import LISTED
 
-    kept = range(len(LISTED)) if width >= WIDE else (0, 1, 3)
+    columns = range(len(LISTED)) if width >= WIDE else (0, 1, 3)
     table = Table(title=Text(title, "table.title"), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
-    for at in kept:
+    for at in columns:
         table.add_column(LISTED[at], no_wrap=LISTED[at] == "published")
     for row in rows:
-        table.add_row(*(Text(row[at]) for at in kept))
+        table.add_row(*(Text(row[at]) for at in columns))
     return table
 
 
 def _results(rows: Sequence[Sequence[str]], title: str, width: int) -> Table:
-    """Draw verdicts; below :data:`WIDE` columns without the reasons, which are on the page."""
+    """Build the table of verdicts; below :data:`WIDE` columns without the reasons, which are on the page."""
     from normscope.papers.judging.tables import RESULT
 
     columns = RESULT if width >= WIDE else RESULT[:-1]
     table = Table(title=Text(title, "table.title"), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
     for name in columns:
-        # Numbers stay whole; words are broken between words.
+        # Numbers are not wrapped; text is wrapped between words.
         least = max(map(len, {"verdict": ("not reproduced",), "claim": ("difference of the two",)}.get(name, (name,))))
         table.add_column(name, min_width=least, no_wrap=name in ("published", "epsilon"))
     for row in rows:
@@ -251,5 +271,5 @@ def _results(rows: Sequence[Sequence[str]], title: str, width: int) -> Table:
     return table
 
 
-def _say(console: Console, words: str) -> None:
-    console.print(words, markup=False, highlight=False, soft_wrap=True)
+def _write(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What a person reads in the terminal: a study's verdict, and lists."""
+"""Tables in the terminal: the verdicts of a study, costs of norms, and lists."""
 
 import contextlib
 import math
@@ -15,57 +15,63 @@ from rich.text import Text
 from normscope.results import ArmSummary, Summary
 
 WIDE = 120
-"""Columns from which the cost of an arm has room."""
+"""Minimum terminal width for the cost columns."""
 
 NARROWEST = 40
-"""Columns that a table needs to be read."""
+"""Minimum width of a table."""
 
 _PASSES = ("forward", "backward")
 
 STYLES = {"better": "bold green", "worse": "bold red", "fails": "bold red", "equivalent": "cyan", "baseline": "dim"}
-"""The colour of a verdict, by its first word; the words say it all."""
+"""Style of a verdict by its first word."""
 
-# To what a label, and the words of a verdict, may be folded.
+# Minimum widths to which labels and verdicts may be folded.
 _ARM_WIDTH, _VERDICT_WIDTH = 10, 14
 
 
 def open_console(*, stderr: bool = False) -> Console:
-    """Open the terminal; one that says it has fewer than `NARROWEST` columns, or none, is taken to have as many."""
+    """Open a console with a width of at least :data:`NARROWEST` columns."""
     console = Console(stderr=stderr)
     return console if console.width >= NARROWEST else Console(stderr=stderr, width=NARROWEST)
 
 
 @contextlib.contextmanager
-def results_alone(wanted: bool) -> Iterator[TextIO]:
-    """Give standard output, and keep it for results: what else is printed inside goes to standard error.
+def stdout_for_results(enabled: bool) -> Iterator[TextIO]:
+    """Reserve standard output for results: yield it, and redirect all other output in the block to standard error.
 
-    So it is for anybody's code, and for the processes that it starts.
+    The redirection also applies to custom tasks and to child processes.
 
     Args:
-        wanted: Whether it is to be so; else standard output is given as it is.
+        enabled: Whether to redirect; otherwise standard output is yielded unchanged.
     """
-    if not wanted:
+    if not enabled:
         yield sys.stdout
         return
     sys.stdout.flush()
-    kept = os.dup(1)
+    original = os.dup(1)
     os.dup2(2, 1)
     try:
         with (
-            open(kept, "w", encoding=sys.stdout.encoding, errors="replace", closefd=False) as output,
+            open(original, "w", encoding=sys.stdout.encoding, errors="replace", closefd=False) as output,
             contextlib.redirect_stdout(sys.stderr),
         ):
             yield output
     finally:
-        os.dup2(kept, 1)
-        os.close(kept)
+        os.dup2(original, 1)
+        os.close(original)
 
 
 def verdict_table(summary: Summary, arms: Sequence[ArmSummary], title: str, *, width: int) -> Table:
-    """Draw the verdicts, and beside them the numbers for which there is room; the page has them all.
+    """Build the table of verdicts, with the numbers that fit the width; the page shows all of them.
 
-    What an arm costs is left out below 120 columns; the adjusted p, then the interval, where the arm and its verdict
-    need the room.
+    The costs are omitted below :data:`WIDE` columns; then the adjusted p value and the interval, if labels and verdicts
+    need their space.
+
+    Args:
+        summary: Summary of the study.
+        arms: Arms to show, one row per arm.
+        title: Title of the table.
+        width: Width of the terminal.
     """
     metric = summary.metric
     places = max(0, 1 - math.floor(math.log10(summary.margin)))
@@ -79,7 +85,7 @@ def verdict_table(summary: Summary, arms: Sequence[ArmSummary], title: str, *, w
         interval: [" to ".join(ends or ()) for ends in intervals],
         "adj. p": [_number(arm.p_adjusted, ".3f") for arm in arms],
     }
-    # The peak is measured on accelerators; what autograd keeps is counted everywhere.
+    # Peak memory is measured on accelerators only, memory saved by autograd on every device.
     memory = "peak_bytes" if any(arm.peak_bytes is not None for arm in arms) else "saved_bytes"
     costs = {
         "ms/step": [_number(arm.step_ms, ".2f") for arm in arms],
@@ -116,7 +122,7 @@ def verdict_table(summary: Summary, arms: Sequence[ArmSummary], title: str, *, w
 
 
 def rows_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str) -> Table:
-    """Draw plain rows of words."""
+    """Build a table of text."""
     table = Table(title=_text(title, "table.title"), title_justify="left")
     for number, column in enumerate(columns):
         table.add_column(_text(column), no_wrap=number == 0, overflow="fold")
@@ -126,7 +132,7 @@ def rows_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str
 
 
 def cost_tables(costs: Mapping[str, Any]) -> Iterable[Table]:
-    """Draw what norms cost, a table for every shape in every dtype, from ``Costs.to_dict()``."""
+    """Yield the cost tables of ``NormCosts.to_dict()``, one per shape and dtype."""
     groups: dict[tuple[int, int, str], list[Mapping[str, Any]]] = {}
     for cost in costs["costs"]:
         groups.setdefault((cost["rows"], cost["width"], cost["dtype"]), []).append(cost)
@@ -144,7 +150,7 @@ def cost_tables(costs: Mapping[str, Any]) -> Iterable[Table]:
                 f"{cost['forward_us']:,.1f}",
                 f"{cost['backward_us']:,.1f}",
                 Text(f"{cost['ratio']:.2f}", "green" if high < 1 else "red" if low > 1 else ""),
-                # Nothing is near a limit that moves no data.
+                # The identity moves no data, so its limits are meaningless.
                 *(["", ""] if cost["norm"] == "none" else [f"{100 * cost[f'{k}_limit']:.0f} %" for k in _PASSES]),
                 f"{cost['saved_bytes'] / (rows * width):.2f}",
                 cost["against"],
@@ -152,13 +158,13 @@ def cost_tables(costs: Mapping[str, Any]) -> Iterable[Table]:
         yield table
 
 
-def _text(words: str, style: str = "") -> Text:
-    """Show words as they are: no markup is obeyed, and no escape sequence of a card reaches the terminal."""
-    return Text("".join(letter for letter in " ".join(words.split()) if letter.isprintable()), style=style)
+def _text(text: str, style: str = "") -> Text:
+    """Convert to literal text: without markup, and without escape sequences that a study's files may contain."""
+    return Text("".join(letter for letter in " ".join(text.split()) if letter.isprintable()), style=style)
 
 
 def _room(numbers: Mapping[str, Sequence[str]], width: int, *, gap: int, folded: bool = False) -> int:
-    """Count what is left for the arm and its verdict, where the columns and the edges are ``gap`` apart."""
+    """Return the width that remains for the label and the verdict, with ``gap`` between columns and at the edges."""
     taken = sum(_longest(head, cells, folded=folded) for head, cells in numbers.items())
     return width - taken - gap * (len(numbers) + 2) - 1
 

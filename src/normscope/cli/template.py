@@ -1,11 +1,11 @@
-"""Compare norms in a model of your own: `normscope compare my_file.py:make`.
+"""Compare norms in your model: `normscope compare my_file.py:make`.
 
-Fill in `make`; everything else is done for you: the same seeds for every norm, a verdict with an interval, a page.
-As it stands it compares norms in a small network on handwritten digits, so that you can try it first.
+Edit `make`, which builds one run; normscope trains every norm on the same seeds, and reports a verdict with an
+interval, and a page. Unchanged, this file compares norms in a small network on handwritten digits: try it first.
 
-A training loop of your own will do, too: give the Trial `train(model, callback, recipe)` in place of `loss` and
-`batches`; it trains the model in place for `recipe.steps` updates and calls `callback(step, loss)` now and then. With
-a fourth parameter of `make`, `split`, there is `--tune`: where it is "tune", hold training data out to validate.
+To use your own training loop, pass `train(model, callback, recipe)` to the Trial instead of `loss` and `batches`. It
+trains the model in place for `recipe.steps` updates, and calls `callback(step, loss)` from time to time. For `--tune`,
+add a fourth parameter `split` to `make`: if it is "tune", hold out training data and validate on them.
 """
 
 import torch
@@ -17,12 +17,12 @@ from normscope import Metric, Recipe, Trial
 
 
 def make(norm, placement, seed):
-    """Eight-by-eight digits by a network of two hidden layers.
+    """Build one run: a network with two hidden layers that classifies 8x8 images of digits.
 
-    norm: makes the norm of a width, `norm(128)`, where `nn.LayerNorm(128)` stood.
-    placement: where norms stand around residual branches, if your model has any and you want that compared, too;
-        `placement.stack(branches, width, norm)` builds the stream. Leave it alone otherwise.
-    seed: of this run. torch's generator is seeded with it already; use it for what else is random.
+    norm: builds a norm for a width; write `norm(128)` instead of `nn.LayerNorm(128)`.
+    placement: where the norms are around residual branches, if your model has such branches and you want to compare
+        placements; `placement.stack(branches, width, norm)` builds the residual stream. Otherwise ignore it.
+    seed: seed of this run. The generators of torch, NumPy and Python are already seeded with it; use it to seed others.
     """
     images, labels = load_digits(return_X_y=True)
     x, y = torch.tensor(images / 8 - 1, dtype=torch.float32), torch.tensor(labels)
@@ -38,7 +38,7 @@ def make(norm, placement, seed):
         nn.Linear(128, 10),
     )
 
-    # All batches of a pass over the data; a function from the number of a step to its batch will do, too.
+    # All batches of one epoch; alternatively, a function that returns the batch of a step.
     batches = list(zip(x[train].split(50), y[train].split(50), strict=True))
 
     def loss(model, batch):
@@ -46,7 +46,7 @@ def make(norm, placement, seed):
         return F.cross_entropy(model(images), labels)
 
     def evaluate(model, part):
-        """Give the score of every example, here 100 or 0, of the part "valid" or "test"; their mean is the metric."""
+        """Return one score per example (here 100 or 0) of the part "valid" or "test"; the metric is their mean."""
         chosen = {"valid": valid, "test": test}[part]
         return 100.0 * (model(x[chosen]).argmax(-1) == y[chosen])
 
@@ -58,5 +58,5 @@ def make(norm, placement, seed):
         metric=Metric(name="test accuracy", unit="%", higher_is_better=True),
         margin=0.5,  # the smallest difference worth having
         recipe=Recipe(steps=400, batch_size=50, learning_rate=2e-3),
-        regime="a network of two hidden layers of 128 on 1,000 digits, Adam with linear decay",
+        regime="a network with two hidden layers of 128 on 1,000 digits, Adam with linear decay",
     )

@@ -45,7 +45,19 @@ class DiagnosisCost:
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """Measurements and findings for one batch of one model."""
+    """Measurements and findings for one batch of one model.
+
+    Example:
+        >>> import torch
+        >>> import normscope
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.LayerNorm(8))
+        >>> diagnosis = normscope.diagnose(model, torch.randn(32, 4), lambda model, x: model(x).square().mean())
+        >>> sorted(diagnosis.readings)
+        ['depth', 'first_update', 'gradients', 'range']
+        >>> len(diagnosis.to_json()["gradients"])
+        1
+    """
 
     model: str
     """Name of its class."""
@@ -118,6 +130,17 @@ def diagnose(
         ValueError: If the loss is not a scalar or does not depend on the model's parameters; if the model has no
             trainable parameter, or a lazy one; if ``learning_rate`` is not positive and finite, ``warmup`` is not a
             non-negative whole number, or ``precision`` is unknown.
+
+    Example:
+        >>> import torch
+        >>> import normscope
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.LayerNorm(8), torch.nn.Linear(8, 1))
+        >>> batch = torch.randn(32, 4), torch.randn(32, 1)
+        >>> loss = lambda model, batch: torch.nn.functional.mse_loss(model(batch[0]), batch[1])
+        >>> diagnosis = normscope.diagnose(model, batch, loss)
+        >>> [norm.name for norm in diagnosis.gradients], diagnosis.parameters
+        (['1'], 65)
     """
     rate = learning_rate if learning_rate is not None else _rate(optimizer)
     device = _check_settings(model, rate, warmup, precision)

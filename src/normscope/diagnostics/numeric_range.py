@@ -126,6 +126,17 @@ def numeric_range(
 
     Returns:
         One entry per norm that was called, in the order of the model.
+
+    Example:
+        >>> import torch
+        >>> from normscope.diagnostics import numeric_range
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.LayerNorm(8), torch.nn.Linear(8, 1))
+        >>> batch = torch.randn(32, 4), torch.randn(32, 1)
+        >>> loss = lambda model, batch: torch.nn.functional.mse_loss(model(batch[0]), batch[1])
+        >>> (norm,) = numeric_range(model, batch, loss, precision="float16")
+        >>> norm.name, norm.precision, norm.eps, norm.eps_vanishes
+        ('1', 'float16', 1e-05, False)
     """
     watch = watch_range(model, precision=precision, optimizer=optimizer)
     with untouched(model, seed=draw_seed(generator)), watch as ranges:

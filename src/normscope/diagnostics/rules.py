@@ -88,7 +88,18 @@ class Cause:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One occurrence of a :class:`Cause` in a model."""
+    """One occurrence of a :class:`Cause` in a model.
+
+    Example:
+        >>> import torch
+        >>> import normscope
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.LayerNorm(8), torch.nn.LayerNorm(8), torch.nn.Linear(8, 1))
+        >>> x, loss = torch.randn(32, 8), lambda model, x: model(x).square().mean()
+        >>> diagnosis = normscope.diagnose(model, x, loss)
+        >>> [(finding.name, finding.where) for finding in diagnosis.findings]
+        [('double_norm', '1')]
+    """
 
     name: str
     """Name of the cause."""

@@ -56,6 +56,16 @@ def warmup_features(
 
     Raises:
         ValueError: If the learning rate is not positive and finite.
+
+    Example:
+        >>> import torch
+        >>> from normscope.diagnostics import warmup_features
+        >>> layer = torch.nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+        >>> model = torch.nn.TransformerEncoder(layer, 3)
+        >>> loss = lambda model, x: model(x)[..., 0].square().mean()
+        >>> features = warmup_features(model, torch.randn(2, 5, 8), loss, learning_rate=1e-3)
+        >>> features["layers"], features["post"], features["pre"]
+        (3.0, 1.0, 0.0)
     """
     if not (learning_rate > 0 and math.isfinite(learning_rate)):
         raise ValueError(f"the learning rate must be positive and finite, got {learning_rate}")

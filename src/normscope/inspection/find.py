@@ -43,6 +43,14 @@ def find_norms(model: nn.Module, *, for_replacement: bool = False) -> tuple[list
 
     Returns:
         The norms in the order of the model, tied ones once, and the norms that are unreachable.
+
+    Example:
+        >>> import torch
+        >>> import normscope
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.LayerNorm(8), torch.nn.Linear(8, 1))
+        >>> norms, unreachable = normscope.find_norms(model)
+        >>> [(norm.names, norm.kind, norm.eps) for norm in norms], unreachable
+        ([(('1',), 'layer_norm', 1e-05)], [])
     """
     found: list[NormInModel] = []
     unreachable: list[Unreachable] = []

@@ -13,7 +13,15 @@ from normscope.norms import NORMS, ChannelsFirst, LayerNorm, NormTraits, RMSNorm
 
 @dataclass(frozen=True, kw_only=True)
 class NormInModel:
-    """One norm of a model, with every name it has there."""
+    """One norm of a model, with every name it has there.
+
+    Example:
+        >>> import torch
+        >>> import normscope
+        >>> (norm,), _ = normscope.find_norms(torch.nn.Sequential(torch.nn.GroupNorm(2, 8)))
+        >>> norm.names, norm.kind, norm.traits.statistics
+        (('0',), 'group_norm', 'channels')
+    """
 
     names: tuple[str, ...]
     """Its names in the model; several for a module that is tied."""
@@ -160,6 +168,14 @@ def traits_of(module: nn.Module) -> NormTraits | None:
 
     Returns:
         None if nothing is declared.
+
+    Example:
+        >>> import torch
+        >>> from normscope.inspection import traits_of
+        >>> traits_of(torch.nn.RMSNorm(8)).centers, traits_of(torch.nn.BatchNorm1d(8)).statistics
+        (False, 'batch')
+        >>> traits_of(torch.nn.Linear(8, 8)) is None
+        True
     """
     declared = getattr(module, "traits", None)
     if isinstance(declared, NormTraits):

@@ -55,6 +55,13 @@ def ada_norm(
         poster; github.com/lancopku/AdaNorm for ``released``.
         Departs from it in: ``eps`` under ``paper``, which the paper does not have; under ``released`` the gradient of a
         constant row, which is zero here and NaN there.
+
+    Example:
+        >>> import torch
+        >>> from normscope.norms import ada_norm
+        >>> x = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
+        >>> ada_norm(x)
+        tensor([[-1.5216, -0.4672,  0.4272,  1.1616]])
     """
     wide = widen(x)
     if convention == "paper":
@@ -101,6 +108,15 @@ class AdaNorm(nn.Module):
         poster; github.com/lancopku/AdaNorm for ``released``.
         Departs from it in: ``eps`` under ``paper``, which the paper does not have; under ``released`` the gradient of a
         constant row, which is zero here and NaN there.
+
+    Example:
+        >>> import torch
+        >>> from normscope import AdaNorm
+        >>> x = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
+        >>> AdaNorm(4)(x)
+        tensor([[-1.5216, -0.4672,  0.4272,  1.1616]])
+        >>> AdaNorm(4, scale=2.0)(x)
+        tensor([[-3.0433, -0.9344,  0.8544,  2.3233]])
     """
 
     def __init__(

@@ -26,6 +26,12 @@ def batch_moments(x: Tensor, *, axes: int = 1) -> tuple[Tensor, Tensor]:
     References:
         Ioffe, Szegedy (2015). Batch normalization. arXiv:1502.03167, Algorithm 1.
         Departs from it in: nothing.
+
+    Example:
+        >>> import torch
+        >>> from normscope.norms import batch_moments
+        >>> batch_moments(torch.tensor([[1.0, 10.0], [3.0, 30.0]]))
+        (tensor([ 2., 20.]), tensor([  1., 100.]))
     """
     wide = widen(x)
     over = tuple(range(x.dim() - axes))
@@ -54,6 +60,15 @@ def batch_norm(
     References:
         Ioffe, Szegedy (2015). Batch normalization. arXiv:1502.03167, Algorithm 1.
         Departs from it in: nothing.
+
+    Example:
+        >>> import torch
+        >>> from normscope.norms import batch_norm
+        >>> x = torch.tensor([[1.0, 10.0], [3.0, 30.0]])
+        >>> mean, variance = torch.tensor([2.0, 20.0]), torch.tensor([1.0, 100.0])
+        >>> batch_norm(x, mean, variance, weight=None, bias=None)
+        tensor([[-1.0000, -1.0000],
+                [ 1.0000,  1.0000]])
     """
     scale = (widen(variance) + eps).rsqrt()
     if weight is not None:
@@ -93,6 +108,16 @@ class BatchNorm(nn.Module):
         Ioffe, Szegedy (2015). Batch normalization. arXiv:1502.03167, Algorithms 1 and 2; Ba, Kiros, Hinton (2016).
         Layer normalization. arXiv:1607.06450, section 6.6, for ``unbiased``.
         Departs from it in: the running moments are exponential averages, not averages over the training set.
+
+    Example:
+        >>> import torch
+        >>> from normscope import BatchNorm
+        >>> norm = BatchNorm(2)
+        >>> norm(torch.tensor([[1.0, 10.0], [3.0, 30.0]])).detach()
+        tensor([[-1.0000, -1.0000],
+                [ 1.0000,  1.0000]])
+        >>> norm.running_mean
+        tensor([0.2000, 2.0000])
     """
 
     def __init__(

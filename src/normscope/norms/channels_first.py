@@ -14,6 +14,14 @@ class ChannelsFirst(nn.Module):
 
     Args:
         norm: Maps ``[..., C]`` to ``[..., C]``.
+
+    Example:
+        >>> import torch
+        >>> from normscope.norms import ChannelsFirst
+        >>> from normscope import LayerNorm
+        >>> norm = ChannelsFirst(LayerNorm(3))
+        >>> norm(torch.zeros(2, 3, 8, 8)).shape
+        torch.Size([2, 3, 8, 8])
     """
 
     def __init__(self, norm: nn.Module) -> None:

@@ -29,6 +29,13 @@ def derf(x: Tensor, alpha: Tensor, shift: Tensor, weight: Tensor, bias: Tensor) 
     References:
         Chen et al. (2025). Stronger normalization-free transformers. arXiv:2512.10938.
         Departs from it in: nothing.
+
+    Example:
+        >>> import torch
+        >>> from normscope.norms import derf
+        >>> one = torch.ones(2)
+        >>> derf(torch.tensor([[-1.0, 1.0]]), torch.tensor(0.5), torch.tensor(0.0), one, 0 * one)
+        tensor([[-0.5205,  0.5205]])
     """
     return (weight * torch.erf(alpha * widen(x) + shift) + bias).to(x.dtype)
 
@@ -55,6 +62,15 @@ class Derf(nn.Module):
     References:
         Chen et al. (2025). Stronger normalization-free transformers. arXiv:2512.10938.
         Departs from it in: nothing.
+
+    Example:
+        >>> import torch
+        >>> from normscope import Derf
+        >>> norm = Derf(4)
+        >>> norm(torch.tensor([[-100.0, -1.0, 0.0, 100.0]])).detach()
+        tensor([[-1.0000, -0.5205,  0.0000,  1.0000]])
+        >>> [name for name, _ in norm.named_parameters()]
+        ['alpha', 'shift', 'weight', 'bias']
     """
 
     traits: ClassVar[NormTraits] = NormTraits(

@@ -33,6 +33,13 @@ def detach_norm(x: Tensor, eps: float = 1e-5, *, mean: bool = True, std: bool = 
     References:
         Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, poster, Theorem 1.
         Departs from it in: ``eps``, which the paper does not have.
+
+    Example:
+        >>> import torch
+        >>> from normscope.norms import detach_norm
+        >>> x = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
+        >>> detach_norm(x)
+        tensor([[-1.3416, -0.4472,  0.4472,  1.3416]])
     """
     wide = widen(x)
     over = trailing(axes)
@@ -68,6 +75,14 @@ class DetachNorm(nn.Module):
     References:
         Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, poster, Theorem 1.
         Departs from it in: ``eps``, which the paper does not have.
+
+    Example:
+        >>> import torch
+        >>> from normscope import DetachNorm
+        >>> x = torch.tensor([[1.0, 2.0, 3.0, 4.0]], requires_grad=True)
+        >>> (DetachNorm(4)(x) ** 2).sum().backward()
+        >>> x.grad  # of LayerNorm-simple it is zero, up to eps
+        tensor([[-2.4000, -0.8000,  0.8000,  2.4000]])
     """
 
     def __init__(

@@ -28,6 +28,13 @@ def dyt(x: Tensor, alpha: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     References:
         Zhu et al. (2025). Transformers without normalization. arXiv:2503.10622.
         Departs from it in: nothing.
+
+    Example:
+        >>> import torch
+        >>> from normscope.norms import dyt
+        >>> one = torch.ones(2)
+        >>> dyt(torch.tensor([[-1.0, 1.0]]), torch.tensor(0.5), one, 0 * one)
+        tensor([[-0.4621,  0.4621]])
     """
     return (weight * torch.tanh(alpha * widen(x)) + bias).to(x.dtype)
 
@@ -54,6 +61,15 @@ class DyT(nn.Module):
     References:
         Zhu et al. (2025). Transformers without normalization. arXiv:2503.10622.
         Departs from it in: nothing.
+
+    Example:
+        >>> import torch
+        >>> from normscope import DyT
+        >>> norm = DyT(4)
+        >>> norm(torch.tensor([[-100.0, -1.0, 0.0, 100.0]])).detach()
+        tensor([[-1.0000, -0.4621,  0.0000,  1.0000]])
+        >>> [name for name, _ in norm.named_parameters()]
+        ['alpha', 'weight', 'bias']
     """
 
     traits: ClassVar[NormTraits] = NormTraits(

@@ -36,6 +36,14 @@ def frn(
     References:
         Singh, Krishnan (2020). Filter response normalization layer. arXiv:1911.09737, section 3.
         Departs from it in: channels are last, whatever the number of spatial axes.
+
+    Example:
+        >>> import torch
+        >>> from normscope.norms import frn
+        >>> x = torch.tensor([[[3.0], [-3.0]]])
+        >>> frn(x, weight=torch.ones(1), bias=torch.zeros(1), threshold=torch.zeros(1))
+        tensor([[[1.0000],
+                 [0.0000]]])
     """
     wide = widen(x)
     mean_square = wide.square().mean(tuple(range(1, x.dim() - axes)), keepdim=True)
@@ -66,6 +74,15 @@ class FRN(nn.Module):
         Singh, Krishnan (2020). Filter response normalization layer. arXiv:1911.09737, section 3.
         Departs from it in: channels are last; the learned scalar starts at ``eps``, which is this implementation's
         choice.
+
+    Example:
+        >>> import torch
+        >>> from normscope import FRN
+        >>> norm = FRN(3)
+        >>> x = torch.tensor([[[3.0, 1.0, 0.0], [3.0, -1.0, 0.0]]])
+        >>> norm(x).detach()
+        tensor([[[1.0000, 1.0000, 0.0000],
+                 [1.0000, 0.0000, 0.0000]]])
     """
 
     traits: ClassVar[NormTraits] = NormTraits(

@@ -35,6 +35,13 @@ def layer_norm(
     References:
         Ba, Kiros, Hinton (2016). Layer normalization. arXiv:1607.06450, eqs. (15)-(16).
         Departs from it in: ``eps``, which the paper does not have.
+
+    Example:
+        >>> import torch
+        >>> from normscope.norms import layer_norm
+        >>> x = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
+        >>> layer_norm(x, weight=torch.ones(4), bias=torch.zeros(4))
+        tensor([[-1.3416, -0.4472,  0.4472,  1.3416]])
     """
     y = standardize(widen(x), eps, axes)
     if weight is not None:
@@ -71,6 +78,17 @@ class LayerNorm(nn.LayerNorm):
     References:
         Ba, Kiros, Hinton (2016). Layer normalization. arXiv:1607.06450, eqs. (15)-(16).
         Departs from it in: ``eps``, which the paper does not have.
+
+    Example:
+        >>> import torch
+        >>> from normscope import LayerNorm
+        >>> norm = LayerNorm(4, bias=False)
+        >>> x, residual = torch.ones(1, 4), torch.tensor([[0.0, 1.0, 2.0, 3.0]])
+        >>> y, total = norm(x, residual)
+        >>> y.detach()
+        tensor([[-1.3416, -0.4472,  0.4472,  1.3416]])
+        >>> total.detach()
+        tensor([[1., 2., 3., 4.]])
     """
 
     traits: ClassVar[NormTraits] = NormTraits.of_formula(

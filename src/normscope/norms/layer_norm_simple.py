@@ -28,6 +28,13 @@ def layer_norm_simple(x: Tensor, eps: float = 1e-5, *, axes: int = 1) -> Tensor:
     References:
         Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, poster, Table 1.
         Departs from it in: ``eps``, which the paper does not have.
+
+    Example:
+        >>> import torch
+        >>> from normscope.norms import layer_norm_simple
+        >>> x = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
+        >>> layer_norm_simple(x)
+        tensor([[-1.3416, -0.4472,  0.4472,  1.3416]])
     """
     return standardize(widen(x), eps, axes).to(x.dtype)
 
@@ -53,6 +60,13 @@ class LayerNormSimple(nn.Module):
         Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, poster, Table 1.
         Departs from it in: ``eps``, which the paper does not have. The released code divides by the unbiased standard
         deviation plus eps instead, as ``AdaNorm(width, k=0, convention="released")`` does.
+
+    Example:
+        >>> import torch
+        >>> from normscope import LayerNormSimple
+        >>> x = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
+        >>> LayerNormSimple(4)(x)
+        tensor([[-1.3416, -0.4472,  0.4472,  1.3416]])
     """
 
     traits: ClassVar[NormTraits] = NormTraits.of_formula(CENTER | ROOT, has_weight=False, has_bias=False)

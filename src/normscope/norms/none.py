@@ -30,6 +30,13 @@ class NoNorm(nn.Module):
     References:
         Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, "w/o Norm" in Table 1.
         Departs from it in: nothing.
+
+    Example:
+        >>> import torch
+        >>> from normscope import NoNorm
+        >>> x = torch.tensor([[1.0, 2.0]])
+        >>> NoNorm(2)(x)
+        tensor([[1., 2.]])
     """
 
     traits: ClassVar[NormTraits] = NormTraits(

@@ -31,6 +31,12 @@ def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float | None = None, 
     References:
         Zhang, Sennrich (2019). Root mean square layer normalization. arXiv:1910.07467, eq. (4).
         Departs from it in: ``eps``, which does not appear in the equation.
+
+    Example:
+        >>> import torch
+        >>> from normscope.norms import rms_norm
+        >>> rms_norm(torch.tensor([[3.0, 4.0]]))
+        tensor([[0.8485, 1.1314]])
     """
     wide = widen(x)
     if eps is None:
@@ -68,6 +74,13 @@ class RMSNorm(nn.RMSNorm):
     References:
         Zhang, Sennrich (2019). Root mean square layer normalization. arXiv:1910.07467, eq. (4).
         Departs from it in: ``eps``, which does not appear in the equation.
+
+    Example:
+        >>> import torch
+        >>> from normscope import RMSNorm
+        >>> x = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
+        >>> RMSNorm(4)(x).detach()
+        tensor([[0.3651, 0.7303, 1.0954, 1.4606]])
     """
 
     traits: ClassVar[NormTraits] = NormTraits.of_formula(

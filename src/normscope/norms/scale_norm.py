@@ -30,6 +30,12 @@ def scale_norm(x: Tensor, weight: Tensor, eps: float = 1e-5, *, axes: int = 1) -
     References:
         Nguyen, Salazar (2019). Transformers without tears. arXiv:1910.05895, section 2.2.
         Departs from it in: ``eps``, which does not appear in the paper's equation.
+
+    Example:
+        >>> import torch
+        >>> from normscope.norms import scale_norm
+        >>> scale_norm(torch.tensor([[3.0, 4.0]]), weight=torch.tensor(10.0))
+        tensor([[6., 8.]])
     """
     wide = widen(x)
     length = torch.linalg.vector_norm(wide, dim=trailing(axes), keepdim=True)
@@ -59,6 +65,16 @@ class ScaleNorm(nn.Module):
     References:
         Nguyen, Salazar (2019). Transformers without tears. arXiv:1910.05895, section 2.2.
         Departs from it in: ``eps``, which does not appear in the paper's equation.
+
+    Example:
+        >>> import torch
+        >>> from normscope import ScaleNorm
+        >>> norm = ScaleNorm(4)
+        >>> y = norm(torch.tensor([[3.0, 4.0, 0.0, 0.0]])).detach()
+        >>> y
+        tensor([[1.2000, 1.6000, 0.0000, 0.0000]])
+        >>> y.norm()
+        tensor(2.)
     """
 
     traits: ClassVar[NormTraits] = NormTraits.of_formula(LENGTH, has_weight=True, has_bias=False, weight_is_length=True)

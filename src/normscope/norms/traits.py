@@ -20,6 +20,13 @@ class NormTraits:
 
     A class declares ``traits`` as a class variable, or as a property where constructor arguments change them; read them
     on an instance. tests/contracts/test_traits.py compares each field with what the module measurably does.
+
+    Example:
+        >>> from normscope import AdaNorm, RMSNorm
+        >>> RMSNorm(4).traits.centers
+        False
+        >>> AdaNorm(4).traits.has_factor
+        True
     """
 
     centers: bool

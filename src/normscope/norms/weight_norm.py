@@ -25,6 +25,12 @@ def weight_norm(v: Tensor, g: Tensor) -> Tensor:
     References:
         Salimans, Kingma (2016). Weight normalization. arXiv:1602.07868, eq. (2).
         Departs from it in: nothing.
+
+    Example:
+        >>> import torch
+        >>> from normscope.norms import weight_norm
+        >>> weight_norm(torch.tensor([[3.0, 4.0]]), torch.tensor([2.0]))
+        tensor([[1.2000, 1.6000]])
     """
     over = tuple(range(1, v.dim()))
     length = torch.linalg.vector_norm(v, dim=over, keepdim=True)
@@ -50,6 +56,15 @@ def apply_weight_norm(model: nn.Module) -> int:
     References:
         Salimans, Kingma (2016). Weight normalization. arXiv:1602.07868, eq. (2).
         Departs from it in: there is no data-dependent initialization; lengths start at those of the weights.
+
+    Example:
+        >>> import torch
+        >>> from normscope import apply_weight_norm
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+        >>> apply_weight_norm(model)
+        2
+        >>> [name for name, _ in model[0].named_parameters()]
+        ['bias', 'parametrizations.weight.original0', 'parametrizations.weight.original1']
     """
     layers = {name: module for name, module in model.named_modules() if isinstance(module, _WEIGHTED)}
     if not layers:

@@ -44,6 +44,12 @@ def deepnorm_constants(site: Site, constants: Constants) -> tuple[float, float]:
 
     References:
         Wang et al. (2022). DeepNet: scaling transformers to 1,000 layers. arXiv:2203.00555, Figure 2.
+
+    Example:
+        >>> from normscope.placement import Site, deepnorm_constants
+        >>> alpha, beta = deepnorm_constants(Site(kind="attention", layer=1, layers=8), "paper")
+        >>> round(alpha, 4), round(beta, 4)
+        (2.0, 0.3536)
     """
     if constants not in CONSTANTS:
         raise ValueError(f"constants must be one of {', '.join(CONSTANTS)}, got {constants!r}")

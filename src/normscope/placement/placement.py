@@ -41,7 +41,18 @@ from normscope.registry import Registry
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """Position of the norms in a residual stream."""
+    """Position of the norms in a residual stream.
+
+    Example:
+        >>> import torch
+        >>> from normscope import LayerNorm
+        >>> from normscope.placement import PRE
+        >>> PRE.equation
+        'x <- x + f(N(x)); N at the end'
+        >>> stream = PRE.stack([("feed_forward", torch.nn.Linear(8, 8))], 8, LayerNorm)
+        >>> stream(torch.zeros(2, 8)).shape
+        torch.Size([2, 8])
+    """
 
     equation: str
     """Update of the residual stream in one line, for tables."""
@@ -188,6 +199,11 @@ def per_layer(rest: Placement, *chosen: tuple[Where, Placement]) -> Placement:
 
     Raises:
         ValueError: If a placement has two streams, which cannot be mixed, or a part is a site without a branch.
+
+    Example:
+        >>> from normscope.placement import POST, PRE, Where, per_layer
+        >>> per_layer(PRE, (Where(text="1-2"), POST)).equation
+        '1-2: x <- N(x + f(x)); rest: x <- x + f(N(x)); N at the end'
     """
     outside = [where.text for where, _ in chosen if where.text in (*ENDS, QK)]
     if outside:
@@ -227,6 +243,13 @@ def mix(site: Site, *, share: float) -> Placement:
         Li, Yin, Liu (2024). Mix-LN: unleashing the power of deeper layers by combining Pre-LN and Post-LN.
         arXiv:2412.13795.
         Departs from it in: nothing.
+
+    Example:
+        >>> from normscope.placement import Site, mix
+        >>> mix(Site(kind="attention", layer=1, layers=12), share=0.25).equation
+        'x <- N(x + f(x))'
+        >>> mix(Site(kind="attention", layer=4, layers=12), share=0.25).equation
+        'x <- x + f(N(x)); N at the end'
     """
     if not 0 <= share <= 1:
         raise ValueError(f"share must be from 0 to 1, got {share}")

@@ -24,7 +24,14 @@ QK: SiteKind = "qk"
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """One position in one residual stream."""
+    """One position in one residual stream.
+
+    Example:
+        >>> from normscope.placement import PLACEMENTS, Site
+        >>> site = Site(kind="feed_forward", layer=1, layers=12)
+        >>> PLACEMENTS["mix"].at(site).equation
+        'x <- N(x + f(x))'
+    """
 
     kind: SiteKind
     """One of :data:`BRANCHES` or :data:`ENDS`, or :data:`QK`."""
@@ -44,6 +51,12 @@ class Where:
 
     Raises:
         ValueError: If ``text`` is neither a range of layers nor a kind of site.
+
+    Example:
+        >>> from normscope.placement import Site, Where
+        >>> site = Site(kind="attention", layer=2, layers=6)
+        >>> Where(text="1-3").holds(site), Where(text="final").holds(site)
+        (True, False)
     """
 
     text: str
@@ -71,7 +84,15 @@ class Where:
 
 @dataclass(frozen=True, kw_only=True)
 class LayeredNorm:
-    """A norm that differs between sites: the first of ``chosen`` that contains the site, otherwise ``rest``."""
+    """A norm that differs between sites: the first of ``chosen`` that contains the site, otherwise ``rest``.
+
+    Example:
+        >>> from normscope import LayerNorm, RMSNorm
+        >>> from normscope.placement import LayeredNorm, Site, Where
+        >>> norm = LayeredNorm(rest=LayerNorm, chosen=((Where(text="final"), RMSNorm),))
+        >>> norm.at(Site(kind="final", layer=2, layers=2)).__name__
+        'RMSNorm'
+    """
 
     rest: NormFactory
     chosen: tuple[tuple[Where, NormFactory], ...]
@@ -90,12 +111,28 @@ class LayeredNorm:
 
 
 def norm_at(norm: NormFactory, site: Site) -> NormFactory:
-    """Return the norm of a site: ``norm.at(site)`` if it differs between sites, otherwise ``norm``."""
+    """Return the norm of a site: ``norm.at(site)`` if it differs between sites, otherwise ``norm``.
+
+    Example:
+        >>> from normscope import NormSpec
+        >>> from normscope.placement import Site, norm_at
+        >>> norm = NormSpec.parse("layer_norm+rms_norm:final").factory
+        >>> site = Site(kind="final", layer=2, layers=2)
+        >>> type(norm_at(norm, site)(8)).__name__
+        'RMSNorm'
+    """
     choose = getattr(norm, "at", None)
     return norm if choose is None else choose(site)
 
 
 def named_norm(norm: NormFactory, site: Site) -> NormFactory | None:
-    """Return the norm that is named for a site, or None if ``norm`` does not differ between sites."""
+    """Return the norm that is named for a site, or None if ``norm`` does not differ between sites.
+
+    Example:
+        >>> from normscope import LayerNorm
+        >>> from normscope.placement import Site, named_norm
+        >>> named_norm(LayerNorm, Site(kind="final", layer=2, layers=2)) is None
+        True
+    """
     choose = getattr(norm, "named", None)
     return None if choose is None else choose(site)

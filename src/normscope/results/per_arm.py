@@ -15,7 +15,16 @@ from normscope.results.verdict import Evidence, verdict, weigh
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """One planned run, as summary.json has it."""
+    """One planned run, as summary.json has it.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from normscope import summarize
+        >>> summary = summarize(Path("runs/digits"))  # a study that compare() made
+        >>> run = summary.arms[0].runs[0]
+        >>> run.seed, run.state, round(run.value, 2)
+        (0, 'done', 7.06)
+    """
 
     seed: int
     """Seed, shared with the runs that it is paired with."""
@@ -31,7 +40,16 @@ class RunSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class ArmSummary:
-    """One arm against the baseline, as summary.json has it; an undefined quantity is None."""
+    """One arm against the baseline, as summary.json has it; an undefined quantity is None.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from normscope import summarize
+        >>> summary = summarize(Path("runs/digits"))  # a study that compare() made
+        >>> arm = summary.arms[0]
+        >>> arm.label, arm.pairs, arm.failures, arm.verdict
+        ('none', 10, 0, 'worse')
+    """
 
     label: str
     """Name on the card."""

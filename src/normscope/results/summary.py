@@ -25,7 +25,17 @@ _INTERVALS = ("interval", "interval_bca", "interval_examples")
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """The answer of a study, as summary.json has it."""
+    """The answer of a study, as summary.json has it.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from normscope import summarize
+        >>> summary = summarize(Path("runs/digits"))  # a study that compare() made
+        >>> summary.task, summary.alpha, len(summary.arms)
+        ('digits', 0.05, 7)
+        >>> [arm.label for arm in summary.arms if arm.verdict == "worse"]
+        ['none', 'detach_norm']
+    """
 
     task: str
     """Name of the task."""
@@ -138,6 +148,15 @@ def summarize(directory: Path) -> Summary:
     Raises:
         FileNotFoundError: If the folder has no card.
         ValueError: If a file cannot be read, or contradicts the card or another file; the message names it.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from normscope import summarize
+        >>> summary = summarize(Path("runs/digits"))  # a study that compare() made
+        >>> summary.metric["name"], summary.baseline, summary.complete
+        ('test error', 'layer_norm', True)
+        >>> [(arm.label, round(arm.mean, 2)) for arm in summary.arms[:2]]
+        [('none', 7.92), ('layer_norm', 6.29)]
     """
     study = StudyFolder(Path(directory))
     card = study.read_card()

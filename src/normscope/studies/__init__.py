@@ -1,4 +1,4 @@
-"""Many runs: the question, the plan, the engine, the answer."""
+"""Studies: the specification, the plan of its runs, the engine that computes them, and the verdict."""
 
 from normscope.studies.compare import StudyMismatch, compare
 from normscope.studies.engines.engine import Engine, EngineError, RunEvent

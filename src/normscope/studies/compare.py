@@ -1,4 +1,4 @@
-"""A study from its question to its answer."""
+"""Run a study: check its folder, compute the missing runs, and write the summary and the report."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -9,6 +9,7 @@ import torch
 from filelock import FileLock
 
 from normscope import data
+from normscope.errors import NormscopeError
 from normscope.report import write_report
 from normscope.results import Summary, summarize
 from normscope.results.schema import FINAL_STATES
@@ -25,18 +26,18 @@ from normscope.studies.tuning import tune, tuning_plan
 __tracebackhide__ = True
 
 
-class StudyMismatch(ValueError):
-    """The folder holds the answer to another question."""
+class StudyMismatch(NormscopeError, ValueError):
+    """The folder belongs to another study, or to another program."""
 
 
-def default_folder(card: StudySpec) -> Path:
-    """Give ``runs/<task>-<hash>``; of a user's file its name, ``runs/my_file-make-<hash>``."""
-    return Path("runs") / f"{card.task_name.replace('.py:', '-')}-{card.id}"
+def default_folder(study_spec: StudySpec) -> Path:
+    """Return ``runs/<task>-<hash>``; for a custom task, ``runs/my_file-make-<hash>``."""
+    return Path("runs") / f"{study_spec.task_name.replace('.py:', '-')}-{study_spec.id}"
 
 
-def default_workers(card: StudySpec) -> int:
-    """Give one worker a core that this process may use, or a single one for an accelerator."""
-    if torch.device(card.device).type != "cpu":
+def default_workers(study_spec: StudySpec) -> int:
+    """Return the number of CPU cores available to this process, or 1 for an accelerator."""
+    if torch.device(study_spec.device).type != "cpu":
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -52,46 +53,57 @@ def compare(
     retry_failed: bool = False,
     **options: Unpack[StudyOptions],
 ) -> Summary:
-    """Answer a study's question: plan its runs, compute those that are missing, and judge them.
+    """Run a study: plan its runs, compute the missing ones, and compare the arms.
 
-    The folder may hold a part of the study, or all of it: no run is computed twice.
+    Finished runs in the folder are reused; no run is computed twice.
 
     Args:
-        study: The question, as :func:`make_study` builds it; or the name of a task, with ``options``.
-        out: The study's folder; ``runs/<task>-<hash>`` where None.
-        workers: Processes of the local engine; one per core where None.
-        engine: Computes the runs; the local engine where None.
-        callback: Called with an event for every run at the beginning, and whenever a run changes its state.
-        command: The command that the report shows for making the study again; a line of Python where None.
-        retry_failed: Whether runs that failed are computed anew; their results are deleted.
+        study: The specification that :func:`make_study` returns, or the name of a task, with ``options``.
+        out: The study's folder; ``runs/<task>-<hash>`` if None.
+        workers: Number of processes of the local engine; one per core if None.
+        engine: Engine that computes the runs; the local engine if None.
+        callback: Called with one event per run at the beginning, and then at each progress or change of state.
+        command: Command that repeats the study, shown in the report; a line of Python if None.
+        retry_failed: Whether failed runs are deleted and computed again.
         options: Arguments of :func:`make_study`, such as ``norms=["layer_norm", "rms_norm"], seeds=10``; only with
             the name of a task.
 
     Returns:
-        The answer, which is also written to ``summary.json``, ``summary.csv`` and ``report.html`` in the folder.
+        The summary, also written to ``summary.json`` and ``summary.csv``, with the page ``report.html``, in the folder.
 
     Raises:
         TypeError: If ``study`` is neither a ``StudySpec`` nor a string, or a ``StudySpec`` comes with options.
         UnknownName: If a name is not registered.
+        LookupError: If a user's file or its function does not exist.
+        UserCodeError: If a user's file fails.
         ValueError: If an option is out of range.
-        StudyMismatch: If the folder holds another study.
-        DataNotFound: If the data set is not here and cannot be downloaded.
-        DataDamaged: If one of its files is not the published one.
+        StudyMismatch: If the folder belongs to another study, or has files of another program.
+        DataNotFound: If the data set is missing and cannot be downloaded.
+        DataDamaged: If a file of the data set has the wrong hash.
         ArmMisfit: If an arm cannot be trained on the task; checked before the first run.
-        EngineError: If runs cannot be computed here: no such device, workers that do not start.
-        KeyboardInterrupt: If the user stopped it; the same call goes on.
+        EngineError: If the device does not exist, or the workers cannot start.
+        KeyboardInterrupt: If the user interrupts it; the same call resumes the study.
+
+    Example:
+        >>> import normscope
+        >>> study = normscope.make_study("digits", norms=["layer_norm", "rms_norm"], seeds=10)
+        >>> len(study.arms) * len(study.seeds)  # runs, which take minutes; docs/tutorials/first-comparison.md has them
+        20
+        >>> summary = normscope.compare(study)  # doctest: +SKIP
     """
     if isinstance(study, str):
         study = make_study(study, **options)
     elif not isinstance(study, StudySpec):
-        raise TypeError(f"expected a StudySpec, as normscope.make_study() builds it, or a task's name, got {study!r}")
+        raise TypeError(
+            f"expected a StudySpec, as normscope.make_study() builds it, or the name of a task, got {study!r}"
+        )
     elif options:
-        raise TypeError(f"a StudySpec has its options already, got {', '.join(options)} beside it")
-    return _answer(study, out, workers, engine, callback, command, retry_failed=retry_failed)
+        raise TypeError(f"options are only allowed with the name of a task, got a StudySpec and {', '.join(options)}")
+    return _compute(study, out, workers, engine, callback, command, retry_failed=retry_failed)
 
 
-def _answer(
-    card: StudySpec,
+def _compute(
+    study_spec: StudySpec,
     out: Path | None,
     workers: int | None,
     engine: Engine | None,
@@ -100,26 +112,26 @@ def _answer(
     *,
     retry_failed: bool,
 ) -> Summary:
-    study = StudyFolder(default_folder(card) if out is None else Path(out))
-    engine = engine or LocalEngine(workers=default_workers(card) if workers is None else workers)
+    study = StudyFolder(default_folder(study_spec) if out is None else Path(out))
+    engine = engine or LocalEngine(workers=default_workers(study_spec) if workers is None else workers)
     callback = callback or (lambda event: None)
-    command = command or f"normscope.compare({card!r})"
-    check_folder(card, study)
-    before = states(plan(card), study)
+    command = command or f"normscope.compare({study_spec!r})"
+    check_folder(study_spec, study)
+    before = states(plan(study_spec), study)
     if before["open"] or (retry_failed and before["failed"]):
-        _find_device(card.device)
-        for name in find_task(card.task).datasets:
+        _check_device(study_spec.device)
+        for name in find_task(study_spec.task).datasets:
             data.locate(data.SETS[name])
-        preflight(card)
-    _write_card(card, study, record(card, command=command, tuned=None, tuning=None))
+        preflight(study_spec)
+    _write_specification(study_spec, study, record(study_spec, command=command, tuned=None, tuning=None))
     tuned = tuning = None
-    if card.tune:
-        _begin(tuning_plan(card), StudyFolder(study.path / "tuning"), callback, retry_failed=retry_failed)
-        _begin(plan(card), study, callback, retry_failed=retry_failed)
-        tuning = tune(card, study, engine, callback)
-        tuned = card.with_learning_rates({label: arm["chosen"] for label, arm in tuning["arms"].items()})
-        _write_card(card, study, record(card, command=command, tuned=tuned, tuning=tuning))
-    specs = planned(card, tuned)
+    if study_spec.tune:
+        _begin(tuning_plan(study_spec), StudyFolder(study.path / "tuning"), callback, retry_failed=retry_failed)
+        _begin(plan(study_spec), study, callback, retry_failed=retry_failed)
+        tuning = tune(study_spec, study, engine, callback)
+        tuned = study_spec.with_learning_rates({label: arm["chosen"] for label, arm in tuning["arms"].items()})
+        _write_specification(study_spec, study, record(study_spec, command=command, tuned=tuned, tuning=tuning))
+    specs = planned(study_spec, tuned)
     _begin(specs, study, callback, retry_failed=retry_failed)
     engine.run(specs, study, callback)
     summary = summarize(study.path)
@@ -128,99 +140,107 @@ def _answer(
     return summary
 
 
-def planned(card: StudySpec, tuned: StudySpec | None) -> list[RunSpec]:
-    """List the runs of a verdict, each once: an arm whose tuned rate is the task's is one arm."""
-    return list({spec.id: spec for one in (card, tuned) if one is not None for spec in plan(one)}.values())
+def planned(study_spec: StudySpec, tuned: StudySpec | None) -> list[RunSpec]:
+    """List the untuned and the tuned runs without duplicates; they coincide if the tuned rate is the task's."""
+    sides = [side for side in (study_spec, tuned) if side is not None]
+    return list({spec.id: spec for side in sides for spec in plan(side)}.values())
 
 
-def check_folder(card: StudySpec, study: StudyFolder) -> None:
-    """Refuse a folder that cannot be this study's, or in which it would take the place of somebody's files.
+def check_folder(study_spec: StudySpec, study: StudyFolder) -> None:
+    """Check that a folder is new, or belongs to this study, and that no other file would be overwritten.
 
     Raises:
-        StudyMismatch: If it is a file, holds another study, or files that are not a study's have the names of ours.
-        ValueError: If its ``card.json`` is no file of ours.
+        StudyMismatch: If it is a file, belongs to another study, or has a file that the study would overwrite.
+        ValueError: If its ``card.json`` was not written by normscope.
     """
     files = [path for path in (study.path, *study.path.parents) if path.exists() and not path.is_dir()]
     if files:
-        raise StudyMismatch(f"{files[0]} is a file; a study needs a folder of its own")
+        raise StudyMismatch(f"{files[0]} is a file; a study needs a folder")
     if not study.card.exists():
         _refuse_files(study)
         return
-    held = study.read_card()
-    if held.get("id") == card.id or _grows(card, held):
+    existing = study.read_card()
+    if existing.get("id") == study_spec.id or _adds_seeds(study_spec, existing):
         return
-    named, revision = held.get("task") == card.task_name, find_task(card.task).revision
-    changed = named and held.get("task_revision") not in (None, revision)
+    same_task, revision = existing.get("task") == study_spec.task_name, find_task(study_spec.task).revision
+    changed = same_task and existing.get("task_revision") not in (None, revision)
     raise StudyMismatch(
-        f"{study.path} holds another study ({held.get('question')!r}, {held.get('id')}); this one is {card.id}"
-        + (f", for {card.task_name} has been changed since" if changed else "")
-        + ": choose another folder with --out, or repeat the question that the folder holds; more seeds may be added, "
-        "and nothing else may differ"
+        f"{study.path} holds another study ({existing.get('question')!r}, {existing.get('id')}); this one is "
+        f"{study_spec.id}"
+        + (f", because {study_spec.task_name} has changed since" if changed else "")
+        + ": choose another folder with --out, or use the same options as before; only more seeds may be added"
     )
 
 
 def _refuse_files(study: StudyFolder) -> None:
-    """Refuse a folder without a card that has what a study would write over.
+    """Check that a folder without ``card.json`` has no file that a study would overwrite.
 
     Raises:
-        StudyMismatch: If there is such a file.
+        StudyMismatch: If it has such a file.
     """
     names = [study.summary, study.table, study.report, study.workers_log]
-    # An invocation that was killed before it wrote the card leaves an empty one.
+    # A process that was killed before it wrote card.json leaves an empty lock file.
     names += [study.lock] if study.lock.is_file() and study.lock.stat().st_size else []
-    found = next((path for path in names if path.exists() or path.is_symlink()), None)
-    if found is not None:
+    conflict = next((path for path in names if path.exists() or path.is_symlink()), None)
+    if conflict is not None:
         raise StudyMismatch(
-            f"{found} is there already, and no card.json that says which study it is of: it was left as it is; choose "
-            "another folder with --out"
+            f"{conflict} exists, but no card.json that identifies its study; the file was not changed: choose another "
+            "folder with --out"
         )
 
 
-def _grows(card: StudySpec, held: Mapping[str, Any]) -> bool:
-    """Whether a card asks what a folder holds, untuned, with more seeds and nothing else changed."""
-    asked = record(card, command="", tuned=None, tuning=None)
-    same = all(held.get(key) == value for key, value in asked.items() if key not in _OF_SEEDS)
-    arms = [[{**arm, "runs": None} for arm in side["arms"]] for side in (asked, held)]
-    return same and not card.tune and arms[0] == arms[1] and set(held["seeds"]) < set(card.seeds)
+def _adds_seeds(study_spec: StudySpec, existing: Mapping[str, Any]) -> bool:
+    """Check whether an untuned study differs from the folder's only by additional seeds."""
+    wanted = record(study_spec, command="", tuned=None, tuning=None)
+    same = all(existing.get(key) == value for key, value in wanted.items() if key not in _SEED_FIELDS)
+    arms = [[{**arm, "runs": None} for arm in side["arms"]] for side in (wanted, existing)]
+    return same and not study_spec.tune and arms[0] == arms[1] and set(existing["seeds"]) < set(study_spec.seeds)
 
 
-_OF_SEEDS = ("id", "seeds", "looks", "arms", "command", "regime")
-"""What more seeds change in card.json."""
+_SEED_FIELDS = ("id", "seeds", "looks", "arms", "command", "regime")
+"""Fields of card.json that depend on the seeds."""
 
 
-def _write_card(card: StudySpec, study: StudyFolder, content: Mapping[str, Any]) -> None:
-    """Claim the folder for the question, or add to it what tuning chose, or more seeds; what is there stays as it is.
+def _write_specification(study_spec: StudySpec, study: StudyFolder, content: Mapping[str, Any]) -> None:
+    """Write ``card.json`` to a new folder, or add the tuning or more seeds to an existing one.
 
-    A folder that grows remembers after how many seeds it was looked at.
+    With more seeds, ``looks`` records the numbers of seeds after which the study was analysed.
 
     Raises:
-        StudyMismatch: If another question came first.
+        StudyMismatch: If the folder belongs to another study.
     """
     study.path.mkdir(parents=True, exist_ok=True)
     with FileLock(study.lock):
-        check_folder(card, study)
-        held = study.read_card() if study.card.exists() else None
-        if held is not None and held.get("id") != card.id:
-            looks = [*held.get("looks", []), len(held["seeds"])]
-            told = f"; seeds were added after a look at {', '.join(map(str, looks))}, so its p values are exploratory"
-            write_json(study.card, {**content, "looks": looks, "regime": content["regime"] + told})
-        elif held is None or (content["tuning"] is not None and content["tuning"] != held.get("tuning")):
-            write_json(study.card, {**content, "command": held["command"] if held else content["command"]})
+        check_folder(study_spec, study)
+        existing = study.read_card() if study.card.exists() else None
+        if existing is not None and existing.get("id") != study_spec.id:
+            looks = [*existing.get("looks", []), len(existing["seeds"])]
+            note = (
+                f"seeds were added after an analysis of {', '.join(map(str, looks))}, so its p values are exploratory"
+            )
+            write_json(study.card, {**content, "looks": looks, "regime": f"{content['regime']}; {note}"})
+        elif existing is None or (content["tuning"] is not None and content["tuning"] != existing.get("tuning")):
+            write_json(study.card, {**content, "command": existing["command"] if existing else content["command"]})
 
 
-def _find_device(name: str) -> None:
+def _check_device(name: str) -> None:
+    """Check that a device exists.
+
+    Raises:
+        EngineError: If it does not.
+    """
     device = torch.device(name)
     count = torch.cuda.device_count()
     if device.type != "cpu" and (device.index or 0) >= count:
         raise EngineError(
-            f"device {name!r} is asked for, and torch {torch.__version__} finds {count or 'no'} CUDA devices here"
+            f"device {name!r} does not exist: torch {torch.__version__} finds {count or 'no'} CUDA devices here"
         )
 
 
 def _begin(
     specs: list[RunSpec], study: StudyFolder, callback: Callable[[RunEvent], None], *, retry_failed: bool
 ) -> None:
-    """Forget runs that failed where that is asked for, and tell every run, before the engine begins."""
+    """Report the state of every run before the engine starts; with ``retry_failed``, first delete failed runs."""
     for spec in specs:
         if retry_failed:
             forget(spec, study)
@@ -229,7 +249,7 @@ def _begin(
 
 
 def states(specs: list[RunSpec], study: StudyFolder) -> dict[str, int]:
-    """Count the runs of a plan by state; those without a result are ``"open"``."""
+    """Return the number of runs per final state; ``"open"`` counts runs without a result."""
     counts: dict[str, int] = dict.fromkeys((*FINAL_STATES, "open"), 0)
     for spec in specs:
         counts[study.run(spec.id).state() or "open"] += 1

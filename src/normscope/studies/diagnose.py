@@ -1,4 +1,4 @@
-"""A diagnosis of a task's model, or of one in a user's file, at initialization or after training."""
+"""Diagnosis of the model of a task, built in or custom, at initialization or after training."""
 
 import math
 from collections.abc import Callable
@@ -25,67 +25,69 @@ from normscope.training.randomness import generator
 
 __tracebackhide__ = True
 
-MEASURED = 50
-"""Steps of a training that are measured at most."""
+MAX_STEPS = 50
+"""Approximate maximum number of training steps that are measured."""
 
 CADENCE = 20
-"""Least distance of two measured steps; below the probe's default, for short trainings are to have a curve, too."""
+"""Minimum distance between measured steps; below the probe's default, to get a curve from short trainings."""
 
-KEPT = ("name", "kind", "size", "recentering", "rescaling", "rho_squared", "upstream_variance", "arriving_variance")
-"""What of every norm is written down at a measured step."""
+FIELDS = ("name", "kind", "size", "recentering", "rescaling", "rho_squared", "upstream_variance", "arriving_variance")
+"""Fields per norm and measured step in the history."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiagnosisRequest:
-    """What is to be looked at."""
+    """The model to diagnose, and how it is trained before."""
 
     task: str
     """Key of ``TASKS``, or ``my_file.py:make``."""
     norm: str = "layer_norm"
-    """As the command line writes it."""
+    """Norm in the syntax of the command line."""
     placement: str = ""
-    """As the command line writes it; the task's default where empty."""
+    """Placement in the syntax of the command line; the task's default if empty."""
     preset: str = "small"
     """Key of the task's presets."""
     seed: int = 0
-    """Of first weights, order of data and dropout."""
+    """Seed of the initial weights, the data order and dropout."""
     steps: int = 0
-    """Updates to train before the look; with 0 it is a look at initialization."""
+    """Number of training updates before the diagnosis; 0 diagnoses the model at initialization."""
     warmup: int | None = None
-    """Warm-up updates; the preset's where None."""
+    """Number of warm-up updates; the preset's if None."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """What the model is meant to be trained in: the numbers that reach the norms are judged by it."""
+    """Intended training precision; the diagnosis checks for overflow and underflow in it."""
     device: str = "cpu"
-    """As torch names it."""
+    """Device in torch's syntax."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Examination:
-    """What was found, and in what."""
+    """A diagnosis with the run, its history and its setting."""
 
     spec: RunSpec
     diagnosis: Diagnosis
     history: list[dict[str, Any]]
-    """Steps that were measured on the way, as plain values; none at initialization."""
+    """Measured training steps, as plain values; empty at initialization."""
     setting: dict[str, Any]
-    """What was looked at, by what the page calls it."""
+    """Setting of the diagnosis: the labels of the page with their values."""
 
 
 def examine(request: DiagnosisRequest, callback: Callable[[int, int], None] = lambda step, of: None) -> Examination:
-    """Build a model as a study would, train it if that is wanted, and diagnose it on the first training batch.
+    """Build a model as a study does, train it if requested, and diagnose it on the first training batch.
 
-    A model that was trained is the one that a study would test. Nothing is kept of
-    its training but what the probe measured; an interrupted one begins again.
+    After training, the diagnosed model is the one that a study would test. Only the measurements of the probe are
+    stored; an interrupted training starts from the beginning.
 
     Args:
-        request: What is to be looked at.
-        callback: Takes the number of updates made, and of all, a few times a second.
+        request: The model to diagnose.
+        callback: Called a few times per second with the number of finished updates and the total number.
 
     Raises:
-        LookupError: If a name is not in the catalogue, or a user's file not there.
+        UnknownName: If a name is not registered.
+        LookupError: If a user's file or its function does not exist.
         UserCodeError: If a user's file or function fails.
-        ValueError: If the model cannot be built, if a user's file trains by itself, so that there is no loss to look
-            at, or if the model is to be trained in float16.
+        RuntimeError: If the device does not exist.
+        ValueError: If the model cannot be built, a value is out of range, training in float16 is requested, or a custom
+            task has a training function instead of a loss.
     """
     spec = spec_of(request)
     task = spec.begin()
@@ -115,7 +117,7 @@ def examine(request: DiagnosisRequest, callback: Callable[[int, int], None] = la
         "Seed": spec.seed,
         "Precision": request.precision,
         "Looked at": "initialization",
-        **trained.told,
+        **trained.setting,
     }
     return Examination(spec=spec, diagnosis=diagnosis, history=trained.history, setting=setting)
 
@@ -124,32 +126,34 @@ def examine(request: DiagnosisRequest, callback: Callable[[int, int], None] = la
 class _Trained:
     model: nn.Module
     history: list[dict[str, Any]]
-    told: dict[str, Any]
+    setting: dict[str, Any]
 
 
 def spec_of(request: DiagnosisRequest) -> RunSpec:
-    """Give the run that a study would make of it.
+    """Return the run that a study would make of the request.
 
     Raises:
-        LookupError: As `examine`.
-        UserCodeError: As `examine`.
-        RuntimeError: If there is no such device.
-        ValueError: As `examine`.
+        UnknownName: If a name is not registered.
+        LookupError: If a user's file or its function does not exist.
+        UserCodeError: If a user's file or function fails.
+        RuntimeError: If the device does not exist.
+        ValueError: If a value is out of range, training in float16 is requested, or a custom task has a training
+            function instead of a loss.
     """
     if request.steps < 0:
-        raise ValueError(f"steps must be 0, for a look at initialization, or more, got {request.steps}")
+        raise ValueError(f"steps must be at least 0 (0 diagnoses the model at initialization), got {request.steps}")
     if not 0 <= request.seed < 2**63:
         raise ValueError(f"the seed must be from 0 to 2^63 - 1, got {request.seed}")
     device = torch.device(request.device)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise RuntimeError(f"there is no device {request.device}: torch sees {torch.cuda.device_count()} of them here")
+        raise RuntimeError(f"there is no device {request.device}: torch finds {torch.cuda.device_count()} CUDA devices")
     if request.steps and request.precision not in PRECISIONS:
         raise ValueError(
-            f"training is in {' or '.join(PRECISIONS)} here, got {request.precision}; at initialization, without "
-            "steps, numbers can be judged by it"
+            f"training supports {' and '.join(PRECISIONS)}, got {request.precision}; without --steps, a model can be "
+            f"diagnosed for {request.precision} at initialization"
         )
     _check_warmup(request)
-    card = make_study(
+    study_spec = make_study(
         request.task,
         norms=[request.norm],
         placements=[request.placement] if request.placement else (),
@@ -163,29 +167,29 @@ def spec_of(request: DiagnosisRequest) -> RunSpec:
     task = find_task(request.task)
     if task.train is not None:
         raise ValueError(
-            f"{task.name} trains by itself, so there is no loss to look at: give its Trial loss and batches, or call "
-            "normscope.diagnose(model, batch, loss) where you train"
+            f"{task.name} has a training function, so its loss is unknown: return a Trial with loss and batches, or "
+            "call normscope.diagnose(model, batch, loss) in your training code"
         )
-    return plan(card)[0]
+    return plan(study_spec)[0]
 
 
 def _check_warmup(request: DiagnosisRequest) -> None:
-    """Refuse a training that is shorter than a warm-up which nobody asked for.
+    """Check that the training is not shorter than the warm-up of the preset.
 
     Raises:
-        ValueError: In words that say whose it is.
+        ValueError: If it is shorter; the message names the preset.
     """
     preset = find_task(request.task, anew=True).presets.get(request.preset)
     if preset and request.warmup is None and 0 < request.steps < preset.warmup:
         raise ValueError(
             f"the preset {request.preset} of {request.task} warms up over {preset.warmup} updates, more than the "
-            f"{request.steps} of --steps: give a warm-up, such as --warmup 0"
+            f"{request.steps} of --steps: set the warm-up, such as --warmup 0"
         )
 
 
 def _trained(spec: RunSpec, task: Task, callback: Callable[[int, int], None]) -> _Trained:
-    """Train as a study does, with the probe around it."""
-    every = max(CADENCE, spec.recipe.steps // MEASURED)
+    """Train as a study does, and measure the gradients at the norms."""
+    every = max(CADENCE, spec.recipe.steps // MAX_STEPS)
     models: list[nn.Module] = []
 
     def watch(step: int, loss: float) -> bool:
@@ -215,25 +219,25 @@ def _trained(spec: RunSpec, task: Task, callback: Callable[[int, int], None]) ->
         )
         result = read_json(folder.result)
         probe.close()
-    wanted = task.valid_metric
-    told = {"Updates": result["steps"]}
+    metric = task.valid_metric
+    setting = {"Updates": result["steps"]}
     if result["state"] == "done":
-        told["Looked at"] = (
+        setting["Looked at"] = (
             f"the weights after update {result['selected_step']}, the best on the validation set"
             if spec.recipe.average == 1
-            else f"the mean of the weights at the last {spec.recipe.average} looks at the validation set"
+            else f"the mean of the weights at the last {spec.recipe.average} evaluations"
         )
-        unit = f" {wanted.unit}" if wanted.unit else ""
-        told[f"Validation {wanted.name.removeprefix('test ')}"] = f"{result['valid_value']:.4g}{unit}"
+        unit = f" {metric.unit}" if metric.unit else ""
+        setting[f"Validation {metric.name.removeprefix('test ')}"] = f"{result['valid_value']:.4g}{unit}"
     else:
-        told["Looked at"] = "where it ended"
-        told["Ended"] = f"diverged: {result['reason']}"
-    return _Trained(models[-1], [_plain(step) for step in history], told)
+        setting["Looked at"] = "the weights at the end"
+        setting["Ended"] = f"diverged: {result['reason']}"
+    return _Trained(models[-1], [_plain(step) for step in history], setting)
 
 
 def _plain(step: GradientStep) -> dict[str, Any]:
-    """Give a measured step as plain values, without norms whose shares are not finite; else such a number is None."""
-    norms = [{name: _finite(getattr(norm, name)) for name in KEPT} for norm in step.norms]
+    """Convert a measured step to plain values: drop norms with non-finite shares, replace other such values by None."""
+    norms = [{name: _finite(getattr(norm, name)) for name in FIELDS} for norm in step.norms]
     return {
         "step": step.step,
         "norms": [norm for norm in norms if None not in (norm["recentering"], norm["rescaling"])],

@@ -1,4 +1,4 @@
-"""From a card to its runs, each named by the hash of everything that decides its numbers."""
+"""The runs of a study, each identified by the hash of everything that determines its results."""
 
 import hashlib
 import json
@@ -21,79 +21,79 @@ __tracebackhide__ = True
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
-    """One training run. Two specs that differ only in their arm are a pair."""
+    """The specification of one training run; two that differ only in their arm are paired."""
 
     task: str
     """Key of ``TASKS``, or ``my_file.py:make``, without its folder."""
     revision: int
-    """Of the task."""
+    """Revision of the task."""
     label: str
-    """The arm's name in its study; no part of the hash."""
+    """Label of the arm in its study; not hashed."""
     norm: NormSpec
-    """The norm of its arm."""
+    """Norm of the arm."""
     placement: PlacementSpec
-    """The placement of its arm."""
+    """Placement of the arm."""
     seed: int
-    """Source of every random stream."""
+    """Seed of every random stream."""
     recipe: Recipe
-    """How it is trained."""
+    """Training recipe."""
     split: Split
-    """``"study"`` or ``"tune"``."""
+    """Data split: ``"study"``, or ``"tune"`` for tuning trials."""
     preset: str = "small"
     """Key of the task's presets."""
     file: str = ""
-    """Where ``my_file.py:make`` lies on this machine; no part of the hash."""
+    """Location of ``my_file.py:make`` on this machine; not hashed."""
 
     @property
     def id(self) -> str:
-        """Hash of the content: the name of the run's folder."""
+        """Hash of the specification; names the run's folder."""
         content = {key: value for key, value in self.to_json().items() if key not in ("label", "file")}
         signature = TASKS[self.task].metric.signature if self.task in TASKS else ""
-        # Another version of a scorer is another run: figures of the two are never put together.
+        # Scores of two versions of a scorer are never mixed: each version makes another run.
         content |= {"signature": signature} if signature else {}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def identity(self) -> dict[str, Any]:
-        """Give what ``run.json`` says of it."""
+        """Return the fields that identify the run in ``run.json``."""
         content = self.to_json()
         recipe = content.pop("recipe")
         del content["file"]
         return {"id": self.id, **content, **recipe}
 
     def to_json(self) -> dict[str, Any]:
-        """Give the spec as JSON, for another process."""
+        """Return the specification as JSON, to be sent to another process."""
         norm = {"norm": self.norm.name, "arguments": dict(self.norm.arguments), "placement": self.placement.text}
         return {**{name: norm.get(name, value) for name, value in asdict(self).items()}, **norm}
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> "RunSpec":
-        """Read what :meth:`to_json` gave."""
+        """Read the output of :meth:`to_json`."""
         rest = {key: value for key, value in content.items() if key != "arguments"}
         norm = NormSpec(content["norm"], content["arguments"])
         placement = PlacementSpec(content["placement"])
         return RunSpec(**{**rest, "norm": norm, "placement": placement, "recipe": Recipe(**content["recipe"])})
 
     def begin(self) -> Task:
-        """Give the task; of a user's file one of this run's own.
+        """Return the task; for a custom task, a new instance for this run.
 
         Raises:
-            UserFileChanged: If the file is not the one that the study began with.
+            UserFileChanged: If the file was edited after the study began.
         """
         task = find_task(self.file or self.task, revision=self.revision)
         if self.file and task.revision != self.revision:
-            # This process has read the file when it was another one.
+            # This process has loaded another version of the file.
             UserFile.named(self.file).expect(self.revision)
             task = find_task(self.file, anew=True)
         return task.for_run(self.seed, self.split)
 
     def build(self, task: Task | None = None) -> nn.Module:
-        """Build the model with its first weights.
+        """Build the model with its initial weights.
 
         Args:
-            task: As :meth:`begin` gave it; one that nobody else has where None.
+            task: Task that :meth:`begin` returned; if None, a new one.
 
         Raises:
-            ValueError: If the norm changed nothing in the network: an arm without effect is a mistake.
+            ValueError: If a norm or a placement of the arm is used nowhere in the network.
         """
         task = self.begin() if task is None else task
         norm, counters = _counted(self.norm.factory)
@@ -102,11 +102,11 @@ class RunSpec:
         absent = [part for part, counter in zip(self.norm.parts, counters, strict=True) if not counter.placed]
         if absent and absent[0] != "none" and not self.norm.parametrization:
             raise ValueError(
-                f"arm {self.label} placed {absent[0]} nowhere in the network of {self.task}: it would change nothing"
+                f"arm {self.label} placed {absent[0]} nowhere in the network of {self.task}: it would have no effect"
             )
         nowhere = [part.where.text for part in placement.parts if not part.used]
         if nowhere:
-            raise ValueError(f"arm {self.label} has a placement for {nowhere[0]}, which {self.task} has not")
+            raise ValueError(f"arm {self.label} has a placement for {nowhere[0]}, which does not occur in {self.task}")
         if not task.brings_weights:
             initialize(model, self.seed)
         if self.norm.parametrization:
@@ -115,51 +115,51 @@ class RunSpec:
 
 
 class _Counted:
-    """Makes norms and counts them."""
+    """A norm factory that counts the norms that it builds."""
 
     def __init__(self, norm: NormFactory) -> None:
         self.norm = norm
         self.placed = 0
 
     def __call__(self, width: int) -> nn.Module:
-        """Make the norm of a width; whatever it draws, what is drawn after it stays equal in all arms."""
+        """Build a norm without advancing torch's random state, so that later draws are equal in all arms."""
         self.placed += 1
         with torch.random.fork_rng(devices=[]):
             return self.norm(width)
 
 
 def _counted(norm: NormFactory) -> tuple[NormFactory, list[_Counted]]:
-    """Count one norm, or every one of several by its own, in the order in which they are written."""
+    """Wrap a factory, or each factory of a layered norm, in a counter; the counters are in the order of the norms."""
     if not isinstance(norm, LayeredNorm):
         counter = _Counted(norm)
         return counter, [counter]
-    rest, chosen = _Counted(norm.rest), [(where, _Counted(made)) for where, made in norm.chosen]
+    rest, chosen = _Counted(norm.rest), [(where, _Counted(factory)) for where, factory in norm.chosen]
     return LayeredNorm(rest=rest, chosen=tuple(chosen)), [rest, *(counter for _, counter in chosen)]
 
 
-def plan(card: StudySpec, *, seeds: Sequence[int] | None = None, split: Split = "study") -> list[RunSpec]:
-    """List the runs of a card, seed by seed, so that pairs end together and the machine's drift meets every arm."""
+def plan(study_spec: StudySpec, *, seeds: Sequence[int] | None = None, split: Split = "study") -> list[RunSpec]:
+    """List the runs of a study seed by seed: paired runs finish together, and machine drift affects all arms alike."""
     return [
-        spec_for(card, arm, label, seed=seed, split=split)
-        for seed in (card.seeds if seeds is None else seeds)
-        for arm, label in zip(card.arms, card.labels(), strict=True)
+        spec_for(study_spec, arm, label, seed=seed, split=split)
+        for seed in (study_spec.seeds if seeds is None else seeds)
+        for arm, label in zip(study_spec.arms, study_spec.labels(), strict=True)
     ]
 
 
-def spec_for(card: StudySpec, arm: Arm, label: str, *, seed: int, split: Split) -> RunSpec:
-    """Give the run of one arm and one seed."""
-    task = find_task(card.task)
+def spec_for(study_spec: StudySpec, arm: Arm, label: str, *, seed: int, split: Split) -> RunSpec:
+    """Return the run of one arm and one seed."""
+    task = find_task(study_spec.task)
     return RunSpec(
-        task=card.task_name,
+        task=study_spec.task_name,
         file=task.location,
         revision=task.revision,
         label=label,
         norm=arm.norm,
         placement=arm.placement,
         seed=seed,
-        recipe=card.recipe(arm),
+        recipe=study_spec.recipe(arm),
         split=split,
-        preset=card.preset,
+        preset=study_spec.preset,
     )
 
 
@@ -170,45 +170,46 @@ FAILURE = (
 
 
 def record(
-    card: StudySpec, *, command: str, tuned: StudySpec | None, tuning: Mapping[str, Any] | None
+    study_spec: StudySpec, *, command: str, tuned: StudySpec | None, tuning: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Give the content of ``card.json``.
+    """Return the content of ``card.json``.
 
     Args:
-        card: The question.
-        command: What makes the study again.
-        tuned: The same card with every arm's own learning rate, where they were tuned.
-        tuning: How they were tuned.
+        study_spec: Specification of the study.
+        command: Command that repeats the study.
+        tuned: The same specification with the tuned learning rate of every arm, if they were tuned.
+        tuning: Grid and results of the tuning, as :func:`normscope.studies.tuning.tune` returns them.
     """
-    task = find_task(card.task)
-    recipe = card.recipe(card.arms[0])
+    task = find_task(study_spec.task)
+    recipe = study_spec.recipe(study_spec.arms[0])
+    training = f"{study_spec.steps:,} updates of {recipe.batch_size:,} {task.batch_unit}, {study_spec.precision}"
     return {
         "schema": SCHEMA,
-        "id": card.id,
-        "question": card.question,
-        "task": card.task_name,
+        "id": study_spec.id,
+        "question": study_spec.question,
+        "task": study_spec.task_name,
         "task_description": task.description,
         "task_revision": task.revision,
         "metric": asdict(task.metric),
         "valid_metric": asdict(task.valid_metric),
-        "margin": card.margin,
-        "alpha": card.alpha,
-        "baseline": card.labels()[card.baseline],
+        "margin": study_spec.margin,
+        "alpha": study_spec.alpha,
+        "baseline": study_spec.labels()[study_spec.baseline],
         "arms": [
-            _arm(one, arm, label, tuned=one is tuned)
-            for one in ([card] if tuned is None else [tuned, card])
-            for arm, label in zip(one.arms, one.labels(), strict=True)
+            _arm(side, arm, label, tuned=side is tuned)
+            for side in ([study_spec] if tuned is None else [tuned, study_spec])
+            for arm, label in zip(side.arms, side.labels(), strict=True)
         ],
-        "seeds": list(card.seeds),
-        "preset": card.preset,
-        "steps": card.steps,
+        "seeds": list(study_spec.seeds),
+        "preset": study_spec.preset,
+        "steps": study_spec.steps,
         "batch_size": recipe.batch_size,
         "evaluations": recipe.evaluations,
-        "precision": card.precision,
-        "device": card.device,
-        "compile": card.compile,
-        "tune": card.tune,
-        "regime": f"{task.regime}; {card.steps:,} updates of {recipe.batch_size:,} {task.batch_unit}, {card.precision}",
+        "precision": study_spec.precision,
+        "device": study_spec.device,
+        "compile": study_spec.compile,
+        "tune": study_spec.tune,
+        "regime": f"{task.regime}; {training}",
         "failure": FAILURE,
         "command": command,
         "published": [
@@ -228,14 +229,14 @@ def record(
     }
 
 
-def _arm(card: StudySpec, arm: Arm, label: str, *, tuned: bool) -> dict[str, Any]:
+def _arm(study_spec: StudySpec, arm: Arm, label: str, *, tuned: bool) -> dict[str, Any]:
     return {
         "label": label,
         "norm": arm.norm.name,
         "placement": arm.placement.text,
         "arguments": dict(arm.norm.arguments),
-        "learning_rate": card.recipe(arm).learning_rate,
-        "warmup": card.recipe(arm).warmup,
+        "learning_rate": study_spec.recipe(arm).learning_rate,
+        "warmup": study_spec.recipe(arm).warmup,
         "tuned": tuned,
-        "runs": {str(seed): spec_for(card, arm, label, seed=seed, split="study").id for seed in card.seeds},
+        "runs": {str(seed): spec_for(study_spec, arm, label, seed=seed, split="study").id for seed in study_spec.seeds},
     }

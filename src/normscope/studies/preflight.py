@@ -1,4 +1,4 @@
-"""What a user's own task is tried with before the first run: a batch, a look, the first steps of their own loop."""
+"""Checks before the first run: every arm computes a loss; custom tasks are also evaluated and begin training."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from normscope.data import DataDamaged, DataNotFound
+from normscope.errors import NormscopeError
 from normscope.norms import NORMS
 from normscope.placement import PLACEMENTS
 from normscope.registry import Registry
@@ -32,94 +33,97 @@ __tracebackhide__ = True
 T = TypeVar("T")
 
 
-class ArmMisfit(ValueError):
+class ArmMisfit(NormscopeError, ValueError):
     """An arm cannot be trained on the task."""
 
 
-def preflight(card: StudySpec) -> None:
-    """Compute every arm's loss on the first batch of the training set; the caller's random numbers are untouched.
+def preflight(study_spec: StudySpec) -> None:
+    """Check that every arm can compute its loss on the first training batch; the random state is preserved.
 
-    What a user wrote is tried further, see :mod:`normscope.studies.preflight`: not only when all training is done.
+    Custom tasks get the further checks of :func:`rehearse`, so that their errors appear before training.
 
     Raises:
         EngineError: If the device has too little memory.
-        DataNotFound: If a user's function asks for a data set that is not here.
-        DataDamaged: If one of its files is not the published one.
-        ArmMisfit: If an arm's network cannot be built or computed; the message has the arm, the task, the reason, and
-            which package brought what is not ours. If arms of a user's task have other numbers of batches, or its seed
-            changes nothing.
+        DataNotFound: If a data set that a custom task loads is missing.
+        DataDamaged: If a file of the data set has the wrong hash.
+        ArmMisfit: If a package that the task requires is missing; if the network of an arm cannot be built or computed
+            (the message names the arm, the task, the reason and the plug-ins involved); if the arms of a custom task
+            differ in their number of batches, or its seed has no effect.
     """
-    absent = [name for name in getattr(find_task(card.task), "packages", ()) if find_spec(name) is None]
+    absent = [name for name in getattr(find_task(study_spec.task), "packages", ()) if find_spec(name) is None]
     if absent:
-        raise ArmMisfit(f"{card.task} needs {' and '.join(absent)}: `pip install normscope[text]` brings them")
-    device = torch.device(card.device)
+        raise ArmMisfit(f"{study_spec.task} needs {' and '.join(absent)}; install with `pip install normscope[text]`")
+    device = torch.device(study_spec.device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        if find_task(card.task).location:
-            _try_own(card, device)
+        if find_task(study_spec.task).location:
+            _check_custom_task(study_spec, device)
             return
-        for spec in plan(card, seeds=card.seeds[:1]):
-            with torch.no_grad(), _misfits(spec):
-                _try(spec, spec.begin(), device)
+        for spec in plan(study_spec, seeds=study_spec.seeds[:1]):
+            with torch.no_grad(), _as_misfit(spec):
+                _compute_first_loss(spec, spec.begin(), device)
 
 
-def _try(spec: RunSpec, task: Task, device: torch.device) -> None:
+def _compute_first_loss(spec: RunSpec, task: Task, device: torch.device) -> None:
     model = spec.build(task).to(device)
     data = task.load(device, spec.split, spec.preset)
     order = data.order(spec.recipe.batch_size, lambda number: torch.Generator().manual_seed(number))
     task.loss(model, data.batch(order.batch(0)))
 
 
-def _try_own(card: StudySpec, device: torch.device) -> None:
-    """Try a run of every arm, one of another seed, and one where a user's function must make another for tuning.
+def _check_custom_task(study_spec: StudySpec, device: torch.device) -> None:
+    """Rehearse one run per arm, one with another seed, and, if the study is tuned, one on the tuning split.
 
     Raises:
         ArmMisfit: As :func:`preflight`.
     """
-    specs = plan(card, seeds=card.seeds[:1])
-    found = [_on_own(rehearse, spec, device) for spec in specs]
-    first_weights, batches = found[0]
-    for spec, (_, here) in zip(specs, found, strict=True):
-        if here != batches:
+    specs = plan(study_spec, seeds=study_spec.seeds[:1])
+    results = [_call_in_run(rehearse, spec, device) for spec in specs]
+    first_weights, batches = results[0]
+    for spec, (_, count) in zip(specs, results, strict=True):
+        if count != batches:
             raise ArmMisfit(
-                f"{spec.task} has {batches} batches for arm {specs[0].label} and {here} for arm {spec.label}: all arms "
-                "of a seed are trained on the same"
+                f"{spec.task} has {batches} batches for arm {specs[0].label} and {count} for arm {spec.label}: with "
+                "one seed, all arms must be trained on the same batches"
             )
-    if card.tune:
-        _on_own(rehearse, plan(card, seeds=TUNING_SEEDS[:1], split="tune")[0], device)
-    if len(card.seeds) > 1:
-        other = plan(card, seeds=card.seeds[1:2])[0]
+    if study_spec.tune:
+        _call_in_run(rehearse, plan(study_spec, seeds=TUNING_SEEDS[:1], split="tune")[0], device)
+    if len(study_spec.seeds) > 1:
+        other = plan(study_spec, seeds=study_spec.seeds[1:2])[0]
         try:
-            weights, _ = _on_own(rehearse, other, device)
+            weights, _ = _call_in_run(rehearse, other, device)
         except ArmMisfit:
-            # An error of one seed costs the runs of that seed.
+            # An error with one seed fails only the runs with that seed.
             return
-        if weights == first_weights and _on_own(heard, specs[0], device) == _on_own(heard, other, device):
+        if weights != first_weights:
+            return
+        first, second = (_call_in_run(first_values, spec, device) for spec in (specs[0], other))
+        if first == second:
             raise ArmMisfit(
-                f"the seed changes nothing in {other.task}: seeds {specs[0].seed} and {other.seed} have equal first "
-                "weights and equal first losses, so their runs would be copies of one, and no verdict. The generators "
-                "of torch, NumPy and Python are seeded with it already: leave out what seeds them again"
+                f"the seed changes nothing in {other.task}: seeds {specs[0].seed} and {other.seed} give equal initial "
+                "weights and equal first losses, so all runs of an arm would be identical. The generators of torch, "
+                "NumPy and Python are already seeded with the run's seed: remove the code that seeds them again"
             )
 
 
-def _on_own(trying: Callable[[RunSpec, CustomTask, torch.device], T], spec: RunSpec, device: torch.device) -> T:
-    with _misfits(spec):
-        # A task with a location is always one.
+def _call_in_run(check: Callable[[RunSpec, CustomTask, torch.device], T], spec: RunSpec, device: torch.device) -> T:
+    with _as_misfit(spec):
+        # Only custom tasks have a location.
         task = cast(CustomTask, spec.begin())
         with task.context(), torch.enable_grad():
-            return trying(spec, task, device)
+            return check(spec, task, device)
 
 
 @contextmanager
-def _misfits(spec: RunSpec) -> Iterator[None]:
-    """Say of which arm an error is; what the machine lacks is no misfit.
+def _as_misfit(spec: RunSpec) -> Iterator[None]:
+    """Convert errors in the block to :class:`ArmMisfit`, which names the arm; errors of the machine stay as they are.
 
     Raises:
         EngineError: If the device has too little memory.
-        DataNotFound: As it is.
-        DataDamaged: As it is.
-        MemoryError: As it is.
-        OSError: As it is.
-        ArmMisfit: If anything else is wrong.
+        DataNotFound: If a data set is missing.
+        DataDamaged: If a file of a data set has the wrong hash.
+        MemoryError: If the machine has too little memory.
+        OSError: If a file cannot be read or written.
+        ArmMisfit: On any other error.
     """
     try:
         yield
@@ -134,11 +138,11 @@ def _misfits(spec: RunSpec) -> Iterator[None]:
 
 
 def _origins(spec: RunSpec) -> str:
-    """Name the packages that brought the norms, the placements and the task of a run."""
+    """Return a note that names the plug-ins that define the norms, the placements and the task of a run."""
     named: list[tuple[Registry[Any], str]] = [(NORMS, spec.norm.name), (PLACEMENTS, spec.placement.text)]
     named.append((TASKS, spec.task))
     foreign = [
-        f"{name} is of {registry.origin(name)}"
+        f"{name} is defined by {registry.origin(name)}"
         for registry, text in named
         for name in re.findall(r"\w+", text)
         if registry.origin(name)
@@ -146,65 +150,66 @@ def _origins(spec: RunSpec) -> str:
     return f" ({', '.join(foreign)})" if foreign else ""
 
 
-TOLD = 2
-"""How often a user's own loop tells something before it is left."""
+CALLBACKS = 2
+"""Number of callbacks after which a rehearsed training function is stopped."""
 
 PASSES = 8
-"""How often it may call its model until then."""
+"""Number of forward passes after which it is stopped in any case."""
 
 STEPS = 12
-"""Losses that two seeds must share, beside their first weights, to be taken for one."""
+"""Number of first losses that are compared between two seeds with equal initial weights."""
 
 
 def rehearse(spec: RunSpec, task: CustomTask, device: torch.device) -> tuple[list[str], int]:
-    """Try everything that a run will ask of a user's code, as far as it goes before training.
+    """Call everything that a run needs from a custom task: model, batches, loss or training function, evaluation.
 
     Args:
-        spec: The run.
-        task: As the run began it; what it set for the process holds.
-        device: Where.
+        spec: Specification of the run.
+        task: Task that :meth:`RunSpec.begin` returned, inside its context.
+        device: Device of the run.
 
     Returns:
-        What tells the first weights from others, and how many batches a pass has.
+        A digest of the initial weights, and the number of batches per epoch.
 
     Raises:
-        UserCodeError: If the code fails.
-        TypeError: If it gives something else than is asked for.
-        ValueError: Likewise, or if the norms that were made are not called.
+        UserCodeError: If the user's code fails.
+        TypeError: If the loss is not a floating-point scalar tensor, or the scores are not numbers.
+        ValueError: If the model has uninitialized weights, the loss has no gradient, the batches of a step vary, the
+            training function trains another model, the scores do not fit the metric, or a norm is never called.
     """
     model, data = _begin(spec, task, device)
     weights = digest(model)
     called: set[type] = set()
     compiled = unseen_calls(nn.Identity())
-    with watch_calls(lambda module, made: called.add(type(module))):
+    with watch_calls(lambda module, output: called.add(type(module))):
         if task.trial.train is None:
             _first_step(spec, task, model, data)
         with torch.no_grad():
             _, scores = task.evaluate(model.eval(), data, "valid")
-        # Not a number is a matter of the training that there has not been.
+        # Before training, scores may be NaN.
         AGGREGATES[task.metric.aggregate].value(np.nan_to_num(scores))
         if task.trial.train is not None:
-            _first_words(spec, task, model.train())
+            _begin_training(spec, task, model.train())
     unused = [kind.__name__ for kind in task.norm.unused(called) if kind is not NORMS["none"]]
     if unused and unseen_calls(model) == compiled:
         raise ValueError(
-            f"the {' and the '.join(unused)} that norm(...) made is never called, neither in training nor in evaluate: "
-            "the arm would change nothing"
+            f"the {' and the '.join(unused)} that norm(...) returned is never called, neither in training nor in "
+            "evaluate: the arm would have no effect"
         )
     return weights, data.train_examples
 
 
-def heard(spec: RunSpec, task: CustomTask, device: torch.device) -> list[Any]:
-    """Give what the first steps of a run show: losses of its first batches, or what its own loop computes and tells.
+def first_values(spec: RunSpec, task: CustomTask, device: torch.device) -> list[Any]:
+    """Return the losses of the first batches, or the outputs and callbacks of the first steps of a training function.
 
     Raises:
-        UserCodeError: As :func:`rehearse`.
-        TypeError: Likewise.
-        ValueError: Likewise.
+        UserCodeError: If the user's code fails.
+        TypeError: If the loss is not a floating-point scalar tensor.
+        ValueError: If the model has uninitialized weights, or the training function trains another model.
     """
     model, data = _begin(spec, task, device)
     if task.trial.train is not None:
-        return _first_words(spec, task, model.train())
+        return _begin_training(spec, task, model.train())
     order = data.order(spec.recipe.batch_size, partial(generator, spec.seed, "data"))
     losses = []
     for step in range(min(STEPS, spec.recipe.steps)):
@@ -216,10 +221,10 @@ def heard(spec: RunSpec, task: CustomTask, device: torch.device) -> list[Any]:
 
 def _begin(spec: RunSpec, task: CustomTask, device: torch.device) -> tuple[nn.Module, TrialData]:
     model = spec.build(task)
-    lazy = [name for name, one in model.named_parameters() if isinstance(one, nn.UninitializedParameter)]
+    lazy = [name for name, weight in model.named_parameters() if isinstance(weight, nn.UninitializedParameter)]
     if lazy:
         raise ValueError(
-            f"the model has weights without a shape ({', '.join(lazy)}): call it once on a batch before it is returned"
+            f"the model has uninitialized weights ({', '.join(lazy)}): call it once on a batch before you return it"
         )
     return model.to(device), task.load(device, spec.split, spec.preset)
 
@@ -232,75 +237,75 @@ def _first_step(spec: RunSpec, task: CustomTask, model: nn.Module, data: TrialDa
         return data.batch(order.batch(0))
 
     first = batch()
-    if callable(data.batches) and not _alike(first, batch()):
+    if callable(data.batches) and not _are_equal(first, batch()):
         raise ValueError(
-            "batches must be a function of the step alone: asked twice for step 0, it gave two batches, so a run that "
-            "goes on after a stop would get others"
+            "batches must be a function of the step alone: two calls for step 0 returned different batches, so a "
+            "resumed run would be trained on other batches"
         )
     loss = task.loss(model.train(), first)
     if not loss.requires_grad:
-        raise ValueError("the loss has no gradient: it was detached, or every weight of the model is frozen")
+        raise ValueError("the loss has no gradient: it was detached, or all weights of the model are frozen")
     loss.backward()
     model.zero_grad(set_to_none=True)
 
 
-def _first_words(spec: RunSpec, task: CustomTask, model: nn.Module) -> list[Any]:
-    """Let a loop of theirs begin; give what its model computed and what it told.
+def _begin_training(spec: RunSpec, task: CustomTask, model: nn.Module) -> list[Any]:
+    """Run the first steps of a training function; return the sums of module outputs and the (step, loss) callbacks.
 
     Raises:
-        UserCodeError: As :func:`rehearse`.
-        ValueError: If it trains another model than it was given, or none.
+        UserCodeError: If the function fails.
+        ValueError: If it trains another model than the given one, or changes no weight.
     """
-    words: list[Any] = []
+    values: list[Any] = []
     calls: list[nn.Module] = []
-    left = False
+    stopped = False
 
-    def hear(word: Any, *, enough: Callable[[], bool]) -> None:
-        nonlocal left
-        if not left:
-            words.append(word)
-            left = enough()
-        if left:
+    def add(value: Any, *, is_last: Callable[[], bool]) -> None:
+        nonlocal stopped
+        if not stopped:
+            values.append(value)
+            stopped = is_last()
+        if stopped:
             raise Stop
 
     def callback(*given: Any, **named: Any) -> None:
-        hear(read_callback(*given, **named), enough=lambda: sum(isinstance(one, tuple) for one in words) >= TOLD)
+        add(read_callback(*given, **named), is_last=lambda: sum(isinstance(v, tuple) for v in values) >= CALLBACKS)
 
-    def notice(module: nn.Module, made: Any) -> None:
+    def watch(module: nn.Module, output: Any) -> None:
         calls.append(module)
-        value = float(made.detach().double().sum()) if isinstance(made, Tensor) else 0.0
-        hear(value, enough=lambda: calls.count(calls[0]) >= PASSES)
+        value = float(output.detach().double().sum()) if isinstance(output, Tensor) else 0.0
+        add(value, is_last=lambda: calls.count(calls[0]) >= PASSES)
 
     seed_dropout(spec.seed, 0, torch.device(spec.recipe.device))
     try:
-        with watch_calls(notice):
+        with watch_calls(watch):
             assert task.train is not None
             task.train(model, callback, spec.recipe)
     except Stop:
         pass
     except Exception:
-        # Whatever they made of the stop.
-        if not left:
+        # The user's code may convert Stop to another exception.
+        if not stopped:
             raise
-    # What is compiled in their loop holds the modules that it was made of.
-    if calls and not {one for call in calls for one in call.modules()} & set(model.modules()):
+    # A model compiled in the training function contains the modules of the given one.
+    if calls and not {module for call in calls for module in call.modules()} & set(model.modules()):
         raise ValueError(
-            f"train calls a {type(calls[0]).__name__} and no module of the model that it was given: it must train that "
-            "one, in place, no copy"
+            f"train calls a {type(calls[0]).__name__}, but no module of the given model: it must train the given model "
+            "in place, not a copy"
         )
-    return words
+    return values
 
 
-def _alike(one: Any, other: Any) -> bool:
-    """Whether two batches hold equal numbers; what cannot be looked into is taken for equal."""
-    if isinstance(one, Tensor):
-        return one.shape == other.shape and torch.allclose(one, other, rtol=0.0, atol=0.0, equal_nan=True)
-    if isinstance(one, np.ndarray):
-        return np.array_equal(one, other)
-    if isinstance(one, Mapping):
-        return all(_alike(value, other.get(key)) for key, value in one.items())
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(_alike, one, other))
-    if isinstance(one, int | float | str | bytes):
-        return one == other or one != one
-    return not hasattr(one, "__dict__") or all(map(_alike, vars(one).values(), vars(other).values()))
+def _are_equal(first: Any, second: Any) -> bool:
+    """Check whether two batches are equal; objects that cannot be inspected count as equal."""
+    if isinstance(first, Tensor):
+        return first.shape == second.shape and torch.allclose(first, second, rtol=0.0, atol=0.0, equal_nan=True)
+    if isinstance(first, np.ndarray):
+        return np.array_equal(first, second)
+    if isinstance(first, Mapping):
+        return all(_are_equal(value, second.get(key)) for key, value in first.items())
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(_are_equal, first, second))
+    if isinstance(first, int | float | str | bytes):
+        return first == second or first != first
+    return not hasattr(first, "__dict__") or all(map(_are_equal, vars(first).values(), vars(second).values()))

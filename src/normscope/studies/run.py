@@ -1,4 +1,4 @@
-"""One run of a study, under its lock, brought to a state."""
+"""Compute one run of a study while holding its lock, and write its final state."""
 
 import os
 import socket
@@ -24,29 +24,31 @@ __tracebackhide__ = True
 def execute(spec: RunSpec, study: StudyFolder, watch: Watch) -> str:
     """Compute one run, unless it is finished or another process holds its lock.
 
-    The lock is the operating system's: it goes with the process that holds it, however that ends.
+    The operating system releases the lock when the process ends, for any reason. After an exception the run can be
+    resumed.
 
     Args:
-        spec: The run.
-        study: Where it keeps its files.
-        watch: Takes signs of life; may stop the run.
+        spec: Specification of the run.
+        study: Folder of the study.
+        watch: Callback that receives the progress, and may stop the run.
 
     Returns:
-        A final state, ``"interrupted"``, or ``"elsewhere"``: another process computes the run, or has computed it.
+        The final state; ``"interrupted"`` if ``watch`` stopped the run; or ``"elsewhere"`` if another process computes
+        the run or has finished it.
 
     Raises:
-        OSError: If the machine, not the run, is at fault: a full disk, say. The run stays resumable.
-        DataDamaged: Likewise, if a file of the data set was changed since the study began.
-        UserFileChanged: Likewise, if the user's own file was.
-        KeyboardInterrupt: Likewise, if somebody stopped it.
+        OSError: If a file cannot be read or written, such as on a full disk.
+        DataDamaged: If a file of the data set was changed since the study began.
+        UserFileChanged: If the user's file was edited since the study began.
+        KeyboardInterrupt: If the user interrupts it.
     """
-    # A user's code may go to another folder.
+    # The user's code may change the working directory.
     folder = StudyFolder(study.path.absolute()).run(spec.id)
     folder.path.mkdir(parents=True, exist_ok=True)
     with _holding(folder) as held:
         if not held or folder.finished():
             return "elsewhere"
-        # Training writes it again with all that it knows; a run that fails before then must say what it was, too.
+        # Training rewrites the description in full; a run that fails earlier needs one, too.
         write_json(folder.description, {"schema": SCHEMA, **spec.identity()})
         try:
             task = spec.begin()
@@ -71,29 +73,29 @@ def execute(spec: RunSpec, study: StudyFolder, watch: Watch) -> str:
             _write_failure(folder.result, error.reason)
             return "failed"
         except BaseException as error:
-            # Whatever a norm or a model raises costs this run, not the study; the traceback is kept beside it. So it
-            # is for what no `except Exception` takes: a task that was cancelled, a generator's end.
+            # An error of a norm or a model fails this run, not the study; its traceback is written beside the result.
+            # This includes exceptions that are not an Exception, such as CancelledError and GeneratorExit.
             write_atomically(folder.error, traceback.format_exc().encode())
             _write_failure(folder.result, in_a_line(error))
             return "failed"
 
 
 def in_a_line(error: BaseException) -> str:
-    """Write an error as the reason of a run that failed."""
+    """Return an error in one line, as the reason of a failed run."""
     return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
-def fail(spec: RunSpec, study: StudyFolder, reason: str, *, told: str = "") -> str:
-    """Give a run up that nobody could compute, unless another process has or holds it.
+def fail(spec: RunSpec, study: StudyFolder, reason: str, *, details: str = "") -> str:
+    """Write the state ``failed`` for a run, unless it is finished or another process holds its lock.
 
     Args:
-        spec: The run.
-        study: Where it keeps its files.
-        reason: Why, in a line.
-        told: What else is known, such as a traceback; kept beside it in ``error.txt``.
+        spec: Specification of the run.
+        study: Folder of the study.
+        reason: Reason in one line.
+        details: Further details, such as a traceback; written to ``error.txt``.
 
     Returns:
-        ``"failed"``, or ``"elsewhere"``.
+        ``"failed"``; or ``"elsewhere"`` if the run is finished or another process holds its lock.
     """
     folder = study.run(spec.id)
     with _holding(folder) as held:
@@ -101,19 +103,19 @@ def fail(spec: RunSpec, study: StudyFolder, reason: str, *, told: str = "") -> s
             return "elsewhere"
         if not folder.description.exists():
             write_json(folder.description, {"schema": SCHEMA, **spec.identity()})
-        if told:
-            write_atomically(folder.error, told.encode(errors="replace"))
+        if details:
+            write_atomically(folder.error, details.encode(errors="replace"))
         _write_failure(folder.result, reason)
     return "failed"
 
 
 def forget(spec: RunSpec, study: StudyFolder) -> None:
-    """Make a run that failed one that has not begun; one in any other state, or held by a process, is left alone."""
+    """Delete the result of a failed run so that it is computed again; runs in other states or locked do not change."""
     folder = study.run(spec.id)
     if folder.state() != "failed":
         return
     with _holding(folder) as held:
-        # Another process may have computed it anew since.
+        # Another process may have computed it again in the meantime.
         if held and folder.state() == "failed":
             for path in (folder.checkpoint, folder.error, folder.result):
                 path.unlink(missing_ok=True)
@@ -121,7 +123,7 @@ def forget(spec: RunSpec, study: StudyFolder) -> None:
 
 @contextmanager
 def _holding(folder: RunFolder) -> Iterator[bool]:
-    """Hold a run's lock inside, and no longer, unless another process does; tell whether it is held."""
+    """Hold a run's lock within the block; yield False if another process holds it."""
     lock = FileLock(folder.lock)
     try:
         lock.acquire(blocking=False)
@@ -129,7 +131,7 @@ def _holding(folder: RunFolder) -> Iterator[bool]:
         yield False
         return
     try:
-        # What a link of that name leads to is not ours.
+        # If the name is a symbolic link, its target must not be overwritten.
         folder.holder.unlink(missing_ok=True)
         folder.holder.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
         yield True

@@ -1,4 +1,4 @@
-"""A study's question, written down before its first run."""
+"""The specification of a study, fixed before its first run."""
 
 import hashlib
 import json
@@ -17,27 +17,34 @@ __tracebackhide__ = True
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """What is compared: a norm with its arguments, a placement, and where these are compared, its own recipe."""
+    """One arm of a comparison: a norm with its arguments, a placement, and optionally a learning rate and a warm-up.
+
+    Example:
+        >>> from normscope import Arm
+        >>> arm = Arm.parse("ada_norm(scale=2.0)", "pre", learning_rate=1e-3)
+        >>> arm.norm.label, arm.placement.text, arm.learning_rate
+        ('ada_norm(scale=2.0)', 'pre', 0.001)
+    """
 
     norm: NormSpec
     """The norm, or several with their places."""
     placement: PlacementSpec
     """The placement, or several with their layers."""
     learning_rate: float | None = None
-    """Its own learning rate where it was tuned or is compared; None for the task's."""
+    """Learning rate of this arm, such as a tuned one; None for the task's."""
     warmup: int | None = None
-    """Its own number of warm-up updates where that is compared; None for the task's."""
+    """Number of warm-up updates of this arm; None for the task's."""
 
     @classmethod
     def parse(
         cls, norm: str, placement: str, *, learning_rate: float | None = None, warmup: int | None = None
     ) -> "Arm":
-        """Build an arm from a norm and a placement as the command line writes them.
+        """Build an arm from a norm and a placement in the syntax of the command line.
 
         Raises:
             UnknownName: If a name is not registered.
             TypeError: If an argument has another type.
-            ValueError: If a text has another form, or an argument is not taken.
+            ValueError: If a text cannot be parsed, or a norm or placement has no such argument.
         """
         return cls(
             norm=NormSpec.parse(norm),
@@ -47,7 +54,7 @@ class Arm:
         )
 
     def content(self) -> dict[str, Any]:
-        """Return what decides its runs, as JSON."""
+        """Return the fields that determine the arm's runs, as JSON."""
         return {
             "norm": self.norm.name,
             "placement": self.placement.text,
@@ -58,48 +65,56 @@ class Arm:
 
 
 PAPER_NORMS = ("none", "layer_norm", "layer_norm_simple", "detach_norm", "ada_norm", "rms_norm", "batch_norm")
-"""The norms of the AdaNorm paper, and the two that everybody asks about next."""
+"""The norms of the AdaNorm paper, and RMSNorm and BatchNorm."""
 
 DEFAULT_SEEDS = tuple(range(10))
-"""Ten: with five, no sign-flip test can reach 0.05."""
+"""Ten seeds; with five, a sign-flip test cannot reach 0.05."""
 
 GRID = (0.3, 1.0, 3.0)
-"""Factors on the task's learning rate that tuning tries, the same for every arm."""
+"""Factors of the task's learning rate in the tuning grid, the same for every arm."""
 
 TUNING_SEEDS = (1000,)
-"""Seeds that only tuning uses."""
+"""Seeds reserved for tuning."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudySpec:
-    """A study's question. Two specifications of equal content are one study, in one folder."""
+    """The specification of a study; equal specifications have the same :attr:`id` and the same folder.
+
+    Example:
+        >>> from normscope import make_study
+        >>> first = make_study("digits", norms=["layer_norm", "ada_norm(k=0.1)"])
+        >>> second = make_study("digits", norms=["layer_norm", "ada_norm"])
+        >>> first.id == second.id  # the same content, one study
+        True
+    """
 
     question: str
     """A sentence; the title of the report."""
     task: str
     """Key of ``TASKS``, or ``my_file.py:make``."""
     arms: tuple[Arm, ...]
-    """What is compared, the order of every table."""
+    """The arms, in the order of every table."""
     baseline: int
-    """Which arm the others are compared with, by its position."""
+    """Index of the arm that the others are compared with."""
     margin: float
     """Smallest difference worth having, in the metric's unit."""
     seeds: tuple[int, ...]
-    """One run per arm and seed; runs of two arms with the same seed are a pair."""
+    """One run per arm and seed; runs of two arms with the same seed are paired."""
     steps: int
-    """Optimizer updates of every run."""
+    """Number of optimizer updates per run."""
     preset: str = "small"
-    """Key of the task's presets: the network and everything about its training that is not said here."""
+    """Key of the task's presets: the network, and the rest of its training recipe."""
     alpha: float = 0.05
-    """Chance of a false ``better`` or ``worse`` that is accepted, over all arms together; equivalence is per arm."""
+    """Family-wise error rate of ``better`` and ``worse`` over all arms; equivalence is tested per arm at this level."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Key of ``normscope.tasks.recipe.PRECISIONS``."""
     device: str = "cpu"
-    """As torch names it."""
+    """Device in torch's syntax."""
     compile: bool = False
     """Whether ``torch.compile`` compiles the training loss."""
     tune: bool = False
-    """Whether each arm's learning rate is first tuned over :data:`GRID`, on seeds and a split that only tuning uses."""
+    """Whether each arm's learning rate is first tuned over :data:`GRID`, on a separate split and separate seeds."""
 
     def __post_init__(self) -> None:
         task = find_task(self.task)
@@ -118,20 +133,20 @@ class StudySpec:
         if not 0 < self.alpha < 0.5:
             raise ValueError(f"alpha must lie between 0 and 0.5, got {self.alpha}")
         if self.tune and set(self.seeds) & set(TUNING_SEEDS):
-            raise ValueError(f"seeds {list(TUNING_SEEDS)} are tuning's own; choose others for the verdict")
+            raise ValueError(f"seeds {list(TUNING_SEEDS)} are reserved for tuning; choose others for the verdict")
         for arm in self.arms:
-            # What another package brought has residual blocks; whether they fit, the preflight tells.
-            brought = {name for name in PLACEMENTS if PLACEMENTS.origin(name)} if "pre" in task.placements else set()
-            strange = [name for name in arm.placement.names if name not in {*task.placements, *brought}]
-            if strange:
+            # Placements from plug-ins act on residual blocks; the preflight checks that they work with the task.
+            plugins = {name for name in PLACEMENTS if PLACEMENTS.origin(name)} if "pre" in task.placements else set()
+            unsupported = [name for name in arm.placement.names if name not in {*task.placements, *plugins}]
+            if unsupported:
                 raise ValueError(
-                    f"task {self.task} takes the placements {', '.join(task.placements)}, got {strange[0]!r}"
+                    f"task {self.task} takes the placements {', '.join(task.placements)}, got {unsupported[0]!r}"
                 )
             recipe = self.recipe(arm)
             task.check(recipe, tune=self.tune)
 
     def labels(self) -> tuple[str, ...]:
-        """Name every arm as briefly as keeps them apart: norm, arguments, and what else several are compared in."""
+        """Return the shortest distinct labels of the arms: the norm, then placement and warm-up if these differ."""
         several = len({arm.placement for arm in self.arms}) > 1
         warmups = len({arm.warmup for arm in self.arms}) > 1
         return tuple(
@@ -142,26 +157,26 @@ class StudySpec:
         )
 
     def recipe(self, arm: Arm) -> Recipe:
-        """Give the recipe of an arm's runs."""
-        own = {"learning_rate": arm.learning_rate, "warmup": arm.warmup}
+        """Return the training recipe of an arm's runs."""
+        per_arm = {"learning_rate": arm.learning_rate, "warmup": arm.warmup}
         return replace(
             find_task(self.task).presets[self.preset],
             steps=self.steps,
             precision=self.precision,
             device=self.device,
             compile=self.compile,
-            **{name: value for name, value in own.items() if value is not None},
+            **{name: value for name, value in per_arm.items() if value is not None},
         )
 
     @property
     def task_name(self) -> str:
-        """What the task is called in results: its key, or ``my_file.py:make`` without the folder."""
+        """Name of the task in results: its key, or ``my_file.py:make`` without the folder."""
         task = find_task(self.task)
         return task.name if task.location else self.task
 
     @property
     def id(self) -> str:
-        """Hash of the content and of what the task and tuning add to it: the name of the study's folder."""
+        """Hash of the specification, the task's revision, the recipes and the tuning grid; names the study's folder."""
         recipes = [asdict(self.recipe(arm)) for arm in self.arms]
         task = find_task(self.task)
         arms = [arm.content() for arm in self.arms]
@@ -172,7 +187,7 @@ class StudySpec:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
     def with_learning_rates(self, rates: Mapping[str, float]) -> "StudySpec":
-        """Give the card whose arms have these learning rates, by label."""
+        """Return a copy whose arms have the given learning rates, by label."""
         arms = tuple(
             replace(arm, learning_rate=rates[label]) for arm, label in zip(self.arms, self.labels(), strict=True)
         )
@@ -214,30 +229,37 @@ def make_study(
     tune: bool = False,
     question: str | None = None,
 ) -> StudySpec:
-    """Build a study's question from names, with the task's defaults for what is left out.
+    """Build the specification of a study from names; omitted values default to the task's.
 
     Args:
         task: Key of ``TASKS``, or ``my_file.py:make``, which is read again if it has been edited.
-        norms: As the command line writes them, such as ``"ada_norm(scale=2.0)"``.
-        placements: As the command line writes them, such as ``"mix(share=0.5)"``; the task's default where empty.
-        seeds: The seeds, one run per arm and seed; a number ``n`` for the seeds 0 to n - 1.
-        warmups: Numbers of warm-up updates to compare; the task's where empty.
-        steps: Optimizer updates; the preset's where None.
+        norms: Norms in the syntax of the command line, such as ``"ada_norm(scale=2.0)"``.
+        placements: Placements in the same syntax, such as ``"mix(share=0.5)"``; the task's default if empty.
+        seeds: The seeds, one run per arm and seed; an int ``n`` stands for the seeds 0 to n - 1.
+        warmups: Numbers of warm-up updates to compare; the task's if empty.
+        steps: Number of optimizer updates per run; the preset's if None.
         preset: Key of the task's presets.
-        margin: Smallest difference worth having; the task's where None.
-        baseline: The label of the arm to compare with; ``layer_norm`` where None, or else the first arm.
+        margin: Smallest difference worth having, in the metric's unit; the task's if None.
+        baseline: Label of the arm that the others are compared with; if None, the first with ``layer_norm``, or else
+            the first arm.
         precision: ``"float32"`` or ``"bfloat16"``.
-        device: As torch names it.
+        device: Device in torch's syntax.
         compile: Whether ``torch.compile`` compiles the training loss.
-        tune: Whether each arm's learning rate is tuned first, all with the same budget.
-        question: The report's title; made from the names where None.
+        tune: Whether each arm's learning rate is tuned first, with the same budget per arm.
+        question: Title of the report; derived from the task if None.
 
     Raises:
         UnknownName: If a name is not registered.
-        FileNotFoundError: If a user's file does not exist.
+        LookupError: If a user's file or its function does not exist.
         UserCodeError: If a user's file or function fails.
-        TypeError: If a value has another type: a string for a list, a fraction for a seed.
-        ValueError: If a value is out of range, or the baseline is no arm.
+        TypeError: If a value has the wrong type, such as a string instead of a list, or a float as a seed.
+        ValueError: If a value is out of range, or no arm has the baseline's label.
+
+    Example:
+        >>> from normscope import make_study
+        >>> study = make_study("digits", norms=["layer_norm", "ada_norm(scale=2.0)"], seeds=3)
+        >>> study.labels(), study.seeds, study.baseline
+        (('layer_norm', 'ada_norm(scale=2.0)'), (0, 1, 2), 0)
     """
     entry = find_task(task, anew=True)
     if preset not in entry.presets:
@@ -251,10 +273,10 @@ def make_study(
         Arm(norm=norm, placement=place, warmup=warmup)
         for place in wanted
         for warmup in (tuple(warmups) or (None,))
-        # A placement that has no place for a norm is one arm, whatever the norms are.
+        # A placement without norms makes a single arm, whatever the norms are.
         for norm in (parsed if place.has_norms else [NormSpec("none")])
     )
-    card = StudySpec(
+    spec = StudySpec(
         question=question or f"Does the norm matter on {entry.name if entry.location else task}?",
         task=task,
         arms=arms,
@@ -268,13 +290,13 @@ def make_study(
         compile=compile,
         tune=tune,
     )
-    labels = card.labels()
+    labels = spec.labels()
     if baseline is None:
-        found = [index for index, arm in enumerate(arms) if arm.norm.name == "layer_norm"]
-        return replace(card, baseline=found[0] if found else 0)
+        layer_norms = [index for index, arm in enumerate(arms) if arm.norm.name == "layer_norm"]
+        return replace(spec, baseline=layer_norms[0] if layer_norms else 0)
     if baseline not in labels:
         raise ValueError(f"baseline must be one of the arms {', '.join(labels)}, got {baseline!r}")
-    return replace(card, baseline=labels.index(baseline))
+    return replace(spec, baseline=labels.index(baseline))
 
 
 def _whole_numbers(seeds: int | Iterable[int]) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""The same tuning budget for every arm: one grid of learning rates, on seeds and a split that nothing else uses."""
+"""Learning-rate tuning with the same budget per arm: one grid, on a separate split and separate seeds."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,57 +13,68 @@ from normscope.studies.spec import GRID, TUNING_SEEDS, StudySpec
 __tracebackhide__ = True
 
 
-def tuning_plan(card: StudySpec) -> list[RunSpec]:
-    """List the trials of a card: every arm, every learning rate of the grid, every tuning seed."""
-    return [spec for rate in _rates(card) for spec in plan(_at(card, rate), seeds=TUNING_SEEDS, split="tune")]
+def tuning_plan(study_spec: StudySpec) -> list[RunSpec]:
+    """List the tuning trials: one per arm, learning rate of the grid, and tuning seed."""
+    return [
+        spec
+        for rate in _rates(study_spec)
+        for spec in plan(_with_rate(study_spec, rate), seeds=TUNING_SEEDS, split="tune")
+    ]
 
 
-def tune(card: StudySpec, study: StudyFolder, engine: Engine, callback: Callable[[RunEvent], None]) -> dict[str, Any]:
-    """Choose every arm's learning rate by its validation value on the tuning split.
+def tune(
+    study_spec: StudySpec, study: StudyFolder, engine: Engine, callback: Callable[[RunEvent], None]
+) -> dict[str, Any]:
+    """Select the learning rate of every arm by the validation metric on the tuning split.
 
-    Equal values, which are common where the metric counts errors, are parted by the validation loss. A trial that
-    diverged or failed counts as worst. An arm none of whose trials finished keeps the task's rate.
+    The validation loss breaks ties, which are common if the metric counts errors. Diverged and failed trials rank
+    last. If all trials of an arm fail, it keeps the task's learning rate.
 
     Args:
-        card: The question; its seeds are not used here.
-        study: The study's folder; trials are kept in ``tuning/`` inside it.
-        engine: Computes the trials.
-        callback: Takes events.
+        study_spec: Specification of the study; its seeds are not used.
+        study: Folder of the study; the trials are stored in its subfolder ``tuning``.
+        engine: Engine that computes the trials.
+        callback: Called with the events of the trials.
 
     Returns:
         ``{"grid", "seeds", "arms": {label: {"chosen", "curve": [{"learning_rate", "values", "losses"}]}}}``.
     """
     folder = StudyFolder(study.path / "tuning")
-    question = {"schema": SCHEMA, "grid": _rates(card), "seeds": list(TUNING_SEEDS), "arms": list(card.labels())}
-    write_json(folder.path / "tuning.json", question)
-    engine.run(tuning_plan(card), folder, callback)
-    sign = -1.0 if find_task(card.task).valid_metric.higher_is_better else 1.0
+    content = {
+        "schema": SCHEMA,
+        "grid": _rates(study_spec),
+        "seeds": list(TUNING_SEEDS),
+        "arms": list(study_spec.labels()),
+    }
+    write_json(folder.path / "tuning.json", content)
+    engine.run(tuning_plan(study_spec), folder, callback)
+    sign = -1.0 if find_task(study_spec.task).valid_metric.higher_is_better else 1.0
     arms = {}
-    for index, label in enumerate(card.labels()):
+    for index, label in enumerate(study_spec.labels()):
         curve = []
-        for rate in _rates(card):
-            specs = plan(_at(card, rate), seeds=TUNING_SEEDS, split="tune")[index :: len(card.arms)]
+        for rate in _rates(study_spec):
+            specs = plan(_with_rate(study_spec, rate), seeds=TUNING_SEEDS, split="tune")[index :: len(study_spec.arms)]
             values, losses = zip(*(_value_and_loss(folder, spec) for spec in specs), strict=True)
             curve.append({"learning_rate": rate, "values": list(values), "losses": list(losses)})
         chosen = min(curve, key=lambda point: (_cost(point["values"], sign), _cost(point["losses"], 1.0)))
         finished = math.isfinite(_cost(chosen["values"], sign))
         arms[label] = {
-            "chosen": chosen["learning_rate"] if finished else _own_rate(card),
+            "chosen": chosen["learning_rate"] if finished else _task_rate(study_spec),
             "curve": curve,
         }
-    return {"grid": question["grid"], "seeds": question["seeds"], "arms": arms}
+    return {"grid": content["grid"], "seeds": content["seeds"], "arms": arms}
 
 
-def _rates(card: StudySpec) -> list[float]:
-    return [_own_rate(card) * factor for factor in GRID]
+def _rates(study_spec: StudySpec) -> list[float]:
+    return [_task_rate(study_spec) * factor for factor in GRID]
 
 
-def _own_rate(card: StudySpec) -> float:
-    return find_task(card.task).presets[card.preset].learning_rate
+def _task_rate(study_spec: StudySpec) -> float:
+    return find_task(study_spec.task).presets[study_spec.preset].learning_rate
 
 
-def _at(card: StudySpec, rate: float) -> StudySpec:
-    return card.with_learning_rates(dict.fromkeys(card.labels(), rate))
+def _with_rate(study_spec: StudySpec, rate: float) -> StudySpec:
+    return study_spec.with_learning_rates(dict.fromkeys(study_spec.labels(), rate))
 
 
 def _value_and_loss(folder: StudyFolder, spec: RunSpec) -> tuple[float | None, float | None]:

@@ -37,7 +37,16 @@ class Replaced:
 
 @dataclass(frozen=True, kw_only=True)
 class SwapReport:
-    """What happened to a model's norms. ``print(report)`` prints a table."""
+    """What happened to a model's norms. ``print(report)`` prints a table.
+
+    Example:
+        >>> import torch
+        >>> import normscope
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.LayerNorm(8), torch.nn.Linear(8, 1))
+        >>> report = normscope.swap(model, "layer_norm", "ada_norm")
+        >>> report.parameters_before - report.parameters_after, report.replaced[0].lost
+        (16, ('weight', 'bias'))
+    """
 
     what: str
     to: str

@@ -146,6 +146,17 @@ def swap(
             the model itself is the norm; if the model is compiled, wrapped, sharded or lazy (the message says what to
             do instead); if ``to`` returns one module twice, or one of another width; if ``optimizer`` is LBFGS or has
             no parameter of the model; if ``preserve`` cannot be satisfied. Nothing is changed then.
+
+    Example:
+        >>> import torch
+        >>> import normscope
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.LayerNorm(8), torch.nn.Linear(8, 1))
+        >>> report = normscope.swap(model, "layer_norm", "rms_norm")
+        >>> [(one.name, one.new) for one in report.replaced]
+        [('1', 'RMSNorm')]
+        >>> report.undo()
+        >>> type(model[1]).__name__
+        'LayerNorm'
     """
     check_replaceable(model)
     target = read_target(to)

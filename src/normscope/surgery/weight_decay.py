@@ -30,6 +30,13 @@ def norm_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
     Raises:
         TypeError: If ``model`` is not a module.
+
+    Example:
+        >>> import torch
+        >>> import normscope
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.LayerNorm(8), torch.nn.Linear(8, 1))
+        >>> list(normscope.norm_parameters(model))
+        ['1.weight', '1.bias']
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -68,6 +75,15 @@ def norm_parameter_groups(
     Raises:
         TypeError: If ``model`` is not a module, or ``weight_decay`` not a number.
         ValueError: If ``weight_decay`` is negative or not finite, all parameters are frozen, or one has no shape yet.
+
+    Example:
+        >>> import torch
+        >>> import normscope
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.LayerNorm(8), torch.nn.Linear(8, 1))
+        >>> groups = normscope.norm_parameter_groups(model, weight_decay=0.1)
+        >>> [(group["weight_decay"], group["names"]) for group in groups]
+        [(0.1, ['0.weight', '2.weight']), (0.0, ['0.bias', '1.weight', '1.bias', '2.bias'])]
+        >>> optimizer = torch.optim.AdamW(groups, lr=1e-3)
     """
     norms = {id(p) for p in norm_parameters(model).values()}
     if isinstance(weight_decay, bool) or not isinstance(weight_decay, Real):

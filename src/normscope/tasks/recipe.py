@@ -23,7 +23,14 @@ SCHEDULES = get_args(Schedule)
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Training settings of a run."""
+    """Training settings of a run.
+
+    Example:
+        >>> from normscope import Recipe
+        >>> recipe = Recipe(steps=100, batch_size=32, learning_rate=0.01, warmup=10)
+        >>> [round(recipe.learning_rate_at(step), 4) for step in (0, 9, 10, 55)]
+        [0.001, 0.01, 0.01, 0.005]
+    """
 
     steps: int
     """Number of optimizer updates."""

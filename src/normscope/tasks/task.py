@@ -32,7 +32,13 @@ TrainLoop = Callable[[nn.Module, TrainCallback, Recipe], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A score per example and its aggregation over a data set."""
+    """A score per example and its aggregation over a data set.
+
+    Example:
+        >>> from normscope import Metric
+        >>> Metric(name="test error", unit="%", higher_is_better=False).aggregate
+        'mean'
+    """
 
     name: str
     """Display name, such as ``test error``."""
@@ -113,7 +119,14 @@ class TaskData(Protocol):
 
 @runtime_checkable
 class Task(Protocol):
-    """A data set with its network, loss, metric and recipe."""
+    """A data set with its network, loss, metric and recipe.
+
+    Example:
+        >>> from normscope import Task, find_task
+        >>> task = find_task("digits")
+        >>> isinstance(task, Task), task.datasets
+        (True, ('digits',))
+    """
 
     @property
     def name(self) -> str:

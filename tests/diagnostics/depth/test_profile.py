@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from normscope.diagnostics.depth.profile import LayerDepth, depth_profile, theory_lines
+from normscope.diagnostics.depth.profile import LayerDepth, StackDepth, depth_profile, theory_lines
 from normscope.placement import PLACEMENTS
 from support.planted import PRE_WITHOUT_END, Case, text
 
 
-def profile(case: Case):
+def profile(case: Case) -> StackDepth:
     (stack,) = depth_profile(case.model, case.batch, case.loss)
     return stack
 

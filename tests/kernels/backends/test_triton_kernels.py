@@ -96,6 +96,7 @@ def test_offsets_have_64_bits(name: str, width: int) -> None:
             assert len(narrow) <= (2 if norm.gain else 0), f"{launch.kernel.__name__}: {narrow}"
 
 
+@pytest.mark.slow
 @compiling
 def test_numbers_of_the_formula_are_no_arguments() -> None:
     from support import triton_compile

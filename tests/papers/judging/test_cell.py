@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from normscope.papers.judging.cell import Paper
+from normscope.papers.judging.cell import Paper, PaperArm, PaperStudy
+from normscope.studies import make_study
 from support.digits_paper import NORMED, difference, diverges, value
 
 
@@ -39,3 +40,12 @@ def test_tasks_leave_out_what_nothing_can_run(paper: Paper) -> None:
     assert replace(paper, cells=(*paper.cells[:2], never)).tasks == ("digits",)
     assert paper.tables == ("table1",)
     assert replace(paper.cells[0], stand_ins=("rt",)).places == ("digits", "rt")
+
+
+def test_a_study_says_which_of_its_arms_is_which_of_the_paper() -> None:
+    spec = make_study("digits", norms=["none", "layer_norm"], seeds=2)
+    arms = [PaperArm(norm="none"), PaperArm(norm="layer_norm")]
+    study = PaperStudy(name="digits", spec=spec, labels=dict(zip(arms, spec.labels(), strict=True)))
+    assert study.labels[PaperArm(norm="layer_norm")] == "layer_norm"
+    assert PaperArm(norm="none", warmup=500) not in study.labels
+    assert study.norms_at == "all"

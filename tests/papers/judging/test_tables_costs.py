@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
 from normscope.papers.judging.tables import COST, cost_rows, costs
 from normscope.results import summarize
 
 
+@pytest.mark.slow
 def test_costs_are_those_of_the_summary(trained: Path) -> None:
     told = costs(trained)
     for ours, arm in zip(told, summarize(trained).arms, strict=True):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from normscope.report.drawing.palette import DARK, LIGHT, arm_styles, stand_in, stand_ins, style_sheet
+from normscope.report.drawing.palette import DARK, LIGHT, ArmStyle, arm_styles, stand_in, stand_ins, style_sheet
 
 
 def _luminance(colour: str) -> float:
@@ -60,3 +60,10 @@ def test_stand_ins_are_distinct_and_known() -> None:
     assert len(stand_ins()) == len(LIGHT)
     with pytest.raises(KeyError, match="no colour is called 'pink'"):
         stand_in("pink")
+
+
+def test_the_baseline_has_the_colour_of_the_ink() -> None:
+    styles = arm_styles(["rms_norm", "layer_norm"], "layer_norm")
+    assert all(isinstance(style, ArmStyle) for style in styles.values())
+    assert (styles["layer_norm"].index, styles["layer_norm"].token) == (0, "ink")
+    assert styles["rms_norm"].token == "arm-1"

@@ -57,6 +57,7 @@ def test_the_page_is_well_formed_and_small(whole_page: str) -> None:
     assert len(whole_page.encode()) < 700_000
 
 
+@pytest.mark.slow
 def test_a_study_with_many_long_runs_stays_small(make_study: Callable, recipe: type, tmp_path: Path) -> None:
     path = make_study(tmp_path / "long", recipe(arms=3, seeds=20, evaluations=600))
     assert write_report(path).stat().st_size < 1_200_000

@@ -11,7 +11,7 @@ from support.in_process import InThisProcess
 def test_another_engine_can_take_the_place_of_ours(tmp_path: Path) -> None:
     engine: Engine = InThisProcess()
     events: list[RunEvent] = []
-    card = make_study("digits", norms=["none", "layer_norm"], seeds=[0, 1], steps=20)
-    summary = compare(card, out=tmp_path, engine=engine, callback=events.append)
+    study_spec = make_study("digits", norms=["none", "layer_norm"], seeds=[0, 1], steps=20)
+    summary = compare(study_spec, out=tmp_path, engine=engine, callback=events.append)
     assert summary.complete
     assert [event.state for event in events] == ["planned"] * 4 + ["done"] * 4

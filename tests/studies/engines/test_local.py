@@ -46,6 +46,7 @@ def two_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "HOPELESS", 4)
 
 
+@pytest.mark.slow
 def test_every_run_ends_and_is_told_once(tmp_path: Path) -> None:
     events: list[RunEvent] = []
     study = StudyFolder(tmp_path)
@@ -56,6 +57,7 @@ def test_every_run_ends_and_is_told_once(tmp_path: Path) -> None:
     assert workers() == []
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_costs_nothing_but_time(tmp_path: Path) -> None:
     killed: list[int] = []
 
@@ -76,6 +78,7 @@ def test_a_worker_that_is_killed_costs_nothing_but_time(tmp_path: Path) -> None:
     assert ours["state"] == "done"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_attempts")
 def test_a_run_that_kills_every_worker_fails(tmp_path: Path) -> None:
     deaths: list[int] = []
@@ -92,10 +95,11 @@ def test_a_run_that_kills_every_worker_fails(tmp_path: Path) -> None:
     LocalEngine(workers=1).run([spec], study, callback)
     result = read_json(study.run(spec.id).result)
     assert result["state"] == "failed"
-    assert "ended by signal 9, 2 times (often a lack of memory)" in result["reason"]
+    assert "ended by signal 9, 2 times (often due to lack of memory)" in result["reason"]
     assert len(deaths) == 2
 
 
+@pytest.mark.slow
 def test_a_run_held_elsewhere_is_waited_for_and_taken_over(tmp_path: Path) -> None:
     study = StudyFolder(tmp_path)
     first, second = runs()
@@ -130,6 +134,7 @@ def test_workers_must_be_positive() -> None:
         LocalEngine(workers=0)
 
 
+@pytest.mark.slow
 def test_what_lies_in_the_current_folder_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "filelock.py").write_text("raise SystemExit('hostile')")
     (tmp_path / "queue.py").write_text("raise SystemExit('innocent')")
@@ -170,6 +175,7 @@ def in_the_loss(code: str) -> tuple[str, str]:
     return "        return F.cross", f"        if model.training and {code}\n        return F.cross"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_attempts")
 def test_however_a_worker_ends_the_others_go_on(user_file: Callable[..., str], tmp_path: Path) -> None:
     study = StudyFolder(tmp_path / "study")
@@ -187,6 +193,7 @@ def test_however_a_worker_ends_the_others_go_on(user_file: Callable[..., str], t
     assert "Segmentation fault" in study.run(specs[2].id).error.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_attempts")
 def test_workers_that_do_nothing_but_die_end_the_study(user_file: Callable[..., str], tmp_path: Path) -> None:
     study = StudyFolder(tmp_path / "study")
@@ -204,6 +211,7 @@ ENDLESS = """True:
             while batch is not None: pass"""
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_does_not_wait_and_leaves_no_worker(
     user_file: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,7 +237,7 @@ def test_a_second_ctrl_c_does_not_wait_and_leaves_no_worker(
     threading.Thread(target=press, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
         LocalEngine(workers=1).run([spec], study, callback)
-    assert [event.note for event in events] == ["its step is waited for, 100000 s at most; Ctrl-C now does not wait"]
+    assert [event.note for event in events] == ["waiting up to 100000 s for its current step; press Ctrl-C to stop now"]
     assert workers() == []
     assert not folder.finished()
 
@@ -250,10 +258,11 @@ def test_who_is_waited_for_is_told(tmp_path: Path) -> None:
             lock.release()
 
     LocalEngine(workers=1).run([spec], study, callback)
-    assert notes == ["process 12 on a_machine computes it, and is waited for"]
+    assert notes == ["waiting for process 12 on a_machine, which computes this run"]
     assert folder.finished()
 
 
+@pytest.mark.slow
 def test_workers_hash_texts_alike(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user_file: Callable[..., str]
 ) -> None:

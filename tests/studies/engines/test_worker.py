@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from normscope.results.store import StudyFolder
 from normscope.studies.plan import plan
 from normscope.studies.spec import make_study
@@ -22,6 +24,7 @@ def start() -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_worker_serves_until_its_input_ends(tmp_path: Path) -> None:
     orders = [
         json.dumps({"spec": spec.to_json(), "study": str(tmp_path)})
@@ -43,6 +46,7 @@ def test_a_worker_serves_until_its_input_ends(tmp_path: Path) -> None:
         assert worker.wait(1800) == 0
 
 
+@pytest.mark.slow
 def test_a_worker_stops_in_good_order_when_its_master_is_gone(tmp_path: Path) -> None:
     (spec,) = plan(make_study("digits", norms=["none"], seeds=[0], steps=200_000))
     with start() as worker:
@@ -58,6 +62,7 @@ def test_a_worker_stops_in_good_order_when_its_master_is_gone(tmp_path: Path) ->
     assert StudyFolder(tmp_path).run(spec.id).checkpoint.exists()
 
 
+@pytest.mark.slow
 def test_a_step_without_end_ends_with_its_process(user_file: Callable[..., str], tmp_path: Path) -> None:
     marker = tmp_path / "endless"
     endless = f"        open({str(marker)!r}, 'w').close()\n        while model.training: pass\n"
@@ -82,6 +87,7 @@ def test_a_step_without_end_ends_with_its_process(user_file: Callable[..., str],
         assert "my_file.py" in worker.stderr.read()
 
 
+@pytest.mark.slow
 def test_the_machines_fault_is_told(tmp_path: Path) -> None:
     (spec,) = plan(make_study("digits", norms=["none"], seeds=[0], steps=20))
     (tmp_path / "runs").write_text("a file where a folder belongs")

@@ -200,6 +200,7 @@ def test_the_whole_validation_part_is_judged(data: Translations) -> None:
     assert loss == pytest.approx(np.log(4000), abs=1.5)
 
 
+@pytest.mark.slow
 def test_translations_keep_their_order_and_equal_those_of_single_sentences(data: Translations) -> None:
     # A network that is torn about, so that other sources give other words.
     torn = build()

@@ -65,6 +65,9 @@ def decode_lines(stream: IO[bytes], *, encoding: str, where: str) -> Iterator[st
 def open_unpacked(path: Path) -> Iterator[IO[bytes]]:
     """Open a plain, ``.gz`` or ``.bz2`` file to read its uncompressed bytes.
 
+    Yields:
+        The open file, at its beginning.
+
     Raises:
         ValueError: If a compressed file is damaged; also while it is read inside the ``with`` block.
         OSError: If the disk cannot be read.
@@ -114,6 +117,9 @@ def open_tar_member(path: Path, member: str) -> Iterator[IO[bytes]]:
         path: The archive.
         member: Exact name of the member.
 
+    Yields:
+        The open member, at its beginning.
+
     Raises:
         ValueError: If the archive is damaged or has more than ``MOST_MEMBERS`` members; if a member is a link, a
             device, or has a path outside the archive's folder; or if there is not exactly one regular file of that
@@ -143,6 +149,9 @@ def open_zip_member(path: Path, member: str) -> Iterator[IO[bytes]]:
     Args:
         path: The archive.
         member: Exact name of the member.
+
+    Yields:
+        The open member, at its beginning.
 
     Raises:
         ValueError: If the archive is damaged (its CRC-32 is checked), encrypted, or compressed by an unknown method; if

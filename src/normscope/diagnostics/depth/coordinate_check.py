@@ -79,6 +79,18 @@ def coordinate_check(
     Raises:
         ValueError: If there are fewer than two sizes, they are less than a factor of 2 apart, or a model has no stack
             of layers.
+
+    Example:
+        >>> import torch
+        >>> from normscope.diagnostics import coordinate_check
+        >>> def make(depth):
+        ...     layer = torch.nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+        ...     return torch.nn.TransformerEncoder(layer, depth)
+        >>> x, loss = torch.randn(2, 5, 8), lambda model, x: model(x)[..., 0].square().mean()
+        >>> sgd = lambda model: torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> check = coordinate_check(make, (2, 4), x, loss, optimizer=sgd, steps=1, seeds=(0,))
+        >>> sorted(check.passes)
+        ['activation', 'gradient']
     """
     if len(set(sizes)) < 2 or max(sizes) < 2 * min(sizes):
         raise ValueError(f"expected sizes that are a factor of 2 or more apart, got {list(sizes)}")

@@ -119,6 +119,15 @@ def depth_profile(
 
     Returns:
         One profile for every stack of layers that was called, in the order of the model.
+
+    Example:
+        >>> import torch
+        >>> from normscope.diagnostics import depth_profile
+        >>> layer = torch.nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+        >>> model = torch.nn.TransformerEncoder(layer, 3)
+        >>> (stack,) = depth_profile(model, torch.randn(2, 5, 8), lambda model, x: model(x)[..., 0].square().mean())
+        >>> stack.name, stack.placement, len(stack.layers), stack.final_norm
+        ('layers', 'post', 3, False)
     """
     with untouched(model, seed=draw_seed(generator)), watch_depth(model) as watch:
         gradients = gradients_of(loss(model, batch), model)

@@ -154,6 +154,17 @@ def gradients_at_norms(
 
     Returns:
         One entry per call of a norm, as in :func:`watch_gradients`.
+
+    Example:
+        >>> import torch
+        >>> from normscope.diagnostics import gradients_at_norms
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.LayerNorm(8), torch.nn.Linear(8, 1))
+        >>> batch = torch.randn(32, 4), torch.randn(32, 1)
+        >>> loss = lambda model, batch: torch.nn.functional.mse_loss(model(batch[0]), batch[1])
+        >>> (norm,) = gradients_at_norms(model, batch, loss)
+        >>> norm.name, norm.kind, norm.rows, norm.removes
+        ('1', 'layer_norm', 32, ('recentering', 'rescaling'))
     """
     with untouched(model, seed=draw_seed(generator)), watch_gradients(model) as result:
         gradients_of(loss(model, batch), model)

@@ -48,6 +48,17 @@ def gradients_through_training(model: nn.Module, *, every: int = EVERY) -> Itera
 
     Raises:
         ValueError: If ``every`` is below one.
+
+    Example:
+        >>> import torch
+        >>> from normscope.diagnostics import gradients_through_training
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.LayerNorm(8), torch.nn.Linear(8, 1))
+        >>> with gradients_through_training(model, every=2) as steps:
+        ...     for _ in range(3):
+        ...         model(torch.randn(32, 4)).square().mean().backward()
+        >>> [step.step for step in steps]
+        [0, 2]
     """
     if every < 1:
         raise ValueError(f"every must be at least 1 step, got {every}")

@@ -105,6 +105,16 @@ def gradient_shares(model: nn.Module) -> Iterator[dict[str, GradientShares]]:
     References:
         Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, Theorem 1.
         Departs from it in: the paper states means and variances; the shares of a direction are an addition.
+
+    Example:
+        >>> import torch
+        >>> from normscope.diagnostics import gradient_shares
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.LayerNorm(8), torch.nn.Linear(8, 1))
+        >>> with gradient_shares(model) as shares:
+        ...     model(torch.randn(32, 4)).square().mean().backward()
+        >>> list(shares)
+        ['1']
     """
     sums: dict[str, Tensor] = {}
     found: dict[str, GradientShares] = {}

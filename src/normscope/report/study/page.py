@@ -48,6 +48,14 @@ def write_report(directory: Path) -> Path:
     Raises:
         FileNotFoundError: If card.json or summary.json does not exist, or a file of a run that ended is missing.
         ValueError: If a file has another shape, or the files contradict each other.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from normscope import summarize, write_report
+        >>> folder = Path("runs/digits")  # a study that compare() made
+        >>> summarize(folder).write(folder)
+        >>> write_report(folder).name
+        'report.html'
     """
     folder = StudyFolder(Path(directory))
     write_atomically(folder.report, render(read_study(folder.path)).encode())

@@ -1,1 +1,1 @@
-"""What computes the runs of a study."""
+"""Engines, which compute the runs of a study."""

@@ -1,47 +1,53 @@
-"""What an engine is: the seam at which a cluster can take the place of this machine's processes."""
+"""The interface of engines, which compute the runs of a study on this machine or on a cluster."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from normscope.errors import NormscopeError
 from normscope.results.store import StudyFolder
 from normscope.studies.plan import RunSpec
 
 __tracebackhide__ = True
 
 GRACE_SECONDS = 30.0
-"""How long a run that is stopped may take to end its step and write its checkpoint; then its process is ended."""
+"""Time that an interrupted run has to finish its step and write its checkpoint before its process is killed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunEvent:
-    """Something happened to a run."""
+    """A change of state or the progress of a run."""
 
     spec: RunSpec
-    """The run."""
+    """Specification of the run."""
     state: str
-    """``"planned"``, ``"running"``, a final state, or ``"elsewhere"``: another process has it."""
+    """``"planned"``, ``"running"``, a final state, or ``"elsewhere"`` if another process computes the run."""
     step: int
-    """Updates made so far."""
+    """Number of optimizer updates so far."""
     note: str = ""
-    """What a person should know who waits for it, in words: on whom, and for how long."""
+    """Message for the user, such as which process the engine is waiting for."""
 
 
 class Engine(Protocol):
-    """Brings runs to their end. The run folders are the whole interface between engine and study."""
+    """Computes runs; engine and study communicate only through the run folders."""
 
     def run(self, specs: Sequence[RunSpec], study: StudyFolder, callback: Callable[[RunEvent], None]) -> None:
-        """Return when every run has a result, whoever computed it.
+        """Compute the unfinished runs, and return when every run has a result.
 
-        An engine computes a run only while it holds the run's lock, never computes a finished run, and on
-        ``KeyboardInterrupt`` leaves every unfinished run resumable before it lets the exception through.
+        An engine holds the lock of each run that it computes, skips finished runs, and on ``KeyboardInterrupt`` leaves
+        every unfinished run resumable before it re-raises the exception.
+
+        Args:
+            specs: The runs.
+            study: Folder of the study.
+            callback: Called with an event at each progress and change of state.
 
         Raises:
-            KeyboardInterrupt: If the user stopped it.
-            EngineError: If runs cannot be computed here at all.
+            KeyboardInterrupt: If the user interrupts it.
+            EngineError: If no run can be computed.
         """
         ...
 
 
-class EngineError(RuntimeError):
-    """Runs cannot be computed: workers do not start, or the disk is full."""
+class EngineError(NormscopeError, RuntimeError):
+    """The engine cannot compute runs, such as when the workers do not start, or the disk is full."""

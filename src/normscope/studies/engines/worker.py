@@ -1,9 +1,9 @@
 """A process that computes runs: it reads one run per line from standard input and reports on standard output.
 
-An engine starts it as ``python -m normscope.studies.engines.worker``. It stops when its input ends, so no worker
-survives an engine that is killed. A run gets :data:`GRACE_SECONDS` for the step in progress and its checkpoint; a step
-that never ends is ended with the process, and ``workers.log`` has its place. A worker belongs to one study folder and
-holds one run's lock at a time; the lock is released with the process, however it ends.
+An engine starts it as ``python -m normscope.studies.engines.worker``. It stops when its input ends, so it does not
+outlive the engine. It then has :data:`GRACE_SECONDS` to finish the current step and write the checkpoint; after that
+it exits, and ``workers.log`` contains the traceback of the step. A worker serves one study folder and holds the lock of
+one run at a time; the operating system releases the lock when the process ends.
 """
 
 import faulthandler
@@ -29,41 +29,41 @@ __tracebackhide__ = True
 
 
 def main() -> None:
-    """Serve until standard input ends."""
+    """Compute the runs that arrive on standard input, until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A crash in compiled code leaves where it was, too.
+    # Also report the location of crashes in compiled code.
     faulthandler.enable(file=2)
     torch.set_num_threads(1)
     events = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     stop = threading.Event()
     inbox = _Inbox(sys.stdin, stop)
-    # A user's code that asks for input must not take the next order.
+    # A custom task that reads standard input must not consume the messages of the engine.
     sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
-    _tell(events, {"event": "ready"})
+    _send(events, {"event": "ready"})
     for line in inbox:
-        order = json.loads(line)
-        spec = RunSpec.from_json(order["spec"])
+        request = json.loads(line)
+        spec = RunSpec.from_json(request["spec"])
 
         def watch(step: int, loss: float) -> bool:
-            _tell(events, {"event": "progress", "step": step, "loss": loss if math.isfinite(loss) else None})
+            _send(events, {"event": "progress", "step": step, "loss": loss if math.isfinite(loss) else None})
             return stop.is_set()
 
-        study = StudyFolder(Path(order["study"]))
+        study = StudyFolder(Path(request["study"]))
         try:
             state = execute(spec, study, watch)
         except (OSError, ValueError) as error:
-            # The machine's fault, and nothing that a traceback would explain.
-            _tell(events, {"event": "fault", "reason": in_a_line(error)})
+            # A fault of the machine or of the data: the run stays resumable, and a traceback would not help.
+            _send(events, {"event": "fault", "reason": in_a_line(error)})
             sys.exit(in_a_line(error))
         except KeyboardInterrupt as error:
-            # Nobody stops a worker so: the code of the run raised it.
-            state = fail(spec, study, in_a_line(error), told=traceback.format_exc())
-        _tell(events, {"event": "end", "state": state})
+            # SIGINT is ignored: the code of the run raised it.
+            state = fail(spec, study, in_a_line(error), details=traceback.format_exc())
+        _send(events, {"event": "end", "state": state})
 
 
 class _Inbox:
-    """Lines of standard input, read by a thread of its own, so that its end is noticed in the middle of a run."""
+    """An iterator over standard input; a separate thread reads it, to notice its end during a run."""
 
     def __init__(self, source: TextIO, stop: threading.Event) -> None:
         self.lines: list[str] = []
@@ -82,7 +82,7 @@ class _Inbox:
         with self.ready:
             self.ended = True
             self.ready.notify()
-        # Compiled code may hold the interpreter for ever; then a clock outside of it rings.
+        # Compiled code may hold the GIL forever; faulthandler's timer works without it.
         faulthandler.dump_traceback_later(GRACE_SECONDS + 5, exit=True, file=2)
         time.sleep(GRACE_SECONDS)
         faulthandler.dump_traceback(file=2)
@@ -100,12 +100,12 @@ class _Inbox:
             return self.lines.pop(0)
 
 
-def _tell(events: TextIO, event: dict[str, Any]) -> None:
+def _send(events: TextIO, event: dict[str, Any]) -> None:
     try:
         events.write(json.dumps(event) + "\n")
         events.flush()
     except BrokenPipeError:
-        # Nobody listens any more; the end of standard input stops the run in good order.
+        # The engine has ended; the end of standard input stops the run.
         return
 
 

@@ -30,7 +30,19 @@ from normscope.torch_internals import buffers_of, parameters_of
 
 @dataclass(frozen=True, kw_only=True)
 class ConversionReport:
-    """What a conversion changed, and the measurement that the function of the model stayed the same."""
+    """What a conversion changed, and the measurement that the function of the model stayed the same.
+
+    Example:
+        >>> import torch
+        >>> import normscope
+        >>> model = torch.nn.Sequential(torch.nn.Embedding(10, 8), torch.nn.LayerNorm(8), torch.nn.Linear(8, 2))
+        >>> report = normscope.to_rms_norm(model, torch.arange(10))
+        >>> report.norms, report.centered
+        (('1',), ('0.weight',))
+        >>> report.undo()
+        >>> type(model[1]).__name__
+        'LayerNorm'
+    """
 
     model: str
     norms: tuple[str, ...]
@@ -178,6 +190,18 @@ def to_rms_norm(
     References:
         Jiang et al. (2023). Pre-RMSNorm and Pre-CRMSNorm transformers. arXiv:2305.14858.
         Departs from it in: the bias is kept with the norm and not folded into what reads it.
+
+    Example:
+        >>> import torch
+        >>> import normscope
+        >>> layer = torch.nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True, norm_first=True)
+        >>> encoder = torch.nn.TransformerEncoder(layer, 2, torch.nn.LayerNorm(8), enable_nested_tensor=False)
+        >>> model = torch.nn.Sequential(torch.nn.Embedding(10, 8), encoder)
+        >>> report = normscope.to_rms_norm(model, torch.arange(10).reshape(2, 5))
+        >>> report.norms
+        ('1.layers.0.norm1', '1.layers.0.norm2', '1.layers.1.norm1', '1.layers.1.norm2', '1.norm')
+        >>> report.difference < 1e-9
+        True
     """
     check_replaceable(model)
     check_copies(model)

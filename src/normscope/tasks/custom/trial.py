@@ -34,6 +34,21 @@ class Trial:
         TypeError: If a value has another type than documented below.
         ValueError: If both or neither of ``train`` and ``loss`` with ``batches`` are given, if ``batches`` is empty, or
             if ``margin`` is not positive and finite.
+
+    Example:
+        >>> import torch
+        >>> from normscope import Metric, Trial
+        >>> batches = [torch.ones(8, 4), torch.zeros(8, 4)]
+        >>> trial = Trial(
+        ...     model=torch.nn.Sequential(torch.nn.LayerNorm(4), torch.nn.Linear(4, 1)),
+        ...     metric=Metric(name="squared error", unit="", higher_is_better=False),
+        ...     loss=lambda model, x: (model(x) - 1).square().mean(),
+        ...     batches=batches,
+        ...     evaluate=lambda model, part: (model(batches[0]) - 1).square().flatten(),
+        ...     margin=0.01,
+        ... )
+        >>> trial.uses_recipe, trial.recipe.steps
+        (True, 1000)
     """
 
     model: nn.Module

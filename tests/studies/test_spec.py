@@ -1,26 +1,32 @@
-"""The question: names, labels, and what is refused."""
+"""The specification of a study: names, labels, and invalid arguments."""
 
 import dataclasses
+import inspect
 from typing import Any
 
 import numpy as np
 import pytest
 
-from normscope.studies.spec import GRID, PAPER_NORMS, Arm, StudySpec, make_study
+from normscope.studies.spec import GRID, PAPER_NORMS, Arm, StudyOptions, StudySpec, make_study
 from normscope.tasks import TASKS, ImageClassification, Recipe
 
 
 def test_defaults_are_the_main_job() -> None:
-    card = make_study("digits")
-    assert [arm.norm.name for arm in card.arms] == list(PAPER_NORMS)
-    assert card.seeds == tuple(range(10))
-    assert card.labels()[card.baseline] == "layer_norm"
-    assert {arm.placement.text for arm in card.arms} == {"pre"}
+    study_spec = make_study("digits")
+    assert [arm.norm.name for arm in study_spec.arms] == list(PAPER_NORMS)
+    assert study_spec.seeds == tuple(range(10))
+    assert study_spec.labels()[study_spec.baseline] == "layer_norm"
+    assert {arm.placement.text for arm in study_spec.arms} == {"pre"}
 
 
 def test_labels_are_as_brief_as_keeps_arms_apart() -> None:
-    card = make_study("digits", norms=["ada_norm", "ada_norm(scale=2.0)"], placements=["pre", "post"])
-    assert card.labels() == ("ada_norm@pre", "ada_norm(scale=2.0)@pre", "ada_norm@post", "ada_norm(scale=2.0)@post")
+    study_spec = make_study("digits", norms=["ada_norm", "ada_norm(scale=2.0)"], placements=["pre", "post"])
+    assert study_spec.labels() == (
+        "ada_norm@pre",
+        "ada_norm(scale=2.0)@pre",
+        "ada_norm@post",
+        "ada_norm(scale=2.0)@post",
+    )
     assert make_study("digits", norms=["dyt"]).labels() == ("dyt",)
 
 
@@ -37,7 +43,7 @@ def test_equal_content_is_one_study() -> None:
         make_study("digits", tune=True),
         make_study("digits", baseline="none"),
     ]
-    assert len({base.id, *(card.id for card in others)}) == 1 + len(others)
+    assert len({base.id, *(study_spec.id for study_spec in others)}) == 1 + len(others)
 
 
 def test_a_changed_task_is_another_study(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,9 +66,9 @@ def test_seeds_are_whole_numbers(seeds: list[Any]) -> None:
 
 
 def test_numpys_seeds_are_seeds() -> None:
-    card = make_study("digits", seeds=np.arange(3))  # pyright: ignore[reportArgumentType]
-    assert card == make_study("digits", seeds=range(3))
-    assert card.id == make_study("digits", seeds=range(3)).id
+    study_spec = make_study("digits", seeds=np.arange(3))  # pyright: ignore[reportArgumentType]
+    assert study_spec == make_study("digits", seeds=range(3))
+    assert study_spec.id == make_study("digits", seeds=range(3)).id
 
 
 def test_a_text_is_no_list() -> None:
@@ -87,7 +93,7 @@ def test_a_text_is_no_list() -> None:
         ({"margin": 0.0}, ValueError, "margin must be positive and finite, in % of test error, got 0.0"),
         ({"steps": 0}, ValueError, "steps must be a whole number of at least 1, got 0"),
         ({"baseline": "frn"}, ValueError, "baseline must be one of the arms none, layer_norm"),
-        ({"tune": True, "seeds": [1000]}, ValueError, "are tuning's own"),
+        ({"tune": True, "seeds": [1000]}, ValueError, "are reserved for tuning"),
         ({"norms": ["weight_norm(dim=1)"]}, ValueError, "weight_norm takes no arguments"),
     ],
 )
@@ -107,23 +113,23 @@ def test_alpha_must_be_a_probability() -> None:
 
 
 def test_learning_rates_reach_the_recipe() -> None:
-    card = make_study("digits", norms=["none", "dyt"])
-    tuned = card.with_learning_rates({"none": 0.5, "dyt": 0.25})
+    study_spec = make_study("digits", norms=["none", "dyt"])
+    tuned = study_spec.with_learning_rates({"none": 0.5, "dyt": 0.25})
     assert [tuned.recipe(arm).learning_rate for arm in tuned.arms] == [0.5, 0.25]
     assert isinstance(tuned, StudySpec)
     assert isinstance(tuned.arms[0], Arm)
 
 
 def test_warm_ups_are_arms() -> None:
-    card = make_study("digits", norms=["none", "layer_norm"], warmups=[0, 50])
-    assert card.labels() == (
+    study_spec = make_study("digits", norms=["none", "layer_norm"], warmups=[0, 50])
+    assert study_spec.labels() == (
         "none, warm-up 0",
         "layer_norm, warm-up 0",
         "none, warm-up 50",
         "layer_norm, warm-up 50",
     )
-    assert [card.recipe(arm).warmup for arm in card.arms] == [0, 0, 50, 50]
-    assert card.labels()[card.baseline] == "layer_norm, warm-up 0"
+    assert [study_spec.recipe(arm).warmup for arm in study_spec.arms] == [0, 0, 50, 50]
+    assert study_spec.labels()[study_spec.baseline] == "layer_norm, warm-up 0"
     both = make_study(
         "digits", norms=["none"], placements=["pre", "post"], warmups=[0, 50], baseline="none@post, warm-up 50"
     )
@@ -137,10 +143,10 @@ def test_warm_ups_are_arms() -> None:
 
 
 def test_one_warm_up_for_all_is_no_difference_of_arms() -> None:
-    card = make_study("digits", norms=["none", "layer_norm"], warmups=[50])
-    assert card.labels() == ("none", "layer_norm")
-    assert {card.recipe(arm).warmup for arm in card.arms} == {50}
-    assert card.id != make_study("digits", norms=["none", "layer_norm"]).id
+    study_spec = make_study("digits", norms=["none", "layer_norm"], warmups=[50])
+    assert study_spec.labels() == ("none", "layer_norm")
+    assert {study_spec.recipe(arm).warmup for arm in study_spec.arms} == {50}
+    assert study_spec.id != make_study("digits", norms=["none", "layer_norm"]).id
 
 
 @pytest.mark.parametrize(
@@ -158,20 +164,20 @@ def test_warm_ups_that_make_no_sense_are_refused(warmups: list[Any], words: str)
 
 def test_an_arm_with_the_tasks_own_warm_up_is_no_other_arm() -> None:
     arm = Arm.parse("layer_norm", "pre")
-    card = make_study("digits", norms=["layer_norm"])
+    study_spec = make_study("digits", norms=["layer_norm"])
     with pytest.raises(ValueError, match="every arm must differ from the others"):
-        dataclasses.replace(card, arms=(arm, dataclasses.replace(arm, warmup=0)))
+        dataclasses.replace(study_spec, arms=(arm, dataclasses.replace(arm, warmup=0)))
 
 
 def test_tuned_rates_go_to_the_arm_with_their_warm_up() -> None:
-    card = make_study("digits", norms=["layer_norm"], warmups=[0, 50], tune=True)
-    tuned = card.with_learning_rates({"layer_norm, warm-up 0": 0.5, "layer_norm, warm-up 50": 0.25})
+    study_spec = make_study("digits", norms=["layer_norm"], warmups=[0, 50], tune=True)
+    tuned = study_spec.with_learning_rates({"layer_norm, warm-up 0": 0.5, "layer_norm, warm-up 50": 0.25})
     found = [(tuned.recipe(arm).warmup, tuned.recipe(arm).learning_rate) for arm in tuned.arms]
     assert found == [(0, 0.5), (50, 0.25)]
-    assert tuned.labels() == card.labels()
+    assert tuned.labels() == study_spec.labels()
 
 
-def test_a_preset_is_everything_that_the_card_does_not_say() -> None:
+def test_a_preset_is_everything_that_the_specification_omits() -> None:
     small, full = make_study("digits"), make_study("digits", preset="full")
     assert (small.preset, full.preset) == ("small", "full")
     presets = TASKS["digits"].presets
@@ -203,12 +209,12 @@ def test_a_preset_keeps_its_own_optimizer_and_schedule(monkeypatch: pytest.Monke
             return getattr(task, name)
 
     monkeypatch.setitem(TASKS, "digits", Large(own))
-    card = make_study("digits", norms=["none", "layer_norm"], preset="large", precision="bfloat16")
-    assert card.recipe(card.arms[0]) == dataclasses.replace(own, precision="bfloat16")
+    study_spec = make_study("digits", norms=["none", "layer_norm"], preset="large", precision="bfloat16")
+    assert study_spec.recipe(study_spec.arms[0]) == dataclasses.replace(own, precision="bfloat16")
     other = make_study("digits", norms=["none", "layer_norm"], preset="large", warmups=[7])
     assert other.recipe(other.arms[0]) == own
     changed = dataclasses.replace(own, clip=0.5)
-    before = card.id
+    before = study_spec.id
     monkeypatch.setitem(TASKS, "digits", Large(changed))
     assert make_study("digits", norms=["none", "layer_norm"], preset="large", precision="bfloat16").id != before
 
@@ -216,14 +222,16 @@ def test_a_preset_keeps_its_own_optimizer_and_schedule(monkeypatch: pytest.Monke
 def test_an_unknown_preset_is_refused() -> None:
     with pytest.raises(ValueError, match="preset must be one of small, full, got 'huge'"):
         make_study("digits", preset="huge")
-    for card in (make_study("digits"), make_study("digits", norms=["none"], warmups=[0, 5])):
+    for study_spec in (make_study("digits"), make_study("digits", norms=["none"], warmups=[0, 5])):
         with pytest.raises(ValueError, match="preset must be one of small, full, got 'huge'"):
-            dataclasses.replace(card, preset="huge")
+            dataclasses.replace(study_spec, preset="huge")
 
 
 def test_several_placements_in_one_network_are_an_arm() -> None:
-    card = make_study("digits", norms=["layer_norm"], placements=["pre", "pre+post:1-2", "peri+output:feed_forward"])
-    assert card.labels() == ("layer_norm@pre", "layer_norm@pre+post:1-2", "layer_norm@peri+output:feed_forward")
+    study_spec = make_study(
+        "digits", norms=["layer_norm"], placements=["pre", "pre+post:1-2", "peri+output:feed_forward"]
+    )
+    assert study_spec.labels() == ("layer_norm@pre", "layer_norm@pre+post:1-2", "layer_norm@peri+output:feed_forward")
 
 
 @pytest.mark.parametrize("placement", ["pre+deepnorm:1", "mix", "mix(share=0.5)+pre:1", "none", "pre+post:1+rezero:2"])
@@ -234,13 +242,28 @@ def test_every_part_of_a_placement_must_be_one_that_the_task_takes(placement: st
 
 
 def test_several_norms_in_one_network_are_an_arm() -> None:
-    card = make_study("digits", norms=["layer_norm", "layer_norm+ada_norm(scale=2.0):final"])
-    assert card.labels() == ("layer_norm", "layer_norm+ada_norm(scale=2.0):final")
-    assert card.arms[1].norm.arguments == {}
+    study_spec = make_study("digits", norms=["layer_norm", "layer_norm+ada_norm(scale=2.0):final"])
+    assert study_spec.labels() == ("layer_norm", "layer_norm+ada_norm(scale=2.0):final")
+    assert study_spec.arms[1].norm.arguments == {}
     with pytest.raises(LookupError, match="there is no norm 'adanorm': did you mean 'ada_norm'"):
         make_study("digits", norms=["layer_norm+adanorm:final"])
 
 
 def test_a_placement_without_norms_is_one_arm() -> None:
-    card = make_study("rt", norms=["layer_norm", "ada_norm", "none"], placements=["pre", "rezero", "none"])
-    assert card.labels() == ("layer_norm@pre", "ada_norm@pre", "none@pre", "none@rezero", "none@none")
+    study_spec = make_study("rt", norms=["layer_norm", "ada_norm", "none"], placements=["pre", "rezero", "none"])
+    assert study_spec.labels() == ("layer_norm@pre", "ada_norm@pre", "none@pre", "none@rezero", "none@none")
+
+
+def test_the_options_of_compare_are_those_of_make_study() -> None:
+    parameters = inspect.signature(make_study).parameters
+    assert list(StudyOptions.__annotations__) == [name for name in parameters if name != "task"]
+    for name, kind in StudyOptions.__annotations__.items():
+        assert kind == parameters[name].annotation, name
+
+
+def test_a_number_of_seeds_means_the_first_ones() -> None:
+    assert make_study("digits", seeds=3).seeds == (0, 1, 2)
+    assert make_study("digits", seeds=[0, 1, 2]) == make_study("digits", seeds=3)
+    for wrong in (True, 0, -1):
+        with pytest.raises((TypeError, ValueError), match="seeds must be"):
+            make_study("digits", seeds=wrong)
