@@ -146,8 +146,8 @@ def test_a_batch_norm_with_an_activation_stays_and_is_named() -> None:
         if type(module).__name__ == "BatchNormAct2d" and type(module.act) is not nn.Identity
     }
     report = normscope.swap(model, "batch_norm", "rms_norm")
-    assert {one.name for one in report.unreached} == set(with_activation)
-    assert all("forward does something else, too" in one.why for one in report.unreached)
+    assert {one.name for one in report.unreachable} == set(with_activation)
+    assert all("forward does something else, too" in one.why for one in report.unreachable)
     assert all(model.get_submodule(name) is module for name, module in with_activation.items())
 
 

@@ -8,6 +8,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -160,3 +161,13 @@ def test_one_seed_decides_what_all_three_draw() -> None:
     with preserve_process_state():
         assert drawn(2**62) == drawn(2**62)
         assert not set(drawn(1)) & set(drawn(2))
+
+
+def test_no_lazy_module_is_asked_for_the_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lazy(ModuleType):
+        def __getattr__(self, name: str) -> object:
+            raise AssertionError(f"{name} was asked for: a lazy module would have imported something")
+
+    monkeypatch.setitem(sys.modules, "a_lazy_module", Lazy("a_lazy_module"))
+    with pytest.raises(UserCodeError, match="ZeroDivisionError"), user_code("f.py:make"):
+        print(1 / 0)

@@ -74,8 +74,10 @@ def _drop_hidden_frames(shown: traceback.TracebackException | None) -> None:
 
 def _hidden_files() -> set[str | None]:
     """Return the files of all imported modules with the mark, and of ``contextlib``, through which they are called."""
-    marked = [module for module in list(sys.modules.values()) if getattr(module, "__tracebackhide__", False) is True]
-    return {getattr(module, "__file__", None) for module in marked} | {contextlib.__file__}
+    # The dictionary, not getattr: a lazy module answers any name by importing, and torch's then warn.
+    tables = [getattr(module, "__dict__", {}) for module in list(sys.modules.values())]
+    marked = [table for table in tables if table.get("__tracebackhide__") is True]
+    return {table.get("__file__") for table in marked} | {contextlib.__file__}
 
 
 def _is_machinery(frame: traceback.FrameSummary) -> bool:
