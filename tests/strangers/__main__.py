@@ -97,12 +97,12 @@ def run(chosen: argparse.Namespace) -> None:
     about = stamp()
     listed = {library: process.names(made, library) for library in chosen.library or LIBRARIES}
     table.write(chosen.out / "listed.json", json.dumps({library: len(names) for library, names in listed.items()}))
-    waiting = []
+    waiting: list[tuple[float, str, str]] = []
     for library, names in listed.items():
         picked = [name for name in names if _wanted(chosen, library, name)][: chosen.limit]
-        waiting.append([(library, name) for name in picked if _is_open(chosen, library, name)])
-    # One of each library in turn, so that a run that is stopped has seen something of all.
-    order = [each for row in itertools.zip_longest(*waiting) for each in row if each is not None]
+        waiting += [((number + 0.5) / len(picked), library, name) for number, name in enumerate(picked)]
+    # Each library is spread over the whole run, so that one that is stopped has seen a part of all.
+    order = [(library, name) for _, library, name in sorted(waiting) if _is_open(chosen, library, name)]
     count, started = itertools.count(1), time.monotonic()
     say(f"{len(order)} architectures to try, {sum(map(len, listed.values())) - len(order)} done or not asked for")
 

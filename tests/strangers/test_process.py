@@ -62,11 +62,19 @@ def test_a_good_model_passes_every_check(made: Any) -> None:
 
 def test_each_fault_is_told_as_what_it_is(made: Any) -> None:
     records = tried(
-        made, "WantsLayerNorm", "TakesMemoryAfterASwap", "DiesAfterASwap", "DoesNotTrain", "NotTheSameTwice"
+        made,
+        "WantsLayerNorm",
+        "DividesByZeroAfterASwap",
+        "TakesMemoryAfterASwap",
+        "DiesAfterASwap",
+        "DoesNotTrain",
+        "NotTheSameTwice",
     )
     wrong = records["WantsLayerNorm"]["cells"][-1]
     assert (wrong["cell"], wrong["status"]) == ("rms_norm/swap", "failed")
-    assert "not finite" in wrong["error"]
+    assert wrong["error"] == "CheckFailed: shapes were [(4, 3)] and are [(4, 2)]"
+    divided = records["DividesByZeroAfterASwap"]["cells"][-1]
+    assert (divided["cell"], divided["status"]) == ("rms_norm/swap", "theirs")
     memory = records["TakesMemoryAfterASwap"]["cells"][-1]
     assert (memory["cell"], memory["status"]) == ("rms_norm/swap", "failed")
     assert "memory" in memory["error"]

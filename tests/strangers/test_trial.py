@@ -60,6 +60,24 @@ def test_a_state_that_does_not_bring_everything_is_seen(own: trial.Own) -> None:
         trial.saves(own, model, ["layer_norm"], "dyt")
 
 
+def test_a_norm_that_makes_finite_values_infinite_is_ours_and_a_network_that_does_is_not(own: trial.Own) -> None:
+    class Infinite(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.width = width
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x / 0
+
+    with pytest.raises(trial.CheckFailed, match="Infinite makes a finite input not finite") as failed:
+        trial.swaps(own, own.fresh(), ["layer_norm"], Infinite)  # type: ignore[arg-type]
+    assert not isinstance(failed.value, trial.NotOurs)
+    model = own.fresh()
+    model.last.register_forward_hook(lambda module, given, output: output / 0)
+    with pytest.raises(trial.NotOurs, match="every new norm gives finite values"):
+        trial.swaps(own, model, ["layer_norm"], "dyt")
+
+
 def test_a_snapshot_names_what_has_changed() -> None:
     model = Plain()
     before = snapshot(model)

@@ -24,11 +24,21 @@ class Plain(nn.Module):
 
 
 class WantsLayerNorm(Plain):
-    """Computes nonsense as soon as its norm has no bias, as after a swap to RMSNorm."""
+    """Has another shape as soon as its norm is not torch's."""
+
+    shape_too = True
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        wrong = float("nan") if getattr(self.norm, "bias", None) is None else 0.0
-        return {"logits": super().forward(x)["logits"] + wrong}
+        logits = super().forward(x)["logits"]
+        if type(self.norm) is not nn.LayerNorm:
+            logits = logits[:, :2] if self.shape_too else logits / 0
+        return {"logits": logits}
+
+
+class DividesByZeroAfterASwap(WantsLayerNorm):
+    """Is not finite as soon as its norm is not torch's."""
+
+    shape_too = False
 
 
 class HangsAfterASwap(Plain):
@@ -102,7 +112,15 @@ class WithoutNorm(nn.Sequential):
 MODELS: dict[str, Callable[[], nn.Module]] = {
     each.__name__: each
     for each in (
-        *(Plain, WantsLayerNorm, HangsAfterASwap, DiesAfterASwap, TakesMemoryAfterASwap, DoesNotTrain),
+        *(
+            Plain,
+            WantsLayerNorm,
+            DividesByZeroAfterASwap,
+            HangsAfterASwap,
+            DiesAfterASwap,
+            TakesMemoryAfterASwap,
+            DoesNotTrain,
+        ),
         *(NotTheSameTwice, TakesLongToBuild, CannotBeCalled, WithoutNorm),
     )
 }

@@ -1,6 +1,7 @@
 """Try every instrument on one small model: swap, undo, train, save and load, compile, diagnose.
 
-A check that the library's own model does not pass either is counted as the library's. A refusal is an error of a kind
+A check that the library's own model does not pass either is counted as the library's, and so is an output that is not
+finite where every norm of ours is. A refusal is an error of a kind
 that normscope documents (a ValueError, TypeError or LookupError that normscope itself raised).
 """
 
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 import normscope
 from normscope.norms import NORMS
+from strangers.inputs import floats_in
 from strangers.libraries import Subject, seed
 from strangers.snapshot import differences, digest, snapshot
 
@@ -38,6 +40,10 @@ STEPS, RATE = 3, 1e-2
 
 class CheckFailed(AssertionError):
     """Something came out otherwise than it must."""
+
+
+class NotOurs(CheckFailed):
+    """Something came out otherwise, and not by a part of ours."""
 
 
 Report = Callable[[dict[str, Any]], None]
@@ -102,7 +108,7 @@ def cell(report: Report, name: str, check: Callable[[], Any], own: Callable[[], 
             check()
     except Exception as error:
         result |= told(error)
-        if name.startswith("own/") and name != "own/diagnose":
+        if isinstance(error, NotOurs) or (name.startswith("own/") and name != "own/diagnose"):
             result["status"] = "theirs"
         elif own is not None:
             with contextlib.suppress(Exception):
@@ -214,9 +220,33 @@ def swaps(own: Own, model: nn.Module, what: list[str], target: str) -> Any:
     shapes = [tuple(output.shape) for output in outputs]
     if shapes != own.shapes and not own.subject.shapes_vary:
         raise CheckFailed(f"shapes were {own.shapes} and are {shapes}")
-    if not all(output.isfinite().all() for output in outputs):
-        raise CheckFailed("an output is not finite")
+    if not _finite(outputs):
+        raise _blamed(own, model, [one.module for one in report.replaced])
     return report
+
+
+def _finite(value: Any) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in floats_in(value))
+
+
+def _blamed(own: Own, model: nn.Module, norms: Sequence[nn.Module]) -> CheckFailed:
+    """Return the error of a model that is not finite: ours if a new norm made it so from a finite input.
+
+    Without the old norms a random network may well shrink its signal to zero, or let it grow, until it divides by it.
+    """
+    wrong: list[str] = []
+
+    def look(module: nn.Module, given: Any, output: Any) -> None:
+        if _finite(given) and not _finite(output):
+            wrong.append(type(module).__name__)
+
+    hooks = [norm.register_forward_hook(look) for norm in norms]
+    own.outputs(model)
+    for hook in hooks:
+        hook.remove()
+    if wrong:
+        return CheckFailed(f"a {wrong[0]} makes a finite input not finite")
+    return NotOurs("an output is not finite, and every new norm gives finite values for finite ones")
 
 
 def undoes(own: Own, model: nn.Module, report: Any) -> None:
