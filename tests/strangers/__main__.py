@@ -125,7 +125,7 @@ def orders(chosen: argparse.Namespace, order: Sequence[tuple[str, str]]) -> Iter
             library=library,
             name=name,
             targets=tuple(chosen.targets),
-            compiled=tuple(chosen.targets[:2]) if sampled else (),
+            compiled=tuple(chosen.targets[:1]) if sampled else (),
             backend=chosen.backend,
             limits=limits,
         )

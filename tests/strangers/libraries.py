@@ -45,7 +45,17 @@ def with_inputs(*inputs: Any) -> Call:
 
 
 def _transformers_names() -> list[str]:
-    return list(importlib.import_module("transformers").CONFIG_MAPPING.keys())
+    mapping = importlib.import_module("transformers").CONFIG_MAPPING
+    return _one_of_each_first(mapping.keys(), lambda name: mapping[name].__module__)
+
+
+def _one_of_each_first(names: Iterable[str], place: Callable[[str], str]) -> list[str]:
+    """Order names so that the first of every file stands before the second of any."""
+    files: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        files[place(name)].append(name)
+    columns = range(max(map(len, files.values())))
+    return [alike[column] for column in columns for alike in files.values() if column < len(alike)]
 
 
 def _transformers(name: str) -> Iterator[Attempt]:
@@ -149,13 +159,8 @@ def _image_calls(model: nn.Module) -> Iterator[Call]:
 
 
 def _torchvision_names() -> list[str]:
-    """List every builder, the first of every file before the second of any."""
     models = importlib.import_module("torchvision.models")
-    files: dict[str, list[str]] = defaultdict(list)
-    for name in models.list_models():
-        files[models.get_model_builder(name).__module__].append(name)
-    columns = range(max(map(len, files.values())))
-    return [names[column] for column in columns for names in files.values() if column < len(names)]
+    return _one_of_each_first(models.list_models(), lambda name: models.get_model_builder(name).__module__)
 
 
 def _torchvision(name: str) -> Iterator[Attempt]:
