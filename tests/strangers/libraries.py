@@ -17,7 +17,15 @@ from torch import Tensor, nn
 from strangers.inputs import alternatives, floats_in
 from strangers.shrink import SCALES, shrink
 
-Call = Callable[[nn.Module], Any]
+
+class Call:
+    """The arguments of a model, kept to call it with."""
+
+    def __init__(self, *inputs: Any, **named: Any) -> None:
+        self.inputs, self.named = inputs, named
+
+    def __call__(self, model: nn.Module) -> Any:
+        return model(*self.inputs, **self.named)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,14 +39,6 @@ class Attempt:
     """For models whose outputs in training are losses; None compares the outputs with a target."""
     shapes_vary: bool = False
     """Whether the shapes of the outputs depend on the weights: a detector finds more or fewer things."""
-
-
-def with_arguments(**arguments: Any) -> Call:
-    return lambda model: model(**arguments)
-
-
-def with_inputs(*inputs: Any) -> Call:
-    return lambda model: model(*inputs)
 
 
 # transformers
@@ -89,7 +89,7 @@ def _transformers(name: str) -> Iterator[Attempt]:
             forward = model.forward
             main = getattr(model, "main_input_name", None)
             config: Mapping[str, Any] = model.config.to_dict()  # type: ignore[union-attr, operator]
-            return (with_arguments(**arguments) for arguments in alternatives(forward, config, main))
+            return (Call(**arguments) for arguments in alternatives(forward, config, main))
 
         yield Attempt(how=f"{model_class.__name__}, scale {number}", build=build, calls=calls)
 
@@ -152,7 +152,7 @@ def _image_calls(model: nn.Module) -> Iterator[Call]:
     settings = getattr(model, "pretrained_cfg", None) or {}
     own = settings.get("input_size", (3, 224, 224))
     for side in (64, own[-1]):
-        yield with_inputs(torch.randn(2, own[0], side, side))
+        yield Call(torch.randn(2, own[0], side, side))
 
 
 # torchvision
@@ -178,16 +178,15 @@ def _torchvision(name: str) -> Iterator[Attempt]:
 
     def calls(model: nn.Module) -> Iterator[Call]:
         if "detection" in place:
-            yield with_inputs([torch.rand(3, 64, 64), torch.rand(3, 64, 64)])
+            yield Call([torch.rand(3, 64, 64), torch.rand(3, 64, 64)])
         elif "optical_flow" in place:
-            images = torch.rand(2, 1, 3, 128, 128)
-            yield lambda model: model(*images, num_flow_updates=2)
+            yield Call(*torch.rand(2, 1, 3, 128, 128), num_flow_updates=2)
         elif "video" in place:
-            yield with_inputs(torch.randn(2, 3, 8, 64, 64))
-            yield with_inputs(torch.randn(1, 3, 16, 224, 224))
+            yield Call(torch.randn(2, 3, 8, 64, 64))
+            yield Call(torch.randn(1, 3, 16, 224, 224))
         else:
             for side in (64, 128, 224, 299):
-                yield with_inputs(torch.randn(2, 3, side, side))
+                yield Call(torch.randn(2, 3, side, side))
 
     def detection_loss(model: nn.Module) -> Tensor:
         images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -240,7 +239,7 @@ def _diffusers(name: str) -> Iterator[Attempt]:
 
         def calls(model: nn.Module) -> Iterator[Call]:
             config = dict(model.config)  # type: ignore[call-overload]
-            return (with_arguments(**arguments) for arguments in alternatives(model.forward, config))
+            return (Call(**arguments) for arguments in alternatives(model.forward, config))
 
         yield Attempt(how=f"{name}, scale {number}", build=lambda changes=changes: model_class(**changes), calls=calls)
 
