@@ -286,7 +286,7 @@ def first_that_runs(
     limited: Callable[[], Any],
     largest: int = 50_000_000,
     slowest: float = 0.3,
-    patience: float = 8.0,
+    patience: float = 4.0,
 ) -> Subject:
     """Return the first attempt whose model is built in time and has finite outputs.
 
