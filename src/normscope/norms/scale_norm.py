@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from normscope.kernels import Backend, check_backend, fused
 from normscope.kernels.formula import LENGTH
+from normscope.kernels.scaling import in_range
 from normscope.norms.checks import Shape, as_shape, check_eps
 from normscope.norms.moments import defined, trailing, widen
 from normscope.norms.traits import NormTraits, ResidualCall
@@ -37,9 +38,9 @@ def scale_norm(x: Tensor, weight: Tensor, eps: float = 1e-5, *, axes: int = 1) -
         >>> scale_norm(torch.tensor([[3.0, 4.0]]), weight=torch.tensor(10.0))
         tensor([[6., 8.]])
     """
-    wide = widen(x)
+    wide, unit, _ = in_range(widen(x), trailing(axes))
     length = torch.linalg.vector_norm(wide, dim=trailing(axes), keepdim=True)
-    return (wide * (weight / length.clamp(min=eps))).to(x.dtype)
+    return (wide * (weight / length.clamp(min=eps * unit))).to(x.dtype)
 
 
 class ScaleNorm(nn.Module):
