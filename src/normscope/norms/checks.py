@@ -6,6 +6,8 @@ from numbers import Integral, Real
 
 from torch import Tensor, nn
 
+from normscope.torch_internals import parameters_of
+
 Shape = int | Sequence[int]
 """A width, or the sizes of several trailing axes, as torch's ``normalized_shape``."""
 
@@ -85,9 +87,16 @@ def check_input(module: nn.Module, x: Tensor, shape: tuple[int, ...]) -> None:
         shape: The expected sizes of the trailing axes.
 
     Raises:
-        TypeError: If ``x`` is not of a floating dtype.
+        TypeError: If ``x`` is not of a floating dtype, or a parameter of the norm is complex.
         ValueError: If the trailing axes of ``x`` do not have the sizes ``shape``.
     """
+    complex_parameter = any(p is not None and p.dtype.is_complex for p in parameters_of(module).values())
+    if x.is_complex() or complex_parameter:
+        got = f"parameters of {next(module.parameters()).dtype}" if complex_parameter else x.dtype
+        raise TypeError(
+            f"{module} expects a floating dtype, got {got}: the size of complex numbers is not defined here (torch's "
+            "RMSNorm takes z², not |z|²). Normalize torch.view_as_real(x), or use torch's class"
+        )
     if not x.is_floating_point():
         raise TypeError(f"{module} expects a floating dtype, got {x.dtype}")
     if x.shape[-len(shape) :] != shape:

@@ -12,7 +12,7 @@ from normscope.kernels.formula import CENTER, ROOT
 from normscope.norms.checks import Shape, as_shape, check_eps
 from normscope.norms.moments import defined, standardize, widen
 from normscope.norms.traits import NormTraits, ResidualCall
-from normscope.torch_internals import functorch_is_active
+from normscope.torch_internals import functorch_is_active, is_expanded_weight
 
 
 def layer_norm(
@@ -133,6 +133,9 @@ class LayerNorm(nn.LayerNorm):
         return defined(self, self._through_torch, x, residual) if z is None else z
 
     def _through_torch(self, x: Tensor) -> Tensor:
+        if is_expanded_weight(self.weight) or is_expanded_weight(self.bias):
+            # Gradients per sample: such a weight takes part in this very call only.
+            return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
         parameters = [p for p in (self.weight, self.bias) if p is not None]
         dtype = reduce(torch.promote_types, (p.dtype for p in parameters), x.dtype)
         weight = None if self.weight is None else self.weight.to(dtype)

@@ -202,7 +202,7 @@ def _fitted(
         lost.append("running moments")
     if isinstance(old, nn.SyncBatchNorm):
         lost.append("moments over all processes")
-    module = ChannelsFirst(inner) if norm.channels_first else inner
+    module = ChannelsFirst(inner, contiguous=norm.kind == "instance_norm") if norm.channels_first else inner
     module.train(norm.module.training)
     shared, unshared = share_hooks(norm.module, module)
     measured, trouble = difference(norm.module, module, norm)
