@@ -1,8 +1,9 @@
 """Checks of the arguments and inputs of norms."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -76,6 +77,16 @@ def check_number(
         limits = [f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound)]
         raise ValueError(f"{name} must be {' and '.join(['finite', *limits])}, got {value}")
     return value
+
+
+def example_width(arguments: Mapping[str, Any]) -> int:
+    """Return a width that a norm with these arguments can have: 8, or a multiple of ``num_groups``.
+
+    Args:
+        arguments: Keyword arguments of a norm.
+    """
+    groups = arguments.get("num_groups")
+    return 8 * groups if isinstance(groups, int) and groups > 0 else 8
 
 
 def check_input(module: nn.Module, x: Tensor, shape: tuple[int, ...]) -> None:
