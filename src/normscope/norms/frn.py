@@ -138,7 +138,7 @@ class FRN(nn.Module):
             x: The feature maps.
 
         Returns:
-            The shape and dtype of ``x``.
+            The shape and dtype of ``x``, contiguous.
 
         Raises:
             ValueError: If ``x`` has no spatial axis.
@@ -148,7 +148,7 @@ class FRN(nn.Module):
         if x.dim() < axes + 2:
             wanted = ", ".join(map(str, self.normalized_shape))
             raise ValueError(f"{self} expects [batch, space, ..., {wanted}], got {list(x.shape)}")
-        return frn(x, self.weight, self.bias, self.threshold, self.eps, axes=axes)
+        return frn(x, self.weight, self.bias, self.threshold, self.eps, axes=axes).contiguous()
 
     def extra_repr(self) -> str:
         """Return the settings, for ``repr``."""

@@ -6,6 +6,7 @@ from typing import ClassVar, overload
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from normscope.kernels import Backend, check_backend, fused
 from normscope.kernels.autograd import norm as with_closed_form
@@ -15,6 +16,7 @@ from normscope.kernels.scaling import is_ordinary, is_plain
 from normscope.norms.checks import Shape, as_shape, check_eps
 from normscope.norms.moments import defined, standardize, trailing, widen
 from normscope.norms.traits import NormTraits, ResidualCall
+from normscope.torch_internals import is_expanded_weight
 
 
 def layer_norm(
@@ -135,6 +137,9 @@ class LayerNorm(nn.LayerNorm):
         return defined(self, self._eager, x, residual) if z is None else z
 
     def _eager(self, x: Tensor) -> Tensor:
+        if is_expanded_weight(self.weight) or is_expanded_weight(self.bias):
+            # Gradients per sample: such a weight takes part in this very call only.
+            return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
         parameters = [p for p in (self.weight, self.bias) if p is not None]
         dtype = reduce(torch.promote_types, (p.dtype for p in parameters), x.dtype)
         weight = None if self.weight is None else self.weight.to(dtype)

@@ -61,7 +61,7 @@ def defined(
         residual: Added to ``x`` first, if it is not None.
 
     Returns:
-        The norm of ``x``; with a residual the norm of the sum, and the sum.
+        The norm of ``x``, contiguous; with a residual the norm of the sum, and the sum.
 
     Raises:
         TypeError: If ``x`` is not of a floating dtype.
@@ -69,9 +69,9 @@ def defined(
     """
     check_input(module, x, module.normalized_shape)  # pyright: ignore[reportArgumentType]
     if residual is None:
-        return definition(x)
+        return definition(x).contiguous()
     if (residual.shape, residual.dtype) != (x.shape, x.dtype):
         wanted, got = ((list(each.shape), each.dtype) for each in (x, residual))
         raise ValueError(f"{module} expects a residual like its input, {wanted}, got {got}")
     total = x + residual
-    return definition(total), total
+    return definition(total).contiguous(), total
