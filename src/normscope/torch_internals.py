@@ -14,6 +14,7 @@ from torch.autograd import forward_ad
 from torch.nn.modules.batchnorm import _LazyNormBase
 from torch.nn.modules.module import _WrappedHook
 from torch.utils import _python_dispatch
+from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 from torch.utils._pytree import tree_map as tree_map
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
