@@ -140,7 +140,8 @@ def check_last_conversion(tensors: Sequence[Tensor], token: object) -> None:
 def forget_conversion(tensors: Sequence[Tensor], token: object) -> None:
     """Remove the record of a conversion that was undone."""
     for tensor in tensors:
-        vars(tensor)[CONVERSIONS] = tuple(other for other in vars(tensor)[CONVERSIONS] if other is not token)
+        left = tuple(other for other in vars(tensor).pop(CONVERSIONS) if other is not token)
+        vars(tensor).update({CONVERSIONS: left} if left else {})
 
 
 def to_rms_norm(

@@ -193,7 +193,7 @@ def _trial(model: nn.Module, chosen: Sequence[NormInModel], calls: Sequence[Call
         if _uncentered(means) or not difference <= TOLERANCE:
             with FrequentDraws():
                 again = replay(twin, wide, seed=1)
-            if _difference(after, again, sizes):
+            if not _difference(after, again, sizes) <= TOLERANCE:
                 doubts.append("random numbers that the model draws in evaluation, too")
     return _Trial(
         writers=writers,

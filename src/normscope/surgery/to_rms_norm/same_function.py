@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from normscope.inspection.preserve_state import untouched
-from normscope.torch_internals import buffers_of, parameters_of, tree_map
+from normscope.torch_internals import buffers_of, parameters_of
 
 _CLOSED = (nn.Module, ModuleType, type, str, bytes, bytearray, range)
 """Types whose contents are not searched."""
@@ -168,7 +168,7 @@ def widened(model: nn.Module, calls: Sequence[Call]) -> tuple[nn.Module, list[Ca
     for tensor in tensors:
         if tensor.is_floating_point():
             tensor.requires_grad_(True)
-    return twin, [tree_map(lambda one: one.double() if is_float(one) else one, call) for call in calls]
+    return twin, [copied(call, torch.float64) for call in calls]
 
 
 def outputs(model: nn.Module, call: Call) -> dict[str, Tensor]:
@@ -212,9 +212,18 @@ def replay(
     return given
 
 
-def copied(call: Call) -> Call:
-    """Copy the arguments of a call: tensors, and objects that a model fills, such as a cache."""
-    return copy.deepcopy(tree_map(lambda one: one.detach() if isinstance(one, Tensor) else one, call))
+def copied(call: Call, dtype: torch.dtype | None = None) -> Call:
+    """Copy the arguments of a call, also inside of objects that a model fills, such as a cache.
+
+    Args:
+        call: Arguments of a model.
+        dtype: Of the floating-point tensors in the copy; None for their own.
+    """
+    given = tensors_in(call).values()
+    wide = [dtype if dtype and one.is_floating_point() else one.dtype for one in given]
+    copies = {id(one): one.detach().to(each, copy=True) for one, each in zip(given, wide, strict=True)}
+    # Those in the memo are not copied again: deepcopy refuses tensors with a graph.
+    return copy.deepcopy(call, copies)
 
 
 @contextmanager

@@ -36,11 +36,20 @@ _LINEAR = {
     "SqueezeBackward1",
     "TransposeBackward0",
     "PermuteBackward0",
+    "GatherBackward0",
+    "MaskedScatterBackward0",
+    "SplitBackward0",
+    "SplitWithSizesBackward0",
+    "UnbindBackward0",
+    "RollBackward0",
+    "FlipBackward0",
+    "WhereBackward0",
+    "MaskedFillBackward0",
 }
 """Operations whose output has a mean of zero over the features if all their inputs do.
 
-Graphs are walked in evaluation. A product with numbers that are not learned is taken for one number per row, as of
-stochastic depth; the numerical check finds those that differ over the features, as of a dropout.
+Graphs are walked in evaluation. Factors that are not learned, masks and indices are taken for those of whole rows, as
+of stochastic depth; the numerical check finds those that differ over the features, as of a dropout.
 """
 _SCALED = {"MulBackward0", "DivBackward0"}
 """The same, if the factor is one number."""
@@ -56,8 +65,6 @@ _REASONS = {
     "TanhBackward0": "a nonlinearity",
     "MeanBackward1": "an average over other axes than features",
     "NativeDropoutBackward0": "a dropout that is on in evaluation",
-    "WhereBackward0": "a choice between two tensors",
-    "MaskedFillBackward0": "a mask",
     "NativeBatchNormBackward0": "the output of a batch norm, which scales every feature by another number",
     "CudnnBatchNormBackward0": "the output of a batch norm, which scales every feature by another number",
 }
@@ -253,7 +260,7 @@ def settle(twin: nn.Module, model: nn.Module, writers: Mapping[str, tuple[Tensor
         rounding = 4 * torch.finfo(original.dtype).eps * wide.square().mean(axis, keepdim=True).sqrt()
         centered = bool((wide.mean(axis, keepdim=True).abs() <= rounding / tensor.shape[axis] ** 0.5).all())
         # A bias that starts at zero was not centered.
-        if centered and (vars(original).get(CONVERSIONS) or bool(wide.count_nonzero())):
+        if centered and (CONVERSIONS in vars(original) or bool(wide.count_nonzero())):
             tensor.sub_(tensor.mean(axis, keepdim=True))
 
 
