@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from normscope.inspection.find import find_norms
 from normscope.inspection.norm_in_model import NormInModel
+from normscope.inspection.preserve_state import untouched
 from normscope.surgery.guards import check_replaceable, share_hooks
 from normscope.surgery.install import install
 from normscope.surgery.replacement import Replacement
@@ -17,14 +18,14 @@ from normscope.surgery.swap import Where, choose
 from normscope.surgery.to_rms_norm.norms import BiasedRMSNorm, converted
 from normscope.surgery.to_rms_norm.proof import Proof, prove
 from normscope.surgery.to_rms_norm.same_function import (
+    Call,
     check_copies,
-    evaluating,
     largest_difference,
     median_difference,
-    outputs,
-    random_call,
+    replay,
 )
-from normscope.surgery.to_rms_norm.writers import owner_of
+from normscope.surgery.to_rms_norm.variations import varied_call
+from normscope.surgery.to_rms_norm.writers import CONVERSIONS, owner_of
 from normscope.torch_internals import buffers_of, parameters_of
 
 
@@ -57,8 +58,13 @@ class ConversionReport:
     """Parameters as wide as the stream on which no output depended for these inputs: of an expert, a mask token or a
     cross attention that did not run. They are unchanged. If one writes into the stream, the function differs from the
     original whenever it is used."""
-    dropouts: int
-    """Number of active dropouts on the stream. With any, the function in training differs from the start."""
+    unvaried: tuple[str, ...]
+    """Arguments that the model accepts only as they were given; the proof holds for these values alone."""
+    same_in_training: bool | None
+    """Whether the function is the same in training mode, too, whatever is drawn at random there; None if the model did
+    not run in it."""
+    training: str
+    """Why it is not the same, or was not compared."""
     lost: tuple[str, ...]
     """Hooks of layer norms that are bound to the old module."""
     difference: float
@@ -95,18 +101,16 @@ class ConversionReport:
                 f"not reached by these inputs: {', '.join(self.unreached[:6])}{more}. If one writes into the stream, "
                 f"the function changes when it is used: call to_rms_norm with inputs that use it"
             )
-        if self.dropouts:
+        if self.unvaried:
             lines.append(
-                f"{self.dropouts} dropouts on the stream: the function is the same in evaluation; in training, where "
-                f"they add a mean, it differs from the first step"
+                f"not varied: {', '.join(self.unvaried)}, for the model does not accept random or permuted values: the "
+                f"proof holds for those given"
             )
+        if self.training:
+            lines.append(f"training: {self.training}")
         if self.lost:
             lines.append(f"lost: {'; '.join(self.lost)}")
         return "\n".join(lines)
-
-
-_CONVERSIONS = "_normscope_conversions"
-"""Attribute of a tensor: the conversions that centered it and were not undone, in order."""
 
 
 def register_conversion(tensors: Sequence[Tensor]) -> object:
@@ -117,7 +121,7 @@ def register_conversion(tensors: Sequence[Tensor]) -> object:
     """
     token = object()
     for tensor in tensors:
-        vars(tensor)[_CONVERSIONS] = (*vars(tensor).get(_CONVERSIONS, ()), token)
+        vars(tensor)[CONVERSIONS] = (*vars(tensor).get(CONVERSIONS, ()), token)
     return token
 
 
@@ -127,7 +131,7 @@ def check_last_conversion(tensors: Sequence[Tensor], token: object) -> None:
     Raises:
         RuntimeError: If a later conversion centered some of them and was not undone.
     """
-    if later := sum(vars(tensor)[_CONVERSIONS][-1] is not token for tensor in tensors):
+    if later := sum(vars(tensor)[CONVERSIONS][-1] is not token for tensor in tensors):
         raise RuntimeError(
             f"a later to_rms_norm stands on {later} of the {len(tensors)} tensors that this one centered: undo it first"
         )
@@ -136,7 +140,8 @@ def check_last_conversion(tensors: Sequence[Tensor], token: object) -> None:
 def forget_conversion(tensors: Sequence[Tensor], token: object) -> None:
     """Remove the record of a conversion that was undone."""
     for tensor in tensors:
-        vars(tensor)[_CONVERSIONS] = tuple(other for other in vars(tensor)[_CONVERSIONS] if other is not token)
+        left = tuple(other for other in vars(tensor).pop(CONVERSIONS) if other is not token)
+        vars(tensor).update({CONVERSIONS: left} if left else {})
 
 
 def to_rms_norm(
@@ -215,16 +220,14 @@ def to_rms_norm(
         dummy: Any = model.dummy_inputs
         device = next((p.device for p in model.parameters()), None)
         inputs = {name: one.to(device) if isinstance(one, Tensor) else one for name, one in dummy.items()}
-    calls = [(args, inputs), random_call(model, (args, inputs), generator or torch.Generator().manual_seed(0))]
-    with torch.no_grad(), evaluating(model):
-        first = [outputs(model, call) for call in calls]
-    proof = prove(model, chosen, calls)
+    with untouched(model):
+        calls, first, unvaried = _calls(model, (args, inputs), generator or torch.Generator().manual_seed(0))
+        proof = prove(model, chosen, calls)
     built = [_built(norm) for norm in chosen]
     with ExitStack() as failure:
         undo = _change(model, built, proof)
         failure.callback(undo)
-        with torch.no_grad(), evaluating(model):
-            second = [outputs(model, call) for call in calls]
+        second = replay(model, calls)
         own_difference = _own_difference(model, proof, first, second)
         failure.pop_all()
     return ConversionReport(
@@ -234,13 +237,41 @@ def to_rms_norm(
         centered=tuple(proof.writers),
         untied=tuple(proof.untied),
         unreached=tuple(proof.unreached),
-        dropouts=proof.dropouts,
+        unvaried=tuple(unvaried),
+        same_in_training=proof.same_in_training,
+        training=proof.training,
         lost=tuple(f"{one.norm.name}: {lost}" for one in built for lost in one.lost),
         difference=proof.difference,
         own_difference=own_difference,
         outputs=sum(one.numel() for given in proof.before for one in given.values()),
         _undo=undo,
     )
+
+
+def _calls(
+    model: nn.Module, given: Call, generator: torch.Generator
+) -> tuple[list[Call], list[dict[str, Tensor]], list[str]]:
+    """Run a model on the given call and on a varied one.
+
+    Returns:
+        The calls, the outputs, and the names of arguments that could not be varied.
+    """
+    calls, first = [given], replay(model, [given])
+
+    def runs(call: Call) -> bool:
+        """Run the model; it must return what the given call returned, but for the values."""
+        try:
+            (found,) = replay(model, [call])
+        except Exception:
+            # Random values are not valid for every model, and its code may raise anything.
+            return False
+        kinds = [{name: (one.shape, bool(one.isnan().any())) for name, one in run.items()} for run in (first[0], found)]
+        if kinds[0] == kinds[1]:
+            first.append(found)
+        return kinds[0] == kinds[1]
+
+    varied, unvaried = varied_call(model, given, runs, generator)
+    return [*calls, varied], [first[0], first[-1]], unvaried
 
 
 def _change(model: nn.Module, built: Sequence[Replacement], proof: Proof) -> Callable[[], None]:
