@@ -17,6 +17,7 @@ from normscope.analysis.convention import (
     evaluate,
     fit_convention,
 )
+from normscope.inspection.preserve_state import random_states_kept
 
 CONVENTIONS = {
     "center": "whether the mean is subtracted",
@@ -118,6 +119,7 @@ class Parity:
         return {**content, "reading": self.reading}
 
 
+@random_states_kept()
 def parity(
     first: NormFunction,
     second: NormFunction,
