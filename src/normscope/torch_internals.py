@@ -93,7 +93,12 @@ def is_expanded_weight(parameter: Tensor | None) -> bool:
 
 def has_gradient_hooks(parameter: Tensor) -> bool:
     """Return whether hooks are registered on the gradient of a leaf, before or after it is accumulated."""
-    return bool(parameter._backward_hooks or parameter._post_accumulate_grad_hooks)
+    return any(gradient_hooks_of(parameter))
+
+
+def gradient_hooks_of(parameter: Tensor) -> tuple[dict[int, Any] | None, dict[int, Any] | None]:
+    """Return the tables of the hooks on the gradient of a leaf, before and after it is accumulated, not copies."""
+    return parameter._backward_hooks, parameter._post_accumulate_grad_hooks
 
 
 def is_lazy_norm(module: nn.Module) -> bool:

@@ -20,6 +20,7 @@ from normscope.analysis.fit_convention import (
     inputs,
     within_rounding,
 )
+from normscope.inspection.preserve_state import random_states_kept
 
 CONVENTIONS = {
     "center": "whether the mean is subtracted",
@@ -151,6 +152,7 @@ class Parity:
         return {**content, "reading": self.reading}
 
 
+@random_states_kept()
 def parity(
     first: NormFunction,
     second: NormFunction,
