@@ -118,7 +118,7 @@ def _compute(
     command = command or f"normscope.compare({study_spec!r})"
     check_folder(study_spec, study)
     before = states(plan(study_spec), study)
-    if before["open"] or (retry_failed and before["failed"]):
+    if before["open"] or (retry_failed and (before["failed"] or before["unscored"])):
         _check_device(study_spec.device)
         for name in find_task(study_spec.task).datasets:
             data.locate(data.SETS[name])
