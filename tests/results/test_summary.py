@@ -63,6 +63,7 @@ SUMMARY_FIELDS = [
     "settings",
     "versions",
     "published",
+    "warnings",
 ]
 
 

@@ -130,7 +130,7 @@ def compare(
             highlight=False,
             soft_wrap=True,
         )
-        if before["open"] or (retry_failed and before["failed"]):
+        if before["open"] or (retry_failed and (before["failed"] or before["unscored"])):
             with DownloadProgress(console) as downloads:
                 for name in entry.datasets:
                     data_sets.locate(data_sets.SETS[name], progress=downloads)

@@ -181,6 +181,7 @@ def _caption(summary: Summary) -> str:
         f"{metric['name']}, {better} is better; difference from {summary.baseline} over paired seeds; "
         f"margin {summary.margin:g} {metric['unit']}. Noise floor: {noise}."
         + (f" Scored as {metric['signature']}." if metric.get("signature") else "")
+        + "".join(f" Warning: {words}" for words in summary.warnings)
     )
 
 

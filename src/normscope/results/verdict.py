@@ -21,7 +21,7 @@ from normscope.results.statistics import (
     t_interval,
 )
 
-FAILURES = {"diverged": "fails to train", "failed": "could not be computed"}
+FAILURES = {"diverged": "fails to train", "unscored": "could not be scored", "failed": "could not be computed"}
 """Description of a failure by state: a norm that diverges and a machine without enough memory differ."""
 
 # After failures, the survivors must not be described in the words of a claim.

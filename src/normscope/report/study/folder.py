@@ -33,7 +33,7 @@ class RunHistory:
     @property
     def broke(self) -> bool:
         """Whether the run ended without a value."""
-        return self.state in ("diverged", "failed")
+        return self.state in FINAL_STATES and self.state != "done"
 
 
 @dataclass(frozen=True, kw_only=True)
