@@ -164,8 +164,8 @@ def spec_for(study_spec: StudySpec, arm: Arm, label: str, *, seed: int, split: S
 
 
 FAILURE = (
-    "a run diverges if its training or validation loss is not finite at any step, could not be scored if only its score "
-    "is not finite, and could not be computed if it ends with an error; each is counted, never dropped"
+    "a run diverges if its training or validation loss or a weight is not finite at an evaluation, cannot be scored if "
+    "only a score is not finite, and fails if it ends with an error; all are counted, never dropped"
 )
 
 

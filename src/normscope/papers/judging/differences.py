@@ -37,7 +37,7 @@ class PairedEvidence:
     broken: tuple[int, int] | None = None
     """Numbers of pairs in which the arm is better and worse, if any run diverged."""
     failed: int = 0
-    """Number of pairs that could not be computed."""
+    """Number of pairs that could not be computed or scored."""
     comparisons: int = 1
     """Number of differences that are judged together."""
     untrained: str = ""
@@ -61,7 +61,7 @@ def weigh(
     p = sign_flip_p(differences, rng=rng) if len(differences) else None
     both = sorted(arm.ended.keys() & base.ended.keys())
     states = [(arm.ended[seed], base.ended[seed]) for seed in both]
-    failed = sum("failed" in pair for pair in states)
+    failed = sum(not _has_value(pair) for pair in states)
     broken = None
     if any("diverged" in pair for pair in states):
         broken = _ranks(states, higher_is_better=cell.metric.higher_is_better)
@@ -103,11 +103,16 @@ def _untrained(cell: Cell, task: str, arm: ArmRuns, base: ArmRuns) -> str:
     return f"its mean is {mean:.4g} {cell.metric.unit}, chance reaches {limit(task, cell.metric):.4g}"
 
 
+def _has_value(pair: tuple[float | str, float | str]) -> bool:
+    """Return whether both runs of a pair have a value, or diverged, which is worse than any value."""
+    return not {"failed", "unscored"} & {side for side in pair if isinstance(side, str)}
+
+
 def _ranks(states: Sequence[tuple[float | str, float | str]], *, higher_is_better: bool) -> tuple[int, int]:
     """Count the pairs in which the arm is better and worse; a diverged run is worse than any value."""
     worst = -np.inf if higher_is_better else np.inf
     numbers = [
-        tuple(worst if side == "diverged" else float(side) for side in pair) for pair in states if "failed" not in pair
+        tuple(worst if side == "diverged" else float(side) for side in pair) for pair in states if _has_value(pair)
     ]
     above, below = sum(ours > theirs for ours, theirs in numbers), sum(ours < theirs for ours, theirs in numbers)
     return (above, below) if higher_is_better else (below, above)

@@ -57,7 +57,7 @@ def judge_broken(
 
 def _broken(cell: Cell, task: str, arm: ArmRuns) -> tuple[int, int]:
     """Count the broken runs, and all that ended and could be computed."""
-    ended = [state for state in arm.ended.values() if state != "failed"]
+    ended = [state for state in arm.ended.values() if state not in ("failed", "unscored")]
     broken = sum(isinstance(state, str) or not learned(state, task, cell.metric) for state in ended)
     return broken, len(ended)
 
