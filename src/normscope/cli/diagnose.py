@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Literal, TextIO

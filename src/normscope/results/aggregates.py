@@ -219,7 +219,7 @@ def share_limits(aggregate: Aggregate, unit: str, scores: np.ndarray) -> Interva
         The range; None if the value is no share: not in percent or BLEU, or an example scores below 0 or above 100 %.
     """
     if aggregate.name == "mean":
-        inside = unit == "%" and 0 <= scores.min() and scores.max() <= 100
+        inside = unit == "%" and scores.min() >= 0 and scores.max() <= 100
     elif aggregate.name == "percentage":
         inside = bool(((scores[..., 0] >= 0) & (scores[..., 0] <= scores[..., 1])).all())
     else:

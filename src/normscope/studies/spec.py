@@ -263,6 +263,9 @@ def make_study(
         (('layer_norm', 'ada_norm(scale=2.0)'), (0, 1, 2), 0)
     """
     find_task(task, anew=True)
+    for name, given in (("norms", norms), ("placements", placements)):
+        if isinstance(given, str):
+            raise TypeError(f"{name} must be a list of names, got the text {given!r}")
     return _from_names(
         task,
         norms=norms,
@@ -295,13 +298,14 @@ def _from_names(
     question: str | None = None,
     **rest: Any,
 ) -> StudySpec:
-    """Build the specification as :func:`make_study` does, without reading a user's file again."""
+    """Build the specification as :func:`make_study` does, without reading a user's file again.
+
+    Raises:
+        ValueError: If there is no such preset, or no arm has the baseline's label.
+    """
     entry = find_task(task)
     if preset not in entry.presets:
         raise ValueError(f"preset must be one of {', '.join(entry.presets)}, got {preset!r}")
-    for name, given in (("norms", norms), ("placements", placements)):
-        if isinstance(given, str):
-            raise TypeError(f"{name} must be a list of names, got the text {given!r}")
     wanted = [PlacementSpec(text) for text in tuple(placements) or entry.placements[:1]]
     parsed = [NormSpec.parse(text) for text in norms]
     arms = tuple(
