@@ -109,8 +109,8 @@ class ScaleNorm(nn.Module):
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Map ``[..., D]`` to ``[..., D]``; with a residual, return the norm of the sum, and the sum."""
         shape = self.normalized_shape
-        # The sum over features of the scalar's gradient is taken before it is rounded.
-        weight = widen(self.weight).expand(shape)
+        # The sum over features of the scalar's gradient is taken before it is rounded. A complex one is refused below.
+        weight = (self.weight if self.weight.is_complex() else widen(self.weight)).expand(shape)
         z = fused(x, shape, weight, None, residual, LENGTH, self.eps, backend=self.backend)
         if z is not None:
             return z
