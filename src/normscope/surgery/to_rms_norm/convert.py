@@ -188,7 +188,7 @@ def to_rms_norm(
         What was changed, and the measured differences.
 
     Raises:
-        TypeError: If there are no inputs and the model has no ``dummy_inputs``.
+        TypeError: If there are no inputs and the model has no ``dummy_inputs``, or ``generator`` is no generator.
         ValueError: If the function would differ, with these or other parameters; the message names the layer norms and
             what they read. Also if a layer norm does not run; if the model returns no floating-point tensor, or none
             that depends on the layer norms; if an instance has its own ``forward``; if a tensor is on the meta device;
@@ -213,6 +213,8 @@ def to_rms_norm(
     """
     check_replaceable(model)
     check_copies(model)
+    if not (generator is None or isinstance(generator, torch.Generator)):
+        raise TypeError(f"generator must be a torch.Generator or None, got {generator!r}")
     norms, unreachable = find_norms(model, for_replacement=True)
     chosen, _ = choose(model, norms, unreachable, "layer_norm", where)
     if strange := [norm.name for norm in chosen if norm.traits.eps_place != "variance" or norm.traits.unbiased]:
@@ -223,7 +225,8 @@ def to_rms_norm(
         dummy: Any = model.dummy_inputs
         device = next((p.device for p in model.parameters()), None)
         inputs = {name: one.to(device) if isinstance(one, Tensor) else one for name, one in dummy.items()}
-    with untouched(model):
+    # In inference mode the copy would have no graph to find the writers in.
+    with torch.inference_mode(False), untouched(model):
         calls, first, unvaried = _calls(model, (args, inputs), generator or torch.Generator().manual_seed(0))
         proof = prove(model, chosen, calls)
     built = [_built(norm) for norm in chosen]

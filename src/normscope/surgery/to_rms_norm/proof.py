@@ -62,6 +62,8 @@ class _Trial:
     before: Sequence[Mapping[str, Tensor]]
     sizes: Sequence[Mapping[str, float]]
     difference: float
+    changed: Collection[str]
+    """Outputs that differ."""
 
 
 class _Training:
@@ -195,6 +197,12 @@ def _trial(model: nn.Module, chosen: Sequence[NormInModel], calls: Sequence[Call
                 again = replay(twin, wide, seed=1)
             if not _difference(after, again, sizes) <= TOLERANCE:
                 doubts.append("random numbers that the model draws in evaluation, too")
+        changed = {
+            place
+            for call in zip(before, after, sizes, strict=True)
+            for place in call[0]
+            if not _difference(*([{place: given[place]}] for given in call)) <= TOLERANCE
+        }
     return _Trial(
         writers=writers,
         shared=shared,
@@ -205,6 +213,7 @@ def _trial(model: nn.Module, chosen: Sequence[NormInModel], calls: Sequence[Call
         before=before,
         sizes=sizes,
         difference=difference,
+        changed=changed,
     )
 
 
@@ -236,9 +245,11 @@ def _check(chosen: Sequence[NormInModel], drawn: _Trial, given: _Trial) -> None:
             f"{start}. What these read has a mean that no weights can be centered to remove: {_few(off)}. In it: {why}"
         )
     if not worst <= TOLERANCE:
-        also = f" ({why})" if why else ""
+        changed = sorted({*given.changed, *drawn.changed} - {""})
+        also = [f"see the outputs {_few(changed)}"] * bool(changed) + [why] * bool(why)
         raise ValueError(
-            f"{start}. All layer norms read centered rows then, but something else reads its mean, too{also}"
+            f"{start}. All layer norms read centered rows then, but something else reads its mean, too"
+            + f" ({'; '.join(also)})" * bool(also)
         )
     if not any(any(size.values()) for trial in trials for size in trial.sizes):
         raise ValueError(
