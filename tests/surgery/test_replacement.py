@@ -68,7 +68,10 @@ def test_batch_norm_goes_on_with_its_moments(training: bool) -> None:
     assert one.difference < 1e-14
 
 
-@pytest.mark.parametrize("to", ["layer_norm", "ada_norm", "dyt", "batch_norm", "none", "derf", "scale_norm", "frn"])
+@pytest.mark.parametrize(
+    "to",
+    ["layer_norm", "ada_norm", "dyt", "batch_norm", "none", "derf", "scale_norm", "frn", "group_norm", "instance_norm"],
+)
 @pytest.mark.parametrize("old", [nn.LayerNorm(6), nn.GroupNorm(2, 6), nn.BatchNorm1d(6), nn.RMSNorm(6)])
 def test_mode_dtype_and_what_is_frozen(old: nn.Module, to: str) -> None:
     old = old.to(torch.bfloat16).requires_grad_(False).eval()

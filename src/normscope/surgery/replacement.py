@@ -12,6 +12,7 @@ from torch import nn
 from normscope.inspection.norm_in_model import NormInModel, numeric_eps, traits_of
 from normscope.inspection.preserve_state import copy_of
 from normscope.norms import NORMS, ChannelsFirst, NormTraits
+from normscope.norms.checks import example_width
 from normscope.specs import parse_call
 from normscope.surgery.guards import share_hooks
 from normscope.surgery.transfer import Ties, affine_of, constant_of, transfer
@@ -115,7 +116,7 @@ def read_target(to: str | Maker) -> Target:
     if strange := _FROM_MODEL & set(arguments):
         raise ValueError(f"{to!r}: the model decides {', '.join(sorted(strange))}, not the swap")
     try:
-        example = entry(8, **arguments)
+        example = entry(example_width(arguments), **arguments)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{to!r}: {error}") from error
     traits = traits_of(example) if isinstance(example, nn.Module) else None
@@ -202,7 +203,7 @@ def _fitted(
         lost.append("running moments")
     if isinstance(old, nn.SyncBatchNorm):
         lost.append("moments over all processes")
-    module = ChannelsFirst(inner) if norm.channels_first else inner
+    module = ChannelsFirst(inner, contiguous=norm.kind == "instance_norm") if norm.channels_first else inner
     module.train(norm.module.training)
     shared, unshared = share_hooks(norm.module, module)
     measured, trouble = difference(norm.module, module, norm)

@@ -197,15 +197,15 @@ class WatchedNorm:
 
 
 @contextmanager
-def watch_calls(notice: Callable[[nn.Module, Any], None]) -> Iterator[None]:
-    """Call ``notice(module, output)`` after every forward pass of any module in the block."""
+def watch_calls(notice: Callable[[nn.Module, Any, Any], None]) -> Iterator[None]:
+    """Call ``notice(module, inputs, output)`` after every forward pass of any module in the block."""
 
-    def hook(module: nn.Module, given: Any, made: Any) -> None:
+    def hook(module: nn.Module, given: Any, named: Any, made: Any) -> None:
         # A compiled module would trace this hook, too.
         if not torch.compiler.is_compiling():
-            notice(module, made)
+            notice(module, (given, named), made)
 
-    handle = nn.modules.module.register_module_forward_hook(hook)
+    handle = nn.modules.module.register_module_forward_hook(hook, with_kwargs=True)
     try:
         with warnings.catch_warnings():
             # torch warns that a hook may run more than once in compiled code; duplicates are harmless here.

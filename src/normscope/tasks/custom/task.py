@@ -44,6 +44,8 @@ class CustomTask:
     def __init__(self, file: UserFile, *, norm: NormFactory, placement: PlacementLike) -> None:
         self.file, self.modules = file, UserModules(file.path, file.texts())
         self.seed: int = 0
+        self.seeded_with: int = 0
+        """The seed of torch's generator when the user's function had returned."""
         self.split: Split = "study"
         self._load()
         self.trial = self._make(norm, placement)
@@ -263,6 +265,7 @@ class CustomTask:
             self._seed()
             self.norm = WatchedNorm(norm)
             made = self.function(self.norm, placement, self.seed, **given)
+            self.seeded_with = torch.initial_seed()
         if not isinstance(made, Trial):
             raise TypeError(f"{self.name} must return a normscope.Trial, got {_describe(made)}")
         return made
