@@ -24,6 +24,10 @@ class Block(nn.Module):
         return self.head(norm(stream))
 
 
+def positive_root(bias: Tensor) -> Tensor:
+    return bias.sqrt().sum()
+
+
 def proved(model: nn.Module, x: Tensor, where: str) -> Proof:
     found, _ = find_norms(model, for_replacement=True)
     return prove(model, [norm for norm in found if where in norm.name], [((x,), {})])
@@ -53,6 +57,18 @@ def test_refusals() -> None:
     squashed = Block(nn.Sequential(nn.Linear(4, 6), nn.Tanh()))
     with pytest.raises(ValueError, match=r"a mean that no weights can be centered to remove: first\. In it: a nonlin"):
         proved(squashed, torch.randn(3, 4), "first")
+    # What is not returned reads a mean, and nothing differs.
+    apart = Block(nn.Sequential(nn.Linear(4, 6), nn.Tanh()))
+    apart.head.register_forward_hook(lambda module, given, z: 0 * z)
+    with pytest.raises(
+        ValueError, match=r"^the layer norms cannot become RMS norms exactly\. What these read has a mean"
+    ):
+        proved(apart, torch.randn(3, 4), "first")
+    positive = Block(nn.Linear(4, 6))
+    positive.writer.register_forward_hook(lambda module, given, z: z * (1 + positive_root(module.bias)))
+    nn.init.zeros_(positive.writer.bias)
+    with pytest.raises(ValueError, match=r"nothing is proved for the model once it is trained: .* returns NaN"):
+        proved(positive, torch.randn(3, 4), "first")
     # No output depends on the layer norm yet, and it is none the less refused.
     with torch.no_grad():
         squashed.head.weight.zero_()

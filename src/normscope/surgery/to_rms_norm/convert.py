@@ -68,8 +68,8 @@ class ConversionReport:
     lost: tuple[str, ...]
     """Hooks of layer norms that are bound to the old module."""
     difference: float
-    """Largest difference of any number in float64 over all inputs tried, relative to the larger of the number and the
-    size of its output. The size is the change of an output with the outputs of all layer norms."""
+    """Largest difference of any number in float64 over all inputs and parameters tried, relative to the larger of the
+    number and the size of its output. The size is the change of an output with the outputs of all layer norms."""
     own_difference: float
     """The same in the dtype of the model."""
     outputs: int
@@ -160,16 +160,18 @@ def to_rms_norm(
         \mathrm{LayerNorm}(x) = g \odot \frac{x}{\sqrt{\tfrac{1}{D} \sum_i x_i^2 + \epsilon}} + b
 
     Residual-stream writers are read from the autograd graph of a float64 copy; the result is then verified numerically,
-    in evaluation, on the given inputs and on random ones of their shapes (whole numbers are drawn from the given ones,
-    or below ``config.vocab_size``), with layer norms that do not round to float32 internally. All layer norms must run
-    and read rows with a mean of zero, and no value that the model returns may differ. Only then is the model changed.
-    This needs memory for a float64 copy of the model, and for a copy of the centered tensors until the report is
-    deleted.
+    in evaluation, on the given inputs and on others of their shapes (random ones, whole numbers drawn from the given
+    ones or below ``config.vocab_size``; permuted ones where the model does not accept those), with layer norms that do
+    not round to float32 internally. This is done for the parameters of the model and for other values of them, so that
+    a bias that is still zero hides nothing. All layer norms must run and read rows with a mean of zero, and no value
+    that the model returns may differ. Only then is the model changed. This needs memory for two float64 copies of the
+    model, and for a copy of the centered tensors until the report is deleted.
 
-    The functions are equal in evaluation. Dropout on the stream adds a mean, so that training starts as another
-    function; the report says so. They are equal for the way in which the model was called: a part that did not run,
-    such as an expert, a mask token or an embedding of types, is not centered; the report names its parameters.
-    Embeddings passed as an argument (``inputs_embeds``) must be centered by the caller.
+    The functions are equal in evaluation. A dropout on the stream, or any other operation in training that gives rows a
+    mean, makes training start as another function; the report says whether it does, as measured in training mode. They
+    are equal for the way in which the model was called: a part that did not run, such as an expert, a mask token or an
+    embedding of types, is not centered; the report names its parameters. Embeddings passed as an argument
+    (``inputs_embeds``) must be centered by the caller.
 
     A bias of zero is dropped, any other is kept in a :class:`~normscope.surgery.to_rms_norm.norms.BiasedRMSNorm`. An
     embedding that is tied to the output layer is untied, because the output layer must not be centered; this adds
@@ -186,11 +188,12 @@ def to_rms_norm(
         What was changed, and the measured differences.
 
     Raises:
-        TypeError: If there are no inputs and the model has no ``dummy_inputs``.
-        ValueError: If the function would differ; the message names the layer norms and what they read. Also if a layer
-            norm does not run; if the model returns no floating-point tensor, or none that depends on the layer norms;
-            if an instance has its own ``forward``; if a tensor is on the meta device; if a float64 copy does not run;
-            if the model itself changes by more than rounding; and as for ``swap``. Nothing is changed then.
+        TypeError: If there are no inputs and the model has no ``dummy_inputs``, or ``generator`` is no generator.
+        ValueError: If the function would differ, with these or other parameters; the message names the layer norms and
+            what they read. Also if a layer norm does not run; if the model returns no floating-point tensor, or none
+            that depends on the layer norms; if an instance has its own ``forward``; if a tensor is on the meta device;
+            if a float64 copy does not run; if the model itself changes by more than rounding; and as for ``swap``.
+            Nothing is changed then.
 
     References:
         Jiang et al. (2023). Pre-RMSNorm and Pre-CRMSNorm transformers. arXiv:2305.14858.
@@ -210,6 +213,8 @@ def to_rms_norm(
     """
     check_replaceable(model)
     check_copies(model)
+    if not (generator is None or isinstance(generator, torch.Generator)):
+        raise TypeError(f"generator must be a torch.Generator or None, got {generator!r}")
     norms, unreachable = find_norms(model, for_replacement=True)
     chosen, _ = choose(model, norms, unreachable, "layer_norm", where)
     if strange := [norm.name for norm in chosen if norm.traits.eps_place != "variance" or norm.traits.unbiased]:
@@ -220,7 +225,8 @@ def to_rms_norm(
         dummy: Any = model.dummy_inputs
         device = next((p.device for p in model.parameters()), None)
         inputs = {name: one.to(device) if isinstance(one, Tensor) else one for name, one in dummy.items()}
-    with untouched(model):
+    # In inference mode the copy would have no graph to find the writers in.
+    with torch.inference_mode(False), untouched(model):
         calls, first, unvaried = _calls(model, (args, inputs), generator or torch.Generator().manual_seed(0))
         proof = prove(model, chosen, calls)
     built = [_built(norm) for norm in chosen]

@@ -62,6 +62,8 @@ class _Trial:
     before: Sequence[Mapping[str, Tensor]]
     sizes: Sequence[Mapping[str, float]]
     difference: float
+    changed: Collection[str]
+    """Outputs that differ."""
 
 
 class _Training:
@@ -195,6 +197,12 @@ def _trial(model: nn.Module, chosen: Sequence[NormInModel], calls: Sequence[Call
                 again = replay(twin, wide, seed=1)
             if not _difference(after, again, sizes) <= TOLERANCE:
                 doubts.append("random numbers that the model draws in evaluation, too")
+        changed = {
+            place
+            for call in zip(before, after, sizes, strict=True)
+            for place in call[0]
+            if not _difference(*([{place: given[place]}] for given in call)) <= TOLERANCE
+        }
     return _Trial(
         writers=writers,
         shared=shared,
@@ -205,6 +213,7 @@ def _trial(model: nn.Module, chosen: Sequence[NormInModel], calls: Sequence[Call
         before=before,
         sizes=sizes,
         difference=difference,
+        changed=changed,
     )
 
 
@@ -220,28 +229,36 @@ def _check(chosen: Sequence[NormInModel], drawn: _Trial, given: _Trial) -> None:
             f"to_rms_norm with inputs that reach them, or leave them out by where="
         )
     trials, worst = (given, drawn), max(given.difference, drawn.difference)
-    start = "the layer norms cannot become RMS norms exactly: "
-    worse = f"outputs would differ by {worst:.1e} of their size"
-    if given.difference <= TOLERANCE < drawn.difference:
-        worse += " once training has changed weights and biases"
+    if _has_nan(drawn.before) and not _has_nan(given.before):
+        raise ValueError(
+            "nothing is proved for the model once it is trained: a copy with other parameters, each between half and "
+            "one and a half times its value, returns NaN"
+        )
+    start = "the layer norms cannot become RMS norms exactly"
     if not worst <= TOLERANCE:
-        start += f"{worse}. "
+        start += f": outputs would differ by {worst:.1e} of their size"
+        start += " once training has changed weights and biases" * (given.difference <= TOLERANCE)
     why = "; ".join(dict.fromkeys(doubt for trial in trials for doubt in trial.doubts))
-    off = [norm.name for norm in chosen if any(norm.name in _uncentered(trial.means) for trial in trials)]
-    if off:
+    if off := [norm.name for norm in chosen if any(norm.name in _uncentered(trial.means) for trial in trials)]:
         why = why or "something that no weight of the model alone decides"
         raise ValueError(
-            f"{start}What these read has a mean that no weights can be centered to remove: {_few(off)}. In it: {why}"
+            f"{start}. What these read has a mean that no weights can be centered to remove: {_few(off)}. In it: {why}"
         )
     if not worst <= TOLERANCE:
-        also = f" ({why})" if why else ""
+        changed = sorted({*given.changed, *drawn.changed} - {""})
+        also = [f"see the outputs {_few(changed)}"] * bool(changed) + [why] * bool(why)
         raise ValueError(
-            f"{start}All layer norms read centered rows then, but something else reads its mean, too{also}"
+            f"{start}. All layer norms read centered rows then, but something else reads its mean, too"
+            + f" ({'; '.join(also)})" * bool(also)
         )
     if not any(any(size.values()) for trial in trials for size in trial.sizes):
         raise ValueError(
             "nothing is proved: no output depends on what the layer norms give, whatever the values of the parameters"
         )
+
+
+def _has_nan(runs: Sequence[Mapping[str, Tensor]]) -> bool:
+    return any(bool(one.isnan().any()) for run in runs for one in run.values())
 
 
 def _difference(

@@ -21,7 +21,8 @@ def varied_call(
     for all arguments together, every argument is varied in the way in which the model runs, one after the other.
 
     Args:
-        model: Its ``config.vocab_size``, if it has one, bounds token ids: ``input_ids``, or the first input.
+        model: Its ``config.vocab_size``, if it has one, and its largest embedding bound token ids: ``input_ids``, or
+            the first input.
         call: Arguments of the model. Those that are not numeric tensors are kept.
         runs: Whether the model runs as in the given call.
         generator: The source of randomness.
@@ -31,6 +32,10 @@ def varied_call(
     """
     args, inputs = call
     limit = getattr(getattr(model, "config", None), "vocab_size", None)
+    tables = [module.num_embeddings for module in model.modules() if isinstance(module, nn.Embedding)]
+    if isinstance(limit, int) and tables:
+        # The text model of several may have fewer; an index out of range on a GPU ends the process.
+        limit = min(limit, max(tables))
     orders: dict[int, Tensor] = {}
     names: list[str] = []
     drawn: list[Any] = []

@@ -45,11 +45,13 @@ _LINEAR = {
     "FlipBackward0",
     "WhereBackward0",
     "MaskedFillBackward0",
+    "MeanBackward1",
+    "SumBackward1",
 }
 """Operations whose output has a mean of zero over the features if all their inputs do.
 
-Graphs are walked in evaluation. Factors that are not learned, masks and indices are taken for those of whole rows, as
-of stochastic depth; the numerical check finds those that differ over the features, as of a dropout.
+Graphs are walked in evaluation. Factors that are not learned, masks, indices and sums are taken for those of whole
+rows, as of stochastic depth and pooling; the numerical check finds those that mix or choose features, as a dropout.
 """
 _SCALED = {"MulBackward0", "DivBackward0"}
 """The same, if the factor is one number."""
@@ -63,7 +65,6 @@ _REASONS = {
     "ReluBackward0": "a nonlinearity",
     "SiluBackward0": "a nonlinearity",
     "TanhBackward0": "a nonlinearity",
-    "MeanBackward1": "an average over other axes than features",
     "NativeDropoutBackward0": "a dropout that is on in evaluation",
     "NativeBatchNormBackward0": "the output of a batch norm, which scales every feature by another number",
     "CudnnBatchNormBackward0": "the output of a batch norm, which scales every feature by another number",
