@@ -75,6 +75,7 @@ CARD = {
     "task_description?": str,
     "task_revision?": int,
     "batch_size?": int,
+    "batch_unit?": str,
     "evaluations?": int,
     "precision?": str,
     "device?": str,

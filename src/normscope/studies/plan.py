@@ -204,6 +204,7 @@ def record(
         "preset": study_spec.preset,
         "steps": study_spec.steps,
         "batch_size": recipe.batch_size,
+        "batch_unit": task.batch_unit,
         "evaluations": recipe.evaluations,
         "precision": study_spec.precision,
         "device": study_spec.device,
