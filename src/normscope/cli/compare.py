@@ -1,7 +1,6 @@
 """``normscope compare`` and ``normscope report``: run a study, and draw its table and its page."""
 
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +16,7 @@ from normscope.cli.parsing import (
     RunOptions,
     as_typed,
     count,
+    join_arguments,
     parse_counts,
     parse_seeds,
     split_norms,
@@ -112,7 +112,7 @@ def compare(
             tune=tune,
         )
         console = open_console(stderr=json_output)
-        command = shlex.join(["normscope", *sys.argv[1:]])
+        command = join_arguments("normscope", *sys.argv[1:])
         folder = out if out is not None else default_folder(study_spec)
         study = StudyFolder(folder)
         specs = plan(study_spec)

@@ -98,7 +98,20 @@ def split_norms(text: str) -> list[str]:
 
 def as_typed(*arguments: str) -> str:
     """Return a command line with the program name under which this process was started."""
-    return f"{os.environ.get('NORMSCOPE_STARTED_AS', 'normscope')} {shlex.join(arguments)}"
+    return f"{os.environ.get('NORMSCOPE_STARTED_AS', 'normscope')} {join_arguments(*arguments)}"
+
+
+def join_arguments(*arguments: str) -> str:
+    """Return arguments as text for a shell; one with bytes that are not UTF-8 has their octal numbers in ``$'...'``."""
+    return " ".join(map(_quote, arguments))
+
+
+def _quote(argument: str) -> str:
+    if not any("\ud800" <= letter <= "\udfff" for letter in argument):
+        return shlex.quote(argument)
+    # Three octal digits: the next letter would continue a hexadecimal number.
+    letters = [chr(byte) if chr(byte).isalnum() and byte < 128 else f"\\{byte:03o}" for byte in os.fsencode(argument)]
+    return f"$'{''.join(letters)}'"
 
 
 def count(items: Sequence[object], noun: str) -> str:

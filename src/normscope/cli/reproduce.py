@@ -1,7 +1,6 @@
 """``normscope reproduce``: run the studies of a paper, show their progress, and print the tables of verdicts."""
 
 import json
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from normscope.cli.parsing import DEFAULTS, JSON, RunOptions, parse_counts, parse_seeds
+from normscope.cli.parsing import DEFAULTS, JSON, RunOptions, join_arguments, parse_counts, parse_seeds
 from normscope.cli.progress import DownloadProgress, StudyProgress
 from normscope.cli.tables import open_console, rows_table
 
@@ -92,7 +91,7 @@ def reproduce(
         norms_at=norms_at,
         read_only=read_only,
         gradients=Setting(layers=tuple(parse_counts(layers)), width=width, tokens=tokens),
-        command=shlex.join(["normscope", *sys.argv[1:]]),
+        command=join_arguments("normscope", *sys.argv[1:]),
     )
     if list_cells:
         _list_cells(request)
