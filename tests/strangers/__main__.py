@@ -12,12 +12,13 @@ processor time, is too large or runs with no input that is known here is counted
 its own, with a limit of time and memory, and has these cells for every target:
 
     swap      its norms are replaced; the outputs are finite and of the same shapes
-    undo      outputs, state and modules are bit-identical to those of before
+    undo      outputs, parameters, buffers, modules and hooks are bit-identical to those of before
     train     three steps change a finite loss; no parameter has lost its gradient
     save      the state, saved and loaded (weights_only=True) into another swapped model, gives identical outputs
     compile   torch.compile computes the same, to rounding; for every fourth architecture and the first target
     diagnose  returns, and model and process are as they were: modules, hooks, buffers, gradients, random states
 
+Where there are layer norms, to_rms_norm converts them: the outputs stay the same, or it refuses and changes nothing.
 Before it, the library's own model is called twice and trained: what it does not pass by itself is "theirs". So is a
 compilation that fails without us, too. "refused" is an error that normscope raised on purpose, in a sentence.
 
@@ -125,7 +126,7 @@ def orders(chosen: argparse.Namespace, order: Sequence[tuple[str, str]]) -> Iter
             library=library,
             name=name,
             targets=tuple(chosen.targets),
-            compiled=tuple(chosen.targets[:2]) if sampled else (),
+            compiled=tuple(chosen.targets[:1]) if sampled else (),
             backend=chosen.backend,
             limits=limits,
         )
