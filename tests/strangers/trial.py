@@ -128,7 +128,8 @@ def told(error: Exception) -> dict[str, Any]:
     """Return the status of an error, its text, and the last line of normscope's that it came through."""
     frames = traceback.extract_tb(error.__traceback__)
     last = frames[-1].filename if frames else ""
-    refused = isinstance(error, ValueError | TypeError | LookupError) and last.startswith(OURS)
+    raised = last.startswith(OURS) and (frames[-1].line or "").startswith("raise ")
+    refused = raised and isinstance(error, ValueError | TypeError | LookupError)
     ours = [frame for frame in frames if frame.filename.startswith(OURS)]
     where = f"{os.path.relpath(ours[-1].filename, OURS)}:{ours[-1].name}" if ours else ""
     deepest = f"{os.path.basename(last)}:{frames[-1].lineno}" if frames else ""
