@@ -126,7 +126,9 @@ def library_table(records: Sequence[Record]) -> list[str]:
 
 def page(records: Sequence[Record]) -> str:
     """Render the page of the documentation."""
-    dates, commits = ({record[key] for record in records} for key in ("date", "commit"))
+    dates = {record["date"] for record in records}
+    commits = Counter(record["commit"] for record in records)
+    at = ", ".join(f"{commit} ({count})" for commit, count in commits.most_common())
     torch = ", ".join(sorted({record["versions"]["torch"] for record in records}))
     compiled = ", ".join(sorted({record["backend"] for record in records}))
     failed, refused = _cells(records, COLUMNS["failed"]), _cells(records, ("refused",))
@@ -142,7 +144,7 @@ def page(records: Sequence[Record]) -> str:
         "three steps of training, save and load, `torch.compile`, diagnose. `./run strangers --help` says what each "
         "check asks.",
         f"torch {torch}, `torch.compile` with {compiled} on a part of them, CPU, {', '.join(sorted(dates))}, "
-        f"normscope at {', '.join(sorted(commits))}; written by `./run strangers --table`.",
+        f"normscope at {at}; written by `./run strangers --table`.",
         "\n".join(library_table(records)),
         "## Cells",
         "Refused: normscope said no in a sentence. Theirs: the library's own model fails without normscope, too.",

@@ -49,7 +49,7 @@ def test_the_page_counts_every_status_once(folder: Path) -> None:
     assert "| as it is | repeat | 2 | 0 | 0 | 1 |" in page
     assert re.findall(r"^## .*\((\d+) ", page, re.MULTILINE) == ["3", "1", "1", "1"]
     assert "torch 2.14.1" in page
-    assert "normscope at abc1234" in page
+    assert "normscope at abc1234 (5);" in page
 
 
 def test_a_finished_architecture_is_left_alone_and_a_failed_one_is_run_again_when_asked(folder: Path) -> None:
