@@ -2,7 +2,6 @@
 
 from collections import Counter
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 

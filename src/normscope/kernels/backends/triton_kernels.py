@@ -26,8 +26,8 @@ RELEASED = tl.constexpr(family.RELEASED)
 
 # The factor of rows whose squares leave the range, and the largest mean square that does not: its sum has an inverse
 # that is no subnormal number.
-_down = triton.constexpr_function(lambda WIDE: family.SCALE[torch.float64 if WIDE == tl.float64 else torch.float32])
-_most = triton.constexpr_function(lambda WIDTH, WIDE: 2.0 ** (1022 if WIDE == tl.float64 else 126) / WIDTH)
+_down = triton.constexpr_function(lambda kind: family.SCALE[torch.float64 if kind == tl.float64 else torch.float32])
+_most = triton.constexpr_function(lambda width, kind: 2.0 ** (1022 if kind == tl.float64 else 126) / width)
 
 
 @triton.jit
@@ -48,7 +48,7 @@ def _quotient(numerator, denominator):
 
 @triton.jit
 def _divisor(stored, FLAGS: tl.constexpr, EPS: tl.constexpr, WIDTH: tl.constexpr):
-    """Return 1 / d and kappa d^2, the factor of y sum(u y) in the gradient; ``stored`` is negative in a smaller unit."""
+    """Return 1 / d and kappa d^2, the factor of y sum(u y) in the gradient; ``stored`` is negative in another unit."""
     one = tl.full(stored.shape, 1.0, stored.dtype)
     if (DIVISOR & FLAGS) == 0:
         return one, one * 0.0
