@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -139,8 +139,8 @@ class Replacement:
     """What the old norm has and the new one takes over."""
     lost: tuple[str, ...]
     """What the old norm has and the new one does not."""
-    difference: OutputDifference
-    """How far the outputs of the two are apart."""
+    difference: OutputDifference = field(default_factory=OutputDifference)
+    """How far the outputs of the two are apart; NaN if that was not measured."""
     forced: tuple[str, ...] = ()
     """Why it would not have been put in without ``force``."""
 
