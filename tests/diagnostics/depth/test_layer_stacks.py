@@ -253,7 +253,8 @@ class NormWithActivation(nn.LayerNorm):
 @pytest.mark.parametrize(
     ("layers", "want"),
     [
-        ("BBBOOOO", [3, 4]),
+        ("BBBOOOO", [7]),
+        ("BBBTOOOO", [3, 4]),
         ("BBOBOBB", [7]),
         ("BOBOBO", [6]),
         ("OBBBBO", [4]),
@@ -270,6 +271,7 @@ class NormWithActivation(nn.LayerNorm):
 def test_layers_are_classes_that_repeat_however_they_are_held(layers: str, want: list[int]) -> None:
     torch.manual_seed(0)
     makers = {"B": Branch, "O": Other, "N": NormWithActivation, "L": lambda width: nn.Linear(width, width)}
+    makers["T"] = lambda width: nn.Tanh()
     modules = [makers[kind](8) for kind in layers]
     x = torch.randn(5, 8)
 

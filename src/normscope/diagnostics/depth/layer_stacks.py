@@ -46,6 +46,8 @@ class Called:
     """Number of its stream: it reads, or depends on, the output of the call before in that stream."""
     place: int
     """Number among all calls of the pass."""
+    direct: bool
+    """Whether its input is that output itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +100,7 @@ def choose_stacks(candidates: Sequence[Stack], calls: Mapping[str, Sequence[Call
 
     A stack is called at least twice, as a chain (:data:`LINKED`). Streams that do not read each other, such as those of
     an encoder and of a decoder, are stacks of their own unless they run through the same layers; so are layers of one
-    class and layers of another one after them. What runs before the first and after the last of the repeating layers,
+    class and layers of another one that do not directly read the output of the former. What runs before the first and after the last of the repeating layers,
     such as a stem and a head, does not belong to the stack, nor does a simple layer between composite ones.
 
     A stack whose layers contain other stacks is preferred to them if its layers are composite and those of the inner
@@ -197,7 +199,8 @@ def _chains(stack: Stack, calls: Sequence[Called]) -> list[_Chain]:
 def _parts(stack: Stack, calls: Sequence[Called]) -> Iterator[_Chain]:
     """Yield the parts of one stream in which classes repeat: from the first to the last call of a class or of several.
 
-    Classes repeat side by side or in alternation; simple ones count only if no composite ones do.
+    Classes repeat side by side or in alternation; simple ones count only if no composite ones do. Parts are joined if
+    one reads the output of the other directly.
     """
     layers = [call.layer for call in calls]
     kinds = [_kind(layer) for layer in layers]
@@ -209,8 +212,9 @@ def _parts(stack: Stack, calls: Sequence[Called]) -> Iterator[_Chain]:
             repeat.add(one)
     spans: list[tuple[int, int]] = []
     for first, last in sorted((kinds.index(kind), len(kinds) - kinds[::-1].index(kind)) for kind in repeat):
-        if spans and first < spans[-1][1]:
-            spans[-1] = (spans[-1][0], max(last, spans[-1][1]))
+        end = spans[-1][1] if spans else 0
+        if spans and (first < end or (first == end and calls[first].direct)):
+            spans[-1] = (spans[-1][0], max(last, end))
         else:
             spans.append((first, last))
     for first, last in spans:
