@@ -100,8 +100,9 @@ def choose_stacks(candidates: Sequence[Stack], calls: Mapping[str, Sequence[Call
 
     A stack is called at least twice, as a chain (:data:`LINKED`). Streams that do not read each other, such as those of
     an encoder and of a decoder, are stacks of their own unless they run through the same layers; so are layers of one
-    class and layers of another one that do not directly read the output of the former. What runs before the first and after the last of the repeating layers,
-    such as a stem and a head, does not belong to the stack, nor does a simple layer between composite ones.
+    class and of another one after them, unless those read the output of the former directly. What runs before the first
+    and after the last of the repeating layers, such as a stem and a head, does not belong to the stack, nor does a
+    simple layer between composite ones.
 
     A stack whose layers contain other stacks is preferred to them if its layers are composite and those of the inner
     stacks are not, or if more of its layers repeat. Otherwise it is a pipeline whose parts hold the depth. If there is
