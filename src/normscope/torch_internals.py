@@ -11,12 +11,17 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-from torch.nn.modules.batchnorm import _LazyNormBase
+from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase
 from torch.nn.modules.module import _WrappedHook
+from torch.nn.utils._expanded_weights.expanded_weights_impl import ExpandedWeight
 from torch.utils import _python_dispatch
+from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 from torch.utils._pytree import tree_map as tree_map
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+
+BatchNormBase = _BatchNorm
+"""The base class of torch's batch norms, by which torch and other libraries find them in a model."""
 
 HOOK_TABLES = (
     "_forward_hooks",
@@ -79,6 +84,11 @@ def copy_backward_hook_kind(source: nn.Module, target: nn.Module) -> None:
     """Copy the flag of whether a module's backward hooks are full ones, if both share one table of backward hooks."""
     if target._backward_hooks is source._backward_hooks:
         vars(target)["_is_full_backward_hook"] = vars(source).get("_is_full_backward_hook")
+
+
+def is_expanded_weight(parameter: Tensor | None) -> bool:
+    """Return whether ``torch.nn.utils`` collects gradients per sample through a parameter."""
+    return isinstance(parameter, ExpandedWeight)
 
 
 def has_gradient_hooks(parameter: Tensor) -> bool:

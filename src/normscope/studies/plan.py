@@ -164,8 +164,8 @@ def spec_for(study_spec: StudySpec, arm: Arm, label: str, *, seed: int, split: S
 
 
 FAILURE = (
-    "a run diverges if its training or validation loss is not finite at any step, and fails if it ends with an error; "
-    "both are counted, never dropped"
+    "a run diverges if its training or validation loss or a weight is not finite at an evaluation, cannot be scored if "
+    "only a score is not finite, and fails if it ends with an error; all are counted, never dropped"
 )
 
 
@@ -204,6 +204,7 @@ def record(
         "preset": study_spec.preset,
         "steps": study_spec.steps,
         "batch_size": recipe.batch_size,
+        "batch_unit": task.batch_unit,
         "evaluations": recipe.evaluations,
         "precision": study_spec.precision,
         "device": study_spec.device,

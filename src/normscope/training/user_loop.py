@@ -28,7 +28,8 @@ def drive(loop: TrainLoop, outcome: Outcome, seed: int, watch: Watch) -> State:
         watch: Called a few times per second, from the loop's callback.
 
     Returns:
-        ``"done"``, or ``"diverged"`` if a reported loss or a final score is not finite.
+        ``"done"``; ``"diverged"`` if a reported loss or a weight is not finite; or ``"unscored"`` if only a score is
+        not finite.
 
     Raises:
         Interrupted: If ``watch`` requests a stop; the run then starts over when it is continued.
@@ -57,8 +58,8 @@ def drive(loop: TrainLoop, outcome: Outcome, seed: int, watch: Watch) -> State:
     progress.step = progress.step or outcome.recipe.steps
     progress.step_ms = [progress.seconds * 1e3 / progress.step]
     progress.peak_bytes = outcome.peak()
-    if not outcome.validate({}):
-        return outcome.end("diverged", reason="the validation loss was not finite after training")
+    if (failure := outcome.validate({})) is not None:
+        return outcome.end(failure.state, reason=f"{failure.reason} after training")
     return outcome.end("done", reason=None)
 
 

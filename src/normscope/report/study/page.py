@@ -73,7 +73,12 @@ def render(study: StudyRecord) -> str:
     summary = study.summary
     styles = arm_styles([arm.label for arm in summary.arms], summary.baseline)
     script = read_asset("page.js")
-    states = [state for arm in [*summary.arms, *(summary.untuned or ())] for state in arm.states]
+    states = {
+        run.id or (side, arm.label, run.seed): run.state
+        for side, arms in enumerate((summary.arms, summary.untuned or ()))
+        for arm in arms
+        for run in arm.runs
+    }
     pictures = {
         "forest": _forests(study, styles),
         "pairs": _pairs(study, styles),
@@ -92,9 +97,10 @@ def render(study: StudyRecord) -> str:
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         headline=headline(summary),
         answers=_answers(summary),
-        ended=sum(state in FINAL_STATES for state in states),
+        ended=sum(state in FINAL_STATES for state in states.values()),
         planned=len(states),
         rows=verdict_rows(summary.arms, summary),
+        untuned_yet=bool(study.card.get("tune")) and summary.tuning is None,
         untuned_rows=verdict_rows(summary.untuned or (), summary),
         beside=tuned_beside_untuned(summary) if summary.untuned else [],
         breakages=breakages(study),
@@ -144,7 +150,7 @@ def disagreements(study: StudyRecord) -> list[str]:
 def _counts(study: StudyRecord) -> dict[str, Counter[str]]:
     """Count the runs with each value of everything that must be equal in all runs."""
     table: dict[str, Counter[str]] = {}
-    for description in (run.description for run in study.runs if run.description):
+    for description in (run.description for run in (*study.runs, *study.untuned_runs) if run.description):
         for name in _MUST_AGREE:
             if description.get(name) is not None:
                 table.setdefault(name, Counter())[str(description[name])] += 1
