@@ -63,7 +63,6 @@ SUMMARY_FIELDS = [
     "settings",
     "versions",
     "published",
-    "warnings",
 ]
 
 

@@ -91,8 +91,10 @@ class Summary:
         done = Counter(label for (label, _), run in single.items() if run.state == "done")
         return {label: (done[label], count) for label, count in Counter(label for label, _ in single).items()}
 
-    def noise_of(self, arms: Sequence[ArmSummary]) -> dict[str, Any]:
-        """Return ``noise`` of the baseline among ``arms``, which are the tuned or the untuned ones."""
+    def noise_of(self, arms: Sequence[ArmSummary]) -> Mapping[str, Any] | None:
+        """Return ``noise``, or, if ``arms`` are the untuned ones, the same of the untuned baseline."""
+        if tuple(arms) != self.untuned:
+            return self.noise
         base = next(arm for arm in arms if arm.label == self.baseline)
         comparisons = sum(arm.label != self.baseline for arm in self._every_arm)
         return describe_noise(base, self.metric["unit"], margin=self.margin, alpha=self.alpha / max(1, comparisons))
@@ -102,9 +104,9 @@ class Summary:
         return (*self.arms, *(self.untuned or ()))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the content of ``summary.json``; ``looks`` is left out where it is empty."""
+        """Return the content of ``summary.json``; ``looks`` and ``warnings`` are left out where they are empty."""
         content = {"schema": SCHEMA, **_lists(asdict(self))}
-        return content if self.looks else {name: value for name, value in content.items() if name != "looks"}
+        return {name: value for name, value in content.items() if value or name not in {"looks", "warnings"}}
 
     def write(self, directory: Path) -> None:
         """Write ``summary.json`` and ``summary.csv``, each atomically.
