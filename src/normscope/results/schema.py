@@ -82,6 +82,7 @@ CARD = {
     "preset?": str,
     "compile?": bool,
     "looks?": [int, ...],
+    "shared?": [str],
     "valid_metric?": METRIC,
     "published?": [
         {
@@ -116,6 +117,7 @@ RESULT = {
     **dict.fromkeys(("selected_step?", "steps?", "parameters?"), int),
     **dict.fromkeys(("valid_value?", "step_ms?", "peak_bytes?", "saved_bytes?", "seconds?"), float),
     "reason?": str,
+    "seeds?": {str: str},
 }
 """Shape of result.json."""
 

@@ -17,6 +17,7 @@ from normscope.files import write_atomically
 from normscope.results.matching import ArmRuns, match_runs, read_runs
 from normscope.results.per_arm import ArmSummary, summarize_arm, weigh_arm
 from normscope.results.schema import CARD, METRIC, POSITIVE, TUNING, Between, check, from_json, shape_of
+from normscope.results.seeding import SHARED, describe_shared, shared
 from normscope.results.statistics import MOST_SEEDS, holm, seeds_needed
 from normscope.results.store import SCHEMA, StudyFolder, read_json, write_json
 from normscope.results.verdict import exploratory
@@ -71,6 +72,8 @@ class Summary:
     """Distinct versions of each package among the runs."""
     published: Annotated[tuple[Mapping[str, Any], ...], CARD["published?"]] = ()
     """Published tables of the card."""
+    warnings: tuple[str, ...] = ()
+    """Sentences on what the numbers leave out, such as randomness that all seeds share."""
     looks: tuple[int, ...] = ()
     """``looks`` of the card: not empty if its plan was changed after a result; then its p values are exploratory."""
 
@@ -101,9 +104,9 @@ class Summary:
         return (*self.arms, *(self.untuned or ()))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the content of ``summary.json``; ``looks`` is left out where it is empty."""
+        """Return the content of ``summary.json``; ``looks`` and ``warnings`` are left out where they are empty."""
         content = {"schema": SCHEMA, **_lists(asdict(self))}
-        return content if self.looks else {name: value for name, value in content.items() if name != "looks"}
+        return {name: value for name, value in content.items() if value or name not in {"looks", "warnings"}}
 
     def write(self, directory: Path) -> None:
         """Write ``summary.json`` and ``summary.csv``, each atomically.
@@ -224,8 +227,19 @@ def summarize(directory: Path) -> Summary:
         },
         versions=_distinct_values([description.get("versions") for description in descriptions]),
         published=tuple(card.get("published") or ()),
+        warnings=_warnings(card, arms),
         looks=tuple(card.get("looks") or ()),
     )
+
+
+def _warnings(card: Mapping[str, Any], arms: Sequence[ArmRuns]) -> tuple[str, ...]:
+    """Return the warning about what all seeds share: as checked before the first run, and as the runs recorded it."""
+    found = set(card.get("shared") or ())
+    for arm in arms:
+        results = [run.result for run in arm.runs.values() if run.result is not None]
+        found |= set(shared([result["seeds"] for result in results if result.get("seeds")]))
+    words = describe_shared([key for key in SHARED if key in found])
+    return (f"{words[0].upper()}{words[1:]}.",) if words else ()
 
 
 def _find_baseline(card: Mapping[str, Any], group: Sequence[ArmRuns], path: Path) -> ArmRuns:

@@ -118,20 +118,23 @@ def _compute(
     callback = callback or (lambda event: None)
     command = command or call_that_repeats(study_spec, out)
     check_folder(study_spec, study)
+    shared: list[str] = []
     before = states(known_runs(study_spec, study), study)
     if before["open"] or (retry_failed and (before["failed"] or before["unscored"])):
         _check_device(study_spec.device)
         for name in find_task(study_spec.task).datasets:
             data.locate(data.SETS[name])
-        preflight(study_spec)
-    _write_specification(study_spec, study, record(study_spec, command=command, tuned=None, tuning=None))
+        shared = preflight(study_spec)
+    content = record(study_spec, command=command, tuned=None, tuning=None)
+    _write_specification(study_spec, study, {**content, "shared": shared})
     tuned = tuning = None
     if study_spec.tune:
         _begin(tuning_plan(study_spec), StudyFolder(study.path / "tuning"), callback, retry_failed=retry_failed)
         _begin(plan(study_spec), study, callback, retry_failed=retry_failed)
         tuning = tune(study_spec, study, engine, callback)
         tuned = study_spec.with_learning_rates({label: arm["chosen"] for label, arm in tuning["arms"].items()})
-        _write_specification(study_spec, study, record(study_spec, command=command, tuned=tuned, tuning=tuning))
+        content = record(study_spec, command=command, tuned=tuned, tuning=tuning)
+        _write_specification(study_spec, study, {**content, "shared": shared})
     specs = planned(study_spec, tuned)
     _begin(specs, study, callback, retry_failed=retry_failed)
     engine.run(specs, study, callback)

@@ -27,6 +27,7 @@ from normscope.tasks.recipe import PRECISIONS, Recipe
 from normscope.tasks.task import Part, Split, Task, TaskData
 from normscope.training.checkpoint import Progress
 from normscope.training.memory import peak_bytes
+from normscope.training.randomness import generator_states
 from normscope.version import __version__
 
 
@@ -155,6 +156,8 @@ class Outcome:
 
     def validate(self, shares: Mapping[str, GradientShares]) -> Failure | None:
         """Evaluate on validation data and keep the best weights; return the reason if a loss or score is not finite."""
+        if self.task.location:
+            self.progress.seeds = generator_states(self.device)
         scored = self._score("valid")
         if isinstance(scored, Failure):
             return scored
@@ -222,6 +225,7 @@ class Outcome:
                 "seconds": self.progress.seconds,
                 "parameters": self.parameters,
                 "reason": reason,
+                "seeds": self.progress.seeds or None,
             },
         )
         self.folder.checkpoint.unlink(missing_ok=True)
