@@ -41,14 +41,14 @@ class StudyProgress:
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("updates"),
+            TextColumn("{task.fields[unit]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
             transient=True,
         )
-        self.bar = self.progress.add_task("", total=None)
+        self.bar = self.progress.add_task("", total=None, unit="updates")
 
     def __enter__(self) -> "StudyProgress":
         self.progress.start()
@@ -67,7 +67,7 @@ class StudyProgress:
             name: Name of the run to display.
             state: State, as in :class:`normscope.studies.engines.engine.RunEvent`.
             step: Number of updates so far.
-            of: Total number of updates of the run.
+            of: Total number of updates of the run; 0 if it is unknown.
             note: Message to print once.
         """
         if note and (identity, note) not in self.printed_notes:
@@ -83,7 +83,10 @@ class StudyProgress:
         status = f"{finished} of {len(self.runs)} runs{bad} \N{MIDDLE DOT} {name}"
         made = sum(step for _, step, _ in self.runs.values())
         total = sum(of for _, _, of in self.runs.values())
-        self.progress.update(self.bar, completed=made, total=total, description=status)
+        if total:
+            self.progress.update(self.bar, completed=made, total=total, description=status)
+        else:
+            self.progress.update(self.bar, completed=finished, total=len(self.runs), description=status, unit="runs")
         now = time.monotonic()
         # The first event of a run only announces it.
         moved = before is not None and before != self.runs[identity]
@@ -94,9 +97,8 @@ class StudyProgress:
         ):
             self.printed_at = now
             seconds = f"{now - self.started_at:.0f} s"
-            self.console.print(
-                f"{status}: {made / total:.0%} of the updates after {seconds}", markup=False, soft_wrap=True
-            )
+            share = f": {made / total:.0%} of the updates" if total else ""
+            self.console.print(f"{status}{share} after {seconds}", markup=False, soft_wrap=True)
 
 
 class DownloadProgress:
