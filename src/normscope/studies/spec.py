@@ -10,7 +10,7 @@ from typing import Any, Literal, TypedDict
 
 from normscope.placement import PLACEMENTS
 from normscope.specs import NormSpec, PlacementSpec, find_task
-from normscope.tasks import Recipe
+from normscope.tasks import CustomTask, Recipe
 
 __tracebackhide__ = True
 
@@ -261,7 +261,9 @@ def make_study(
         >>> study.labels(), study.seeds, study.baseline
         (('layer_norm', 'ada_norm(scale=2.0)'), (0, 1, 2), 0)
     """
-    find_task(task, anew=True)
+    entry = find_task(task, anew=True)
+    if isinstance(entry, CustomTask):
+        entry.check_given(steps, warmups)
     for name, given in (("norms", norms), ("placements", placements)):
         if isinstance(given, str):
             raise TypeError(f"{name} must be a list of names, got the text {given!r}")

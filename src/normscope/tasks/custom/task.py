@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import inspect
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -84,15 +84,32 @@ class CustomTask:
         if self.trial.train is not None and (recipe.compile, recipe.precision) != (given.compile, given.precision):
             raise ValueError(f"{self.name} trains by itself: choose its precision and compile it in the file")
         if not self.trial.uses_recipe and (tune or replace(recipe, device=given.device) != given):
-            raise ValueError(
-                f"{self.name} trains by itself, so steps, warm-up and learning rate can only be chosen here if its "
-                "function takes them: train(model, callback, recipe)"
-            )
+            raise ValueError(self._follows_no_recipe)
         if tune and not self._takes_split:
             raise ValueError(
                 f"{self.name} cannot be tuned: give the function a fourth parameter, split, and where it is 'tune' "
                 "hold training data out for validation"
             )
+
+    def check_given(self, steps: int | None, warmups: Sequence[int]) -> None:
+        """Check that settings that were chosen for this study have an effect, even where they equal the trial's.
+
+        Raises:
+            ValueError: If a training function without the parameter ``recipe`` is given steps or a warm-up.
+        """
+        if not self.trial.uses_recipe and (steps is not None or warmups):
+            raise ValueError(self._follows_no_recipe)
+
+    def unknown(self, recipe: Recipe) -> frozenset[str]:
+        """Return the names of the settings that a run with a recipe neither follows nor was told."""
+        return self.first.unknown(recipe)
+
+    @property
+    def _follows_no_recipe(self) -> str:
+        return (
+            f"{self.name} trains by itself, so steps, warm-up and learning rate can only be chosen here if its "
+            "function takes them: train(model, callback, recipe)"
+        )
 
     @property
     def name(self) -> str:
