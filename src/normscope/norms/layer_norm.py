@@ -136,7 +136,7 @@ class LayerNorm(nn.LayerNorm):
 
     def _eager(self, x: Tensor) -> Tensor:
         parameters = [p for p in (self.weight, self.bias) if p is not None]
-        dtype = reduce(torch.promote_types, (p.dtype for p in parameters), x.dtype)
+        dtype = reduce(torch.promote_types, (p.dtype for p in parameters), torch.promote_types(x.dtype, torch.float32))
         weight = None if self.weight is None else self.weight.to(dtype)
         bias = None if self.bias is None else self.bias.to(dtype)
         shape, wide = self.normalized_shape, x.to(dtype)
