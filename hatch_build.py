@@ -19,5 +19,5 @@ class BuiltKernels(BuildHookInterface):
             build_data["pure_python"] = False
             build_data["infer_tag"] = True
             build_data["force_include"] |= {
-                str(path): f"normscope/kernels/backends/prebuilt/{path.name}" for path in built
+                str(path): f"normscope/kernels/backends/prebuilt/{path.name}" for path in folder.iterdir()
             }

@@ -1,11 +1,68 @@
-"""Atomic writes: a reader, or a process that is killed, never sees a part of a file."""
+"""Atomic writes: a reader, or a process that is killed, never sees a part of a file. And the folder of the cache."""
 
+import errno
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+
+from normscope.errors import NormscopeError
+
+
+class CacheUnusable(NormscopeError, OSError):
+    """Raised if there is no folder for the cache, or it cannot be written; the message says how to name another one."""
+
+
+def not_writable(folder: Path, reason: object = "no permission, or a read-only disk") -> str:
+    """Write the message about a folder of the cache that cannot be written."""
+    return f"{folder} cannot be written: {reason}; set XDG_CACHE_HOME to a folder that can be"
+
+
+def cache_folder() -> Path:
+    """Return the folder of what can be built or downloaded again, which XDG_CACHE_HOME determines.
+
+    Raises:
+        CacheUnusable: If there is no home directory and XDG_CACHE_HOME is not set.
+    """
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return Path(given) / "normscope"
+    try:
+        return Path.home() / _CACHES.get(sys.platform, ".cache") / "normscope"
+    except RuntimeError as error:
+        raise CacheUnusable(
+            "there is no home directory for the cache: set HOME, or XDG_CACHE_HOME, to a folder"
+        ) from error
+
+
+def create_in_cache(folder: Path) -> None:
+    """Create a folder of the cache, if it does not exist.
+
+    Raises:
+        CacheUnusable: If it cannot be created, or nothing can be written in it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CacheUnusable(not_writable(folder, error)) from error
+    if not is_writable(folder):
+        raise CacheUnusable(not_writable(folder))
+
+
+def is_writable(folder: Path) -> bool:
+    """Return whether files can be created in a folder, or the folder can be created."""
+    existing = nearest_existing(folder)
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+
+
+def nearest_existing(path: Path) -> Path:
+    """Return a path, or its nearest parent that exists."""
+    return next(each for each in (path, *path.absolute().parents) if os.path.exists(each))
+
+
+_CACHES = {"darwin": "Library/Caches", "win32": "AppData/Local"}
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -36,8 +93,12 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             file.close()
             Path(file.name).chmod(0o644)
             os.replace(file.name, path)
-        except BaseException:
-            file.close()
+        except BaseException as error:
+            if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
+                error.filename = str(path)
+            # The buffer cannot be written on a full disk either.
+            with suppress(OSError):
+                file.close()
             Path(file.name).unlink(missing_ok=True)
             raise
 
@@ -48,3 +109,5 @@ def leftovers(path: Path) -> Iterator[Path]:
 
 
 _SUFFIX = ".part"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Numbers of errors that name no file, although the user needs to know which disk is full."""

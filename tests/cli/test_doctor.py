@@ -77,8 +77,8 @@ def test_it_works_without_torch():
 
 def test_it_works_without_the_downloader():
     checks = without("torch", "pooch")
-    assert checks["data set mnist"]["advice"] == "pip install pooch"
-    assert checks["cache"]["advice"] == "pip install pooch"
+    assert checks["data set mnist"]["state"] == "missing"
+    assert checks["cache"]["state"] == "ok"
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the two variables are glibc's")
@@ -151,6 +151,34 @@ def test_kernels_that_are_not_built_are_announced_and_not_built(tmp_path: Path):
     assert not list(tmp_path.rglob("*.so"))
 
 
+def test_without_a_home_it_names_the_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def no_entry(number: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", no_entry)
+    checks = by_name()
+    assert (checks["cache"].state, checks["backend cpu"].state) == ("missing", "missing")
+    for check in (checks["cache"], checks["backend cpu"], checks["data set mnist"]):
+        assert "set HOME, or XDG_CACHE_HOME, to a folder" in check.found + check.advice
+    monkeypatch.setenv("NORMSCOPE_DATA", str(tmp_path))
+    assert by_name()["data set mnist"].found == "not here (11.6 MB to fetch)"
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    # Not even root can create a folder in a file.
+    for name in ("runs", "cache"):
+        (tmp_path / name).touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    checks = by_name()
+    assert checks["backend cpu"].found.startswith(f"{tmp_path}/cache/normscope/kernels cannot be written: ")
+    for name, remedy in (("cache", "set XDG_CACHE_HOME"), ("studies", "--out")):
+        assert checks[name].state == "warning"
+        assert remedy in checks[name].advice
+
+
 def test_a_machine_without_a_compiler_is_told_what_that_costs(tmp_path: Path):
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PATH": "", "CC": "", "CXX": ""}
     program = (
@@ -159,5 +187,5 @@ def test_a_machine_without_a_compiler_is_told_what_that_costs(tmp_path: Path):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
     assert "missing" in done.stdout
-    assert "no C or C++ compiler on PATH" in done.stdout
+    assert "no C compiler on PATH" in done.stdout
     assert "one and a half to ten times as long" in done.stdout

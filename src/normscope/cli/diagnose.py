@@ -2,8 +2,6 @@
 
 import json
 import os
-import shlex
-import sys
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Literal, TextIO
@@ -12,7 +10,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import Progress
 
-from normscope.cli.parsing import JSON
+from normscope.cli.parsing import JSON, given, shell_words
 
 if TYPE_CHECKING:
     from normscope.studies.diagnose import DiagnosisRequest, Examination
@@ -102,7 +100,7 @@ def _diagnose(request: "DiagnosisRequest", console: Console, out: Path | None, j
     content = examination.diagnosis.to_json() | {
         "setting": examination.setting,
         "history": examination.history,
-        "command": shlex.join(["normscope", *sys.argv[1:]]).encode(errors="replace").decode(),
+        "command": shell_words("normscope", *given()),
     }
     try:
         write_diagnosis(content, page)

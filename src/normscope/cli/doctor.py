@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import tomllib
@@ -14,6 +15,7 @@ from typing import Literal
 
 import normscope
 from normscope import data
+from normscope.files import CacheUnusable, cache_folder, is_writable, nearest_existing
 
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "17179869184"}
 """Settings with which glibc keeps large blocks instead of returning them to the system; both are required."""
@@ -45,7 +47,7 @@ def diagnose_installation() -> list[Check]:
         torch_check,
         *[_dependency(requirement) for requirement in _requirements()],
         *_backends(torch_check),
-        _compiler(),
+        _compiler(torch_check),
         _cores(torch_threads, os.environ),
         _allocator(os.environ),
         *[_dataset(dataset) for dataset in data.SETS.values()],
@@ -137,7 +139,7 @@ def _cpu_backend(torch_check: Check) -> Check:
             found = f"not built yet: the first norm on a CPU builds {' and '.join(missing)} in a few seconds"
             return Check(name=name, state="ok", found=f"{found}, into {build.folder()}")
         library = cpu.load()
-    except (build.CannotBuild, OSError, ValueError) as error:
+    except (build.CannotBuild, ValueError) as error:
         cost = "norms run on PyTorch operations, which take one and a half to ten times as long"
         return Check(name=name, state="missing", found=str(error), advice=cost)
     if library.shim is None:
@@ -174,14 +176,16 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _compiler() -> Check:
-    named = [os.environ["CXX"]] if os.environ.get("CXX") else []
-    for name in [*named, "c++", "g++", "clang++", "cl"]:
-        path = shutil.which(name)
-        if path:
-            return Check(name="compiler", state="ok", found=path)
-    advice = "torch.compile does not work on the CPU; on Debian and Ubuntu: apt-get install g++"
-    return Check(name="compiler", state="missing", found="no C++ compiler on PATH", advice=advice)
+def _compiler(torch_check: Check) -> Check:
+    if torch_check.state == "missing":
+        return Check(name="compiler", state="ok", found="not checked: without torch there is nothing to compile")
+    from normscope.kernels.backends import build
+
+    try:
+        return Check(name="compiler", state="ok", found=shlex.join(build.compiler("CXX")))
+    except build.CannotBuild as error:
+        advice = "torch.compile does not work on the CPU; install a C++ compiler, or correct CXX"
+        return Check(name="compiler", state="missing", found=str(error), advice=advice)
 
 
 def _cores(torch_threads: int | None, environment: Mapping[str, str]) -> Check:
@@ -232,19 +236,19 @@ def _dataset(dataset: data.DataSet) -> Check:
 
 def _folders() -> list[Check]:
     """Check the disk space of the data cache and of the studies."""
+    studies = _space("studies", Path.cwd() / "runs", "give studies another folder with --out")
     try:
-        cache = data.cache_folder()
-    except ModuleNotFoundError as error:
-        return [Check(name="cache", state="missing", found="unknown", advice=f"pip install {error.name}")]
-    return [_space("cache", cache), _space("studies", Path.cwd() / "runs")]
+        return [_space("cache", cache_folder(), "set XDG_CACHE_HOME to a folder that is"), studies]
+    except CacheUnusable as error:
+        advice = "set HOME, or XDG_CACHE_HOME, to a folder: kernels, data sets and corpora are kept there"
+        return [Check(name="cache", state="missing", found=str(error), advice=advice), studies]
 
 
-def _space(name: str, folder: Path) -> Check:
-    existing = next(path for path in [folder, *folder.parents] if path.is_dir())
-    free = shutil.disk_usage(existing).free
+def _space(name: str, folder: Path, remedy: str) -> Check:
+    free = shutil.disk_usage(nearest_existing(folder)).free
     found = f"{folder}, {free / 1e9:.1f} GB free"
-    if not os.access(existing, os.W_OK):
-        return Check(name=name, state="warning", found=found, advice=f"{existing} is not writable")
+    if not is_writable(folder):
+        return Check(name=name, state="warning", found=found, advice=f"{folder} is not writable: {remedy}")
     if free < SMALL_DISK:
         return Check(name=name, state="warning", found=found, advice="checkpoints of a large study may not fit")
     return Check(name=name, state="ok", found=found)

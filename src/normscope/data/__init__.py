@@ -21,7 +21,6 @@ from normscope.data.store import (
     DataNotFound,
     DataState,
     DataUnverified,
-    cache_folder,
     fetch,
     found_hashes,
     locate,
@@ -29,6 +28,7 @@ from normscope.data.store import (
     table,
     verify,
 )
+from normscope.files import cache_folder
 
 __all__ = [
     "SETS",

@@ -12,7 +12,7 @@ from typing import Literal
 from normscope.data.download import DataFile, DataSet, Progress, download, sha256
 from normscope.data.registry import SETS
 from normscope.errors import NormscopeError
-from normscope.files import leftovers
+from normscope.files import CacheUnusable, cache_folder, create_in_cache, leftovers
 
 FOLDER_VARIABLE = "NORMSCOPE_DATA"
 """Environment variable with the user's folder of data sets, as in ``$NORMSCOPE_DATA/mnist/``; never written to."""
@@ -103,7 +103,7 @@ def state(dataset: DataSet) -> DataState:
         digests = ", ".join(f"{name} {digest}" for name, digest in unverified.items())
         details += f"; no published sha256, unverified: {digests}"
     names = tuple(unverified)
-    if dataset.package is None and any(path.parent == _cache_of(dataset) for path in found):
+    if dataset.package is None and any(_is_in_cache(dataset, path) for path in found):
         return DataState(kind="cached", description=f"cached in {where} ({details})", unverified=names)
     return DataState(kind="present", description=f"present in {where} ({details})", unverified=names)
 
@@ -157,10 +157,19 @@ def verify(names: Iterable[str] = ()) -> None:
 
 
 def find(dataset: DataSet, file: DataFile) -> Path | None:
-    """Return the first path with the name of a file or one of its other names, without checking the content."""
+    """Return the first path with the name of a file or one of its other names, without checking the content.
+
+    Raises:
+        DataNotFound: If a folder cannot be read.
+    """
     names = (file.name, *file.other_names)
     places = (folder / name for folder in folders(dataset) for name in names)
-    return next((path for path in places if path.is_file()), None)
+    try:
+        return next((path for path in places if path.is_file()), None)
+    except PermissionError as error:
+        raise DataNotFound(
+            f"{error.filename} cannot be read: set {FOLDER_VARIABLE} or XDG_CACHE_HOME to a folder that can"
+        ) from error
 
 
 def damage(dataset: DataSet, file: DataFile, path: Path) -> str | None:
@@ -180,27 +189,28 @@ def folders(dataset: DataSet) -> list[Path]:
     """Return the folders to search, in order.
 
     Raises:
-        DataNotFound: If ``NORMSCOPE_DATA`` is not a folder.
+        DataNotFound: If ``NORMSCOPE_DATA`` is not a folder, or there is neither it nor a folder for the cache.
     """
     if dataset.package is not None:
         package = find_spec(dataset.package)
         roots = (package.submodule_search_locations or []) if package else []
         return [Path(root) / dataset.folder_in_package for root in roots]
     user_folder = os.environ.get(FOLDER_VARIABLE)
+    try:
+        cache = [_cache_of(dataset)]
+    except CacheUnusable as error:
+        if not user_folder:
+            raise DataNotFound(f"{error}, or {FOLDER_VARIABLE} to a folder with the data sets") from error
+        cache = []
     if not user_folder:
-        return [_cache_of(dataset)]
-    if not Path(user_folder).expanduser().is_dir():
+        return cache
+    # os.path.expanduser keeps a ~ where there is no home directory; the method of Path raises.
+    given = Path(os.path.expanduser(user_folder))
+    if not os.path.isdir(given):
         raise DataNotFound(
             f"{FOLDER_VARIABLE} is {user_folder!r}, which is not a folder; correct it, or unset it to use the cache"
         )
-    return [Path(user_folder).expanduser() / dataset.place, _cache_of(dataset)]
-
-
-def cache_folder() -> Path:
-    """Return the folder of downloaded data sets, which XDG_CACHE_HOME determines."""
-    from pooch import os_cache
-
-    return Path(os_cache("normscope"))
+    return [given / dataset.place, *cache]
 
 
 def format_bytes(count: int) -> str:
@@ -222,7 +232,7 @@ def _locate_file(dataset: DataSet, file: DataFile, progress: Progress | None) ->
             if file.sha256 is None:
                 _warn_unverified(dataset, path)
             return path
-        if dataset.package is not None or path.parent != _cache_of(dataset):
+        if dataset.package is not None or not _is_in_cache(dataset, path):
             raise DataDamaged(damaged)
     if dataset.package is not None:
         raise DataNotFound(
@@ -251,6 +261,14 @@ def _cache_of(dataset: DataSet) -> Path:
     return cache_folder() / dataset.place
 
 
+def _is_in_cache(dataset: DataSet, path: Path) -> bool:
+    """Return whether a path is that of a downloaded file."""
+    try:
+        return path.parent == _cache_of(dataset)
+    except CacheUnusable:
+        return False
+
+
 def _source(dataset: DataSet, absent: list[DataFile]) -> str:
     """Describe the size and the source of the missing files."""
     if any(file.bytes is None for file in absent):
@@ -273,7 +291,7 @@ def _fetch(dataset: DataSet, file: DataFile, progress: Progress | None) -> Path:
     from filelock import FileLock
 
     target = _cache_of(dataset) / file.name
-    target.parent.mkdir(parents=True, exist_ok=True)
+    create_in_cache(target.parent)
     with FileLock(target.with_name(f".{file.name}.lock")):
         if target.is_file() and file.sha256 in {None, sha256(target)}:
             return target

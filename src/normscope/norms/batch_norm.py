@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from normscope.kernels.scaling import in_range
 from normscope.norms.checks import Shape, as_shape, check_eps, check_input, check_number
 from normscope.norms.moments import widen
 from normscope.norms.traits import NormTraits
@@ -42,7 +43,7 @@ def batch_moments(x: Tensor, *, axes: int = 1) -> tuple[Tensor, Tensor]:
 
 
 def batch_norm(
-    x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float = 1e-5
+    x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float | Tensor = 1e-5
 ) -> Tensor:
     r"""Normalize every feature by the given moments, then scale and shift.
 
@@ -54,7 +55,7 @@ def batch_norm(
         variance: ``[D]``, likewise.
         weight: The weight g, called gain in the paper, ``[D]``.
         bias: The bias b, ``[D]``.
-        eps: Added to the variance.
+        eps: Added to the variance; a number, or one for each feature.
 
     Returns:
         ``[..., D]`` in the dtype of ``x``, rounded once.
@@ -211,12 +212,14 @@ class BatchNorm(BatchNormBase):
             # The moments of an empty batch are NaN, and so would be the gradients of weight and bias.
             nothing = x.new_zeros(self.normalized_shape)
             return batch_norm(x, nothing, nothing + 1, self.weight, self.bias, self.eps)
-        mean, variance = batch_moments(x, axes=axes)
+        wide, scale, middle = in_range(widen(x), tuple(range(x.dim() - axes)), centers=True)
+        mean, variance = batch_moments(wide, axes=axes)
         spread = variance * (rows / (rows - 1))
         if self.training and self.track_running_stats:
-            self._track(mean.detach(), spread.detach())
-        variance = spread if self.unbiased else variance
-        return batch_norm(x, mean, variance, self.weight, self.bias, self.eps).contiguous()
+            true = mean.detach() / scale + middle, spread.detach() / scale / scale
+            self._track(*(moment.reshape(mean.shape) for moment in true))
+        eps, variance = self.eps * scale * scale, spread if self.unbiased else variance
+        return batch_norm(wide, mean, variance, self.weight, self.bias, eps).to(x.dtype).contiguous()
 
     def _track(self, mean: Tensor, variance: Tensor) -> None:
         """Move the running moments, if there are any, toward those of a batch."""

@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from normscope.kernels.scaling import in_range
 from normscope.norms.checks import Shape, as_shape, check_eps, check_input
 from normscope.norms.moments import widen
 from normscope.norms.traits import NormTraits
@@ -45,9 +46,10 @@ def frn(
         tensor([[[1.0000],
                  [0.0000]]])
     """
-    wide = widen(x)
-    mean_square = wide.square().mean(tuple(range(1, x.dim() - axes)), keepdim=True)
-    y = weight * (wide * (mean_square + abs(eps)).rsqrt()) + bias
+    over = tuple(range(1, x.dim() - axes))
+    wide, scale, _ = in_range(widen(x), over)
+    mean_square = wide.square().mean(over, keepdim=True)
+    y = weight * (wide * (mean_square + abs(eps) * scale * scale).rsqrt()) + bias
     return torch.maximum(y, threshold).to(x.dtype)
 
 

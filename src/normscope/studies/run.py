@@ -69,13 +69,13 @@ def execute(spec: RunSpec, study: StudyFolder, watch: Watch) -> str:
         except (OSError, DataDamaged, UserFileChanged, KeyboardInterrupt):
             raise
         except UserCodeError as error:
-            write_atomically(folder.error, f"{error}\n".encode())
+            write_atomically(folder.error, f"{error}\n".encode(errors="replace"))
             _write_failure(folder.result, error.reason)
             return "failed"
         except BaseException as error:
             # An error of a norm or a model fails this run, not the study; its traceback is written beside the result.
             # This includes exceptions that are not an Exception, such as CancelledError and GeneratorExit.
-            write_atomically(folder.error, traceback.format_exc().encode())
+            write_atomically(folder.error, traceback.format_exc().encode(errors="replace"))
             _write_failure(folder.result, in_a_line(error))
             return "failed"
 
@@ -110,13 +110,16 @@ def fail(spec: RunSpec, study: StudyFolder, reason: str, *, details: str = "") -
 
 
 def forget(spec: RunSpec, study: StudyFolder) -> None:
-    """Delete the result of a failed run so that it is computed again; runs in other states or locked do not change."""
+    """Delete the result of a failed run so that it is computed again; runs in other states or locked do not change.
+
+    A run that could not be scored counts as failed: the data that its scores depend on may have been mended.
+    """
     folder = study.run(spec.id)
-    if folder.state() != "failed":
+    if folder.state() not in ("failed", "unscored"):
         return
     with _holding(folder) as held:
         # Another process may have computed it again in the meantime.
-        if held and folder.state() == "failed":
+        if held and folder.state() in ("failed", "unscored"):
             for path in (folder.checkpoint, folder.error, folder.result):
                 path.unlink(missing_ok=True)
 
@@ -141,5 +144,7 @@ def _holding(folder: RunFolder) -> Iterator[bool]:
 
 
 def _write_failure(path: Path, reason: str) -> None:
+    # A path in the message may have bytes that are not UTF-8.
+    reason = reason.encode(errors="replace").decode()
     empty = ("value", "valid_value", "selected_step", "step_ms", "peak_bytes", "saved_bytes", "seconds", "parameters")
     write_json(path, {"schema": SCHEMA, "state": "failed", **dict.fromkeys(empty), "steps": 0, "reason": reason})

@@ -1,7 +1,9 @@
 """Compilation of the CPU kernels, and the cache of compiled files.
 
-A compiled file is named by the hash of its sources, flags and versions, so that no stale file is loaded, and renamed to
-that name when it is complete. A lock, released by the system if its process dies, makes concurrent builds wait.
+A compiled file is named by the hash of its sources, flags and versions, so that no stale file is loaded. Its length and
+its hash are stored in a file beside it, and compared before it is loaded: a file that was cut short would kill the
+process. Both are flushed to disk before the compiled file gets its name. A lock, released by the system if its process
+dies, makes concurrent builds wait.
 
 ``python -m normscope.kernels.backends.build`` builds into the package, for wheels.
 """
@@ -20,10 +22,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
 from normscope.errors import NormscopeError
+from normscope.files import CacheUnusable, cache_folder, is_writable, not_writable, write_atomically
 
 HERE = Path(__file__).resolve().parent
 PREBUILT = HERE / "prebuilt"
@@ -47,6 +51,13 @@ C_FLAGS = ("-O2", "-fPIC", "-std=gnu11", "-fno-math-errno", "-ffp-contract=off",
 CXX_FLAGS = ("-O1", "-fPIC", "-std=c++20", "-fvisibility=hidden", "-fopenmp")
 
 
+_COMPILERS = {"CC": ("C", ("cc", "gcc", "clang")), "CXX": ("C++", ("c++", "g++", "clang++"))}
+"""Language and usual names of the compilers, by the environment variable that names another one."""
+
+_PACKAGES = {"Python.h": "python3-dev", "stdint.h": "libc6-dev", "cstdint": "g++"}
+"""Debian's package of a header that compilers miss."""
+
+
 class CannotBuild(NormscopeError, RuntimeError):
     """Raised if there is no compiled file and none can be built; the message gives the reason."""
 
@@ -64,18 +75,19 @@ def kernels(report: Callable[[str], None]) -> Path:
         CannotBuild: If there is no C compiler, it fails, or the folder cannot be written.
     """
     name, variants = _kernels_name(), _variants()
-    compiler = _compiler("CC", ("cc", "gcc", "clang"))
 
     def build(folder: Path) -> Path:
+        command = compiler("CC")
+
         def compile_one(isa: str, flags: tuple[str, ...]) -> Path:
             output = folder / f"{isa}.o"
             define = "-DTABLE=1" if isa == "table" else f"-DISA={isa}"
-            _call([*_needed(compiler), *C_FLAGS, *flags, define, "-c", str(HERE / "cpu.c"), "-o", str(output)])
+            _call([*command, *C_FLAGS, *flags, define, "-c", str(HERE / "cpu.c"), "-o", str(output)])
             return output
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             parts = list(pool.map(compile_one, ["table", *variants], [(), *variants.values()]))
-        _call([*_needed(compiler), "-shared", *map(str, parts), "-o", str(folder / name), "-lm"])
+        _call([*command, "-shared", *map(str, parts), "-o", str(folder / name), "-lm"])
         return folder / name
 
     return _cached(name, build, "the CPU kernels", report)
@@ -96,14 +108,13 @@ def shim(report: Callable[[str], None]) -> Path:
     import torch
 
     name, abi = _shim_name(), _abi()
-    compiler = _compiler("CXX", ("c++", "g++", "clang++"))
 
     def build(folder: Path) -> Path:
         home = Path(torch.__file__).parent
         headers = home / "include"
         include = [headers, headers / "torch/csrc/api/include", sysconfig.get_paths()["include"], HERE]
         links = ["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else []
-        command = [*_needed(compiler), *CXX_FLAGS, abi, "-shared", *(f"-isystem{path}" for path in include)]
+        command = [*compiler("CXX"), *CXX_FLAGS, abi, "-shared", *(f"-isystem{path}" for path in include)]
         command += [str(HERE / "shim.cpp"), "-o", str(folder / name), *links, f"-L{home / 'lib'}"]
         _call([*command, "-ltorch_python", "-ltorch", "-ltorch_cpu", "-lc10"])
         return folder / name
@@ -115,25 +126,32 @@ def missing() -> list[str]:
     """List the files that the first use will build.
 
     Raises:
-        CannotBuild: If the processor is not supported or there is no compiler.
+        CannotBuild: If the processor is not supported, or files are missing and there is no compiler or the folder
+            cannot be written.
     """
     absent = []
-    for name, what, compiler in (
-        (_kernels_name(), "the kernels", _compiler("CC", ("cc", "gcc", "clang"))),
-        (_shim_name(), "the C++ function over them", _compiler("CXX", ("c++", "g++", "clang++"))),
+    for name, what, variable in (
+        (_kernels_name(), "the kernels", "CC"),
+        (_shim_name(), "the C++ function over them", "CXX"),
     ):
         if _built(name) is None:
-            _needed(compiler)
+            compiler(variable)
             absent.append(what)
+    if absent and not is_writable(folder()):
+        raise CannotBuild(not_writable(folder()))
     return absent
 
 
 def folder() -> Path:
-    """Return the folder of the cache, which depends on XDG_CACHE_HOME."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / (
-        "Library/Caches" if sys.platform == "darwin" else ".cache"
-    )
-    return Path(home) / "normscope" / "kernels"
+    """Return the folder of the cache, which depends on XDG_CACHE_HOME.
+
+    Raises:
+        CannotBuild: If there is no home directory and XDG_CACHE_HOME is not set.
+    """
+    try:
+        return cache_folder() / "kernels"
+    except CacheUnusable as error:
+        raise CannotBuild(str(error)) from error
 
 
 def _variants() -> dict[str, tuple[str, ...]]:
@@ -162,8 +180,27 @@ def _shim_name() -> str:
 
 
 def _built(name: str) -> Path | None:
-    """Return the path of a compiled file in the package or in the cache, or None."""
-    return next((place / name for place in (PREBUILT, folder()) if (place / name).exists()), None)
+    """Return the path of an intact compiled file in the package or in the cache, or None."""
+    prebuilt = PREBUILT / name
+    return prebuilt if _is_intact(prebuilt) else path if _is_intact(path := folder() / name) else None
+
+
+def _record(path: Path) -> Path:
+    """Return the path of the file with the length and the hash of a compiled file."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _is_intact(path: Path) -> bool:
+    """Return whether a compiled file has the length and the hash that were stored when it was built."""
+    try:
+        with path.open("rb") as file:
+            return _record(path).read_bytes() == _content_of_record(file)
+    except OSError:
+        return False
+
+
+def _content_of_record(file: BinaryIO) -> bytes:
+    return f"{os.fstat(file.fileno()).st_size} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
 
 
 def _name(stem: str, sources: tuple[str, ...], *settings: object) -> str:
@@ -176,10 +213,10 @@ def _name(stem: str, sources: tuple[str, ...], *settings: object) -> str:
 
 
 def _cached(name: str, build: Callable[[Path], Path], what: str, report: Callable[[str], None]) -> Path:
-    """Return a compiled file from the package or the cache, or build it in the cache.
+    """Return an intact compiled file from the package or the cache, or build it in the cache.
 
     Raises:
-        CannotBuild: If the folder cannot be written, or ``build`` raises it.
+        CannotBuild: If the folder cannot be written, a folder has the name of the file, or ``build`` raises it.
     """
     if found := _built(name):
         return found
@@ -187,13 +224,21 @@ def _cached(name: str, build: Callable[[Path], Path], what: str, report: Callabl
     try:
         folder().mkdir(parents=True, exist_ok=True)
         with _locked(path, what, report):
-            if not path.exists():
+            if path.is_dir():
+                raise CannotBuild(f"{path} is a folder, and must be a file: remove it")
+            if not _is_intact(path):
+                for damaged in (each for each in (PREBUILT / name, path) if each.exists() and _record(each).is_file()):
+                    report(f"normscope: {damaged} is damaged and is not used")
                 with tempfile.TemporaryDirectory(dir=folder(), prefix="building-") as scratch:
                     start = time.monotonic()
-                    os.replace(build(Path(scratch)), path)
+                    built = build(Path(scratch))
+                    with built.open("r+b") as file:
+                        os.fsync(file.fileno())
+                        write_atomically(_record(path), _content_of_record(file))
+                    os.replace(built, path)
                 report(f"normscope: built {what}, once, in {time.monotonic() - start:.1f} s ({path})")
     except OSError as error:
-        raise CannotBuild(f"{folder()} cannot be written: {error}") from error
+        raise CannotBuild(not_writable(folder(), error)) from error
     return path
 
 
@@ -212,29 +257,57 @@ def _locked(path: Path, what: str, report: Callable[[str], None]) -> Iterator[No
         lock.release()
 
 
-def _compiler(variable: str, names: tuple[str, ...]) -> list[str] | None:
-    """Return the compiler command: that of an environment variable, or the first that is installed."""
-    if os.environ.get(variable):
-        return shlex.split(os.environ[variable])
-    return next(([path] for name in names if (path := shutil.which(name))), None)
+def compiler(variable: str) -> list[str]:
+    """Return the compiler command: that of an environment variable, or the first that is installed.
 
-
-def _needed(compiler: list[str] | None) -> list[str]:
-    if compiler is None:
-        raise CannotBuild("no C or C++ compiler on PATH; on Debian and Ubuntu: apt-get install g++")
-    return compiler
+    Raises:
+        CannotBuild: If there is no such command.
+    """
+    language, names = _COMPILERS[variable]
+    given = os.environ.get(variable, "")
+    try:
+        command = shlex.split(given)
+    except ValueError as error:
+        raise CannotBuild(f"{variable}={given!r} is not a command: {error}") from error
+    if not command:
+        found = next(filter(None, map(shutil.which, names)), None)
+        if found is None:
+            raise CannotBuild(f"no {language} compiler on PATH; on Debian and Ubuntu: apt-get install g++")
+        return [found]
+    if shutil.which(command[0]) is None:
+        raise CannotBuild(f"no {language} compiler: {variable}={given!r}, and there is no program {command[0]!r}")
+    return command
 
 
 def _call(command: list[str]) -> None:
-    """Run a compiler.
+    """Run a compiler, with its temporary files beside its output, the last path in ``command`` after ``-o``.
 
     Raises:
         CannotBuild: If it fails, with the first line of its error.
     """
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    scratch = str(Path(command[command.index("-o") + 1]).parent)
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            env={**os.environ, "TMPDIR": scratch},
+        )
+    except OSError as error:
+        raise CannotBuild(f"the compiler {command[0]} cannot be started: {error.strerror}") from error
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if "error" in line.lower()] or done.stderr.splitlines()
-        raise CannotBuild(f"{command[0]} failed: {' '.join(lines[:1])}")
+        lines = done.stderr.decode(errors="replace").splitlines()
+        reason = next((line for line in lines if "error" in line.lower()), lines[0] if lines else "")
+        package = next((package for header, package in _PACKAGES.items() if f"{header}: No such" in reason), None)
+        hint = f"; on Debian and Ubuntu: apt-get install {package}" if package else ""
+        raise CannotBuild(f"{command[0]} failed: {reason or f'exit status {done.returncode}, no message'}{hint}")
+
+
+def say(line: str) -> None:
+    """Write a line to standard error, unless it is closed."""
+    if sys.stderr is not None:
+        print(line, file=sys.stderr, flush=True)
 
 
 def main() -> None:
@@ -243,7 +316,8 @@ def main() -> None:
     for make in (kernels, shim):
         built = make(print)
         if built.parent != PREBUILT:
-            shutil.copy2(built, PREBUILT / built.name)
+            shutil.copy2(built, PREBUILT)
+            shutil.copy2(_record(built), PREBUILT)
         print(PREBUILT / built.name)
 
 

@@ -1,7 +1,6 @@
 """Choice of the backend that computes norms on a device."""
 
 import os
-import sys
 from functools import cache
 from types import ModuleType
 from typing import Literal, get_args
@@ -9,6 +8,7 @@ from typing import Literal, get_args
 import torch
 
 from normscope.errors import NormscopeError
+from normscope.kernels.backends import build
 
 Backend = Literal["eager", "cpu", "triton"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
@@ -71,6 +71,17 @@ def choose(device: torch.device, name: Backend | None = None) -> ModuleType | No
     return module
 
 
+def kernels_of(device: torch.device) -> ModuleType:
+    """Return the module with the kernels of a device, whatever NORMSCOPE_BACKEND requests.
+
+    Raises:
+        BackendUnavailable: If there are none for this type of device, or they cannot run here.
+    """
+    module = choose(device, _AT.get(device.type, "triton"))
+    assert module is not None
+    return module
+
+
 def describe(device: torch.device) -> str:
     """Return a description of the backend for a device: ``cpu: avx2 vector code under a C++ autograd function``."""
     if requested_backend() == "eager":
@@ -86,12 +97,12 @@ def describe(device: torch.device) -> str:
 def _load(name: Backend) -> tuple[ModuleType | None, str]:
     """Load a backend and return it with its description, or None with the reason, which is also printed."""
     if name == "cpu":
-        from normscope.kernels.backends import build, cpu
+        from normscope.kernels.backends import cpu
 
         try:
             return cpu, cpu.load().description
-        except (build.CannotBuild, OSError) as error:
-            reason = f"the CPU kernels cannot be built: {error}"
+        except build.CannotBuild as error:
+            reason = f"the CPU kernels cannot be used: {error}"
     else:
         try:
             from normscope.kernels.backends import triton
@@ -99,5 +110,5 @@ def _load(name: Backend) -> tuple[ModuleType | None, str]:
             return triton, "Triton"
         except ImportError as error:
             reason = f"the GPU kernels need Triton: {error}"
-    print(f"normscope: norms run on PyTorch's operations; {reason}", file=sys.stderr, flush=True)
+    build.say(f"normscope: norms run on PyTorch's operations; {reason}")
     return None, reason

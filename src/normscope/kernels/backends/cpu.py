@@ -7,7 +7,6 @@ thousand entries, both ways take the same time.
 import ctypes
 import importlib.util
 import os
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -67,13 +66,16 @@ def load() -> Library:
     """Load the kernels, and build them on first use; NORMSCOPE_CPU_ISA may select an instruction set.
 
     Raises:
-        CannotBuild: If the kernels are not built and cannot be built.
+        CannotBuild: If the kernels are not built and cannot be built, or the built file is for another machine.
         ValueError: If NORMSCOPE_CPU_ISA names an instruction set that this machine or build does not support.
     """
     with ThreadPoolExecutor(1) as pool:
-        building = pool.submit(build.shim, _report)
-        path = build.kernels(_report)
-    functions = ctypes.CDLL(str(path))
+        building = pool.submit(build.shim, build.say)
+        path = build.kernels(build.say)
+    try:
+        functions = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise build.CannotBuild(f"{error}; remove this file to build it for this machine") from error
     functions.normscope_use.restype = ctypes.c_char_p
     requested = os.environ.get("NORMSCOPE_CPU_ISA")
     isa = functions.normscope_use(requested.encode() if requested else None)
@@ -89,12 +91,8 @@ def load() -> Library:
     except (build.CannotBuild, ImportError) as error:
         shim = None
         description = f"{isa.decode()} vector code called from Python, which is slower for small tensors: {error}"
-        _report(f"normscope: the CPU kernels run without their C++ function: {error}")
+        build.say(f"normscope: the CPU kernels run without their C++ function: {error}")
     return Library(path, isa.decode(), functions, shim, description)
-
-
-def _report(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _load_shim(path: Path, functions: ctypes.CDLL) -> ModuleType:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from normscope.data.download import sha256 as sha256_of_file
-from normscope.data.store import cache_folder
+from normscope.files import cache_folder, create_in_cache
 from normscope.tasks.translation.subwords import BOS, EOS, PAD, Subwords
 
 
@@ -173,12 +173,15 @@ def encode_pairs(
 
     Raises:
         ValueError: If every pair is excluded; the message contains the numbers by reason.
+        CacheUnusable: If the corpus is not in the cache, and the cache cannot be written.
     """
     from filelock import FileLock
 
     parts = [*name_parts, vocabulary.sha256, repr(keep), str(_REVISION)]
     folder = cache_folder() / "corpora" / sha256("\n".join(map(repr, parts)).encode()).hexdigest()
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    if (found := _open(folder)) is not None:
+        return found
+    create_in_cache(folder.parent)
     with FileLock(folder.parent / f".{folder.name}.lock"):
         found = _open(folder)
         if found is not None:

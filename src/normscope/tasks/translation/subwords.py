@@ -10,8 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from normscope.data.store import cache_folder
-from normscope.files import write_atomically
+from normscope.files import cache_folder, create_in_cache, write_atomically
 
 PAD, UNK, BOS, EOS = range(4)
 """Ids of padding, unknown characters, beginning of sentence and end of sentence in every vocabulary."""
@@ -106,6 +105,7 @@ def learn(name_parts: Sequence[str], lines: Iterable[str], size: int) -> Subword
         ValueError: If the text has no words or contains a reserved character, has more characters than ``size``, or
             yields fewer pieces than ``size``; the message contains the largest possible size.
         ImportError: If sentencepiece is not installed.
+        CacheUnusable: If the vocabulary is not in the cache, and the cache cannot be written.
 
     References:
         Sennrich, Haddow and Birch (2016). Neural machine translation of rare words with subword units, section 3.2.
@@ -114,7 +114,9 @@ def learn(name_parts: Sequence[str], lines: Iterable[str], size: int) -> Subword
 
     folder = cache_folder() / "vocabularies"
     path = folder / f"{_name(name_parts, size)}.model"
-    folder.mkdir(parents=True, exist_ok=True)
+    if model := _cached(path):
+        return Subwords(model)
+    create_in_cache(folder)
     with FileLock(folder / f".{path.name}.lock"):
         model = _cached(path)
         if model is None:
