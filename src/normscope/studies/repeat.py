@@ -71,5 +71,6 @@ def as_python(value: Any, package: str = "normscope") -> str:
     if isinstance(value, Path):
         return repr(str(value))
     # A number of NumPy is written as one of Python.
-    kind = next((kind for kind in (bool, int, float) if isinstance(value, kind)), None)
-    return repr(value) if kind is None else repr(kind(value))
+    if isinstance(value, float):
+        return repr(float(value))
+    return repr(int(value)) if isinstance(value, int) and not isinstance(value, bool) else repr(value)
