@@ -14,7 +14,8 @@ import normscope
 from normscope.cli.main import app
 from normscope.cli.parsing import as_argument, as_typed, shell_words
 from normscope.papers import ReproductionRequest, Setting
-from normscope.studies.spec import Arm, StudySpec, as_python, call_that_repeats, make_study
+from normscope.studies.repeat import as_python, call_that_repeats
+from normscope.studies.spec import Arm, StudySpec, make_study
 from support.command_line import CommandLine
 
 ALONE = ["--norms", "none,layer_norm", "--seeds", "0", "--steps", "4", "--workers", "1"]
@@ -117,8 +118,14 @@ def value_of(line: str, function: str, **names: Any) -> tuple[list[Any], dict[st
 OPTIONS: list[dict[str, Any]] = [
     {},
     {"norms": ["layer_norm"], "seeds": 3},
-    {"norms": ["ada_norm(scale=2.0,k=0.2)", "layer_norm+ada_norm:final"], "placements": ["pre", "mix(share=0.5)"]},
-    {"norms": ["none", "rms_norm"], "baseline": "rms_norm", "warmups": [0, 9], "steps": 20, "preset": "full"},
+    {"norms": ["ada_norm(scale=2.0,k=0.2)", "layer_norm+ada_norm:final"], "placements": ["pre", "post"]},
+    {
+        "norms": ["none", "rms_norm"],
+        "baseline": "rms_norm, warm-up 9",
+        "warmups": [0, 9],
+        "steps": 20,
+        "preset": "full",
+    },
     {"seeds": (4, 2, 9), "margin": 0.125, "tune": True, "precision": "bfloat16", "compile": True, "question": "it's?"},
 ]
 

@@ -1,6 +1,10 @@
+import os
+import shutil
+import subprocess
+
 import pytest
 
-from normscope.cli.parsing import parse_counts, parse_seeds, parse_shapes, split_norms
+from normscope.cli.parsing import parse_counts, parse_seeds, parse_shapes, shell_words, split_norms
 
 
 @pytest.mark.parametrize(("text", "want"), [("0-2", [0, 1, 2]), ("3,5,8-9", [3, 5, 8, 9]), ("7", [7])])
@@ -12,6 +16,13 @@ def test_seeds_are_read(text: str, want: list[int]) -> None:
 def test_other_seeds_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="seeds must have the form 0-9 or 3,5,8"):
         parse_seeds(text)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize("name", [b"plain", b"it's mine", b"f\xff.py", b"\xff1a\\ '\"$x\n", "ü".encode(), b"\xe2\x80"])
+def test_arguments_of_any_bytes_are_written_as_a_shell_reads_them(name: bytes) -> None:
+    text = shell_words("printf", "%s", os.fsdecode(name))
+    assert subprocess.run(["bash", "-c", text.encode()], capture_output=True, check=True).stdout == name
 
 
 def test_commas_inside_brackets_do_not_split() -> None:

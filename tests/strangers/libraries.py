@@ -17,7 +17,15 @@ from torch import Tensor, nn
 from strangers.inputs import alternatives, floats_in
 from strangers.shrink import SCALES, shrink
 
-Call = Callable[[nn.Module], Any]
+
+class Call:
+    """The arguments of a model, kept to call it with."""
+
+    def __init__(self, *inputs: Any, **named: Any) -> None:
+        self.inputs, self.named = inputs, named
+
+    def __call__(self, model: nn.Module) -> Any:
+        return model(*self.inputs, **self.named)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,19 +41,21 @@ class Attempt:
     """Whether the shapes of the outputs depend on the weights: a detector finds more or fewer things."""
 
 
-def with_arguments(**arguments: Any) -> Call:
-    return lambda model: model(**arguments)
-
-
-def with_inputs(*inputs: Any) -> Call:
-    return lambda model: model(*inputs)
-
-
 # transformers
 
 
 def _transformers_names() -> list[str]:
-    return list(importlib.import_module("transformers").CONFIG_MAPPING.keys())
+    mapping = importlib.import_module("transformers").CONFIG_MAPPING
+    return _one_of_each_first(mapping.keys(), lambda name: mapping[name].__module__)
+
+
+def _one_of_each_first(names: Iterable[str], place: Callable[[str], str]) -> list[str]:
+    """Order names so that the first of every file stands before the second of any."""
+    files: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        files[place(name)].append(name)
+    columns = range(max(map(len, files.values())))
+    return [alike[column] for column in columns for alike in files.values() if column < len(alike)]
 
 
 def _transformers(name: str) -> Iterator[Attempt]:
@@ -79,7 +89,7 @@ def _transformers(name: str) -> Iterator[Attempt]:
             forward = model.forward
             main = getattr(model, "main_input_name", None)
             config: Mapping[str, Any] = model.config.to_dict()  # type: ignore[union-attr, operator]
-            return (with_arguments(**arguments) for arguments in alternatives(forward, config, main))
+            return (Call(**arguments) for arguments in alternatives(forward, config, main))
 
         yield Attempt(how=f"{model_class.__name__}, scale {number}", build=build, calls=calls)
 
@@ -142,20 +152,15 @@ def _image_calls(model: nn.Module) -> Iterator[Call]:
     settings = getattr(model, "pretrained_cfg", None) or {}
     own = settings.get("input_size", (3, 224, 224))
     for side in (64, own[-1]):
-        yield with_inputs(torch.randn(2, own[0], side, side))
+        yield Call(torch.randn(2, own[0], side, side))
 
 
 # torchvision
 
 
 def _torchvision_names() -> list[str]:
-    """List every builder, the first of every file before the second of any."""
     models = importlib.import_module("torchvision.models")
-    files: dict[str, list[str]] = defaultdict(list)
-    for name in models.list_models():
-        files[models.get_model_builder(name).__module__].append(name)
-    columns = range(max(map(len, files.values())))
-    return [names[column] for column in columns for names in files.values() if column < len(names)]
+    return _one_of_each_first(models.list_models(), lambda name: models.get_model_builder(name).__module__)
 
 
 def _torchvision(name: str) -> Iterator[Attempt]:
@@ -173,16 +178,15 @@ def _torchvision(name: str) -> Iterator[Attempt]:
 
     def calls(model: nn.Module) -> Iterator[Call]:
         if "detection" in place:
-            yield with_inputs([torch.rand(3, 64, 64), torch.rand(3, 64, 64)])
+            yield Call([torch.rand(3, 64, 64), torch.rand(3, 64, 64)])
         elif "optical_flow" in place:
-            images = torch.rand(2, 1, 3, 128, 128)
-            yield lambda model: model(*images, num_flow_updates=2)
+            yield Call(*torch.rand(2, 1, 3, 128, 128), num_flow_updates=2)
         elif "video" in place:
-            yield with_inputs(torch.randn(2, 3, 8, 64, 64))
-            yield with_inputs(torch.randn(1, 3, 16, 224, 224))
+            yield Call(torch.randn(2, 3, 8, 64, 64))
+            yield Call(torch.randn(1, 3, 16, 224, 224))
         else:
             for side in (64, 128, 224, 299):
-                yield with_inputs(torch.randn(2, 3, side, side))
+                yield Call(torch.randn(2, 3, side, side))
 
     def detection_loss(model: nn.Module) -> Tensor:
         images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -235,7 +239,7 @@ def _diffusers(name: str) -> Iterator[Attempt]:
 
         def calls(model: nn.Module) -> Iterator[Call]:
             config = dict(model.config)  # type: ignore[call-overload]
-            return (with_arguments(**arguments) for arguments in alternatives(model.forward, config))
+            return (Call(**arguments) for arguments in alternatives(model.forward, config))
 
         yield Attempt(how=f"{name}, scale {number}", build=lambda changes=changes: model_class(**changes), calls=calls)
 
@@ -280,9 +284,9 @@ def first_that_runs(
     attempts: Iterable[Attempt],
     *,
     limited: Callable[[], Any],
-    largest: int = 50_000_000,
-    slowest: float = 0.3,
-    patience: float = 8.0,
+    largest: int = 20_000_000,
+    slowest: float = 0.1,
+    patience: float = 4.0,
 ) -> Subject:
     """Return the first attempt whose model is built in time and has finite outputs.
 

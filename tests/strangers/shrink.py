@@ -141,10 +141,12 @@ def shrink(defaults: Mapping[str, Any], scale: Scale) -> dict[str, Any]:
         Only what changes, but for ``model_type``, by which a nested configuration is known.
     """
     changed: dict[str, Any] = {}
-    layers = {value for name, value in defaults.items() if re.search(r"layers$|^n_layer$", name) and _is_int(value)}
+    layers = {
+        value for name, value in defaults.items() if re.search(r"layers$|^n_layer$", str(name)) and _is_int(value)
+    }
     special = iter(range(scale.vocabulary - 1, 0, -1))
     for name, value in defaults.items():
-        if name in ("id2label", "label2id") or name.startswith("_"):
+        if not isinstance(name, str) or name in ("id2label", "label2id") or name.startswith("_"):
             continue
         if isinstance(value, Mapping):
             inner = shrink(value, scale)

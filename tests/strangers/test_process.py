@@ -53,7 +53,7 @@ def test_a_good_model_passes_every_check(made: Any) -> None:
     record = tried(made, "Plain", targets=("rms_norm", "layer_norm", "dyt"))["Plain"]
     assert (record["built"], record["norms"]) == ("Plain", ["layer_norm"])
     checks = ("swap", "undo", "train", "save", "diagnose")
-    expected = {"own/repeat", "own/train", "own/diagnose", "rms_norm/compile"}
+    expected = {"own/repeat", "own/find", "own/train", "own/diagnose", "rms_norm/compile"}
     expected |= {f"{target}/{check}" for target in ("rms_norm", "dyt") for check in checks}
     passed = {cell for cell, status in statuses(record).items() if status == "ok"}
     assert passed == expected

@@ -8,7 +8,7 @@ import transformers
 from torch import Tensor, nn
 
 from strangers.inputs import alternatives, floats_in
-from strangers.libraries import Attempt, CannotBuild, first_that_runs, with_arguments, with_inputs
+from strangers.libraries import Attempt, Call, CannotBuild, first_that_runs
 from strangers.process import processor_time
 from strangers.shrink import SCALES, Scale, shrink
 from strangers.tiny import BATCH, Plain
@@ -73,7 +73,7 @@ def test_the_first_attempt_that_runs_is_taken() -> None:
     def attempt(how: str, build: type[nn.Module], *calls) -> Attempt:
         return Attempt(how=how, build=build, calls=lambda model: calls)
 
-    bad, good = with_arguments(nothing=1), with_inputs(BATCH)
+    bad, good = Call(nothing=1), Call(BATCH)
     attempts = [attempt("bad", Plain, bad), attempt("good", Plain, bad, good), attempt("later", Plain, good)]
     subject = first_that_runs(attempts, limited=lambda: processor_time(2))
     assert (subject.how, subject.call) == ("good", good)

@@ -5,14 +5,14 @@ import torch
 from torch import nn
 
 from strangers import trial
-from strangers.libraries import Subject, with_inputs
+from strangers.libraries import Call, Subject
 from strangers.snapshot import differences, snapshot
 from strangers.tiny import BATCH, Plain
 
 
 @pytest.fixture
 def own() -> trial.Own:
-    return trial.Own(Subject(how="plain", build=Plain, call=with_inputs(BATCH)), "eager")
+    return trial.Own(Subject(how="plain", build=Plain, call=Call(BATCH)), "eager")
 
 
 def test_undo_that_leaves_something_behind_is_seen(own: trial.Own) -> None:
@@ -21,15 +21,30 @@ def test_undo_that_leaves_something_behind_is_seen(own: trial.Own) -> None:
             self.undo = change
 
     model = own.fresh()
-    trial.undoes(own, model, Undone(lambda: None))
-    with pytest.raises(trial.CheckFailed, match=r"the state has changed: \['first.bias'\]"):
-        trial.undoes(own, model, Undone(lambda: model.first.bias.data.add_(1e-7)))
+    before = snapshot(model)
+    trial.undoes(own, model, Undone(lambda: None), before)
+    with pytest.raises(trial.CheckFailed, match=r"undo leaves 1 changed: \['first.bias: parameter'\]"):
+        trial.undoes(own, model, Undone(lambda: model.first.bias.data.add_(1e-7)), before)
+    with pytest.raises(trial.CheckFailed, match=r"undo leaves \d+ changed: .*more: module"):
+        trial.undoes(own, model, Undone(lambda: setattr(model, "more", nn.Identity())), before)
     model = own.fresh()
-    with pytest.raises(trial.CheckFailed, match="the modules are not those of before"):
-        trial.undoes(own, model, Undone(lambda: setattr(model, "more", nn.Identity())))
-    model = own.fresh()
+    model.last.register_forward_hook(lambda *given: given[2] + 1)
     with pytest.raises(trial.CheckFailed, match="outputs after undo are not the same: apart by"):
-        trial.undoes(own, model, Undone(lambda: model.last.register_forward_hook(lambda *given: given[2] + 1)))
+        trial.undoes(own, model, Undone(lambda: None), snapshot(model))
+
+
+def test_a_refusal_that_changes_something_is_seen(own: trial.Own) -> None:
+    model = own.fresh()
+    with pytest.raises(ValueError, match="no"), trial.unchanged_where_refused(model, "swap"):
+        raise ValueError("no")
+    with pytest.raises(trial.CheckFailed, match=r"swap refused and changed 1: \['the model: training'\]"):
+        changes_and_refuses(model)
+
+
+def changes_and_refuses(model: nn.Module) -> None:
+    with trial.unchanged_where_refused(model, "swap"):
+        model.training = True
+        raise ValueError("no")
 
 
 def test_training_that_changes_nothing_or_starves_a_parameter_is_seen(own: trial.Own) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from strangers.libraries import Attempt, with_inputs
+from strangers.libraries import Attempt, Call
 
 BATCH = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
 
@@ -127,7 +127,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 
 
 def _attempts(name: str) -> Iterator[Attempt]:
-    yield Attempt(how=name, build=MODELS[name], calls=lambda model: [with_inputs(BATCH)])
+    yield Attempt(how=name, build=MODELS[name], calls=lambda model: [Call(BATCH)])
 
 
 LIBRARIES = {"tiny": (lambda: list(MODELS), _attempts)}

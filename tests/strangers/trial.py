@@ -66,11 +66,16 @@ def try_subject(
     if own.failed:
         return
     cell(report, "own/train", own.train)
-    kinds = sorted({norm.kind for norm in normscope.find_norms(own.model)[0]})
+    found: list[Any] = []
+    if not cell(report, "own/find", lambda: found.extend(finds(own))):
+        return
+    kinds = sorted({norm.kind for norm in found})
     report({"norms": kinds})
     cell(report, "own/diagnose", lambda: diagnoses(own, own.fresh()))
     if not kinds:
         return
+    if "layer_norm" in kinds:
+        cell(report, "to_rms_norm/convert", lambda: converts(own, own.fresh()))
     for target in targets:
         what = [kind for kind in kinds if kind != target]
         if not what:
@@ -82,10 +87,10 @@ def try_subject(
 def try_target(own: "Own", what: list[str], target: str, *, compiled: bool, report: Report) -> None:
     """Try one target with every check."""
     model = own.fresh()
-    swapped: list[Any] = []
+    before, swapped = snapshot(model), []
     if not cell(report, f"{target}/swap", lambda: swapped.append(swaps(own, model, what, target))):
         return
-    cell(report, f"{target}/undo", lambda: undoes(own, model, swapped[0]))
+    cell(report, f"{target}/undo", lambda: undoes(own, model, swapped[0], before))
     again = own.fresh()
     normscope.swap(again, what, target)
     trains_too = "train" not in own.failed
@@ -139,7 +144,6 @@ class Own:
         self.failed: set[str] = set()
         seed()
         self.model = subject.build().eval()
-        self.state = {name: digest(value) for name, value in self.model.state_dict().items()}
         self.before = self.outputs(self.model)
         self.shapes = [tuple(output.shape) for output in self.before]
         draws = torch.Generator().manual_seed(2)
@@ -213,7 +217,8 @@ def _apart(expected: Sequence[Tensor], got: Sequence[Tensor]) -> str:
 
 def swaps(own: Own, model: nn.Module, what: list[str], target: str) -> Any:
     """Check that a swap replaces something, and that the outputs are finite and of the same shapes."""
-    report = normscope.swap(model, what, target)
+    with unchanged_where_refused(model, "swap"):
+        report = normscope.swap(model, what, target)
     if not report.replaced:
         raise CheckFailed("swap replaced nothing")
     outputs = own.outputs(model)
@@ -249,19 +254,59 @@ def _blamed(own: Own, model: nn.Module, norms: Sequence[nn.Module]) -> CheckFail
     return NotOurs("an output is not finite, and every new norm gives finite values for finite ones")
 
 
-def undoes(own: Own, model: nn.Module, report: Any) -> None:
-    """Check that undo gives back outputs, state and modules, bit for bit."""
+def undoes(own: Own, model: nn.Module, report: Any, before: dict[str, Any]) -> None:
+    """Check that undo gives back outputs, parameters, buffers, modules and hooks, bit for bit."""
     report.undo()
-    state = {name: digest(value) for name, value in model.state_dict().items()}
-    if state != own.state:
-        wrong = [name for name in {**state, **own.state} if state.get(name) != own.state.get(name)]
-        raise CheckFailed(f"the state has changed: {wrong[:4]}")
-    if list(state) != list(own.state):
+    # The call between swap and undo has drawn random numbers, and may have put the model into evaluation.
+    changed = [name for name in differences(before, snapshot(model)) if not name.startswith("the random state")]
+    if changed:
+        raise CheckFailed(f"undo leaves {len(changed)} changed: {changed[:4]}")
+    if list(model.state_dict()) != list(own.model.state_dict()):
         raise CheckFailed("the order of the state has changed")
-    classes = [(name, type(module)) for name, module in model.named_modules()]
-    if classes != [(name, type(module)) for name, module in own.model.named_modules()]:
-        raise CheckFailed("the modules are not those of before")
     same(own.before, own.outputs(model), "outputs after undo")
+
+
+@contextlib.contextmanager
+def unchanged_where_refused(model: nn.Module, name: str) -> Iterator[None]:
+    """Check that an instrument which raises has left model and process as they were."""
+    before = snapshot(model)
+    try:
+        yield
+    except Exception as error:
+        changed = differences(before, snapshot(model))
+        if changed:
+            raise CheckFailed(f"{name} refused and changed {len(changed)}: {changed[:4]}") from error
+        raise
+
+
+def finds(own: Own) -> Sequence[Any]:
+    """Check that find_norms leaves model and process as they were, and return what it found."""
+    before = snapshot(own.model)
+    found, _ = normscope.find_norms(own.model)
+    changed = differences(before, snapshot(own.model))
+    if changed:
+        raise CheckFailed(f"find_norms changed {len(changed)}: {changed[:4]}")
+    return found
+
+
+def converts(own: Own, model: nn.Module) -> None:
+    """Check that to_rms_norm keeps the outputs, to 1e-4 of the largest, or refuses and changes nothing."""
+    call = own.subject.call
+    with unchanged_where_refused(model, "to_rms_norm"):
+        normscope.to_rms_norm(model, *call.inputs, **call.named)
+    near(own.before, own.outputs(model), "outputs of RMS norms", 1e-4)
+
+
+def near(expected: Sequence[Tensor], got: Sequence[Tensor], what: str, tolerance: float) -> None:
+    """Check that two lists of tensors are equal to a part of the largest number of each tensor.
+
+    Raises:
+        CheckFailed: If they are not.
+    """
+    for one, other in zip(expected, got, strict=True):
+        apart, size = float((one.double() - other.double()).abs().max()), float(one.double().abs().max())
+        if not apart <= tolerance * size + 1e-6:
+            raise CheckFailed(f"{what} are {apart:.1e} apart, the largest is {size:.1e}")
 
 
 def trains(own: Own, model: nn.Module) -> None:
@@ -314,10 +359,7 @@ def compiles(own: Own, model: nn.Module) -> None:
         got = own.outputs(torch.compile(model, backend=own.backend))  # type: ignore[arg-type]
     finally:
         torch.compiler.reset()
-    for one, other in zip(expected, got, strict=True):
-        apart, size = float((one.double() - other.double()).abs().max()), float(one.double().abs().max())
-        if not apart <= 1e-3 * size + 1e-6:
-            raise CheckFailed(f"compiled outputs are {apart:.1e} apart, the largest is {size:.1e}")
+    near(expected, got, "compiled outputs", 1e-3)
 
 
 def diagnoses(own: Own, model: nn.Module) -> None:

@@ -87,13 +87,14 @@ def compare(
     normscope compare my_file.py:make
     """
     from normscope import data as data_sets
-    from normscope.cli.progress import DownloadProgress, StudyProgress
+    from normscope.cli.progress import DownloadProgress, StudyProgress, sentences
     from normscope.cli.tables import open_console, stdout_for_results
     from normscope.results.store import StudyFolder
     from normscope.specs import find_task
     from normscope.studies.compare import check_folder, default_folder, known_runs, states
     from normscope.studies.compare import compare as run_study
     from normscope.studies.engines.engine import RunEvent
+    from normscope.studies.plan import describe_training
     from normscope.studies.spec import PAPER_NORMS, make_study
     from normscope.studies.tuning import tuning_plan
 
@@ -120,9 +121,10 @@ def compare(
         check_folder(study_spec, study)
         before = states(known_runs(study_spec, study), study)
         open_trials = states(tuning_plan(study_spec), StudyFolder(folder / "tuning"))["open"] if tune else 0
+        training = describe_training(study_spec, batches=False)
         console.print(
-            f"{study_spec.question} {count(study_spec.arms, 'arm')} x {count(study_spec.seeds, 'seed')}, "
-            f"{study_spec.steps:,} updates each"
+            f"{study_spec.question} {count(study_spec.arms, 'arm')} x {count(study_spec.seeds, 'seed')}"
+            + (f", {training} each" if training else "")
             + (f", {open_trials} tuning trials first" if open_trials else "")
             + (
                 f"; {_finished(study_spec, study)} are already finished"
@@ -138,12 +140,13 @@ def compare(
             with DownloadProgress(console) as downloads:
                 for name in entry.datasets:
                     data_sets.locate(data_sets.SETS[name], progress=downloads)
-        with StudyProgress(console) as progress:
+        with sentences(), StudyProgress(console) as progress:
 
             def callback(event: RunEvent) -> None:
                 spec = event.spec
                 name = f"{spec.label} seed {spec.seed}"
-                progress.callback(spec.id, name, event.state, event.step, of=spec.recipe.steps, note=event.note)
+                of = 0 if "steps" in spec.unknown else spec.recipe.steps
+                progress.callback(spec.id, name, event.state, min(event.step, of), of=of, note=event.note)
 
             try:
                 summary = run_study(

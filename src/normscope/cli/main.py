@@ -1,6 +1,7 @@
 """The entry point of the command line: its commands and its exit codes; heavy packages are imported on demand."""
 
 import io
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; expected errors are printed as one sentence, without a traceback."""
     remember(arguments)
     signal.signal(signal.SIGTERM, _interrupt)
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         # Characters that the terminal cannot encode are replaced; they do not end a study.
         if isinstance(stream, io.TextIOWrapper):
@@ -45,8 +47,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(EXIT_INTERRUPTED)
     except (LookupError, ValueError, TypeError) as error:
         _refuse(error, EXIT_USAGE)
+    except BrokenPipeError:
+        # The reader, such as head, has seen enough. What is still buffered must not raise again at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(EXIT_ERROR)
     except (OSError, ImportError, RuntimeError) as error:
         _refuse(error, EXIT_ERROR)
+
+
+def _open_closed_streams() -> None:
+    """Open the null device as each standard stream that is closed; a file opened later would take its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))
 
 
 def _refuse(error: Exception, status: int) -> NoReturn:

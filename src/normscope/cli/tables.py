@@ -185,7 +185,7 @@ def _longest(head: str, cells: Sequence[str], *, folded: bool) -> int:
 def _caption(summary: Summary, arms: Sequence[ArmSummary]) -> str:
     metric = summary.metric
     better = "higher" if metric["higher_is_better"] else "lower"
-    noise = summary.noise_of(arms)["words"]
+    noise = (summary.noise_of(arms) or {"words": "not measured yet"})["words"]
     done = ", ".join(f"{label} {done} of {planned}" for label, (done, planned) in summary.progress.items())
     return (
         f"{metric['name']}, {better} is better; difference from {summary.baseline} over paired seeds; "

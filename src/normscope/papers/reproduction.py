@@ -24,7 +24,7 @@ from normscope.results.store import SCHEMA, StudyFolder, write_json
 from normscope.results.verdict import exploratory
 from normscope.studies import compare
 from normscope.studies.engines.engine import EngineError, RunEvent
-from normscope.studies.spec import as_python
+from normscope.studies.repeat import as_python
 from normscope.tasks import TASKS
 
 PAPERS: dict[str, Paper] = {"xu2019": XU2019, "xiong2020": XIONG2020}

@@ -67,7 +67,7 @@ CARD = {
         ...,
     ],
     "seeds": [int],
-    "steps": int,
+    "steps?": int,
     "regime": str,
     "failure": str,
     "command": str,

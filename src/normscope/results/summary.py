@@ -91,8 +91,10 @@ class Summary:
         done = Counter(label for (label, _), run in single.items() if run.state == "done")
         return {label: (done[label], count) for label, count in Counter(label for label, _ in single).items()}
 
-    def noise_of(self, arms: Sequence[ArmSummary]) -> dict[str, Any]:
-        """Return ``noise`` of the baseline among ``arms``, which are the tuned or the untuned ones."""
+    def noise_of(self, arms: Sequence[ArmSummary]) -> Mapping[str, Any] | None:
+        """Return ``noise``, or, if ``arms`` are the untuned ones, the same of the untuned baseline."""
+        if tuple(arms) != self.untuned:
+            return self.noise
         base = next(arm for arm in arms if arm.label == self.baseline)
         comparisons = sum(arm.label != self.baseline for arm in self._every_arm)
         return describe_noise(base, self.metric["unit"], margin=self.margin, alpha=self.alpha / max(1, comparisons))

@@ -19,8 +19,9 @@ from normscope.studies.engines.engine import Engine, EngineError, RunEvent
 from normscope.studies.engines.local import LocalEngine
 from normscope.studies.plan import RunSpec, plan, record
 from normscope.studies.preflight import preflight
+from normscope.studies.repeat import call_that_repeats
 from normscope.studies.run import forget
-from normscope.studies.spec import StudyOptions, StudySpec, call_that_repeats, make_study
+from normscope.studies.spec import StudyOptions, StudySpec, make_study
 from normscope.studies.tuning import tune, tuning_plan
 
 __tracebackhide__ = True

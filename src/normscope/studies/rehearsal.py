@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, cast
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from normscope.norms import NORMS
 from normscope.results.aggregates import AGGREGATES
 from normscope.studies.plan import RunSpec
-from normscope.tasks import CustomTask, Part
+from normscope.tasks import CustomTask, Part, Recipe
 from normscope.tasks.custom.sandbox import unseen_calls, watch_calls
 from normscope.tasks.custom.task import digest
 from normscope.tasks.custom.trial import Stop, TrialData
@@ -131,6 +131,39 @@ def _begin(spec: RunSpec, task: CustomTask, device: torch.device) -> tuple[nn.Mo
     return model.to(device), task.load(device, spec.split, spec.preset)
 
 
+class _WatchedRecipe(Recipe):
+    """A recipe that records which of its settings are read."""
+
+    def __getattribute__(self, name: str) -> Any:
+        value = super().__getattribute__(name)
+        if "read" in (own := super().__getattribute__("__dict__")):
+            own["read"].add(name)
+        return value
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> tuple["_WatchedRecipe", set[str]]:
+        """Return a copy of a recipe, and the set to which the names are added."""
+        watched, read = cls(**asdict(recipe)), set[str]()
+        vars(watched)["read"] = read
+        return watched, read
+
+
+def _check_read(spec: RunSpec, task: CustomTask, read: set[str]) -> None:
+    """Check that a training function has read the settings that were chosen for it.
+
+    Raises:
+        ValueError: If it takes the recipe and has not read one of them.
+    """
+    options = {"steps": "--steps", "warmup": "--warmup", "learning_rate": "--tune"}
+    for name, option in options.items():
+        differs = getattr(spec.recipe, name) != getattr(task.first.recipe, name)
+        if name not in read and (differs or (name == "learning_rate" and spec.split == "tune")):
+            raise ValueError(
+                f"train was given a recipe with {name}={getattr(spec.recipe, name):g} and did not read it, so {option} "
+                f"would change nothing: read recipe.{name} where training begins, or leave {option} out"
+            )
+
+
 class _Draws:
     """Records the states of the generators and the inputs of the network during its calls in training."""
 
@@ -212,7 +245,8 @@ def _begin_training(
     values: list[Any] = []
     seen = _Draws(model, torch.device(spec.recipe.device))
     weights = digest(model)
-    stopped = False
+    recipe, read = _WatchedRecipe.of(spec.recipe)
+    stopped = passed = False
 
     def add(value: Any, *, is_last: Callable[[], bool]) -> None:
         nonlocal stopped
@@ -227,16 +261,18 @@ def _begin_training(
         add(read_callback(*given, **named), is_last=lambda: sum(isinstance(v, tuple) for v in values) >= limit)
 
     def watch(module: nn.Module, given: Any, output: Any) -> None:
+        nonlocal passed
         if not stopped:
             seen.see(module, given)
+            passed = seen.calls.count(seen.calls[0]) >= times * PASSES
         value = float(output.detach().double().sum()) if isinstance(output, Tensor) else 0.0
-        add(value, is_last=lambda: seen.calls.count(seen.calls[0]) >= times * PASSES)
+        add(value, is_last=lambda: passed)
 
     seed_dropout(spec.seed, 0, seen.device)
     try:
         with watch_calls(watch):
             assert task.train is not None
-            task.train(model, callback, spec.recipe)
+            task.train(model, callback, recipe)
     except Stop:
         pass
     except Exception:
@@ -249,6 +285,9 @@ def _begin_training(
             f"train calls a {type(seen.calls[0]).__name__}, but no module of the given model: it must train the given "
             "model in place, not a copy"
         )
+    # A loop that was left within its first epoch may read them at its end.
+    if not passed:
+        _check_read(spec, task, read)
     return seen.record(task.seeded_with, weights), values
 
 

@@ -69,13 +69,13 @@ def execute(spec: RunSpec, study: StudyFolder, watch: Watch) -> str:
         except (OSError, DataDamaged, UserFileChanged, KeyboardInterrupt):
             raise
         except UserCodeError as error:
-            write_atomically(folder.error, f"{error}\n".encode())
+            write_atomically(folder.error, f"{error}\n".encode(errors="replace"))
             _write_failure(folder.result, error.reason)
             return "failed"
         except BaseException as error:
             # An error of a norm or a model fails this run, not the study; its traceback is written beside the result.
             # This includes exceptions that are not an Exception, such as CancelledError and GeneratorExit.
-            write_atomically(folder.error, traceback.format_exc().encode())
+            write_atomically(folder.error, traceback.format_exc().encode(errors="replace"))
             _write_failure(folder.result, in_a_line(error))
             return "failed"
 
@@ -144,5 +144,7 @@ def _holding(folder: RunFolder) -> Iterator[bool]:
 
 
 def _write_failure(path: Path, reason: str) -> None:
+    # A path in the message may have bytes that are not UTF-8.
+    reason = reason.encode(errors="replace").decode()
     empty = ("value", "valid_value", "selected_step", "step_ms", "peak_bytes", "saved_bytes", "seconds", "parameters")
     write_json(path, {"schema": SCHEMA, "state": "failed", **dict.fromkeys(empty), "steps": 0, "reason": reason})

@@ -23,6 +23,7 @@ from normscope.files import write_atomically
 from normscope.kernels import describe
 from normscope.results.aggregates import AGGREGATES
 from normscope.results.store import SCHEMA, RunFolder, write_json
+from normscope.tasks.custom.task import CustomTask
 from normscope.tasks.recipe import PRECISIONS, Recipe
 from normscope.tasks.task import Part, Split, Task, TaskData
 from normscope.training.checkpoint import Progress
@@ -127,6 +128,11 @@ class Outcome:
         return torch.device(self.recipe.device)
 
     @property
+    def unknown(self) -> frozenset[str]:
+        """Settings of the recipe that a custom task neither follows nor was told."""
+        return self.task.unknown(self.recipe) if isinstance(self.task, CustomTask) else frozenset()
+
+    @property
     def parameters(self) -> int:
         """Number of parameters."""
         return sum(parameter.numel() for parameter in self.model.parameters())
@@ -181,6 +187,9 @@ class Outcome:
             },
         }
         self.progress.losses = []
+        if not self.progress.step:
+            # A loop that reports nothing has no step to which the values belong.
+            return None
         with self.folder.metrics.open("ab") as file:
             file.write(_line(row))
         self.progress.metrics_bytes = self.folder.metrics.stat().st_size
@@ -217,8 +226,8 @@ class Outcome:
                 "state": state,
                 "value": value,
                 "valid_value": valid_value,
-                "selected_step": selected,
-                "steps": self.progress.step,
+                "selected_step": selected or None,
+                "steps": self.progress.step or None,
                 "step_ms": statistics.median(self.progress.step_ms) if self.progress.step_ms else None,
                 "peak_bytes": self.peak(),
                 "saved_bytes": self.progress.saved_bytes or None,

@@ -55,8 +55,10 @@ def drive(loop: TrainLoop, outcome: Outcome, seed: int, watch: Watch) -> State:
         raise Interrupted(f"{outcome.folder.path} stopped at step {progress.step}")
     if callback.diverged:
         return outcome.end("diverged", reason=f"the training loss was {callback.loss} at step {progress.step}")
-    progress.step = progress.step or outcome.recipe.steps
-    progress.step_ms = [progress.seconds * 1e3 / progress.step]
+    # Where the callback is never called and no recipe is given, the number of updates stays unknown.
+    if "steps" not in outcome.unknown:
+        progress.step = progress.step or outcome.recipe.steps
+    progress.step_ms = [progress.seconds * 1e3 / progress.step] if progress.step else []
     progress.peak_bytes = outcome.peak()
     if (failure := outcome.validate({})) is not None:
         return outcome.end(failure.state, reason=f"{failure.reason} after training")

@@ -71,7 +71,7 @@ def test_an_unfinished_study_counts_the_runs_of_every_arm(half_study: Path) -> N
 @pytest.mark.parametrize("unit", [None, "padded tokens"])
 def test_a_batch_has_the_unit_of_its_task_or_none(study: Path, unit: str | None) -> None:
     page = page_of(study, **({"batch_unit": unit} if unit else {}))
-    assert ("steps of 64 padded tokens" if unit else "steps of 64 What counts") in page
+    assert ("steps, batches of 64 padded tokens" if unit else "steps, batches of 64 What counts") in page
     assert "64 examples" not in page
 
 

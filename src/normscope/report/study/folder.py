@@ -54,6 +54,12 @@ class StudyRecord:
     table: str | None
     """summary.csv, or None if there is no such file."""
 
+    @property
+    def last_step(self) -> int:
+        """Number of updates of a run: that of the card, or else the last one that a run recorded."""
+        steps = [row["step"] for run in self.runs for row in run.metrics]
+        return self.card.get("steps") or max(steps, default=1)
+
     def of(self, label: str) -> list[RunHistory]:
         """Return the runs of one arm."""
         return [run for run in self.runs if run.label == label]

@@ -128,7 +128,7 @@ def facts(study: StudyRecord) -> dict[str, list[tuple[str, str]]]:
     values = {name: ", ".join(counts) for name, counts in _counts(study).items()}
     settings = {name: values[name] for name in _MUST_AGREE if name in values}
     more = {key: value for key, value in study.summary.settings.items() if key not in _ELSEWHERE}
-    settings |= {name: value for name, value in _flat(more) if name not in settings}
+    settings |= {name: value for name, value in _flat(more) if value and name not in settings}
     groups = {"Settings": settings, "Versions": _under("versions.", values), "Data (SHA-256)": _under("data.", values)}
     return {head: list(group.items()) for head, group in groups.items() if group}
 
@@ -212,7 +212,7 @@ def _pairs(study: StudyRecord, styles: Mapping[str, ArmStyle]) -> dict[str, str]
 def _curves(study: StudyRecord, styles: Mapping[str, ArmStyle]) -> dict[str, str]:
     metric = study.card.get("valid_metric") or study.summary.metric
     groups = _groups(study)
-    shared = curves.frame(list(groups.values()), study.card["steps"], metric)
+    shared = curves.frame(list(groups.values()), study.last_step, metric)
     points = max(20, min(200, _POINTS // max(1, 2 * len(study.runs))))
     baseline = groups.get(study.summary.baseline, [])
     return {
@@ -228,7 +228,7 @@ def _gradients(study: StudyRecord, styles: Mapping[str, ArmStyle]) -> dict[str, 
     probed = {label: runs for label, runs in _groups(study).items() if any(len(figures.shares(run)[0]) for run in runs)}
     top = figures.highest([run for runs in probed.values() for run in runs])
     return {
-        label: figures.gradients(runs, styles[label], study.card["steps"], top, name=f"gradients-{styles[label].index}")
+        label: figures.gradients(runs, styles[label], study.last_step, top, name=f"gradients-{styles[label].index}")
         for label, runs in probed.items()
     }
 

@@ -4,6 +4,7 @@ import ast
 import hashlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -40,12 +41,20 @@ class UserFile:
         """Parse ``my_file.py:make``; the file need not exist.
 
         Raises:
-            ValueError: If the file or the function is missing from the text.
+            ValueError: If the file or the function is missing from the text, or the file's name is not UTF-8.
         """
         file, colon, function = text.rpartition(":")
         if not colon or not function.isidentifier():
             raise ValueError(f"expected a file and a function in it, such as my_file.py:make, got {text!r}")
-        return UserFile(path=Path(file).expanduser().resolve(), function=function)
+        path = Path(file).expanduser().resolve()
+        try:
+            path.name.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"the name of a file must be UTF-8 text, got {path.name!r}: rename it, or if this is the locale C, set "
+                "PYTHONUTF8=1"
+            ) from error
+        return UserFile(path=path, function=function)
 
     @property
     def name(self) -> str:
@@ -142,7 +151,7 @@ class UserFile:
         return function
 
     def _import(self, modules: UserModules) -> ModuleType:
-        key = f"normscope_custom_{hashlib.sha256(str(self.path).encode()).hexdigest()[:16]}"
+        key = f"normscope_custom_{hashlib.sha256(os.fsencode(self.path)).hexdigest()[:16]}"
         found = importlib.util.spec_from_file_location(key, self.path)
         assert found is not None
         module = importlib.util.module_from_spec(found)
