@@ -186,4 +186,4 @@ def test_a_subclass_that_does_something_else_is_listed_as_unreachable() -> None:
         found, unreachable = find_norms(model, for_replacement=purpose)
         assert [norm.names for norm in found] == [("1",)]
         assert [(one.name, one.what) for one in unreachable] == [("0", "Clamped")]
-        assert unreachable[0].why == "a ScaleNorm whose forward does something else, too"
+        assert unreachable[0].why == "a ScaleNorm whose forward does something else, too (in evaluation)"

@@ -79,6 +79,14 @@ def test_complex_numbers_are_refused_with_the_reason(name: str, dtype: torch.dty
             module(x.real.clone())
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.ao.quantization|.*quantize_per_tensor")
+@pytest.mark.parametrize("name", NORMS)
+def test_quantized_numbers_are_refused(name: str) -> None:
+    x = torch.quantize_per_tensor(torch.randn(4, 3, 8), 0.1, 0, torch.quint8)
+    with pytest.raises(TypeError, match=r"expects a floating dtype, got torch\.quint8"):
+        NORMS[name](8)(x)
+
+
 def test_gradients_per_sample_are_those_of_each_sample() -> None:
     x, upstream = torch.randn(4, 3, 8), torch.randn(4, 3, 8)
     for frozen in ((), ("weight",), ("bias",)):

@@ -43,7 +43,13 @@ from typing import Any
 from strangers import process, table
 
 ROOT = Path(__file__).resolve().parents[2]
-LIBRARIES = ("transformers", "timm", "torchvision", "diffusers")
+LIBRARIES = {
+    "transformers": ("transformers.modeling_utils", "transformers.models.auto.modeling_auto"),
+    "timm": ("timm",),
+    "torchvision": ("torchvision.models",),
+    "diffusers": ("diffusers.models.modeling_utils",),
+}
+"""The libraries, and what of each is imported once for all processes: it takes longer than most models do."""
 TARGETS = ("rms_norm", "layer_norm", "dyt", "group_norm", "none")
 BAD = ("failed", "timeout", "killed")
 
@@ -55,7 +61,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         prog=started_as, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--library", action="append", choices=LIBRARIES, metavar="NAME", help="one of four; may be given several times")
+    add(
+        "--library",
+        action="append",
+        choices=list(LIBRARIES),
+        metavar="NAME",
+        help="one of four; may be given several times",
+    )
     add("--only", action="append", metavar="PATTERN", help="architectures by name: 'bert', 'qwen*'")
     add("--limit", type=int, metavar="N", help="at most so many architectures of each library")
     add("--targets", nargs="+", default=list(TARGETS), metavar="NORM", help=f"default: {' '.join(TARGETS)}")
@@ -94,7 +106,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(chosen: argparse.Namespace) -> None:
     """Try every architecture that has no record yet."""
-    made = process.context([name for name in chosen.library or LIBRARIES if name != "diffusers"])
+    made = process.context([module for library in chosen.library or LIBRARIES for module in LIBRARIES[library]])
     about = stamp()
     listed = {library: process.names(made, library) for library in chosen.library or LIBRARIES}
     table.write(chosen.out / "listed.json", json.dumps({library: len(names) for library, names in listed.items()}))

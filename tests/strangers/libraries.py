@@ -284,9 +284,9 @@ def first_that_runs(
     attempts: Iterable[Attempt],
     *,
     limited: Callable[[], Any],
-    largest: int = 50_000_000,
-    slowest: float = 0.3,
-    patience: float = 8.0,
+    largest: int = 20_000_000,
+    slowest: float = 0.1,
+    patience: float = 4.0,
 ) -> Subject:
     """Return the first attempt whose model is built in time and has finite outputs.
 

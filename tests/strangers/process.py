@@ -145,7 +145,7 @@ def context(preload: Sequence[str]) -> Any:
     if sys.platform == "win32":
         return multiprocessing.get_context("spawn")
     made = multiprocessing.get_context("forkserver")
-    made.set_forkserver_preload(["strangers.trial", *preload])
+    made.set_forkserver_preload(["strangers.trial", "normscope.surgery", "normscope.diagnostics", *preload])
     return made
 
 

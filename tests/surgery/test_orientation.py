@@ -34,6 +34,13 @@ class LayerNorm2d(nn.LayerNorm):
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+class LayerNormAct2d(LayerNorm2d):
+    """The same with an activation, as in timm: a subclass of torch's layer norm that does something else, too."""
+
+    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return super().forward(x).relu()
+
+
 class FrozenBatchNorm2d(nn.Module):
     """Four constants per channel, as in torchvision's detection models."""
 
@@ -74,6 +81,7 @@ TARGETS: dict[str, Any] = {
     "SyncBatchNorm": nn.SyncBatchNorm,
     "LocalResponseNorm": lambda width: nn.LocalResponseNorm(3),
     "LayerNorm2d": LayerNorm2d,
+    "LayerNormAct2d": LayerNormAct2d,
     "FrozenBatchNorm2d": FrozenBatchNorm2d,
     "Scaled2d": Scaled2d,
 }
@@ -208,6 +216,7 @@ def test_weights_of_the_target_stay_where_the_old_norm_has_none() -> None:
         (FrozenBatchNorm2d, "FrozenBatchNorm2d"),
         (Scaled2d, "Scaled2d"),
         (LayerNorm2d, "LayerNorm2d"),
+        (LayerNormAct2d, "LayerNormAct2d"),
     ],
 )
 def test_in_a_transformer_what_is_not_ours_is_refused(to: Any, name: str) -> None:
@@ -286,3 +295,11 @@ def model_kind(model: nn.Module) -> str:
     ((found,), _) = find_norms(model)
     assert found.channels_first
     return found.kind
+
+
+@pytest.mark.parametrize("to", [nn.LazyBatchNorm2d, nn.LazyInstanceNorm2d, lambda width: nn.LazyBatchNorm2d()])
+def test_a_lazy_module_is_refused(to: Any) -> None:
+    model = nn.Sequential(nn.Conv2d(3, WIDTH, 1), nn.BatchNorm2d(WIDTH))
+    with pytest.raises(ValueError, match=r"gave a lazy Lazy.*Norm2d for the width 8: give a module that has its size"):
+        swap(model, "batch_norm", to)
+    assert type(model[1]) is nn.BatchNorm2d

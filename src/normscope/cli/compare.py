@@ -87,7 +87,7 @@ def compare(
     normscope compare my_file.py:make
     """
     from normscope import data as data_sets
-    from normscope.cli.progress import DownloadProgress, StudyProgress
+    from normscope.cli.progress import DownloadProgress, StudyProgress, sentences
     from normscope.cli.tables import open_console, stdout_for_results
     from normscope.results.store import StudyFolder
     from normscope.specs import find_task
@@ -140,7 +140,7 @@ def compare(
             with DownloadProgress(console) as downloads:
                 for name in entry.datasets:
                     data_sets.locate(data_sets.SETS[name], progress=downloads)
-        with StudyProgress(console) as progress:
+        with sentences(), StudyProgress(console) as progress:
 
             def callback(event: RunEvent) -> None:
                 spec = event.spec

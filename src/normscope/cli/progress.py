@@ -1,8 +1,13 @@
 """Progress bars of studies and downloads."""
 
 import time
+import warnings
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -20,6 +25,7 @@ from rich.progress import (
 LINE_SECONDS = 30.0
 """Minimum interval between printed lines if the output is not a terminal."""
 
+_PACKAGE = Path(__file__).resolve().parents[1]
 _UNFINISHED = ("planned", "running", "elsewhere")
 
 
@@ -99,6 +105,24 @@ class StudyProgress:
             seconds = f"{now - self.started_at:.0f} s"
             share = f": {made / total:.0%} of the updates" if total else ""
             self.console.print(f"{status}{share} after {seconds}", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """Print normscope's own warnings in the block to standard error as sentences, without their place in the code."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any) -> None:
+            if not Path(filename).is_relative_to(_PACKAGE):
+                others(message, category, filename, lineno, *rest)
+                return
+            Console(stderr=True).print(
+                f"Warning: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True
+            )
+
+        warnings.showwarning = show
+        yield
 
 
 class DownloadProgress:

@@ -143,7 +143,7 @@ def _not_finite(measured: Measured) -> Iterator[tuple[str, str]]:
     if not evidence:
         where = "" if loss else lost[-1]
         if loss:
-            evidence = "Every measured activation is finite: the problem begins after the last layer and norm. "
+            evidence = "Every activation that was measured is finite: the problem begins elsewhere, as in the loss. "
     if loss:
         evidence = f"The loss is {measured.loss}. {evidence}"
     if lost:
@@ -273,7 +273,7 @@ def _double_norm(measured: Measured) -> Iterator[tuple[str, str]]:
         if first is None or second is None or second.arriving_energy is None:
             continue
         if abs(second.arriving_energy - first.upstream_energy) <= ONLY_READER * first.upstream_energy:
-            yield pair[1], f"Its input is the output of {pair[0]}, which nothing else reads."
+            yield pair[1], f"Its input is the output of {pair[0]}, which receives no gradient from elsewhere."
 
 
 def _eps_too_small_for_half(measured: Measured) -> Iterator[tuple[str, str]]:

@@ -90,8 +90,11 @@ def gradients(
     centered, scale, _ = in_range(x.to(wide), (-1,), centers=centers) if formula.divisor else (x.to(wide), 1.0, 0.0)
     if centers:
         mu = centered.mean(-1, keepdim=True)
-        centered = centered - (mu if formula.moves_with_mean else mu.detach())
-    moving = centered if formula.moves_with_divisor else centered.detach()
+        inner = centered - mu
+        centered = inner if formula.moves_with_mean else centered - mu.detach()
+    else:
+        inner = centered
+    moving = inner if formula.moves_with_divisor else inner.detach()
     inverse, pull = _inverse(formula, moving.square().mean(-1, keepdim=True), x.shape[-1], scale)
     y = v = centered * inverse
     if formula.flags & PHI:
@@ -99,7 +102,7 @@ def gradients(
         u, v = factor * u, factor * y
     dx = (inverse * scale) * (u - u.mean(-1, keepdim=True) if formula.moves_with_mean else u)
     if formula.moves_with_divisor:
-        dx = dx - (pull * scale) * y * (u * y).sum(-1, keepdim=True)
+        dx = dx - (pull * scale) * (inner * inverse) * (u * y).sum(-1, keepdim=True)
     return dx.to(dz.dtype), None if weight is None else (upstream * v).sum(0), upstream.sum(0)
 
 

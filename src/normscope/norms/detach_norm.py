@@ -46,8 +46,9 @@ def detach_norm(x: Tensor, eps: float = 1e-5, *, mean: bool = True, std: bool = 
     wide, scale, _ = in_range(widen(x), over, centers=True)
     mu = (wide.detach() if mean else wide).mean(over, keepdim=True)
     centered = wide - mu
-    # The mean inside the deviation needs no special case: its derivative is zero, as a centered row sums to zero.
-    variance = (centered.detach() if std else centered).square().mean(over, keepdim=True)
+    # The mean inside the deviation is not detached, which second derivatives show: the first one is zero there.
+    inner = centered.detach() if std else wide - wide.mean(over, keepdim=True) if mean else centered
+    variance = inner.square().mean(over, keepdim=True)
     return (centered * (variance + eps * scale * scale).rsqrt()).to(x.dtype)
 
 

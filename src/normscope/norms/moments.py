@@ -26,6 +26,16 @@ def trailing(axes: int) -> tuple[int, ...]:
     return tuple(range(-axes, 0))
 
 
+def length(x: Tensor, over: tuple[int, ...]) -> Tensor:
+    """Return the Euclidean length over axes that are kept with size 1; its derivative at a row of zeros is zero.
+
+    Torch's vector norm gives the same numbers, but fails to be differentiated in nested forward and reverse modes.
+    """
+    square = x.square().sum(over, keepdim=True)
+    zero = square == 0
+    return square.masked_fill(zero, 1.0).sqrt().masked_fill(zero, 0.0)
+
+
 def standardize(x: Tensor, eps: float, axes: int) -> Tensor:
     r"""Subtract the mean and divide by the standard deviation over the last ``axes`` axes.
 

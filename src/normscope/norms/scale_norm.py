@@ -10,7 +10,7 @@ from normscope.kernels import Backend, check_backend, fused
 from normscope.kernels.formula import LENGTH
 from normscope.kernels.scaling import in_range
 from normscope.norms.checks import Shape, as_shape, check_eps
-from normscope.norms.moments import defined, trailing, widen
+from normscope.norms.moments import defined, length, trailing, widen
 from normscope.norms.traits import NormTraits, ResidualCall
 
 
@@ -39,8 +39,7 @@ def scale_norm(x: Tensor, weight: Tensor, eps: float = 1e-5, *, axes: int = 1) -
         tensor([[6., 8.]])
     """
     wide, unit, _ = in_range(widen(x), trailing(axes))
-    length = torch.linalg.vector_norm(wide, dim=trailing(axes), keepdim=True)
-    return (wide * (weight / length.clamp(min=eps * unit))).to(x.dtype)
+    return (wide * (weight / length(wide, trailing(axes)).clamp(min=eps * unit))).to(x.dtype)
 
 
 class ScaleNorm(nn.Module):

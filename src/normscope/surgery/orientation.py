@@ -30,8 +30,8 @@ def has_features_first(module: nn.Module, shape: tuple[int, ...]) -> bool:
     if isinstance(norm, NormInModel):
         return norm.channels_first
     base = torch_base(module)
-    if base is not None:
-        return TORCH_NORMS[base].channels_first
+    if base is not None and TORCH_NORMS[base].channels_first:
+        return True
     first, second = [size for size in (3, 5, 7) if size not in shape][:2]
     maps = [(2, *shape, first), (2, *shape, first, second), (2, *shape, first, second, first)]
     return len(shape) == 1 and not _runs(module, (2, first, *shape)) and any(_runs(module, each) for each in maps)

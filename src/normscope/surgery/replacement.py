@@ -2,11 +2,12 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from normscope.inspection.norm_in_model import NormInModel, kind_of, known_base, numeric_eps, traits_of
 from normscope.norms import NORMS, NormTraits
@@ -16,7 +17,7 @@ from normscope.surgery.difference import TOLERANCE, OutputDifference, measure
 from normscope.surgery.guards import share_hooks
 from normscope.surgery.orientation import oriented
 from normscope.surgery.transfer import Ties, affine_of, constant_of, transfer
-from normscope.torch_internals import buffers_of
+from normscope.torch_internals import buffers_of, is_lazy_norm
 
 Maker = Callable[[Any], nn.Module]
 """From a width, or the sizes of several axes, to a module of ``[..., D]``."""
@@ -56,6 +57,7 @@ class Target:
 
         Raises:
             TypeError: If ``make`` returns something else than a module.
+            ValueError: If the module is lazy.
         """
         (*_, last) = norm.shape
         width = norm.shape if len(norm.shape) > 1 else last
@@ -65,6 +67,10 @@ class Target:
         made = self.make(width, **arguments, **placed)
         if not isinstance(made, nn.Module):
             raise TypeError(f"{self.label} must give a torch.nn.Module, got {made!r} for the width {width}")
+        if is_lazy_norm(made) or any(is_lazy(p) for p in made.parameters()):
+            raise ValueError(
+                f"{self.label} gave a lazy {type(made).__name__} for the width {width}: give a module that has its size"
+            )
         return made if placed else made.to(device=device, dtype=dtype)
 
     def keeps_eps(self, norm: NormInModel) -> bool:
@@ -139,8 +145,8 @@ class Replacement:
     """What the old norm has and the new one takes over."""
     lost: tuple[str, ...]
     """What the old norm has and the new one does not."""
-    difference: OutputDifference
-    """How far the outputs of the two are apart."""
+    difference: OutputDifference = field(default_factory=OutputDifference)
+    """How far the outputs of the two are apart; NaN if that was not measured."""
     forced: tuple[str, ...] = ()
     """Why it would not have been put in without ``force``."""
 

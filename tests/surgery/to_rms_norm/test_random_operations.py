@@ -148,6 +148,28 @@ def test_random_numbers_in_evaluation_are_named() -> None:
         normscope.to_rms_norm(model, IDS)
 
 
+def test_a_generator_of_the_model_draws_the_same_before_and_after() -> None:
+    model = Stream(always=True).double()
+    model.generator = torch.Generator()
+    model.in_branch = lambda x: x * (torch.rand(x.shape, generator=model.generator) > 0.5)
+    # In a copy, too, for a closure is not copied: its draws go on.
+    with pytest.raises(ValueError, match="random numbers that the model draws in evaluation, too"):
+        normscope.to_rms_norm(model, IDS)
+    assert normscope.to_rms_norm(OwnGenerator().double(), IDS).same_in_training
+
+
+class OwnGenerator(Stream):
+    def __init__(self) -> None:
+        super().__init__(self.drops_rows, self.draws, always=True)
+        self.generator = torch.Generator()
+
+    def draws(self, x: Tensor) -> Tensor:
+        return x * (torch.rand(x.shape, generator=self.generator) > 0.5)
+
+    def drops_rows(self, x: Tensor) -> Tensor:
+        return x * (torch.rand(len(x), 1, 1, generator=self.generator) > 0.5)
+
+
 class NeedsTargets(Stream):
     def forward(self, ids: Tensor, targets: Tensor | None = None) -> Tensor:
         if self.training and targets is None:

@@ -1,12 +1,15 @@
 """Stacks of layers, the depth of a model, found without knowledge of its architecture."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from torch import nn
 
-from normscope.inspection.norm_in_model import NormInModel
+from normscope.inspection.norm_in_model import NormInModel, known_base
 from normscope.torch_internals import children_of
 
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
@@ -43,6 +46,8 @@ class Called:
     """Number of its stream: it reads, or depends on, the output of the call before in that stream."""
     place: int
     """Number among all calls of the pass."""
+    direct: bool
+    """Whether its input is that output itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,13 +99,14 @@ def choose_stacks(candidates: Sequence[Stack], calls: Mapping[str, Sequence[Call
     """Select non-nested layer stacks from the candidates.
 
     A stack is called at least twice, as a chain (:data:`LINKED`). Streams that do not read each other, such as those of
-    an encoder and of a decoder, are stacks of their own unless they run through the same layers. What runs before the
-    first and after the last of the repeating layers, such as a stem and a head, does not belong to the stack, nor does
-    a simple layer between composite ones. A stack
-    whose layers contain other stacks is preferred to them if its layers are composite and repeat (one class, or several
-    in alternation) and those of the inner stacks are not composite, or if more of its layers repeat. Otherwise it is a
-    pipeline whose parts hold the depth. If there is a stack of composite layers, a run of simple layers that is not
-    longer, such as that of the head, is not a stack.
+    an encoder and of a decoder, are stacks of their own unless they run through the same layers; so are layers of one
+    class and of another one after them, unless those read the output of the former directly. What runs before the first
+    and after the last of the repeating layers, such as a stem and a head, does not belong to the stack, nor does a
+    simple layer between composite ones.
+
+    A stack whose layers contain other stacks is preferred to them if its layers are composite and those of the inner
+    stacks are not, or if more of its layers repeat. Otherwise it is a pipeline whose parts hold the depth. If there is
+    a stack of composite layers, a run of simple layers that is not longer, such as that of the head, is not a stack.
 
     Args:
         candidates: Result of :func:`find_candidates`.
@@ -109,7 +115,14 @@ def choose_stacks(candidates: Sequence[Stack], calls: Mapping[str, Sequence[Call
     Returns:
         The stacks, in the order in which they end.
     """
-    chains = [chain for stack in candidates for chain in _chains(stack, calls.get(stack.name, ()))]
+    chains: list[_Chain] = []
+    left_out: set[int] = set()
+    for stack in candidates:
+        called = {id(call.layer) for call in calls.get(stack.name, ())}
+        # The module around knows more: a list of the stem and the head is no stack.
+        parts = [] if called <= left_out else _chains(stack, calls[stack.name])
+        chains += parts
+        left_out |= called.difference(*(part.layers for part in parts)) if parts else set()
     # Of candidates with the same layers the longest stays, and of equally long ones the innermost.
     once: list[_Chain] = []
     for _, chain in sorted(enumerate(chains), key=lambda pair: (-len(pair[1].calls), -pair[0])):
@@ -133,12 +146,10 @@ def _layers(name: str, module: nn.Module, norms: set[int]) -> list[tuple[str, nn
     prefix = f"{name}." if name else ""
     layers = []
     for key, child in children_of(module).items():
-        if (
-            child is None
-            or id(child) in norms
-            or isinstance(child, _TABLES)
-            or not any(True for _ in child.parameters())
-        ):
+        if child is None or not any(True for _ in child.parameters()):
+            continue
+        # A norm that cannot be measured is no layer either.
+        if id(child) in norms or known_base(child) is not None or isinstance(child, _TABLES):
             continue
         inner = _layers(f"{prefix}{key}", child, norms) if isinstance(child, _CONTAINERS) else []
         layers += inner if _is_grouping(child, inner, norms) else [(f"{prefix}{key}", child)]
@@ -169,7 +180,7 @@ def _is_composite(layer: nn.Module) -> bool:
 
 
 def _chains(stack: Stack, calls: Sequence[Called]) -> list[_Chain]:
-    """Separate the streams of a candidate, and leave out what runs before and after the repeating layers."""
+    """Separate the streams of a candidate and their parts; leave out what runs before and after repeating layers."""
     streams: dict[int, list[Called]] = {}
     for call in calls:
         streams.setdefault(call.stream, []).append(call)
@@ -178,29 +189,49 @@ def _chains(stack: Stack, calls: Sequence[Called]) -> list[_Chain]:
     groups: list[list[Called]] = []
     for stream in streams.values():
         layers = {id(call.layer) for call in stream}
-        same = [group for group in groups if layers & {id(call.layer) for call in group}]
-        groups = [group for group in groups if group not in same]
-        groups.append(sorted((call for group in (*same, stream) for call in group), key=lambda call: call.place))
-    return [chain for group in groups if (chain := _chain(stack, group)) is not None]
+        # Streams through the same layers are one stack.
+        same = [not layers.isdisjoint(id(call.layer) for call in group) for group in groups]
+        joined = [stream, *(group for group, shares in zip(groups, same, strict=True) if shares)]
+        groups = [group for group, shares in zip(groups, same, strict=True) if not shares]
+        groups.append(sorted((call for group in joined for call in group), key=lambda call: call.place))
+    return [chain for group in groups for chain in _parts(stack, group)]
 
 
-def _chain(stack: Stack, calls: Sequence[Called]) -> _Chain | None:
+def _parts(stack: Stack, calls: Sequence[Called]) -> Iterator[_Chain]:
+    """Yield the parts of one stream in which classes repeat: from the first to the last call of a class or of several.
+
+    Classes repeat side by side or in alternation; simple ones count only if no composite ones do. Parts are joined if
+    one reads the output of the other directly.
+    """
     layers = [call.layer for call in calls]
+    kinds = [_kind(layer) for layer in layers]
     run = _run(layers)
-    if not run:
-        return None
     composite = any(map(_is_composite, run))
-    kinds = [_kind(layer) for layer in layers if _is_composite(layer)]
-    kept = {_kind(layer) for layer in run} | {kind for kind in kinds if composite and kinds.count(kind) > 1}
-    places = [place for place, layer in enumerate(layers) if _kind(layer) in kept]
-    inside = calls[places[0] : places[-1] + 1]
-    inner = tuple(call for call in inside if _kind(call.layer) in kept or _is_composite(call.layer))
-    return _Chain(holder=stack.name, calls=inner, length=len(places), composite=composite)
+    repeat = {_kind(layer) for layer in run if _is_composite(layer) == composite}
+    for place, (one, other) in enumerate(pairwise(kinds)):
+        if one == other and _is_composite(layers[place]) == composite:
+            repeat.add(one)
+    spans: list[tuple[int, int]] = []
+    for first, last in sorted((kinds.index(kind), len(kinds) - kinds[::-1].index(kind)) for kind in repeat):
+        end = spans[-1][1] if spans else 0
+        if spans and (first < end or (first == end and calls[first].direct)):
+            spans[-1] = (spans[-1][0], max(last, end))
+        else:
+            spans.append((first, last))
+    for first, last in spans:
+        # Simple layers between composite ones (a skip connection, a change of width) are no layers of the stack.
+        places = [place for place in range(first, last) if kinds[place] in repeat or _is_composite(layers[place])]
+        length = sum(kinds[place] in repeat for place in places)
+        inner = tuple(calls[place] for place in places)
+        yield _Chain(holder=stack.name, calls=inner, length=length, composite=composite)
 
 
 def _outweighs(outer: _Chain, inner: _Chain) -> bool:
     """Return whether the outer candidate holds the depth; the inner layers are then parts of the outer layers."""
-    return (outer.length >= 2 and outer.composite and not inner.composite) or outer.length >= inner.length
+    starts = [call.place for call in outer.calls]
+    # A layer that runs several times is as deep as it is in one of its calls.
+    inside = max(Counter(bisect(starts, call.place) for call in inner.calls).values())
+    return (outer.composite and not inner.composite) or outer.length >= min(inner.length, inside)
 
 
 def _run(layers: Sequence[nn.Module]) -> list[nn.Module]:

@@ -38,6 +38,8 @@ class LayerCall:
     """Node of the autograd graph that made the input."""
     streams: dict[str, int]
     """Number of the stream that it continues or begins, by the candidate stacks that the layer belongs to."""
+    direct: set[str]
+    """Those of them in which its input is the end of the stream itself."""
     activation_in: Tensor | float
     activation: Tensor | float = math.nan
     resemblance: float = 0.0
@@ -175,7 +177,11 @@ class _Recorder:
         x = _first_tensor([*inputs, *named.values()])
         given, node = (None, None) if x is None else (x.detach(), x.grad_fn)
         self.begun += 1
-        streams = {owner: self._stream(x, self.ends[owner]) for owner in self.owners[id(module)]}
+        owners = {owner: self.ends[owner] for owner in self.owners[id(module)]}
+        direct = {
+            owner for owner, ends in owners.items() if x is not None and any(_same(x, end.z) for end in ends.values())
+        }
+        streams = {owner: self._stream(x, ends) for owner, ends in owners.items()}
         call = LayerCall(
             name=name,
             module=module,
@@ -183,6 +189,7 @@ class _Recorder:
             place=self.begun,
             node=node,
             streams=streams,
+            direct=direct,
             activation_in=_size(x),
         )
         self.open_layers.append(call)
@@ -237,7 +244,13 @@ def _hook(module: nn.Module, name: str, before: Callable[..., None], after: Call
 
 def _chain(stack: Stack, calls: Sequence[LayerCall]) -> list[Called]:
     return [
-        Called(name=call.name, layer=call.module, stream=call.streams[stack.name], place=call.place)
+        Called(
+            name=call.name,
+            layer=call.module,
+            stream=call.streams[stack.name],
+            place=call.place,
+            direct=stack.name in call.direct,
+        )
         for call in calls
         if holds(stack, call.module)
     ]

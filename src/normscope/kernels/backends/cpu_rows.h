@@ -381,7 +381,7 @@ void NAME(backward)(const struct norm *n, int64_t begin, int64_t end, void *dwei
                 else NAME(project)(dz + at, from[r], weight, width, mean[r], 1, 0, 0, &first, &second, &third);
             }
             pull[r] = pulls ? kappa * second : 0;
-            shift[r] = moves ? (first - pull[r] * third) / (S)width : 0;
+            shift[r] = ((moves ? first : 0) - (n->flags & CENTER ? pull[r] * third : 0)) / (S)width;
         }
         if (!x) {
             for (int64_t r = 0; r < rows; r++) {

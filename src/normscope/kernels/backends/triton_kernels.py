@@ -24,6 +24,11 @@ DIVISOR = tl.constexpr(family.DIVISOR)
 ROOT = tl.constexpr(family.ROOT)
 RELEASED = tl.constexpr(family.RELEASED)
 
+# The factor of rows whose squares leave the range, and the largest mean square that does not: its sum has an inverse
+# that is no subnormal number.
+_down = triton.constexpr_function(lambda kind: family.SCALE[torch.float64 if kind == tl.float64 else torch.float32])
+_most = triton.constexpr_function(lambda width, kind: 2.0 ** (1022 if kind == tl.float64 else 126) / width)
+
 
 @triton.jit
 def _root(square):
@@ -41,15 +46,9 @@ def _quotient(numerator, denominator):
         return tl.div_rn(numerator, denominator)
 
 
-@triton.constexpr_function
-def _down(WIDE):
-    """Return the factor of rows whose squares leave the range (formula.py)."""
-    return family.SCALE[torch.float64 if WIDE == tl.float64 else torch.float32]
-
-
 @triton.jit
 def _divisor(stored, FLAGS: tl.constexpr, EPS: tl.constexpr, WIDTH: tl.constexpr):
-    """Return 1 / d and kappa d^2, the factor of y sum(u y) in the gradient; ``stored`` is negative in a smaller unit."""
+    """Return 1 / d and kappa d^2, the factor of y sum(u y) in the gradient; ``stored`` is negative in another unit."""
     one = tl.full(stored.shape, 1.0, stored.dtype)
     if (DIVISOR & FLAGS) == 0:
         return one, one * 0.0
@@ -93,23 +92,14 @@ def _read_sum(x, residual, at, here, WIDE: tl.constexpr):
     return value
 
 
-@triton.constexpr_function
-def _most(WIDTH, WIDE):
-    """Return the largest mean square whose sum is in range, with an inverse that is no subnormal number."""
-    return 2.0 ** (1022 if WIDE == tl.float64 else 126) / WIDTH
-
-
 @triton.jit
-def _sum_of_chunks(
-    x, residual, row, mu, SQUARES: tl.constexpr, UNIT: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr
-):  # fmt: skip
+def _mean_of_chunks(x, residual, row, mu, UNIT, SQUARES: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
     """Return the mean over a row of UNIT x - mu, or of its square."""
-    first = tl.arange(0, BLOCK)
     total = tl.zeros((BLOCK,), mu.dtype)
     for start in range(0, WIDTH, BLOCK):
-        here = start + first < WIDTH
-        value = _read_sum(x, residual, row * WIDTH + start + first, here, mu.dtype) * UNIT
-        value = tl.where(here, value - mu, 0.0)
+        column = start + tl.arange(0, BLOCK)
+        value = _read_sum(x, residual, row * WIDTH + column, column < WIDTH, mu.dtype) * UNIT
+        value = tl.where(column < WIDTH, value - mu, 0.0)
         total += value * value if SQUARES else value
     return tl.sum(total, 0) * (1.0 / WIDTH)
 
@@ -146,24 +136,23 @@ def forward_rows(
         mu += tl.sum(tl.where(here, value - mu[:, None], 0.0), 1) * (1.0 / WIDTH)
         value = tl.where(here, value - mu[:, None], 0.0)
     q = tl.sum(value * value, 1) * (1.0 / WIDTH)
-    if (DIVISOR & FLAGS) != 0:
-        MOST: tl.constexpr = _most(WIDTH, WIDE)
-        DOWN: tl.constexpr = _down(WIDE)
-        far = ~(q <= MOST)
-        if tl.max(far.to(tl.int32), 0) != 0:
-            small = _read_sum(x, residual, at, here, WIDE) * DOWN
-            if CENTER & FLAGS:
-                low = tl.sum(small, 1) * (1.0 / WIDTH)
-                low += tl.sum(tl.where(here, small - low[:, None], 0.0), 1) * (1.0 / WIDTH)
-                small = tl.where(here, small - low[:, None], 0.0)
-            scaled = tl.sum(small * small, 1) * (1.0 / WIDTH)
-            # A row with an infinite entry or a NaN keeps what it has.
-            far = far & (scaled - scaled == 0.0)
-            if CENTER & FLAGS:
-                mu = tl.where(far, low * (1.0 / DOWN), mu)
-            value = tl.where(far[:, None], small * (1.0 / DOWN), value)
-            q = tl.sum(value * value, 1) * (1.0 / WIDTH)
-            q = tl.where(far & ~(q <= MOST), -scaled, q)
+    MOST: tl.constexpr = _most(WIDTH, WIDE)
+    DOWN: tl.constexpr = _down(WIDE)
+    far = ~(q <= MOST)
+    if tl.max(far.to(tl.int32), 0) != 0:
+        small = _read_sum(x, residual, at, here, WIDE) * DOWN
+        if CENTER & FLAGS:
+            low = tl.sum(small, 1) * (1.0 / WIDTH)
+            low += tl.sum(tl.where(here, small - low[:, None], 0.0), 1) * (1.0 / WIDTH)
+            small = tl.where(here, small - low[:, None], 0.0)
+        scaled = tl.sum(small * small, 1) * (1.0 / WIDTH)
+        # A row with an infinite entry or a NaN keeps what it has; one whose mean alone was too large has another mean.
+        far = far & (scaled - scaled == 0.0)
+        if CENTER & FLAGS:
+            mu = tl.where(far, low * (1.0 / DOWN), mu)
+        value = tl.where(far[:, None], small * (1.0 / DOWN), value)
+        q = tl.sum(value * value, 1) * (1.0 / WIDTH)
+        q = tl.where(far & ~(q <= MOST), -scaled, q)
     if CENTER & FLAGS:
         tl.store(mean + row, mu, mask=row < rows)
     tl.store(square + row, q, mask=row < rows)
@@ -184,22 +173,19 @@ def forward_chunks(
     mu = tl.zeros((), WIDE)
     if CENTER & FLAGS:
         for _ in tl.static_range(2):
-            mu += _sum_of_chunks(x, residual, row, mu, False, 1.0, WIDTH, BLOCK)
-    q = _sum_of_chunks(x, residual, row, mu, True, 1.0, WIDTH, BLOCK)
-    if (DIVISOR & FLAGS) != 0:
-        MOST: tl.constexpr = _most(WIDTH, WIDE)
-        DOWN: tl.constexpr = _down(WIDE)
-        if ~(q <= MOST):
-            low = tl.zeros((), WIDE)
-            if CENTER & FLAGS:
-                for _ in tl.static_range(2):
-                    low += _sum_of_chunks(x, residual, row, low, False, DOWN, WIDTH, BLOCK)
-            scaled = _sum_of_chunks(x, residual, row, low, True, DOWN, WIDTH, BLOCK)
-            # A row with an infinite entry or a NaN keeps what it has.
-            far = scaled - scaled == 0.0
-            mu = tl.where(far, low * (1.0 / DOWN), mu)
-            q = _sum_of_chunks(x, residual, row, mu, True, 1.0, WIDTH, BLOCK)
-            q = tl.where(far & ~(q <= MOST), -scaled, q)
+            mu += _mean_of_chunks(x, residual, row, mu, 1.0, False, WIDTH, BLOCK)
+    q = _mean_of_chunks(x, residual, row, mu, 1.0, True, WIDTH, BLOCK)
+    DOWN: tl.constexpr = _down(WIDE)
+    if ~(q <= _most(WIDTH, WIDE)):  # as in forward_rows
+        low = tl.zeros((), WIDE)
+        if CENTER & FLAGS:
+            for _ in tl.static_range(2):
+                low += _mean_of_chunks(x, residual, row, low, DOWN, False, WIDTH, BLOCK)
+        scaled = _mean_of_chunks(x, residual, row, low, DOWN, True, WIDTH, BLOCK)
+        far = scaled - scaled == 0.0
+        mu = tl.where(far, low * (1.0 / DOWN), mu)
+        q = _mean_of_chunks(x, residual, row, mu, 1.0, True, WIDTH, BLOCK)
+        q = tl.where(far & ~(q <= _most(WIDTH, WIDE)), -scaled, q)
     if CENTER & FLAGS:
         tl.store(mean + row, mu)
     tl.store(square + row, q)

@@ -350,4 +350,4 @@ def _built(norm: NormInModel) -> Replacement:
     module = converted(norm, norm.module)
     module.train(norm.module.training)
     kept, lost = share_hooks(norm.module, module)
-    return Replacement(norm=norm, module=module, kept=tuple(kept), lost=tuple(lost), difference=0.0)
+    return Replacement(norm=norm, module=module, kept=tuple(kept), lost=tuple(lost))
