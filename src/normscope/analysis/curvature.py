@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from normscope.arguments import check_arguments
+
 Loss = Literal["cross_entropy", "mse"]
 Kind = Literal["ggn", "fisher"]
 
@@ -88,6 +90,7 @@ class Curvature:
         return {**asdict(self), "reading": self.reading}
 
 
+@check_arguments
 def curvature(
     model: nn.Module,
     inputs: Tensor | Sequence[Tensor],

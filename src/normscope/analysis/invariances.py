@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from normscope.analysis.eps_law import ObservedCall, eps_law, observe_norm
+from normscope.arguments import check_arguments
 
 Change = Callable[[Tensor], Tensor]
 Holds = Literal["exactly", "but for eps", "nearly", "no"]
@@ -126,6 +127,7 @@ class Invariances:
         return {**asdict(self), "reading": self.reading}
 
 
+@check_arguments
 def invariances(
     module: nn.Module,
     x: Tensor,

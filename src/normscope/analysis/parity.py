@@ -17,6 +17,7 @@ from normscope.analysis.convention import (
     evaluate,
     fit_convention,
 )
+from normscope.arguments import check_arguments
 
 CONVENTIONS = {
     "center": "whether the mean is subtracted",
@@ -118,6 +119,7 @@ class Parity:
         return {**content, "reading": self.reading}
 
 
+@check_arguments
 def parity(
     first: NormFunction,
     second: NormFunction,

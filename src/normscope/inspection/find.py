@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
+from normscope.arguments import check_arguments
 from normscope.inspection.behaviour import computes_as, further_inputs, inputs_of, looks_like_norm, observe, width_of
 from normscope.inspection.equation import Equation
 from normscope.inspection.norm_in_model import (
@@ -29,6 +30,7 @@ from normscope.torch_internals import CHILDREN_TABLE, children_of, parameters_of
 _LAZY = "lazy: run a batch first, then its width is known"
 
 
+@check_arguments
 def find_norms(model: nn.Module, *, for_replacement: bool = False) -> tuple[list[NormInModel], list[Unreachable]]:
     """List the norms of a model that are modules.
 

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
+from normscope.arguments import check_arguments
+
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
 
@@ -37,6 +39,7 @@ def weight_norm(v: Tensor, g: Tensor) -> Tensor:
     return g.reshape(length.shape) * v / length
 
 
+@check_arguments
 def apply_weight_norm(model: nn.Module) -> int:
     """Parametrize every linear and convolutional weight of ``model``, in place.
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from normscope.arguments import check_arguments
 from normscope.inspection.find import find_norms
 from normscope.inspection.norm_in_model import NormInModel
 from normscope.surgery.guards import check_replaceable, share_hooks
@@ -139,6 +140,7 @@ def forget_conversion(tensors: Sequence[Tensor], token: object) -> None:
         vars(tensor)[_CONVERSIONS] = tuple(other for other in vars(tensor)[_CONVERSIONS] if other is not token)
 
 
+@check_arguments
 def to_rms_norm(
     model: nn.Module,
     *args: Any,
