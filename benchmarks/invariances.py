@@ -40,7 +40,8 @@ and the output is compared with the original one:
   over input scales from 1e-4 to 1e2;
 * *no*: changed.
 
-Norms have their default arguments; batch norm is in training mode.
+Norms have their default arguments; batch norm is in training mode. The data of `group_norm`, `instance_norm` and `frn`
+have nine positions.
 """
 BEHIND = """
 ## After a linear map without bias: Table 1 of Ba, Kiros, Hinton (2016)
@@ -68,7 +69,7 @@ that of `frn`.
 def measured(name: str, *, alone: bool) -> Invariances:
     """Measure one norm, alone or behind a linear map, on data and weights of a fixed seed."""
     generator = torch.Generator().manual_seed(0)
-    places = (PLACES,) if name == "frn" else ()
+    places = (PLACES,) if getattr(NORMS.get(name), "mixes_positions", False) else ()
     x = torch.randn(CASES, *places, FEATURES, generator=generator, dtype=torch.float64)
     if alone:
         return invariances(NORMS[name](FEATURES), x, generator=generator, scales=SCALES)

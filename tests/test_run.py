@@ -257,6 +257,9 @@ def test_beside_another_torch_than_the_pinned_one_the_tests_go_without_timm(chec
     steps = [line.rpartition(",")[0] for line in err.splitlines() if line.startswith("run: ")]
     assert "run: kept torch 2.13.0" in steps
     assert "run: what the tests need, without timm: no torchvision for torch 2.13.0" in steps
+    status, _, err = checkout.run("strangers")
+    assert status == 1
+    assert "run: no torchvision for torch 2.13.0" in err
 
 
 @slow
@@ -346,6 +349,12 @@ def test_an_unknown_benchmark_is_answered_with_the_known_ones(checkout):
     status, _, err = checkout.run("--here", "bench", "nroms")
     assert status == 1
     assert "no benchmark 'nroms'; there are: norms" in err
+
+
+def test_the_models_of_other_libraries_are_started_with_the_folder_of_tests_on_the_path(checkout):
+    (checkout.root / "tests" / "strangers").mkdir(parents=True)
+    (checkout.root / "tests" / "strangers" / "__main__.py").write_text("import sys; print(sys.argv[1:])")
+    assert checkout.run("--here", "strangers", "--limit", "3") == (0, "['--limit', '3']\n", "")
 
 
 def test_an_old_python_is_told_in_one_sentence():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.nn.utils._per_sample_grad import call_for_per_sample_grads
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from normscope import torch_internals
@@ -252,3 +253,27 @@ def test_compiled_frames_are_counted_without_loading_the_compiler() -> None:
 
 def test_a_function_is_mapped_over_nested_containers() -> None:
     assert torch_internals.tree_map(lambda x: x + 1, ({"a": 1}, [2, (3,)])) == ({"a": 2}, [3, (4,)])
+
+
+def test_the_base_class_of_batch_norms_is_what_torch_asks_for() -> None:
+    assert issubclass(nn.BatchNorm1d, torch_internals.BatchNormBase)
+    assert issubclass(nn.SyncBatchNorm, torch_internals.BatchNormBase)
+    assert not issubclass(nn.InstanceNorm1d, torch_internals.BatchNormBase)
+
+
+def test_a_weight_for_gradients_per_sample_is_known() -> None:
+    class Asked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(torch_internals.is_expanded_weight(self.weight))
+            return x
+
+    seen: list[bool] = []
+    module = Asked()
+    call_for_per_sample_grads(module)(torch.ones(2, 3))
+    module(torch.ones(2, 3))
+    assert seen == [True, False]
+    assert not torch_internals.is_expanded_weight(None)

@@ -20,6 +20,7 @@ from torch import nn
 
 from normscope.arguments import check_argument, check_arguments
 from normscope.norms import NORMS, PARAMETRIZATIONS, NormTraits
+from normscope.norms.checks import example_width
 from normscope.placement import PLACEMENTS, LayeredNorm, NormFactory, Placement, Where, per_layer
 from normscope.registry import UnknownName, look_up
 
@@ -316,7 +317,7 @@ def _check_arguments(norm: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"{norm} has no argument {strange[0]!r}; it takes {takes}")
     given = {name: _in_type(f"{norm}: {name}", value, known[name]) for name, value in arguments.items()}
     try:
-        made = NORMS[norm](8, **given)
+        made = NORMS[norm](example_width(given), **given)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{norm}: {error}") from error
     traits = getattr(made, "traits", None)
@@ -334,7 +335,7 @@ def _in_type(what: str, value: Any, parameter: inspect.Parameter) -> Any:
         wanted, fits = "True or False", isinstance(value, bool)
     elif isinstance(parameter.default, str) or any(get_origin(choice) is Literal for choice in choices):
         wanted, fits = "a string", isinstance(value, str)
-    elif type(parameter.default) is int:
+    elif type(parameter.default) is int or (int in choices and float not in choices):
         wanted, fits = "a whole number", isinstance(value, int) and not isinstance(value, bool)
     elif isinstance(value, Real) and not isinstance(value, bool):
         return float(value)

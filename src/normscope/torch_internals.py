@@ -11,12 +11,17 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-from torch.nn.modules.batchnorm import _LazyNormBase
+from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase
 from torch.nn.modules.module import _WrappedHook
+from torch.nn.utils._expanded_weights.expanded_weights_impl import ExpandedWeight
 from torch.utils import _python_dispatch
+from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 from torch.utils._pytree import tree_map as tree_map
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+
+BatchNormBase = _BatchNorm
+"""The base class of torch's batch norms, by which torch and other libraries find them in a model."""
 
 HOOK_TABLES = (
     "_forward_hooks",
@@ -81,9 +86,19 @@ def copy_backward_hook_kind(source: nn.Module, target: nn.Module) -> None:
         vars(target)["_is_full_backward_hook"] = vars(source).get("_is_full_backward_hook")
 
 
+def is_expanded_weight(parameter: Tensor | None) -> bool:
+    """Return whether ``torch.nn.utils`` collects gradients per sample through a parameter."""
+    return isinstance(parameter, ExpandedWeight)
+
+
 def has_gradient_hooks(parameter: Tensor) -> bool:
     """Return whether hooks are registered on the gradient of a leaf, before or after it is accumulated."""
-    return bool(parameter._backward_hooks or parameter._post_accumulate_grad_hooks)
+    return any(gradient_hooks_of(parameter))
+
+
+def gradient_hooks_of(parameter: Tensor) -> tuple[dict[int, Any] | None, dict[int, Any] | None]:
+    """Return the tables of the hooks on the gradient of a leaf, before and after it is accumulated, not copies."""
+    return parameter._backward_hooks, parameter._post_accumulate_grad_hooks
 
 
 def is_lazy_norm(module: nn.Module) -> bool:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from normscope.analysis.convention import Convention, closed_form
+from normscope.analysis.convention import Convention, closed_form, rounding_bound
 
 LAYER_NORM = Convention(
     center=True,
@@ -91,3 +91,34 @@ def test_missing_parameters_are_named(arguments: tuple) -> None:
         closed_form(LAYER_NORM, drawn(2, 8), *arguments)
     with pytest.raises(ValueError, match="got weight and bias"):
         closed_form(PLAIN, drawn(2, 8), torch.ones(8), torch.ones(8))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("statistics", ["float32", "input"])
+@pytest.mark.parametrize("variance", ["two-pass", "one-pass"])
+@pytest.mark.parametrize("divisor", ["biased", "unbiased", "length"])
+@pytest.mark.parametrize("place", ["inside", "added", "least"])
+@pytest.mark.parametrize("center", [True, False])
+def test_the_bound_holds_the_errors_of_the_closed_form(dtype, statistics, variance, divisor, place, center) -> None:
+    convention = replace(LAYER_NORM, divisor=divisor, place=place, center=center, statistics=statistics)
+    convention = replace(convention, variance=variance if center else "two-pass")
+    w, b = (1.5 + 0.1 * drawn(2, 64)).to(dtype)
+    normal = drawn(16, 64)
+    # No squares overflow: that is no rounding.
+    for rows in (normal, normal + 3, normal + 20, 1e-3 * normal, 10 * normal):
+        x = rows.to(dtype)
+        error = (
+            closed_form(convention, x, w, b).double() - closed_form(convention, x.double(), w.double(), b.double())
+        ).abs()
+        bound = rounding_bound(convention, x, w, b)
+        assert ((error <= bound) | bound.isinf()).all()
+    x = normal.to(dtype)
+    assert rounding_bound(convention, x, w, b).max() < 500 * torch.finfo(dtype).eps
+
+
+def test_the_bound_knows_nothing_of_a_row_divided_by_its_rounding() -> None:
+    x = torch.full((1, 8), 3.0)
+    assert rounding_bound(replace(PLAIN, place="none"), x).isinf().all()
+    assert rounding_bound(PLAIN, x).max() < 1e-3
+    # E[x^2] - E[x]^2 of a mean of 1e4 and a variance of one is rounding alone.
+    assert rounding_bound(replace(PLAIN, variance="one-pass"), 1e4 + drawn(1, 8).float()).isinf().all()

@@ -7,6 +7,7 @@ from torch import nn
 from normscope import norms
 from normscope.analysis.eps_law import ObservedCall, eps_law, observe_norm
 from normscope.norms import NORMS
+from support.made_norms import MIXES_POSITIONS
 
 
 def call(module: nn.Module, x: torch.Tensor) -> ObservedCall:
@@ -17,7 +18,7 @@ def call(module: nn.Module, x: torch.Tensor) -> ObservedCall:
 
 def tiny(name: str) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
-    shape = (6, 4, 8) if name == "frn" else (6, 8)
+    shape = (6, 4, 8) if name in MIXES_POSITIONS else (6, 8)
     return 3e-3 * torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 

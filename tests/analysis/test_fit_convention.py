@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from normscope import norms
-from normscope.analysis.convention import Convention, closed_form, fit_convention
+from normscope.analysis.convention import Convention, closed_form
+from normscope.analysis.fit_convention import fit_convention
 
 WIDTH = 48
 LAYER_NORM = Convention(

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from normscope import norms
 from normscope.analysis.curvature import GaussNewton
 from normscope.norms import NORMS
+from support.made_norms import MIXES_POSITIONS
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -53,8 +54,8 @@ def by_products(matrix: GaussNewton) -> torch.Tensor:
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
 @pytest.mark.parametrize("name", NORMS)
 def test_every_norm_against_the_matrix_in_full(name: str, loss) -> None:
-    # FRN wants places beside the channels.
-    x = drawn(6, 2, 4) if name == "frn" else drawn(6, 4)
+    # Some norms need positions beside the channels.
+    x = drawn(6, 2, 4) if name in MIXES_POSITIONS else drawn(6, 4)
     model = network(NORMS[name])
     told = by_products(GaussNewton(model, x, loss=loss))
     want = in_full(model, x, loss)

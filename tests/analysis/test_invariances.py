@@ -12,6 +12,7 @@ from torch import nn
 from normscope import norms
 from normscope.analysis.invariances import TRANSFORMATIONS, Invariances, invariances
 from normscope.norms import NORMS
+from support.made_norms import MIXES_POSITIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES, FEATURES, UNITS = 16, 5, 7
@@ -90,7 +91,7 @@ def test_the_curve_is_the_closed_form(eps: float) -> None:
 
 @pytest.mark.parametrize("name", NORMS)
 def test_rescaled_norms_of_the_catalogue_follow_the_law_of_eps(name: str) -> None:
-    x = data(CASES, *([9] if name == "frn" else []), 12)
+    x = data(CASES, *([9] if name in MIXES_POSITIONS else []), 12)
     row = invariances(NORMS[name](12), x, generator=generator())["data_rescaling"]
     assert row.invariant == (name not in {"none", "dyt", "derf"})
     assert (row.law is not None) == row.invariant

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from normscope import norms
-from normscope.analysis.parity import CONVENTIONS, Difference, Parity, inputs, parity
+from normscope.analysis.fit_convention import inputs
+from normscope.analysis.parity import CONVENTIONS, Difference, Parity, parity
 
 WIDTH = 64
 
@@ -109,7 +110,8 @@ def test_llama_and_gemma() -> None:
     llama, gemma = LlamaLike(WIDTH), GemmaLike(WIDTH)
     found = compared(llama, gemma)
     assert names(found) == ["scale", "order"]
-    assert found.first.agreement == found.second.agreement == 1.0
+    # A root and a division instead of `rsqrt`: one output in ten thousand may be rounded to the other side.
+    assert min(found.first.agreement, found.second.agreement) > 0.999
     order = found.departures[1].effects
     # One rounding of a number up to 4: half of 2**-6 in bfloat16, of 2**-9 in float16; none in float32.
     assert order["float32"] == 0

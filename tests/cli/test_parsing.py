@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from normscope.cli.parsing import join_arguments, parse_counts, parse_seeds, parse_shapes, split_norms
+from normscope.cli.parsing import parse_counts, parse_seeds, parse_shapes, shell_words, split_norms
 
 
 @pytest.mark.parametrize(("text", "want"), [("0-2", [0, 1, 2]), ("3,5,8-9", [3, 5, 8, 9]), ("7", [7])])
@@ -21,7 +21,7 @@ def test_other_seeds_are_refused(text: str) -> None:
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 @pytest.mark.parametrize("name", [b"plain", b"it's mine", b"f\xff.py", b"\xff1a\\ '\"$x\n", "ü".encode(), b"\xe2\x80"])
 def test_arguments_of_any_bytes_are_written_as_a_shell_reads_them(name: bytes) -> None:
-    text = join_arguments("printf", "%s", os.fsdecode(name))
+    text = shell_words("printf", "%s", os.fsdecode(name))
     assert subprocess.run(["bash", "-c", text.encode()], capture_output=True, check=True).stdout == name
 
 

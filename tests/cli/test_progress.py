@@ -1,11 +1,14 @@
 """What is shown while something goes on."""
 
 import io
+import warnings
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from normscope.cli.progress import DownloadProgress, StudyProgress
+import normscope
+from normscope.cli.progress import DownloadProgress, StudyProgress, sentences
 
 
 def test_progress_without_a_terminal_prints_lines() -> None:
@@ -77,3 +80,25 @@ def test_a_note_is_printed_once() -> None:
             progress.callback("a", "none seed 0", "elsewhere", 0, of=100, note="process 12 computes it [bold]")
     assert isinstance(console.file, io.StringIO)
     assert console.file.getvalue() == "none seed 0: process 12 computes it [bold]\n"
+
+
+def test_our_warnings_are_sentences_and_others_keep_their_place(capsys: pytest.CaptureFixture[str]) -> None:
+    place = str(Path(normscope.__file__).parent / "studies" / "preflight.py")
+    with pytest.warns(UserWarning, match="^theirs$") as given:
+        before = warnings.showwarning
+        with sentences():
+            warnings.warn_explicit("the seeds [agree]", UserWarning, place, 3)
+            warnings.warn_explicit("theirs", UserWarning, "their.py", 4)
+        assert warnings.showwarning == before
+    assert len(given) == 1
+    assert capsys.readouterr().err == "Warning: the seeds [agree]\n"
+
+
+def test_runs_whose_updates_are_unknown_are_counted() -> None:
+    console = Console(file=io.StringIO(), width=100)
+    with StudyProgress(console) as progress:
+        for state in ("planned", "running", "done"):
+            progress.callback("a", "layer_norm seed 0", state, 0, of=0)
+    assert isinstance(console.file, io.StringIO)
+    assert "1 of 1 runs" in console.file.getvalue()
+    assert "updates" not in console.file.getvalue()

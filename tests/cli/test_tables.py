@@ -99,7 +99,12 @@ def test_escape_sequences_do_not_reach_the_terminal(summary: Summary) -> None:
     full = renamed(summary, f"%{evil}")
     assert full.noise is not None
     arms = [replace(arm, label=arm.label + evil, verdict=arm.verdict + evil) for arm in full.arms]
-    full = replace(full, metric={**full.metric, "name": evil}, baseline=evil, noise={**full.noise, "words": evil})
+    full = replace(
+        full,
+        metric={**full.metric, "name": evil},
+        baseline=summary.baseline + evil,
+        noise={**full.noise, "words": evil},
+    )
     text = drawn(verdict_table(full, arms, f"Does\nit?{evil}", width=120), 120)
     text += drawn(rows_table((evil, "b"), [(evil, evil)], evil), 120)
     assert "Does it?]0;title2Jx" in text

@@ -18,6 +18,7 @@ from normscope.diagnostics.diagnosis import diagnose
 from normscope.inspection import find_norms
 from normscope.norms import NORMS, LayerNorm, ScaleNorm
 from normscope.surgery import swap, to_rms_norm
+from support.made_norms import NEEDS_POSITIONS
 
 WIDTH = 8
 every_norm = pytest.mark.parametrize("name", NORMS)
@@ -119,8 +120,8 @@ def test_diagnosed(name: str) -> None:
 
 @pytest.mark.slow
 def test_compared(user_file, tmp_path: Path) -> None:
-    # FRN needs feature maps, which this task does not have.
-    names = [name for name in NORMS if NORMS.origin(name)] or [name for name in NORMS if name != "frn"]
+    # Some norms need positions, which this task does not have.
+    names = [name for name in NORMS if NORMS.origin(name)] or [name for name in NORMS if name not in NEEDS_POSITIONS]
     words = ["compare", user_file(), "--norms", ",".join(names), "--seeds", "0", "--steps", "2", "--json"]
     told = subprocess.run(
         [sys.executable, "-m", "normscope.cli.main", *words, "--workers", "1", "--out", str(tmp_path / "study")],
@@ -136,7 +137,7 @@ def test_compared(user_file, tmp_path: Path) -> None:
 
 def test_measured_by_bench() -> None:
     costs = bench(list(NORMS), [(4, WIDTH)], [torch.bfloat16], seconds=0.01).costs
-    assert [cost.norm for cost in costs] == [name for name in NORMS if name != "frn"]
+    assert [cost.norm for cost in costs] == list(NORMS)
 
 
 @pytest.mark.slow
@@ -185,4 +186,4 @@ def test_a_subclass_that_does_something_else_is_listed_as_unreachable() -> None:
         found, unreachable = find_norms(model, for_replacement=purpose)
         assert [norm.names for norm in found] == [("1",)]
         assert [(one.name, one.what) for one in unreachable] == [("0", "Clamped")]
-        assert unreachable[0].why == "a ScaleNorm whose forward does something else, too"
+        assert unreachable[0].why == "a ScaleNorm whose forward does something else, too (in evaluation)"

@@ -195,7 +195,7 @@ def test_under_autocast_norms_see_what_they_see() -> None:
 
 
 def test_a_lazy_model_is_refused() -> None:
-    with pytest.raises(ValueError, match="lazy parameters: run a batch through it first"):
+    with pytest.raises(ValueError, match="lazy parameters or buffers: run a batch through it first"):
         diagnose(nn.Sequential(nn.Flatten(), nn.LazyLinear(10)), images(0), which_digit)
 
 

@@ -195,3 +195,44 @@ def test_equal_norms_are_summarized() -> None:
         in told.readings["gradients"]
     )
     assert means.startswith("A large first share means")
+
+
+class Clipping(nn.Module):
+    """A norm of a kind that is not known: nothing in its name or its parameters says so."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gain * x / x.abs().amax(-1, keepdim=True).clamp(min=1e-6)
+
+
+def test_norms_that_are_not_known_may_have_run_and_can_be_registered() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), Clipping(8), nn.Linear(8, 2))
+    x = torch.randn(16, 4)
+    told = diagnose(model, x, lambda model, x: model(x).square().mean())
+    for reading in ("gradients", "range"):
+        assert "No norm that is recognized was called" in told.readings[reading]
+        assert "Norms of other kinds may have run" in told.readings[reading]
+        assert "registered in normscope.norms.NORMS" in told.readings[reading]
+    norms.NORMS["clipping"] = Clipping
+    try:
+        told = diagnose(model, x, lambda model, x: model(x).square().mean())
+    finally:
+        del norms.NORMS["clipping"]
+    assert [each.name for each in told.ranges] == ["1"]
+    assert "may have run" not in "".join(told.readings.values())
+
+
+def test_a_norm_that_cannot_be_measured_is_named_beside() -> None:
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(4, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.layer_norm(self.inner(x), (8,))
+
+    told = diagnose(nn.Sequential(Functional()), torch.randn(16, 4), lambda model, x: model(x).pow(4).mean())
+    assert "such as 0 (1 module or function that may be a norm)" in told.readings["range"]

@@ -52,8 +52,11 @@ def test_a_subclass_that_changes_nothing_is_its_base() -> None:
 def test_a_subclass_with_a_forward_of_its_own_is_looked_at() -> None:
     assert known(GroupNormAgain(2, 6)).kind == "group_norm"
     assert recognize(("x",), MaskedGroupNorm(2, 6)) == "its forward takes more than one input: x, mask"
-    assert "frozen constants" in str(recognize(("x",), FrozenBatchNormAct(6)))
-    assert recognize(("x",), GroupNormAndMore(2, 6)) == "a GroupNorm whose forward does something else, too"
+    assert "running moments and no parameters" in str(recognize(("x",), FrozenBatchNormAct(6)))
+    assert (
+        recognize(("x",), GroupNormAndMore(2, 6))
+        == "a GroupNorm whose forward does something else, too (in evaluation)"
+    )
 
 
 def test_other_modules_are_nothing() -> None:
@@ -100,3 +103,35 @@ def observed() -> nn.Module:
 @pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated")
 def test_out_of_reach(make, words: str) -> None:
     assert re.search(words, str(recognize(("x",), make())))
+
+
+class GraphBatchNorm(nn.BatchNorm1d):
+    """Takes nodes without positions, and a single one in training, as in a library for graphs."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if input.dim() != 2:
+            raise ValueError("expected [nodes, features]")
+        if len(input) == 1:
+            return nn.functional.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias)
+        return super().forward(input)
+
+
+class OfPositions(GraphBatchNorm):
+    """Runs on neither of the inputs that are tried."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if input.dim() != 7:
+            raise ValueError("expected seven axes")
+        return super().forward(input)
+
+
+def test_a_batch_norm_of_nodes_is_a_batch_norm() -> None:
+    assert known(GraphBatchNorm(6)).kind == "batch_norm"
+
+
+def test_a_forward_that_did_not_run_is_not_said_to_do_something_else() -> None:
+    why = str(recognize(("x",), OfPositions(6)))
+    assert why.startswith(
+        "a BatchNorm1d whose forward could not be compared with that of its base: on an input [4, 6, 40]"
+    )
+    assert "expected seven axes" in why

@@ -68,7 +68,7 @@ def test_what_code_asks_of_norms_in_lists_and_behind_names_is_there() -> None:
     assert model(torch.randn(2, 4)).isfinite().all()
     starts = [
         "Reading reads self.inner.*.weight for its dtype",
-        "Reading reads self.norm.normalized_shape itself: what it computes",
+        "Reading reads self.norm.normalized_shape itself: if that line runs",
         "Reading reads self.norms.*.weight for its dtype",
     ]
     assert [note[: len(start)] for note, start in zip(notes, starts, strict=True)] == starts
@@ -84,7 +84,9 @@ def test_numbers_that_are_gone_are_told() -> None:
             return x * self.norms[0].weight
 
     (note,) = [note for note in swap(Fused(), "layer_norm", "ada_norm").notes if "reads" in note]
-    assert note.startswith("Fused reads self.norms.*.weight itself, which the new norm does not have: this will fail (")
+    assert note.startswith(
+        "Fused reads self.norms.*.weight itself, which the new norm does not have: if that line runs, it fails ("
+    )
 
 
 def test_code_that_cannot_be_read_is_no_hindrance() -> None:

@@ -485,7 +485,6 @@ def test_tracing_writes_operations_that_anyone_can_run() -> None:
 
     module = make("layer_norm")
     graph = make_fx(module)(sample())
-    assert any("layer_norm" in str(node.target) for node in graph.graph.nodes)
     assert not any("normscope" in str(node.target) for node in graph.graph.nodes)
     torch.testing.assert_close(graph(sample(seed=1)), module(sample(seed=1)), **SAME)
     with warnings.catch_warnings():

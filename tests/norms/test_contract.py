@@ -13,13 +13,14 @@ from torch.func import functional_call, grad
 from torch.nn import functional as F
 
 from normscope.norms import NORMS
+from support.made_norms import MIXES_POSITIONS
 
 WIDTH = 7
 SHAPE = (5, 3, WIDTH)
 
 DETACHED = {"detach_norm", "ada_norm"}
 """The backward pass is not the derivative of the forward pass, by definition."""
-MIXES_ROWS = {"batch_norm", "frn"}
+MIXES_ROWS = {"batch_norm", *MIXES_POSITIONS}
 """The statistics of a row come from other rows, by definition."""
 MIXES_SAMPLES = {"batch_norm"}
 WITHOUT_EPS = {"none", "dyt", "derf"}
@@ -69,7 +70,7 @@ def test_takes_any_leading_axes(name: str) -> None:
     module = make(name).eval()
     x = sample(2, 5, 3, WIDTH)
     want = torch.stack([module(part) for part in x])
-    if name == "frn":
+    if name in MIXES_POSITIONS:
         x = x.flatten(0, 1)
         want = want.flatten(0, 1)
     torch.testing.assert_close(module(x), want, rtol=0, atol=8 * torch.finfo(torch.float64).eps)

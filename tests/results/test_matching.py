@@ -131,7 +131,7 @@ def test_nan_in_a_result_is_refused(study):
 
 def test_an_unknown_state_is_refused(study):
     study.run("ada_norm", 0, 1.0, state="running")
-    with pytest.raises(ValueError, match=r"has state 'running', expected done, diverged or failed"):
+    with pytest.raises(ValueError, match=r"has state 'running', expected done, diverged, unscored or failed"):
         read(study)
 
 

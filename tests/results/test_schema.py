@@ -143,7 +143,7 @@ def test_a_card_of_nothing_is_refused(tmp_path):
         ("run.json", "versions", [1], "has versions [1], expected an object"),
         ("run.json", "seed", "0", "has seed '0', expected a whole number"),
         ("run.json", "device", ["cpu"], "has device ['cpu'], expected text"),
-        ("result.json", "state", "banana", "has state 'banana', expected done, diverged or failed"),
+        ("result.json", "state", "banana", "has state 'banana', expected done, diverged, unscored or failed"),
         ("result.json", "step_ms", "x", "has step_ms 'x', expected a number"),
         ("result.json", "value", True, "has value True, expected a number or null"),
     ],

@@ -242,7 +242,7 @@ def test_a_folder_takes_more_seeds_and_says_so(tmp_path: Path) -> None:
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     content = json.loads((tmp_path / "card.json").read_text())
     assert (content["seeds"], content["looks"]) == ([0, 1, 2], [2])
-    assert content["regime"].endswith("seeds were added after an analysis of 2, so its p values are exploratory")
+    assert summary.caution == "exploratory: 1 of 3 seeds came after results could be seen"
     compare(more, out=tmp_path, workers=1)
     assert json.loads((tmp_path / "card.json").read_text())["looks"] == [2]
     with pytest.raises(StudyMismatch, match="only more seeds may be added"):

@@ -11,12 +11,13 @@ from normscope.norms import NORMS
 from normscope.studies.compare import compare
 from normscope.studies.preflight import ArmMisfit, preflight
 from normscope.studies.spec import make_study
+from support.made_norms import NEEDS_POSITIONS
 
 MISFIT = r"arm frn cannot be trained on digits: .*got"
 
 
 def test_every_other_norm_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    preflight(make_study("digits", norms=[name for name in NORMS if name != "frn"]))
+    preflight(make_study("digits", norms=[name for name in NORMS if name not in NEEDS_POSITIONS]))
 
 
 def test_a_misfit_is_named_with_its_reason_before_anything_is_written(tmp_path: Path) -> None:
@@ -43,6 +44,7 @@ SCORES = "return 100.0 * (model(x[parts[part]]).argmax(-1) == y[parts[part]])"
         (("return F.cross_entropy(model(batch[0]), batch[1])", "return batch.nonsense"), "has no attribute 'nonsense'"),
         (("return F.cross_entropy(model(batch[0]), batch[1])", "return model(batch[0])"), r"scalar tensor, got Tensor"),
         ((SCORES, "return parts[3]"), "KeyError: 3"),
+        ((SCORES, "return parts[3] if part == 'test' else [1.0]"), "KeyError: 3"),
         ((SCORES, "return 'good'"), "evaluate must return numbers"),
         ((SCORES, "return [[1.0, 2.0]]"), "mean expects for every example 1"),
         (("nn.ReLU()", "nn.Linear(9, 9)"), "shapes cannot be multiplied"),
@@ -66,8 +68,17 @@ def test_a_users_file_that_is_right_passes(driven: bool, user_file: Callable[...
     assert torch.equal(torch.rand(4), wanted)
 
 
-def test_scores_before_training_may_be_no_numbers(user_file: Callable[..., str]) -> None:
-    preflight(make_study(user_file((SCORES, "return [float('nan'), 1.0]")), norms=["layer_norm"]))
+@pytest.mark.parametrize("driven", [False, True])
+@pytest.mark.parametrize(("part", "name"), [("valid", "validation"), ("test", "test")])
+def test_scores_that_are_not_finite_before_training_are_named(
+    part: str, name: str, driven: bool, user_file: Callable[..., str]
+) -> None:
+    file = user_file((SCORES, f"return [1.0, float('nan') if part == {part!r} else 2.0]"), driven=driven)
+    told = (
+        f"the {name} score of 1 of 2 examples was not finite \\(the first: example 1, nan\\); a run in which .* scored"
+    )
+    with pytest.warns(UserWarning, match=told):
+        preflight(make_study(file, norms=["layer_norm"], seeds=1))
 
 
 def test_data_that_are_not_here_are_told_as_such(user_file: Callable[..., str]) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 
 from normscope.data import DataDamaged
 from normscope.norms import NORMS
-from normscope.results.store import StudyFolder
+from normscope.results.store import StudyFolder, write_json
 from normscope.studies.plan import RunSpec, plan
 from normscope.studies.run import execute, fail, forget
 from normscope.studies.spec import make_study
@@ -88,6 +88,16 @@ def test_what_is_not_the_fault_of_the_run_leaves_it_resumable(
     with FileLock(study.run(wanted.id).lock).acquire(blocking=False):
         assert raised.tb is not None
     assert not study.run(wanted.id).finished()
+
+
+def test_a_run_that_could_not_be_scored_is_forgotten(tmp_path: Path) -> None:
+    study = StudyFolder(tmp_path)
+    folder = study.run(spec().id)
+    folder.path.mkdir(parents=True)
+    for state, kept in (("unscored", None), ("diverged", "diverged")):
+        write_json(folder.result, {"schema": 1, "state": state, "value": None})
+        forget(spec(), study)
+        assert folder.state() == kept
 
 
 def test_only_a_run_that_failed_is_forgotten(tmp_path: Path) -> None:

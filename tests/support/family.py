@@ -50,7 +50,9 @@ def definition(
     width, flags = x.shape[-1], formula.flags
     mean = x.mean(-1, keepdim=True) if flags & CENTER else torch.zeros_like(x[..., :1])
     c = x - (mean.detach() if flags & DETACH_MEAN else mean)
-    moving = c.detach() if flags & DETACH_STD else c
+    # The mean inside the deviation is not detached, which second derivatives show.
+    inner = x - x.mean(-1, keepdim=True) if flags & CENTER else x
+    moving = inner.detach() if flags & DETACH_STD else inner
     # A length, for its derivative at zero is zero and that of a root is not a number.
     length = torch.linalg.vector_norm(moving, dim=-1, keepdim=True)
     inverse = {

@@ -4,6 +4,10 @@ from torch import nn
 
 from normscope import norms
 
+MIXES_POSITIONS = {key for key in norms.NORMS if getattr(norms.NORMS[key](8), "mixes_positions", False)}
+"""Norms whose moments are over the positions of a sample: frn, group_norm, instance_norm."""
+NEEDS_POSITIONS = {"frn", "instance_norm"}
+"""Those of them that do not take samples of one position."""
 MAPS = (6, 8, 3, 5)
 MADE = {
     "layer_norm": (lambda: nn.LayerNorm(8, eps=0.1), (6, 3, 8)),
@@ -17,6 +21,9 @@ MADE = {
     "batch_norm": (lambda: norms.BatchNorm(8), (6, 3, 8)),
     "batch_norm maps": (lambda: nn.BatchNorm2d(8), MAPS),
     "batch_norm fixed": (lambda: nn.BatchNorm2d(8).eval(), MAPS),
-    "group_norm": (lambda: nn.GroupNorm(4, 8), MAPS),
-    "instance_norm": (lambda: nn.InstanceNorm2d(8, affine=True), MAPS),
+    "group_norm": (lambda: norms.GroupNorm(8), (6, 5, 8)),
+    "group_norm maps": (lambda: nn.GroupNorm(4, 8), MAPS),
+    "instance_norm": (lambda: norms.InstanceNorm(8), (6, 5, 8)),
+    "instance_norm fixed": (lambda: norms.InstanceNorm(8, track_running_stats=True).eval(), (6, 5, 8)),
+    "instance_norm maps": (lambda: nn.InstanceNorm2d(8, affine=True), MAPS),
 }

@@ -33,11 +33,12 @@ def from_formula(formula: Formula, x: Tensor, weight: Tensor | None = None, bias
     """Compute members of the family that no norm is, as formula.py has it; derivatives by autograd."""
     wide = x if x.dtype == torch.float64 else x.float()
     width = x.shape[-1]
-    c = wide
+    c = inner = wide
     if formula.flags & CENTER:
         mean = wide.mean(-1, keepdim=True)
+        inner = wide - mean
         c = wide - (mean.detach() if formula.flags & DETACH_MEAN else mean)
-    q = (c.detach() if formula.flags & DETACH_STD else c).square().mean(-1, keepdim=True)
+    q = (inner.detach() if formula.flags & DETACH_STD else inner).square().mean(-1, keepdim=True)
     d = {
         0: lambda: torch.ones_like(q),
         ROOT: lambda: (q + formula.eps).sqrt(),

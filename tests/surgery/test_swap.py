@@ -9,6 +9,7 @@ from torch import Tensor, nn
 import normscope
 from normscope.norms import NORMS, ChannelsFirst
 from support.architectures import ARCHITECTURES, Architecture
+from support.made_norms import NEEDS_POSITIONS
 
 COMPILE_WARNING = pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)`:FutureWarning")
 
@@ -37,8 +38,8 @@ def train(model: nn.Module, architecture: Architecture, steps: int) -> list[floa
 
 
 def fitting(name: str) -> list[str]:
-    """List the keys whose norms take what this architecture has; FRN wants maps before its threshold."""
-    return [key for key in NORMS if key != "frn" or name == "resnet"]
+    """List the keys whose norms take what this architecture has; some need maps."""
+    return [key for key in NORMS if key not in NEEDS_POSITIONS or name == "resnet"]
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -20,6 +20,7 @@ from normscope.results.aggregates import AGGREGATES
 from normscope.tasks import TASKS, BaseTask, ImageClassification, Part, Published, Recipe, Split, Task
 from normscope.tasks.images import DIGITS
 from normscope.tasks.task import DATA_SETS_KEPT
+from support.made_norms import MIXES_POSITIONS
 
 CPU = torch.device("cpu")
 
@@ -129,13 +130,16 @@ def test_a_tasks_order_is_of_its_training_set(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["tiny_shakespeare", "multi30k_de_en"])
-def test_a_norm_that_sees_other_positions_is_refused_where_words_are_predicted(name: str) -> None:
+@pytest.mark.parametrize("norm", ["frn", "group_norm", "instance_norm"])
+def test_a_norm_that_sees_other_positions_is_refused_where_words_are_predicted(norm: str, name: str) -> None:
     task = TASKS[name]
-    with pytest.raises(ValueError, match=f"FRN takes its statistics over all positions .* in {name} it would see"):
-        task.network(NORMS["frn"], PLACEMENTS["pre"], "small")
+    with pytest.raises(
+        ValueError, match=f"{NORMS[norm].__name__} takes its statistics over all positions .* in {name} it would see"
+    ):
+        task.network(NORMS[norm], PLACEMENTS["pre"], "small")
 
 
-@pytest.mark.parametrize("name", [name for name in NORMS if name not in ("frn", "batch_norm")])
+@pytest.mark.parametrize("name", [name for name in NORMS if name not in {"batch_norm", *MIXES_POSITIONS}])
 def test_every_other_norm_of_a_position_depends_on_that_position_alone(name: str) -> None:
     norm, x = NORMS[name](8).eval(), torch.randn(2, 5, 8)
     changed = x.clone()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from normscope.results.store import RunFolder
 from normscope.tasks import Metric, Recipe
 from normscope.training.checkpoint import Progress
-from normscope.training.outcome import Outcome
+from normscope.training.outcome import Failure, Outcome
 
 CPU = torch.device("cpu")
 
@@ -32,6 +32,7 @@ class Remembering(nn.Linear):
 class Scored:
     """A task that judges a model by its bias."""
 
+    location = "f.py:make"
     metric = valid_metric = Metric(name="error", unit="%", higher_is_better=False)
 
     def __init__(self, test: float = 0.0) -> None:
@@ -59,7 +60,7 @@ def outcome(folder: Path, *, test: float = 0.0, average: int = 1) -> Outcome:
     return Outcome(task=task, data=data, model=model, recipe=recipe, split="study", folder=run, progress=progress)
 
 
-def validate(one: Outcome, step: int, bias: float) -> bool:
+def validate(one: Outcome, step: int, bias: float) -> Failure | None:
     one.progress.step = step
     with torch.no_grad():
         one.model.get_parameter("bias").fill_(bias)
@@ -70,7 +71,7 @@ def validate(one: Outcome, step: int, bias: float) -> bool:
 
 def test_the_best_evaluation_is_tested_with_all_of_its_state(tmp_path: Path) -> None:
     one = outcome(tmp_path)
-    assert [validate(one, step, bias) for step, bias in ((1, 5.0), (2, 2.0), (3, 4.0))] == [True] * 3
+    assert [validate(one, step, bias) for step, bias in ((1, 5.0), (2, 2.0), (3, 4.0))] == [None] * 3
     assert one.end("done", reason=None) == "done"
     result = json.loads((tmp_path / "result.json").read_text())
     assert (result["value"], result["selected_step"], result["saved_bytes"]) == (2.0, 2, None)
@@ -92,16 +93,41 @@ def test_state_that_is_no_number_is_taken_from_the_last_of_an_average(tmp_path: 
 def test_a_test_score_that_is_not_finite_is_a_state(test: float, tmp_path: Path) -> None:
     one = outcome(tmp_path, test=test)
     validate(one, 3, 1.0)
-    assert one.end("done", reason=None) == "diverged"
+    assert one.end("done", reason=None) == "unscored"
     result = json.loads((tmp_path / "result.json").read_text())
-    assert (result["state"], result["value"], result["valid_value"]) == ("diverged", None, None)
-    assert result["reason"] == "a test score was not finite"
+    assert (result["state"], result["value"], result["valid_value"]) == ("unscored", None, None)
+    assert result["reason"] == f"the test score of 2 of 2 examples was not finite (the first: example 0, {test})"
     assert not (tmp_path / "examples.npy").exists()
+
+
+@pytest.mark.parametrize(
+    ("location", "bias", "scores", "state", "reason"),
+    [
+        ("", 1.0, [1.0, np.nan], "diverged", "the validation loss was not finite"),
+        ("", 1.0, [[1.0], [2.0]], "unscored", "the validation scores have no ratio: ratio expects"),
+        ("f.py:make", 1.0, [[1.0, 0.0]], "unscored", "the validation scores have no ratio: "),
+        ("f.py:make", 1.0, [[1.0, np.inf]], "unscored", "the validation score of 1 of 1 examples was not finite"),
+        ("f.py:make", np.nan, [[1.0, np.nan]], "diverged", "the weight bias was not finite"),
+        ("f.py:make", np.nan, [[1.0, 1.0]], None, ""),
+    ],
+)
+def test_an_evaluation_without_a_value_names_its_cause(
+    location: str, bias: float, scores: Any, state: str | None, reason: str, tmp_path: Path
+) -> None:
+    one = outcome(tmp_path)
+    given = np.asarray(scores, dtype=np.float32)
+    task: Any = one.task
+    task.metric = task.valid_metric = Metric(name="f", unit="", higher_is_better=True, aggregate="ratio")
+    task.location = location
+    task.evaluate = lambda model, data, part: (float(given.mean()), given)
+    found = validate(one, 1, bias)
+    assert (found and found.state) == state
+    assert reason in (found.reason if found else "")
 
 
 def test_an_evaluation_that_is_not_finite_is_reported_and_kept_nowhere(tmp_path: Path) -> None:
     one = outcome(tmp_path)
-    assert not validate(one, 1, float("nan"))
+    assert validate(one, 1, float("nan")) == ("diverged", "the weight bias was not finite")
     assert one.progress.best_weights == {}
     assert not (tmp_path / "metrics.jsonl").exists()
 

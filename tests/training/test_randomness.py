@@ -10,6 +10,7 @@ from normscope.norms import NORMS
 from normscope.placement import PLACEMENTS
 from normscope.tasks import TASKS
 from normscope.training.randomness import generator, initialize, seed_dropout, seed_for
+from support.made_norms import NEEDS_POSITIONS
 
 
 def test_seeds_are_the_documented_hash() -> None:
@@ -18,7 +19,7 @@ def test_seeds_are_the_documented_hash() -> None:
     assert len({seed_for(seed, name) for seed in range(50) for name in ("data", "dropout")}) == 100
 
 
-@pytest.mark.parametrize("norm", [name for name in NORMS if name not in ("layer_norm", "frn")])
+@pytest.mark.parametrize("norm", [name for name in NORMS if name not in {"layer_norm", *NEEDS_POSITIONS}])
 def test_arms_share_every_weight_that_they_both_have(norm: str) -> None:
     task = TASKS["digits"]
     first, second = (task.network(NORMS[name], PLACEMENTS["pre"], "small") for name in ("layer_norm", norm))

@@ -105,14 +105,24 @@ def test_a_loss_that_is_not_finite_ends_the_run(value: str, user_file: Write, tm
 SCORES = "return 100.0 * (model(x[parts[part]]).argmax(-1) == y[parts[part]])"
 
 
-@pytest.mark.parametrize(
-    ("part", "reason"),
-    [("valid", "the validation loss was not finite after training"), ("test", "a test score was not finite")],
-)
-def test_a_score_that_is_not_finite_is_a_state(part: str, reason: str, user_file: Write, tmp_path: Path) -> None:
-    name = user_file((SCORES, f"return [1.0, float('nan') if part == {part!r} else 2.0]"), driven=True)
-    result = run(name, tmp_path / "run")
-    assert (result["state"], result["value"], result["reason"]) == ("diverged", None, reason)
+@pytest.mark.parametrize("driven", [True, False])
+@pytest.mark.parametrize(("part", "name"), [("valid", "validation"), ("test", "test")])
+def test_a_score_that_is_not_finite_is_not_a_failure_to_train(
+    part: str, name: str, driven: bool, user_file: Write, tmp_path: Path
+) -> None:
+    file = user_file((SCORES, f"return [1.0, float('nan') if part == {part!r} else 2.0]"), driven=driven)
+    result = run(file, tmp_path / "run")
+    assert (result["state"], result["value"]) == ("unscored", None)
+    assert result["reason"].startswith(
+        f"the {name} score of 1 of 2 examples was not finite (the first: example 1, nan)"
+    )
+
+
+def test_weights_that_are_not_finite_are_a_failure_to_train(user_file: Write, tmp_path: Path) -> None:
+    ruined = LOOP_ENDS + "        torch.nn.init.constant_(model[0].weight, float('nan'))\n"
+    file = user_file((LOOP_ENDS, ruined), (SCORES, "return model(x[parts[part]])[:, 0]"), driven=True)
+    result = run(file, tmp_path / "run")
+    assert (result["state"], result["reason"]) == ("diverged", "the weight 0.weight was not finite after training")
 
 
 CATCHES = {

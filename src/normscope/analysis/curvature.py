@@ -14,6 +14,7 @@ from torch.func import functional_call, jvp, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from normscope.arguments import check_arguments
+from normscope.inspection.preserve_state import untouched
 
 Loss = Literal["cross_entropy", "mse"]
 Kind = Literal["ggn", "fisher"]
@@ -261,7 +262,7 @@ class GaussNewton:
             raise ValueError(f"{type(model).__name__} must have trainable parameters, got none")
         self.parameters = wanted
         self.size = sum(p.numel() for p in wanted.values())
-        with torch.no_grad(), _differentiable():
+        with torch.no_grad(), _differentiable(), untouched(model):
             outputs, again = self._outputs(wanted), self._outputs(wanted)
         if not isinstance(outputs, Tensor):
             raise TypeError(f"{type(model).__name__} must return one tensor, got {type(outputs).__name__}")
@@ -292,7 +293,7 @@ class GaussNewton:
         tangents = {
             name: part.reshape(p.shape).to(p) for part, (name, p) in zip(parts, self.parameters.items(), strict=True)
         }
-        with _differentiable():
+        with _differentiable(), untouched(self.model):
             change = jvp(self._outputs, (self.parameters,), (tangents,))[1]
             (back,) = vjp(self._outputs, self.parameters)[1](self._curved(change))
         return torch.cat([back[name].detach().reshape(-1).double().cpu() for name in self.parameters])
@@ -313,12 +314,7 @@ class GaussNewton:
 @contextmanager
 def _differentiable() -> Iterator[None]:
     """Select attention that supports forward-mode derivatives, which the fused implementations do not."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
-            # torch compiles its forward-mode rules by TorchScript at their first use.
-            warnings.filterwarnings("ignore", message=".*torch.jit.script", category=DeprecationWarning)
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+    with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
+        # torch compiles its forward-mode rules by TorchScript at their first use.
+        warnings.filterwarnings("ignore", message=".*torch.jit.script", category=DeprecationWarning)
+        yield

@@ -75,8 +75,8 @@ def eps_law(before: ObservedCall, after: ObservedCall) -> Tensor | None:
 
     Returns:
         The change, in the shape of the output. None if the law does not apply: the module does not have exactly one
-        known norm, the norm was not called exactly once or does not compute the output, or it is a batch norm that
-        uses running moments.
+        known norm, the norm was not called exactly once or does not compute the output, or it uses running
+        moments.
     """
     norm: Any = before.norm
     if norm is None or len(before.inputs) != 1 or before.outputs[0] is not before.result:
@@ -112,6 +112,11 @@ def _share(norm: nn.Module, x: Tensor) -> Tensor | None:
             return None
         axes = tuple(range(x.dim() - len(shape)))
     elif traits.statistics == "channels":
+        if not norm.training and getattr(norm, "running_mean", None) is not None:
+            return None
+        if (groups := getattr(norm, "num_groups", None)) is not None:
+            rows = x.reshape(len(x), -1, groups, torch.Size(shape).numel() // groups)
+            return _root(rows.var((1, 3), correction=0, keepdim=True), eps).expand(rows.shape).reshape(x.shape)
         axes = tuple(range(1, x.dim() - len(shape)))
     if traits.eps_place == "length":
         length = torch.linalg.vector_norm(x, dim=axes, keepdim=True)

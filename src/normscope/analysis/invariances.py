@@ -11,6 +11,7 @@ from torch.func import functional_call
 
 from normscope.analysis.eps_law import ObservedCall, eps_law, observe_norm
 from normscope.arguments import check_arguments
+from normscope.inspection.preserve_state import untouched
 
 Change = Callable[[Tensor], Tensor]
 Holds = Literal["exactly", "but for eps", "nearly", "no"]
@@ -198,20 +199,21 @@ def invariances(
         return seen
 
     data = x.detach().double()
-    original = call(data, None)
-    _check_output(original, call(data, None), module)
-    curves: dict[str, tuple[list[float], list[float | None]]] = {name: ([], []) for name in changes}
-    for scale in (1.0, *scales):
-        before = call(scale * data, None)
-        for name, change in changes.items():
-            to_weight = name.startswith("weight")
-            after = call(scale * data if to_weight else scale * change(data), change if to_weight else None)
-            if not after.result.isfinite().all() or not before.result.isfinite().all():
-                raise ValueError(f"{name} at {scale:g} times the input returns numbers that are not finite")
-            measured, predicted = curves[name]
-            measured.append(_deviation(after.result - before.result, before.result))
-            change_of_eps = eps_law(before, after)
-            predicted.append(None if change_of_eps is None else _deviation(change_of_eps, before.result))
+    with untouched(module):
+        original = call(data, None)
+        _check_output(original, call(data, None), module)
+        curves: dict[str, tuple[list[float], list[float | None]]] = {name: ([], []) for name in changes}
+        for scale in (1.0, *scales):
+            before = call(scale * data, None)
+            for name, change in changes.items():
+                to_weight = name.startswith("weight")
+                after = call(scale * data if to_weight else scale * change(data), change if to_weight else None)
+                if not after.result.isfinite().all() or not before.result.isfinite().all():
+                    raise ValueError(f"{name} at {scale:g} times the input returns numbers that are not finite")
+                measured, predicted = curves[name]
+                measured.append(_deviation(after.result - before.result, before.result))
+                change_of_eps = eps_law(before, after)
+                predicted.append(None if change_of_eps is None else _deviation(change_of_eps, before.result))
     rows = tuple(_row(name, tuple(scales), *curves[name]) for name in TRANSFORMATIONS if name in changes)
     return Invariances(module=type(original.norm if original.norm is not None else module).__name__, rows=rows)
 

@@ -8,30 +8,39 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normscope.analysis.convention import (
-    Convention,
+from normscope.analysis.convention import Convention, closed_form
+from normscope.analysis.fit_convention import (
+    DTYPES,
     Fit,
     NormFunction,
+    bound_of,
     call_copy,
-    closed_form,
     evaluate,
     fit_convention,
+    inputs,
+    within_rounding,
 )
 from normscope.arguments import check_arguments
+from normscope.inspection.preserve_state import random_states_kept
 
 CONVENTIONS = {
     "center": "whether the mean is subtracted",
     "divisor": "the divisor",
+    "variance": "the computation of the variance",
     "place": "the position of eps",
     "eps": "the value of eps",
     "scale": "the factor on the output",
     "bias": "whether there is a bias",
     "statistics": "the dtype of the statistics",
+    "squares": "the dtype of the squares",
+    "division": "the operation that normalizes",
+    "factor": "the dtype of 1 + w",
     "order": "the order of casts",
 }
 """Descriptions of the fields of `Convention`."""
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+ROUNDINGS = frozenset({"statistics", "squares", "division", "factor", "order"})
+"""Fields that make a difference in half precision only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +74,9 @@ class Difference:
     first_not_finite: int
     """Number of entries of the first output that are infinite or NaN."""
     second_not_finite: int
+    within_rounding: bool | None
+    """Whether rounding explains the difference, if both follow the conventions of the first with its parameters; None
+    if the first is outside the family."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,21 +89,27 @@ class Parity:
     second: Fit
     differences: tuple[Difference, ...]
     departures: tuple[Departure, ...]
-    """Empty if either is outside the family, or if they share all conventions."""
+    """Conventions in which they differ. Empty if either is outside the family; those that make a difference in half
+    precision only are left out if those of either are not recognized."""
+
+    @property
+    def same_conventions(self) -> bool:
+        """Whether the conventions of both are recognized and equal, and all measured differences within rounding."""
+        recognized = self.first.recognized and self.second.recognized and not self.departures
+        return recognized and all(difference.within_rounding for difference in self.differences)
 
     @property
     def reading(self) -> str:
         """Results, their usual causes and what to try, as plain text."""
-        sentences = []
-        for name, fit in zip(self.names, (self.first, self.second), strict=True):
-            if fit.convention is None:
-                sentences.append(f"{name} is outside the family of layer and RMS norms: {fit.why}.")
-            else:
-                follows = "; in float64, eps has another value" if fit.eps_follows_dtype else ""
-                sentences.append(f"{name}: {fit.convention.description}{follows}.")
+        sentences = [
+            f"{name}{' is' if fit.convention is None else ':'} {fit.description}."
+            for name, fit in zip(self.names, (self.first, self.second), strict=True)
+        ]
         sentences += [departure.sentence for departure in self.departures]
-        if not self.departures and self.first.convention is not None and self.second.convention is not None:
+        if self.same_conventions:
             sentences.append("They follow the same conventions; the remaining differences are rounding.")
+        elif not self.departures and self.first.convention is not None and self.second.convention is not None:
+            sentences.append(self._unexplained)
         for name, place in zip(self.names, ("first", "second"), strict=True):
             lost = [d for d in self.differences if getattr(d, f"{place}_not_finite")]
             if lost:
@@ -110,6 +128,22 @@ class Parity:
             )
         return " ".join(sentences)
 
+    @property
+    def _unexplained(self) -> str:
+        """What is known of two norms without departures, of which it cannot be said that they are the same."""
+        beyond = [d for d in self.differences if not d.within_rounding]
+        if not beyond:
+            return (
+                "No difference beyond rounding was measured, but not all of their conventions are recognized: other "
+                "inputs can show one."
+            )
+        worst = max(beyond, key=lambda d: math.inf if d.difference is None else d.difference)
+        size = "in where they are finite" if worst.difference is None else f"by {worst.difference:.2g}"
+        where = f"they differ {size} on {worst.rows} rows in {worst.dtype}, more than rounding explains"
+        if self.first.recognized and self.second.recognized:
+            return f"They follow the same conventions, yet {where}: compare their parameters."
+        return f"The conventions that are recognized of both are the same, yet {where}."
+
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain dictionaries, lists, strings and numbers; an infinite misfit is None."""
         content = asdict(self)
@@ -120,6 +154,7 @@ class Parity:
 
 
 @check_arguments
+@random_states_kept()
 def parity(
     first: NormFunction,
     second: NormFunction,
@@ -170,6 +205,8 @@ def parity(
     one, other = (fit.convention for fit in fits)
     if one is not None and other is not None:
         differing = departures(one, other, names=names, kinds=kinds, dtypes=dtypes, generator=generator)
+        if not (fits[0].recognized and fits[1].recognized):
+            differing = [departure for departure in differing if departure.convention not in ROUNDINGS]
     return Parity(
         names=names,
         width=width,
@@ -178,22 +215,6 @@ def parity(
         differences=tuple(differences),
         departures=tuple(differing),
     )
-
-
-def inputs(width: int, rows: int, *, generator: torch.Generator) -> dict[str, Tensor]:
-    """Draw the rows to compare norms on: ``[rows, width]`` float64 of every kind.
-
-    ``large`` rows are within the range of float16, but their squares are not; ``constant`` rows have zero variance.
-    """
-    normal = torch.randn(rows, width, dtype=torch.float64, generator=generator)
-    level = torch.randn(rows, 1, dtype=torch.float64, generator=generator)
-    return {
-        "normal": normal,
-        "shifted": normal + 1e3,
-        "tiny": 1e-3 * normal,
-        "constant": level.expand(rows, width).clone(),
-        "large": (1e4 * normal).clamp(-6e4, 6e4),
-    }
 
 
 def departures(
@@ -217,7 +238,8 @@ def departures(
 
     Returns:
         One departure for each field that differs, in the order of :data:`CONVENTIONS`, except a value of eps if one of
-        the two has no eps, and an order of casts if one of them has nothing to scale.
+        the two has no eps, an order of casts if one of them has nothing to scale, and a dtype of 1 + w if one of them
+        is not scaled by it.
     """
     width = next(iter(kinds.values())).shape[-1]
     weight = (0.1 * torch.randn(width, generator=generator) + 1).bfloat16()
@@ -227,6 +249,7 @@ def departures(
         first, second = getattr(one, field), getattr(other, field)
         skipped = field == "eps" and "none" in (one.place, other.place)
         skipped = skipped or (field == "order" and "none" in (one.scale, other.scale) and not (one.bias and other.bias))
+        skipped = skipped or (field == "factor" and not one.scale == other.scale == "1 + w")
         if first == second or skipped:
             continue
         changed = replace(one, **{field: second})
@@ -290,8 +313,12 @@ def describe(convention: Convention, field: str) -> str:
         return {"none": "no weight", "w": "w", "1 + w": "1 + w"}[value]
     if field == "bias":
         return "a bias" if value else "no bias"
-    if field == "statistics":
+    if field == "variance":
+        return "the mean of the squared deviations" if value == "two-pass" else "E[x^2] - E[x]^2"
+    if field in {"statistics", "squares", "factor"}:
         return "float32" if value == "float32" else "the dtype of the input"
+    if field == "division":
+        return "a division" if value == "quotient" else "a product with the reciprocal"
     return str(value)
 
 
@@ -299,7 +326,12 @@ def _compare(
     kind: str, first: NormFunction, second: NormFunction, fits: tuple[Fit, Fit], x: Tensor, dtype: torch.dtype
 ) -> Difference:
     """Compare both on the same rows."""
-    outputs = [call_copy(norm, x).double() for norm in (first, second)]
+    outputs = [call_copy(norm, x).to(dtype).double() for norm in (first, second)]
+    explained = None
+    if fits[0].convention is not None:
+        # Either may be off by as much.
+        bound = 2 * bound_of(fits[0], x, _parameters(first, dtype))
+        explained = within_rounding(outputs[0], outputs[1], bound)[1]
     references = [_reference(norm, fit, x) for norm, fit in zip((first, second), fits, strict=True)]
     lost = [int((~y.isfinite()).sum()) for y in outputs]
     return Difference(
@@ -310,17 +342,23 @@ def _compare(
         second_error=_largest(outputs[1] - references[1]),
         first_not_finite=lost[0],
         second_not_finite=lost[1],
+        within_rounding=explained,
     )
 
 
 def _reference(norm: NormFunction, fit: Fit, x: Tensor) -> Tensor:
     """Compute the float64 output for ``x`` and for the parameters rounded to the dtype of ``x``."""
-    values = {}
-    if isinstance(norm, nn.Module):
-        values = {name: p.detach().cpu().to(x.dtype).double() for name, p in norm.named_parameters()}
+    values = _parameters(norm, x.dtype)
     if fit.convention is None:
         return call_copy(norm, x.double(), values)
     return evaluate(fit, x.double(), values)
+
+
+def _parameters(norm: NormFunction, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return the parameters of a module as float64, rounded to ``dtype``, by name."""
+    if not isinstance(norm, nn.Module):
+        return {}
+    return {name: p.detach().cpu().to(dtype).double() for name, p in norm.named_parameters()}
 
 
 def _largest(difference: Tensor) -> float | None:

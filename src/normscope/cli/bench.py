@@ -44,8 +44,7 @@ def bench(
     from normscope.norms import NORMS
     from normscope.registry import look_up
 
-    # FRN takes feature maps, not rows.
-    names = [name for name in NORMS if name != "frn"] if norms is None else split_norms(norms)
+    names = list(NORMS) if norms is None else split_norms(norms)
     for name in names:
         look_up("norm", NORMS, name)
     cases = benchmark.SHAPES if shapes is None else parse_shapes(shapes)

@@ -14,16 +14,20 @@ from normscope.cli.parsing import (
     EXIT_INTERRUPTED,
     JSON,
     RunOptions,
+    as_argument,
     as_typed,
     count,
-    join_arguments,
+    given,
     parse_counts,
     parse_seeds,
+    shell_words,
     split_norms,
 )
 
 if TYPE_CHECKING:
     from normscope.results import Summary
+    from normscope.results.store import StudyFolder
+    from normscope.studies import StudySpec
 
 
 def compare(
@@ -83,14 +87,14 @@ def compare(
     normscope compare my_file.py:make
     """
     from normscope import data as data_sets
-    from normscope.cli.progress import DownloadProgress, StudyProgress
+    from normscope.cli.progress import DownloadProgress, StudyProgress, sentences
     from normscope.cli.tables import open_console, stdout_for_results
     from normscope.results.store import StudyFolder
     from normscope.specs import find_task
-    from normscope.studies.compare import check_folder, default_folder, states
+    from normscope.studies.compare import check_folder, default_folder, known_runs, states
     from normscope.studies.compare import compare as run_study
     from normscope.studies.engines.engine import RunEvent
-    from normscope.studies.plan import plan
+    from normscope.studies.plan import describe_training
     from normscope.studies.spec import PAPER_NORMS, make_study
     from normscope.studies.tuning import tuning_plan
 
@@ -112,34 +116,37 @@ def compare(
             tune=tune,
         )
         console = open_console(stderr=json_output)
-        command = join_arguments("normscope", *sys.argv[1:])
         folder = out if out is not None else default_folder(study_spec)
         study = StudyFolder(folder)
-        specs = plan(study_spec)
-        trials = tuning_plan(study_spec) if tune else []
         check_folder(study_spec, study)
-        before = states(specs, study)
-        done = len(specs) - before["open"]
+        before = states(known_runs(study_spec, study), study)
+        open_trials = states(tuning_plan(study_spec), StudyFolder(folder / "tuning"))["open"] if tune else 0
+        training = describe_training(study_spec, batches=False)
         console.print(
-            f"{study_spec.question} {count(study_spec.arms, 'arm')} x {count(study_spec.seeds, 'seed')}, "
-            f"{study_spec.steps:,} updates each"
-            + (f", {len(trials)} tuning trials first" if trials else "")
-            + (f"; {done} of {len(specs)} runs are already finished" if done else "")
+            f"{study_spec.question} {count(study_spec.arms, 'arm')} x {count(study_spec.seeds, 'seed')}"
+            + (f", {training} each" if training else "")
+            + (f", {open_trials} tuning trials first" if open_trials else "")
+            + (
+                f"; {_finished(study_spec, study)} are already finished"
+                if sum(before.values()) > before["open"]
+                else ""
+            )
             + f". Folder: {folder}",
             markup=False,
             highlight=False,
             soft_wrap=True,
         )
-        if before["open"] or (retry_failed and before["failed"]):
+        if before["open"] or open_trials or (retry_failed and (before["failed"] or before["unscored"])):
             with DownloadProgress(console) as downloads:
                 for name in entry.datasets:
                     data_sets.locate(data_sets.SETS[name], progress=downloads)
-        with StudyProgress(console) as progress:
+        with sentences(), StudyProgress(console) as progress:
 
             def callback(event: RunEvent) -> None:
                 spec = event.spec
                 name = f"{spec.label} seed {spec.seed}"
-                progress.callback(spec.id, name, event.state, event.step, of=spec.recipe.steps, note=event.note)
+                of = 0 if "steps" in spec.unknown else spec.recipe.steps
+                progress.callback(spec.id, name, event.state, min(event.step, of), of=of, note=event.note)
 
             try:
                 summary = run_study(
@@ -147,20 +154,21 @@ def compare(
                     out=folder,
                     workers=options.workers,
                     callback=callback,
-                    command=command,
+                    command=shell_words("normscope", *given()),
                     retry_failed=retry_failed,
                 )
             except KeyboardInterrupt:
                 progress.progress.stop()
-                counts = states(specs, study)
-                console.print(
-                    f"\nStopped; {len(specs) - counts['open']} of {len(specs)} runs are finished; the others can be "
-                    f"resumed from their checkpoints in {folder}.\nResume with:  {as_typed(*sys.argv[1:])}\n"
-                    f"See the results so far with:  {as_typed('report', str(folder))}",
-                    markup=False,
+                # Console.print would replace tabs and names of emoji in the commands.
+                console.out(
+                    f"\nStopped; {_finished(study_spec, study)} are finished; the others begin at their checkpoints in "
+                    f"{folder}, or anew.\nResume with:  {as_typed(*given())}",
                     highlight=False,
-                    soft_wrap=True,
                 )
+                if study.card.exists():
+                    console.out(
+                        f"See the results so far with:  {as_typed('report', as_argument(folder))}", highlight=False
+                    )
                 sys.exit(EXIT_INTERRUPTED)
         if json_output:
             print(json.dumps(summary.to_dict(), indent=1, allow_nan=False), file=output)
@@ -197,23 +205,41 @@ def report(
     console.print(f"Report: {page}", markup=False, highlight=False, soft_wrap=True)
 
 
+def _finished(study_spec: "StudySpec", study: "StudyFolder") -> str:
+    """Describe how many runs have ended, such as ``3 of 20 runs``, with those of the tuning if there is any."""
+    from normscope.results.store import StudyFolder
+    from normscope.studies.compare import known_runs, states
+    from normscope.studies.tuning import tuning_plan
+
+    parts = [(known_runs(study_spec, study), study, "runs")]
+    if study_spec.tune:
+        parts.append((tuning_plan(study_spec), StudyFolder(study.path / "tuning"), "tuning trials"))
+    return " and ".join(
+        f"{len(specs) - states(specs, folder)['open']} of {len(specs)} {noun}" for specs, folder, noun in parts
+    )
+
+
 def _report_failures(summary: "Summary", folder: Path) -> None:
-    """Print the number of failed runs to standard error; exit with :data:`EXIT_ERROR` if all failed."""
+    """Print the number of runs without a value to standard error; exit with :data:`EXIT_ERROR` if it is all of them."""
+    from normscope.results.verdict import FAILURES, LOST
+
     runs = [run for arm in (*summary.arms, *(summary.untuned or ())) for run in arm.runs]
     # A run may belong to a tuned and an untuned arm.
     ended = {run.id: run.state for run in runs}
-    failed = [identity for identity, state in ended.items() if state == "failed"]
-    if not failed:
+    counts = {state: sum(each == state for each in ended.values()) for state in LOST}
+    total = count(tuple(ended), "run")
+    words = " and ".join(f"{many} of {total} {FAILURES[state]}" for state, many in counts.items() if many)
+    if not words:
         return
     Console(stderr=True).print(
-        f"{len(failed)} of {count(tuple(ended), 'run')} could not be computed; the reasons are in "
-        f"{folder}/runs/*/result.json and error.txt, and on the page; --retry-failed computes them again",
+        f"{words}; the reasons are in {folder}/runs/*/result.json and error.txt, and on the page; --retry-failed "
+        "computes them again",
         style="red",
         markup=False,
         highlight=False,
         soft_wrap=True,
     )
-    if len(failed) == len(ended):
+    if sum(counts.values()) == len(ended):
         sys.exit(EXIT_ERROR)
 
 

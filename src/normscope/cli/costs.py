@@ -139,18 +139,22 @@ def _at_shape(
     modules: dict[str, nn.Module] = {"nn.LayerNorm": nn.LayerNorm(width, dtype=dtype)}
     against = {name: f"nn.{TORCH[name].__name__}" if name in TORCH else "nn.LayerNorm" for name in norms}
     modules |= {against[name]: TORCH[name](width, dtype=dtype) for name in norms if name in TORCH}
-    modules |= {name: NORMS[name](width).to(dtype) for name in norms if name != "frn"}
+    modules |= {name: NORMS[name](width).to(dtype) for name in norms}
+    # The rows are the positions of one sample for norms whose moments are over positions.
+    one_sample = (x.detach()[None].requires_grad_(), upstream[None])
+    given = {
+        name: one_sample if getattr(module, "mixes_positions", False) else (x, upstream)
+        for name, module in modules.items()
+    }
     functions: dict[str, Callable[[], object]] = {
         "copy": lambda: x.detach().clone(),
         "add": lambda: torch.add(x.detach(), upstream),
     }
     for name, module in modules.items():
-        functions |= {f"{name} {part}": function for part, function in passes(module, x, upstream).items()}
+        functions |= {f"{name} {part}": function for part, function in passes(module, *given[name]).items()}
     times, waited = time_in_rounds(functions, threads=threads, seconds=seconds)
     costs = []
     for name in norms:
-        if name not in modules:
-            continue
         measured = {part: times[f"{name} {part}"] for part in ("forward", "backward", "both")}
         ratio = {part: ratios(taken, times[f"{against[name]} {part}"]) for part, taken in measured.items()}
         quartiles = statistics.quantiles(ratio["both"], n=4)
@@ -169,7 +173,7 @@ def _at_shape(
                 quartiles=(quartiles[0], quartiles[2]),
                 forward_limit=statistics.median(ratios(times["copy"], measured["forward"])),
                 backward_limit=statistics.median(ratios(times["add"], measured["backward"])),
-                saved_bytes=saved_bytes(modules[name], x),
+                saved_bytes=saved_bytes(modules[name], given[name][0]),
             )
         )
     return costs, waited

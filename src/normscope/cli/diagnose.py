@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Literal, TextIO
@@ -11,7 +10,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import Progress
 
-from normscope.cli.parsing import JSON, join_arguments
+from normscope.cli.parsing import JSON, given, shell_words
 
 if TYPE_CHECKING:
     from normscope.studies.diagnose import DiagnosisRequest, Examination
@@ -101,7 +100,7 @@ def _diagnose(request: "DiagnosisRequest", console: Console, out: Path | None, j
     content = examination.diagnosis.to_json() | {
         "setting": examination.setting,
         "history": examination.history,
-        "command": join_arguments("normscope", *sys.argv[1:]),
+        "command": shell_words("normscope", *given()),
     }
     try:
         write_diagnosis(content, page)

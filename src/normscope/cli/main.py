@@ -15,7 +15,7 @@ from normscope.cli.bench import bench
 from normscope.cli.compare import compare, report
 from normscope.cli.diagnose import diagnose
 from normscope.cli.listing import data, doctor, list_entries, new
-from normscope.cli.parsing import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE
+from normscope.cli.parsing import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, remember
 from normscope.cli.reproduce import reproduce
 
 app = App(
@@ -34,6 +34,7 @@ for command in (new, data, bench, doctor):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; expected errors are printed as one sentence, without a traceback."""
+    remember(arguments)
     signal.signal(signal.SIGTERM, _interrupt)
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):

@@ -2,8 +2,10 @@
 
 import os
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
@@ -96,22 +98,37 @@ def split_norms(text: str) -> list[str]:
     return [part.strip() for part in split_outside_parentheses(text, ",") if part.strip()]
 
 
+_given: list[str] = []
+
+
+def remember(arguments: Sequence[str] | None) -> None:
+    """Keep the arguments of this call of the command line, since the user's code may change ``sys.argv``."""
+    _given[:] = sys.argv[1:] if arguments is None else arguments
+
+
+def given() -> list[str]:
+    """Return the arguments of this call of the command line."""
+    return [*_given]
+
+
+def shell_words(*words: str) -> str:
+    """Return words as a shell reads them, in one line: letters that cannot be printed are written as bytes."""
+    return " ".join(shlex.quote(word) if word.isprintable() else _quoted_bytes(word) for word in words)
+
+
+def _quoted_bytes(word: str) -> str:
+    letters = word.encode("utf-8", "surrogateescape")
+    return "$'" + "".join(chr(x) if 32 <= x < 127 and x not in b"'\\" else f"\\x{x:02x}" for x in letters) + "'"
+
+
 def as_typed(*arguments: str) -> str:
     """Return a command line with the program name under which this process was started."""
-    return f"{os.environ.get('NORMSCOPE_STARTED_AS', 'normscope')} {join_arguments(*arguments)}"
+    return f"{os.environ.get('NORMSCOPE_STARTED_AS', 'normscope')} {shell_words(*arguments)}"
 
 
-def join_arguments(*arguments: str) -> str:
-    """Return arguments as text for a shell; one with bytes that are not UTF-8 has their octal numbers in ``$'...'``."""
-    return " ".join(map(_quote, arguments))
-
-
-def _quote(argument: str) -> str:
-    if not any("\ud800" <= letter <= "\udfff" for letter in argument):
-        return shlex.quote(argument)
-    # Three octal digits: the next letter would continue a hexadecimal number.
-    letters = [chr(byte) if chr(byte).isalnum() and byte < 128 else f"\\{byte:03o}" for byte in os.fsencode(argument)]
-    return f"$'{''.join(letters)}'"
+def as_argument(path: Path) -> str:
+    """Return a path that is not read as an option."""
+    return f"./{path}" if str(path).startswith("-") else str(path)
 
 
 def count(items: Sequence[object], noun: str) -> str:

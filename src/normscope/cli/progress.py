@@ -1,8 +1,13 @@
 """Progress bars of studies and downloads."""
 
 import time
+import warnings
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -20,6 +25,7 @@ from rich.progress import (
 LINE_SECONDS = 30.0
 """Minimum interval between printed lines if the output is not a terminal."""
 
+_PACKAGE = Path(__file__).resolve().parents[1]
 _UNFINISHED = ("planned", "running", "elsewhere")
 
 
@@ -41,14 +47,14 @@ class StudyProgress:
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("updates"),
+            TextColumn("{task.fields[unit]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
             transient=True,
         )
-        self.bar = self.progress.add_task("", total=None)
+        self.bar = self.progress.add_task("", total=None, unit="updates")
 
     def __enter__(self) -> "StudyProgress":
         self.progress.start()
@@ -67,7 +73,7 @@ class StudyProgress:
             name: Name of the run to display.
             state: State, as in :class:`normscope.studies.engines.engine.RunEvent`.
             step: Number of updates so far.
-            of: Total number of updates of the run.
+            of: Total number of updates of the run; 0 if it is unknown.
             note: Message to print once.
         """
         if note and (identity, note) not in self.printed_notes:
@@ -83,7 +89,10 @@ class StudyProgress:
         status = f"{finished} of {len(self.runs)} runs{bad} \N{MIDDLE DOT} {name}"
         made = sum(step for _, step, _ in self.runs.values())
         total = sum(of for _, _, of in self.runs.values())
-        self.progress.update(self.bar, completed=made, total=total, description=status)
+        if total:
+            self.progress.update(self.bar, completed=made, total=total, description=status)
+        else:
+            self.progress.update(self.bar, completed=finished, total=len(self.runs), description=status, unit="runs")
         now = time.monotonic()
         # The first event of a run only announces it.
         moved = before is not None and before != self.runs[identity]
@@ -94,9 +103,26 @@ class StudyProgress:
         ):
             self.printed_at = now
             seconds = f"{now - self.started_at:.0f} s"
-            self.console.print(
-                f"{status}: {made / total:.0%} of the updates after {seconds}", markup=False, soft_wrap=True
+            share = f": {made / total:.0%} of the updates" if total else ""
+            self.console.print(f"{status}{share} after {seconds}", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """Print normscope's own warnings in the block to standard error as sentences, without their place in the code."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any) -> None:
+            if not Path(filename).is_relative_to(_PACKAGE):
+                others(message, category, filename, lineno, *rest)
+                return
+            Console(stderr=True).print(
+                f"Warning: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True
             )
+
+        warnings.showwarning = show
+        yield
 
 
 class DownloadProgress:

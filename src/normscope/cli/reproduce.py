@@ -1,7 +1,6 @@
 """``normscope reproduce``: run the studies of a paper, show their progress, and print the tables of verdicts."""
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from normscope.cli.parsing import DEFAULTS, JSON, RunOptions, join_arguments, parse_counts, parse_seeds
+from normscope.cli.parsing import DEFAULTS, JSON, RunOptions, given, parse_counts, parse_seeds, shell_words
 from normscope.cli.progress import DownloadProgress, StudyProgress
 from normscope.cli.tables import open_console, rows_table
 
@@ -49,7 +48,7 @@ def reproduce(
         Parameter(help="norms that the arms replace: all, or the two final norms, as in xu2019's released De-En code"),
     ] = "all",
     read_only: Annotated[
-        bool, Parameter(help="evaluate the existing runs in the folder without computing new ones")
+        bool, Parameter(help="evaluate the existing runs in the folder; compute and write nothing")
     ] = False,
     list_cells: Annotated[
         bool,
@@ -65,7 +64,8 @@ def reproduce(
 
     Differences between norms are compared on paired seeds, not single values; for BLEU only their signs, because
     neither paper names its scorer. Shortened runs and baselines that do not train give no verdict. Writes
-    reproduce.json and reproduce.md beside the studies. It can be stopped at any time: the same command resumes it.
+    reproduce.json and reproduce.md beside the studies, but with --read-only. It can be stopped at any time: the same
+    command resumes it.
 
     For example:
 
@@ -91,7 +91,7 @@ def reproduce(
         norms_at=norms_at,
         read_only=read_only,
         gradients=Setting(layers=tuple(parse_counts(layers)), width=width, tokens=tokens),
-        command=join_arguments("normscope", *sys.argv[1:]),
+        command=shell_words("normscope", *given()),
     )
     if list_cells:
         _list_cells(request)
@@ -166,7 +166,8 @@ def _reproduce(request: "ReproductionRequest", *, json_output: bool = False) -> 
         print(json.dumps(content, indent=1, allow_nan=False))
         return
     _print(console, content)
-    _write(console, f"Page: {request.folder / 'reproduce.md'}")
+    if not request.read_only:
+        _write(console, f"Page: {request.folder / 'reproduce.md'}")
 
 
 class _Stages:

@@ -22,7 +22,14 @@ NARROWEST = 40
 
 _PASSES = ("forward", "backward")
 
-STYLES = {"better": "bold green", "worse": "bold red", "fails": "bold red", "equivalent": "cyan", "baseline": "dim"}
+STYLES = {
+    "better": "bold green",
+    "worse": "bold red",
+    "fails": "bold red",
+    "could": "bold red",
+    "equivalent": "cyan",
+    "baseline": "dim",
+}
 """Style of a verdict by its first word."""
 
 # Minimum widths to which labels and verdicts may be folded.
@@ -75,7 +82,9 @@ def verdict_table(summary: Summary, arms: Sequence[ArmSummary], title: str, *, w
     """
     metric = summary.metric
     places = max(0, 1 - math.floor(math.log10(summary.margin)))
-    table = Table(title=_text(title), caption=_text(_caption(summary)), caption_justify="left", title_justify="left")
+    table = Table(
+        title=_text(title), caption=_text(_caption(summary, arms)), caption_justify="left", title_justify="left"
+    )
     table.box, table.padding = box.SIMPLE_HEAD, (0, 1)
     intervals = [arm.interval and [f"{end:+.{places}f}" for end in arm.interval] for arm in arms]
     interval = f"{100 * (1 - summary.alpha):g} % interval"
@@ -173,14 +182,18 @@ def _longest(head: str, cells: Sequence[str], *, folded: bool) -> int:
     return max(map(len, (*(head.split() if folded else [head]), *cells)))
 
 
-def _caption(summary: Summary) -> str:
+def _caption(summary: Summary, arms: Sequence[ArmSummary]) -> str:
     metric = summary.metric
     better = "higher" if metric["higher_is_better"] else "lower"
-    noise = summary.noise["words"] if summary.noise else "not measured yet"
+    noise = (summary.noise_of(arms) or {"words": "not measured yet"})["words"]
+    done = ", ".join(f"{label} {done} of {planned}" for label, (done, planned) in summary.progress.items())
     return (
         f"{metric['name']}, {better} is better; difference from {summary.baseline} over paired seeds; "
         f"margin {summary.margin:g} {metric['unit']}. Noise floor: {noise}."
         + (f" Scored as {metric['signature']}." if metric.get("signature") else "")
+        + "".join(f" Warning: {words}" for words in summary.warnings)
+        + ("" if summary.complete else f" Not finished; runs that are done: {done}.")
+        + (f" {summary.caution[:1].upper()}{summary.caution[1:]}." if summary.caution else "")
     )
 
 

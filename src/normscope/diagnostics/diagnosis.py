@@ -12,7 +12,6 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedParameter
 
 from normscope.arguments import check_arguments
 from normscope.diagnostics.depth.profile import StackDepth, read_depth
@@ -108,8 +107,8 @@ def diagnose(
     """Run one training step of a model, measure every norm and layer, and name known causes of trouble.
 
     Costs one forward and one backward pass, and a second forward pass if the learning rate is known. Afterwards the
-    model is bit-identical to what it was: parameters, buffers, gradients, modes, random states and hooks. Hooks of the
-    caller run.
+    model is bit-identical to what it was: parameters, buffers, gradients, modes, attributes, random states and all
+    hooks, also those that its own forward registers. Hooks of the caller run.
 
     Args:
         model: Any module, in the mode in which it is to be diagnosed.
@@ -130,8 +129,8 @@ def diagnose(
         TypeError: If an argument has another type, or the loss is not a tensor.
         RuntimeError: If the model recomputes activations with ``use_reentrant=True``, which torch cannot do here.
         ValueError: If the loss is not a scalar or does not depend on the model's parameters; if the model has no
-            trainable parameter, or a lazy one; if ``learning_rate`` is not positive and finite, ``warmup`` is not a
-            non-negative whole number, or ``precision`` is unknown.
+            trainable parameter, or a lazy parameter or buffer; if ``learning_rate`` is not positive and finite,
+            ``warmup`` is not a non-negative whole number, or ``precision`` is unknown.
 
     Example:
         >>> import torch
@@ -223,8 +222,6 @@ def _check_settings(
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trainable:
         raise ValueError(f"{type(model).__name__} has no trainable parameter")
-    if any(isinstance(parameter, UninitializedParameter) for parameter in trainable):
-        raise ValueError(f"{type(model).__name__} has lazy parameters: run a batch through it first")
     return trainable[0].device
 
 

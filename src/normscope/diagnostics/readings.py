@@ -61,13 +61,27 @@ def _gradients(measured: Measured) -> str:
 def _without_gradients(measured: Measured) -> str:
     if not measured.lost:
         called = (
-            "No norm with a gradient was called" if not measured.ranges else "No norm that was called has a gradient"
+            "No norm that is recognized was called"
+            if not measured.ranges
+            else "No recognized norm that was called has a gradient"
         )
-        return f"{called}, so re-centering and re-scaling were not measured."
+        return f"{called}, so re-centering and re-scaling were not measured. {_unrecognized(measured)}"
     names = {each.name for each in measured.lost}
     return (
         f"No usable gradient reached {_count(names, 'norm')} ({_reasons(measured)}), so re-centering and re-scaling "
         "were not measured."
+    )
+
+
+def _unrecognized(measured: Measured) -> str:
+    """Return what may have run without being measured, and the way out."""
+    text = "Norms of other kinds may have run"
+    if measured.unmeasured:
+        places = [each.name or "the model" for each in measured.unmeasured]
+        text += f", such as {', '.join(places[:3])} ({_count(places, 'module or function')} that may be a norm)"
+    return (
+        f"{text}: a class that computes no layer norm or RMS norm is measured once it is registered in "
+        "normscope.norms.NORMS, or as an entry point of the group normscope.norms."
     )
 
 
@@ -130,8 +144,8 @@ def _reasons(measured: Measured) -> str:
 def _depth(measured: Measured) -> str:
     if not measured.stacks:
         return (
-            "No stack of layers was found: a depth profile needs layers in a ModuleList, in a Sequential, or as "
-            "consecutive attributes of one class."
+            "No stack of layers was found: a depth profile needs layers of one class, or of several in alternation, "
+            "that are modules and run one after another."
         )
     stacks = measured.stacks
     meaning = [text for stack in stacks for text in (_of_growth(stack), _of_gradient(stack)) if text]
@@ -168,8 +182,8 @@ def _of_growth(stack: StackDepth) -> str:
         return ""
     if _accumulates(stack) and not stack.passes["activation"]:
         return (
-            "A residual stream that grows exponentially with depth has branches that are neither normalized nor "
-            "scaled: try norms inside the branches and a final norm, or smaller branches."
+            "The usual cause of a residual stream that grows exponentially with depth is branches that are neither "
+            "normalized nor scaled: try norms inside the branches and a final norm, or smaller branches."
         )
     if not stack.residual and not 1 / LARGEST_GROWTH <= growth <= LARGEST_GROWTH:
         return (
@@ -208,7 +222,10 @@ def _of_gradient(stack: StackDepth) -> str:
 def _range(measured: Measured) -> str:
     ranges = measured.ranges
     if not ranges:
-        return "No norm was called, so the range of the inputs of norms is unknown."
+        return (
+            "No norm that is recognized was called, so the range of the inputs of norms is unknown. "
+            f"{_unrecognized(measured)}"
+        )
     finite = [each for each in ranges if math.isfinite(each.largest)]
     text = ""
     if finite:

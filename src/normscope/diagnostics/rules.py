@@ -143,7 +143,7 @@ def _not_finite(measured: Measured) -> Iterator[tuple[str, str]]:
     if not evidence:
         where = "" if loss else lost[-1]
         if loss:
-            evidence = "Every measured activation is finite: the problem begins after the last layer and norm. "
+            evidence = "Every activation that was measured is finite: the problem begins elsewhere, as in the loss. "
     if loss:
         evidence = f"The loss is {measured.loss}. {evidence}"
     if lost:
@@ -188,20 +188,20 @@ def _post_norm_without_warm_up(measured: Measured) -> Iterator[tuple[str, str]]:
 
 
 def _missing_final_norm(measured: Measured) -> Iterator[tuple[str, str]]:
-    """Report a Pre-LN residual stream without a norm after the last stack."""
-    stack = measured.stacks[-1] if measured.stacks else None
-    if stack is None or stack.placement != "pre" or not stack.residual or stack.final_norm:
-        return
-    first, last = stack.layers[0], stack.layers[-1]
-    # A norm outside the layers that cannot be measured may be the final norm.
-    hidden = any(not _is_inside(each.name, stack) for each in measured.unmeasured)
-    if math.isfinite(last.activation) and not hidden:
-        yield (
-            stack.name,
-            f"Every layer normalizes its own input, but nothing normalizes the residual stream: its root mean square "
-            f"is {last.activation:.3g} after the last layer ({first.activation_in:.3g} before the first), and no norm "
-            "follows.",
-        )
+    """Report Pre-LN residual streams that no norm reads at their end."""
+    for stack in measured.stacks:
+        if stack.placement != "pre" or not stack.residual or stack.final_norm:
+            continue
+        first, last = stack.layers[0], stack.layers[-1]
+        # A norm outside the layers that cannot be measured may be the final norm.
+        hidden = any(not _is_inside(each.name, stack) for each in measured.unmeasured)
+        if math.isfinite(last.activation) and not hidden:
+            yield (
+                stack.name,
+                f"Every layer normalizes its own input, but nothing normalizes the residual stream: its root mean "
+                f"square is {last.activation:.3g} after the last layer ({first.activation_in:.3g} before the first), "
+                "and no norm that is recognized reads it there.",
+            )
 
 
 def _is_inside(name: str, stack: StackDepth) -> bool:
@@ -273,7 +273,7 @@ def _double_norm(measured: Measured) -> Iterator[tuple[str, str]]:
         if first is None or second is None or second.arriving_energy is None:
             continue
         if abs(second.arriving_energy - first.upstream_energy) <= ONLY_READER * first.upstream_energy:
-            yield pair[1], f"Its input is the output of {pair[0]}, which nothing else reads."
+            yield pair[1], f"Its input is the output of {pair[0]}, which receives no gradient from elsewhere."
 
 
 def _eps_too_small_for_half(measured: Measured) -> Iterator[tuple[str, str]]:

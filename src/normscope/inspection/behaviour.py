@@ -20,6 +20,8 @@ _LONG = 40
 """Positions of the longer input."""
 _GRADIENT_TOLERANCE = 1e-3
 """Relative to the upstream gradient over the size of the row; a detached statistic changes the gradient by far more."""
+NOT_COMPARED = "could not be compared"
+"""Beginning of the text about a forward that did not run."""
 _COMPUTED = {"layer_norm": "a layer norm", "rms_norm": "an RMS norm"}
 
 
@@ -69,7 +71,7 @@ def observe(module: nn.Module, *, known_inputs: Collection[str] = ()) -> Equatio
         stated = getattr(module, "normalized_shape", None)
         widths = {width_of(torch.Size(stated))} if isinstance(stated, tuple | list) else set()
     if not parameters and "running_mean" in buffers_of(module):
-        return "a batch norm whose moments, weight and bias are frozen constants"
+        return "has running moments and no parameters, as a frozen or non-affine batch norm of another library"
     if not parameters and not widths:
         return "has no parameters, and nothing tells its width"
     if len(parameters) > 2 or len(widths) > 1 or 0 in widths:
@@ -113,17 +115,24 @@ def inputs_of(kind: type[nn.Module]) -> list[str]:
     return list(inspect.signature(kind.forward).parameters)[1:]
 
 
-def computes_as(module: nn.Module, base: type[nn.Module], shape: tuple[int, ...]) -> bool:
-    """Return whether a subclass with its own ``forward`` computes what its base does, in training and in evaluation.
+def departs_from(module: nn.Module, base: type[nn.Module], shape: tuple[int, ...]) -> str | None:
+    """Describe how a subclass with its own ``forward`` departs from its base, in training and in evaluation.
 
     Output, gradients and running moments are compared, on large and small numbers, with large weights.
 
     Args:
         module: An instance of the subclass; copies of it are run.
         base: A norm class.
-        shape: Of an input. Of features on axis 1 the last axis is lengthened, otherwise the one before the features.
+        shape: Of an input. Of features on axis 1 the last axis is lengthened, of ``[N, features]`` the first, otherwise
+            the one before the features.
+
+    Returns:
+        A sentence without a subject; None if both compute the same.
     """
-    long = (*shape[:-1], _LONG) if _has_features_on_axis_1(module) else (shape[0], _LONG, *shape[2:])
+    if _has_features_on_axis_1(module):
+        long = (*shape[:-1], _LONG) if len(shape) > 2 else (_LONG, shape[1])
+    else:
+        long = (shape[0], _LONG, *shape[2:])
     with isolated():
         x = many_rows(long, 1 if _has_features_on_axis_1(module) else -1)
         g = upstream(long)
@@ -134,14 +143,19 @@ def computes_as(module: nn.Module, base: type[nn.Module], shape: tuple[int, ...]
                 run(lambda x, twin=twin, kind=kind: kind.forward(twin, x), x, g, dict(twin.named_parameters()))
                 for twin, kind in zip(twins, (base, type(module)), strict=True)
             )
-            if isinstance(ours, str) or isinstance(theirs, str) or _differ(ours[0], theirs[0], TOLERANCE):
-                return False
+            mode = "in training" if training else "in evaluation"
+            if isinstance(ours, str) or isinstance(theirs, str):
+                who = "forward" if isinstance(theirs, str) else "base"
+                failed = theirs if isinstance(theirs, str) else ours
+                return f"{NOT_COMPARED} with that of its base: on an input {list(long)}, {mode}, its {who} {failed}"
+            if _differ(ours[0], theirs[0], TOLERANCE):
+                return f"does something else, too ({mode})"
             if any(_differ(ours[1][name], theirs[1][name], _GRADIENT_TOLERANCE) for name in ours[1]):
-                return False
+                return f"does something else, too (its gradient, {mode})"
             moments = zip(twins[0].buffers(), twins[1].buffers(), strict=True)
             if any(_differ(first.double(), second.double(), TOLERANCE) for first, second in moments):
-                return False
-    return True
+                return f"does something else, too (its running moments, {mode})"
+    return None
 
 
 def width_of(shape: torch.Size) -> int:

@@ -10,7 +10,15 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
 from normscope.arguments import check_arguments
-from normscope.inspection.behaviour import computes_as, further_inputs, inputs_of, looks_like_norm, observe, width_of
+from normscope.inspection.behaviour import (
+    NOT_COMPARED,
+    departs_from,
+    further_inputs,
+    inputs_of,
+    looks_like_norm,
+    observe,
+    width_of,
+)
 from normscope.inspection.equation import Equation
 from normscope.inspection.norm_in_model import (
     FOREIGN_TRAITS,
@@ -133,9 +141,13 @@ def _with_own_forward(names: tuple[str, ...], module: nn.Module, base: type[nn.M
     if further := further_inputs(module, known):
         return further
     norm = _described(names, module, base)
-    if not norm.shape or not computes_as(module, base, norm.sample):
-        return f"a {base.__name__} whose forward does something else, too"
-    return norm
+    if not norm.shape:
+        return f"a {base.__name__} with a forward of its own, and nothing tells its width"
+    departure = departs_from(module, base, norm.sample)
+    if departure is not None and departure.startswith(NOT_COMPARED) and norm.channels_first and len(norm.sample) == 3:
+        # Features without positions, as in a library for graphs.
+        departure = departs_from(module, base, norm.sample[:2]) and departure
+    return norm if departure is None else f"a {base.__name__} whose forward {departure}"
 
 
 def _described(names: tuple[str, ...], module: nn.Module, base: type[nn.Module]) -> NormInModel:

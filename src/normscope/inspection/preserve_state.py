@@ -3,7 +3,7 @@
 import copy
 import random
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import MethodType
 from typing import Any
@@ -13,27 +13,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from normscope.torch_internals import buffers_of, children_of, parameters_of, set_tables, unsaved_buffers_of
+from normscope.torch_internals import buffers_of, children_of, gradient_hooks_of, parameters_of, set_tables
 
 
 @contextmanager
 def untouched(model: nn.Module, *, seed: int | None = None) -> Iterator[None]:
     """Restore a model and the random states when the block ends, even if it raises.
 
-    Restored are parameters, buffers (running moments), gradients, ``requires_grad``, the attributes and the mode of
-    every module, and the random states of Python, NumPy and torch. Inside, the model works on copies of its parameters
-    and buffers, so that in-place changes do not reach the model's tensors. Hooks on the model run inside, as in any
-    forward pass. Changes inside an attribute (a list that a forward appends to, a tensor that is neither parameter nor
-    buffer) are not undone; lazy parameters stay materialized.
+    Restored are parameters, buffers (running moments), gradients, ``requires_grad``, the class, the attributes, the
+    mode and all hooks of every module, the hooks and attributes of every parameter, and the random states of Python,
+    NumPy and torch. In attributes, lists, dictionaries, sets, tensors and random generators are restored to a depth of
+    six; other objects are not. Inside, the model works on copies of its parameters and buffers, so that in-place
+    changes do not reach the model's tensors. Hooks on the model run inside, as in any forward pass.
 
     Args:
-        model: Any module.
+        model: Any module without lazy parameters and buffers.
         seed: Seed of torch's random state inside, so that dropout is the same in two measurements. With None the
             current state is used, and two blocks in a row see the same one.
 
     Yields:
         None. Gradients are None inside.
+
+    Raises:
+        ValueError: If a parameter or a buffer is lazy: its first pass decides its shape, which cannot be undone.
     """
+    if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+        raise ValueError(f"{type(model).__name__} has lazy parameters or buffers: run a batch through it first")
     devices = {tensor.device for tensor in (*model.parameters(), *model.buffers()) if tensor.device.type == "cuda"}
     # Restored in reverse order, each even if another fails.
     with ExitStack() as restore:
@@ -41,11 +46,23 @@ def untouched(model: nn.Module, *, seed: int | None = None) -> Iterator[None]:
         # In evaluation torch's transformer layers otherwise bypass their norms.
         restore.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
         torch.backends.mha.set_fastpath_enabled(False)
-        restore.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002 the global state is restored
-        restore.callback(random.setstate, random.getstate())
-        restore.enter_context(torch.random.fork_rng(sorted(device.index or 0 for device in devices)))
+        restore.enter_context(random_states_kept(sorted(device.index or 0 for device in devices)))
         if seed is not None:
             torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def random_states_kept(devices: Sequence[int] | None = None) -> Iterator[None]:
+    """Restore the random states of Python, NumPy and torch when the block, or a function with this decorator, ends.
+
+    Args:
+        devices: Indices of the GPUs whose states are restored; None for all.
+    """
+    with ExitStack() as restore:
+        restore.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002 the global state is restored
+        restore.callback(random.setstate, random.getstate())
+        restore.enter_context(torch.random.fork_rng(devices))
         yield
 
 
@@ -68,22 +85,48 @@ def draw_seed(generator: torch.Generator | None) -> int | None:
 def _replace_by_copies(model: nn.Module, restore: ExitStack) -> None:
     """Replace the tensors of a model by copies, and register how everything is restored."""
     copies: dict[int, Tensor] = {}
-    for parameter in model.parameters():
-        # An inference tensor cannot be written to, and a lazy one cannot be copied.
-        if not (is_lazy(parameter) or parameter.is_inference()):
+    modules, parameters = list(model.modules()), list(model.parameters())
+    remembered = {id(thing) for thing in (*modules, *parameters, *model.buffers())}
+    for parameter in parameters:
+        restore.callback(_return_table, vars(parameter), dict(vars(parameter)))
+        restore.callback(_return_hooks, parameter, [dict(hooks or {}) for hooks in gradient_hooks_of(parameter)])
+        # An inference tensor cannot be written to.
+        if not parameter.is_inference():
             restore.callback(_return_parameter, parameter, parameter.data, parameter.grad, parameter.requires_grad)
             parameter.data = parameter.data.clone()
         parameter.grad = None
-    for module in model.modules():
-        for table in (vars(module), parameters_of(module), children_of(module), buffers_of(module)):
-            restore.callback(_return_table, table, dict(table.items()))
-        restore.callback(_return_names, unsaved_buffers_of(module), set(unsaved_buffers_of(module)))
+    for module in modules:
+        _remember(vars(module), restore, remembered, _DEEP)
+        restore.callback(setattr, module, "__class__", type(module))
+        restore.callback(_return_table, buffers_of(module), dict(buffers_of(module).items()))
         for name, buffer in list(buffers_of(module).items()):
-            if buffer is not None and not is_lazy(buffer):
+            if buffer is not None:
                 # A buffer with two names is copied once.
                 if id(buffer) not in copies:
                     copies[id(buffer)] = buffer.detach().clone().requires_grad_(buffer.requires_grad)
                 buffers_of(module)[name] = copies[id(buffer)]
+
+
+def _remember(value: Any, restore: ExitStack, remembered: set[int], deep: int) -> None:
+    """Register how a value that can be changed in place is restored, and the values in it."""
+    if id(value) in remembered or not deep:
+        return
+    remembered.add(id(value))
+    if isinstance(value, dict):
+        restore.callback(_return_table, value, dict(value))
+    elif isinstance(value, list | deque | set):
+        restore.callback(_return_items, value, copy.copy(value))
+    elif isinstance(value, torch.Generator | np.random.RandomState):
+        restore.callback(value.set_state, value.get_state())
+    elif isinstance(value, random.Random):
+        restore.callback(value.setstate, value.getstate())
+    elif isinstance(value, np.random.Generator):
+        restore.callback(setattr, value.bit_generator, "state", value.bit_generator.state)
+    elif type(value) is Tensor and value.layout == torch.strided and not (value.is_inference() or value.is_meta):
+        restore.callback(_return_values, value, value.detach().clone())
+    if isinstance(value, dict | list | deque | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            _remember(item, restore, remembered, deep - 1)
 
 
 def _return_parameter(parameter: nn.Parameter, data: Tensor, gradient: Tensor | None, trained: bool) -> None:
@@ -94,18 +137,36 @@ def _return_parameter(parameter: nn.Parameter, data: Tensor, gradient: Tensor | 
     parameter.grad = gradient
 
 
-def _return_table(table: Any, saved: dict[str, Any]) -> None:
-    """Restore the entries of a dictionary, and delete all others."""
-    for name in [name for name, _ in table.items() if name not in saved]:
-        del table[name]
+def _return_hooks(parameter: nn.Parameter, saved: list[dict[Any, Any]]) -> None:
+    for hooks, before in zip(gradient_hooks_of(parameter), saved, strict=True):
+        if hooks is not None:
+            _return_table(hooks, before)
+
+
+def _return_table(table: Any, saved: dict[Any, Any]) -> None:
+    """Restore the entries of a dictionary and their order, and delete all others."""
+    names = [name for name, _ in table.items()]
+    if names != list(saved):
+        for name in names:
+            del table[name]
     for name, value in saved.items():
         if name not in table or table[name] is not value:
             table[name] = value
 
 
-def _return_names(names: set[str], saved: set[str]) -> None:
-    names.clear()
-    names.update(saved)
+def _return_items(items: Any, saved: Any) -> None:
+    """Restore the items of a list, a deque or a set."""
+    if [id(item) for item in items] != [id(item) for item in saved]:
+        items.clear()
+        items.update(saved) if isinstance(items, set) else items.extend(saved)
+
+
+def _return_values(tensor: Tensor, saved: Tensor) -> None:
+    """Restore the values of a tensor that was written to in place."""
+    if tensor.shape != saved.shape:
+        tensor.data = saved
+    elif not torch.equal(tensor, saved):
+        tensor.data.copy_(saved)
 
 
 _MACHINERY = frozenset(vars(nn.Module()))

@@ -11,13 +11,8 @@ from normscope.kernels.autograd import norm as through_python
 from normscope.kernels.backends import choice as backends
 from normscope.kernels.backends.choice import Backend
 from normscope.kernels.formula import Formula
-from normscope.torch_internals import (
-    constant_when_compiled,
-    dispatch_mode_is_active,
-    forward_mode_is_active,
-    functorch_is_active,
-    is_jit_tracing,
-)
+from normscope.kernels.scaling import is_plain
+from normscope.torch_internals import constant_when_compiled, forward_mode_is_active, functorch_is_active
 
 _call: Any = None
 """C++ function of the CPU backend, when it is loaded and no other backend is requested."""
@@ -86,7 +81,7 @@ def _dispatch(
                 _call = shim.norm
             return shim.norm(x, shape, weight, bias, residual, *formula)
     tensors = [one for one in (x, weight, bias, residual) if one is not None]
-    if not (_fits(x, shape, weight, bias, residual) and _plain(tensors)):
+    if not (is_plain(*tensors) and _fits(x, shape, weight, bias, residual)):
         return None
     z, total = through_python(module, formula, math.prod(shape), x, residual, weight, bias)
     return z if total is None else (z, total)
@@ -107,17 +102,6 @@ def _fits(
             for one in (weight, bias)
             if one is not None
         )
-    )
-
-
-def _plain(tensors: list[Tensor]) -> bool:
-    """Return whether all tensors are plain memory and no mode intercepts operations."""
-    return (
-        all(type(one) in (Tensor, torch.nn.Parameter) and not one.is_neg() for one in tensors)
-        and not forward_mode_is_active()
-        and not functorch_is_active()
-        and not dispatch_mode_is_active()
-        and not is_jit_tracing()
     )
 
 

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from normscope.kernels.scaling import in_range
+
 CENTER = 1
 DETACH_MEAN = 2
 DETACH_STD = 4
@@ -14,6 +16,11 @@ RELEASED = 32
 LENGTH = 48
 DIVISOR = 48
 """Mask of the divisor: ``ROOT``, ``RELEASED``, ``LENGTH``, or 0 for no divisor."""
+
+
+SCALE = {torch.float32: 2.0**-76, torch.float64: 2.0**-600}
+"""Factor, by the dtype of the statistics, of rows whose sum of squares leaves its range. For such a row the kernels
+store the mean square of the row times this factor, with a minus sign; means are stored as they are."""
 
 
 class Formula(NamedTuple):
@@ -65,7 +72,7 @@ def gradients(
         formula: Member of the family.
         dz: Upstream gradient, ``[rows, H]``.
         x: Input, ``[rows, H]``; None if the formula does not keep it.
-        square: Mean square of every centered row, ``[rows]``; a constant for derivatives.
+        square: Mean square of every centered row as the kernels store it, ``[rows]``; a constant for derivatives.
         weight: ``[H]``.
 
     Returns:
@@ -75,38 +82,44 @@ def gradients(
     upstream = dz.to(wide)
     u = upstream if weight is None else upstream * weight.to(wide)
     if x is None:
-        inverse, _ = _inverse(formula, square.unsqueeze(-1), dz.shape[-1])
-        dx = inverse * (u - u.mean(-1, keepdim=True) if formula.moves_with_mean else u)
+        scale = torch.ones_like(square).masked_fill(square < 0, SCALE[wide]).unsqueeze(-1)
+        inverse, _ = _inverse(formula, square.abs().unsqueeze(-1), dz.shape[-1], scale)
+        dx = (inverse * scale) * (u - u.mean(-1, keepdim=True) if formula.moves_with_mean else u)
         return dx.to(dz.dtype), None, upstream.sum(0)
-    centered = x.to(wide)
-    if formula.flags & CENTER:
+    centers = bool(formula.flags & CENTER)
+    centered, scale, _ = in_range(x.to(wide), (-1,), centers=centers) if formula.divisor else (x.to(wide), 1.0, 0.0)
+    if centers:
         mu = centered.mean(-1, keepdim=True)
-        centered = centered - (mu if formula.moves_with_mean else mu.detach())
-    moving = centered if formula.moves_with_divisor else centered.detach()
-    inverse, pull = _inverse(formula, moving.square().mean(-1, keepdim=True), x.shape[-1])
+        inner = centered - mu
+        centered = inner if formula.moves_with_mean else centered - mu.detach()
+    else:
+        inner = centered
+    moving = inner if formula.moves_with_divisor else inner.detach()
+    inverse, pull = _inverse(formula, moving.square().mean(-1, keepdim=True), x.shape[-1], scale)
     y = v = centered * inverse
     if formula.flags & PHI:
         factor = torch.rsub(y.detach(), formula.scale, alpha=formula.scale * formula.k)
         u, v = factor * u, factor * y
-    dx = inverse * (u - u.mean(-1, keepdim=True) if formula.moves_with_mean else u)
+    dx = (inverse * scale) * (u - u.mean(-1, keepdim=True) if formula.moves_with_mean else u)
     if formula.moves_with_divisor:
-        dx = dx - pull * y * (u * y).sum(-1, keepdim=True)
+        dx = dx - (pull * scale) * (inner * inverse) * (u * y).sum(-1, keepdim=True)
     return dx.to(dz.dtype), None if weight is None else (upstream * v).sum(0), upstream.sum(0)
 
 
-def _inverse(formula: Formula, square: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    r"""Return 1 / d and :math:`\kappa d^2` from the mean square of a centered row; d^3 may overflow in float32."""
+def _inverse(formula: Formula, square: Tensor, width: int, scale: Tensor | float) -> tuple[Tensor, Tensor]:
+    r"""Return 1 / d and :math:`\kappa d^2` of centered rows times ``scale``, from their mean square."""
     if formula.divisor == ROOT:
-        inverse = (square + formula.eps).rsqrt()
+        inverse = (square + formula.eps * scale * scale).rsqrt()
         return inverse, inverse / width
     # The derivative of the root is infinite at zero, but the gradient of a constant row is finite: mask such rows.
     flat = square == 0
+    eps = formula.eps * scale
     if formula.divisor == RELEASED:
         deviation = (square.masked_fill(flat, 1.0) * (width / (width - 1))).sqrt()
-        inverse = 1 / (deviation.masked_fill(flat, 0.0) + formula.eps)
+        inverse = 1 / (deviation.masked_fill(flat, 0.0) + eps)
         return inverse, (1 / (deviation * (width - 1))).masked_fill(flat, 0.0)
     if formula.divisor == LENGTH:
         length = (square.masked_fill(flat, 1.0) * width).sqrt().masked_fill(flat, 0.0)
-        inverse = 1 / length.clamp(min=formula.eps)
-        return inverse, inverse.masked_fill(length < formula.eps, 0.0)
+        inverse = 1 / length.clamp(min=eps)
+        return inverse, inverse.masked_fill(length < eps, 0.0)
     return torch.ones_like(square), torch.zeros_like(square)

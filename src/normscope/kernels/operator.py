@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from normscope.kernels.backends.choice import choose
+from normscope.kernels.backends.choice import kernels_of
 from normscope.kernels.formula import CENTER, Formula
 
 
@@ -25,8 +25,7 @@ def norm(
 
     ``flags`` to ``k`` are the fields of a ``Formula``, which cannot be the argument of a custom operator.
     """
-    module = choose(x.device)
-    assert module is not None
+    module = kernels_of(x.device)
     rows, added = (None if one is None else one.reshape(-1, width).contiguous() for one in (x, residual))
     weight, bias = (None if one is None else one.reshape(-1) for one in (weight, bias))
     z, total, mean, square = module.forward(Formula(flags, eps, scale, k), rows, added, weight, bias)
@@ -72,8 +71,7 @@ def norm_backward(
 
     Those of weight and bias are in the dtype of the statistics.
     """
-    module = choose(dz.device)
-    assert module is not None
+    module = kernels_of(dz.device)
     upstream, added, rows = (None if one is None else one.reshape(-1, width).contiguous() for one in (dz, dtotal, x))
     weight = None if weight is None else weight.reshape(-1)
     means = mean if flags & CENTER and x is not None else None

@@ -15,6 +15,8 @@ from normscope.norms.derf import Derf, derf
 from normscope.norms.detach_norm import DetachNorm, detach_norm
 from normscope.norms.dyt import DyT, dyt
 from normscope.norms.frn import FRN, frn
+from normscope.norms.group_norm import GroupNorm, group_norm
+from normscope.norms.instance_norm import InstanceNorm, instance_norm
 from normscope.norms.layer_norm import LayerNorm, layer_norm
 from normscope.norms.layer_norm_simple import LayerNormSimple, layer_norm_simple
 from normscope.norms.none import NoNorm
@@ -37,6 +39,8 @@ NORMS: Registry[Callable[..., nn.Module]] = Registry(
         "dyt": DyT,
         "derf": Derf,
         "batch_norm": BatchNorm,
+        "group_norm": GroupNorm,
+        "instance_norm": InstanceNorm,
         "frn": FRN,
     },
     group="normscope.norms",
@@ -60,6 +64,8 @@ __all__ = [
     "Derf",
     "DetachNorm",
     "DyT",
+    "GroupNorm",
+    "InstanceNorm",
     "LayerNorm",
     "LayerNormSimple",
     "NoNorm",
@@ -74,6 +80,8 @@ __all__ = [
     "detach_norm",
     "dyt",
     "frn",
+    "group_norm",
+    "instance_norm",
     "layer_norm",
     "layer_norm_simple",
     "rms_norm",

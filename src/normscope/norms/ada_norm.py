@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from normscope.kernels import Backend, check_backend, fused
 from normscope.kernels.formula import CENTER, PHI, RELEASED, ROOT
+from normscope.kernels.scaling import in_range
 from normscope.norms.checks import Shape, as_shape, check_eps, check_number
-from normscope.norms.moments import defined, standardize, trailing, widen
+from normscope.norms.moments import defined, length, standardize, trailing, widen
 from normscope.norms.traits import NormTraits, ResidualCall
 
 Convention = Literal["paper", "released"]
@@ -68,10 +69,9 @@ def ada_norm(
         y = standardize(wide, eps, axes)
     elif convention == "released":
         over = trailing(axes)
+        wide, unit, _ = in_range(wide, over, centers=True)
         centered = wide - wide.mean(over, keepdim=True)
-        # A vector norm, whose derivative at a constant row is zero; that of a square root is NaN.
-        length = torch.linalg.vector_norm(centered, dim=over, keepdim=True)
-        y = centered / (length / math.sqrt(math.prod(x.shape[-axes:]) - 1) + eps)
+        y = centered / (length(centered, over) / math.sqrt(math.prod(x.shape[-axes:]) - 1) + eps * unit)
     else:
         raise ValueError(f"convention must be 'paper' or 'released', got {convention!r}")
     # C - (C k) y in one pass over y.

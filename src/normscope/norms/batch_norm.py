@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from normscope.kernels.scaling import in_range
 from normscope.norms.checks import Shape, as_shape, check_eps, check_input, check_number
 from normscope.norms.moments import widen
 from normscope.norms.traits import NormTraits
+from normscope.torch_internals import BatchNormBase
 
 
 def batch_moments(x: Tensor, *, axes: int = 1) -> tuple[Tensor, Tensor]:
@@ -40,7 +43,7 @@ def batch_moments(x: Tensor, *, axes: int = 1) -> tuple[Tensor, Tensor]:
 
 
 def batch_norm(
-    x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float = 1e-5
+    x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float | Tensor = 1e-5
 ) -> Tensor:
     r"""Normalize every feature by the given moments, then scale and shift.
 
@@ -52,7 +55,7 @@ def batch_norm(
         variance: ``[D]``, likewise.
         weight: The weight g, called gain in the paper, ``[D]``.
         bias: The bias b, ``[D]``.
-        eps: Added to the variance.
+        eps: Added to the variance; a number, or one for each feature.
 
     Returns:
         ``[..., D]`` in the dtype of ``x``, rounded once.
@@ -79,8 +82,11 @@ def batch_norm(
     return y.to(x.dtype)
 
 
-class BatchNorm(nn.Module):
+class BatchNorm(BatchNormBase):
     """Batch normalization over the LAST axis of ``[..., D]``; torch's normalizes axis 1.
+
+    It has the base class of torch's batch norms, so that ``torch.optim.swa_utils.update_bn`` and whatever else asks for
+    that class find it. There is no ``num_features``, from which others conclude that axis 1 holds the features.
 
     The moments of a feature are taken over all other axes. In training the moments of the batch are used and the
     running ones updated; in evaluation the running moments are used. The running variance has the divisor n - 1, as
@@ -93,6 +99,7 @@ class BatchNorm(nn.Module):
         eps: Added to the variance.
         momentum: The weight of the new batch in the running moments; None for plain averages.
         affine: Whether there are a weight and a bias.
+        bias: Whether there is a bias, if ``affine``.
         track_running_stats: Whether there are running moments; without them evaluation uses those of the batch.
         unbiased: Whether the batch is normalized by the variance with the divisor n - 1.
         device: Device of parameters and running moments.
@@ -103,6 +110,7 @@ class BatchNorm(nn.Module):
             not floating point.
         ValueError: If a size is below one, ``eps`` is negative or ``momentum`` is outside 0 to 1; in ``forward``, if
             the trailing axes of the input differ, or the batch's moments are needed and it has a single row.
+        AttributeError: If ``num_features`` is read, as ``torch.nn.SyncBatchNorm.convert_sync_batchnorm`` does.
 
     References:
         Ioffe, Szegedy (2015). Batch normalization. arXiv:1502.03167, Algorithms 1 and 2; Ba, Kiros, Hinton (2016).
@@ -127,28 +135,32 @@ class BatchNorm(nn.Module):
         momentum: float | None = 0.1,
         *,
         affine: bool = True,
+        bias: bool = True,
         track_running_stats: bool = True,
         unbiased: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
+        # Not the base's, which makes parameters and buffers of one axis.
+        nn.Module.__init__(self)
         if momentum is not None:
             check_number("momentum", momentum, least=0, most=1)
         self.normalized_shape = as_shape(normalized_shape)
         self.eps = check_eps(eps)
         self.momentum = momentum
+        self.affine = affine
+        self.track_running_stats = track_running_stats
         self.unbiased = unbiased
         shape = self.normalized_shape
         self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype)) if affine else None
-        self.bias = nn.Parameter(torch.empty(shape, device=device, dtype=dtype)) if affine else None
+        self.bias = nn.Parameter(torch.empty(shape, device=device, dtype=dtype)) if affine and bias else None
         self.running_mean: Tensor | None
         self.running_var: Tensor | None
         self.num_batches_tracked: Tensor | None
-        tracked = track_running_stats
-        self.register_buffer("running_mean", torch.empty(shape, device=device, dtype=dtype) if tracked else None)
-        self.register_buffer("running_var", torch.empty(shape, device=device, dtype=dtype) if tracked else None)
-        count = torch.empty((), device=device, dtype=torch.long) if tracked else None
+        for name in ("running_mean", "running_var"):
+            moment = torch.empty(shape, device=device, dtype=dtype) if track_running_stats else None
+            self.register_buffer(name, moment)
+        count = torch.empty((), device=device, dtype=torch.long) if track_running_stats else None
         self.register_buffer("num_batches_tracked", count)
         self.reset_parameters()
 
@@ -163,17 +175,17 @@ class BatchNorm(nn.Module):
             has_weight=True,
             has_bias=True,
             without_weight={"affine": False},
+            without_bias={"bias": False},
             unbiased=self.unbiased,
         )
 
     def reset_parameters(self) -> None:
         """Set the weight and the running variance to one, the rest to zero."""
-        for tensor in (self.weight, self.running_var):
-            if tensor is not None:
-                nn.init.ones_(tensor)
-        for tensor in (self.bias, self.running_mean, self.num_batches_tracked):
-            if tensor is not None:
-                nn.init.zeros_(tensor)
+        self.reset_running_stats()
+        if self.weight is not None:
+            nn.init.ones_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
     __call__: Callable[[Tensor], Tensor]
 
@@ -184,14 +196,14 @@ class BatchNorm(nn.Module):
             x: The batch.
 
         Returns:
-            The shape and dtype of ``x``.
+            The shape and dtype of ``x``, contiguous.
 
         Raises:
             ValueError: If the batch's moments are needed and it has a single row.
         """
         check_input(self, x, self.normalized_shape)
         if not self.training and self.running_mean is not None and self.running_var is not None:
-            return batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.eps)
+            return batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.eps).contiguous()
         axes = len(self.normalized_shape)
         rows = math.prod(x.shape[:-axes])
         if rows == 1:
@@ -200,10 +212,14 @@ class BatchNorm(nn.Module):
             # The moments of an empty batch are NaN, and so would be the gradients of weight and bias.
             nothing = x.new_zeros(self.normalized_shape)
             return batch_norm(x, nothing, nothing + 1, self.weight, self.bias, self.eps)
-        mean, variance = batch_moments(x, axes=axes)
+        wide, scale, middle = in_range(widen(x), tuple(range(x.dim() - axes)), centers=True)
+        mean, variance = batch_moments(wide, axes=axes)
         spread = variance * (rows / (rows - 1))
-        self._track(mean.detach(), spread.detach())
-        return batch_norm(x, mean, spread if self.unbiased else variance, self.weight, self.bias, self.eps)
+        if self.training and self.track_running_stats:
+            true = mean.detach() / scale + middle, spread.detach() / scale / scale
+            self._track(*(moment.reshape(mean.shape) for moment in true))
+        eps, variance = self.eps * scale * scale, spread if self.unbiased else variance
+        return batch_norm(wide, mean, variance, self.weight, self.bias, eps).to(x.dtype).contiguous()
 
     def _track(self, mean: Tensor, variance: Tensor) -> None:
         """Move the running moments, if there are any, toward those of a batch."""
@@ -219,6 +235,14 @@ class BatchNorm(nn.Module):
     def extra_repr(self) -> str:
         """Return the settings, for ``repr``."""
         return (
-            f"{self.normalized_shape}, eps={self.eps}, momentum={self.momentum}, affine={self.weight is not None}, "
-            f"track_running_stats={self.running_mean is not None}, unbiased={self.unbiased}"
+            f"{self.normalized_shape}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+            f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}, unbiased={self.unbiased}"
         )
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "num_features":
+            raise AttributeError(
+                "BatchNorm of normscope has its features on the last axis and no num_features, which stands for the "
+                "size of axis 1: SyncBatchNorm and the like would normalize another axis. Its width is normalized_shape"
+            )
+        return super().__getattr__(name)

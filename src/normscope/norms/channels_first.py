@@ -14,6 +14,7 @@ class ChannelsFirst(nn.Module):
 
     Args:
         norm: Maps ``[..., C]`` to ``[..., C]``.
+        contiguous: Whether the output is contiguous for every input, as that of torch's instance norms.
 
     Example:
         >>> import torch
@@ -24,9 +25,10 @@ class ChannelsFirst(nn.Module):
         torch.Size([2, 3, 8, 8])
     """
 
-    def __init__(self, norm: nn.Module) -> None:
+    def __init__(self, norm: nn.Module, *, contiguous: bool = False) -> None:
         super().__init__()
         self.norm = norm
+        self.contiguous = contiguous
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[N, C, ...]`` to ``[N, C, ...]``.
@@ -44,7 +46,7 @@ class ChannelsFirst(nn.Module):
             raise ValueError(f"{type(self).__name__} expects [N, C, ...], got {list(x.shape)}")
         moved = x.movedim(1, -1)
         y = self.norm(moved)
-        if x.dim() in {4, 5} and moved.is_contiguous() and not x.is_contiguous():
+        if not self.contiguous and x.dim() in {4, 5} and moved.is_contiguous() and not x.is_contiguous():
             return y.contiguous().movedim(-1, 1)
         return y.movedim(-1, 1).contiguous()
 

@@ -1,10 +1,13 @@
 """Checks of the arguments and inputs of norms."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
+from typing import Any
 
 from torch import Tensor, nn
+
+from normscope.torch_internals import parameters_of
 
 Shape = int | Sequence[int]
 """A width, or the sizes of several trailing axes, as torch's ``normalized_shape``."""
@@ -76,6 +79,16 @@ def check_number(
     return value
 
 
+def example_width(arguments: Mapping[str, Any]) -> int:
+    """Return a width that a norm with these arguments can have: 8, or a multiple of ``num_groups``.
+
+    Args:
+        arguments: Keyword arguments of a norm.
+    """
+    groups = arguments.get("num_groups")
+    return 8 * groups if isinstance(groups, int) and groups > 0 else 8
+
+
 def check_input(module: nn.Module, x: Tensor, shape: tuple[int, ...]) -> None:
     """Refuse an input that ``module`` cannot normalize.
 
@@ -85,9 +98,16 @@ def check_input(module: nn.Module, x: Tensor, shape: tuple[int, ...]) -> None:
         shape: The expected sizes of the trailing axes.
 
     Raises:
-        TypeError: If ``x`` is not of a floating dtype.
+        TypeError: If ``x`` is not of a floating dtype, or a parameter of the norm is complex.
         ValueError: If the trailing axes of ``x`` do not have the sizes ``shape``.
     """
+    complex_parameter = any(p is not None and p.dtype.is_complex for p in parameters_of(module).values())
+    if x.is_complex() or complex_parameter:
+        got = f"parameters of {next(module.parameters()).dtype}" if complex_parameter else x.dtype
+        raise TypeError(
+            f"{module} expects a floating dtype, got {got}: the size of complex numbers is not defined here (torch's "
+            "RMSNorm takes z², not |z|²). Normalize torch.view_as_real(x), or use torch's class"
+        )
     if not x.is_floating_point():
         raise TypeError(f"{module} expects a floating dtype, got {x.dtype}")
     if x.shape[-len(shape) :] != shape:

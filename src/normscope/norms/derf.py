@@ -108,9 +108,9 @@ class Derf(nn.Module):
     __call__: Callable[[Tensor], Tensor]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``[..., D]`` to ``[..., D]``."""
+        """Map ``[..., D]`` to ``[..., D]``, contiguous."""
         check_input(self, x, self.normalized_shape)
-        return derf(x, self.alpha, self.shift, self.weight, self.bias)
+        return derf(x, self.alpha, self.shift, self.weight, self.bias).contiguous()
 
     def extra_repr(self) -> str:
         """Return the settings, for ``repr``."""

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from normscope.kernels import Backend, check_backend, fused
 from normscope.kernels.formula import CENTER, DETACH_MEAN, DETACH_STD, ROOT
+from normscope.kernels.scaling import in_range
 from normscope.norms.checks import Shape, as_shape, check_eps
 from normscope.norms.moments import defined, trailing, widen
 from normscope.norms.traits import NormTraits, ResidualCall
@@ -41,13 +42,14 @@ def detach_norm(x: Tensor, eps: float = 1e-5, *, mean: bool = True, std: bool = 
         >>> detach_norm(x)
         tensor([[-1.3416, -0.4472,  0.4472,  1.3416]])
     """
-    wide = widen(x)
     over = trailing(axes)
+    wide, scale, _ = in_range(widen(x), over, centers=True)
     mu = (wide.detach() if mean else wide).mean(over, keepdim=True)
     centered = wide - mu
-    # The mean inside the deviation needs no special case: its derivative is zero, as a centered row sums to zero.
-    variance = (centered.detach() if std else centered).square().mean(over, keepdim=True)
-    return (centered * (variance + eps).rsqrt()).to(x.dtype)
+    # The mean inside the deviation is not detached, which second derivatives show: the first one is zero there.
+    inner = centered.detach() if std else wide - wide.mean(over, keepdim=True) if mean else centered
+    variance = inner.square().mean(over, keepdim=True)
+    return (centered * (variance + eps * scale * scale).rsqrt()).to(x.dtype)
 
 
 class DetachNorm(nn.Module):

@@ -103,9 +103,9 @@ class DyT(nn.Module):
     __call__: Callable[[Tensor], Tensor]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``[..., D]`` to ``[..., D]``."""
+        """Map ``[..., D]`` to ``[..., D]``, contiguous."""
         check_input(self, x, self.normalized_shape)
-        return dyt(x, self.alpha, self.weight, self.bias)
+        return dyt(x, self.alpha, self.weight, self.bias).contiguous()
 
     def extra_repr(self) -> str:
         """Return the settings, for ``repr``."""

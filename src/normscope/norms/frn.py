@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from normscope.kernels.scaling import in_range
 from normscope.norms.checks import Shape, as_shape, check_eps, check_input
 from normscope.norms.moments import widen
 from normscope.norms.traits import NormTraits
@@ -45,9 +46,10 @@ def frn(
         tensor([[[1.0000],
                  [0.0000]]])
     """
-    wide = widen(x)
-    mean_square = wide.square().mean(tuple(range(1, x.dim() - axes)), keepdim=True)
-    y = weight * (wide * (mean_square + abs(eps)).rsqrt()) + bias
+    over = tuple(range(1, x.dim() - axes))
+    wide, scale, _ = in_range(widen(x), over)
+    mean_square = wide.square().mean(over, keepdim=True)
+    y = weight * (wide * (mean_square + abs(eps) * scale * scale).rsqrt()) + bias
     return torch.maximum(y, threshold).to(x.dtype)
 
 
@@ -136,7 +138,7 @@ class FRN(nn.Module):
             x: The feature maps.
 
         Returns:
-            The shape and dtype of ``x``.
+            The shape and dtype of ``x``, contiguous.
 
         Raises:
             ValueError: If ``x`` has no spatial axis.
@@ -146,7 +148,7 @@ class FRN(nn.Module):
         if x.dim() < axes + 2:
             wanted = ", ".join(map(str, self.normalized_shape))
             raise ValueError(f"{self} expects [batch, space, ..., {wanted}], got {list(x.shape)}")
-        return frn(x, self.weight, self.bias, self.threshold, self.eps, axes=axes)
+        return frn(x, self.weight, self.bias, self.threshold, self.eps, axes=axes).contiguous()
 
     def extra_repr(self) -> str:
         """Return the settings, for ``repr``."""

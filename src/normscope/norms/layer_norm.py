@@ -1,6 +1,7 @@
 """Layer normalization, with a weight and a bias."""
 
 from functools import reduce
+from math import prod
 from typing import ClassVar, overload
 
 import torch
@@ -8,11 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from normscope.kernels import Backend, check_backend, fused
-from normscope.kernels.formula import CENTER, ROOT
+from normscope.kernels.autograd import norm as with_closed_form
+from normscope.kernels.backends import native
+from normscope.kernels.formula import CENTER, ROOT, Formula
+from normscope.kernels.scaling import is_ordinary, is_plain
 from normscope.norms.checks import Shape, as_shape, check_eps
-from normscope.norms.moments import defined, standardize, widen
+from normscope.norms.moments import defined, standardize, trailing, widen
 from normscope.norms.traits import NormTraits, ResidualCall
-from normscope.torch_internals import functorch_is_active
+from normscope.torch_internals import is_expanded_weight
 
 
 def layer_norm(
@@ -130,17 +134,22 @@ class LayerNorm(nn.LayerNorm):
         """Map ``[..., D]`` to ``[..., D]``; with a residual, return the norm of the sum, and the sum."""
         weight, bias = self.weight, self.bias
         z = fused(x, self.normalized_shape, weight, bias, residual, CENTER | ROOT, self.eps, backend=self.backend)
-        return defined(self, self._through_torch, x, residual) if z is None else z
+        return defined(self, self._eager, x, residual) if z is None else z
 
-    def _through_torch(self, x: Tensor) -> Tensor:
+    def _eager(self, x: Tensor) -> Tensor:
+        if is_expanded_weight(self.weight) or is_expanded_weight(self.bias):
+            # Gradients per sample: such a weight takes part in this very call only.
+            return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
         parameters = [p for p in (self.weight, self.bias) if p is not None]
         dtype = reduce(torch.promote_types, (p.dtype for p in parameters), x.dtype)
         weight = None if self.weight is None else self.weight.to(dtype)
         bias = None if self.bias is None else self.bias.to(dtype)
-        if torch.compiler.is_compiling() and functorch_is_active():
-            # torch.compile cannot trace torch.func.jvp through torch's own layer norm (2.13 and 2.14).
-            return layer_norm(x.to(dtype), weight, bias, self.eps, axes=len(self.normalized_shape)).to(x.dtype)
-        return F.layer_norm(x.to(dtype), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
+        shape, wide = self.normalized_shape, x.to(dtype)
+        if is_ordinary(wide, trailing(len(shape))) and is_plain(*parameters):
+            formula = Formula(CENTER | ROOT, self.eps)
+            z, _ = with_closed_form(native, formula, prod(shape), wide, None, weight, bias)
+            return z.to(x.dtype)
+        return layer_norm(wide, weight, bias, self.eps, axes=len(shape)).to(x.dtype)
 
     def extra_repr(self) -> str:
         """Return the settings, for ``repr``."""

@@ -58,9 +58,9 @@ class NoNorm(nn.Module):
     __call__: Callable[[Tensor], Tensor]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``x`` itself, not a copy."""
+        """Return ``x`` itself, or a contiguous copy of an ``x`` that is not, as the other norms do."""
         check_input(self, x, self.normalized_shape)
-        return x
+        return x.contiguous()
 
     def extra_repr(self) -> str:
         """Return the settings, for ``repr``."""

@@ -4,10 +4,10 @@ from typing import ClassVar, overload
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from normscope.kernels import Backend, check_backend, fused
 from normscope.kernels.formula import ROOT
+from normscope.kernels.scaling import in_range
 from normscope.norms.checks import Shape, as_shape, check_eps
 from normscope.norms.moments import defined, trailing, widen
 from normscope.norms.traits import NormTraits, ResidualCall
@@ -38,11 +38,11 @@ def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float | None = None, 
         >>> rms_norm(torch.tensor([[3.0, 4.0]]))
         tensor([[0.8485, 1.1314]])
     """
-    wide = widen(x)
+    wide, scale, _ = in_range(widen(x), trailing(axes))
     if eps is None:
         eps = torch.finfo(wide.dtype).eps
     mean_square = wide.square().mean(trailing(axes), keepdim=True)
-    y = wide * (mean_square + eps).rsqrt()
+    y = wide * (mean_square + eps * scale * scale).rsqrt()
     if weight is not None:
         y = y * weight
     return y.to(x.dtype)
@@ -113,12 +113,11 @@ class RMSNorm(nn.RMSNorm):
         if eps is None:
             eps = torch.finfo(torch.float64 if x.dtype == torch.float64 else torch.float32).eps
         z = fused(x, self.normalized_shape, self.weight, None, residual, ROOT, eps, backend=self.backend)
-        return defined(self, self._through_torch, x, residual) if z is None else z
+        return defined(self, self._eager, x, residual) if z is None else z
 
-    def _through_torch(self, x: Tensor) -> Tensor:
+    def _eager(self, x: Tensor) -> Tensor:
         dtype = x.dtype if self.weight is None else torch.promote_types(x.dtype, self.weight.dtype)
-        weight = None if self.weight is None else self.weight.to(dtype)
-        return F.rms_norm(x.to(dtype), self.normalized_shape, weight, self.eps).to(x.dtype)
+        return rms_norm(x.to(dtype), self.weight, self.eps, axes=len(self.normalized_shape)).to(x.dtype)
 
     def extra_repr(self) -> str:
         """Return the settings, for ``repr``."""

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from normscope.kernels import Backend, check_backend, fused
 from normscope.kernels.formula import LENGTH
+from normscope.kernels.scaling import in_range
 from normscope.norms.checks import Shape, as_shape, check_eps
-from normscope.norms.moments import defined, trailing, widen
+from normscope.norms.moments import defined, length, trailing, widen
 from normscope.norms.traits import NormTraits, ResidualCall
 
 
@@ -37,9 +38,8 @@ def scale_norm(x: Tensor, weight: Tensor, eps: float = 1e-5, *, axes: int = 1) -
         >>> scale_norm(torch.tensor([[3.0, 4.0]]), weight=torch.tensor(10.0))
         tensor([[6., 8.]])
     """
-    wide = widen(x)
-    length = torch.linalg.vector_norm(wide, dim=trailing(axes), keepdim=True)
-    return (wide * (weight / length.clamp(min=eps))).to(x.dtype)
+    wide, unit, _ = in_range(widen(x), trailing(axes))
+    return (wide * (weight / length(wide, trailing(axes)).clamp(min=eps * unit))).to(x.dtype)
 
 
 class ScaleNorm(nn.Module):
@@ -108,7 +108,8 @@ class ScaleNorm(nn.Module):
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Map ``[..., D]`` to ``[..., D]``; with a residual, return the norm of the sum, and the sum."""
         shape = self.normalized_shape
-        weight = self.weight.expand(shape)
+        # The sum over features of the scalar's gradient is taken before it is rounded. A complex one is refused below.
+        weight = (self.weight if self.weight.is_complex() else widen(self.weight)).expand(shape)
         z = fused(x, shape, weight, None, residual, LENGTH, self.eps, backend=self.backend)
         if z is not None:
             return z

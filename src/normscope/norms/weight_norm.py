@@ -2,11 +2,12 @@
 
 from collections import Counter
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 from normscope.arguments import check_arguments
+from normscope.kernels.scaling import in_range
+from normscope.norms.moments import length, widen
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
@@ -35,8 +36,9 @@ def weight_norm(v: Tensor, g: Tensor) -> Tensor:
         tensor([[1.2000, 1.6000]])
     """
     over = tuple(range(1, v.dim()))
-    length = torch.linalg.vector_norm(v, dim=over, keepdim=True)
-    return g.reshape(length.shape) * v / length
+    wide, _, _ = in_range(widen(v), over)
+    size = length(wide, over)
+    return (widen(g).reshape(size.shape) * wide / size).to(v.dtype)
 
 
 @check_arguments

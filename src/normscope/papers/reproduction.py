@@ -12,7 +12,7 @@ from normscope.data.registry import SETS
 from normscope.files import write_atomically
 from normscope.papers.judging.agreement import Judgement, not_run
 from normscope.papers.judging.cell import Cell, Count, NormsAt, Paper, PaperStudy, Setup
-from normscope.papers.judging.tables import costs, markdown
+from normscope.papers.judging.tables import costs, markdown, progress
 from normscope.papers.judging.verdicts import judge_counts, judge_study
 from normscope.papers.xiong2020.gradient_slopes import conclude, draw
 from normscope.papers.xiong2020.initial_gradients import Setting, whole
@@ -21,8 +21,10 @@ from normscope.papers.xiong2020.study import XIONG2020
 from normscope.papers.xu2019.study import XU2019
 from normscope.registry import look_up
 from normscope.results.store import SCHEMA, StudyFolder, write_json
+from normscope.results.verdict import exploratory
 from normscope.studies import compare
 from normscope.studies.engines.engine import EngineError, RunEvent
+from normscope.studies.repeat import as_python
 from normscope.tasks import TASKS
 
 PAPERS: dict[str, Paper] = {"xu2019": XU2019, "xiong2020": XIONG2020}
@@ -58,13 +60,13 @@ class ReproductionRequest:
     """Whether to judge existing runs only, without computing any."""
     gradients: Setting = field(default_factory=Setting)
     """Setting of the gradient figure, if the paper has one."""
-    command: str = "normscope.cli.reproduce"
-    """Command that repeats the reproduction, shown on the page."""
+    command: str = ""
+    """Command that repeats the reproduction, shown on the page; a line of Python if empty."""
 
     @property
     def folder(self) -> Path:
         """Folder of the studies and results."""
-        return Path("runs") / self.paper if self.out is None else self.out
+        return Path("runs") / self.paper if self.out is None else Path(self.out)
 
     @property
     def setup(self) -> Setup:
@@ -171,7 +173,7 @@ def reproduce(
     """Run or resume the studies of a request, and judge every study of the paper in the folder.
 
     Writes ``reproduce.json`` and ``reproduce.md`` into the folder, and ``gradients.jsonl`` and ``gradients.svg`` if the
-    figure is requested. The same request resumes after an interruption.
+    figure is requested; a request that is ``read_only`` writes nothing. The same request resumes after an interruption.
 
     Args:
         request: Selection and settings.
@@ -180,7 +182,7 @@ def reproduce(
         fetched: Progress of downloads.
 
     Returns:
-        The content of ``reproduce.json``.
+        The content of ``reproduce.json``, written or not.
 
     Raises:
         LookupError: If a name is unknown.
@@ -188,6 +190,9 @@ def reproduce(
         ValueError: If a task cannot be trained for so few updates (raised before the first run), or a file of a study
             has another shape.
     """
+    if not request.command:
+        repeats = f"normscope.papers.reproduce({as_python(request, 'normscope.papers')})"
+        request = replace(request, command=repeats)
     chosen = choose(request)
     paper = chosen.paper
     wanted = [] if request.read_only else [task for task in chosen.tasks if task in TASKS]
@@ -202,8 +207,6 @@ def reproduce(
     judged += judge_counts(paper, judged)
     rows = whole(request.gradients, path)
     figure = conclude(rows, request.gradients) if rows else None
-    if figure is not None:
-        write_atomically(request.folder / "gradients.svg", draw(figure).encode())
     content = {
         "schema": SCHEMA,
         "paper": paper.name,
@@ -217,6 +220,10 @@ def reproduce(
         "gradients": figure,
         "not_drawn": not_drawn,
     }
+    if request.read_only:
+        return content
+    if figure is not None:
+        write_atomically(request.folder / "gradients.svg", draw(figure).encode())
     write_json(request.folder / "reproduce.json", content)
     write_atomically(request.folder / "reproduce.md", markdown(content).encode())
     return content
@@ -288,7 +295,8 @@ def _judge(
             card = StudyFolder(folder).read_card()
             about = {"regime": card["regime"], "seeds": card["seeds"], "steps": card["steps"], "id": card.get("id")}
             about |= {"preset_steps": full_steps, "signature": card["metric"].get("signature") or ""}
-            about |= {"norms_at": study.norms_at, "costs": costs(folder)}
+            about |= {"norms_at": study.norms_at, "costs": costs(folder), "runs": progress(folder)}
+            about |= {"exploratory": exploratory(card.get("looks") or (), len(card["seeds"]))}
             studies.append({"task": task, "folder": str(folder), **about})
     seen = {each.cell.id for each in judged}
     lacking = {task: missing(task) for task in chosen.paper.tasks}

@@ -33,14 +33,16 @@ def deepnorm_constants(site: Site, constants: Constants) -> tuple[float, float]:
     the constant seems to have been inverted once too often.)
 
     Args:
-        site: Stream and its depth: N layers in the encoder, M in the decoder.
+        site: Stream and its depth: N layers in the encoder, M in the decoder. A decoder without an encoder
+            (``other_layers=0``) is "decoder only", and an encoder without a decoder "encoder only".
         constants: Source of the constants.
 
     Returns:
         alpha and beta.
 
     Raises:
-        ValueError: If ``constants`` is neither ``paper`` nor ``released``.
+        ValueError: If ``constants`` is neither ``paper`` nor ``released``, the stream has no layer, or the number of
+            layers of the other stream is negative.
 
     References:
         Wang et al. (2022). DeepNet: scaling transformers to 1,000 layers. arXiv:2203.00555, Figure 2.
@@ -54,10 +56,15 @@ def deepnorm_constants(site: Site, constants: Constants) -> tuple[float, float]:
     if constants not in CONSTANTS:
         raise ValueError(f"constants must be one of {', '.join(CONSTANTS)}, got {constants!r}")
     layers, other = site.layers, site.other_layers
-    if site.part == "encoder":
+    if layers < 1 or other < 0:
+        raise ValueError(
+            "DeepNorm's constants need a stream of at least 1 layer, and 0 or more in the other, got "
+            f"{layers} and {other}"
+        )
+    if other and site.part == "encoder":
         depth = (layers**4 * other) ** (1 / 16)
         return 0.81 * depth, (0.87 if constants == "paper" else 1.15) / depth
-    if site.part == "decoder":
+    if other and site.part == "decoder":
         return (3 * layers) ** 0.25, (12 * layers) ** -0.25
     return (2 * layers) ** 0.25, (8 * layers) ** -0.25
 

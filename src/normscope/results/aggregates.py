@@ -206,6 +206,27 @@ AGGREGATES: dict[str, Aggregate] = {
 }
 """Aggregates by the name that the metric of a card has."""
 
+
+def share_limits(aggregate: Aggregate, unit: str, scores: np.ndarray) -> Interval | None:
+    """Return the range of a value that is a share of its examples, such as 0 to 100 for an accuracy in percent.
+
+    Args:
+        aggregate: Aggregate of the scores.
+        unit: Unit of the metric.
+        scores: Scores, ``[..., E]``, or ``[..., E, K]`` if the aggregate takes K numbers per example.
+
+    Returns:
+        The range; None if the value is no share: not in percent or BLEU, or an example scores below 0 or above 100 %.
+    """
+    if aggregate.name == "mean":
+        inside = unit == "%" and scores.min() >= 0 and scores.max() <= 100
+    elif aggregate.name == "percentage":
+        inside = bool(((scores[..., 0] >= 0) & (scores[..., 0] <= scores[..., 1])).all())
+    else:
+        inside = aggregate.name == "bleu"
+    return (0.0, 100.0) if inside else None
+
+
 # Up to this number of distinct differences, their counts are drawn instead of the examples.
 _FEW_VALUES = 256
 

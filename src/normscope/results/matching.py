@@ -48,6 +48,14 @@ class ArmRuns:
     """Entry of the arm in card.json."""
     runs: Mapping[int, StoredRun]
     """Runs by seed."""
+    seeds: Sequence[int] = ()
+    """Planned seeds."""
+
+    @property
+    def planned(self) -> dict[int, Any]:
+        """Names of the planned runs by seed; where the card has no names, something that only this arm has."""
+        names = self.entry.get("runs") or {}
+        return {seed: names.get(str(seed), (id(self), seed)) for seed in self.seeds}
 
     @property
     def ended(self) -> dict[int, float | str]:
@@ -149,7 +157,7 @@ def match_runs(card: Mapping[str, Any], entry: Mapping[str, Any], runs: Sequence
                 " move one of them out of the study"
             )
         found[seed] = run
-    return ArmRuns(entry=entry, runs=found)
+    return ArmRuns(entry=entry, runs=found, seeds=card["seeds"])
 
 
 def pair_values(arm: ArmRuns, base: ArmRuns) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from normscope.results.aggregates import AGGREGATES
+from normscope.results.aggregates import AGGREGATES, share_limits
 from normscope.results.matching import ArmRuns, compare_scores, pair_values
 from normscope.results.schema import RunState
 from normscope.results.statistics import Interval, bca_interval
@@ -66,17 +66,17 @@ class ArmSummary:
     runs: tuple[RunSummary, ...]
     """One run per planned seed, in the order of the card."""
     mean: float | None
-    """Mean over the done runs, in the metric's unit; diverged and failed runs are counted in ``failures``."""
+    """Mean over the done runs, in the metric's unit; the other runs that ended are counted in ``failures``."""
     sd: float | None
     """Standard deviation over the same runs, n - 1 in the denominator; None for fewer than two."""
     worst: float | None = None
-    """Worst value; None if a run diverged or failed, since no value is worse than that."""
+    """Worst value; None if a run ended without a value."""
     pairs: int
     """Number of seeds that are done in both the arm and the baseline."""
     unpaired: tuple[int, ...] = ()
     """Seeds that are done in only one of them."""
     failures: int
-    """Number of runs that diverged or failed."""
+    """Number of runs that ended without a value: they diverged, or could not be scored or computed."""
     difference: float | None
     """Mean of arm minus baseline over the pairs."""
     interval: Interval | None
@@ -126,6 +126,7 @@ def weigh_arm(card: Mapping[str, Any], arm: ArmRuns, base: ArmRuns, comparisons:
     """
     aggregate = AGGREGATES[card["metric"].get("aggregate") or "mean"]
     scores, lengths = compare_scores(arm, base, aggregate)
+    share = None if scores is None else share_limits(aggregate, card["metric"]["unit"], np.stack(scores))
     return weigh(
         pair_values(arm, base),
         scores=scores,
@@ -137,6 +138,7 @@ def weigh_arm(card: Mapping[str, Any], arm: ArmRuns, base: ArmRuns, comparisons:
         alpha=card["alpha"],
         comparisons=comparisons,
         rng=arm.generator(),
+        limits=share and (share[0] - share[1], share[1] - share[0]),
     )
 
 
@@ -148,8 +150,19 @@ def summarize_arm(
     *,
     p_adjusted: float | None,
     comparisons: int,
+    open_runs: int,
 ) -> ArmSummary:
-    """Build the summary of an arm; ``evidence`` is None for the baseline itself."""
+    """Build the summary of an arm.
+
+    Args:
+        card: Card of the study.
+        arm: The arm.
+        base: Its baseline.
+        evidence: Evidence of its pairs; None for the baseline itself.
+        p_adjusted: p-value after Holm's correction.
+        comparisons: Number of comparisons of the card.
+        open_runs: Number of planned runs of the study that have not ended.
+    """
     values = list(arm.values.values())
     failures = len(arm.ended) - len(values)
     higher = card["metric"]["higher_is_better"]
@@ -166,6 +179,8 @@ def summarize_arm(
             margin=card["margin"],
             alpha=card["alpha"],
             comparisons=comparisons,
+            elsewhere=open_runs,
+            looks=card.get("looks") or (),
         )
         if len(differences) >= 2:
             bca = bca_interval(differences, level=1 - card["alpha"], rng=arm.generator())

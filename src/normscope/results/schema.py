@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, 
 from normscope.results.aggregates import AGGREGATES
 
 Record = TypeVar("Record")
-FinalState = Literal["done", "diverged", "failed"]
+FinalState = Literal["done", "diverged", "unscored", "failed"]
 RunState = Literal[FinalState, "interrupted", "planned"]
 FINAL_STATES: tuple[FinalState, ...] = get_args(FinalState)
 """States that a run never leaves."""
@@ -67,7 +67,7 @@ CARD = {
         ...,
     ],
     "seeds": [int],
-    "steps": int,
+    "steps?": int,
     "regime": str,
     "failure": str,
     "command": str,
@@ -75,12 +75,14 @@ CARD = {
     "task_description?": str,
     "task_revision?": int,
     "batch_size?": int,
+    "batch_unit?": str,
     "evaluations?": int,
     "precision?": str,
     "device?": str,
     "preset?": str,
     "compile?": bool,
     "looks?": [int, ...],
+    "shared?": [str],
     "valid_metric?": METRIC,
     "published?": [
         {
@@ -115,6 +117,7 @@ RESULT = {
     **dict.fromkeys(("selected_step?", "steps?", "parameters?"), int),
     **dict.fromkeys(("valid_value?", "step_ms?", "peak_bytes?", "saved_bytes?", "seconds?"), float),
     "reason?": str,
+    "seeds?": {str: str},
 }
 """Shape of result.json."""
 

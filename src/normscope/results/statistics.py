@@ -86,6 +86,14 @@ def t_interval(differences: np.ndarray, *, level: float) -> Interval:
     return mean - reach, mean + reach
 
 
+def within(interval: Interval, limits: Interval | None) -> Interval:
+    """Return the part of an interval inside the range of the quantity, which covers the truth exactly as often."""
+    if limits is None:
+        return interval
+    low, high = (min(max(end, limits[0]), limits[1]) for end in interval)
+    return low, high
+
+
 def bca_interval(
     differences: np.ndarray, *, level: float, rng: np.random.Generator, resamples: int = RESAMPLES
 ) -> Interval:

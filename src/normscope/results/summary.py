@@ -7,6 +7,7 @@ them. A summary can be made again from the runs at any time.
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,9 +17,11 @@ from normscope.arguments import check_arguments
 from normscope.files import write_atomically
 from normscope.results.matching import ArmRuns, match_runs, read_runs
 from normscope.results.per_arm import ArmSummary, summarize_arm, weigh_arm
-from normscope.results.schema import CARD, FINAL_STATES, METRIC, POSITIVE, TUNING, Between, check, from_json, shape_of
+from normscope.results.schema import CARD, METRIC, POSITIVE, TUNING, Between, check, from_json, shape_of
+from normscope.results.seeding import SHARED, describe_shared, shared
 from normscope.results.statistics import MOST_SEEDS, holm, seeds_needed
 from normscope.results.store import SCHEMA, StudyFolder, read_json, write_json
+from normscope.results.verdict import exploratory
 
 _SETTINGS = ("device", "device_name", "backend", "precision", "batch_size", "steps", "threads")
 _INTERVALS = ("interval", "interval_bca", "interval_examples")
@@ -70,10 +73,41 @@ class Summary:
     """Distinct versions of each package among the runs."""
     published: Annotated[tuple[Mapping[str, Any], ...], CARD["published?"]] = ()
     """Published tables of the card."""
+    warnings: tuple[str, ...] = ()
+    """Sentences on what the numbers leave out, such as randomness that all seeds share."""
+    looks: tuple[int, ...] = ()
+    """``looks`` of the card: not empty if its plan was changed after a result; then its p values are exploratory."""
+
+    @property
+    def caution(self) -> str:
+        """Why the p values are exploratory; empty if they are not."""
+        return exploratory(self.looks, len(self.arms[0].runs))
+
+    @property
+    def progress(self) -> dict[str, tuple[int, int]]:
+        """Numbers of done and of planned runs by label; the untuned runs of an arm count with its tuned ones."""
+        runs = {(arm.label, side, run.seed): run for side, arm in enumerate(self._every_arm) for run in arm.runs}
+        # A run that serves the tuned and the untuned arm counts once.
+        single = {(label, run.id or (side, seed)): run for (label, side, seed), run in runs.items()}
+        done = Counter(label for (label, _), run in single.items() if run.state == "done")
+        return {label: (done[label], count) for label, count in Counter(label for label, _ in single).items()}
+
+    def noise_of(self, arms: Sequence[ArmSummary]) -> Mapping[str, Any] | None:
+        """Return ``noise``, or, if ``arms`` are the untuned ones, the same of the untuned baseline."""
+        if tuple(arms) != self.untuned:
+            return self.noise
+        base = next(arm for arm in arms if arm.label == self.baseline)
+        comparisons = sum(arm.label != self.baseline for arm in self._every_arm)
+        return describe_noise(base, self.metric["unit"], margin=self.margin, alpha=self.alpha / max(1, comparisons))
+
+    @property
+    def _every_arm(self) -> tuple[ArmSummary, ...]:
+        return (*self.arms, *(self.untuned or ()))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the content of ``summary.json``."""
-        return {"schema": SCHEMA, **_lists(asdict(self))}
+        """Return the content of ``summary.json``; ``looks`` and ``warnings`` are left out where they are empty."""
+        content = {"schema": SCHEMA, **_lists(asdict(self))}
+        return {name: value for name, value in content.items() if value or name not in {"looks", "warnings"}}
 
     def write(self, directory: Path) -> None:
         """Write ``summary.json`` and ``summary.csv``, each atomically.
@@ -179,8 +213,13 @@ def summarize(directory: Path) -> Summary:
             for name in ("name", "unit", "higher_is_better", "aggregate", "signature")
             if name == "unit" or card["metric"].get(name, "") != ""
         },
-        complete=all(state in FINAL_STATES for group in summaries for arm in group for state in arm.states),
-        noise=_noise(card, baselines[0]),
+        complete=not _count_open(arms) and not (card.get("tune") and card.get("tuning") is None),
+        noise=describe_noise(
+            next(arm for arm in summaries[0] if arm.label == card["baseline"]),
+            card["metric"]["unit"],
+            margin=card["margin"],
+            alpha=card["alpha"] / max(1, _comparisons(card)),
+        ),
         arms=summaries[0],
         untuned=summaries[1] if len(summaries) > 1 else None,
         tuning=card.get("tuning"),
@@ -191,7 +230,19 @@ def summarize(directory: Path) -> Summary:
         },
         versions=_distinct_values([description.get("versions") for description in descriptions]),
         published=tuple(card.get("published") or ()),
+        warnings=_warnings(card, arms),
+        looks=tuple(card.get("looks") or ()),
     )
+
+
+def _warnings(card: Mapping[str, Any], arms: Sequence[ArmRuns]) -> tuple[str, ...]:
+    """Return the warning about what all seeds share: as checked before the first run, and as the runs recorded it."""
+    found = set(card.get("shared") or ())
+    for arm in arms:
+        results = [run.result for run in arm.runs.values() if run.result is not None]
+        found |= set(shared([result["seeds"] for result in results if result.get("seeds")]))
+    words = describe_shared([key for key in SHARED if key in found])
+    return (f"{words[0].upper()}{words[1:]}.",) if words else ()
 
 
 def _find_baseline(card: Mapping[str, Any], group: Sequence[ArmRuns], path: Path) -> ArmRuns:
@@ -206,17 +257,28 @@ def _comparisons(card: Mapping[str, Any]) -> int:
     return sum(entry["label"] != card["baseline"] for entry in card["arms"])
 
 
+def _count_open(arms: Sequence[ArmRuns]) -> int:
+    """Count the planned runs that have not ended; one that serves a tuned and an untuned arm counts once."""
+    return len({run for arm in arms for seed, run in arm.planned.items() if seed not in arm.ended})
+
+
 def _summarize_groups(
     card: Mapping[str, Any], groups: Sequence[Sequence[ArmRuns]], baselines: Sequence[ArmRuns]
 ) -> list[tuple[ArmSummary, ...]]:
-    comparisons = _comparisons(card)
+    comparisons, open_runs = _comparisons(card), _count_open([arm for group in groups for arm in group])
     couples = [(arm, base) for group, base in zip(groups, baselines, strict=True) for arm in group]
     evidence = [None if arm is base else weigh_arm(card, arm, base, comparisons) for arm, base in couples]
     adjusted = iter(holm([each.p for each in evidence if each is not None]))
     summaries = iter(
         [
             summarize_arm(
-                card, arm, base, each, p_adjusted=None if each is None else next(adjusted), comparisons=comparisons
+                card,
+                arm,
+                base,
+                each,
+                p_adjusted=None if each is None else next(adjusted),
+                comparisons=comparisons,
+                open_runs=open_runs,
             )
             for (arm, base), each in zip(couples, evidence, strict=True)
         ]
@@ -224,19 +286,27 @@ def _summarize_groups(
     return [tuple(next(summaries) for _ in group) for group in groups]
 
 
-def _noise(card: Mapping[str, Any], base: ArmRuns) -> dict[str, Any]:
-    """Describe the spread of the baseline over seeds, relative to the margin.
+def describe_noise(base: ArmSummary, unit: str, *, margin: float, alpha: float) -> dict[str, Any]:
+    """Describe the spread of a baseline over seeds, relative to the margin.
 
     The number of seeds assumes independent arms, so that a difference has variance 2 sigma squared; pairing only helps.
+
+    Args:
+        base: The baseline.
+        unit: Unit of the metric.
+        margin: Smallest difference worth having.
+        alpha: Size of the strictest test, that of Holm's first step.
+
+    Returns:
+        ``sigma``, ``n`` and ``words``, as in summary.json.
     """
-    name, sigma, count, margin = base.entry["label"], base.sd, len(base.values), card["margin"]
+    name, sigma, count = base.label, base.sd, sum(run.value is not None for run in base.runs)
     if sigma is None:
         return {"sigma": None, "n": count, "words": f"unknown: it takes 2 finished runs of {name}, there are {count}"}
-    unit = f" {card['metric']['unit']}".rstrip()
+    unit = f" {unit}".rstrip()
     words = f"{name} varies by {sigma:.3g}{unit} (standard deviation over {count} seeds)"
     if margin < sigma / 2:
-        strictest = card["alpha"] / max(1, _comparisons(card))
-        wanted = seeds_needed(sd=2**0.5 * sigma, effect=margin, alpha=strictest)
+        wanted = seeds_needed(sd=2**0.5 * sigma, effect=margin, alpha=alpha)
         many = f"over {MOST_SEEDS}" if wanted is None else f"about {wanted}"
         words += f"; the margin of {margin:.3g}{unit} is less than half of it: finding it takes {many} seeds"
     return {"sigma": sigma, "n": count, "words": words}

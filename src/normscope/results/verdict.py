@@ -4,7 +4,7 @@ A claim requires that all planned seeds have ended, that no run failed, that the
 comparisons, and that the difference exceeds the noise across seeds and across test examples.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,13 +19,31 @@ from normscope.results.statistics import (
     seeds_needed,
     sign_flip_p,
     t_interval,
+    within,
 )
 
-FAILURES = {"diverged": "fails to train", "failed": "could not be computed"}
-"""Description of a failure by state: a norm that diverges and a machine without enough memory differ."""
+FAILURES = {"diverged": "fails to train", "unscored": "could not be scored", "failed": "could not be computed"}
+"""Description of a failure by state: a norm that diverges, a metric that is undefined, and a full machine differ."""
+
+LOST = ("unscored", "failed")
+"""States that say nothing about the norm: the run trained, or was never computed to its end."""
 
 # After failures, the survivors must not be described in the words of a claim.
 _SURVIVORS = {"better": "ahead", "worse": "behind", "equivalent": "within the margin"}
+
+
+def exploratory(looks: Sequence[int], seeds: int) -> str:
+    """Return why the p values of a study are exploratory; empty if its plan was complete before the first result.
+
+    Args:
+        looks: ``looks`` of card.json: how many seeds were planned at each change of the plan that came after a result.
+        seeds: Number of seeds in the plan.
+    """
+    if not looks:
+        return ""
+    if looks[0] < seeds:
+        return f"exploratory: {seeds - looks[0]} of {_count(seeds, 'seed')} came after results could be seen"
+    return "exploratory: a learning rate was chosen again after results could be seen"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +83,7 @@ def weigh(
     comparisons: int,
     rng: np.random.Generator,
     obstacle: str = "",
+    limits: Interval | None = None,
 ) -> Evidence:
     """Compute the evidence on one arm, before the adjustment for the other arms.
 
@@ -82,13 +101,14 @@ def weigh(
         comparisons: Number of arms that the card compares with a baseline.
         rng: Random generator of resamples and sign flips.
         obstacle: Reason why the differences are not evidence; empty if they are.
+        limits: Range of every possible difference, to which the t interval is cut; its coverage does not change.
     """
     pairs = len(differences)
     interval = p_equivalent = None
     least = fewest_pairs(alpha / comparisons)
     more: int | None = max(1, least - pairs)
     if pairs >= 2:
-        interval = t_interval(differences, level=1 - alpha)
+        interval = within(t_interval(differences, level=1 - alpha), limits)
         p_equivalent = equivalence(differences, margin=margin, alpha=alpha).p
         distance = abs(float(np.mean(differences)))
         in_all = seeds_needed(
@@ -123,6 +143,8 @@ def verdict(
     margin: float,
     alpha: float,
     comparisons: int,
+    elsewhere: int = 0,
+    looks: Sequence[int] = (),
 ) -> str:
     """Return the verdict on an arm in words.
 
@@ -130,9 +152,10 @@ def verdict(
     ``equivalent``: the equivalence test passes, and the 1 - 2 alpha test-set interval lies within the margin. If both
     hold, the verdict is ``equivalent``, since the margin is the smallest difference worth having; the side is added.
     Equivalence is tested per arm, without Holm's correction. ``not enough evidence`` otherwise, with the reason or the
-    number of missing seeds. While planned seeds have not ended there is no claim, since testing after every run would
-    find a difference sooner or later; nor is there one if the evidence has an obstacle. Failures come first, and the
-    remaining pairs are then never described in the words of a claim.
+    number of missing seeds. While planned runs have not ended there is no claim, since testing after every run would
+    find a difference sooner or later, and Holm's correction depends on every arm; nor is there one if the evidence has
+    an obstacle. Failures come first, and the remaining pairs are then never described in the words of a claim. A claim
+    of a study whose plan was changed after a result is called exploratory.
 
     Args:
         evidence: Result of :func:`weigh` over the done pairs.
@@ -144,6 +167,8 @@ def verdict(
         margin: Smallest difference worth having, in the metric's unit.
         alpha: Accepted probability of any false claim on the card.
         comparisons: Number of arms that the card compares with a baseline.
+        elsewhere: Number of planned runs of other arms that have not ended.
+        looks: As for :func:`exploratory`.
 
     Returns:
         The verdict.
@@ -157,11 +182,13 @@ def verdict(
         words = f"not enough evidence ({evidence.obstacle})"
     elif waiting:
         words = f"not enough evidence ({waiting} of {_count(len(seeds), 'planned seed')} not ended)"
+    elif elsewhere:
+        words = f"not enough evidence ({_count(elsewhere, 'run')} of other arms not ended)"
     elif evidence.pairs < least:
         limit = f"{_count(evidence.pairs, 'seed')} cannot claim anything with {_count(comparisons, 'comparison')}"
         words = f"not enough evidence ({limit}; {_more(evidence)})"
     else:
-        words = _judge(evidence, p_adjusted, higher_is_better, margin, alpha)
+        words = _judge(evidence, p_adjusted, higher_is_better, margin, alpha, exploratory(looks, len(seeds)))
     failures = _failures(arm, baseline)
     if not failures:
         return words
@@ -172,19 +199,26 @@ def verdict(
     return f"{failures}; over the {_count(evidence.pairs, 'pair')} that finished: {words}"
 
 
-def _judge(evidence: Evidence, p_adjusted: float | None, higher_is_better: bool, margin: float, alpha: float) -> str:
+def _judge(
+    evidence: Evidence, p_adjusted: float | None, higher_is_better: bool, margin: float, alpha: float, caution: str
+) -> str:
     examples, narrow = evidence.interval_examples, evidence.interval_examples_equivalence
     differs = p_adjusted is not None and p_adjusted < alpha and _excludes_zero(evidence.interval)
     equal = evidence.p_equivalent is not None and evidence.p_equivalent < alpha
     ahead = evidence.difference is not None and (evidence.difference > 0) == higher_is_better
     if equal and (narrow is None or (-margin < narrow[0] and narrow[1] < margin)):
-        return "equivalent" + (f" ({'ahead' if ahead else 'behind'}, by less than the margin)" if differs else "")
+        return _claim("equivalent", f"{'ahead' if ahead else 'behind'}, by less than the margin" * differs, caution)
     if differs and (examples is None or _excludes_zero(examples)):
-        return "better" if ahead else "worse"
+        return _claim("better" if ahead else "worse", caution)
     if (differs or equal) and examples is not None:
         low, high = examples
         return f"not enough evidence (the test set is too small: over its examples {low:+.3g} to {high:+.3g})"
     return f"not enough evidence ({_more(evidence)})"
+
+
+def _claim(words: str, *notes: str) -> str:
+    inside = "; ".join(filter(None, notes))
+    return f"{words} ({inside})" if inside else words
 
 
 def _failures(arm: Mapping[int, float | str], baseline: Mapping[int, float | str]) -> str:

@@ -20,6 +20,7 @@ from normscope.studies.engines.engine import Engine, EngineError, RunEvent
 from normscope.studies.engines.local import LocalEngine
 from normscope.studies.plan import RunSpec, plan, record
 from normscope.studies.preflight import preflight
+from normscope.studies.repeat import call_that_repeats
 from normscope.studies.run import forget
 from normscope.studies.spec import StudyOptions, StudySpec, make_study
 from normscope.studies.tuning import tune, tuning_plan
@@ -117,22 +118,25 @@ def _compute(
     study = StudyFolder(default_folder(study_spec) if out is None else Path(out))
     engine = engine or LocalEngine(workers=default_workers(study_spec) if workers is None else workers)
     callback = callback or (lambda event: None)
-    command = command or f"normscope.compare({study_spec!r})"
+    command = command or call_that_repeats(study_spec, out)
     check_folder(study_spec, study)
-    before = states(plan(study_spec), study)
-    if before["open"] or (retry_failed and before["failed"]):
+    shared: list[str] = []
+    before = states(known_runs(study_spec, study), study)
+    if before["open"] or (retry_failed and (before["failed"] or before["unscored"])):
         _check_device(study_spec.device)
         for name in find_task(study_spec.task).datasets:
             data.locate(data.SETS[name])
-        preflight(study_spec)
-    _write_specification(study_spec, study, record(study_spec, command=command, tuned=None, tuning=None))
+        shared = preflight(study_spec)
+    content = record(study_spec, command=command, tuned=None, tuning=None)
+    _write_specification(study_spec, study, {**content, "shared": shared})
     tuned = tuning = None
     if study_spec.tune:
         _begin(tuning_plan(study_spec), StudyFolder(study.path / "tuning"), callback, retry_failed=retry_failed)
         _begin(plan(study_spec), study, callback, retry_failed=retry_failed)
         tuning = tune(study_spec, study, engine, callback)
         tuned = study_spec.with_learning_rates({label: arm["chosen"] for label, arm in tuning["arms"].items()})
-        _write_specification(study_spec, study, record(study_spec, command=command, tuned=tuned, tuning=tuning))
+        content = record(study_spec, command=command, tuned=tuned, tuning=tuning)
+        _write_specification(study_spec, study, {**content, "shared": shared})
     specs = planned(study_spec, tuned)
     _begin(specs, study, callback, retry_failed=retry_failed)
     engine.run(specs, study, callback)
@@ -146,6 +150,13 @@ def planned(study_spec: StudySpec, tuned: StudySpec | None) -> list[RunSpec]:
     """List the untuned and the tuned runs without duplicates; they coincide if the tuned rate is the task's."""
     sides = [side for side in (study_spec, tuned) if side is not None]
     return list({spec.id: spec for side in sides for spec in plan(side)}.values())
+
+
+def known_runs(study_spec: StudySpec, study: StudyFolder) -> list[RunSpec]:
+    """List the runs of a study in a folder: with the tuned learning rates, if they have been chosen there."""
+    tuning = study.read_card().get("tuning") if study.card.exists() else None
+    rates = {label: arm["chosen"] for label, arm in (tuning or {"arms": {}})["arms"].items()}
+    return planned(study_spec, study_spec.with_learning_rates(rates) if rates else None)
 
 
 def check_folder(study_spec: StudySpec, study: StudyFolder) -> None:
@@ -194,19 +205,19 @@ def _refuse_files(study: StudyFolder) -> None:
 def _adds_seeds(study_spec: StudySpec, existing: Mapping[str, Any]) -> bool:
     """Check whether an untuned study differs from the folder's only by additional seeds."""
     wanted = record(study_spec, command="", tuned=None, tuning=None)
-    same = all(existing.get(key) == value for key, value in wanted.items() if key not in _SEED_FIELDS)
+    same = all(existing.get(key, value) == value for key, value in wanted.items() if key not in _SEED_FIELDS)
     arms = [[{**arm, "runs": None} for arm in side["arms"]] for side in (wanted, existing)]
     return same and not study_spec.tune and arms[0] == arms[1] and set(existing["seeds"]) < set(study_spec.seeds)
 
 
-_SEED_FIELDS = ("id", "seeds", "looks", "arms", "command", "regime")
-"""Fields of card.json that depend on the seeds."""
+_SEED_FIELDS = ("id", "seeds", "looks", "arms", "command", "regime", "failure")
+"""Fields of card.json that depend on the seeds, or only describe."""
 
 
 def _write_specification(study_spec: StudySpec, study: StudyFolder, content: Mapping[str, Any]) -> None:
     """Write ``card.json`` to a new folder, or add the tuning or more seeds to an existing one.
 
-    With more seeds, ``looks`` records the numbers of seeds after which the study was analysed.
+    If a result exists when the plan is completed or changed, ``looks`` records how many seeds the plan had before.
 
     Raises:
         StudyMismatch: If the folder belongs to another study.
@@ -214,15 +225,21 @@ def _write_specification(study_spec: StudySpec, study: StudyFolder, content: Map
     study.path.mkdir(parents=True, exist_ok=True)
     with FileLock(study.lock):
         check_folder(study_spec, study)
-        existing = study.read_card() if study.card.exists() else None
-        if existing is not None and existing.get("id") != study_spec.id:
-            looks = [*existing.get("looks", []), len(existing["seeds"])]
-            note = (
-                f"seeds were added after an analysis of {', '.join(map(str, looks))}, so its p values are exploratory"
-            )
-            write_json(study.card, {**content, "looks": looks, "regime": f"{content['regime']}; {note}"})
-        elif existing is None or (content["tuning"] is not None and content["tuning"] != existing.get("tuning")):
-            write_json(study.card, {**content, "command": existing["command"] if existing else content["command"]})
+        existing = study.read_card() if study.card.exists() else {}
+        same_plan = existing.get("id") == study_spec.id
+        if same_plan and content["tuning"] in (None, existing.get("tuning")):
+            return
+        looks = [*existing.get("looks", [])]
+        is_first_tuning = same_plan and existing.get("tuning") is None
+        named = {
+            identity
+            for arm in (*existing.get("arms", []), *content["arms"])
+            for identity in (arm.get("runs") or {}).values()
+        }
+        if not is_first_tuning and any(study.run(identity).finished() for identity in named):
+            looks.append(len(existing.get("seeds", [])))
+        command = existing["command"] if same_plan else content["command"]
+        write_json(study.card, {**content, **({"looks": looks} if looks else {}), "command": command})
 
 
 def _check_device(name: str) -> None:

@@ -231,7 +231,7 @@ def _trained(spec: RunSpec, task: Task, callback: Callable[[int, int], None]) ->
         setting[f"Validation {metric.name.removeprefix('test ')}"] = f"{result['valid_value']:.4g}{unit}"
     else:
         setting["Looked at"] = "the weights at the end"
-        setting["Ended"] = f"diverged: {result['reason']}"
+        setting["Ended"] = f"{result['state']}: {result['reason']}"
     return _Trained(models[-1], [_plain(step) for step in history], setting)
 
 

@@ -14,7 +14,7 @@ from normscope.placement import LayeredNorm, NormFactory
 from normscope.results.store import SCHEMA
 from normscope.specs import NormSpec, PlacementSpec, find_task
 from normscope.studies.spec import Arm, StudySpec
-from normscope.tasks import TASKS, Recipe, Split, Task, UserFile
+from normscope.tasks import TASKS, CustomTask, Recipe, Split, Task, UserFile
 from normscope.training.randomness import initialize
 
 __tracebackhide__ = True
@@ -44,11 +44,13 @@ class RunSpec:
     """Key of the task's presets."""
     file: str = ""
     """Location of ``my_file.py:make`` on this machine; not hashed."""
+    unknown: tuple[str, ...] = ()
+    """Settings of the recipe that the run does not follow, so that its description leaves them out; not hashed."""
 
     @property
     def id(self) -> str:
         """Hash of the specification; names the run's folder."""
-        content = {key: value for key, value in self.to_json().items() if key not in ("label", "file")}
+        content = {key: value for key, value in self.to_json().items() if key not in ("label", "file", "unknown")}
         signature = TASKS[self.task].metric.signature if self.task in TASKS else ""
         # Scores of two versions of a scorer are never mixed: each version makes another run.
         content |= {"signature": signature} if signature else {}
@@ -58,8 +60,8 @@ class RunSpec:
         """Return the fields that identify the run in ``run.json``."""
         content = self.to_json()
         recipe = content.pop("recipe")
-        del content["file"]
-        return {"id": self.id, **content, **recipe}
+        del content["file"], content["unknown"]
+        return {"id": self.id, **content, **{key: value for key, value in recipe.items() if key not in self.unknown}}
 
     def to_json(self) -> dict[str, Any]:
         """Return the specification as JSON, to be sent to another process."""
@@ -72,7 +74,8 @@ class RunSpec:
         rest = {key: value for key, value in content.items() if key != "arguments"}
         norm = NormSpec(content["norm"], content["arguments"])
         placement = PlacementSpec(content["placement"])
-        return RunSpec(**{**rest, "norm": norm, "placement": placement, "recipe": Recipe(**content["recipe"])})
+        given = {"norm": norm, "placement": placement, "recipe": Recipe(**content["recipe"])}
+        return RunSpec(**{**rest, **given, "unknown": tuple(content.get("unknown", ()))})
 
     def begin(self) -> Task:
         """Return the task; for a custom task, a new instance for this run.
@@ -150,7 +153,7 @@ def plan(study_spec: StudySpec, *, seeds: Sequence[int] | None = None, split: Sp
 
 def spec_for(study_spec: StudySpec, arm: Arm, label: str, *, seed: int, split: Split) -> RunSpec:
     """Return the run of one arm and one seed."""
-    task = find_task(study_spec.task)
+    task, recipe = find_task(study_spec.task), study_spec.recipe(arm)
     return RunSpec(
         task=study_spec.task_name,
         file=task.location,
@@ -159,15 +162,39 @@ def spec_for(study_spec: StudySpec, arm: Arm, label: str, *, seed: int, split: S
         norm=arm.norm,
         placement=arm.placement,
         seed=seed,
-        recipe=study_spec.recipe(arm),
+        recipe=recipe,
         split=split,
         preset=study_spec.preset,
+        unknown=unknown_settings(task, recipe),
     )
 
 
+def unknown_settings(task: Task, recipe: Recipe) -> tuple[str, ...]:
+    """Return the settings of a recipe that a custom task neither follows nor was told, in alphabetical order."""
+    return tuple(sorted(task.unknown(recipe))) if isinstance(task, CustomTask) else ()
+
+
+def describe_training(study_spec: StudySpec, *, batches: bool = True) -> str:
+    """Return how every arm is trained, as far as it is known: ``100 updates of 32 examples``; empty if it is not.
+
+    Args:
+        study_spec: Specification of the study.
+        batches: Whether to include the batch size.
+    """
+    task, recipe = find_task(study_spec.task), study_spec.recipe(study_spec.arms[0])
+    unknown = unknown_settings(task, recipe)
+    if "steps" in unknown:
+        return ""
+    size = f" of {recipe.batch_size:,} {task.batch_unit}" if batches and "batch_size" not in unknown else ""
+    return f"{recipe.steps:,} updates{size}"
+
+
+_CARD_SETTINGS = ("steps", "batch_size", "evaluations", "precision", "device", "compile")
+"""Settings of the recipe in card.json that are the same for all arms; null if they are unknown."""
+
 FAILURE = (
-    "a run diverges if its training or validation loss is not finite at any step, and fails if it ends with an error; "
-    "both are counted, never dropped"
+    "a run diverges if its training or validation loss or a weight is not finite at an evaluation, cannot be scored if "
+    "only a score is not finite, and fails if it ends with an error; all are counted, never dropped"
 )
 
 
@@ -184,7 +211,9 @@ def record(
     """
     task = find_task(study_spec.task)
     recipe = study_spec.recipe(study_spec.arms[0])
-    training = f"{study_spec.steps:,} updates of {recipe.batch_size:,} {task.batch_unit}, {study_spec.precision}"
+    unknown = unknown_settings(task, recipe)
+    known = {name: None if name in unknown else getattr(recipe, name) for name in _CARD_SETTINGS}
+    training = [part for part in (task.regime, describe_training(study_spec), known["precision"]) if part]
     return {
         "schema": SCHEMA,
         "id": study_spec.id,
@@ -204,14 +233,10 @@ def record(
         ],
         "seeds": list(study_spec.seeds),
         "preset": study_spec.preset,
-        "steps": study_spec.steps,
-        "batch_size": recipe.batch_size,
-        "evaluations": recipe.evaluations,
-        "precision": study_spec.precision,
-        "device": study_spec.device,
-        "compile": study_spec.compile,
+        **known,
+        "batch_unit": None if known["batch_size"] is None else task.batch_unit,
         "tune": study_spec.tune,
-        "regime": f"{task.regime}; {training}",
+        "regime": "; ".join([training[0], *([", ".join(training[1:])] if training[1:] else [])]),
         "failure": FAILURE,
         "command": command,
         "published": [
@@ -232,13 +257,15 @@ def record(
 
 
 def _arm(study_spec: StudySpec, arm: Arm, label: str, *, tuned: bool) -> dict[str, Any]:
+    recipe = study_spec.recipe(arm)
+    unknown = unknown_settings(find_task(study_spec.task), recipe)
     return {
         "label": label,
         "norm": arm.norm.name,
         "placement": arm.placement.text,
         "arguments": dict(arm.norm.arguments),
-        "learning_rate": study_spec.recipe(arm).learning_rate,
-        "warmup": study_spec.recipe(arm).warmup,
+        "learning_rate": None if "learning_rate" in unknown else recipe.learning_rate,
+        "warmup": None if "warmup" in unknown else recipe.warmup,
         "tuned": tuned,
         "runs": {str(seed): spec_for(study_spec, arm, label, seed=seed, split="study").id for seed in study_spec.seeds},
     }

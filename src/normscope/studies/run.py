@@ -110,13 +110,16 @@ def fail(spec: RunSpec, study: StudyFolder, reason: str, *, details: str = "") -
 
 
 def forget(spec: RunSpec, study: StudyFolder) -> None:
-    """Delete the result of a failed run so that it is computed again; runs in other states or locked do not change."""
+    """Delete the result of a failed run so that it is computed again; runs in other states or locked do not change.
+
+    A run that could not be scored counts as failed: the data that its scores depend on may have been mended.
+    """
     folder = study.run(spec.id)
-    if folder.state() != "failed":
+    if folder.state() not in ("failed", "unscored"):
         return
     with _holding(folder) as held:
         # Another process may have computed it again in the meantime.
-        if held and folder.state() == "failed":
+        if held and folder.state() in ("failed", "unscored"):
             for path in (folder.checkpoint, folder.error, folder.result):
                 path.unlink(missing_ok=True)
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypedDict
 from normscope.arguments import check_argument, check_arguments
 from normscope.placement import PLACEMENTS
 from normscope.specs import NormSpec, PlacementSpec, find_task
-from normscope.tasks import Recipe
+from normscope.tasks import CustomTask, Recipe
 
 __tracebackhide__ = True
 
@@ -266,6 +266,46 @@ def make_study(
         (('layer_norm', 'ada_norm(scale=2.0)'), (0, 1, 2), 0)
     """
     entry = find_task(task, anew=True)
+    if isinstance(entry, CustomTask):
+        entry.check_given(steps, warmups)
+    return spec_of_names(
+        task,
+        norms=norms,
+        placements=placements,
+        seeds=seeds,
+        warmups=warmups,
+        steps=steps,
+        preset=preset,
+        margin=margin,
+        baseline=baseline,
+        precision=precision,
+        device=device,
+        compile=compile,
+        tune=tune,
+        question=question,
+    )
+
+
+def spec_of_names(
+    task: str,
+    *,
+    norms: Sequence[str] = PAPER_NORMS,
+    placements: Sequence[str] = (),
+    seeds: int | Sequence[int] = DEFAULT_SEEDS,
+    warmups: Sequence[int] = (),
+    steps: int | None = None,
+    preset: str = "small",
+    margin: float | None = None,
+    baseline: str | None = None,
+    question: str | None = None,
+    **rest: Any,
+) -> StudySpec:
+    """Build the specification as :func:`make_study` does, without reading a user's file again.
+
+    Raises:
+        ValueError: If there is no such preset, or no arm has the baseline's label.
+    """
+    entry = find_task(task)
     if preset not in entry.presets:
         raise ValueError(f"preset must be one of {', '.join(entry.presets)}, got {preset!r}")
     wanted = [PlacementSpec(text) for text in tuple(placements) or entry.placements[:1]]
@@ -286,10 +326,7 @@ def make_study(
         seeds=_whole_numbers(seeds),
         steps=entry.presets[preset].steps if steps is None else steps,
         preset=preset,
-        precision=precision,
-        device=device,
-        compile=compile,
-        tune=tune,
+        **rest,
     )
     labels = spec.labels()
     if baseline is None:

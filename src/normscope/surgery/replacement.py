@@ -1,29 +1,31 @@
 """The module that replaces a norm: built, fitted with what the old norm has, and compared with it."""
 
 import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
-from normscope.inspection.norm_in_model import NormInModel, numeric_eps, traits_of
-from normscope.inspection.preserve_state import copy_of
-from normscope.norms import NORMS, ChannelsFirst, NormTraits
+from normscope.inspection.norm_in_model import NormInModel, kind_of, known_base, numeric_eps, traits_of
+from normscope.norms import NORMS, NormTraits
+from normscope.norms.checks import example_width
 from normscope.specs import parse_call
+from normscope.surgery.difference import TOLERANCE, OutputDifference, measure
 from normscope.surgery.guards import share_hooks
+from normscope.surgery.orientation import oriented
 from normscope.surgery.transfer import Ties, affine_of, constant_of, transfer
-from normscope.torch_internals import buffers_of
+from normscope.torch_internals import buffers_of, is_lazy_norm
 
 Maker = Callable[[Any], nn.Module]
 """From a width, or the sizes of several axes, to a module of ``[..., D]``."""
 
+_WITH_MOMENTS = {"batch_norm", "instance_norm"}
+"""Kinds that may have running moments."""
 _FROM_MODEL = {"normalized_shape", "device", "dtype"}
 """Arguments that the model decides."""
-_TOLERANCE = 1e-5
-"""Relative: the effect of an eps of the usual size that changes its place, on rows of the usual size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,7 @@ class Target:
 
         Raises:
             TypeError: If ``make`` returns something else than a module.
+            ValueError: If the module is lazy.
         """
         (*_, last) = norm.shape
         width = norm.shape if len(norm.shape) > 1 else last
@@ -64,6 +67,10 @@ class Target:
         made = self.make(width, **arguments, **placed)
         if not isinstance(made, nn.Module):
             raise TypeError(f"{self.label} must give a torch.nn.Module, got {made!r} for the width {width}")
+        if is_lazy_norm(made) or any(is_lazy(p) for p in made.parameters()):
+            raise ValueError(
+                f"{self.label} gave a lazy {type(made).__name__} for the width {width}: give a module that has its size"
+            )
         return made if placed else made.to(device=device, dtype=dtype)
 
     def keeps_eps(self, norm: NormInModel) -> bool:
@@ -89,9 +96,15 @@ class Target:
             arguments |= self.traits.without_weight
         if norm.traits.has_bias and not bias:
             arguments |= self.traits.without_bias
-        if self.key == norm.kind == "batch_norm":
-            arguments["momentum"] = norm.holder.momentum
-            arguments["track_running_stats"] = norm.holder.running_mean is not None
+        if self.key != norm.kind:
+            return arguments
+        old: Any = norm.holder
+        if norm.kind in _WITH_MOMENTS:
+            # Torch's instance norm without a momentum does not move its moments.
+            arguments["momentum"] = old.momentum if norm.kind == "batch_norm" else old.momentum or 0.0
+            arguments["track_running_stats"] = old.running_mean is not None
+        if norm.kind == "group_norm":
+            arguments["num_groups"] = old.num_groups
         return arguments
 
 
@@ -115,7 +128,7 @@ def read_target(to: str | Maker) -> Target:
     if strange := _FROM_MODEL & set(arguments):
         raise ValueError(f"{to!r}: the model decides {', '.join(sorted(strange))}, not the swap")
     try:
-        example = entry(8, **arguments)
+        example = entry(example_width(arguments), **arguments)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{to!r}: {error}") from error
     traits = traits_of(example) if isinstance(example, nn.Module) else None
@@ -132,14 +145,14 @@ class Replacement:
     """What the old norm has and the new one takes over."""
     lost: tuple[str, ...]
     """What the old norm has and the new one does not."""
-    difference: float
-    """The largest difference of the outputs on random rows, over the largest output of the old one, in float64."""
-    trouble: str = ""
-    """Why the difference could not be measured."""
+    difference: OutputDifference = field(default_factory=OutputDifference)
+    """How far the outputs of the two are apart; NaN if that was not measured."""
+    forced: tuple[str, ...] = ()
+    """Why it would not have been put in without ``force``."""
 
 
 def build(
-    model: nn.Module, norms: Sequence[NormInModel], target: Target, *, preserve: bool = False
+    model: nn.Module, norms: Sequence[NormInModel], target: Target, *, preserve: bool = False, force: bool = False
 ) -> list[Replacement]:
     """Build the replacements of norms. Neither the norms nor the model are changed.
 
@@ -152,13 +165,15 @@ def build(
         norms: Norms of the model.
         target: What replaces them.
         preserve: Whether new parameters are set so that the function stays the same, where possible.
+        force: Whether a module is taken that does not run on a sample or changes its shape, or has its features on
+            another axis.
 
     Returns:
         One replacement per norm.
 
     Raises:
         TypeError: If ``target`` builds something else than a module.
-        ValueError: If a function gives one module for two places, or one that does not fit.
+        ValueError: If a function gives one module for two places, or one that does not fit and ``force`` is not set.
     """
     first = next((p for p in model.parameters() if p.dtype.is_floating_point), None)
     usual = (torch.get_default_device(), torch.get_default_dtype()) if first is None else (first.device, first.dtype)
@@ -174,7 +189,7 @@ def build(
         known[id(inner)] = norm.name
     ties = Ties.of(model, norms)
     return [
-        _fitted(norm, inner, target, ties, preserve=preserve, frozen=frozen)
+        _fitted(norm, inner, target, ties, preserve=preserve, frozen=frozen, force=force)
         for norm, inner in zip(norms, made, strict=True)
     ]
 
@@ -187,68 +202,40 @@ def _device_and_dtype(norm: NormInModel, usual: tuple[torch.device, torch.dtype]
 
 
 def _fitted(
-    norm: NormInModel, inner: nn.Module, target: Target, ties: Ties, *, preserve: bool, frozen: bool
+    norm: NormInModel, made: nn.Module, target: Target, ties: Ties, *, preserve: bool, frozen: bool, force: bool
 ) -> Replacement:
-    """Transfer everything of the old norm that fits into a new module."""
+    """Transfer everything of the old norm that fits into a new module.
+
+    Raises:
+        ValueError: If the module does not fit and ``force`` is not set.
+    """
     old = norm.holder
+    inner, module, forced = oriented(norm, made, target.label, force=force)
     kept, lost = transfer(norm, inner, affine_of(inner, norm.shape), ties, preserve=preserve, frozen=frozen)
     kept = [*_eps(norm, target, inner, lost), *kept]
-    if target.key == norm.kind == "batch_norm":
+    base = known_base(inner)
+    if norm.kind in _WITH_MOMENTS and base is not None and kind_of(base) == norm.kind:
         for name, buffer in buffers_of(old).items():
             if name not in {"weight", "bias"} and buffer is not None and buffers_of(inner).get(name) is not None:
                 buffers_of(inner)[name] = buffer
                 kept.append(name)
     elif buffers_of(old).get("running_mean") is not None:
         lost.append("running moments")
-    if isinstance(old, nn.SyncBatchNorm):
+    if isinstance(old, nn.SyncBatchNorm) and not isinstance(inner, nn.SyncBatchNorm):
         lost.append("moments over all processes")
-    module = ChannelsFirst(inner) if norm.channels_first else inner
     module.train(norm.module.training)
     shared, unshared = share_hooks(norm.module, module)
-    measured, trouble = difference(norm.module, module, norm)
+    measured = measure(norm.module, module, norm, _tolerance(module) if preserve else None)
+    if measured.trouble and not force:
+        raise ValueError(f"{measured.trouble}. Nothing was changed; force=True puts it in all the same")
     return Replacement(
         norm=norm,
         module=module,
         kept=(*kept, *shared),
         lost=(*lost, *unshared),
         difference=measured,
-        trouble=trouble,
+        forced=tuple(note for note in (forced, measured.trouble) if note),
     )
-
-
-def difference(old: nn.Module, new: nn.Module, norm: NormInModel) -> tuple[float, str]:
-    """Compute the largest difference of two modules on random rows, over the largest output of the first, in float64.
-
-    Args:
-        old: The old module; a copy is run.
-        new: The new module; a copy is run.
-        norm: The old norm, which has the shape of an input.
-
-    Returns:
-        The difference and an empty text; NaN and the reason if the new module does not run in float64 on a CPU.
-
-    Raises:
-        ValueError: If the outputs differ in shape, or the new module has parameters of another width and does not run.
-    """
-    x = torch.randn(norm.sample, generator=torch.Generator().manual_seed(2), dtype=torch.float64) + 0.3
-    with torch.no_grad():
-        before = copy_of(old).forward(x)
-        try:
-            after = copy_of(new).forward(x)
-        except (RuntimeError, NotImplementedError, AssertionError) as error:
-            # A user's module that does not work in float64, or on a CPU.
-            width = torch.Size(norm.shape).numel()
-            long = [p.numel() for p in new.parameters() if p.numel() > 1 and p.numel() == max(p.shape)]
-            words = f"{type(new).__name__} did not run in place of {norm.name} on {list(x.shape)}: {error}"
-            if long and width not in long:
-                raise ValueError(f"{words}. Its width is another: it has {long[0]} entries for {width}") from error
-            return math.nan, words.splitlines()[0]
-    if after.shape != before.shape:
-        raise ValueError(
-            f"{type(new).__name__} gives {list(after.shape)} for {norm.name} where {type(old).__name__} gave "
-            f"{list(before.shape)}"
-        )
-    return float((after - before).abs().amax() / before.abs().amax().clamp(min=1e-300)), ""
 
 
 def check_has_values(norms: Sequence[NormInModel]) -> None:
@@ -277,17 +264,44 @@ def check_preserved(replacements: Sequence[Replacement]) -> None:
     Raises:
         ValueError: If one computes another function; the message names the first few, with their differences.
     """
-    other = [one for one in replacements if not one.difference <= _tolerance(one.module)]
+    other = [
+        one
+        for one in replacements
+        if not max(one.difference.usual, one.difference.by_feature) <= _tolerance(one.module)
+    ]
     if other:
-        few = "; ".join(f"{one.norm.name}: {one.difference:.2g} of the largest output" for one in other[:4])
+        few = "; ".join(
+            f"{one.norm.name}: {one.difference.usual:.2g} of the largest output, {one.difference.by_feature:.2g} of "
+            "the largest in a feature"
+            for one in other[:4]
+        )
         raise ValueError(
             f"preserve=True wants the same function at the start, and {len(other)} of {len(replacements)} replacements "
             f"are another one on random rows ({few}). Nothing was changed. For LayerNorm to RMSNorm see to_rms_norm"
         )
 
 
+def difference_in_small_rows(replacements: Sequence[Replacement]) -> list[str]:
+    """Describe where replacements with the same function on usual rows have another one on small rows.
+
+    Args:
+        replacements: Replacements that were built with ``preserve``.
+    """
+    notes: dict[str, list[str]] = {}
+    for one in replacements:
+        measured = one.difference
+        if measured.same_from > 0:
+            words = (
+                f"the same function on rows of a root mean square of {measured.same_from:.2g} and more, not on smaller "
+                f"ones: where eps counts as much as the row ({measured.small_size:.2g}) it differs by "
+                f"{measured.small:.2g} of the largest output. Compare the model's outputs if rows may be that small"
+            )
+            notes.setdefault(words, []).append(one.norm.name)
+    return [f"{', '.join(names[:3])}{', ...' if names[3:] else ''}: {words}" for words, names in notes.items()]
+
+
 def _tolerance(module: nn.Module) -> float:
-    return max([_TOLERANCE, *(torch.finfo(p.dtype).eps for p in module.parameters() if p.dtype.is_floating_point)])
+    return max([TOLERANCE, *(torch.finfo(p.dtype).eps for p in module.parameters() if p.dtype.is_floating_point)])
 
 
 def _eps(norm: NormInModel, target: Target, inner: nn.Module, lost: list[str]) -> list[str]:

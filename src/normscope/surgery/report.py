@@ -29,8 +29,10 @@ class Replaced:
     lost: tuple[str, ...]
     """What the old norm has and the new one does not."""
     difference: float
-    """Largest difference of the outputs on random rows, over the largest old output; 0 for the same function. NaN if
-    the new norm does not run in float64 on a CPU."""
+    """Largest difference of the outputs on random rows of a size of about one, over the largest old output; 0 for the
+    same function. NaN if the new norm does not run."""
+    difference_when_small: float
+    """The same on rows whose size meets the eps of the old or of the new norm."""
     module: nn.Module = field(repr=False)
     """The new norm."""
 

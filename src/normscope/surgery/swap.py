@@ -16,7 +16,15 @@ from normscope.norms import ChannelsFirst
 from normscope.surgery.guards import check_replaceable
 from normscope.surgery.install import install
 from normscope.surgery.optimizer import check_optimizer
-from normscope.surgery.replacement import Maker, Replacement, build, check_has_values, check_preserved, read_target
+from normscope.surgery.replacement import (
+    Maker,
+    Replacement,
+    build,
+    check_has_values,
+    check_preserved,
+    difference_in_small_rows,
+    read_target,
+)
 from normscope.surgery.report import Replaced, SwapReport
 from normscope.surgery.transfer import add_read_constants
 
@@ -117,26 +125,34 @@ def swap(
     where: Where | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     preserve: bool = False,
+    force: bool = False,
 ) -> SwapReport:
     """Replace norms of a model by another norm, in place; other instances and the classes do not change.
 
     Registered norms and torch's are known by their class; any other RMS norm or layer norm (Hugging Face, timm, your
-    own) by what it computes on random rows. Features on axis 1 stay there: the new norm is wrapped in a
-    ``ChannelsFirst``. Kept are, as far as the new norm has them: eps if it means the same, weight and bias as the same
-    parameters, dtype, device, ``requires_grad``, hooks, tied modules, and the mode. A weight or bias that was switched
-    off stays off if the new norm has that option. A weight of another convention, such as 1 + w, is converted. If a
-    norm is called by keyword, the new norm's forward must have that argument.
+    own) by what it computes on random rows. Features on axis 1 stay there: a new norm of the last axis is wrapped in a
+    ``ChannelsFirst``, and one with its features on axis 1, as torch's batch, group and instance norms, is taken as it
+    is. Where features are on the last axis, these three become ours.
+
+    Kept are, as far as the new norm has them: eps if it means the same, weight and bias as the same parameters, dtype,
+    device, ``requires_grad``, hooks, tied modules, and the mode. A weight or bias that was switched off stays off if
+    the new norm has that option. A weight of another convention, such as 1 + w, is converted. If a norm is called by
+    keyword, the new norm's forward must have that argument.
 
     Args:
         model: Any module. Its classes, its configuration and other instances are not changed.
         what: A key of ``NORMS``, ``group_norm``, ``instance_norm``, a class of norms, or several of these.
-        to: A key of ``NORMS``, a key with arguments such as ``ada_norm(scale=2.0)``, or a function from a width to a
-            module that maps ``[..., D]`` to ``[..., D]``, a new one every time.
+        to: A key of ``NORMS``, a key with arguments such as ``group_norm(num_groups=8)``, or a class or function from
+            a width to a module, a new one every time, that maps ``[..., D]`` to ``[..., D]`` or has its features on
+            axis 1 as torch's batch norms.
         where: Which of them: a pattern of names such as ``encoder.*``, or a function of name and module.
         optimizer: An optimizer of torch's, in whose groups the new parameters replace the old ones; the state of those
             that stay is kept. Not LBFGS, which has one history for all parameters.
         preserve: Require the same function at the start, to 1e-5 or a rounding of the parameters' dtype; new parameters
-            are set accordingly if possible (``scale_norm``).
+            are set accordingly if possible (``scale_norm``). That is measured on rows of a size of about one; a note
+            says from which size on it holds, if eps changes smaller rows.
+        force: Put in a replacement that does not run on a small random input, changes its shape, or has its features
+            on axis 1 where they are on the last. A note says so.
 
     Returns:
         What was replaced, kept and lost, which norms are unreachable and why, and ``undo()``.
@@ -146,8 +162,9 @@ def swap(
         TypeError: If an argument is of another type.
         ValueError: If there is no such norm (the message lists the norms of the model), ``where`` excludes them all, or
             the model itself is the norm; if the model is compiled, wrapped, sharded or lazy (the message says what to
-            do instead); if ``to`` returns one module twice, or one of another width; if ``optimizer`` is LBFGS or has
-            no parameter of the model; if ``preserve`` cannot be satisfied. Nothing is changed then.
+            do instead); if ``to`` returns one module twice; if a replacement does not run on a small input, changes
+            its shape or has its features on another axis, unless ``force``; if ``optimizer`` is LBFGS or has no
+            parameter of the model; if ``preserve`` cannot be satisfied. Nothing is changed then.
 
     Example:
         >>> import torch
@@ -168,7 +185,7 @@ def swap(
     chosen, skipped = choose(model, norms, unreachable, what, where)
     if preserve:
         check_has_values(chosen)
-    built = build(model, chosen, target, preserve=preserve)
+    built = build(model, chosen, target, preserve=preserve, force=force)
     if preserve:
         check_preserved(built)
     reads = add_read_constants(model, [(one.norm, one.module) for one in built])
@@ -191,7 +208,12 @@ def swap(
         replaced=replaced,
         skipped=tuple(norm.name for norm in skipped),
         unreachable=unreachable,
-        notes=(*notes, *reads, *dict.fromkeys(one.trouble for one in built if one.trouble)),
+        notes=(
+            *notes,
+            *reads,
+            *difference_in_small_rows(built),
+            *(note for one in built for note in one.forced),
+        ),
         parameters_before=before,
         parameters_after=after,
         _undo=undo,
@@ -216,7 +238,8 @@ def _reported(one: Replacement) -> Replaced:
         parameters_after=_count(one.module),
         kept=one.kept,
         lost=one.lost,
-        difference=one.difference,
+        difference=one.difference.usual,
+        difference_when_small=one.difference.small,
         module=one.module,
     )
 

@@ -185,9 +185,11 @@ def add_read_constants(model: nn.Module, pairs: Sequence[tuple[NormInModel, nn.M
                 read = f"{type(owner).__name__} reads self.{path}.{attribute}"
                 if getattr(new, attribute, None) is not None:
                     if value:
-                        notes[f"{read} itself: what it computes with it does not see the new norm ({where})"] = None
+                        notes[f"{read} itself: if that line runs, it does not see the new norm ({where})"] = None
                 elif value or not isinstance(old, Tensor):
-                    notes[f"{read} itself, which the new norm does not have: this will fail ({where})"] = None
+                    notes[f"{read} itself, which the new norm does not have: if that line runs, it fails ({where})"] = (
+                        None
+                    )
                 else:
                     constant = torch.ones_like if attribute == "weight" else torch.zeros_like
                     holder = unwrapped(new)

@@ -44,6 +44,8 @@ class Progress:
     """Peak device memory over earlier processes of the run."""
     seconds: float = 0.0
     """Training time."""
+    seeds: dict[str, str] = field(default_factory=dict)
+    """What the global generators were seeded with at the last evaluation of a custom task."""
     metrics_bytes: int = 0
     """Length of ``metrics.jsonl`` at the checkpoint."""
 

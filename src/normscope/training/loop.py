@@ -61,7 +61,7 @@ def train(
         watch: Called a few times per second.
 
     Returns:
-        ``"done"``, or ``"diverged"`` if a loss is not finite.
+        ``"done"``; ``"diverged"`` if a loss is not finite; or ``"unscored"`` if a score is not finite.
 
     Raises:
         Interrupted: If ``watch`` requests a stop; a checkpoint has been written.
@@ -130,9 +130,9 @@ class _Run:
             self.progress.step_ms.append((end - begin) * 1e3)
             self.progress.seconds = end - started
             if not finite:
-                return self._diverge(f"the training loss was {self.loss}")
-            if evaluates and not self.outcome.validate(self.shares):
-                return self._diverge("the validation loss was not finite")
+                return self._end("diverged", f"the training loss was {self.loss}")
+            if evaluates and (failure := self.outcome.validate(self.shares)) is not None:
+                return self._end(*failure)
             if evaluates:
                 reset_peak(self.device)
             if end - watched_at < PROGRESS_SECONDS and self.progress.step > 1:
@@ -179,8 +179,8 @@ class _Run:
         self.progress.losses.append(self.loss)
         return True
 
-    def _diverge(self, why: str) -> State:
-        return self.outcome.end("diverged", reason=f"{why} at step {self.progress.step}")
+    def _end(self, state: State, why: str) -> State:
+        return self.outcome.end(state, reason=f"{why} at step {self.progress.step}")
 
     def _save(self) -> None:
         self.progress.peak_bytes = self.outcome.peak()

@@ -11,7 +11,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -23,10 +23,12 @@ from normscope.files import write_atomically
 from normscope.kernels import describe
 from normscope.results.aggregates import AGGREGATES
 from normscope.results.store import SCHEMA, RunFolder, write_json
+from normscope.tasks.custom.task import CustomTask
 from normscope.tasks.recipe import PRECISIONS, Recipe
-from normscope.tasks.task import Metric, Part, Split, Task, TaskData
+from normscope.tasks.task import Part, Split, Task, TaskData
 from normscope.training.checkpoint import Progress
 from normscope.training.memory import peak_bytes
+from normscope.training.randomness import generator_states
 from normscope.version import __version__
 
 
@@ -72,8 +74,18 @@ def _commit() -> str | None:
     return described.stdout.strip() if described.returncode == 0 and tracked.returncode == 0 else None
 
 
-State = Literal["done", "diverged"]
+State = Literal["done", "diverged", "unscored"]
 """Final state of a run that ended without an error."""
+
+
+class Failure(NamedTuple):
+    """Why a run has no value: it diverged if a loss or a weight is not finite, else its scores are at fault."""
+
+    state: Literal["diverged", "unscored"]
+    """Final state of the run."""
+    reason: str
+    """Reason in one line."""
+
 
 PROGRESS_SECONDS = 0.2
 """Minimum wall time between two calls of ``watch``."""
@@ -116,6 +128,11 @@ class Outcome:
         return torch.device(self.recipe.device)
 
     @property
+    def unknown(self) -> frozenset[str]:
+        """Settings of the recipe that a custom task neither follows nor was told."""
+        return self.task.unknown(self.recipe) if isinstance(self.task, CustomTask) else frozenset()
+
+    @property
     def parameters(self) -> int:
         """Number of parameters."""
         return sum(parameter.numel() for parameter in self.model.parameters())
@@ -143,12 +160,14 @@ class Outcome:
             },
         )
 
-    def validate(self, shares: Mapping[str, GradientShares]) -> bool:
-        """Evaluate on validation data and keep the best weights; return whether the loss is finite."""
-        loss, scores = self._score("valid")
-        if not math.isfinite(loss):
-            return False
-        value = _value(self.task.valid_metric, scores)
+    def validate(self, shares: Mapping[str, GradientShares]) -> Failure | None:
+        """Evaluate on validation data and keep the best weights; return the reason if a loss or score is not finite."""
+        if self.task.location:
+            self.progress.seeds = generator_states(self.device)
+        scored = self._score("valid")
+        if isinstance(scored, Failure):
+            return scored
+        loss, _, value = scored
         key = [-value if self.task.valid_metric.higher_is_better else value, loss]
         if not self.progress.best_weights or key < self.progress.best_key:
             self.progress.best_key, self.progress.best_value = key, value
@@ -168,16 +187,20 @@ class Outcome:
             },
         }
         self.progress.losses = []
+        if not self.progress.step:
+            # A loop that reports nothing has no step to which the values belong.
+            return None
         with self.folder.metrics.open("ab") as file:
             file.write(_line(row))
         self.progress.metrics_bytes = self.folder.metrics.stat().st_size
-        return True
+        return None
 
     def end(self, state: State, *, reason: str | None) -> State:
         """Test the selected weights, if the state is ``"done"``, and write the result.
 
         Returns:
-            The state; ``"diverged"`` instead of ``"done"`` if a test score is not finite.
+            The state; instead of ``"done"``, ``"unscored"`` if a score is not finite, and ``"diverged"`` if a weight is
+            not finite either.
         """
         value = valid_value = selected = None
         if state == "done":
@@ -185,13 +208,16 @@ class Outcome:
             self.model.load_state_dict(_mean(self.progress.last_weights) or self.progress.best_weights)
             if self.progress.last_weights:
                 # Tuning is based on the averaged weights, too.
-                valid_value, selected = _value(self.task.valid_metric, self._score("valid")[1]), self.progress.step
+                scored = self._score("valid")
+                if isinstance(scored, Failure):
+                    return self.end(scored.state, reason=scored.reason)
+                valid_value, selected = scored[2], self.progress.step
             value = valid_value
             if self.split == "study":
-                _, scores = self._score("test")
-                if not np.isfinite(scores).all():
-                    return self.end("diverged", reason="a test score was not finite")
-                value = _value(self.task.metric, scores)
+                scored = self._score("test")
+                if isinstance(scored, Failure):
+                    return self.end(scored.state, reason=scored.reason)
+                _, scores, value = scored
                 write_atomically(self.folder.examples, _npy(np.ascontiguousarray(scores, dtype=np.float32)))
         write_json(
             self.folder.result,
@@ -200,14 +226,15 @@ class Outcome:
                 "state": state,
                 "value": value,
                 "valid_value": valid_value,
-                "selected_step": selected,
-                "steps": self.progress.step,
+                "selected_step": selected or None,
+                "steps": self.progress.step or None,
                 "step_ms": statistics.median(self.progress.step_ms) if self.progress.step_ms else None,
                 "peak_bytes": self.peak(),
                 "saved_bytes": self.progress.saved_bytes or None,
                 "seconds": self.progress.seconds,
                 "parameters": self.parameters,
                 "reason": reason,
+                "seeds": self.progress.seeds or None,
             },
         )
         self.folder.checkpoint.unlink(missing_ok=True)
@@ -223,16 +250,46 @@ class Outcome:
         wanted = self.recipe.precision != "float32"
         return torch.autocast(self.device.type, dtype=PRECISIONS[self.recipe.precision], enabled=wanted)
 
-    def _score(self, part: Part) -> tuple[float, np.ndarray]:
+    def _score(self, part: Part) -> tuple[float, np.ndarray, float] | Failure:
+        """Evaluate the model; return loss, scores and value, or the reason why one of them is not finite."""
         self.model.eval()
         with torch.no_grad(), self.autocast():
-            scored = self.task.evaluate(self.model, self.data, part)
+            loss, scores = self.task.evaluate(self.model, self.data, part)
         self.model.train()
-        return scored
+        name, metric = ("validation", self.task.valid_metric) if part == "valid" else ("test", self.task.metric)
+        if broken := describe_broken(scores):
+            words = f"the {name} score of {broken}"
+        else:
+            try:
+                value = AGGREGATES[metric.aggregate].value(scores)
+                words = f"the {name} score was {value}"
+                if math.isfinite(loss) and math.isfinite(value):
+                    return loss, scores, value
+            except ValueError as error:
+                words = f"the {name} scores have no {metric.aggregate}: {error}"
+        weights = [key for key, weight in self.model.named_parameters() if not torch.isfinite(weight).all()]
+        if weights:
+            return Failure("diverged", f"the weight {weights[0]} was not finite")
+        # The loss of a custom task is the mean of its scores.
+        if not math.isfinite(loss) and not self.task.location:
+            return Failure("diverged", f"the {name} loss was not finite")
+        return Failure("unscored", words)
 
 
-def _value(metric: Metric, scores: np.ndarray) -> float:
-    return AGGREGATES[metric.aggregate].value(scores)
+def describe_broken(scores: np.ndarray) -> str:
+    """Return which scores are not finite, such as ``3 of 400 examples was not finite (the first: example 7)``.
+
+    Args:
+        scores: Score of every example, ``[E]`` or ``[E, K]``.
+
+    Returns:
+        The description; empty if all scores are finite.
+    """
+    broken = np.flatnonzero(~np.isfinite(scores.reshape(len(scores), -1)).all(axis=1))
+    if not len(broken):
+        return ""
+    first = scores[broken[0]]
+    return f"{len(broken)} of {len(scores)} examples was not finite (the first: example {broken[0]}, {first})"
 
 
 def _copied(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -7,7 +7,9 @@ that draws random numbers in its forward pass shifts the masks after it, until t
 """
 
 import hashlib
+import random
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -62,3 +64,18 @@ def seed_dropout(seed: int, step: int, device: torch.device) -> None:
         torch.default_generator.manual_seed(value)
     else:
         torch.manual_seed(value)
+
+
+def generator_states(device: torch.device) -> dict[str, str]:
+    """Return what the global generators were seeded with: torch's seeds, and digests of NumPy's and Python's states.
+
+    Runs with different seeds that have an equal entry were seeded again, by code that does not use the run's seed.
+    """
+    states = {
+        "torch": str(torch.initial_seed()),
+        "numpy": repr([np.asarray(part).tobytes() for part in np.random.get_state()]),  # noqa: NPY002
+        "python": repr(random.getstate()),
+    }
+    if device.type == "cuda":
+        states["device"] = str(torch.cuda.default_generators[device.index or 0].initial_seed())
+    return {name: hashlib.sha256(state.encode()).hexdigest()[:16] for name, state in states.items()}

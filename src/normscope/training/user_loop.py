@@ -28,7 +28,8 @@ def drive(loop: TrainLoop, outcome: Outcome, seed: int, watch: Watch) -> State:
         watch: Called a few times per second, from the loop's callback.
 
     Returns:
-        ``"done"``, or ``"diverged"`` if a reported loss or a final score is not finite.
+        ``"done"``; ``"diverged"`` if a reported loss or a weight is not finite; or ``"unscored"`` if only a score is
+        not finite.
 
     Raises:
         Interrupted: If ``watch`` requests a stop; the run then starts over when it is continued.
@@ -54,11 +55,13 @@ def drive(loop: TrainLoop, outcome: Outcome, seed: int, watch: Watch) -> State:
         raise Interrupted(f"{outcome.folder.path} stopped at step {progress.step}")
     if callback.diverged:
         return outcome.end("diverged", reason=f"the training loss was {callback.loss} at step {progress.step}")
-    progress.step = progress.step or outcome.recipe.steps
-    progress.step_ms = [progress.seconds * 1e3 / progress.step]
+    # Where the callback is never called and no recipe is given, the number of updates stays unknown.
+    if "steps" not in outcome.unknown:
+        progress.step = progress.step or outcome.recipe.steps
+    progress.step_ms = [progress.seconds * 1e3 / progress.step] if progress.step else []
     progress.peak_bytes = outcome.peak()
-    if not outcome.validate({}):
-        return outcome.end("diverged", reason="the validation loss was not finite after training")
+    if (failure := outcome.validate({})) is not None:
+        return outcome.end(failure.state, reason=f"{failure.reason} after training")
     return outcome.end("done", reason=None)
 
 

@@ -222,3 +222,87 @@ def test_two_alternating_kinds_of_layers_are_one_stack() -> None:
     assert stacks(body, torch.randn(2, 4)) == {"": 4}
     # A stem, a body and a head do not take turns.
     assert stacks(nn.Sequential(nn.Linear(4, 4), block(*parts), nn.Linear(4, 4)), torch.randn(2, 4)) == {"1": 2}
+
+
+class Branch(nn.Module):
+    """A residual branch; its subclasses are layers of other classes."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.norm, self.inner = nn.LayerNorm(width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.inner(self.norm(x))
+
+
+class Other(Branch):
+    """A layer of another class."""
+
+
+class NormWithActivation(nn.LayerNorm):
+    """A norm that is known by its class and cannot be measured, with a part of its own."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.act = nn.GELU()
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.act(super().forward(input))
+
+
+@pytest.mark.parametrize(
+    ("layers", "want"),
+    [
+        ("BBBOOOO", [7]),
+        ("BBBTOOOO", [3, 4]),
+        ("BBOBOBB", [7]),
+        ("BOBOBO", [6]),
+        ("OBBBBO", [4]),
+        ("LBBL", [2]),
+        ("LBLBLBL", [3]),
+        ("LLLBBL", [2]),
+        ("NBBNBN", [3]),
+        ("BO", []),
+        ("BL", []),
+        ("LLL", [3]),
+        ("", []),
+    ],
+)
+def test_layers_are_classes_that_repeat_however_they_are_held(layers: str, want: list[int]) -> None:
+    torch.manual_seed(0)
+    makers = {"B": Branch, "O": Other, "N": NormWithActivation, "L": lambda width: nn.Linear(width, width)}
+    makers["T"] = lambda width: nn.Tanh()
+    modules = [makers[kind](8) for kind in layers]
+    x = torch.randn(5, 8)
+
+    class InTurn(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.held = nn.ModuleDict(
+                {
+                    f"of_{kind}": nn.ModuleList(m for k, m in zip(layers, modules, strict=True) if k == kind)
+                    for kind in "LNOB"
+                }
+            )
+
+        def forward(self, x: Tensor) -> Tensor:
+            for module in modules:
+                x = module(x)
+            return x
+
+    for model in (nn.Sequential(*modules), nn.Sequential(nn.Flatten(), nn.Sequential(*modules)), InTurn()):
+        assert [len(stack.layers) for stack in chosen(model, x)] == want
+
+
+def test_a_layer_that_runs_several_times_is_not_as_deep_as_its_parts_are_called() -> None:
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.branch, self.up, self.down = Branch(), nn.Linear(8, 16), nn.Linear(16, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.branch(x) + self.down(self.up(x).relu())
+
+    shared = Layer()
+    (profile,) = depth_profile(nn.Sequential(*[shared] * 3), torch.randn(4, 8), lambda m, b: m(b).square().mean())
+    assert [layer.name for layer in profile.layers] == ["0"] * 3

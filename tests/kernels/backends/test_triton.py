@@ -131,6 +131,38 @@ def test_any_width(name: str, width: int) -> None:
     assert_same(computed(NORMS[name], given), defined(NORMS[name], given), 1e-12)
 
 
+@pytest.mark.parametrize("width", [9, 300, 1025, 17000])
+@pytest.mark.parametrize("name", ["layer_norm", "ada_norm, released", "rms_norm", "scale_norm", "detach_norm"])
+@interpreted
+def test_rows_whose_squares_leave_the_range_are_those_of_float64(name: str, width: int) -> None:
+    norm = NORMS[name]
+    for size, offset in ((1e18, 0.0), (1e20, 0.0), (1e25, 3e25), (2e37, 0.0)):
+        given = inputs(norm, 6, width, torch.float32, residual=True)
+        given.x[:4] = given.x[:4] * size + offset
+        given.residual[:3] *= size
+        given.dtotal.zero_()  # Beside it the gradient of so long a row is nothing.
+        wide = given.to(torch.float64)._replace(x=(given.x + given.residual).double(), residual=None)
+        for part, one, other in zip(Results._fields, computed(norm, given), defined(norm, wide), strict=True):
+            if other is None:
+                assert one is None
+                continue
+            atol = 1e-5 * other.abs().amax(-1, keepdim=True) + torch.finfo(torch.float32).tiny
+            assert ((one.double() - other).abs() <= atol).all(), f"{part} of {size:g} + {offset:g}"
+
+
+@pytest.mark.parametrize("width", [300, 17000])
+@interpreted
+def test_a_constant_row_whose_sum_leaves_the_range_is_zero_and_infinite_entries_stay(width: int) -> None:
+    given = inputs(NORMS["layer_norm_simple"], 4, width, torch.float32)
+    given.x[0], given.x[1, 3], given.x[2, 5] = 3e38, math.inf, math.nan
+    z, dx, *_ = computed(NORMS["layer_norm_simple"], given)
+    assert z[0].abs().max() < 0.01, "a mean is rounded"
+    assert z[1:3].isnan().all()
+    assert dx[1:3].isnan().all()
+    assert z[3].isfinite().all()
+    assert dx[[0, 3]].isfinite().all()
+
+
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("name", [*NORMS, *MIXED])
 @interpreted

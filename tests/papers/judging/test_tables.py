@@ -74,6 +74,7 @@ def test_page_names_the_stand_in_and_escapes_what_would_break_it() -> None:
             {
                 **{"task": "rt", "folder": "there", "regime": "small", "seeds": [0, 1], "steps": 5, "preset_steps": 9},
                 **{"signature": "nrefs:1|tok:13a", "norms_at": "final", "costs": [COSTS]},
+                **{"runs": [{"label": "ada_norm", "done": 1, "planned": 2}], "exploratory": ""},
             }
         ],
         "cells": [stand_in, lost],

@@ -10,6 +10,7 @@ from scipy.stats import binomtest
 
 from normscope.papers.judging.agreement import Judgement
 from normscope.papers.judging.cell import Count
+from normscope.papers.judging.differences import weigh
 from normscope.papers.judging.verdicts import judge_broken, judge_count, judge_value
 from normscope.papers.xu2019.study import XU2019
 from normscope.results.matching import ArmRuns, StoredRun, match_runs, read_runs
@@ -80,6 +81,17 @@ def test_diverging_waits_for_every_planned_seed() -> None:
     assert broke(["diverged"] * 6, [14.0] * 6, planned=6) == "reproduced"
     assert broke(["diverged"] * 10, [14.0] * 10, steps=99) == "cannot tell: cut short"
     assert broke([], []) == "not run here"
+
+
+@pytest.mark.parametrize("state", ["failed", "unscored"])
+def test_runs_without_a_score_say_nothing_about_diverging(state: str) -> None:
+    good = [14.0] * 10
+    assert broke([state] * 10, good) == "cannot tell: needs 10 seeds"
+    card = {"metric": {"aggregate": "mean", "higher_is_better": True}, "alpha": 0.05, "seeds": list(range(10))}
+    sides = (made_up_arm("none", [state, "diverged", 13.0]), made_up_arm("layer_norm", [14.0] * 3))
+    pairs = weigh(difference(1.0), "digits", *sides, card, comparisons=1)
+    assert (pairs.pairs, pairs.failed, pairs.broken) == (2, 1, (1, 1))
+    assert broke(["diverged"] * 7 + [state] * 3, good) == broke(["diverged"] * 7, good[:7], planned=7) == "reproduced"
 
 
 def signed(name: str, direction: int | None, task: str = "digits", *, within: bool = False) -> Judgement:

@@ -91,7 +91,7 @@ def test_every_seed_is_drawn_with_at_most_so_many_points(points: int) -> None:
     assert max(line.get("d", "").count("L") + 1 for line in lines if line is not None) <= points
     crosses = [group.findtext("title") or "" for group in tips if "diverged" in (group.findtext("title") or "")]
     assert len(crosses) == 2
-    assert "1 of 3 seeds failed to train" in (root.findtext("desc") or "")
+    assert "1 of 3 seeds ended without a value" in (root.findtext("desc") or "")
 
 
 def test_a_run_before_its_first_evaluation_is_described() -> None:
@@ -99,4 +99,4 @@ def test_a_run_before_its_first_evaluation_is_described() -> None:
     root = ET.fromstring(
         learning(runs, [], arm_styles(["a"], "a")["a"], METRIC, frame([runs], 300, METRIC), 9, name="c")
     )
-    assert root.findtext("desc") == "a: no evaluation yet; 1 of 2 seeds failed to train."
+    assert root.findtext("desc") == "a: no evaluation yet; 1 of 2 seeds ended without a value."

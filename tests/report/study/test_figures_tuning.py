@@ -23,14 +23,12 @@ def test_every_trial_is_a_mark_with_its_value() -> None:
     tips = [group.findtext("title") for group in _draw().iter("g") if group.find("title") is not None]
     assert len(tips) == 6
     assert "ada, learning rate 0.001: 97.50 %" in tips
-    assert tips[-1] == "ada, learning rate 0.003: failed to train"
+    assert tips[-1] == "ada, learning rate 0.003: no value"
 
 
 def test_a_failed_trial_is_at_the_worse_edge() -> None:
     for higher, edge in ((True, 140.0), (False, 12.0)):
-        group = next(
-            group for group in _draw(higher).iter("g") if (group.findtext("title") or "").endswith("failed to train")
-        )
+        group = next(group for group in _draw(higher).iter("g") if (group.findtext("title") or "").endswith("no value"))
         assert float(next(group.iter("use")).get("y", "")) == edge
 
 

@@ -181,7 +181,7 @@ def test_a_study_before_its_first_run_has_a_page(make_study: Callable, recipe: t
     path = make_study(tmp_path / "study", recipe(arms=2, seeds=0))
     page = write_report(path).read_text(encoding="utf-8")
     assert "No pair of runs has ended yet." in page
-    assert "No run has been evaluated yet." in page
+    assert "No run has recorded an evaluation." in page
 
 
 def test_a_study_without_a_baseline_to_compare_with(make_study: Callable, recipe: type, tmp_path: Path) -> None:

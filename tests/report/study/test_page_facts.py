@@ -29,7 +29,7 @@ def test_runs_on_two_devices_and_data_are_counted(whole_study: Path) -> None:
     study = read_study(whole_study)
     odd = replace(study.runs[0], description={**study.runs[0].description, "device_name": "H100", "data": {"d": "00"}})
     lines = disagreements(replace(study, runs=(odd, *study.runs[1:])))
-    assert "device_name: H100 in 1 runs, AMD EPYC 7B13 in 69 runs" in lines
+    assert "device_name: H100 in 1 runs, AMD EPYC 7B13 in 139 runs" in lines
 
 
 def test_nested_settings_of_the_summary_are_flattened(whole_study: Path) -> None:

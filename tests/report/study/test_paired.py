@@ -53,7 +53,7 @@ def test_a_broken_run_is_at_the_worse_edge(study: StudyRecord, higher: bool, edg
         if (group.findtext("title") or "").endswith("→ diverged"):
             ends += [float(use.get("y", "")) for use in group.iter("use") if float(use.get("x", "")) > 100]
     assert ends == [edge] * 3
-    assert (root.findtext("desc") or "").endswith("3 of its runs failed to train.")
+    assert (root.findtext("desc") or "").endswith("3 of its runs ended without a value.")
 
 
 def test_pairs_are_joined_by_seed_whatever_their_order(study: StudyRecord) -> None:

@@ -43,7 +43,7 @@ def test_failures_are_apart_from_the_rest_of_the_verdict(whole_study: Path) -> N
     assert row.broken == "fails to train in 3 of 10 seeds"
     assert row.kind == "open"
     assert row.verdict == f"{row.broken}; {row.note}"
-    assert next(cell for cell in row.details if cell.head == "Worst seed").text == "failed to train"
+    assert next(cell for cell in row.details if cell.head == "Worst seed").text == "without a value"
     assert next(cell for cell in row.details if cell.head == "Pairs").note == "without a partner: seeds 2, 5, 8"
 
 
@@ -78,8 +78,8 @@ def test_what_cannot_be_said_is_a_dash(whole_study: Path) -> None:
 def test_breakages_name_seed_step_and_reason(whole_study: Path) -> None:
     found = read_study(whole_study)
     rows = breakages(found)
-    assert [(row["label"], row["seed"], row["state"]) for row in rows] == [
-        ("detach_norm", seed, "diverged") for seed in (2, 5, 8)
+    assert [(row["label"], row["side"], row["seed"], row["state"]) for row in rows] == [
+        ("detach_norm", side, seed, "diverged") for side in ("", "untuned") for seed in (2, 5, 8)
     ]
     for row in rows:
         step = row["step"].replace("\N{NARROW NO-BREAK SPACE}", "")

@@ -185,6 +185,52 @@ def test_something_else_reads_the_stream() -> None:
         normscope.to_rms_norm(model, IDS, where=lambda name, _: "layers.1" not in name)
 
 
+class ReturnsTheStream(PreNorm):
+    def forward(self, ids: Tensor) -> Any:
+        x = self.embed(ids)
+        return {"scores": super().forward(ids), "hidden": [x, self.encoder.layers[0](x)]}
+
+
+def test_outputs_that_differ_are_named() -> None:
+    with pytest.raises(ValueError, match=r"reads its mean, too \(see the outputs hidden\.0, hidden\.1; encoder"):
+        normscope.to_rms_norm(away_from_the_start(ReturnsTheStream()), IDS)
+
+
+class Pooled(PreNorm):
+    def __init__(self, pool) -> None:
+        super().__init__()
+        self.pool, self.last = pool, nn.LayerNorm(32)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.encoder.layers[0](self.embed(ids))
+        return self.head(self.last(self.pool(x)) + self.encoder.norm(x).mean(1))
+
+
+@pytest.mark.parametrize("pool", [lambda x: x.mean(1), lambda x: x.sum(1), lambda x: x[:, 1:].mean(1)])
+def test_pooling_before_the_last_norm(pool) -> None:
+    model = away_from_the_start(Pooled(pool))
+    report = normscope.to_rms_norm(model, IDS, where=lambda name, _: "layers.1" not in name)
+    assert "last" in report.norms
+    assert report.difference < 1e-13
+    model = away_from_the_start(Pooled(lambda x: pool(x) + x[..., :3].mean((1, 2))[:, None]))
+    with pytest.raises(ValueError, match=r"a mean that no weights can be centered to remove: last\. In it: something"):
+        normscope.to_rms_norm(model, IDS, where=lambda name, _: "layers.1" not in name)
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+def test_the_mode_of_autograd_does_not_matter(mode) -> None:
+    model = away_from_the_start(PreNorm())
+    with mode():
+        report = normscope.to_rms_norm(model, IDS.clone())
+        assert report.difference < 1e-13
+        report.undo()
+        assert normscope.to_rms_norm(PreNorm(), IDS.clone()).difference < 1e-13
+    assert type(model.encoder.norm) is nn.LayerNorm
+    assert not any(parameter.is_inference() for parameter in model.parameters())
+    with pytest.raises(TypeError, match=r"generator must be a torch\.Generator or None, got 3"):
+        normscope.to_rms_norm(model, IDS, generator=3)
+
+
 def test_no_layer_norm() -> None:
     with pytest.raises(ValueError, match="LlamaForCausalLM has no layer_norm to replace; it has 5 rms_norm"):
         normscope.to_rms_norm(ARCHITECTURES["llama"].build(), input_ids=IDS)
@@ -259,12 +305,19 @@ def test_nor_refuses_what_is_the_same(gives) -> None:
     assert normscope.to_rms_norm(away_from_the_start(Gives()), IDS).difference < 1e-13
 
 
-def test_a_last_layer_of_zeros_proves_nothing() -> None:
+class FixedHead(PreNorm):
+    def forward(self, ids: Tensor) -> Tensor:
+        return 0 * super().forward(ids)
+
+
+def test_what_no_output_depends_on_is_not_proved() -> None:
+    with pytest.raises(ValueError, match="no output depends on what the layer norms give"):
+        normscope.to_rms_norm(FixedHead(), IDS)
+    # Zero at the start alone: proved with other values.
     model = PreNorm()
     with torch.no_grad():
         model.head.weight.zero_()
-    with pytest.raises(ValueError, match="no output depends on what the layer norms give"):
-        normscope.to_rms_norm(model, IDS)
+    assert 0 < normscope.to_rms_norm(model, IDS).difference < 1e-13
 
 
 def test_norms_that_did_not_run_and_what_was_not_reached() -> None:
@@ -306,7 +359,9 @@ def test_training_with_dropout_on_the_stream_is_another_function() -> None:
             runs.append(model(IDS).detach())
             if len(runs) == 1:
                 report = normscope.to_rms_norm(model, IDS)
-        assert report.dropouts == (4 if p else 0)
+        assert report.same_in_training is not bool(p)
+        # The first norm reads the embedding.
+        assert ("gives rows a mean, which 4 of 5 norms read" in report.training) == bool(p)
         changed.append(float((runs[0] - runs[1]).abs().max()))
     assert changed[0] > 0.01
     assert changed[1] < 1e-12

@@ -24,6 +24,10 @@ class Block(nn.Module):
         return self.head(norm(stream))
 
 
+def positive_root(bias: Tensor) -> Tensor:
+    return bias.sqrt().sum()
+
+
 def proved(model: nn.Module, x: Tensor, where: str) -> Proof:
     found, _ = find_norms(model, for_replacement=True)
     return prove(model, [norm for norm in found if where in norm.name], [((x,), {})])
@@ -39,7 +43,7 @@ def test_what_is_to_be_changed_and_nothing_is() -> None:
     torch.testing.assert_close(proof.writers["writer.bias"], bias - bias.mean(), rtol=0, atol=1e-15)
     # As wide as the stream: what does not run, but for the last, which is not as wide.
     assert list(proof.unreached) == ["second.weight", "second.bias", "spare.weight", "spare.bias"]
-    assert (list(proof.untied), proof.dropouts) == ([], 0)
+    assert (list(proof.untied), proof.same_in_training, proof.training) == ([], True, "")
     assert proof.difference < 1e-14
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
     assert type(model.first) is nn.LayerNorm
@@ -53,10 +57,23 @@ def test_refusals() -> None:
     squashed = Block(nn.Sequential(nn.Linear(4, 6), nn.Tanh()))
     with pytest.raises(ValueError, match=r"a mean that no weights can be centered to remove: first\. In it: a nonlin"):
         proved(squashed, torch.randn(3, 4), "first")
-    # Every output is the same whatever the layer norms do, and they are none the less refused.
+    # What is not returned reads a mean, and nothing differs.
+    apart = Block(nn.Sequential(nn.Linear(4, 6), nn.Tanh()))
+    apart.head.register_forward_hook(lambda module, given, z: 0 * z)
+    with pytest.raises(
+        ValueError, match=r"^the layer norms cannot become RMS norms exactly\. What these read has a mean"
+    ):
+        proved(apart, torch.randn(3, 4), "first")
+    positive = Block(nn.Linear(4, 6))
+    positive.writer.register_forward_hook(lambda module, given, z: z * (1 + positive_root(module.bias)))
+    nn.init.zeros_(positive.writer.bias)
+    with pytest.raises(ValueError, match=r"nothing is proved for the model once it is trained: .* returns NaN"):
+        proved(positive, torch.randn(3, 4), "first")
+    # No output depends on the layer norm yet, and it is none the less refused.
     with torch.no_grad():
         squashed.head.weight.zero_()
     with pytest.raises(
-        ValueError, match=r"outputs would differ by 0\.0e\+00 of their size\. What these read has a mean"
+        ValueError,
+        match=r"outputs would differ by \S+ of their size once training has changed .*\. What these read has",
     ):
         proved(squashed, torch.randn(3, 4), "first")

@@ -15,8 +15,11 @@ def test_words() -> None:
         lines[1],
     )
     assert lines[2] == "untied: transformer.wte.weight"
-    # Behind the embeddings and each of four branches.
-    assert lines[3].startswith("5 dropouts on the stream: the function is the same in evaluation; in training")
+    # Its dropouts are behind the embeddings and each of four branches.
+    assert lines[3].startswith(
+        "training: another function from the first step: a dropout, or something else that acts in"
+    )
+    assert "gives rows a mean, which 5 of 5 norms read: transformer.h.0.ln_1" in lines[3]
     assert len(lines) == 4
 
 
@@ -29,14 +32,17 @@ def test_what_was_not_reached() -> None:
         centered=("b",),
         untied=(),
         unreached=names,
-        dropouts=0,
+        unvaried=("pixels",),
+        same_in_training=True,
+        training="",
         lost=("a: 1 of _hooks, bound to the old module",),
         difference=0.0,
         own_difference=0.0,
         outputs=1,
         _undo=lambda: None,
     )
-    _, _, unreached, lost = str(report).splitlines()
+    _, _, unreached, unvaried, lost = str(report).splitlines()
     assert unreached.startswith("not reached by these inputs: experts.0.weight, ")
     assert "experts.5.weight and 2 more. If one writes into the stream, the function changes" in unreached
+    assert unvaried.startswith("not varied: pixels, for the model does not accept random or permuted values")
     assert lost == "lost: a: 1 of _hooks, bound to the old module"

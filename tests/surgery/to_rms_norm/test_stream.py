@@ -52,3 +52,19 @@ def test_uses_are_counted() -> None:
     embed = nn.Embedding(9, 4)
     y = embed(torch.tensor([1, 2])) @ embed.weight.t()
     assert uses([y]) == {id(embed.weight): 2}
+
+
+def test_rows_that_are_moved_chosen_and_masked() -> None:
+    embed, image = nn.Embedding(9, 4), nn.Linear(3, 4)
+    x = embed(torch.tensor([[1, 2, 3, 4, 5, 6]]))
+    rows = torch.tensor([[5, 4, 3, 2, 1, 0]])
+    at = (torch.arange(6) < 2)[None, :, None]
+    moved = [x.gather(1, rows[..., None].expand(1, 6, 4)), x.roll(1, 1), x.flip(1), x.masked_fill(at, 0.0)]
+    moved += [x.split(3, 1)[0], x.split([2, 4], 1)[1], torch.stack(x.unbind(1), 1), torch.where(at, 0.0, x)]
+    for each in moved:
+        parts = found(each, 4)
+        assert {*parts.writers} == {id(embed.weight)}
+        assert parts.doubts == []
+    joined = found(x.masked_scatter(at.expand(1, 6, 4), image(torch.randn(2, 3))), 4)
+    assert {*joined.writers} == {id(embed.weight), id(image.weight), id(image.bias)}
+    assert joined.doubts == []

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from normscope.inspection.find import find_norms
+from normscope.surgery.to_rms_norm.convert import register_conversion
 from normscope.surgery.to_rms_norm.same_function import widened
+from normscope.surgery.to_rms_norm.variations import redraw
 from normscope.surgery.to_rms_norm.writers import find_writers, named, owner_of, settle, untie
 from support.architectures import ARCHITECTURES, IDS
 
@@ -34,7 +36,7 @@ def test_gpt2_by_hand() -> None:
 
 
 class Branches(nn.Module):
-    """An expert and a head that run when asked for, dropout on the stream and off it."""
+    """An expert and a head that run when asked for."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,13 +48,11 @@ class Branches(nn.Module):
     def forward(self, ids: Tensor, types: Tensor | None = None) -> Tensor:
         x = self.embed(ids)
         if types is not None:
-            x = x + nn.functional.dropout(self.types(types), 0.1, self.training)
-        h = nn.functional.dropout(self.out(self.norm(x)).relu(), 0.1, self.training)
-        x = x + torch.dropout(self.out(h), 0.3, self.training)
-        return nn.functional.dropout(self.last(x), p=0.1, training=self.training)
+            x = x + self.types(types)
+        return self.last(x + self.out(self.out(self.norm(x)).relu()))
 
 
-def test_what_was_reached_and_dropouts_on_the_stream() -> None:
+def test_what_was_reached() -> None:
     ids = torch.tensor([[1, 2, 3]])
     model = Branches()
     found, _ = find_norms(model, for_replacement=True)
@@ -61,11 +61,9 @@ def test_what_was_reached_and_dropouts_on_the_stream() -> None:
     parts = find_writers(twin, found, [plain])
     assert id(twin.types.weight) not in parts.reached
     assert id(twin.out.weight) in parts.reached
-    assert parts.dropouts == 1
     both = find_writers(twin, found, [plain, typed])
     assert id(twin.types.weight) in both.reached
     assert set(named(twin, both.sources.writers)) == {"embed.weight", "types.weight", "out.weight", "out.bias"}
-    assert both.dropouts == 2
     # The head did not run, and must not be centered either.
     assert untie(twin, named(twin, both.sources.writers), set()) == ["embed.weight"]
 
@@ -82,3 +80,20 @@ def test_what_is_centered_but_for_roundings_is_settled() -> None:
         settle(twin, model, writers)
     assert twin[0].weight.mean(-1).abs().max() < 1e-15
     assert torch.equal(twin[1].weight, model[1].weight.double())
+
+
+def test_other_values_of_what_is_centered_are_centered_and_a_bias_of_zero_is_not() -> None:
+    model: Any = nn.Sequential(nn.Embedding(9, 64), nn.Linear(64, 64), nn.Linear(64, 64))
+    with torch.no_grad():
+        model[0].weight.sub_(model[0].weight.mean(-1, keepdim=True))
+        model[1].bias.zero_()
+        model[2].bias.zero_()
+    register_conversion([model[2].bias])
+    twin: Any
+    twin, _ = widened(model, [])
+    redraw(twin)
+    with torch.no_grad():
+        settle(twin, model, {"0.weight": (twin[0].weight, -1), **{f"{n}.bias": (twin[n].bias, -1) for n in (1, 2)}})
+    assert twin[0].weight.mean(-1).abs().max() < 1e-15
+    assert twin[1].bias.mean().abs() > 1e-3
+    assert twin[2].bias.mean().abs() < 1e-15

@@ -113,6 +113,16 @@ def test_what_is_imported_from_beside_it_counts(tmp_path: Path) -> None:
     file.expect(before)
 
 
+def test_what_is_installed_beside_it_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / "vendored-1.0.dist-info").mkdir()
+    (tmp_path / "vendored-1.0.dist-info" / "RECORD").write_text("vendored.py,,\n")
+    for name in ("vendored", "mine"):
+        (tmp_path / f"{name}.py").write_text("")
+    (tmp_path / "file.py").write_text("import vendored, mine")
+    file = UserFile(path=tmp_path / "file.py", function="make")
+    assert set(file.hashes()) == {"file.py", "mine.py"}
+
+
 def test_a_revision_is_of_the_content_not_of_the_place(tmp_path: Path) -> None:
     one, other = (write(tmp_path / where / "a.py", MAKE.format("1")) for where in ("x", "y"))
     assert one != other

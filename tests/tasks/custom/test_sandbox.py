@@ -5,6 +5,7 @@ import io
 import os
 import random
 import sys
+import warnings
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -114,6 +115,9 @@ def change_everything(folder: Path) -> None:
     torch.set_num_threads(torch.get_num_threads() + 1)
     os.chdir(folder)
     sys.path.insert(0, "/nowhere")
+    sys.argv = ["other", "arguments"]
+    torch.set_float32_matmul_precision("medium")
+    warnings.simplefilter("ignore")
 
 
 def test_everything_is_put_back_even_after_an_error(tmp_path: Path) -> None:

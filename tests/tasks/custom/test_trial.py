@@ -1,6 +1,7 @@
 """What a user's function returns, and the batches that training takes from it."""
 
 from collections import UserDict, namedtuple
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -176,3 +177,27 @@ def test_tensors_are_moved_wherever_they_are() -> None:
     assert found["x"][0].device == found["x"][1][0].device == meta
     assert (found["x"][1][1], found["name"], found["none"]) == (3, "n", None)
     assert to_device(Encoding({"ids": x}), meta)["ids"].device == meta
+
+
+OURS = {"optimizer", "beta2", "weight_decay", "schedule", "warmup", "clip", "average", "evaluations"}
+NO_LOSS = {"loss": None, "batches": None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "given", "unknown"),
+    [
+        ({}, True, set()),
+        ({}, False, {"batch_size"}),
+        ({**NO_LOSS, "train": loop}, True, OURS),
+        ({**NO_LOSS, "train": loop}, False, OURS | {"steps", "batch_size", "learning_rate", "precision", "compile"}),
+        ({**NO_LOSS, "train": loop_with_recipe}, True, {"evaluations"}),
+        ({**NO_LOSS, "train": loop_with_recipe}, False, OURS | {"steps", "batch_size", "precision", "compile"}),
+    ],
+)
+def test_what_nobody_stated_or_follows_is_unknown(changes: dict[str, Any], given: bool, unknown: set[str]) -> None:
+    recipe = Recipe(steps=1000, batch_size=1, learning_rate=1e-3)
+    one = trial(**changes, **({"recipe": recipe} if given else {}))
+    assert one.recipe == recipe
+    assert one.unknown(recipe) == unknown
+    # What is chosen for one study is known.
+    assert one.unknown(replace(recipe, steps=7, warmup=3)) == unknown - {"steps", "warmup"}

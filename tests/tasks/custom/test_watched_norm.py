@@ -59,10 +59,10 @@ def test_different_norms_at_different_places_are_known_by_site() -> None:
 
 def test_every_call_is_noticed_inside_and_none_outside() -> None:
     model, seen = nn.Sequential(nn.Linear(2, 2), nn.ReLU()), []
-    with watch_calls(lambda module, made: seen.append((type(module), made.shape))):
+    with watch_calls(lambda module, given, made: seen.append((type(module), given[0][0].shape, made.shape))):
         model(torch.ones(3, 2))
     model(torch.ones(3, 2))
-    assert seen == [(kind, (3, 2)) for kind in (nn.Linear, nn.ReLU, nn.Sequential)]
+    assert seen == [(kind, (3, 2), (3, 2)) for kind in (nn.Linear, nn.ReLU, nn.Sequential)]
 
 
 def test_what_cannot_be_seen_is_counted() -> None:
@@ -75,7 +75,7 @@ def test_what_cannot_be_seen_is_counted() -> None:
         assert unseen_calls(nn.Sequential(torch.jit.ScriptModule())) == before + 1
     # Behind eight shapes that other tests compiled it would run as it is.
     torch.compiler.reset()
-    with watch_calls(lambda module, made: seen.append(type(module))):
+    with watch_calls(lambda module, given, made: seen.append(type(module))):
         torch.compile(plain, backend="eager")(torch.ones(1, 2))
     assert nn.Linear not in seen
     assert unseen_calls(plain) > before

@@ -13,6 +13,7 @@ from normscope.diagnostics.depth.profile import read_depth
 from normscope.diagnostics.depth.watch import watch_depth
 from normscope.fits import log_slope
 from normscope.inspection.find import find_norms
+from normscope.inspection.preserve_state import random_states_kept
 
 STEEPEST = 0.5
 """Largest exponent of growth or decay, as a power of the model's size, that passes.
@@ -64,7 +65,7 @@ def coordinate_check(
 ) -> CoordinateCheck:
     """Train models of several sizes for a few steps on one batch, and fit the growth of activations and gradients.
 
-    torch's random state is restored at the end.
+    The random states of Python, NumPy and torch are restored at the end.
 
     Args:
         make: Builds a model from its depth or width; called after seeding.
@@ -97,7 +98,7 @@ def coordinate_check(
     if len(set(sizes)) < 2 or max(sizes) < 2 * min(sizes):
         raise ValueError(f"expected sizes that are a factor of 2 or more apart, got {list(sizes)}")
     points: list[SizeAt] = []
-    with torch.random.fork_rng():
+    with random_states_kept():
         for size in sizes:
             for seed in seeds:
                 torch.manual_seed(seed)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from normscope.arguments import check_arguments
 from normscope.diagnostics.depth.layer_stacks import Stack
-from normscope.diagnostics.depth.watch import DepthWatch, LayerCall, holds, watch_depth
+from normscope.diagnostics.depth.watch import DepthWatch, Event, LayerCall, holds, nodes_before, watch_depth
 from normscope.fits import log_slope
 from normscope.inspection.preserve_state import draw_seed, gradients_of, untouched
 
@@ -65,7 +65,11 @@ class LayerDepth:
 
 @dataclass(frozen=True, kw_only=True)
 class StackDepth:
-    """Profile of one stack of layers by depth, with pass or fail."""
+    """Profile of one stack of layers by depth, with pass or fail.
+
+    If the loss runs several streams through the layers, slopes, growth and gradient ratio are those of the longest one,
+    the last of equally long ones.
+    """
 
     name: str
     layers: tuple[LayerDepth, ...]
@@ -74,7 +78,8 @@ class StackDepth:
     residual: bool
     """Whether the layers are residual: the median of ``resemblance`` is above :data:`RESIDUAL`."""
     final_norm: bool
-    """Whether a norm is called between the last layer and the next stack or the end."""
+    """Whether a norm reads the stream after the last layer: outside of the layers of all stacks, or at the beginning of
+    the layer of another stack that continues the stream."""
     common_share: float
     """Share of the energy of the last layer's output that is common to all rows, from 0 to 1."""
     activation_slope: float
@@ -88,7 +93,7 @@ class StackDepth:
     passes: Mapping[str, bool]
     """``activation``: growth within :data:`LARGEST_GROWTH`; ``gradient``: ratio within :data:`LARGEST_FADE`."""
     theory: Mapping[str, tuple[float, ...]]
-    """Theoretical values, one per layer; see :func:`theory_lines`."""
+    """Theoretical values, one per layer; see :func:`theory_lines`. Empty if there are several streams."""
 
 
 def read_depth(watch: DepthWatch, gradients: Mapping[int, Tensor | None]) -> list[StackDepth]:
@@ -120,7 +125,7 @@ def depth_profile(
         generator: Seeds dropout; if None, torch's global random state is used and restored.
 
     Returns:
-        One profile for every stack of layers that was called, in the order of the model.
+        One profile for every stack of layers that was called, in the order in which they end.
 
     Example:
         >>> import torch
@@ -174,25 +179,28 @@ def theory_lines(layers: Sequence[LayerDepth], placement: str) -> dict[str, tupl
 
 def _stack(stack: Stack, watch: DepthWatch, gradients: Mapping[int, Tensor | None]) -> StackDepth | None:
     calls = [call for call in watch.calls if holds(stack, call.module)]
-    names = {call.name for call in calls}
     if len(calls) < 2:
         return None
+    streams: dict[int, list[int]] = {}
+    for place, call in enumerate(calls):
+        streams.setdefault(call.streams[stack.name], []).append(place)
+    longest = max(reversed(streams.values()), key=len)
     layers = tuple(_layer(place, call, gradients) for place, call in enumerate(calls))
     counts: Counter[LayerPlacement] = Counter(layer.placement for layer in layers)
     most, count = counts.most_common(1)[0]
     placement: LayerPlacement | Literal["mixed"] = most if count / len(layers) > 0.8 else "mixed"
-    activations = [layer.activation for layer in layers]
-    grads = [layer.gradient for layer in layers if layer.gradient]
-    growth = activations[-1] / max(activations[(len(layers) - 1) // 2], 1e-30)
+    activations = [layers[place].activation for place in longest]
+    grads = [gradient for place in longest if (gradient := layers[place].gradient)]
+    growth = activations[-1] / max(activations[(len(longest) - 1) // 2], 1e-30)
     ratio = grads[-1] / grads[0] if len(grads) >= 2 else None
     return StackDepth(
         name=stack.name,
         layers=layers,
         placement=placement,
         residual=bool(np.median([layer.resemblance for layer in layers]) > RESIDUAL),
-        final_norm=_norm_follows(watch.events, names),
+        final_norm=_norm_follows(watch.events, calls[longest[-1]]),
         common_share=calls[-1].common,
-        activation_slope=log_slope(np.maximum(activations, 1e-300)) if len(layers) >= 2 else 0.0,
+        activation_slope=log_slope(np.maximum(activations, 1e-300)) if len(longest) >= 2 else 0.0,
         gradient_slope=log_slope(grads) if len(grads) >= 2 else None,
         growth=growth,
         gradient_ratio=ratio,
@@ -200,7 +208,7 @@ def _stack(stack: Stack, watch: DepthWatch, gradients: Mapping[int, Tensor | Non
             "activation": bool(math.isfinite(growth) and growth <= LARGEST_GROWTH),
             "gradient": ratio is not None and 1 / LARGEST_FADE <= ratio <= LARGEST_FADE,
         },
-        theory=theory_lines(layers, placement),
+        theory=theory_lines(layers, placement) if len(streams) == 1 else {},
     )
 
 
@@ -221,13 +229,24 @@ def _layer(place: int, call: LayerCall, gradients: Mapping[int, Tensor | None]) 
     )
 
 
-def _norm_follows(events: Sequence[tuple[str, str]], names: set[str]) -> bool:
-    """Return whether a norm is called after the last layer of a stack, before any other stack begins."""
-    last = max(place for place, event in enumerate(events) if event[0] == "out" and event[1] in names)
-    for what, _ in events[last + 1 :]:
-        if what == "in":
-            return False
-        if what == "norm":
+def _norm_follows(events: Sequence[Event], last: LayerCall) -> bool:
+    """Return whether a norm reads the output of a call, but for what other layers make of it.
+
+    It is called outside of the layers, or reads the input of the layer that it is called in.
+    """
+    ends = {id(event.call): place for place, event in enumerate(events) if event.what == "out"}
+    after, stream = events[ends[id(last)] + 1 :], events[ends[id(last)]].node
+    if stream is None:
+        # Without a graph the order of the calls decides.
+        return next((event.what == "norm" for event in after if event.what != "out"), False)
+    walls = {event.node for event in events if event.what == "out"}
+    inside = 0
+    for event in after:
+        inside += {"in": 1, "out": -1, "norm": 0}[event.what]
+        reads = (
+            event.call.pre and inside == 1 if event.call and event.what == "in" else event.what == "norm" and not inside
+        )
+        if reads and event.node is not None and any(nodes_before(event.node, {stream}, walls)):
             return True
     return False
 

@@ -1,10 +1,11 @@
 """Measurements of layers in a forward and a backward pass: sizes, and which tensor each norm reads and returns."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +32,14 @@ class LayerCall:
     module: nn.Module
     x: Tensor | None
     """Input, during the call."""
-    links: Mapping[str, bool]
-    """Whether the input depends on the previous call, by the candidate stacks that the layer belongs to."""
+    place: int
+    """Number of the call among all."""
+    node: Any
+    """Node of the autograd graph that made the input."""
+    streams: dict[str, int]
+    """Number of the stream that it continues or begins, by the candidate stacks that the layer belongs to."""
+    direct: set[str]
+    """Those of them in which its input is the end of the stream itself."""
     activation_in: Tensor | float
     activation: Tensor | float = math.nan
     resemblance: float = 0.0
@@ -49,6 +56,18 @@ class LayerCall:
     """Whether a norm makes the output."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """The call of a norm, or the beginning or the end of that of a layer."""
+
+    what: Literal["norm", "in", "out"]
+    name: str
+    node: Any
+    """Node of the autograd graph that made the input, at the end of a layer the output; None without a graph."""
+    call: LayerCall | None = None
+    """The call of the layer."""
+
+
 @dataclass(kw_only=True)
 class DepthWatch:
     """Recorded calls, from which :func:`~normscope.diagnostics.depth.profile.read_depth` computes profiles."""
@@ -58,14 +77,13 @@ class DepthWatch:
     known: bool = False
     """Whether the stacks have been selected from the candidates."""
     calls: list[LayerCall] = field(default_factory=list)
-    events: list[tuple[str, str]] = field(default_factory=list)
-    """``("norm", name)``, ``("in", layer)`` and ``("out", layer)``, in order."""
+    events: list[Event] = field(default_factory=list)
     doubles: list[DoubleNorm] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
-    """Outputs of the calls of the last stack, if they are kept."""
+    """Outputs of the calls of the stack that ran last, if they are kept."""
 
     def last_calls(self) -> list[LayerCall]:
-        """Return the calls of the last stack's layers."""
+        """Return the calls of the layers of the stack that ran last."""
         return [call for call in self.calls if self.stacks and holds(self.stacks[-1], call.module)]
 
     def settle(self) -> None:
@@ -75,7 +93,7 @@ class DepthWatch:
             self.stacks, self.known = choose_stacks(self.stacks, chains), True
         self.calls = [call for call in self.calls if any(holds(stack, call.module) for stack in self.stacks)]
         names = {call.name for call in self.calls}
-        self.events = [event for event in self.events if event[0] == "norm" or event[1] in names]
+        self.events = [event for event in self.events if event.what == "norm" or event.name in names]
         self.outputs = [call.output for call in self.last_calls() if call.output is not None]
 
 
@@ -113,6 +131,18 @@ def watch_depth(
     watch.settle()
 
 
+_MOST_ENDS = 16
+"""Number of parallel streams of one candidate that are followed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _End:
+    """The latest call of a stream."""
+
+    x: Tensor | None
+    z: Tensor
+
+
 class _Recorder:
     """Hooks that fill a :class:`DepthWatch` during a forward pass."""
 
@@ -123,13 +153,14 @@ class _Recorder:
         # References to the outputs are kept: an address identifies a tensor only while the tensor lives.
         self.outputs: list[tuple[str, Tensor]] = []
         self.open_layers: list[LayerCall] = []
-        # The names of the candidates that a layer belongs to, and the latest call in each.
+        # The names of the candidates that a layer belongs to, and the ends of the streams of each.
         self.owners = {id(layer): [stack.name for stack in candidates if holds(stack, layer)] for _, layer in layers}
-        self.latest: dict[str, tuple[Tensor | None, Tensor]] = {}
+        self.ends: dict[str, dict[int, _End]] = {stack.name: {} for stack in candidates}
+        self.begun = 0
 
     def norm_in(self, name: str, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         x = _first_tensor([*inputs, *named.values()])
-        self.watch.events.append(("norm", name))
+        self.watch.events.append(Event(what="norm", name=name, node=None if x is None else x.grad_fn))
         for call in self.open_layers:
             call.norms += 1
             if x is not None and call.x is not None and _same(x, call.x):
@@ -144,22 +175,46 @@ class _Recorder:
 
     def layer_in(self, name: str, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         x = _first_tensor([*inputs, *named.values()])
-        self.watch.events.append(("in", name))
-        links = {
-            owner: x is not None and owner in self.latest and _follows(x, *self.latest[owner])
-            for owner in self.owners[id(module)]
+        given, node = (None, None) if x is None else (x.detach(), x.grad_fn)
+        self.begun += 1
+        owners = {owner: self.ends[owner] for owner in self.owners[id(module)]}
+        direct = {
+            owner for owner, ends in owners.items() if x is not None and any(_same(x, end.z) for end in ends.values())
         }
-        given = None if x is None else x.detach()
-        self.open_layers.append(LayerCall(name=name, module=module, x=given, links=links, activation_in=_size(x)))
+        streams = {owner: self._stream(x, ends) for owner, ends in owners.items()}
+        call = LayerCall(
+            name=name,
+            module=module,
+            x=given,
+            place=self.begun,
+            node=node,
+            streams=streams,
+            direct=direct,
+            activation_in=_size(x),
+        )
+        self.open_layers.append(call)
+        self.watch.events.append(Event(what="in", name=name, node=node, call=call))
+
+    def _stream(self, x: Tensor | None, ends: dict[int, _End]) -> int:
+        """Return the number of the stream that an input continues, or a new one, and close those that join it."""
+        reached = [] if x is None else _ends_before(x, ends)
+        for number in reached[1:]:
+            del ends[number]
+        return reached[0] if reached else self.begun
 
     def layer_out(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         call = self.open_layers.pop()
-        self.watch.events.append(("out", name))
         z = _first_tensor([output])
+        self.watch.events.append(Event(what="out", name=name, node=None if z is None else z.grad_fn, call=call))
         x, call.x = call.x, None
         if z is None:
             return
-        self.latest.update(dict.fromkeys(self.owners[id(module)], (x, z)))
+        for owner, number in call.streams.items():
+            ends = self.ends[owner]
+            ends.pop(number, None)
+            ends[number] = _End(x=x, z=z)
+            if len(ends) > _MOST_ENDS:
+                del ends[next(iter(ends))]
         call.resemblance = _resemblance(x, z)
         call.post = call.norms > 0 and bool(self.outputs) and _same(self.outputs[-1][1], z)
         call.activation, call.common = _size(z), common_share(z)
@@ -188,30 +243,54 @@ def _hook(module: nn.Module, name: str, before: Callable[..., None], after: Call
 
 
 def _chain(stack: Stack, calls: Sequence[LayerCall]) -> list[Called]:
-    return [Called(layer=call.module, linked=call.links[stack.name]) for call in calls if holds(stack, call.module)]
+    return [
+        Called(
+            name=call.name,
+            layer=call.module,
+            stream=call.streams[stack.name],
+            place=call.place,
+            direct=stack.name in call.direct,
+        )
+        for call in calls
+        if holds(stack, call.module)
+    ]
 
 
-def _follows(x: Tensor, before: Tensor | None, z: Tensor) -> bool:
-    """Return whether x depends on z.
+def _ends_before(x: Tensor, ends: Mapping[int, _End]) -> list[int]:
+    """Return the numbers of the streams that x depends on, the nearest first.
 
-    Without a graph, return whether it may: x has the shape of z and is not the input that z was computed from.
+    Without a graph, return the latest stream if x may depend on it: x has the shape of its end and is not the input
+    that the end was computed from.
     """
-    if x.grad_fn is None or z.grad_fn is None:
-        return x.shape == z.shape and not (before is not None and _same(x, before))
-    wanted, seen, left = z.grad_fn, {x.grad_fn}, [x.grad_fn]
-    while left:
-        node = left.pop()
-        if node is wanted:
-            return True
-        # Nodes are numbered in order of creation: an older node than that of z cannot lead to it.
-        new = {
-            each
-            for each, _ in node.next_functions
-            if each is not None and each not in seen and sequence_number(each) >= sequence_number(wanted)
-        }
-        seen |= new
-        left += new
-    return False
+    same = [number for number, end in ends.items() if _same(x, end.z)]
+    if x.grad_fn is None or all(end.z.grad_fn is None for end in ends.values()):
+        latest = [number for number, end in [*ends.items()][-1:] if x.shape == end.z.shape]
+        return same or [each for each in latest if ends[each].x is None or not _same(x, ends[each].x)]
+    by_node = {end.z.grad_fn: number for number, end in ends.items() if end.z.grad_fn is not None}
+    return list(dict.fromkeys([*same, *(by_node[node] for node in nodes_before(x.grad_fn, by_node, by_node))]))
+
+
+def nodes_before(node: Any, wanted: Collection[Any], walls: Collection[Any]) -> Iterator[Any]:
+    """Yield the nodes of an autograd graph that a node depends on, or is, among those wanted, the nearest first.
+
+    Args:
+        node: Where to begin.
+        wanted: The nodes to look for.
+        walls: Nodes that are not gone beyond.
+    """
+    # Nodes are numbered in order of creation: a node that is older than all wanted ones cannot lead to them.
+    oldest = min(map(sequence_number, wanted), default=0)
+    left, seen = deque([node]), {node}
+    while left and wanted:
+        node = left.popleft()
+        if node in wanted:
+            yield node
+        if node in walls:
+            continue
+        for each, _ in node.next_functions:
+            if each is not None and each not in seen and sequence_number(each) >= oldest:
+                seen.add(each)
+                left.append(each)
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

@@ -71,6 +71,17 @@ def choose(device: torch.device, name: Backend | None = None) -> ModuleType | No
     return module
 
 
+def kernels_of(device: torch.device) -> ModuleType:
+    """Return the module with the kernels of a device, whatever NORMSCOPE_BACKEND requests.
+
+    Raises:
+        BackendUnavailable: If there are none for this type of device, or they cannot run here.
+    """
+    module = choose(device, _AT.get(device.type, "triton"))
+    assert module is not None
+    return module
+
+
 def describe(device: torch.device) -> str:
     """Return a description of the backend for a device: ``cpu: avx2 vector code under a C++ autograd function``."""
     if requested_backend() == "eager":

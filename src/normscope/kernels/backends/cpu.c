@@ -112,6 +112,13 @@ void normscope_reduce(void *partial, int64_t count, int64_t width, int type) {
 #endif
 extern int64_t normscope_around;
 
+/* A row whose sum of squares is above MOST_f32 or MOST_f64 is FAR: its squares are those of the row times DOWN, which
+ * formula.py calls SCALE. Below it 1 / (sum of squares) is no subnormal number. */
+#define MOST_f32 0x1p126f
+#define DOWN_f32 0x1p-76f
+#define MOST_f64 0x1p1022
+#define DOWN_f64 0x1p-600
+
 #define TYPE f32
 #define STATISTICS f32
 #define EXACT 1

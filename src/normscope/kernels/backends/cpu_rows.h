@@ -26,6 +26,8 @@
 #define FIRST PASTE(first_, STATISTICS)
 #define TOTAL PASTE(total_, STATISTICS)
 #define ROOT_OF PASTE(root_, STATISTICS)
+#define LIMIT PASTE(MOST_, STATISTICS)
+#define DOWN PASTE(DOWN_, STATISTICS)
 #define ZERO4 {{0}, {0}, {0}, {0}}
 #define SUM4(v) TOTAL((v[0] + v[1]) + (v[2] + v[3]))
 /* Sums are accumulated over eight iterations before they are added up, so that one large entry absorbs few others. */
@@ -115,11 +117,24 @@ INLINE void NAME(emit)(const T *x, T *z, const S *weight, const S *bias, int64_t
 #undef EMIT
 }
 
-/* 1 / d, and kappa d (formula.py): the gradient is (u - mean of u - kappa d c sum(u c)) / d. */
+/* Multiply a row by DOWN. */
+SELDOM void NAME(shrink)(const T *x, T *to, int64_t width) {
+    for (int64_t i = 0; i < width; i += N) {
+        int left = width - i < N ? (int)(width - i) : N;
+        STORE_PART(to + i, LOAD_PART(x + i, left) * DOWN, left);
+    }
+}
+
+/* 1 / d, and kappa d (formula.py): the gradient is (u - mean of u - kappa d c sum(u c)) / d. With a negative square,
+ * those of the row times DOWN. */
 INLINE S NAME(inverse)(const struct norm *n, S square, S *kappa) {
-    const S width = (S)n->width, eps = (S)n->eps;
-    S inverse = 1, deviation;
+    const S width = (S)n->width;
+    S inverse = 1, deviation, eps = (S)n->eps;
     *kappa = 0;
+    if (square < 0) {
+        square = -square;
+        eps *= (n->flags & DIVISOR) == ROOT ? DOWN * DOWN : DOWN;
+    }
     switch (n->flags & DIVISOR) {
     case ROOT:
         inverse = 1 / ROOT_OF(square + eps);
@@ -139,17 +154,47 @@ INLINE S NAME(inverse)(const struct norm *n, S square, S *kappa) {
     return inverse;
 }
 
+/* Compute a row again whose sum of squares is too large: if only its mean was out of range, with another mean, and
+ * otherwise as the row times DOWN, which takes the place of the result first. The square of the latter is stored with a
+ * minus sign. A row with an infinite entry or a NaN keeps what it has. */
+SELDOM void NAME(forward_far)(const struct norm *n, int64_t row) {
+    const int64_t width = n->width;
+    const T *x = (const T *)(n->residual ? n->sum : n->x) + row * width;
+    T *z = (T *)n->z + row * width;
+    S low = 0, mean = 0, sum, kappa, square;
+    if (n->width * n->rows * (int64_t)sizeof(T) >= normscope_around) FENCE
+    NAME(shrink)(x, z, width);
+    if (n->flags & CENTER) low = NAME(gather)(z, width) / (S)width, mean = low / DOWN;
+    sum = NAME(spread)(x, x, width, mean);
+    square = sum / (S)width;
+    if (sum <= LIMIT) low = mean;
+    else x = z, square = -NAME(spread)(z, z, width, low) / (S)width;
+    if (square - square == 0) {
+        if (n->flags & CENTER) ((S *)n->mean)[row] = mean;
+        ((S *)n->square)[row] = square;
+    } else {
+        x = (const T *)(n->residual ? n->sum : n->x) + row * width;
+        low = n->flags & CENTER ? ((S *)n->mean)[row] : 0;
+        square = ((S *)n->square)[row];
+    }
+    const S inverse = NAME(inverse)(n, square, &kappa);
+    NAME(emit)(x, z, n->weight, n->bias, width, low, inverse, (S)n->scale, (S)(n->scale * n->k), n->flags & PHI,
+               n->weight != NULL, 0);
+}
+
 void NAME(forward)(const struct norm *n, int64_t begin, int64_t end) {
     const int64_t width = n->width, block = BLOCK(width);
     const int around = AROUND(n, n->z);
     const S *weight = n->weight, *bias = n->bias;
     const S scale = (S)n->scale, slope = (S)(n->scale * n->k);
     const int center = n->flags & CENTER;
+    const S most = LIMIT / (S)width;
     S mean[MOST], inverse[MOST];
     for (int64_t row = begin; row < end; row += block) {
         const int64_t rows = end - row < block ? end - row : block;
         const T *x = (const T *)n->x + row * width, *next = row + 2 * block <= end ? x + block * width : x;
         T *z = (T *)n->z + row * width;
+        S together = 0;
         if (n->residual) {
             T *sum = (T *)n->sum + row * width;
             NAME(join)(x, (const T *)n->residual + row * width, sum, rows * width);
@@ -160,6 +205,7 @@ void NAME(forward)(const struct norm *n, int64_t begin, int64_t end) {
             S kappa, square = NAME(spread)(x + r * width, next + r * width, width, mean[r]) / (S)width;
             if (center) ((S *)n->mean)[row + r] = mean[r];
             ((S *)n->square)[row + r] = square;
+            together += square;
             inverse[r] = NAME(inverse)(n, square, &kappa);
         }
 #define EMIT(phi, affine)                                                                                          \
@@ -174,6 +220,9 @@ void NAME(forward)(const struct norm *n, int64_t begin, int64_t end) {
         case 3: EMIT(1, 1)
         }
 #undef EMIT
+        if (__builtin_expect(!(together <= most) && n->flags & DIVISOR, 0))
+            for (int64_t r = row; r < row + rows; r++)
+                if (!(((S *)n->square)[r] <= most)) NAME(forward_far)(n, r);
     }
     if (around) FENCE
 }
@@ -233,11 +282,11 @@ INLINE void NAME(project)(const T *dz, const T *x, const S *weight, int64_t widt
     *third = EXACT ? SUM4(three) : 0;
 }
 
-/* dx = (u - shift - pull c) / d (+ dsum); dw += dz v and db += dz if they are needed. The difference is computed first:
+/* dx = (u - shift - pull c) back (+ dsum), where back is 1 / d; dw += dz v and db += dz if they are needed. The difference is computed first:
  * terms that cancel must have equal rounding errors. */
 INLINE void NAME(pull)(const T *dz, const T *x, const T *dsum, T *dx, const S *weight, S *dweight, S *dbias,
-                       int64_t ahead, int64_t width, S mean, S inverse, S shift, S pull, S scale, S slope, int phi,
-                       int affine, int around) {
+                       int64_t ahead, int64_t width, S mean, S inverse, S back, S shift, S pull, S scale, S slope,
+                       int phi, int affine, int around) {
     int64_t i = 0;
 #define PULL(name, load, read, write, at, ...)                                                              \
     V d##name = load(dz + (at)__VA_ARGS__), c##name = load(x + (at)__VA_ARGS__) - mean;                     \
@@ -248,7 +297,7 @@ INLINE void NAME(pull)(const T *dz, const T *x, const T *dsum, T *dx, const S *w
         write(dbias + (at), read(dbias + (at)__VA_ARGS__) + d##name __VA_ARGS__);                           \
     }                                                                                                       \
     if (affine) name *= read(weight + (at)__VA_ARGS__);                                                     \
-    name = LESS(name - shift, c##name, SPLAT(pull)) * inverse;                                              \
+    name = LESS(name - shift, c##name, SPLAT(pull)) * back;                                                 \
     if (dsum) name += load(dsum + (at)__VA_ARGS__);
     for (; i + 2 * N <= width; i += 2 * N) {
         /* Only for half precision, whose conversion takes time; it slows floats down, by a quarter at width 256. */
@@ -305,7 +354,8 @@ void NAME(backward)(const struct norm *n, int64_t begin, int64_t end, void *dwei
     const int phi = n->flags & PHI;
     const int moves = (n->flags & CENTER) && !(n->flags & DETACH_MEAN);
     const int pulls = (n->flags & DIVISOR) && !(n->flags & DETACH_STD);
-    S mean[MOST], inverse[MOST], shift[MOST], pull[MOST];
+    S mean[MOST], inverse[MOST], back[MOST], shift[MOST], pull[MOST];
+    const T *from[MOST];
     for (int64_t row = begin; row < end; row += block) {
         const int64_t rows = end - row < block ? end - row : block;
         const int64_t ahead = row + 2 * block <= end ? block * width : 0;
@@ -314,33 +364,39 @@ void NAME(backward)(const struct norm *n, int64_t begin, int64_t end, void *dwei
         T *dx = (T *)n->dx + row * width;
         for (int64_t r = 0; r < rows; r++) {
             const int64_t at = r * width;
-            S kappa, first = 0, second = 0, third = 0;
-            inverse[r] = NAME(inverse)(n, ((const S *)n->square)[row + r], &kappa);
+            S kappa, first = 0, second = 0, third = 0, square = ((const S *)n->square)[row + r];
+            back[r] = inverse[r] = NAME(inverse)(n, square, &kappa);
             mean[r] = x && n->flags & CENTER ? ((const S *)n->mean)[row + r] : 0;
+            from[r] = x ? x + at : NULL;
+            if (square < 0) {
+                back[r] *= DOWN;
+                mean[r] *= DOWN;
+                if (x) NAME(shrink)(from[r], dx + at, width), from[r] = dx + at;
+            }
             if (moves || pulls) {
                 if (!x) first = NAME(sum)(dz + at, weight, width);
                 else if (phi)
-                    NAME(project)(dz + at, x + at, weight, width, mean[r], scale, slope * inverse[r], 1, &first, &second,
+                    NAME(project)(dz + at, from[r], weight, width, mean[r], scale, slope * inverse[r], 1, &first, &second,
                                   &third);
-                else NAME(project)(dz + at, x + at, weight, width, mean[r], 1, 0, 0, &first, &second, &third);
+                else NAME(project)(dz + at, from[r], weight, width, mean[r], 1, 0, 0, &first, &second, &third);
             }
             pull[r] = pulls ? kappa * second : 0;
-            shift[r] = moves ? (first - pull[r] * third) / (S)width : 0;
+            shift[r] = ((moves ? first : 0) - (n->flags & CENTER ? pull[r] * third : 0)) / (S)width;
         }
         if (!x) {
             for (int64_t r = 0; r < rows; r++) {
                 const int64_t at = r * width;
                 if (weight || dsum || dbias)
-                    NAME(scale)(dz + at, dsum ? dsum + at : NULL, dx + at, weight, dbias, width, inverse[r], shift[r], 0, 0);
-                else NAME(scale)(dz + at, NULL, dx + at, NULL, NULL, width, inverse[r], shift[r], 1,
+                    NAME(scale)(dz + at, dsum ? dsum + at : NULL, dx + at, weight, dbias, width, back[r], shift[r], 0, 0);
+                else NAME(scale)(dz + at, NULL, dx + at, NULL, NULL, width, back[r], shift[r], 1,
                                  around);
             }
             continue;
         }
 #define PULL(phi, affine)                                                                                         \
     for (int64_t r = 0; r < rows; r++)                                                                            \
-        NAME(pull)(dz + r * width, x + r * width, dsum ? dsum + r * width : NULL, dx + r * width, weight, dweight, dbias, \
-                   ahead, width, mean[r], inverse[r], shift[r], pull[r], scale, slope * inverse[r], phi, affine, around); \
+        NAME(pull)(dz + r * width, from[r], dsum ? dsum + r * width : NULL, dx + r * width, weight, dweight, dbias, \
+                   ahead, width, mean[r], inverse[r], back[r], shift[r], pull[r], scale, slope * inverse[r], phi, affine, around); \
     break;
         switch ((phi ? 1 : 0) | (weight ? 2 : 0)) {
         case 0: PULL(0, 0)
@@ -379,3 +435,5 @@ void NAME(backward)(const struct norm *n, int64_t begin, int64_t end, void *dwei
 #undef FMA
 #undef TOTAL
 #undef ROOT_OF
+#undef LIMIT
+#undef DOWN

@@ -10,6 +10,7 @@ Row offsets are 64-bit.
 # pyright: reportInvalidTypeForm=false, reportGeneralTypeIssues=false, reportArgumentType=false
 # pyright: reportOperatorIssue=false
 
+import torch
 import triton
 import triton.language as tl
 
@@ -22,6 +23,11 @@ PHI = tl.constexpr(family.PHI)
 DIVISOR = tl.constexpr(family.DIVISOR)
 ROOT = tl.constexpr(family.ROOT)
 RELEASED = tl.constexpr(family.RELEASED)
+
+# The factor of rows whose squares leave the range, and the largest mean square that does not: its sum has an inverse
+# that is no subnormal number.
+_down = triton.constexpr_function(lambda kind: family.SCALE[torch.float64 if kind == tl.float64 else torch.float32])
+_most = triton.constexpr_function(lambda width, kind: 2.0 ** (1022 if kind == tl.float64 else 126) / width)
 
 
 @triton.jit
@@ -41,23 +47,26 @@ def _quotient(numerator, denominator):
 
 
 @triton.jit
-def _divisor(square, FLAGS: tl.constexpr, EPS: tl.constexpr, WIDTH: tl.constexpr):
-    """Return 1 / d and kappa d^2, the factor of y sum(u y) in the gradient."""
-    one = tl.full(square.shape, 1.0, square.dtype)
+def _divisor(stored, FLAGS: tl.constexpr, EPS: tl.constexpr, WIDTH: tl.constexpr):
+    """Return 1 / d and kappa d^2, the factor of y sum(u y) in the gradient; ``stored`` is negative in another unit."""
+    one = tl.full(stored.shape, 1.0, stored.dtype)
     if (DIVISOR & FLAGS) == 0:
         return one, one * 0.0
-    elif (DIVISOR & FLAGS) == ROOT:
-        inverse = _quotient(one, _root(square + EPS))
+    unit = tl.where(stored < 0.0, one * _down(stored.dtype), one)
+    square = tl.abs(stored)
+    eps = unit * EPS
+    if (DIVISOR & FLAGS) == ROOT:
+        inverse = _quotient(one, _root(square + eps * unit)) * unit
         return inverse, inverse * (1.0 / WIDTH)
     elif (DIVISOR & FLAGS) == RELEASED:
         deviation = _root(square * (WIDTH / (WIDTH - 1.0)))
         flat = deviation == 0.0
         slope = _quotient(one, tl.where(flat, 1.0, deviation) * (WIDTH - 1.0))
-        return _quotient(one, deviation + EPS), tl.where(flat, 0.0, slope)
+        return _quotient(one, deviation + eps) * unit, tl.where(flat, 0.0, slope) * unit
     else:
         length = _root(square * WIDTH)
-        short = length < EPS
-        inverse = _quotient(one, tl.where(short, EPS, length))
+        short = length < eps
+        inverse = _quotient(one, tl.where(short, eps, length)) * unit
         return inverse, tl.where(short, 0.0, inverse)
 
 
@@ -81,6 +90,18 @@ def _read_sum(x, residual, at, here, WIDE: tl.constexpr):
     if residual is not None:
         value = (value + _read(residual, at, here, WIDE)).to(x.dtype.element_ty).to(WIDE)
     return value
+
+
+@triton.jit
+def _mean_of_chunks(x, residual, row, mu, UNIT, SQUARES: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    """Return the mean over a row of UNIT x - mu, or of its square."""
+    total = tl.zeros((BLOCK,), mu.dtype)
+    for start in range(0, WIDTH, BLOCK):
+        column = start + tl.arange(0, BLOCK)
+        value = _read_sum(x, residual, row * WIDTH + column, column < WIDTH, mu.dtype) * UNIT
+        value = tl.where(column < WIDTH, value - mu, 0.0)
+        total += value * value if SQUARES else value
+    return tl.sum(total, 0) * (1.0 / WIDTH)
 
 
 @triton.jit
@@ -114,8 +135,26 @@ def forward_rows(
         # Corrects the rounding of the first sum, which is large if the mean is: a constant row must have no variance.
         mu += tl.sum(tl.where(here, value - mu[:, None], 0.0), 1) * (1.0 / WIDTH)
         value = tl.where(here, value - mu[:, None], 0.0)
-        tl.store(mean + row, mu, mask=row < rows)
     q = tl.sum(value * value, 1) * (1.0 / WIDTH)
+    MOST: tl.constexpr = _most(WIDTH, WIDE)
+    DOWN: tl.constexpr = _down(WIDE)
+    far = ~(q <= MOST)
+    if tl.max(far.to(tl.int32), 0) != 0:
+        small = _read_sum(x, residual, at, here, WIDE) * DOWN
+        if CENTER & FLAGS:
+            low = tl.sum(small, 1) * (1.0 / WIDTH)
+            low += tl.sum(tl.where(here, small - low[:, None], 0.0), 1) * (1.0 / WIDTH)
+            small = tl.where(here, small - low[:, None], 0.0)
+        scaled = tl.sum(small * small, 1) * (1.0 / WIDTH)
+        # A row with an infinite entry or a NaN keeps what it has; one whose mean alone was too large has another mean.
+        far = far & (scaled - scaled == 0.0)
+        if CENTER & FLAGS:
+            mu = tl.where(far, low * (1.0 / DOWN), mu)
+        value = tl.where(far[:, None], small * (1.0 / DOWN), value)
+        q = tl.sum(value * value, 1) * (1.0 / WIDTH)
+        q = tl.where(far & ~(q <= MOST), -scaled, q)
+    if CENTER & FLAGS:
+        tl.store(mean + row, mu, mask=row < rows)
     tl.store(square + row, q, mask=row < rows)
     inverse, _ = _divisor(q, FLAGS, EPS, WIDTH)
     _write_output(z, value * inverse[:, None], weight, bias, column, at, here, FLAGS, SCALE, SLOPE, WIDTH)
@@ -134,20 +173,21 @@ def forward_chunks(
     mu = tl.zeros((), WIDE)
     if CENTER & FLAGS:
         for _ in tl.static_range(2):
-            total_of_row = tl.zeros((BLOCK,), WIDE)
-            for start in range(0, WIDTH, BLOCK):
-                here = start + first < WIDTH
-                value = _read_sum(x, residual, row * WIDTH + start + first, here, WIDE)
-                total_of_row += tl.where(here, value - mu, 0.0)
-            mu += tl.sum(total_of_row, 0) * (1.0 / WIDTH)
+            mu += _mean_of_chunks(x, residual, row, mu, 1.0, False, WIDTH, BLOCK)
+    q = _mean_of_chunks(x, residual, row, mu, 1.0, True, WIDTH, BLOCK)
+    DOWN: tl.constexpr = _down(WIDE)
+    if ~(q <= _most(WIDTH, WIDE)):  # as in forward_rows
+        low = tl.zeros((), WIDE)
+        if CENTER & FLAGS:
+            for _ in tl.static_range(2):
+                low += _mean_of_chunks(x, residual, row, low, DOWN, False, WIDTH, BLOCK)
+        scaled = _mean_of_chunks(x, residual, row, low, DOWN, True, WIDTH, BLOCK)
+        far = scaled - scaled == 0.0
+        mu = tl.where(far, low * (1.0 / DOWN), mu)
+        q = _mean_of_chunks(x, residual, row, mu, 1.0, True, WIDTH, BLOCK)
+        q = tl.where(far & ~(q <= _most(WIDTH, WIDE)), -scaled, q)
+    if CENTER & FLAGS:
         tl.store(mean + row, mu)
-    squares = tl.zeros((BLOCK,), WIDE)
-    for start in range(0, WIDTH, BLOCK):
-        here = start + first < WIDTH
-        value = _read_sum(x, residual, row * WIDTH + start + first, here, WIDE)
-        value = tl.where(here, value - mu, 0.0)
-        squares += value * value
-    q = tl.sum(squares, 0) * (1.0 / WIDTH)
     tl.store(square + row, q)
     inverse, _ = _divisor(q, FLAGS, EPS, WIDTH)
     for start in range(0, WIDTH, BLOCK):

@@ -1,5 +1,6 @@
 """The judgement of a published cell, and the comparison of an interval of ours with a published figure."""
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -23,6 +24,9 @@ RIGHT = {
     "ptb": (28.88, 25_094, "the next word is the head, as in ud_ewt"),
 }
 """Percentage correct by chance, number of test examples, and the strategy that reaches it, by task."""
+
+RANGES: dict[str, Interval] = {"%": (0.0, 100.0), "BLEU": (0.0, 100.0), "bpc": (0.0, math.inf)}
+"""Values that are possible, by unit; intervals are cut to them, which does not change their coverage."""
 
 LIMITS = {"BLEU": 2.0, "bpc": 5.0}
 """Values that copying or repeating reaches, by unit; drawing letters by frequency costs 5.2 bits in enwiki_small."""
@@ -95,6 +99,8 @@ class Judgement:
     """Which norms our arms replace."""
     seeds_needed: int | None = None
     """Total number of seeds needed, if more are needed."""
+    caution: str = ""
+    """Why the p values of the study are exploratory, which ``because`` says of a decided verdict; empty otherwise."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the judgement as plain values for JSON."""

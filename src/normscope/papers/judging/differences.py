@@ -6,12 +6,21 @@ from typing import Any
 
 import numpy as np
 
-from normscope.papers.judging.agreement import Judgement, cannot_tell, decide, limit, side_of, trains
+from normscope.papers.judging.agreement import RANGES, Judgement, cannot_tell, decide, limit, side_of, trains
 from normscope.papers.judging.audit import epsilon_of
 from normscope.papers.judging.cell import Cell
 from normscope.results.aggregates import AGGREGATES, examples_intervals
 from normscope.results.matching import ArmRuns, pair_scores, pair_values
-from normscope.results.statistics import Interval, fewest_pairs, seeds_needed, sign_flip_p, sign_test, t_interval
+from normscope.results.statistics import (
+    Interval,
+    fewest_pairs,
+    seeds_needed,
+    sign_flip_p,
+    sign_test,
+    t_interval,
+    within,
+)
+from normscope.results.verdict import FAILURES, LOST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +46,9 @@ class PairedEvidence:
     broken: tuple[int, int] | None = None
     """Numbers of pairs in which the arm is better and worse, if any run diverged."""
     failed: int = 0
-    """Number of pairs that could not be computed."""
+    """Number of pairs that could not be computed or scored."""
+    unscored: int = 0
+    """Number of those that were computed."""
     comparisons: int = 1
     """Number of differences that are judged together."""
     untrained: str = ""
@@ -54,20 +65,22 @@ def weigh(
     differences, scores, rng = pair_values(arm, base), pair_scores(arm, base, aggregate), arm.generator()
     levels = [1 - card["alpha"], 1 - card["alpha"] / comparisons]
     several = len(differences) >= 2
-    seeds = [t_interval(differences, level=level) if several else None for level in levels]
+    low, high = RANGES.get(cell.metric.unit, (-np.inf, np.inf))
+    limits = (low - high, high - low)
+    seeds = [within(t_interval(differences, level=level), limits) if several else None for level in levels]
     examples: Sequence[Interval | None] = (None, None)
     if scores is not None:
         examples = examples_intervals(*scores, levels=levels, aggregate=aggregate, rng=rng)
     p = sign_flip_p(differences, rng=rng) if len(differences) else None
     both = sorted(arm.ended.keys() & base.ended.keys())
     states = [(arm.ended[seed], base.ended[seed]) for seed in both]
-    failed = sum("failed" in pair for pair in states)
+    lost = [pair for pair in states if not _has_value(pair)]
     broken = None
     if any("diverged" in pair for pair in states):
         broken = _ranks(states, higher_is_better=cell.metric.higher_is_better)
         p = sign_test(broken[0], sum(broken)) if any(broken) else 1.0
     return PairedEvidence(
-        pairs=len(both) - failed,
+        pairs=len(both) - len(lost),
         waiting=sum(seed not in both for seed in card["seeds"]),
         difference=float(np.mean(differences)) if len(differences) else None,
         sd=float(np.std(differences, ddof=1)) if several else None,
@@ -77,7 +90,8 @@ def weigh(
         examples_wide=examples[1],
         p=p,
         broken=broken,
-        failed=failed,
+        failed=len(lost),
+        unscored=sum("failed" not in pair for pair in lost),
         comparisons=comparisons,
         untrained=_untrained(cell, task, arm, base),
         dead=_dead(cell, task, arm),
@@ -98,16 +112,21 @@ def _untrained(cell: Cell, task: str, arm: ArmRuns, base: ArmRuns) -> str:
     ):
         return ""
     if not base.values:
-        return "every run of the baseline diverged, and the arm learns nothing"
+        return "no run of the baseline trains, and the arm learns nothing"
     mean = np.mean(list(base.values.values()))
     return f"its mean is {mean:.4g} {cell.metric.unit}, chance reaches {limit(task, cell.metric):.4g}"
+
+
+def _has_value(pair: tuple[float | str, float | str]) -> bool:
+    """Return whether both runs of a pair have a value, or diverged, which is worse than any value."""
+    return not any(side in LOST for side in pair)
 
 
 def _ranks(states: Sequence[tuple[float | str, float | str]], *, higher_is_better: bool) -> tuple[int, int]:
     """Count the pairs in which the arm is better and worse; a diverged run is worse than any value."""
     worst = -np.inf if higher_is_better else np.inf
     numbers = [
-        tuple(worst if side == "diverged" else float(side) for side in pair) for pair in states if "failed" not in pair
+        tuple(worst if side == "diverged" else float(side) for side in pair) for pair in states if _has_value(pair)
     ]
     above, below = sum(ours > theirs for ours, theirs in numbers), sum(ours < theirs for ours, theirs in numbers)
     return (above, below) if higher_is_better else (below, above)
@@ -149,7 +168,11 @@ def judge_difference(
     )
     least = fewest_pairs(card["alpha"] / evidence.comparisons)
     significant = p_adjusted is not None and p_adjusted < card["alpha"]
-    failed = f"; {evidence.failed} of the pairs could not be computed" if evidence.failed else ""
+    failed = "".join(
+        f"; {pairs} of the pairs {FAILURES[state]}"
+        for state, pairs in (("failed", evidence.failed - evidence.unscored), ("unscored", evidence.unscored))
+        if pairs
+    )
     if not evidence.pairs and not evidence.failed:
         return replace(base, verdict="not run here", because="no pair of runs has ended")
     if card["steps"] < full_steps:

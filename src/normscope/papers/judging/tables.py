@@ -1,5 +1,6 @@
 """Tables of cells, for the terminal and for a Markdown page."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,13 @@ def _cost(arm: ArmRuns) -> dict[str, Any]:
     medians = {key: arm.median(key) for key in ("parameters", "step_ms", "peak_bytes", "saved_bytes")}
     whole = {key: None if value is None else round(value) for key, value in medians.items()}
     return {"label": arm.entry["label"], **whole, "step_ms": medians["step_ms"]}
+
+
+def progress(directory: Path) -> list[dict[str, Any]]:
+    """Return ``label``, and the numbers of ``done`` and ``planned`` runs, of every arm of a study."""
+    study = StudyFolder(directory)
+    arms = read_arms(study, study.read_card())
+    return [{"label": arm.entry["label"], "done": len(arm.values), "planned": len(arm.seeds)} for arm in arms]
 
 
 def cost_rows(arms: list[dict[str, Any]]) -> list[tuple[str, ...]]:
@@ -99,11 +107,12 @@ def list_rows(cells: Iterable[Cell], counts: Iterable[Count], missing: Mapping[s
 
 def markdown(content: Mapping[str, Any]) -> str:
     """Render the content of ``reproduce.json`` as a Markdown page."""
-    lines = [f"# {content['title']}", "", f"Made by `{content['command']}`.", ""]
+    lines = [f"# {content['title']}", "", f"Made by {_code(content['command'])}.", ""]
     if content["cells"]:
         lines += [
             "Differences are arm minus baseline over paired seeds, in the metric's unit; intervals cover the noise of",
-            "seeds and of test examples. Single figures are shown and never judged.",
+            "seeds and, where the runs have a score per example, of test examples. Single figures are shown with their",
+            "interval over seeds and never judged.",
             "",
         ]
     tasks = dict.fromkeys(row["task"] for row in content["cells"])
@@ -113,7 +122,7 @@ def markdown(content: Mapping[str, Any]) -> str:
         lines += [f"{words}.  " for words in setting_words(task, judged, content)]
         lines += ["", *_table(RESULT, result_rows(judged)), ""]
         for study in (row for row in content["studies"] if row["task"] == task):
-            lines += [f"Cost of the arms ({study['folder']}), medians over the runs:", ""]
+            lines += [f"Cost of the arms ({study['folder']}), medians over the runs that are done:", ""]
             lines += [*_table(COST, cost_rows(study["costs"])), ""]
     if content["gradients"]:
         lines += ["## Gradients at initialization", "", "![gradient norms](gradients.svg)", ""]
@@ -172,11 +181,13 @@ def _ours(row: Mapping[str, Any]) -> str:
 
 
 def setting_words(task: str, judged: Sequence[Mapping[str, Any]], content: Mapping[str, Any]) -> list[str]:
-    """Describe what was run for a task, and the differences from the paper."""
+    """Describe what was run for a task and how much of it is done, and the differences from the paper."""
     study = [row for row in content["studies"] if row["task"] == task]
     original = next((row["paper_task"] for row in judged if row["stand_in"]), "")
     lines = [f"**A stand-in for {original}**: {content['stand_ins'].get(task, 'other data')}"] if original else []
-    lines += [f"Ours ({row['folder']}): {row['regime']}; seeds {', '.join(map(str, row['seeds']))}" for row in study]
+    for row in study:
+        lines.append(f"Ours ({row['folder']}): {row['regime']}; {_seed_words(row)}")
+        lines += [f"**{row['exploratory'].capitalize()}**"] if row["exploratory"] else []
     lines += [f"Our scorer: {row['signature']}" for row in study if row["signature"]]
     lines += [f"Norms replaced: {PLACES[row['norms_at']]}" for row in study]
     lines += [
@@ -186,6 +197,21 @@ def setting_words(task: str, judged: Sequence[Mapping[str, Any]], content: Mappi
     ]
     differs = dict.fromkeys(row["differs"] for row in judged if row["differs"]) if task else {}
     return lines + [f"Differences from the paper's setting: {words}" for words in differs]
+
+
+def _seed_words(row: Mapping[str, Any]) -> str:
+    seeds = f"seeds {', '.join(map(str, row['seeds']))}"
+    if all(arm["done"] == arm["planned"] for arm in row["runs"]):
+        return seeds
+    done = ", ".join(f"{arm['label']} {arm['done']} of {arm['planned']}" for arm in row["runs"])
+    return f"{seeds} planned; runs that are done: {done}"
+
+
+def _code(text: str) -> str:
+    """Return a text as code in Markdown, whatever backticks it has."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    space = " " if "`" in text else ""
+    return f"{fence}{space}{text}{space}{fence}"
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from normscope.papers.judging.agreement import Judgement, cannot_tell, learned
+from normscope.papers.judging.agreement import RANGES, Judgement, cannot_tell, learned
 from normscope.papers.judging.cell import Cell, Count, Paper, PaperArm
 from normscope.papers.judging.differences import cut_short, judge_difference, weigh
 from normscope.results.matching import ArmRuns, read_arms
-from normscope.results.statistics import LEAST_PAIRS, holm, proportion_interval, t_interval
+from normscope.results.statistics import LEAST_PAIRS, holm, proportion_interval, t_interval, within
 from normscope.results.store import StudyFolder
+from normscope.results.verdict import FAILURES, LOST, exploratory
 
 OTHER_SETTING = "other setting: only differences are compared"
 
@@ -45,7 +46,12 @@ def judge_broken(
     waiting = sum(seed not in arm.ended or seed not in baseline.ended for seed in card["seeds"])
     least = max(LEAST_PAIRS, len(card["seeds"]))
     if waiting or min(runs, others) < LEAST_PAIRS:
-        return cannot_tell(base, least, f"{words}; {waiting} of {len(card['seeds'])} seeds have not ended")
+        lost = len(arm.ended) + len(baseline.ended) - runs - others
+        more = (
+            f"{waiting} of {len(card['seeds'])} seeds have not ended" if waiting else f"{LEAST_PAIRS} runs are needed"
+        )
+        more += f"; {lost} runs could not be computed or scored" if lost else ""
+        return cannot_tell(base, least, f"{words}; {more}")
     level = 1 - card["alpha"]
     if proportion_interval(control, others, level=level)[1] >= 0.5:
         return replace(base, verdict="cannot tell: the baseline does not train either")
@@ -56,8 +62,8 @@ def judge_broken(
 
 
 def _broken(cell: Cell, task: str, arm: ArmRuns) -> tuple[int, int]:
-    """Count the broken runs, and all that ended and could be computed."""
-    ended = [state for state in arm.ended.values() if state != "failed"]
+    """Count the broken runs, and all that ended and could be computed and scored."""
+    ended = [state for state in arm.ended.values() if state not in LOST]
     broken = sum(isinstance(state, str) or not learned(state, task, cell.metric) for state in ended)
     return broken, len(ended)
 
@@ -65,9 +71,13 @@ def _broken(cell: Cell, task: str, arm: ArmRuns) -> tuple[int, int]:
 def judge_value(cell: Cell, task: str, arm: ArmRuns, card: Mapping[str, Any]) -> Judgement:
     """Put our figure beside a published one, without a verdict: papers do not print complete settings."""
     values = np.array(list(arm.values.values()))
-    interval = t_interval(values, level=1 - card["alpha"]) if len(values) >= 2 else None
+    limits = RANGES.get(cell.metric.unit)
+    interval = within(t_interval(values, level=1 - card["alpha"]), limits) if len(values) >= 2 else None
     if not len(values):
-        ended = ", ".join(sorted(set(map(str, arm.ended.values()))))
+        states = list(arm.ended.values())
+        ended = "; ".join(
+            f"{words} in {count} seeds" for state, words in FAILURES.items() if (count := states.count(state))
+        )
         because = f"no run has a value{': ' if ended else ''}{ended}"
         return Judgement(cell=cell, task=task, verdict="not run here", because=because)
     return Judgement(
@@ -94,6 +104,8 @@ def judge_count(count: Count, judged: Mapping[str, Sequence[Judgement]]) -> Judg
     known = [outcome for outcome in outcomes if outcome is not None]
     agree, unknown = sum(known), len(outcomes) - len(known)
     words = f"{agree} of {len(outcomes)} data sets agree, {len(known) - agree} do not, {unknown} are open or not run"
+    cautious = [each.caution for name in count.cells for each in judged.get(name, ()) if each.caution]
+    words += f"; {len(cautious)} of their studies are exploratory" if cautious else ""
     base = Judgement(cell=count, task="", verdict="", because=words, ours=agree, pairs=len(known))
     if not known:
         return replace(base, verdict="not run here", because="no data set of it is decided", ours=None)
@@ -179,8 +191,15 @@ def judge_study(
             judgement = judge_broken(cell, task, arm, base, card, full_steps=full_steps)
         else:
             judgement = judge_value(cell, task, arm, card)
-        judged.append(judgement)
+        judged.append(_with_caution(judgement, exploratory(card.get("looks") or (), len(card["seeds"]))))
     return judged
+
+
+def _with_caution(judgement: Judgement, caution: str) -> Judgement:
+    """Add to a decided verdict that it is exploratory."""
+    decided = caution and judgement.verdict in ("reproduced", "not reproduced")
+    because = f"{judgement.because}; {caution}" if decided else judgement.because
+    return replace(judgement, caution=caution, because=because)
 
 
 def _sides(cell: Cell) -> list[PaperArm]:

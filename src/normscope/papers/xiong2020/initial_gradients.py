@@ -149,6 +149,8 @@ def run(
     held = {(row["layers"], row["placement"], row["seed"]): row for row in read(path) if row["setting"] == setting.id}
     wanted = plan(setting, seeds)
     with path.open("ab") as file:
+        # An interrupted call may have left a part of a line.
+        file.truncate(path.read_bytes().rfind(b"\n") + 1)
         for number, network in enumerate(wanted):
             if network not in held:
                 held[network] = measure(setting, *network)
@@ -174,17 +176,14 @@ def whole(setting: Setting, path: Path) -> list[dict[str, Any]]:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Read the rows of a file, and remove an incomplete last line.
+    """Read the rows of a file, but for an incomplete last line.
 
     Raises:
         ValueError: If a line is not a row; the message has its number.
     """
     if not path.exists():
         return []
-    whole, _, rest = path.read_bytes().rpartition(b"\n")
-    if rest:
-        with path.open("r+b") as file:
-            file.truncate(len(whole) + 1 if whole else 0)
+    whole = path.read_bytes().rpartition(b"\n")[0]
     rows = []
     for number, line in enumerate(whole.splitlines(), 1):
         row = parse_json(line, f"line {number} of {path}")

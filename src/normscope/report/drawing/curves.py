@@ -1,4 +1,4 @@
-"""Learning curves: every seed, their median, and the point at which a run diverged or failed."""
+"""Learning curves: every seed, their median, and the point at which a run ended without a value."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -68,7 +68,7 @@ def frame(groups: Sequence[Sequence[RunHistory]], steps: int, metric: Mapping[st
 def median(runs: Sequence[RunHistory], field: str, *, higher_is_better: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return the evaluated steps, ``[n]`` int64, and the median over runs at each, ``[n]`` float64.
 
-    A run that diverged or failed counts as the worst value from then on, so that its end never improves the median. The
+    A run that ended without a value counts as the worst from then on, so that its end never improves the median. The
     median is NaN where this makes it infinite, and where no run has a value.
     """
     grid = np.array(sorted({row["step"] for run in runs for row in run.metrics}), dtype=np.int64)
@@ -99,7 +99,7 @@ def learning(
     """Draw the validation metric (top) and the training loss (bottom) of an arm over the steps.
 
     Seeds are thin lines, their median is a thick line, the median of the baseline a broken line; a cross marks the end
-    of a run that diverged or failed.
+    of a run without a value.
 
     Args:
         runs: Runs of the arm.
@@ -143,7 +143,7 @@ def learning(
 
 
 def _seed_line(plot: Any, run: RunHistory, field: str, style: ArmStyle, points: int) -> None:
-    """Draw one seed as a thin line, with a cross at its end if it diverged or failed."""
+    """Draw one seed as a thin line, with a cross at its end if it has no value."""
     steps = np.array([row["step"] for row in run.metrics])
     values = np.array([np.nan if row.get(field) is None else row[field] for row in run.metrics], dtype=np.float64)
     chosen = _thin(len(steps), points)
@@ -182,7 +182,7 @@ def _thin(count: int, points: int) -> np.ndarray:
 def _words(runs: Sequence[RunHistory], metric: Mapping[str, Any]) -> str:
     """Describe where the curves end."""
     grid, middle = median(runs, _FIELDS[0], higher_is_better=metric["higher_is_better"])
-    broke = f"{sum(run.broke for run in runs)} of {len(runs)} seeds failed to train."
+    broke = f"{sum(run.broke for run in runs)} of {len(runs)} seeds ended without a value."
     if not len(grid):
         return f"{runs[0].label}: no evaluation yet; {broke}"
     if not np.isfinite(middle[-1]):

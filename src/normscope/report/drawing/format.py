@@ -108,7 +108,8 @@ def split_verdict(arm: ArmSummary) -> tuple[str, str]:
     if arm.verdict == "baseline":
         ended = [state for state in arm.states if state in FINAL_STATES]
         counts = [(failure, ended.count(state)) for state, failure in FAILURES.items()]
-        return "; ".join(f"{what} in {count} of {len(ended)} seeds" for what, count in counts if count), "baseline"
+        seeds = "seed" if len(ended) == 1 else "seeds"
+        return "; ".join(f"{what} in {count} of {len(ended)} {seeds}" for what, count in counts if count), "baseline"
     parts = arm.verdict.split("; ")
     failures = list(takewhile(lambda part: part.startswith(tuple(FAILURES.values())), parts))
     return "; ".join(failures), "; ".join(parts[len(failures) :])
@@ -132,14 +133,22 @@ def headline(summary: Summary) -> str:
     arms = [arm for arm in summary.arms if arm.label != summary.baseline]
     if not arms:
         return f"{summary.baseline} alone: there is nothing to compare it with."
-    broken = {"fails": "failing to train in some seeds", "could": "not computed in some seeds", "": ""}
     kinds = []
     for failures, rest in map(split_verdict, arms):
-        kind = broken[failures.partition(" ")[0]] or verdict_kind(rest)
+        first = next((words for state, words in _SOME_SEEDS.items() if failures.startswith(FAILURES[state])), None)
+        kind = first or verdict_kind(rest)
         kinds.append("undecided" if kind in ("open", "not enough evidence", "baseline") else kind)
-    order = (*broken.values(), "better", "worse", "equivalent", "undecided")
+    order = (*_SOME_SEEDS.values(), "better", "worse", "equivalent", "undecided")
     counted = ", ".join(f"{kinds.count(kind)} {kind}" for kind in order if kind in kinds)
-    return f"{'1 arm' if len(arms) == 1 else f'{len(arms)} arms'} against {summary.baseline}: {counted}."
+    caution = f" {summary.caution[:1].upper()}{summary.caution[1:]}." if summary.caution else ""
+    return f"{'1 arm' if len(arms) == 1 else f'{len(arms)} arms'} against {summary.baseline}: {counted}.{caution}"
+
+
+_SOME_SEEDS = {
+    "diverged": "failing to train in some seeds",
+    "unscored": "not scored in some seeds",
+    "failed": "not computed in some seeds",
+}
 
 
 def sentence(arm: ArmSummary, summary: Summary) -> str:
@@ -154,7 +163,7 @@ def sentence(arm: ArmSummary, summary: Summary) -> str:
     facts = _facts(arm, summary)
     kind = verdict_kind(rest)
     if kind in ("better", "worse"):
-        return f"is {kind} than {baseline} in {metric['name']}: {facts}."
+        return f"is {kind} than {baseline} in {metric['name']}{rest.removeprefix(kind)}: {facts}."
     if kind == "equivalent":
         boundary = f"±{margin:g} {apart(metric['unit'])}".strip()
         side = rest.removeprefix(kind)

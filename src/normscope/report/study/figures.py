@@ -295,7 +295,7 @@ def tuning(
         plot.plot(rates, means, color=style.colour, linewidth=2, gid=mark(style.index))
         for entry in curve:
             for value in entry["values"]:
-                text = "failed to train" if value is None else describe(value, metric["unit"])
+                text = "no value" if value is None else describe(value, metric["unit"])
                 tip = f"{label}, learning rate {entry['learning_rate']:g}: {text}"
                 plot.plot(
                     [entry["learning_rate"]],

@@ -10,6 +10,7 @@ from normscope.results.per_arm import RunSummary
 from normscope.results.schema import FINAL_STATES, RunState
 from normscope.results.store import StudyFolder
 from normscope.results.summary import Summary, read_summary
+from normscope.results.verdict import FAILURES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class RunHistory:
     @property
     def broke(self) -> bool:
         """Whether the run ended without a value."""
-        return self.state in ("diverged", "failed")
+        return self.state in FAILURES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +50,16 @@ class StudyRecord:
     """summary.json."""
     runs: tuple[RunHistory, ...]
     """Every run of ``summary.arms``, in their order."""
+    untuned_runs: tuple[RunHistory, ...]
+    """Every run of ``summary.untuned``, in their order; one that is also among ``runs`` is left out."""
     table: str | None
     """summary.csv, or None if there is no such file."""
+
+    @property
+    def last_step(self) -> int:
+        """Number of updates of a run: that of the card, or else the last one that a run recorded."""
+        steps = [row["step"] for run in self.runs for row in run.metrics]
+        return self.card.get("steps") or max(steps, default=1)
 
     def of(self, label: str) -> list[RunHistory]:
         """Return the runs of one arm."""
@@ -75,8 +84,11 @@ def read_study(directory: Path) -> StudyRecord:
                 " they are not about the same study"
             )
     runs = tuple(_read_run(folder, arm.label, run) for arm in summary.arms for run in arm.runs)
+    tuned = {run.id for arm in summary.arms for run in arm.runs}
+    others = ((arm.label, run) for arm in summary.untuned or () for run in arm.runs)
+    untuned = tuple(_read_run(folder, label, run) for label, run in others if run.id is None or run.id not in tuned)
     table = folder.table.read_text(encoding="utf-8") if folder.table.exists() else None
-    return StudyRecord(directory=directory, card=card, summary=summary, runs=runs, table=table)
+    return StudyRecord(directory=directory, card=card, summary=summary, runs=runs, untuned_runs=untuned, table=table)
 
 
 def _read_run(folder: StudyFolder, label: str, run: RunSummary) -> RunHistory:

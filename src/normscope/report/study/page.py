@@ -75,7 +75,12 @@ def render(study: StudyRecord) -> str:
     summary = study.summary
     styles = arm_styles([arm.label for arm in summary.arms], summary.baseline)
     script = read_asset("page.js")
-    states = [state for arm in [*summary.arms, *(summary.untuned or ())] for state in arm.states]
+    states = {
+        run.id or (side, arm.label, run.seed): run.state
+        for side, arms in enumerate((summary.arms, summary.untuned or ()))
+        for arm in arms
+        for run in arm.runs
+    }
     pictures = {
         "forest": _forests(study, styles),
         "pairs": _pairs(study, styles),
@@ -94,9 +99,10 @@ def render(study: StudyRecord) -> str:
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         headline=headline(summary),
         answers=_answers(summary),
-        ended=sum(state in FINAL_STATES for state in states),
+        ended=sum(state in FINAL_STATES for state in states.values()),
         planned=len(states),
         rows=verdict_rows(summary.arms, summary),
+        untuned_yet=bool(study.card.get("tune")) and summary.tuning is None,
         untuned_rows=verdict_rows(summary.untuned or (), summary),
         beside=tuned_beside_untuned(summary) if summary.untuned else [],
         breakages=breakages(study),
@@ -124,7 +130,7 @@ def facts(study: StudyRecord) -> dict[str, list[tuple[str, str]]]:
     values = {name: ", ".join(counts) for name, counts in _counts(study).items()}
     settings = {name: values[name] for name in _MUST_AGREE if name in values}
     more = {key: value for key, value in study.summary.settings.items() if key not in _ELSEWHERE}
-    settings |= {name: value for name, value in _flat(more) if name not in settings}
+    settings |= {name: value for name, value in _flat(more) if value and name not in settings}
     groups = {"Settings": settings, "Versions": _under("versions.", values), "Data (SHA-256)": _under("data.", values)}
     return {head: list(group.items()) for head, group in groups.items() if group}
 
@@ -146,7 +152,7 @@ def disagreements(study: StudyRecord) -> list[str]:
 def _counts(study: StudyRecord) -> dict[str, Counter[str]]:
     """Count the runs with each value of everything that must be equal in all runs."""
     table: dict[str, Counter[str]] = {}
-    for description in (run.description for run in study.runs if run.description):
+    for description in (run.description for run in (*study.runs, *study.untuned_runs) if run.description):
         for name in _MUST_AGREE:
             if description.get(name) is not None:
                 table.setdefault(name, Counter())[str(description[name])] += 1
@@ -208,7 +214,7 @@ def _pairs(study: StudyRecord, styles: Mapping[str, ArmStyle]) -> dict[str, str]
 def _curves(study: StudyRecord, styles: Mapping[str, ArmStyle]) -> dict[str, str]:
     metric = study.card.get("valid_metric") or study.summary.metric
     groups = _groups(study)
-    shared = curves.frame(list(groups.values()), study.card["steps"], metric)
+    shared = curves.frame(list(groups.values()), study.last_step, metric)
     points = max(20, min(200, _POINTS // max(1, 2 * len(study.runs))))
     baseline = groups.get(study.summary.baseline, [])
     return {
@@ -224,7 +230,7 @@ def _gradients(study: StudyRecord, styles: Mapping[str, ArmStyle]) -> dict[str, 
     probed = {label: runs for label, runs in _groups(study).items() if any(len(figures.shares(run)[0]) for run in runs)}
     top = figures.highest([run for runs in probed.values() for run in runs])
     return {
-        label: figures.gradients(runs, styles[label], study.card["steps"], top, name=f"gradients-{styles[label].index}")
+        label: figures.gradients(runs, styles[label], study.last_step, top, name=f"gradients-{styles[label].index}")
         for label, runs in probed.items()
     }
 

@@ -131,7 +131,7 @@ def pairs(
 ) -> str:
     """Draw every seed of an arm joined to the same seed of the baseline.
 
-    A pair is drawn in the colour of the arm if the arm is better, else in grey. A run that failed to train is a cross
+    A pair is drawn in the colour of the arm if the arm is better, else in grey. A run without a value is a cross
     at the worse edge, joined by a broken line; a run whose partner has no value yet stands alone. The band is the
     margin around the mean of the baseline.
 
@@ -183,7 +183,7 @@ def pairs(
         crosses = sum(run.broke for run in runs)
         words = (
             f"{label} is ahead in {won} and behind in {lost} pairs with {summary.baseline};"
-            f" {crosses} of its runs failed to train."
+            f" {crosses} of its runs ended without a value."
         )
         return to_svg(figure, name=name, title=f"{label} against {summary.baseline}, seed by seed", words=words)
 

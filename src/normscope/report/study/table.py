@@ -88,10 +88,11 @@ def verdict_rows(arms: Sequence[ArmSummary], summary: Summary) -> list[Row]:
 
 
 def breakages(study: StudyRecord) -> list[dict[str, Any]]:
-    """List the runs that diverged or failed, with the step that they reached and the reason."""
+    """List the runs that ended without a value, with the step that they reached and the reason."""
     return [
         {
             "label": run.label,
+            "side": "untuned" if place >= len(study.runs) else "",
             "seed": run.seed,
             "state": run.state,
             "step": f"{run.result['steps']:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
@@ -99,7 +100,7 @@ def breakages(study: StudyRecord) -> list[dict[str, Any]]:
             else MISSING,
             "reason": run.result.get("reason") or "no reason was recorded",
         }
-        for run in study.runs
+        for place, run in enumerate((*study.runs, *study.untuned_runs))
         if run.broke
     ]
 
@@ -130,8 +131,9 @@ def _cells(
 def _details(arm: ArmSummary, places: int) -> tuple[TableCell, ...]:
     """Build the details of an arm."""
     # No value is worse than that of a run without one.
-    worst = "failed to train" if arm.failures else number(arm.worst, places)
+    worst = "without a value" if arm.failures else number(arm.worst, places)
     unpaired = f"without a partner: seeds {', '.join(map(str, arm.unpaired))}" if arm.unpaired else ""
+    undecided = "not enough evidence" in arm.verdict
     improvement = MISSING if arm.improvement is None else f"{arm.improvement:.0%}"
     reached, arguments = arm.steps_to_baseline, ", ".join(f"{key}={value}" for key, value in arm.arguments.items())
     return (
@@ -144,7 +146,7 @@ def _details(arm: ArmSummary, places: int) -> tuple[TableCell, ...]:
         _cell("p of equivalence", probability(arm.p_equivalent), arm.p_equivalent),
         _cell("Effect, in standard deviations of the baseline", significant(arm.effect), arm.effect),
         _cell("Pairs in which it is ahead", improvement, arm.improvement),
-        _cell("More seeds needed", number(arm.seeds_needed, 0), arm.seeds_needed),
+        _cell("More seeds needed", number(arm.seeds_needed, 0) if undecided else MISSING, arm.seeds_needed),
         _cell("Learning rate", rate(arm.learning_rate), arm.learning_rate),
         *(_cell(head, storage(getattr(arm, field)), getattr(arm, field)) for field, head in _MEMORY.items()),
         _cell("Time of one run", duration(arm.seconds), arm.seconds),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from normscope.arguments import check_arguments
 from normscope.inspection.find import find_norms
 from normscope.inspection.norm_in_model import NormInModel
+from normscope.inspection.preserve_state import untouched
 from normscope.surgery.guards import check_replaceable, share_hooks
 from normscope.surgery.install import install
 from normscope.surgery.replacement import Replacement
@@ -18,14 +19,14 @@ from normscope.surgery.swap import Where, choose
 from normscope.surgery.to_rms_norm.norms import BiasedRMSNorm, converted
 from normscope.surgery.to_rms_norm.proof import Proof, prove
 from normscope.surgery.to_rms_norm.same_function import (
+    Call,
     check_copies,
-    evaluating,
     largest_difference,
     median_difference,
-    outputs,
-    random_call,
+    replay,
 )
-from normscope.surgery.to_rms_norm.writers import owner_of
+from normscope.surgery.to_rms_norm.variations import varied_call
+from normscope.surgery.to_rms_norm.writers import CONVERSIONS, owner_of
 from normscope.torch_internals import buffers_of, parameters_of
 
 
@@ -58,13 +59,18 @@ class ConversionReport:
     """Parameters as wide as the stream on which no output depended for these inputs: of an expert, a mask token or a
     cross attention that did not run. They are unchanged. If one writes into the stream, the function differs from the
     original whenever it is used."""
-    dropouts: int
-    """Number of active dropouts on the stream. With any, the function in training differs from the start."""
+    unvaried: tuple[str, ...]
+    """Arguments that the model accepts only as they were given; the proof holds for these values alone."""
+    same_in_training: bool | None
+    """Whether the function is the same in training mode, too, whatever is drawn at random there; None if the model did
+    not run in it."""
+    training: str
+    """Why it is not the same, or was not compared."""
     lost: tuple[str, ...]
     """Hooks of layer norms that are bound to the old module."""
     difference: float
-    """Largest difference of any number in float64 over all inputs tried, relative to the larger of the number and the
-    size of its output. The size is the change of an output with the outputs of all layer norms."""
+    """Largest difference of any number in float64 over all inputs and parameters tried, relative to the larger of the
+    number and the size of its output. The size is the change of an output with the outputs of all layer norms."""
     own_difference: float
     """The same in the dtype of the model."""
     outputs: int
@@ -96,18 +102,16 @@ class ConversionReport:
                 f"not reached by these inputs: {', '.join(self.unreached[:6])}{more}. If one writes into the stream, "
                 f"the function changes when it is used: call to_rms_norm with inputs that use it"
             )
-        if self.dropouts:
+        if self.unvaried:
             lines.append(
-                f"{self.dropouts} dropouts on the stream: the function is the same in evaluation; in training, where "
-                f"they add a mean, it differs from the first step"
+                f"not varied: {', '.join(self.unvaried)}, for the model does not accept random or permuted values: the "
+                f"proof holds for those given"
             )
+        if self.training:
+            lines.append(f"training: {self.training}")
         if self.lost:
             lines.append(f"lost: {'; '.join(self.lost)}")
         return "\n".join(lines)
-
-
-_CONVERSIONS = "_normscope_conversions"
-"""Attribute of a tensor: the conversions that centered it and were not undone, in order."""
 
 
 def register_conversion(tensors: Sequence[Tensor]) -> object:
@@ -118,7 +122,7 @@ def register_conversion(tensors: Sequence[Tensor]) -> object:
     """
     token = object()
     for tensor in tensors:
-        vars(tensor)[_CONVERSIONS] = (*vars(tensor).get(_CONVERSIONS, ()), token)
+        vars(tensor)[CONVERSIONS] = (*vars(tensor).get(CONVERSIONS, ()), token)
     return token
 
 
@@ -128,7 +132,7 @@ def check_last_conversion(tensors: Sequence[Tensor], token: object) -> None:
     Raises:
         RuntimeError: If a later conversion centered some of them and was not undone.
     """
-    if later := sum(vars(tensor)[_CONVERSIONS][-1] is not token for tensor in tensors):
+    if later := sum(vars(tensor)[CONVERSIONS][-1] is not token for tensor in tensors):
         raise RuntimeError(
             f"a later to_rms_norm stands on {later} of the {len(tensors)} tensors that this one centered: undo it first"
         )
@@ -137,7 +141,8 @@ def check_last_conversion(tensors: Sequence[Tensor], token: object) -> None:
 def forget_conversion(tensors: Sequence[Tensor], token: object) -> None:
     """Remove the record of a conversion that was undone."""
     for tensor in tensors:
-        vars(tensor)[_CONVERSIONS] = tuple(other for other in vars(tensor)[_CONVERSIONS] if other is not token)
+        left = tuple(other for other in vars(tensor).pop(CONVERSIONS) if other is not token)
+        vars(tensor).update({CONVERSIONS: left} if left else {})
 
 
 @check_arguments
@@ -157,16 +162,18 @@ def to_rms_norm(
         \mathrm{LayerNorm}(x) = g \odot \frac{x}{\sqrt{\tfrac{1}{D} \sum_i x_i^2 + \epsilon}} + b
 
     Residual-stream writers are read from the autograd graph of a float64 copy; the result is then verified numerically,
-    in evaluation, on the given inputs and on random ones of their shapes (whole numbers are drawn from the given ones,
-    or below ``config.vocab_size``), with layer norms that do not round to float32 internally. All layer norms must run
-    and read rows with a mean of zero, and no value that the model returns may differ. Only then is the model changed.
-    This needs memory for a float64 copy of the model, and for a copy of the centered tensors until the report is
-    deleted.
+    in evaluation, on the given inputs and on others of their shapes (random ones, whole numbers drawn from the given
+    ones or below ``config.vocab_size``; permuted ones where the model does not accept those), with layer norms that do
+    not round to float32 internally. This is done for the parameters of the model and for other values of them, so that
+    a bias that is still zero hides nothing. All layer norms must run and read rows with a mean of zero, and no value
+    that the model returns may differ. Only then is the model changed. This needs memory for two float64 copies of the
+    model, and for a copy of the centered tensors until the report is deleted.
 
-    The functions are equal in evaluation. Dropout on the stream adds a mean, so that training starts as another
-    function; the report says so. They are equal for the way in which the model was called: a part that did not run,
-    such as an expert, a mask token or an embedding of types, is not centered; the report names its parameters.
-    Embeddings passed as an argument (``inputs_embeds``) must be centered by the caller.
+    The functions are equal in evaluation. A dropout on the stream, or any other operation in training that gives rows a
+    mean, makes training start as another function; the report says whether it does, as measured in training mode. They
+    are equal for the way in which the model was called: a part that did not run, such as an expert, a mask token or an
+    embedding of types, is not centered; the report names its parameters. Embeddings passed as an argument
+    (``inputs_embeds``) must be centered by the caller.
 
     A bias of zero is dropped, any other is kept in a :class:`~normscope.surgery.to_rms_norm.norms.BiasedRMSNorm`. An
     embedding that is tied to the output layer is untied, because the output layer must not be centered; this adds
@@ -183,11 +190,12 @@ def to_rms_norm(
         What was changed, and the measured differences.
 
     Raises:
-        TypeError: If there are no inputs and the model has no ``dummy_inputs``.
-        ValueError: If the function would differ; the message names the layer norms and what they read. Also if a layer
-            norm does not run; if the model returns no floating-point tensor, or none that depends on the layer norms;
-            if an instance has its own ``forward``; if a tensor is on the meta device; if a float64 copy does not run;
-            if the model itself changes by more than rounding; and as for ``swap``. Nothing is changed then.
+        TypeError: If there are no inputs and the model has no ``dummy_inputs``, or ``generator`` is no generator.
+        ValueError: If the function would differ, with these or other parameters; the message names the layer norms and
+            what they read. Also if a layer norm does not run; if the model returns no floating-point tensor, or none
+            that depends on the layer norms; if an instance has its own ``forward``; if a tensor is on the meta device;
+            if a float64 copy does not run; if the model itself changes by more than rounding; and as for ``swap``.
+            Nothing is changed then.
 
     References:
         Jiang et al. (2023). Pre-RMSNorm and Pre-CRMSNorm transformers. arXiv:2305.14858.
@@ -207,6 +215,8 @@ def to_rms_norm(
     """
     check_replaceable(model)
     check_copies(model)
+    if not (generator is None or isinstance(generator, torch.Generator)):
+        raise TypeError(f"generator must be a torch.Generator or None, got {generator!r}")
     norms, unreachable = find_norms(model, for_replacement=True)
     chosen, _ = choose(model, norms, unreachable, "layer_norm", where)
     if strange := [norm.name for norm in chosen if norm.traits.eps_place != "variance" or norm.traits.unbiased]:
@@ -217,16 +227,15 @@ def to_rms_norm(
         dummy: Any = model.dummy_inputs
         device = next((p.device for p in model.parameters()), None)
         inputs = {name: one.to(device) if isinstance(one, Tensor) else one for name, one in dummy.items()}
-    calls = [(args, inputs), random_call(model, (args, inputs), generator or torch.Generator().manual_seed(0))]
-    with torch.no_grad(), evaluating(model):
-        first = [outputs(model, call) for call in calls]
-    proof = prove(model, chosen, calls)
+    # In inference mode the copy would have no graph to find the writers in.
+    with torch.inference_mode(False), untouched(model):
+        calls, first, unvaried = _calls(model, (args, inputs), generator or torch.Generator().manual_seed(0))
+        proof = prove(model, chosen, calls)
     built = [_built(norm) for norm in chosen]
     with ExitStack() as failure:
         undo = _change(model, built, proof)
         failure.callback(undo)
-        with torch.no_grad(), evaluating(model):
-            second = [outputs(model, call) for call in calls]
+        second = replay(model, calls)
         own_difference = _own_difference(model, proof, first, second)
         failure.pop_all()
     return ConversionReport(
@@ -236,13 +245,41 @@ def to_rms_norm(
         centered=tuple(proof.writers),
         untied=tuple(proof.untied),
         unreached=tuple(proof.unreached),
-        dropouts=proof.dropouts,
+        unvaried=tuple(unvaried),
+        same_in_training=proof.same_in_training,
+        training=proof.training,
         lost=tuple(f"{one.norm.name}: {lost}" for one in built for lost in one.lost),
         difference=proof.difference,
         own_difference=own_difference,
         outputs=sum(one.numel() for given in proof.before for one in given.values()),
         _undo=undo,
     )
+
+
+def _calls(
+    model: nn.Module, given: Call, generator: torch.Generator
+) -> tuple[list[Call], list[dict[str, Tensor]], list[str]]:
+    """Run a model on the given call and on a varied one.
+
+    Returns:
+        The calls, the outputs, and the names of arguments that could not be varied.
+    """
+    calls, first = [given], replay(model, [given])
+
+    def runs(call: Call) -> bool:
+        """Run the model; it must return what the given call returned, but for the values."""
+        try:
+            (found,) = replay(model, [call])
+        except Exception:
+            # Random values are not valid for every model, and its code may raise anything.
+            return False
+        kinds = [{name: (one.shape, bool(one.isnan().any())) for name, one in run.items()} for run in (first[0], found)]
+        if kinds[0] == kinds[1]:
+            first.append(found)
+        return kinds[0] == kinds[1]
+
+    varied, unvaried = varied_call(model, given, runs, generator)
+    return [*calls, varied], [first[0], first[-1]], unvaried
 
 
 def _change(model: nn.Module, built: Sequence[Replacement], proof: Proof) -> Callable[[], None]:
@@ -315,4 +352,4 @@ def _built(norm: NormInModel) -> Replacement:
     module = converted(norm, norm.module)
     module.train(norm.module.training)
     kept, lost = share_hooks(norm.module, module)
-    return Replacement(norm=norm, module=module, kept=tuple(kept), lost=tuple(lost), difference=0.0)
+    return Replacement(norm=norm, module=module, kept=tuple(kept), lost=tuple(lost))

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normscope.torch_internals import buffers_of, parameters_of, tree_map
+from normscope.inspection.preserve_state import untouched
+from normscope.torch_internals import buffers_of, parameters_of
 
 _CLOSED = (nn.Module, ModuleType, type, str, bytes, bytearray, range)
 """Types whose contents are not searched."""
@@ -167,7 +168,7 @@ def widened(model: nn.Module, calls: Sequence[Call]) -> tuple[nn.Module, list[Ca
     for tensor in tensors:
         if tensor.is_floating_point():
             tensor.requires_grad_(True)
-    return twin, [tree_map(lambda one: one.double() if is_float(one) else one, call) for call in calls]
+    return twin, [copied(call, torch.float64) for call in calls]
 
 
 def outputs(model: nn.Module, call: Call) -> dict[str, Tensor]:
@@ -186,49 +187,43 @@ def outputs(model: nn.Module, call: Call) -> dict[str, Tensor]:
     return found
 
 
-def random_call(model: nn.Module, call: Call, generator: torch.Generator) -> Call:
-    """Draw inputs of the same shapes.
+def replay(
+    model: nn.Module, calls: Sequence[Call], *, modes: Mapping[str, bool] | None = None, seed: int = 0
+) -> list[dict[str, Tensor]]:
+    """Run a model on every call without gradients, from the same random state, and leave the model as it was.
 
     Args:
-        model: Its ``config.vocab_size``, if it has one, bounds token ids: ``input_ids``, or the first input.
-        call: Arguments of the model. Those that are not numeric tensors are kept.
-        generator: The source of randomness.
+        model: Any module.
+        calls: Its arguments, which the model may write to: it is given copies.
+        modes: From names of its modules to whether they are in training mode, in which unnamed ones are; None for
+            evaluation.
+        seed: Seed of torch's random state before every call.
 
     Returns:
-        Normal numbers for floating-point tensors, random tokens for token ids, given values for other integers.
+        What :func:`outputs` returns for every call.
     """
-    args, inputs = call
-    limit = getattr(getattr(model, "config", None), "vocab_size", None)
-
-    def draw(one: Any, words: int | None = None) -> Any:
-        if is_float(one):
-            return torch.randn(one.shape, generator=generator, dtype=one.dtype).to(one.device)
-        if isinstance(one, Tensor) and one.dtype in {torch.int64, torch.int32} and one.numel():
-            if isinstance(words, int):
-                fresh = torch.randint(0, words, one.shape, generator=generator)
-            else:
-                fresh = one.flatten().cpu()[torch.randint(0, one.numel(), (one.numel(),), generator=generator)]
-            return fresh.reshape(one.shape).to(one.device, one.dtype)
-        return one
-
-    drawn = tuple(tree_map(lambda one: draw(one, limit), args[:1])) + tuple(tree_map(draw, args[1:]))
-    named = {
-        name: tree_map(lambda one, name=name: draw(one, limit if name.endswith("input_ids") else None), value)
-        for name, value in inputs.items()
-    }
-    return drawn, named
+    given = []
+    for call in calls:
+        with torch.no_grad(), untouched(model, seed=seed):
+            model.train(modes is not None)
+            for name, module in model.named_modules() if modes else ():
+                module.training = modes.get(name, True) if modes else module.training
+            given.append(outputs(model, copied(call)))
+    return given
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode inside the block, and restore the mode of every module."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
+def copied(call: Call, dtype: torch.dtype | None = None) -> Call:
+    """Copy the arguments of a call, also inside of objects that a model fills, such as a cache.
+
+    Args:
+        call: Arguments of a model.
+        dtype: Of the floating-point tensors in the copy; None for their own.
+    """
+    given = tensors_in(call).values()
+    wide = [dtype if dtype and one.is_floating_point() else one.dtype for one in given]
+    copies = {id(one): one.detach().to(each, copy=True) for one, each in zip(given, wide, strict=True)}
+    # Those in the memo are not copied again: deepcopy refuses tensors with a graph.
+    return copy.deepcopy(call, copies)
 
 
 @contextmanager

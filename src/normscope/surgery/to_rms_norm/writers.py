@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from normscope.inspection.norm_in_model import NormInModel
-from normscope.surgery.to_rms_norm.same_function import Call, outputs
+from normscope.surgery.to_rms_norm.same_function import Call, copied, outputs
 from normscope.torch_internals import buffers_of, convolution_groups, parameters_of
 
+CONVERSIONS = "_normscope_conversions"
+"""Attribute of a tensor: the conversions that centered it and were not undone, in order."""
 _LINEAR = {
     "AddBackward0",
     "SubBackward0",
@@ -35,11 +36,22 @@ _LINEAR = {
     "SqueezeBackward1",
     "TransposeBackward0",
     "PermuteBackward0",
+    "GatherBackward0",
+    "MaskedScatterBackward0",
+    "SplitBackward0",
+    "SplitWithSizesBackward0",
+    "UnbindBackward0",
+    "RollBackward0",
+    "FlipBackward0",
+    "WhereBackward0",
+    "MaskedFillBackward0",
+    "MeanBackward1",
+    "SumBackward1",
 }
 """Operations whose output has a mean of zero over the features if all their inputs do.
 
-Dropout does not, as it drops single features; in evaluation, where graphs are walked, it is not in them. Stochastic
-depth, which drops whole rows, is a product with one number per row.
+Graphs are walked in evaluation. Factors that are not learned, masks, indices and sums are taken for those of whole
+rows, as of stochastic depth and pooling; the numerical check finds those that mix or choose features, as a dropout.
 """
 _SCALED = {"MulBackward0", "DivBackward0"}
 """The same, if the factor is one number."""
@@ -53,8 +65,9 @@ _REASONS = {
     "ReluBackward0": "a nonlinearity",
     "SiluBackward0": "a nonlinearity",
     "TanhBackward0": "a nonlinearity",
-    "MeanBackward1": "an average over other axes than features",
     "NativeDropoutBackward0": "a dropout that is on in evaluation",
+    "NativeBatchNormBackward0": "the output of a batch norm, which scales every feature by another number",
+    "CudnnBatchNormBackward0": "the output of a batch norm, which scales every feature by another number",
 }
 
 
@@ -164,8 +177,6 @@ class FoundWriters:
     """Identities of writers that have another use as well."""
     reached: set[int]
     """Identities of all tensors that an output depends on."""
-    dropouts: int
-    """Number of dropouts on the stream, which add a mean in training."""
 
 
 def find_writers(twin: nn.Module, chosen: Sequence[NormInModel], calls: Sequence[Call]) -> FoundWriters:
@@ -177,7 +188,6 @@ def find_writers(twin: nn.Module, chosen: Sequence[NormInModel], calls: Sequence
         calls: Arguments of the model.
     """
     parts, seen, counts = Sources(), set(), {}
-    dropouts = 0
 
     def walk(width: Any, x: Tensor) -> None:
         sources(x, width, parts, seen)
@@ -192,32 +202,15 @@ def find_writers(twin: nn.Module, chosen: Sequence[NormInModel], calls: Sequence
     try:
         for call in calls:
             seen.clear()
-            with torch.enable_grad(), _Dropouts() as watch:
-                given = outputs(twin, call)
+            with torch.enable_grad():
+                given = outputs(twin, copied(call))
             for one, edges in uses(given.values()).items():
                 counts[one] = counts.get(one, 0) + edges
-            dropouts = max(dropouts, sum(node in seen for node in watch.nodes))
     finally:
         for handle in handles:
             handle.remove()
     shared = {one for one, edges in parts.edges.items() if counts.get(one, 0) > edges}
-    return FoundWriters(sources=parts, shared=shared, reached=set(counts), dropouts=dropouts)
-
-
-class _Dropouts(TorchFunctionMode):
-    """Records the graph nodes of dropouts, which do nothing in evaluation."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.nodes: list[Any] = []
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func in {nn.functional.dropout, torch.dropout} and isinstance(result, Tensor):
-            p = (kwargs or {}).get("p", args[1] if len(args) > 1 else 0.5)
-            if p > 0 and result.grad_fn is not None:
-                self.nodes.append(result.grad_fn)
-        return result
+    return FoundWriters(sources=parts, shared=shared, reached=set(counts))
 
 
 def named(twin: nn.Module, writers: Mapping[int, tuple[Tensor, int]]) -> dict[str, tuple[Tensor, int]]:
@@ -250,9 +243,9 @@ def untie(twin: nn.Module, writers: dict[str, tuple[Tensor, int]], shared: set[i
 
 
 def settle(twin: nn.Module, model: nn.Module, writers: Mapping[str, tuple[Tensor, int]]) -> None:
-    """Center writers of a float64 copy that are centered up to rounding in the dtype of the model.
+    """Center writers of a copy that are centered up to rounding in the model, left over from an earlier conversion.
 
-    Left over from an earlier conversion; rounding differences are not attributed to this one.
+    The differences of their rounding are not attributed to this one, and other values of them are centered as well.
 
     Args:
         twin: A copy of the model in float64.
@@ -263,11 +256,13 @@ def settle(twin: nn.Module, model: nn.Module, writers: Mapping[str, tuple[Tensor
         owner, key = owner_of(model, name)
         original = parameters_of(owner).get(key, buffers_of(owner).get(key))
         assert original is not None
-        mean = tensor.mean(axis, keepdim=True)
+        wide = original.detach().to(tensor)
         # The mean of n roundings; four times that, for the largest of many.
-        rounding = 4 * torch.finfo(original.dtype).eps * tensor.square().mean(axis, keepdim=True).sqrt()
-        if bool((mean.abs() <= rounding / tensor.shape[axis] ** 0.5).all()):
-            tensor.sub_(mean)
+        rounding = 4 * torch.finfo(original.dtype).eps * wide.square().mean(axis, keepdim=True).sqrt()
+        centered = bool((wide.mean(axis, keepdim=True).abs() <= rounding / tensor.shape[axis] ** 0.5).all())
+        # A bias that starts at zero was not centered.
+        if centered and (CONVERSIONS in vars(original) or bool(wide.count_nonzero())):
+            tensor.sub_(tensor.mean(axis, keepdim=True))
 
 
 def owner_of(model: nn.Module, name: str) -> tuple[nn.Module, str]:

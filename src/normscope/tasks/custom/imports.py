@@ -1,16 +1,20 @@
 """Import of a user's modules: executed again for every run, from the source text that was read first."""
 
+import csv
 import importlib
+import json
 import os
+import re
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
+from functools import cache
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
-from importlib.metadata import entry_points
-from pathlib import Path
+from importlib.metadata import Distribution, entry_points
+from pathlib import Path, PurePosixPath
 from types import ModuleType
 
 from normscope.errors import NormscopeError
@@ -50,6 +54,8 @@ class UserModules(MetaPathFinder):
         """Names of all modules of this run."""
         self.open = True
         """Whether modules outside ``texts`` may still be imported."""
+        self.never: set[str] = set()
+        """Top-level modules that are the same in all runs, wherever they lie."""
 
     def anew(self) -> "UserModules":
         """Return a hook for another run, with the same texts and closed to others."""
@@ -63,11 +69,9 @@ class UserModules(MetaPathFinder):
         if self in sys.meta_path:
             yield
             return
-        never = _never_hidden()
+        self.never = _never_hidden()
         hidden = {
-            name: module
-            for name, module in list(sys.modules.items())
-            if name.partition(".")[0] not in never and self._covers(module)
+            name: module for name, module in list(sys.modules.items()) if not self._stays(name) and self._covers(module)
         }
         for name in hidden:
             del sys.modules[name]
@@ -86,24 +90,26 @@ class UserModules(MetaPathFinder):
     ) -> ModuleSpec | None:
         """Find a module as Python would; a module of the user's is executed from the stored text.
 
-        Raises:
-            LateImport: If it is a module of the user's that is not part of the revision.
+        Its execution raises :class:`LateImport` if it is not part of the revision; finding it does not, since other
+        packages look for modules whose names a user's files happen to have.
         """
         finders = (finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec"))
         found = next((spec for finder in finders if (spec := finder.find_spec(fullname, path, target))), None)
-        if found is None or not any(is_user_file(place) for place in _places(found)):
+        if found is None or self._stays(fullname) or not any(is_user_file(place) for place in _places(found)):
             return found
-        if found.origin is not None and found.origin.endswith(".py"):
-            found.loader = _StoredTextLoader(
-                fullname, found.origin, self._text(Path(os.path.abspath(found.origin)), fullname)
-            )
-            self.names.add(fullname)
+        if found.origin is not None and found.origin.endswith(".py") and os.path.isfile(found.origin):
+            found.loader = _StoredTextLoader(fullname, found.origin, self)
         elif found.origin is None:
             # A namespace package keeps references to its modules.
             self.names.add(fullname)
         return found
 
-    def _text(self, path: Path, name: str) -> bytes:
+    def text(self, path: Path, name: str) -> bytes:
+        """Return the text of a module of the user's, which is about to be executed.
+
+        Raises:
+            LateImport: If the module is not part of the revision.
+        """
         if path not in self.texts:
             if not self.open:
                 raise LateImport(
@@ -114,6 +120,9 @@ class UserModules(MetaPathFinder):
             beneath = str(path).startswith(self.folder)
             self.imported[path] = path.relative_to(self.folder).as_posix() if beneath else name
         return self.texts[path]
+
+    def _stays(self, name: str) -> bool:
+        return name.partition(".")[0] in self.never
 
     def _covers(self, module: ModuleType) -> bool:
         """Return whether a loaded module is a user's module of an earlier import."""
@@ -129,13 +138,23 @@ class UserModules(MetaPathFinder):
 class _StoredTextLoader(SourceFileLoader):
     """Executes stored source text; neither reads nor writes bytecode caches."""
 
-    def __init__(self, name: str, path: str, text: bytes) -> None:
+    def __init__(self, name: str, path: str, modules: UserModules) -> None:
         super().__init__(name, path)
-        self.text = text
+        self.modules = modules
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Record the name of the module; Python creates it."""
+        self.modules.names.add(spec.name)
 
     def get_data(self, path: str) -> bytes:
-        """Return the text."""
-        return self.text
+        """Return the stored text of the module, or the content of another file, such as data of its package.
+
+        Raises:
+            LateImport: If the module is not part of the revision.
+        """
+        if path != self.path:
+            return super().get_data(path)
+        return self.modules.text(Path(os.path.abspath(path)), self.name)
 
     def path_stats(self, path: str) -> Mapping[str, float]:
         """Report that there is no bytecode cache.
@@ -151,7 +170,46 @@ def is_user_file(place: str) -> bool:
     path = Path(os.path.abspath(place))
     if {"site-packages", "dist-packages"} & set(path.parts) or path.is_relative_to(_PACKAGE):
         return False
-    return not str(path).startswith(_INSTALLED)
+    return not str(path).startswith(_INSTALLED) and not has_distribution(path)
+
+
+def has_distribution(path: Path) -> bool:
+    """Return whether a file or folder belongs to a distribution whose metadata lie beside it.
+
+    That is so after ``pip install --target``, wherever the folder is. The metadata of an editable installation lie
+    elsewhere, so its files are a user's.
+    """
+    for folder in path.parents:
+        inside = PurePosixPath(path.relative_to(folder).as_posix())
+        if not _distributed(folder).isdisjoint({str(inside), *(f"{package}/*" for package in inside.parents)}):
+            return True
+    return False
+
+
+@cache
+def _distributed(folder: Path) -> frozenset[str]:
+    """Return what the distributions in a folder have there: files, folders, and ``package/*`` for whole packages."""
+    found: set[PurePosixPath] = set()
+    for metadata in (*folder.glob("*.dist-info"), *folder.glob("*.egg-info"), *folder.glob("EGG-INFO")):
+        distribution = Distribution.at(metadata)
+        origin = json.loads(distribution.read_text("direct_url.json") or "{}")
+        if _is_source_tree(metadata) or origin.get("dir_info", {}).get("editable"):
+            continue
+        if record := distribution.read_text("RECORD"):
+            paths = {PurePosixPath(row[0]) for row in csv.reader(record.splitlines()) if row}
+            found |= {each for path in paths for each in (path, *path.parents)}
+            found |= {path.with_name("*") for path in paths if path.name == "__init__.py"}
+        else:
+            name = re.sub("[-.]+", "_", distribution.metadata.get("Name") or "")
+            for top in {name, *(distribution.read_text("top_level.txt") or "").split()} - {""}:
+                found |= {PurePosixPath(top), PurePosixPath(f"{top}.py"), PurePosixPath(f"{top}/*")}
+    return frozenset(map(str, found - {PurePosixPath()}))
+
+
+def _is_source_tree(metadata: Path) -> bool:
+    """Return whether a build wrote metadata into a source tree: without a version, near the file of the project."""
+    near = (folder / name for folder in metadata.parents[:2] for name in ("pyproject.toml", "setup.py", "setup.cfg"))
+    return "-" not in metadata.stem and any(path.exists() for path in near)
 
 
 def _places(spec: ModuleSpec) -> list[str]:

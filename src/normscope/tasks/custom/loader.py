@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from normscope.errors import NormscopeError
-from normscope.tasks.custom.imports import UserModules
+from normscope.tasks.custom.imports import UserModules, has_distribution
 from normscope.tasks.custom.sandbox import user_code
 
 __tracebackhide__ = True
@@ -185,7 +185,8 @@ class UserFile:
             else:
                 continue
             # In a checkout the file may lie in the folder of the package itself.
-            yield from (found for name in names if name.split(".")[0] != "normscope" for found in _files(folder, name))
+            ours = (name for name in names if name.split(".")[0] != "normscope")
+            yield from (found for name in ours for found in _files(folder, name) if not has_distribution(found))
 
 
 _IMPORTED: dict[UserFile, dict[Path, str]] = {}

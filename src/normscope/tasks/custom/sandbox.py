@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -36,6 +36,11 @@ class UserCodeError(NormscopeError, RuntimeError):
         super().__init__(f"{name} failed:\n{''.join(shown.format()).rstrip()}")
         last = shown.stack[-1] if shown.stack else None
         where = f" ({Path(last.filename).name}, line {last.lineno})" if last is not None else ""
+        if isinstance(error, SystemExit):
+            self.args = (
+                f"{self}\nThe file is read as a module, without the arguments of the command line: put parse_args() "
+                'and all that belongs to running it as a script under `if __name__ == "__main__":`',
+            )
         self.reason = f"{type(error).__name__}: {error}".partition("\n")[0] + where
 
 
@@ -96,6 +101,9 @@ class ProcessState:
     threads: int
     folder: Path
     path: tuple[str, ...]
+    arguments: tuple[str, ...]
+    matmul_precision: str
+    warning_filters: tuple[Any, ...]
 
     @staticmethod
     def now() -> "ProcessState":
@@ -108,6 +116,9 @@ class ProcessState:
             threads=torch.get_num_threads(),
             folder=Path.cwd(),
             path=tuple(sys.path),
+            arguments=tuple(sys.argv),
+            matmul_precision=torch.get_float32_matmul_precision(),
+            warning_filters=tuple(warnings.filters),
         )
 
     def since(self, before: "ProcessState") -> dict[str, Any]:
@@ -130,6 +141,15 @@ class ProcessState:
         if here.folder != self.folder:
             os.chdir(self.folder)
         sys.path[:] = self.path
+        if here.arguments != self.arguments:
+            sys.argv = list(self.arguments)
+        if here.matmul_precision != self.matmul_precision:
+            torch.set_float32_matmul_precision(self.matmul_precision)
+        if here.warning_filters != self.warning_filters:
+            cast("list[Any]", warnings.filters)[:] = self.warning_filters
+            # Leaving this block tells Python that the filters have changed.
+            with warnings.catch_warnings():
+                pass
 
 
 @contextlib.contextmanager
@@ -197,15 +217,15 @@ class WatchedNorm:
 
 
 @contextmanager
-def watch_calls(notice: Callable[[nn.Module, Any], None]) -> Iterator[None]:
-    """Call ``notice(module, output)`` after every forward pass of any module in the block."""
+def watch_calls(notice: Callable[[nn.Module, Any, Any], None]) -> Iterator[None]:
+    """Call ``notice(module, inputs, output)`` after every forward pass of any module in the block."""
 
-    def hook(module: nn.Module, given: Any, made: Any) -> None:
+    def hook(module: nn.Module, given: Any, named: Any, made: Any) -> None:
         # A compiled module would trace this hook, too.
         if not torch.compiler.is_compiling():
-            notice(module, made)
+            notice(module, (given, named), made)
 
-    handle = nn.modules.module.register_module_forward_hook(hook)
+    handle = nn.modules.module.register_module_forward_hook(hook, with_kwargs=True)
     try:
         with warnings.catch_warnings():
             # torch warns that a hook may run more than once in compiled code; duplicates are harmless here.

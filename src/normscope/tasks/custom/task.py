@@ -3,7 +3,8 @@
 import contextlib
 import hashlib
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -44,6 +45,8 @@ class CustomTask:
     def __init__(self, file: UserFile, *, norm: NormFactory, placement: PlacementLike) -> None:
         self.file, self.modules = file, UserModules(file.path, file.texts())
         self.seed: int = 0
+        self.seeded_with: int = 0
+        """The seed of torch's generator when the user's function had returned."""
         self.split: Split = "study"
         self._load()
         self.trial = self._make(norm, placement)
@@ -81,15 +84,32 @@ class CustomTask:
         if self.trial.train is not None and (recipe.compile, recipe.precision) != (given.compile, given.precision):
             raise ValueError(f"{self.name} trains by itself: choose its precision and compile it in the file")
         if not self.trial.uses_recipe and (tune or replace(recipe, device=given.device) != given):
-            raise ValueError(
-                f"{self.name} trains by itself, so steps, warm-up and learning rate can only be chosen here if its "
-                "function takes them: train(model, callback, recipe)"
-            )
+            raise ValueError(self._follows_no_recipe)
         if tune and not self._takes_split:
             raise ValueError(
                 f"{self.name} cannot be tuned: give the function a fourth parameter, split, and where it is 'tune' "
                 "hold training data out for validation"
             )
+
+    def check_given(self, steps: int | None, warmups: Sequence[int]) -> None:
+        """Check that settings that were chosen for this study have an effect, even where they equal the trial's.
+
+        Raises:
+            ValueError: If a training function without the parameter ``recipe`` is given steps or a warm-up.
+        """
+        if not self.trial.uses_recipe and (steps is not None or warmups):
+            raise ValueError(self._follows_no_recipe)
+
+    def unknown(self, recipe: Recipe) -> frozenset[str]:
+        """Return the names of the settings that a run with a recipe neither follows nor was told."""
+        return self.first.unknown(recipe)
+
+    @property
+    def _follows_no_recipe(self) -> str:
+        return (
+            f"{self.name} trains by itself, so steps, warm-up and learning rate can only be chosen here if its "
+            "function takes them: train(model, callback, recipe)"
+        )
 
     @property
     def name(self) -> str:
@@ -143,9 +163,15 @@ class CustomTask:
 
     @contextlib.contextmanager
     def context(self) -> Iterator[None]:
-        """Install the modules and process-wide settings of the user's file, and restore everything on exit."""
+        """Install the modules and process-wide settings of the user's file, and restore everything on exit.
+
+        The arguments of the process are those of the file run as a script without arguments.
+        """
         with preserve_process_state(), self.modules.present():
-            replace(ProcessState.now(), **self.changes).set()
+            sys.argv = [str(self.file.path)]
+            now = ProcessState.now()
+            new = tuple(each for each in self.warning_filters if each not in now.warning_filters)
+            replace(now, **{"warning_filters": (*new, *now.warning_filters), **self.changes}).set()
             yield
 
     def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> nn.Module:
@@ -246,12 +272,16 @@ class CustomTask:
 
     def _load(self) -> None:
         with preserve_process_state(), self.modules.present():
+            sys.argv = [str(self.file.path)]
             before = ProcessState.now()
             # Top-level code often draws data: it must be the same in every process.
             torch.manual_seed(0)
             seed_numpy_and_python()
             self.function = self.file.load(self.modules)
             self.changes = ProcessState.now().since(before)
+            # The filters of other code, such as a test's, are not the file's.
+            added = self.changes.pop("warning_filters", ())
+            self.warning_filters = tuple(each for each in added if each not in before.warning_filters)
 
     def _seed(self) -> None:
         torch.manual_seed(self.seed)
@@ -263,6 +293,7 @@ class CustomTask:
             self._seed()
             self.norm = WatchedNorm(norm)
             made = self.function(self.norm, placement, self.seed, **given)
+            self.seeded_with = torch.initial_seed()
         if not isinstance(made, Trial):
             raise TypeError(f"{self.name} must return a normscope.Trial, got {_describe(made)}")
         return made

@@ -4,7 +4,7 @@ import inspect
 import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +21,13 @@ __tracebackhide__ = True
 
 class Stop(BaseException):
     """Leaves a user's training loop. Not an ``Exception``, so that ``except Exception`` in the loop cannot catch it."""
+
+
+_OWN = ("optimizer", "beta2", "weight_decay", "schedule", "warmup", "clip", "average")
+"""Settings of a recipe that a training function chooses itself unless it takes the recipe."""
+
+_NOT_GIVEN = Recipe(steps=1000, batch_size=1, learning_rate=1e-3)
+"""The recipe of a trial that gives none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +75,9 @@ class Trial:
     """``train(model, callback)`` trains the model in place and calls ``callback(step, loss)`` regularly, so that the
     run can be watched and stopped. ``train(model, callback, recipe)`` also takes the run's :class:`Recipe`: its steps
     and its learning rate can then be set and tuned from the command line."""
-    recipe: Recipe = field(default_factory=lambda: Recipe(steps=1000, batch_size=1, learning_rate=1e-3))
-    """Training settings; the batch size is only reported, since the batches are the user's."""
+    recipe: Recipe = _NOT_GIVEN
+    """Training settings; the batch size is only reported, since the batches are the user's. What is not given here and
+    not followed by ``train`` either is unknown, and reported nowhere."""
     placements: tuple[str, ...] = ()
     """Placements the function supports, default first; empty if it ignores the argument."""
     regime: str = ""
@@ -102,6 +110,18 @@ class Trial:
     def uses_recipe(self) -> bool:
         """Whether the recipe of a run has an effect on the training."""
         return self.train is None or _recipe_of(self.train) is not None
+
+    def unknown(self, recipe: Recipe) -> frozenset[str]:
+        """Return the names of the settings that a run with a recipe neither follows nor was told."""
+        given = self.recipe is not _NOT_GIVEN
+        names = set() if given else {"batch_size"}
+        if self.train is not None:
+            # The model of a training function is evaluated once.
+            names |= {"evaluations"}
+            names |= set() if self.uses_recipe and given else {*_OWN}
+            names |= set() if given else {"steps", "precision", "compile"}
+            names |= set() if self.uses_recipe or given else {"learning_rate"}
+        return frozenset(name for name in names if getattr(recipe, name) == getattr(self.recipe, name))
 
     def call_train(self, model: nn.Module, callback: TrainCallback, recipe: Recipe) -> Any:
         """Call ``train`` with the arguments it takes, and return its result."""

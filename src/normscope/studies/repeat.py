@@ -1,0 +1,76 @@
+"""The line of Python that repeats a study or a reproduction."""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from normscope.studies.spec import StudySpec, spec_of_names
+
+__tracebackhide__ = True
+
+
+def call_that_repeats(study_spec: StudySpec, out: Path | None) -> str:
+    """Return the line of Python that runs a study: ``normscope.compare('digits', seeds=[0, 1])``.
+
+    Args:
+        study_spec: Specification of the study.
+        out: Its folder; None for the default.
+    """
+    arms = study_spec.arms
+    options: dict[str, Any] = {
+        "norms": list(dict.fromkeys(str(arm.norm) for arm in arms)),
+        "placements": list(dict.fromkeys(arm.placement.text for arm in arms)),
+        "seeds": list(study_spec.seeds),
+        "warmups": list(dict.fromkeys(arm.warmup for arm in arms if arm.warmup is not None)),
+        "baseline": study_spec.labels()[study_spec.baseline],
+    }
+    options |= {name: getattr(study_spec, name) for name in _OPTIONS}
+    words = [as_python(study_spec)]
+    if _describe(options, study_spec):
+        words = [repr(study_spec.task)]
+        for name, value in list(options.items()):
+            # What follows from the other options is left out.
+            del options[name]
+            if not _describe(options, study_spec):
+                options[name] = value
+                words.append(f"{name}={as_python(value)}")
+    return f"normscope.compare({', '.join([*words, *([] if out is None else [f'out={as_python(out)}'])])})"
+
+
+def _describe(options: Mapping[str, Any], study_spec: StudySpec) -> bool:
+    """Return whether options of :func:`make_study` give a specification."""
+    try:
+        return spec_of_names(study_spec.task, **options) == study_spec
+    except ValueError:
+        return False
+
+
+_OPTIONS = ("steps", "preset", "margin", "precision", "device", "compile", "tune", "question")
+"""Fields of :class:`StudySpec` that are options of :func:`make_study`."""
+
+
+def as_python(value: Any, package: str = "normscope") -> str:
+    """Return an expression whose value is equal to a dataclass, a path as text, or plain values.
+
+    Args:
+        value: The value.
+        package: Package that has the dataclasses; fields that have their default are left out.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        given = [
+            f"{each.name}={as_python(getattr(value, each.name), package)}"
+            for each in fields(value)
+            if each.default is MISSING or getattr(value, each.name) != each.default
+        ]
+        return f"{package}.{type(value).__name__}({', '.join(given)})"
+    if isinstance(value, tuple):
+        return f"({', '.join(as_python(each, package) for each in value)}{',' * (len(value) == 1)})"
+    if isinstance(value, list):
+        return f"[{', '.join(as_python(each, package) for each in value)}]"
+    if isinstance(value, Path):
+        return repr(str(value))
+    # A number of NumPy is written as one of Python.
+    if isinstance(value, float):
+        return repr(float(value))
+    return repr(int(value)) if isinstance(value, int) and not isinstance(value, bool) else repr(value)
