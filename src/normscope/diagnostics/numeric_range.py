@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from normscope.arguments import check_arguments
 from normscope.inspection.derivative import as_rows, fixed_moments, has_known_derivative
 from normscope.inspection.find import find_norms
 from normscope.inspection.norm_in_model import NormInModel
@@ -108,6 +109,7 @@ def watch_range(
     ranges += [_read(norm, seen[norm.name], precision, decays) for norm in listed if norm.name in seen]
 
 
+@check_arguments
 def numeric_range(
     model: nn.Module,
     batch: Any,

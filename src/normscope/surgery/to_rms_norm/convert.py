@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from normscope.arguments import check_arguments
 from normscope.inspection.find import find_norms
 from normscope.inspection.norm_in_model import NormInModel
 from normscope.inspection.preserve_state import untouched
@@ -144,6 +145,7 @@ def forget_conversion(tensors: Sequence[Tensor], token: object) -> None:
         vars(tensor).update({CONVERSIONS: left} if left else {})
 
 
+@check_arguments
 def to_rms_norm(
     model: nn.Module,
     *args: Any,
