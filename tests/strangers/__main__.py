@@ -97,10 +97,10 @@ def main(arguments: Sequence[str]) -> int:
         print(f"no architecture in {chosen.out}")
         return 1
     if chosen.table:
-        table.write(chosen.table, table.page(records))
+        table.write(chosen.table, table.page(records, table.read_listed(chosen.out)))
         print(f"wrote {chosen.table}")
     else:
-        print(table.terminal(records))
+        print(table.terminal(records, table.read_listed(chosen.out)))
     return 1 if any(cell["status"] in BAD for record in records for cell in record["cells"]) else 0
 
 
@@ -109,7 +109,8 @@ def run(chosen: argparse.Namespace) -> None:
     made = process.context([module for library in chosen.library or LIBRARIES for module in LIBRARIES[library]])
     about = stamp()
     listed = {library: process.names(made, library) for library in chosen.library or LIBRARIES}
-    table.write(chosen.out / "listed.json", json.dumps({library: len(names) for library, names in listed.items()}))
+    there = table.read_listed(chosen.out) | {library: len(names) for library, names in listed.items()}
+    table.write(chosen.out / "listed.json", json.dumps(there))
     waiting: list[tuple[float, str, str]] = []
     for library, names in listed.items():
         picked = [name for name in names if _wanted(chosen, library, name)][: chosen.limit]

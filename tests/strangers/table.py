@@ -25,6 +25,12 @@ def read(folder: Path) -> list[Record]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 
+def read_listed(folder: Path) -> dict[str, int]:
+    """Read how many architectures each library has, as counted when the folder was last run."""
+    path = folder / "listed.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
 def write(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,8 +46,8 @@ def cause(error: str) -> str:
     text = re.sub(r"'[^']*'|\"[^\"]*\"|`[^`]*`", "…", text)
     text = re.sub(r"[\[(][^\[\]()]*\d[^\[\]()]*[\])]", "…", text)
     text = re.sub(r"\b(?:[a-z_0-9]+\.)+[a-z_0-9]+\b", "…", text)
-    text = re.sub(r"[-+]?\d[\d,._e+-]*", "N", text)
-    return text[:160]
+    text = re.sub(r"(?<![\w.])[-+]?\d[\d,._]*(?:e[+-]?\d+)?", "N", text)
+    return text if len(text) <= 160 else f"{text[:159]}…"
 
 
 def grouped(cells: Iterable[tuple[str, Record]]) -> list[tuple[str, str, list[str]]]:
@@ -100,19 +106,21 @@ def _rank(check: str) -> tuple[int, str]:
 def cause_table(groups: Sequence[tuple[str, str, list[str]]]) -> list[str]:
     """Render groups of failures as a Markdown table."""
     lines = ["| cells | models | cause | came through | for example |", "| ---: | ---: | --- | --- | --- |"]
+    if not any(where for _, where, _ in groups):
+        lines = ["| cells | models | cause | for example |", "| ---: | ---: | --- | --- |"]
     for words, where, found in groups:
         models = list(dict.fromkeys(each.partition(" ")[0] for each in found))
         clean = words.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*").replace("[", "\\[")
-        place = f"`{where}`" if where else ""
-        lines.append(f"| {len(found)} | {len(models)} | {clean} | {place} | {found[0]} |")
+        place = [f"`{where}`" if where else ""] if len(lines[0].split("|")) == 7 else []
+        lines.append(f"| {' | '.join([str(len(found)), str(len(models)), clean, *place, found[0].strip()])} |")
     return lines
 
 
-def library_table(records: Sequence[Record]) -> list[str]:
-    """Render how many architectures of each library were tried."""
+def library_table(records: Sequence[Record], listed: dict[str, int]) -> list[str]:
+    """Render how many architectures of each library there are and were tried."""
     lines = [
-        "| library | version | tried | built small | with a norm | without a failed cell |",
-        "| --- | --- | ---: | ---: | ---: | ---: |",
+        "| library | version | architectures | tried | built small | with a norm | without a failed cell |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for library in dict.fromkeys(record["library"] for record in records):
         mine = [record for record in records if record["library"] == library]
@@ -120,13 +128,16 @@ def library_table(records: Sequence[Record]) -> list[str]:
         norms = [record for record in built if record.get("norms")]
         clean = [r for r in norms if not any(cell["status"] in COLUMNS["failed"] for cell in r["cells"])]
         versions = ", ".join(sorted({record["versions"][library] for record in mine}))
-        lines.append(f"| {library} | {versions} | {len(mine)} | {len(built)} | {len(norms)} | {len(clean)} |")
+        there = listed.get(library, len(mine))
+        lines.append(f"| {library} | {versions} | {there} | {len(mine)} | {len(built)} | {len(norms)} | {len(clean)} |")
     return lines
 
 
-def page(records: Sequence[Record]) -> str:
+def page(records: Sequence[Record], listed: dict[str, int]) -> str:
     """Render the page of the documentation."""
-    dates, commits = ({record[key] for record in records} for key in ("date", "commit"))
+    dates = {record["date"] for record in records}
+    commits = Counter(record["commit"] for record in records)
+    at = ", ".join(f"{commit} ({count})" for commit, count in commits.most_common())
     torch = ", ".join(sorted({record["versions"]["torch"] for record in records}))
     compiled = ", ".join(sorted({record["backend"] for record in records}))
     failed, refused = _cells(records, COLUMNS["failed"]), _cells(records, ("refused",))
@@ -139,11 +150,11 @@ def page(records: Sequence[Record]) -> str:
         "# Models of other libraries",
         "`./run strangers` builds every architecture of four libraries that can be built small from a configuration in "
         "two seconds, with random weights and without the network, and tries every instrument on it: swap, undo, "
-        "three steps of training, save and load, `torch.compile`, diagnose. `./run strangers --help` says what each "
-        "check asks.",
+        "three steps of training, save and load, `torch.compile`, diagnose, to_rms_norm. `./run strangers --help` says "
+        "what each check asks.",
         f"torch {torch}, `torch.compile` with {compiled} on a part of them, CPU, {', '.join(sorted(dates))}, "
-        f"normscope at {', '.join(sorted(commits))}; written by `./run strangers --table`.",
-        "\n".join(library_table(records)),
+        f"normscope at {at}; written by `./run strangers --table`.",
+        "\n".join(library_table(records, listed)),
         "## Cells",
         "Refused: normscope said no in a sentence. Theirs: the library's own model fails without normscope, too.",
         "\n".join(cell_table(records)),
@@ -158,15 +169,16 @@ def page(records: Sequence[Record]) -> str:
         sections += ["## Trials that broke off", "\n".join(cause_table(grouped(broke)))]
     sections += [
         f"## Not built ({len(unbuilt)} architectures)",
-        "Too large, too slow, or no input that is known here; the fifteen most frequent reasons.",
+        "Too large, too slow, or no input that is known here. The fifteen most frequent reasons, each the first error "
+        "of a model:",
         "\n".join(cause_table(grouped(unbuilt)[:15])) if unbuilt else "Nothing.",
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def terminal(records: Sequence[Record]) -> str:
+def terminal(records: Sequence[Record], listed: dict[str, int]) -> str:
     """Render the same in short for a terminal."""
-    lines = [*library_table(records), "", *cell_table(records)]
+    lines = [*library_table(records, listed), "", *cell_table(records)]
     for title, statuses in (("failed", COLUMNS["failed"]), ("refused", ("refused",)), ("theirs", ("theirs",))):
         for words, where, found in grouped(_cells(records, statuses)):
             examples = ", ".join(found[:3]) + (f", {len(found) - 3} more" if len(found) > 3 else "")

@@ -19,8 +19,12 @@ def record(name: str, *cells: tuple[str, str, str], **more: object) -> dict:
 
 
 RECORDS = [
-    record("beit", ("own/repeat", "ok", ""), ("dyt/swap", "failed", "RuntimeError: shape '[2, 8]' of size 17")),
-    record("cait", ("own/repeat", "ok", ""), ("dyt/swap", "failed", "RuntimeError: shape '[4, 4]' of size 3")),
+    record(
+        "beit", ("own/repeat", "ok", ""), ("dyt/swap", "failed", "RuntimeError: shape '[2, 8]' of size 17 in float64")
+    ),
+    record(
+        "cait", ("own/repeat", "ok", ""), ("dyt/swap", "failed", "RuntimeError: shape '[4, 4]' of size 3 in float64")
+    ),
     record("deit", ("own/repeat", "theirs", "CheckFailed: not the same"), ("none/swap", "refused", "ValueError: no")),
     record("eva", not_built="build: TimeoutError: more than 2 s of processor time"),
     record("pit", ("none/swap", "timeout", "over the time limit of 9 s")),
@@ -38,18 +42,21 @@ def test_failures_that_differ_in_numbers_and_shapes_have_one_cause(folder: Path)
     records = table.read(folder)
     assert records == RECORDS
     failed = [(r["name"], cell) for r in records for cell in r["cells"] if cell["status"] == "failed"]
-    assert table.grouped(failed) == [("RuntimeError: shape … of size N", "", ["beit dyt/swap", "cait dyt/swap"])]
+    assert table.grouped(failed) == [
+        ("RuntimeError: shape … of size N in float64", "", ["beit dyt/swap", "cait dyt/swap"])
+    ]
 
 
 def test_the_page_counts_every_status_once(folder: Path) -> None:
-    page = table.page(table.read(folder))
-    assert "| timm | 1.0.31 | 5 | 4 | 4 | 1 |" in page
+    table.write(folder / "listed.json", '{"timm": 98}')
+    page = table.page(table.read(folder), table.read_listed(folder))
+    assert "| timm | 1.0.31 | 98 | 5 | 4 | 4 | 1 |" in page
     assert "| `dyt` | swap | 0 | 0 | 2 | 0 |" in page
     assert "| `none` | swap | 0 | 1 | 1 | 0 |" in page
     assert "| as it is | repeat | 2 | 0 | 0 | 1 |" in page
     assert re.findall(r"^## .*\((\d+) ", page, re.MULTILINE) == ["3", "1", "1", "1"]
     assert "torch 2.14.1" in page
-    assert "normscope at abc1234" in page
+    assert "normscope at abc1234 (5);" in page
 
 
 def test_a_finished_architecture_is_left_alone_and_a_failed_one_is_run_again_when_asked(folder: Path) -> None:
@@ -66,11 +73,11 @@ def test_the_status_of_the_command_is_that_of_the_chosen_cells(folder: Path, cap
     given = ["--out", str(folder), "--no-run"]
     assert command.main([*given, "--only", "deit"]) == 0
     assert command.main([*given, "--only", "beit"]) == 1
-    assert "failed, 1 cells: RuntimeError: shape … of size N" in capsys.readouterr().out
+    assert "failed, 1 cells: RuntimeError: shape … of size N in float64" in capsys.readouterr().out
     assert command.main([*given, "--only", "nothing"]) == 1
     assert "no architecture in" in capsys.readouterr().out
     assert command.main([*given, "--table", str(folder / "page.md")]) == 1
-    assert (folder / "page.md").read_text(encoding="utf-8") == table.page(RECORDS)
+    assert (folder / "page.md").read_text(encoding="utf-8") == table.page(RECORDS, {})
 
 
 def test_a_line_of_progress_names_what_failed() -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import normscope
 from strangers import trial
 from strangers.libraries import Call, Subject
 from strangers.snapshot import differences, snapshot
@@ -68,7 +69,7 @@ def test_a_compiler_that_computes_something_else_is_seen(own: trial.Own) -> None
 
 def test_a_state_that_does_not_bring_everything_is_seen(own: trial.Own) -> None:
     model = own.fresh()
-    trial.normscope.swap(model, "layer_norm", "dyt")
+    normscope.swap(model, "layer_norm", "dyt")
     trial.saves(own, model, ["layer_norm"], "dyt")
     model.last.register_forward_hook(lambda module, given, output: output + 1)
     with pytest.raises(trial.CheckFailed, match="outputs after save and load"):
@@ -76,21 +77,35 @@ def test_a_state_that_does_not_bring_everything_is_seen(own: trial.Own) -> None:
 
 
 def test_a_norm_that_makes_finite_values_infinite_is_ours_and_a_network_that_does_is_not(own: trial.Own) -> None:
-    class Infinite(nn.Module):
-        def __init__(self, width: int) -> None:
-            super().__init__()
-            self.width = width
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x / 0
-
-    with pytest.raises(trial.CheckFailed, match="Infinite makes a finite input not finite") as failed:
-        trial.swaps(own, own.fresh(), ["layer_norm"], Infinite)  # type: ignore[arg-type]
+    wrong = own.fresh()
+    normscope.swap(wrong, "layer_norm", "dyt")
+    wrong.norm.alpha.data.fill_(float("nan"))
+    with pytest.raises(trial.CheckFailed, match="DyT makes a finite input not finite") as failed:
+        trial.trains(own, wrong)
     assert not isinstance(failed.value, trial.NotOurs)
     model = own.fresh()
     model.last.register_forward_hook(lambda module, given, output: output / 0)
-    with pytest.raises(trial.NotOurs, match="every new norm gives finite values"):
+    with pytest.raises(trial.NotOurs, match="every norm of ours gives finite values"):
         trial.swaps(own, model, ["layer_norm"], "dyt")
+    with pytest.raises(trial.NotOurs, match="loss inf, norm of the gradient nan, and every norm of ours"):
+        trial.trains(own, model)
+
+
+def test_a_norm_whose_gradient_is_not_finite_is_ours(own: trial.Own) -> None:
+    class WrongGradient(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient / 0
+
+    model = own.fresh()
+    normscope.swap(model, "layer_norm", "rms_norm")
+    model.norm.forward = lambda x: WrongGradient.apply(x)
+    with pytest.raises(trial.CheckFailed, match="RMSNorm makes a finite gradient not finite"):
+        trial.trains(own, model)
 
 
 def test_a_snapshot_names_what_has_changed() -> None:

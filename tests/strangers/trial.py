@@ -128,7 +128,8 @@ def told(error: Exception) -> dict[str, Any]:
     """Return the status of an error, its text, and the last line of normscope's that it came through."""
     frames = traceback.extract_tb(error.__traceback__)
     last = frames[-1].filename if frames else ""
-    refused = isinstance(error, ValueError | TypeError | LookupError) and last.startswith(OURS)
+    raised = last.startswith(OURS) and (frames[-1].line or "").startswith("raise ")
+    refused = raised and isinstance(error, ValueError | TypeError | LookupError)
     ours = [frame for frame in frames if frame.filename.startswith(OURS)]
     where = f"{os.path.relpath(ours[-1].filename, OURS)}:{ours[-1].name}" if ours else ""
     deepest = f"{os.path.basename(last)}:{frames[-1].lineno}" if frames else ""
@@ -226,7 +227,8 @@ def swaps(own: Own, model: nn.Module, what: list[str], target: str) -> Any:
     if shapes != own.shapes and not own.subject.shapes_vary:
         raise CheckFailed(f"shapes were {own.shapes} and are {shapes}")
     if not _finite(outputs):
-        raise _blamed(own, model, [one.module for one in report.replaced])
+        with torch.no_grad():
+            raise _blamed(own, model, lambda: own.outputs(model), "an output is not finite")
     return report
 
 
@@ -234,24 +236,31 @@ def _finite(value: Any) -> bool:
     return all(bool(tensor.isfinite().all()) for tensor in floats_in(value))
 
 
-def _blamed(own: Own, model: nn.Module, norms: Sequence[nn.Module]) -> CheckFailed:
-    """Return the error of a model that is not finite: ours if a new norm made it so from a finite input.
+def _blamed(own: Own, model: nn.Module, run: Callable[[], Any], what: str) -> CheckFailed:
+    """Return the error of a model that is not finite: ours if a norm of ours made it so from finite values.
 
     Without the old norms a random network may well shrink its signal to zero, or let it grow, until it divides by it.
     """
     wrong: list[str] = []
 
-    def look(module: nn.Module, given: Any, output: Any) -> None:
+    def forward(module: nn.Module, given: Any, output: Any) -> None:
         if _finite(given) and not _finite(output):
-            wrong.append(type(module).__name__)
+            wrong.append(f"a {type(module).__name__} makes a finite input not finite")
 
-    hooks = [norm.register_forward_hook(look) for norm in norms]
-    own.outputs(model)
+    def backward(module: nn.Module, given: Any, above: Any) -> None:
+        if _finite(above) and not _finite(given):
+            wrong.append(f"a {type(module).__name__} makes a finite gradient not finite")
+
+    norms = [module for module in model.modules() if type(module).__module__.startswith("normscope.")]
+    hooks = [norm.register_forward_hook(forward) for norm in norms]
+    if torch.is_grad_enabled():
+        hooks += [norm.register_full_backward_hook(backward) for norm in norms]
+    run()
     for hook in hooks:
         hook.remove()
     if wrong:
-        return CheckFailed(f"a {wrong[0]} makes a finite input not finite")
-    return NotOurs("an output is not finite, and every new norm gives finite values for finite ones")
+        return CheckFailed(f"{what}: {wrong[0]}")
+    return NotOurs(f"{what}, and every norm of ours gives finite values for finite ones")
 
 
 def undoes(own: Own, model: nn.Module, report: Any, before: dict[str, Any]) -> None:
@@ -319,7 +328,8 @@ def trains(own: Own, model: nn.Module) -> None:
         loss.backward()
         total = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         if not (loss.isfinite() and total.isfinite()):
-            raise CheckFailed(f"loss {loss.item()}, norm of the gradient {total.item()}")
+            what = f"loss {loss.item():g}, norm of the gradient {total.item():g}"
+            raise _blamed(own, model, lambda: own.loss(model.train()).backward(), what)
         optimizer.step()
     moved = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
     places = {name.rpartition(".")[0] for name in moved}

@@ -138,3 +138,31 @@ def test_every_catalogue_placement_with_branches_is_read() -> None:
     for name in PLACEMENTS:
         if name != "preactivation":
             assert profile(text(0, name, layers=2)).layers, name
+
+
+class Ends(nn.Module):
+    """A Pre-LN layer, and at the end of a network its loss, alone or beside other things."""
+
+    def __init__(self, returns: str = "") -> None:
+        super().__init__()
+        self.norm, self.linear, self.returns = nn.LayerNorm(8), nn.Linear(8, 8), returns
+
+    def forward(self, x: torch.Tensor) -> object:
+        y = x + self.linear(self.norm(x))
+        loss = y.square().mean()
+        return {"": y, "loss": loss, "no detections and a loss": ([], {"loss": loss}), "both": (loss, y)}[self.returns]
+
+
+@pytest.mark.parametrize(
+    ("returns", "loss", "layers"),
+    [
+        ("loss", lambda model, batch: model(batch), ["0", "1"]),
+        ("no detections and a loss", lambda model, batch: model(batch)[1]["loss"], ["0", "1"]),
+        ("both", lambda model, batch: model(batch)[0], ["0", "1", "2"]),
+    ],
+)
+def test_a_layer_that_returns_its_loss_is_no_end_of_a_stream(returns: str, loss, layers: list[str]) -> None:
+    model = nn.Sequential(Ends(), Ends(), Ends(returns))
+    (stack,) = depth_profile(model, torch.randn(16, 8, generator=torch.Generator().manual_seed(0)), loss)
+    assert [layer.name for layer in stack.layers] == layers
+    assert all(math.isfinite(layer.activation) and math.isfinite(layer.gradient) for layer in stack.layers)
