@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "version": set(),
     "errors": set(),
     "registry": set(),
+    "arguments": set(),
     "files": set(),
     "fits": set(),
     "torch_internals": set(),
@@ -47,7 +48,7 @@ MAY_IMPORT = {
 }
 """From a part to the parts it may import; lazy imports count, too."""
 
-EVERYWHERE = {"errors", "files", "registry", "torch_internals"}
+EVERYWHERE = {"arguments", "errors", "files", "registry", "torch_internals"}
 """Parts that import nothing of ours and that every part may import."""
 
 WITHOUT_TORCH = {"results", "report", "data"}

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from torch import nn
 
+from normscope.arguments import check_argument, check_arguments
 from normscope.norms import NORMS, PARAMETRIZATIONS, NormTraits
 from normscope.norms.checks import example_width
 from normscope.placement import PLACEMENTS, LayeredNorm, NormFactory, Placement, Where, per_layer
@@ -62,6 +63,8 @@ class NormSpec:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_argument("name", self.name, str)
+        check_argument("arguments", self.arguments, Mapping[str, Any])
         rest, *chosen = split_places(self.name)
         if not chosen:
             if self.name not in PARAMETRIZATIONS and self.name not in NORMS:
@@ -92,6 +95,7 @@ class NormSpec:
             TypeError: If an argument has another type than the norm's default.
             ValueError: If the text has another form, or the norm takes no such argument or not this value.
         """
+        check_argument("text", text, str)
         return cls(text.replace(" ", "")) if len(split_places(text)) > 1 else cls(*parse_call(text, *_NORM))
 
     def __str__(self) -> str:
@@ -159,6 +163,7 @@ class PlacementSpec:
     text: str
 
     def __post_init__(self) -> None:
+        check_argument("text", self.text, str)
         _resolve(self.text)
         written = []
         for part in split_places(self.text):
@@ -193,6 +198,7 @@ _CUSTOM: "dict[UserFile, CustomTask]" = {}
 """Tasks in users' files, as this process has read them."""
 
 
+@check_arguments
 def find_task(name: str, *, anew: bool = False, revision: int | None = None) -> "Task":
     """Return a task by its key, or the task that a user's file defines, ``my_file.py:make``.
 

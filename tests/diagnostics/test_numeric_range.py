@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from normscope import norms
+from normscope import diagnose, norms
 from normscope.diagnostics import numeric_range
 from normscope.diagnostics.numeric_range import NormRange
 
@@ -46,6 +46,20 @@ def test_overflow() -> None:
     assert seen(nn.LayerNorm(8), x).overflow < 1e-30
     x[0, 0] = math.nan
     assert seen(nn.LayerNorm(8), x).largest == math.inf
+
+
+@pytest.mark.parametrize("made", [nn.LayerNorm, nn.RMSNorm, norms.LayerNorm, norms.ScaleNorm])
+def test_rows_whose_squares_leave_the_range_are_counted_and_named(made: type[nn.Module]) -> None:
+    x = torch.randn(4, 8)
+    assert seen(made(8), x).squares_overflow == 0
+    x[1] *= 1e20
+    assert seen(made(8), x).squares_overflow == 0.25
+    assert seen(made(8).bfloat16(), x.bfloat16()).squares_overflow == 0.25
+    assert seen(made(8).double(), x.double()).squares_overflow == 0
+    model = nn.Sequential(made(8), nn.Linear(8, 1))
+    (finding,) = [one for one in diagnose(model, x, lambda m, b: m(b).square().mean()).findings if one.where == "0"]
+    assert finding.name == "overflow"
+    assert "the squares of 25% of the rows at 0" in finding.evidence
 
 
 def test_weights_and_bias() -> None:

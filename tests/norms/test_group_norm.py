@@ -8,7 +8,7 @@ from torch import nn
 from torch.testing._internal.common_modules import module_db
 
 from normscope import NormSpec
-from normscope.norms import ChannelsFirst, GroupNorm, group_norm
+from normscope.norms import ChannelsFirst, GroupNorm, InstanceNorm, group_norm
 
 # Float64 sums of at most a hundred terms of order one.
 SAME = {"rtol": 0, "atol": 1e-12}
@@ -103,3 +103,31 @@ def test_a_number_of_groups_that_no_width_has_is_refused_at_once(groups: str) ->
         NormSpec.parse(f"group_norm(num_groups={groups})")
     with pytest.raises(TypeError, match=r"num_groups must be a whole number, got 2\.5"):
         NormSpec.parse("group_norm(num_groups=2.5)")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e18, 3e20, 1e37])
+@pytest.mark.parametrize("kind", [GroupNorm, InstanceNorm])
+def test_very_large_numbers_are_normalized_as_in_float64(kind: Any, size: float, dtype: torch.dtype) -> None:
+    x = (size * torch.randn(4, 5, 6)).to(dtype)
+    wide = x.double().requires_grad_()
+    narrow = x.clone().requires_grad_()
+    upstream = torch.randn(4, 5, 6).to(dtype)
+    want, got = kind(6).double()(wide), kind(6)(narrow)
+    # One rounding of the output, or a few of float32's.
+    rtol = max(torch.finfo(dtype).eps, 1e-5)
+    torch.testing.assert_close(got.double(), want, rtol=rtol, atol=rtol)
+    want.backward(upstream.double())
+    got.backward(upstream)
+    scale = size if size < 1e36 else None
+    if scale is not None:
+        torch.testing.assert_close(narrow.grad.double() * scale, wide.grad * scale, rtol=2 * rtol, atol=2 * rtol)
+
+
+def test_running_moments_of_large_numbers_are_their_moments() -> None:
+    x = 1e18 * torch.randn(4, 5, 6) + 3e18
+    narrow, wide = (InstanceNorm(6, track_running_stats=True, dtype=dtype) for dtype in (torch.float32, torch.float64))
+    narrow(x)
+    wide(x.double())
+    torch.testing.assert_close(narrow.running_mean.double(), wide.running_mean, rtol=1e-5, atol=0)
+    torch.testing.assert_close(narrow.running_var.double(), wide.running_var, rtol=1e-5, atol=0)

@@ -61,7 +61,7 @@ def test_a_changed_task_is_another_study(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("seeds", [[0.5, 1.0], [True, False], ["0"]])
 def test_seeds_are_whole_numbers(seeds: list[Any]) -> None:
-    with pytest.raises(TypeError, match="seeds must be whole numbers, got"):
+    with pytest.raises(TypeError, match="seeds must be a whole number or a sequence of whole numbers, got"):
         make_study("digits", seeds=seeds)
 
 
@@ -72,9 +72,9 @@ def test_numpys_seeds_are_seeds() -> None:
 
 
 def test_a_text_is_no_list() -> None:
-    with pytest.raises(TypeError, match="norms must be a list of names, got the text 'layer_norm'"):
+    with pytest.raises(TypeError, match=r"norms must be a sequence of strings, got .*: write \['layer_norm'\]"):
         make_study("digits", norms="layer_norm")
-    with pytest.raises(TypeError, match="placements must be a list of names, got the text 'pre'"):
+    with pytest.raises(TypeError, match=r"placements must be a sequence of strings, got 'pre' .*: write \['pre'\]"):
         make_study("digits", placements="pre")
 
 
@@ -154,7 +154,6 @@ def test_one_warm_up_for_all_is_no_difference_of_arms() -> None:
     [
         ([0, 0], "every arm must differ from the others, got layer_norm, layer_norm"),
         ([-1], "warmup must be a whole number of at least 0, got -1"),
-        ([0, 0.5], r"warmup must be a whole number of at least 0, got 0\.5"),
     ],
 )
 def test_warm_ups_that_make_no_sense_are_refused(warmups: list[Any], words: str) -> None:

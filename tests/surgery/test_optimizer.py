@@ -190,8 +190,12 @@ def test_names_of_both_kinds_follow() -> None:
 @pytest.mark.parametrize(
     ("give", "error", "words"),
     [
-        (lambda of: [], TypeError, r"must be a torch.optim.Optimizer, got \[\]"),
-        (lambda of: torch.optim.SGD, TypeError, "must be a torch.optim.Optimizer, got <class"),
+        (lambda of: [], TypeError, r"must be a torch.optim.Optimizer or None, got \[\]"),
+        (
+            lambda of: torch.optim.SGD,
+            TypeError,
+            "must be a torch.optim.Optimizer or None, got the class SGD: build it",
+        ),
         (lambda of: torch.optim.SGD(model().parameters()), ValueError, "holds no parameter of this model"),
         (lambda of: torch.optim.LBFGS(of.parameters()), ValueError, "LBFGS keeps one history for all parameters"),
     ],

@@ -303,3 +303,15 @@ def test_a_lazy_module_is_refused(to: Any) -> None:
     with pytest.raises(ValueError, match=r"gave a lazy Lazy.*Norm2d for the width 8: give a module that has its size"):
         swap(model, "batch_norm", to)
     assert type(model[1]) is nn.BatchNorm2d
+
+
+@pytest.mark.parametrize("to", ["rms_norm", "none", "group_norm", "batch_norm", "dyt"])
+@pytest.mark.parametrize("place", ["batch", "group", "instance"])
+def test_the_output_lies_in_memory_as_before(place: str, to: str) -> None:
+    make, kind = PLACES[place]
+    maps = torch.randn(4, WIDTH, 3, 5)
+    model = nn.Sequential(nn.Identity(), make())
+    given = [maps, maps.to(memory_format=torch.channels_last), torch.randn(4, WIDTH, 5, 3).transpose(2, 3)]
+    before = [model(x).stride() for x in given]
+    swap(model, kind, to)
+    assert [model(x).stride() for x in given] == before

@@ -194,7 +194,7 @@ def test_what_cannot_be_grouped() -> None:
         normscope.norm_parameter_groups(nn.Linear(2, 2), float("inf"))
     with pytest.raises(ValueError, match="weight_decay must be at least 0, got nan"):
         normscope.norm_parameter_groups(nn.Linear(2, 2), float("nan"))
-    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got list"):
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got \[1\] of type list"):
         normscope.norm_parameter_groups([1], 0.1)  # pyright: ignore
     lazy = nn.Sequential(nn.LazyLinear(8), nn.LayerNorm(8))
     assert list(normscope.norm_parameters(lazy)) == ["1.weight", "1.bias"]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from normscope.arguments import check_arguments
 from normscope.inspection.preserve_state import untouched
 
 Loss = Literal["cross_entropy", "mse"]
@@ -90,6 +91,7 @@ class Curvature:
         return {**asdict(self), "reading": self.reading}
 
 
+@check_arguments
 def curvature(
     model: nn.Module,
     inputs: Tensor | Sequence[Tensor],

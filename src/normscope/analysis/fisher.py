@@ -5,6 +5,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from normscope.arguments import check_arguments
+
 Family = Literal["gaussian", "bernoulli", "categorical"]
 Method = Literal["none", "layer", "batch", "weight"]
 
@@ -12,6 +14,7 @@ METHODS: tuple[Method, ...] = get_args(Method)
 """Normalization methods; ``none`` is the plain model."""
 
 
+@check_arguments
 def standard_fisher(x: Tensor, weight: Tensor, bias: Tensor, *, family: Family, dispersion: float = 1.0) -> Tensor:
     r"""Return the Fisher matrix of the plain model, whose natural parameters are :math:`s_i = w_i^\top x + b_i`.
 
@@ -51,6 +54,7 @@ def standard_fisher(x: Tensor, weight: Tensor, bias: Tensor, *, family: Family, 
     return torch.einsum("nij,na,nb->iajb", covariance, extended, extended).reshape(size, size) / len(x)
 
 
+@check_arguments
 def normalized_fisher(
     x: Tensor,
     weight: Tensor,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from normscope.analysis.fisher import METHODS, Family, Method, check_model, expected, metric, normalized_outputs
+from normscope.arguments import check_arguments
 from normscope.fits import log_slope
 
 FACTORS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
@@ -63,6 +64,7 @@ class ImplicitLearningRate:
         return {**asdict(self), "reading": self.reading}
 
 
+@check_arguments
 def implicit_learning_rate(
     x: Tensor,
     y: Tensor,

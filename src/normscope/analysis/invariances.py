@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from normscope.analysis.eps_law import ObservedCall, eps_law, observe_norm
+from normscope.arguments import check_arguments
 from normscope.inspection.preserve_state import untouched
 
 Change = Callable[[Tensor], Tensor]
@@ -127,6 +128,7 @@ class Invariances:
         return {**asdict(self), "reading": self.reading}
 
 
+@check_arguments
 def invariances(
     module: nn.Module,
     x: Tensor,

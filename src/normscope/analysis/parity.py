@@ -20,6 +20,7 @@ from normscope.analysis.fit_convention import (
     inputs,
     within_rounding,
 )
+from normscope.arguments import check_arguments
 from normscope.inspection.preserve_state import random_states_kept
 
 CONVENTIONS = {
@@ -152,6 +153,7 @@ class Parity:
         return {**content, "reading": self.reading}
 
 
+@check_arguments
 @random_states_kept()
 def parity(
     first: NormFunction,

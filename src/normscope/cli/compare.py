@@ -231,9 +231,9 @@ def _report_failures(summary: "Summary", folder: Path) -> None:
     words = " and ".join(f"{many} of {total} {FAILURES[state]}" for state, many in counts.items() if many)
     if not words:
         return
+    files = "result.json and error.txt" if counts["failed"] else "result.json"
     Console(stderr=True).print(
-        f"{words}; the reasons are in {folder}/runs/*/result.json and error.txt, and on the page; --retry-failed "
-        "computes them again",
+        f"{words}; the reasons are in {folder}/runs/*/{files}, and on the page; --retry-failed computes them again",
         style="red",
         markup=False,
         highlight=False,

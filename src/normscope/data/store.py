@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from normscope.arguments import check_arguments
 from normscope.data.download import DataFile, DataSet, Progress, download, sha256
 from normscope.data.registry import SETS
 from normscope.errors import NormscopeError
@@ -50,6 +51,7 @@ class DataState:
         return self.kind in {"present", "cached"}
 
 
+@check_arguments
 def locate(dataset: DataSet, *, progress: Progress | None = None) -> dict[str, Path]:
     """Find every file of a data set, and download missing ones.
 
@@ -76,6 +78,7 @@ def found_hashes(dataset: DataSet, paths: dict[str, Path]) -> dict[str, str]:
     return {file.name: file.sha256 or UNVERIFIED + sha256(paths[file.name]) for file in dataset.files}
 
 
+@check_arguments
 def state(dataset: DataSet) -> DataState:
     """Return the state of a data set on this machine, without a download."""
     found: list[Path] = []
@@ -113,6 +116,7 @@ def table() -> list[tuple[str, str, str, str, str]]:
     return [(each.name, state(each).description, _size(each), each.licence, each.home) for each in SETS.values()]
 
 
+@check_arguments
 def fetch(names: Iterable[str] = (), *, progress: Progress | None = None) -> dict[str, dict[str, Path]]:
     """Download data sets, so that they can be read without a network.
 
@@ -129,6 +133,7 @@ def fetch(names: Iterable[str] = (), *, progress: Progress | None = None) -> dic
     return {each.name: locate(each, progress=progress) for each in chosen}
 
 
+@check_arguments
 def verify(names: Iterable[str] = ()) -> None:
     """Verify the hashes of all present files; downloads nothing. Files without a published sha256 always pass.
 

@@ -13,6 +13,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
+from normscope.arguments import check_arguments
 from normscope.diagnostics.depth.profile import StackDepth, read_depth
 from normscope.diagnostics.depth.watch import watch_depth
 from normscope.diagnostics.gradients.at_norms import LostGradient, NormGradients, watch_gradients
@@ -90,6 +91,7 @@ class Diagnosis:
         return "\n".join([*lines, *self.readings.values()])
 
 
+@check_arguments
 def diagnose(
     model: nn.Module,
     batch: Any,
@@ -124,7 +126,7 @@ def diagnose(
         Findings, measurements, their interpretation, and the cost.
 
     Raises:
-        TypeError: If the loss is not a tensor.
+        TypeError: If an argument has another type, or the loss is not a tensor.
         RuntimeError: If the model recomputes activations with ``use_reentrant=True``, which torch cannot do here.
         ValueError: If the loss is not a scalar or does not depend on the model's parameters; if the model has no
             trainable parameter, or a lazy parameter or buffer; if ``learning_rate`` is not positive and finite,

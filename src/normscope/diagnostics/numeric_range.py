@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from normscope.arguments import check_arguments
 from normscope.inspection.derivative import as_rows, fixed_moments, has_known_derivative
 from normscope.inspection.find import find_norms
 from normscope.inspection.norm_in_model import NormInModel
@@ -62,6 +63,9 @@ class NormRange:
     """Median over features of |batch mean - running mean| / sqrt(running variance); None unless ``running``."""
     running_ratio: float | None
     """Median over features of batch variance / running variance; None unless ``running``."""
+    squares_overflow: float = 0.0
+    """Share of rows with finite entries whose sum of squares leaves the range of the statistics, float32 for float32
+    and narrower inputs; 0 if the norm does not scale."""
 
 
 @contextmanager
@@ -105,6 +109,7 @@ def watch_range(
     ranges += [_read(norm, seen[norm.name], precision, decays) for norm in listed if norm.name in seen]
 
 
+@check_arguments
 def numeric_range(
     model: nn.Module,
     batch: Any,
@@ -148,8 +153,8 @@ def _statistics(norm: NormInModel, x: Tensor) -> list[float]:
     """Compute the statistics of one input.
 
     Returns:
-        Largest entry, smallest and median variance, share of rows below eps, median of |mean| / deviation, and for a
-        batch norm with running moments their offset and ratio.
+        Largest entry, smallest and median variance, share of rows below eps, median of |mean| / deviation, share of
+        rows whose squares overflow, and for a batch norm with running moments their offset and ratio.
     """
     rows = as_rows(norm, x)
     largest = rows.abs().amax()
@@ -165,6 +170,7 @@ def _statistics(norm: NormInModel, x: Tensor) -> list[float]:
         variance.median(),
         (variance < bound).double().mean(),
         (mean.abs() / deviation.clamp(min=torch.finfo(rows.dtype).tiny)).median(),
+        (rows.isfinite().all(-1) & ~(variance * rows.shape[-1] <= torch.finfo(rows.dtype).max)).double().mean(),
     ]
     if (running := fixed_moments(norm)) is not None and norm.kind == "batch_norm":
         spread = running.reshape(-1).to(rows.dtype) + eps
@@ -189,7 +195,7 @@ def _read(
     weight, bias = norm.effective_weight(), norm.effective_bias()
     energy = 1.0 if weight is None else float(weight.square().mean())
     running = fixed_moments(norm) is not None
-    with_running = next((call for call in numbers if len(call) > 5), None)
+    with_running = next((call for call in numbers if len(call) > 6), None)
     parameters = [id(p) for p in norm.module.parameters()]
     eps = norm.eps_at(getattr(torch, dtype))
     return NormRange(
@@ -211,8 +217,9 @@ def _read(
         bias_share=None if bias is None else float(bias.square().mean() / (energy + bias.square().mean())),
         decay=max((decays.get(p, 0.0) for p in parameters), default=None) if decays is not None else None,
         running=running,
-        running_offset=with_running[5] if with_running else None,
-        running_ratio=with_running[6] if with_running else None,
+        running_offset=with_running[6] if with_running else None,
+        running_ratio=with_running[7] if with_running else None,
+        squares_overflow=max(call[5] for call in numbers) if divides else 0.0,
     )
 
 

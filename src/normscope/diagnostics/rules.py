@@ -309,6 +309,14 @@ def _overflow(measured: Measured) -> Iterator[tuple[str, str]]:
             f"{_count(found)}: the largest input entry of {worst.name} is {worst.largest:.3g}, beyond the range of "
             f"{worst.precision}.",
         )
+    far = [each for each in measured.ranges if each.squares_overflow and each.overflow <= 1]
+    if far:
+        worst = max(far, key=lambda each: each.squares_overflow)
+        yield (
+            ", ".join(each.name for each in far),
+            f"{_count(far)}: the squares of {worst.squares_overflow:.0%} of the rows at {worst.name} leave the range "
+            "of the statistics, its entries do not: torch's norms return zeros, with zero gradients, for such rows.",
+        )
 
 
 def _count(found: Sized) -> str:
@@ -377,7 +385,7 @@ CAUSES: dict[str, Cause] = {
         ),
         Cause(
             name="overflow",
-            title="An input overflows",
+            title="An input or its square overflows",
             rule=_overflow,
             remedy="Use bfloat16 or float32 for the residual stream, scale the branches down, or clip the input.",
         ),

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from normscope.arguments import check_arguments
 from normscope.diagnostics.depth.profile import StackDepth, read_depth
 from normscope.diagnostics.depth.watch import DepthWatch, common_share, watch_depth
 from normscope.fits import log_slope
@@ -18,6 +19,7 @@ Update = Literal["adam", "sgd"]
 """``adam``: the first update of Adam and its variants, ``learning_rate * sign(gradient)``; ``sgd``: the gradient."""
 
 
+@check_arguments
 def warmup_features(
     model: nn.Module,
     batch: Any,

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
+from normscope.arguments import check_arguments
 from normscope.inspection.behaviour import (
     NOT_COMPARED,
     departs_from,
@@ -37,6 +38,7 @@ from normscope.torch_internals import CHILDREN_TABLE, children_of, parameters_of
 _LAZY = "lazy: run a batch first, then its width is known"
 
 
+@check_arguments
 def find_norms(model: nn.Module, *, for_replacement: bool = False) -> tuple[list[NormInModel], list[Unreachable]]:
     """List the norms of a model that are modules.
 

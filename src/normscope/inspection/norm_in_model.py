@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from normscope.arguments import check_arguments
 from normscope.norms import NORMS, ChannelsFirst, LayerNorm, NormTraits, RMSNorm
 
 
@@ -160,6 +161,7 @@ def kind_of(base: type[nn.Module]) -> str:
     return TORCH_NORMS[base].kind if base in TORCH_NORMS else _registered_classes()[base]
 
 
+@check_arguments
 def traits_of(module: nn.Module) -> NormTraits | None:
     """Return what a module's class declares that it computes: ours, another package's, or one of torch's norms.
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from normscope.kernels.scaling import in_range
 from normscope.norms.checks import Shape, as_shape, check_eps, check_input, check_number
 from normscope.norms.moments import widen
+from normscope.norms.nested import over_rows
 from normscope.norms.traits import NormTraits
 from normscope.torch_internals import BatchNormBase
 
@@ -201,6 +202,8 @@ class BatchNorm(BatchNormBase):
         Raises:
             ValueError: If the batch's moments are needed and it has a single row.
         """
+        if x.is_nested:
+            return over_rows(self, x)
         check_input(self, x, self.normalized_shape)
         if not self.training and self.running_mean is not None and self.running_var is not None:
             return batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.eps).contiguous()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from normscope.norms.checks import Shape, as_shape, check_eps, check_input, check_number
 from normscope.norms.moments import widen
+from normscope.norms.nested import over_rows
 from normscope.norms.traits import NormTraits
 
 
@@ -104,6 +105,8 @@ class DyT(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[..., D]`` to ``[..., D]``, contiguous."""
+        if x.is_nested:
+            return over_rows(self, x)
         check_input(self, x, self.normalized_shape)
         return dyt(x, self.alpha, self.weight, self.bias).contiguous()
 

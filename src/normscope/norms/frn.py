@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from normscope.kernels.scaling import in_range
 from normscope.norms.checks import Shape, as_shape, check_eps, check_input
 from normscope.norms.moments import widen
+from normscope.norms.nested import over_parts
 from normscope.norms.traits import NormTraits
 
 
@@ -143,6 +144,8 @@ class FRN(nn.Module):
         Raises:
             ValueError: If ``x`` has no spatial axis.
         """
+        if x.is_nested:
+            return over_parts(self, x)
         check_input(self, x, self.normalized_shape)
         axes = len(self.normalized_shape)
         if x.dim() < axes + 2:

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from normscope.kernels.scaling import in_range
 from normscope.norms.checks import Shape, as_shape, check_eps, check_input
 from normscope.norms.moments import widen
 from normscope.norms.traits import NormTraits
@@ -47,8 +48,10 @@ def group_norm(
     """
     channels = math.prod(x.shape[-axes:])
     groups = widen(x).reshape(len(x), math.prod(x.shape[1:-axes]), num_groups, channels // num_groups)
+    groups, scale, _ = in_range(groups, (1, 3), centers=True)
     centered = groups - groups.mean((1, 3), keepdim=True)
-    y = (centered * (centered.square().mean((1, 3), keepdim=True) + eps).rsqrt()).reshape(x.shape)
+    variance = centered.square().mean((1, 3), keepdim=True)
+    y = (centered * (variance + eps * scale * scale).rsqrt()).reshape(x.shape)
     if weight is not None:
         y = y * widen(weight)
     if bias is not None:

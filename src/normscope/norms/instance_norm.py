@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from normscope.kernels.scaling import in_range
 from normscope.norms.batch_norm import batch_norm
 from normscope.norms.checks import Shape, as_shape, check_eps, check_input, check_number
 from normscope.norms.group_norm import group_norm
@@ -164,11 +165,11 @@ class InstanceNorm(nn.Module):
             wanted = ", ".join(map(str, self.normalized_shape))
             raise ValueError(f"{self} expects [batch, positions, ..., {wanted}], two or more, got {list(x.shape)}")
         if self.training and self.track_running_stats and mean is not None and variance is not None and x.numel():
-            wide = widen(x.detach())
-            places = tuple(range(1, x.dim() - axes))
-            spread, center = (moment.mean(0) for moment in torch.var_mean(wide, places, correction=1))
-            mean.add_((center - mean) * self.momentum)
-            variance.add_((spread - variance) * self.momentum)
+            over = tuple(range(1, x.dim() - axes))
+            wide, scale, middle = in_range(widen(x.detach()), over, centers=True)
+            spread, center = torch.var_mean(wide, over, correction=1, keepdim=True)
+            for running, moments in ((mean, center / scale + middle), (variance, spread / scale / scale)):
+                running.add_((moments.mean(0).reshape(running.shape) - running) * self.momentum)
         return instance_norm(x, self.weight, self.bias, self.eps, axes=axes).contiguous()
 
     def extra_repr(self) -> str:

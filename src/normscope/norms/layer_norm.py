@@ -141,7 +141,7 @@ class LayerNorm(nn.LayerNorm):
             # Gradients per sample: such a weight takes part in this very call only.
             return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
         parameters = [p for p in (self.weight, self.bias) if p is not None]
-        dtype = reduce(torch.promote_types, (p.dtype for p in parameters), x.dtype)
+        dtype = reduce(torch.promote_types, (p.dtype for p in parameters), torch.promote_types(x.dtype, torch.float32))
         weight = None if self.weight is None else self.weight.to(dtype)
         bias = None if self.bias is None else self.bias.to(dtype)
         shape, wide = self.normalized_shape, x.to(dtype)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from normscope.kernels.scaling import in_range
 from normscope.norms.checks import check_input
+from normscope.norms.nested import over_rows
 
 
 def widen(x: Tensor) -> Tensor:
@@ -77,6 +78,8 @@ def defined(
         TypeError: If ``x`` is not of a floating dtype.
         ValueError: If the trailing axes of ``x`` differ, or the residual has another shape or dtype.
     """
+    if x.is_nested:
+        return over_rows(module, x, residual)
     check_input(module, x, module.normalized_shape)  # pyright: ignore[reportArgumentType]
     if residual is None:
         return definition(x).contiguous()

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from normscope.norms.checks import Shape, as_shape, check_eps, check_input
+from normscope.norms.nested import over_rows
 from normscope.norms.traits import NormTraits
 
 
@@ -59,6 +60,8 @@ class NoNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` itself, or a contiguous copy of an ``x`` that is not, as the other norms do."""
+        if x.is_nested:
+            return over_rows(self, x)
         check_input(self, x, self.normalized_shape)
         return x.contiguous()
 

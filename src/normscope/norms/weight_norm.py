@@ -5,6 +5,7 @@ from collections import Counter
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
+from normscope.arguments import check_arguments
 from normscope.kernels.scaling import in_range
 from normscope.norms.moments import length, widen
 
@@ -40,6 +41,7 @@ def weight_norm(v: Tensor, g: Tensor) -> Tensor:
     return (widen(g).reshape(size.shape) * wide / size).to(v.dtype)
 
 
+@check_arguments
 def apply_weight_norm(model: nn.Module) -> int:
     """Parametrize every linear and convolutional weight of ``model``, in place.
 

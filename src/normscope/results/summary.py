@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+from normscope.arguments import check_arguments
 from normscope.files import write_atomically
 from normscope.results.matching import ArmRuns, match_runs, read_runs
 from normscope.results.per_arm import ArmSummary, summarize_arm, weigh_arm
@@ -146,6 +147,7 @@ SUMMARY = shape_of(Summary)
 """Shape of summary.json."""
 
 
+@check_arguments
 def read_summary(directory: Path) -> Summary:
     """Read ``summary.json`` of a study folder.
 
@@ -165,6 +167,7 @@ def read_summary(directory: Path) -> Summary:
     return summary
 
 
+@check_arguments
 def summarize(directory: Path) -> Summary:
     """Compute the summary of a study from its runs.
 

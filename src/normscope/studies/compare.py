@@ -9,6 +9,7 @@ import torch
 from filelock import FileLock
 
 from normscope import data
+from normscope.arguments import check_arguments
 from normscope.errors import NormscopeError
 from normscope.report import write_report
 from normscope.results import Summary, summarize
@@ -43,6 +44,7 @@ def default_workers(study_spec: StudySpec) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@check_arguments
 def compare(
     study: StudySpec | str,
     *,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from normscope.arguments import check_arguments
 from normscope.placement import LayeredNorm, NormFactory
 from normscope.results.store import SCHEMA
 from normscope.specs import NormSpec, PlacementSpec, find_task
@@ -140,6 +141,7 @@ def _counted(norm: NormFactory) -> tuple[NormFactory, list[_Counted]]:
     return LayeredNorm(rest=rest, chosen=tuple(chosen)), [rest, *(counter for _, counter in chosen)]
 
 
+@check_arguments
 def plan(study_spec: StudySpec, *, seeds: Sequence[int] | None = None, split: Split = "study") -> list[RunSpec]:
     """List the runs of a study seed by seed: paired runs finish together, and machine drift affects all arms alike."""
     return [

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from numbers import Integral
 from typing import Any, Literal, TypedDict
 
+from normscope.arguments import check_argument, check_arguments
 from normscope.placement import PLACEMENTS
 from normscope.specs import NormSpec, PlacementSpec, find_task
 from normscope.tasks import CustomTask, Recipe
@@ -46,6 +47,8 @@ class Arm:
             TypeError: If an argument has another type.
             ValueError: If a text cannot be parsed, or a norm or placement has no such argument.
         """
+        check_argument("norm", norm, str)
+        check_argument("placement", placement, str)
         return cls(
             norm=NormSpec.parse(norm),
             placement=PlacementSpec(placement),
@@ -212,6 +215,7 @@ class StudyOptions(TypedDict, total=False):
     question: str | None
 
 
+@check_arguments
 def make_study(
     task: str,
     *,
@@ -264,9 +268,6 @@ def make_study(
     entry = find_task(task, anew=True)
     if isinstance(entry, CustomTask):
         entry.check_given(steps, warmups)
-    for name, given in (("norms", norms), ("placements", placements)):
-        if isinstance(given, str):
-            raise TypeError(f"{name} must be a list of names, got the text {given!r}")
     return spec_of_names(
         task,
         norms=norms,
@@ -337,7 +338,11 @@ def spec_of_names(
 
 
 def _whole_numbers(seeds: int | Iterable[int]) -> tuple[int, ...]:
-    given = (seeds,) if isinstance(seeds, bool) else tuple(range(seeds) if isinstance(seeds, int) else seeds)
+    given = (
+        (seeds,)
+        if isinstance(seeds, bool)
+        else tuple(range(int(seeds)) if isinstance(seeds, int | Integral) else seeds)
+    )
     if not all(isinstance(seed, Integral) and not isinstance(seed, bool) for seed in given):
         raise TypeError(f"seeds must be whole numbers, got {list(given)}")
     if not given or len(set(given)) < len(given) or min(given) < 0:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from normscope.arguments import check_arguments
 from normscope.inspection.find import find_norms, held_in_lists
 from normscope.inspection.functional_calls import norms_in_code
 from normscope.inspection.norm_in_model import NormInModel, Unreachable, kinds, unwrapped
@@ -115,6 +116,7 @@ def _listed(norms: Sequence[NormInModel], unreachable: Sequence[Unreachable]) ->
     return f"it has {'; '.join(words)}" if words else "it has no norm at all that is a module"
 
 
+@check_arguments
 def swap(
     model: nn.Module,
     what: What,

@@ -7,12 +7,14 @@ from typing import Any
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
+from normscope.arguments import check_arguments
 from normscope.inspection.behaviour import width_of
 from normscope.inspection.find import find_norms
 from normscope.inspection.norm_in_model import torch_base
 from normscope.torch_internals import children_of, parameters_of
 
 
+@check_arguments
 def norm_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """List every parameter of every norm in a model: weights, biases, slopes, thresholds.
 
@@ -54,6 +56,7 @@ def norm_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if id(p) in inside}
 
 
+@check_arguments
 def norm_parameter_groups(
     model: nn.Module, weight_decay: float, *, decay_norms: bool = False, decay_biases: bool = False
 ) -> list[dict[str, Any]]:

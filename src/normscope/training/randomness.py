@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from normscope.arguments import check_arguments
 from normscope.torch_internals import private_reset_of
 
 
@@ -35,6 +36,7 @@ def generator(seed: int, *names: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(seed_for(seed, *names))
 
 
+@check_arguments
 def initialize(model: nn.Module, seed: int) -> None:
     """Initialize the parameters of every module in place, from a stream named after the module.
 

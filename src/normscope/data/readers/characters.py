@@ -7,6 +7,7 @@ from typing import IO
 
 import numpy as np
 
+from normscope.arguments import check_arguments
 from normscope.data.download import Progress
 from normscope.data.readers.files import open_unpacked, open_zip_member
 from normscope.data.registry import SETS
@@ -33,6 +34,7 @@ class ByteSplits:
     """sha256 of every source file by name, with the prefix ``unverified:`` if it is not published."""
 
 
+@check_arguments
 def load_bytes(name: str, *, progress: Progress | None = None) -> ByteSplits:
     """Read a text: the first 90 % of its bytes train, the next 5 % validate, the last 5 % test.
 

@@ -10,10 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, cast
 
+from normscope.arguments import check_arguments
+
 LONGEST_LINE = 1 << 24
 """Maximum number of bytes; a compressed file of a few kilobytes could expand to a line that fills the memory."""
 
 
+@check_arguments
 def read_lines(path: Path, *, encoding: str = "utf-8") -> Iterator[str]:
     r"""Yield the lines of a file, one in memory at a time.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from normscope.arguments import check_arguments
 from normscope.data.download import Progress
 from normscope.data.readers.files import read_lines
 from normscope.data.registry import SETS
@@ -50,6 +51,7 @@ SEED = "rt-polarity split 1"
 FOLDS = 10
 
 
+@check_arguments
 def load_rt(fold: int | None = None, *, progress: Progress | None = None) -> LabelledTextSplits:
     """Read RT polarity: sentences, and labels 0 (negative) and 1 (positive).
 
@@ -161,6 +163,7 @@ def load_sst(*, progress: Progress | None = None) -> LabelledTextSplits:
     return LabelledTextSplits(train=train, valid=valid, test=test, hashes=dataset.hashes)
 
 
+@check_arguments
 def read_trees(path: Path) -> Iterator[SentimentTree]:
     """Yield the trees of a file, one per line; one is in memory at a time.
 

@@ -8,6 +8,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Literal, Protocol
 
+from normscope.arguments import check_arguments
 from normscope.data.download import Progress
 from normscope.data.readers.files import read_lines, tar_lines
 from normscope.data.readers.parallel import Empty, PairCount, PairFiles, align
@@ -201,6 +202,7 @@ _CORPORA = {
 }
 
 
+@check_arguments
 def load_parallel(name: str, *, progress: Progress | None = None) -> ParallelSplits:
     """Find a corpus; its text stays on disk.
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from normscope.arguments import check_arguments
 from normscope.data.download import Progress
 from normscope.data.readers.files import read_lines
 from normscope.data.registry import SETS
@@ -49,6 +50,7 @@ class TreeCount:
     """Empty nodes (``1.1``) of enhanced dependencies, skipped."""
 
 
+@check_arguments
 def read_conllu(path: Path, *, count: TreeCount | None = None) -> Iterator[ParsedSentence]:
     """Yield the sentences of a file; one is in memory at a time.
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from normscope.arguments import check_arguments
 from normscope.diagnostics.depth.profile import read_depth
 from normscope.diagnostics.depth.watch import watch_depth
 from normscope.fits import log_slope
@@ -51,6 +52,7 @@ class CoordinateCheck:
     """Whether the exponents of all steps are within :data:`STEEPEST` and its tolerance."""
 
 
+@check_arguments
 def coordinate_check(
     make: Callable[[int], nn.Module],
     sizes: Sequence[int],

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from normscope.arguments import check_arguments
 from normscope.diagnostics.depth.layer_stacks import Stack
 from normscope.diagnostics.depth.watch import DepthWatch, Event, LayerCall, holds, nodes_before, watch_depth
 from normscope.fits import log_slope
@@ -107,6 +108,7 @@ def read_depth(watch: DepthWatch, gradients: Mapping[int, Tensor | None]) -> lis
     return [each for each in read if each is not None]
 
 
+@check_arguments
 def depth_profile(
     model: nn.Module,
     batch: Any,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from normscope.arguments import check_arguments
 from normscope.diagnostics.gradients.shares import energy, let_through, parts_of
 from normscope.inspection.derivative import (
     as_rows,
@@ -137,6 +138,7 @@ def watch_gradients(
             lost.append(LostGradient(name=call.norm.name, why=_why_lost(call)))
 
 
+@check_arguments
 def gradients_at_norms(
     model: nn.Module,
     batch: Any,

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from normscope.arguments import check_arguments
 from normscope.diagnostics.gradients.at_norms import NormCall, NormGradients, attach, read_call
 from normscope.inspection.find import find_norms
 from normscope.inspection.norm_in_model import NormInModel
@@ -28,6 +29,7 @@ class GradientStep:
     norms: tuple[NormGradients, ...]
 
 
+@check_arguments
 @contextmanager
 def gradients_through_training(model: nn.Module, *, every: int = EVERY) -> Iterator[list[GradientStep]]:
     """Measure the gradients at every norm in each ``every``-th step of a training loop that runs inside the block.

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from normscope.arguments import check_arguments
 from normscope.inspection.norm_in_model import known_base, torch_base, traits_of
 
 BESIDE = ("layer_norm", "rms_norm", "ada_norm", "detach_norm")
@@ -79,6 +80,7 @@ class GradientShares:
     """Share along the normalized input: removed by the derivative of the standard deviation."""
 
 
+@check_arguments
 @contextmanager
 def gradient_shares(model: nn.Module) -> Iterator[dict[str, GradientShares]]:
     r"""Measure the share of the gradient that a layer norm would remove at every norm, in backward passes inside.

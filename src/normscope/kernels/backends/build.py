@@ -21,8 +21,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from io import BufferedRandom, BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
@@ -199,7 +199,7 @@ def _is_intact(path: Path) -> bool:
         return False
 
 
-def _content_of_record(file: BinaryIO) -> bytes:
+def _content_of_record(file: BufferedReader | BufferedRandom) -> bytes:
     return f"{os.fstat(file.fileno()).st_size} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
 
 

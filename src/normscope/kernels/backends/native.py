@@ -1,7 +1,7 @@
 """Layer normalization by torch's own fused operations, for first derivatives of ordinary rows in memory.
 
-Their later derivatives are wrong under ``torch.func`` and in nested forward mode, and they keep the statistics of half
-precision in half precision unless the weight is float32.
+Their later derivatives are wrong under ``torch.func`` and in nested forward mode, and in half precision they sum the
+gradients of the parameters in half precision; so they are given float32 or float64.
 """
 
 import torch
@@ -21,9 +21,7 @@ def forward(
         z; None; the mean of every row; the inverse deviation of every row in place of its mean square, which the
         closed form does not read where it has the input.
     """
-    wide = torch.promote_types(x.dtype, torch.float32)
-    shift = None if bias is None else bias.to(wide)
-    z, mean, inverse = torch.native_layer_norm(x, x.shape[1:], _wide(weight, x, wide), shift, formula.eps)
+    z, mean, inverse = torch.native_layer_norm(x, x.shape[1:], _gain(weight, x), bias, formula.eps)
     return z, None, mean, inverse
 
 
@@ -38,11 +36,11 @@ def backward(
     wants_weight: bool,
     wants_bias: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Compute the gradients of the input, the weight and the bias; those of parameters in the statistics' dtype."""
+    """Compute the gradients of the input, the weight and the bias; all in the dtype of ``x``."""
     wanted = [True, wants_weight, wants_bias]
-    gain = _wide(weight, x, inverse.dtype)
+    gain = _gain(weight, x)
     return _backward(dz, x, x.shape[1:], mean, inverse, gain, gain, wanted)
 
 
-def _wide(weight: Tensor | None, x: Tensor, dtype: torch.dtype) -> Tensor:
-    return x.new_ones(x.shape[1:], dtype=dtype) if weight is None else weight.to(dtype)
+def _gain(weight: Tensor | None, x: Tensor) -> Tensor:
+    return x.new_ones(x.shape[1:]) if weight is None else weight

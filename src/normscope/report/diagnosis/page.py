@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from normscope.arguments import check_arguments
 from normscope.files import write_atomically
 from normscope.report.diagnosis import figures, history
 from normscope.report.diagnosis.text import (
@@ -30,6 +31,7 @@ SCHEMA = 2
 """Version of a diagnosis's JSON that can be drawn."""
 
 
+@check_arguments
 def write_diagnosis(
     content: Mapping[str, Any], path: Path | str, *, training: Sequence[Mapping[str, Any]] | None = None
 ) -> Path:
@@ -57,6 +59,7 @@ def write_diagnosis(
     return path
 
 
+@check_arguments
 def render(content: Mapping[str, Any], *, training: Sequence[Mapping[str, Any]] | None = None) -> str:
     """Render the page of a diagnosis as HTML; equal content gives equal text.
 

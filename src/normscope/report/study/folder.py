@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from normscope.arguments import check_arguments
 from normscope.results.per_arm import RunSummary
 from normscope.results.schema import FINAL_STATES, RunState
 from normscope.results.store import StudyFolder
@@ -65,6 +66,7 @@ class StudyRecord:
         return [run for run in self.runs if run.label == label]
 
 
+@check_arguments
 def read_study(directory: Path) -> StudyRecord:
     """Read a study folder (``docs/guides/studies.md``).
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from normscope.arguments import check_arguments
 from normscope.files import write_atomically
 from normscope.report.drawing import curves
 from normscope.report.drawing.format import apart, headline, level, number, sentence, split_verdict
@@ -33,6 +34,7 @@ _COSTS: tuple[tuple[figures.Cost, str], ...] = (
 _POINTS = 60_000
 
 
+@check_arguments
 def write_report(directory: Path) -> Path:
     """Write ``report.html`` from the files of a study.
 

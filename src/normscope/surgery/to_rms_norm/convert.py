@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from normscope.arguments import check_arguments
 from normscope.inspection.find import find_norms
 from normscope.inspection.norm_in_model import NormInModel
 from normscope.inspection.preserve_state import untouched
@@ -144,6 +145,7 @@ def forget_conversion(tensors: Sequence[Tensor], token: object) -> None:
         vars(tensor).update({CONVERSIONS: left} if left else {})
 
 
+@check_arguments
 def to_rms_norm(
     model: nn.Module,
     *args: Any,
@@ -164,8 +166,8 @@ def to_rms_norm(
     ones or below ``config.vocab_size``; permuted ones where the model does not accept those), with layer norms that do
     not round to float32 internally. This is done for the parameters of the model and for other values of them, so that
     a bias that is still zero hides nothing. All layer norms must run and read rows with a mean of zero, and no value
-    that the model returns may differ. Only then is the model changed. This needs memory for two float64 copies of the
-    model, and for a copy of the centered tensors until the report is deleted.
+    that the model returns may differ. Only then is the model changed. This needs memory for a float64 copy of the
+    model and for a copy in its dtype, and for one of the centered tensors until the report is deleted.
 
     The functions are equal in evaluation. A dropout on the stream, or any other operation in training that gives rows a
     mean, makes training start as another function; the report says whether it does, as measured in training mode. They
@@ -226,14 +228,14 @@ def to_rms_norm(
         device = next((p.device for p in model.parameters()), None)
         inputs = {name: one.to(device) if isinstance(one, Tensor) else one for name, one in dummy.items()}
     # In inference mode the copy would have no graph to find the writers in.
-    with torch.inference_mode(False), untouched(model):
+    with torch.inference_mode(False), untouched(model, copies=False):
         calls, first, unvaried = _calls(model, (args, inputs), generator or torch.Generator().manual_seed(0))
         proof = prove(model, chosen, calls)
     built = [_built(norm) for norm in chosen]
     with ExitStack() as failure:
         undo = _change(model, built, proof)
         failure.callback(undo)
-        second = replay(model, calls)
+        second = replay(model, calls, copies=True)
         own_difference = _own_difference(model, proof, first, second)
         failure.pop_all()
     return ConversionReport(
@@ -262,12 +264,12 @@ def _calls(
     Returns:
         The calls, the outputs, and the names of arguments that could not be varied.
     """
-    calls, first = [given], replay(model, [given])
+    calls, first = [given], replay(model, [given], copies=True)
 
     def runs(call: Call) -> bool:
         """Run the model; it must return what the given call returned, but for the values."""
         try:
-            (found,) = replay(model, [call])
+            (found,) = replay(model, [call], copies=True)
         except Exception:
             # Random values are not valid for every model, and its code may raise anything.
             return False

@@ -199,9 +199,9 @@ def _trial(model: nn.Module, chosen: Sequence[NormInModel], calls: Sequence[Call
                 doubts.append("random numbers that the model draws in evaluation, too")
         changed = {
             place
-            for call in zip(before, after, sizes, strict=True)
-            for place in call[0]
-            if not _difference(*([{place: given[place]}] for given in call)) <= TOLERANCE
+            for one, two, size in zip(before, after, sizes, strict=True)
+            for place in one
+            if not largest_difference({place: one[place]}, {place: two[place]}, size) <= TOLERANCE
         }
     return _Trial(
         writers=writers,

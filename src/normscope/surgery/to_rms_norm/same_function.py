@@ -188,7 +188,12 @@ def outputs(model: nn.Module, call: Call) -> dict[str, Tensor]:
 
 
 def replay(
-    model: nn.Module, calls: Sequence[Call], *, modes: Mapping[str, bool] | None = None, seed: int = 0
+    model: nn.Module,
+    calls: Sequence[Call],
+    *,
+    modes: Mapping[str, bool] | None = None,
+    seed: int = 0,
+    copies: bool = False,
 ) -> list[dict[str, Tensor]]:
     """Run a model on every call without gradients, from the same random state, and leave the model as it was.
 
@@ -198,13 +203,15 @@ def replay(
         modes: From names of its modules to whether they are in training mode, in which unnamed ones are; None for
             evaluation.
         seed: Seed of torch's random state before every call.
+        copies: Whether the model works on copies of its parameters, which leaves them as they were even if it writes to
+            them.
 
     Returns:
         What :func:`outputs` returns for every call.
     """
     given = []
     for call in calls:
-        with torch.no_grad(), untouched(model, seed=seed):
+        with torch.no_grad(), untouched(model, seed=seed, copies=copies):
             model.train(modes is not None)
             for name, module in model.named_modules() if modes else ():
                 module.training = modes.get(name, True) if modes else module.training

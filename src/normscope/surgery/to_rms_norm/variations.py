@@ -85,19 +85,18 @@ def redraw(twin: nn.Module) -> None:
     """Give the parameters and running moments of a copy other values, none of them zero or equal for all features.
 
     What training may change decides a proof then, and not that a bias starts at zero and a weight at one. Values are
-    multiplied by 0.5 to 1.5 and keep their signs; zeros become a tenth of the size of their tensor, or of one.
+    multiplied by 0.5 to 1.5 and keep their signs; zeros become up to a tenth of the size of their tensor, or of one.
     """
     generator = torch.Generator().manual_seed(2)
     moments = [buffer for name, buffer in twin.named_buffers() if "running_" in name]
     with torch.no_grad():
         for tensor in [one for one in (*twin.parameters(), *moments) if is_float(one) and one.numel()]:
-            factor, noise = (
-                torch.rand(tensor.shape, generator=generator),
-                torch.randn(tensor.shape, generator=generator),
-            )
-            size = tensor[tensor.isfinite()].square().mean().sqrt()
-            added = 0.1 * torch.where(size > 0, size, 1.0) * noise.to(tensor)
-            tensor.copy_(torch.where(tensor == 0, added, tensor * (0.5 + factor.to(tensor))))
+            factor = torch.rand(tensor.shape, generator=generator).add_(0.5).to(tensor.device)
+            zeros = tensor == 0
+            if bool(zeros.any()):
+                size = tensor[tensor.isfinite()].square().mean().sqrt()
+                tensor.add_(zeros * (factor - 1) * 0.2 * torch.where(size > 0, size, 1.0))
+            tensor.mul_(factor)
 
 
 _RARE = 1e-6
@@ -108,7 +107,8 @@ class FrequentDraws(TorchDispatchMode):
     """Inside, what happens at random happens half of the time, so that a run of few numbers shows what it does.
 
     Every probability other than zero and one, as of a dropout, becomes one half; a uniform number becomes its lower or
-    its upper limit, so that a mask drawn by any threshold has both values.
+    its upper limit, so that a mask drawn by any threshold has both values. What Python and NumPy draw, and numbers of
+    other distributions, stay as they are.
     """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -200,8 +200,10 @@ def _distributed(folder: Path) -> frozenset[str]:
             found |= {each for path in paths for each in (path, *path.parents)}
             found |= {path.with_name("*") for path in paths if path.name == "__init__.py"}
         else:
-            name = re.sub("[-.]+", "_", distribution.metadata.get("Name") or "")
-            for top in {name, *(distribution.read_text("top_level.txt") or "").split()} - {""}:
+            # One file, METADATA, or PKG-INFO of an egg.
+            texts = (distribution.read_text(name) or "" for name in ("METADATA", "PKG-INFO", ""))
+            names = [re.sub("[-.]+", "_", name) for text in texts for name in re.findall(r"(?m)^Name: (\S+)$", text)]
+            for top in {*names, *(distribution.read_text("top_level.txt") or "").split()}:
                 found |= {PurePosixPath(top), PurePosixPath(f"{top}.py"), PurePosixPath(f"{top}/*")}
     return frozenset(map(str, found - {PurePosixPath()}))
 
