@@ -45,7 +45,7 @@ def cause(error: str) -> str:
     text = re.sub(r"0x[0-9a-f]+", "…", text)
     text = re.sub(r"'[^']*'|\"[^\"]*\"|`[^`]*`", "…", text)
     text = re.sub(r"[\[(][^\[\]()]*\d[^\[\]()]*[\])]", "…", text)
-    text = re.sub(r"\b(?:[a-z_0-9]+\.)+[a-z_0-9]+\b", "…", text)
+    text = re.sub(r"\b[a-z_]\w*(?:\.\w+)+\b", "…", text)
     text = re.sub(r"(?<![\w.])[-+]?\d[\d,._]*(?:e[+-]?\d+)?", "N", text)
     return text if len(text) <= 160 else f"{text[:159]}…"
 

@@ -56,8 +56,15 @@ def test_training_that_changes_nothing_or_starves_a_parameter_is_seen(own: trial
         trial.trains(own, starved)
     still = own.fresh()
     still.last.register_forward_hook(lambda module, given, output: output * 0)
-    with pytest.raises(trial.CheckFailed, match="the loss was"):
+    with pytest.raises(trial.NotOurs, match=r"the loss stays .* and every norm of ours gives nonzero values"):
         trial.trains(own, still)
+    silent = own.fresh()
+    normscope.swap(silent, "layer_norm", "rms_norm")
+    silent.norm.register_forward_hook(lambda module, given, output: output * 0)
+    silent.last.requires_grad_(False)
+    with pytest.raises(trial.CheckFailed, match="RMSNorm makes a nonzero input not nonzero") as failed:
+        trial.trains(own, silent)
+    assert not isinstance(failed.value, trial.NotOurs)
 
 
 def test_a_compiler_that_computes_something_else_is_seen(own: trial.Own) -> None:
@@ -70,10 +77,11 @@ def test_a_compiler_that_computes_something_else_is_seen(own: trial.Own) -> None
 def test_a_state_that_does_not_bring_everything_is_seen(own: trial.Own) -> None:
     model = own.fresh()
     normscope.swap(model, "layer_norm", "dyt")
-    trial.saves(own, model, ["layer_norm"], "dyt")
+    own.save()
+    trial.saves(own, model, lambda other: normscope.swap(other, "layer_norm", "dyt"))
     model.last.register_forward_hook(lambda module, given, output: output + 1)
     with pytest.raises(trial.CheckFailed, match="outputs after save and load"):
-        trial.saves(own, model, ["layer_norm"], "dyt")
+        trial.saves(own, model, lambda other: normscope.swap(other, "layer_norm", "dyt"))
 
 
 def test_a_norm_that_makes_finite_values_infinite_is_ours_and_a_network_that_does_is_not(own: trial.Own) -> None:

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 import normscope
 from normscope.norms import NORMS
-from strangers.inputs import floats_in
+from strangers.blame import CheckFailed, NotOurs, alive, blamed, finite, near, same
 from strangers.libraries import Subject, seed
-from strangers.snapshot import differences, digest, snapshot
+from strangers.snapshot import differences, snapshot
 
 Status = Literal["ok", "failed", "refused", "theirs", "skipped", "timeout", "killed"]
 
@@ -36,14 +36,6 @@ OWN = ("repeat", "train", "compile")
 
 OURS = os.path.dirname(os.path.abspath(normscope.__file__))
 STEPS, RATE = 3, 1e-2
-
-
-class CheckFailed(AssertionError):
-    """Something came out otherwise than it must."""
-
-
-class NotOurs(CheckFailed):
-    """Something came out otherwise, and not by a part of ours."""
 
 
 Report = Callable[[dict[str, Any]], None]
@@ -96,7 +88,7 @@ def try_target(own: "Own", what: list[str], target: str, *, compiled: bool, repo
     trains_too = "train" not in own.failed
     if trains_too:
         cell(report, f"{target}/train", lambda: trains(own, again))
-    cell(report, f"{target}/save", lambda: saves(own, again, what, target))
+    cell(report, f"{target}/save", lambda: saves(own, again, lambda m: normscope.swap(m, what, target)), own=own.save)
     if compiled:
         cell(report, f"{target}/compile", lambda: compiles(own, again), own=own.compile)
     if trains_too:
@@ -194,26 +186,15 @@ class Own:
         with self.noted("train"):
             trains(self, self.fresh())
 
+    def save(self) -> None:
+        """Check that the state of the trained model brings everything."""
+        model = self.fresh()
+        trains(self, model)
+        saves(self, model, lambda other: None)
+
     def compile(self) -> None:
         """Check that the compiled model computes the same."""
         compiles(self, self.fresh())
-
-
-def same(expected: Sequence[Tensor], got: Sequence[Tensor], what: str) -> None:
-    """Check that two lists of tensors are bit-identical.
-
-    Raises:
-        CheckFailed: If they are not.
-    """
-    if [digest(each) for each in expected] != [digest(each) for each in got]:
-        shapes = [tuple(each.shape) for each in expected], [tuple(each.shape) for each in got]
-        apart = f"shapes {shapes[0]} and {shapes[1]}" if shapes[0] != shapes[1] else f"apart by {_apart(expected, got)}"
-        raise CheckFailed(f"{what} are not the same: {apart}")
-
-
-def _apart(expected: Sequence[Tensor], got: Sequence[Tensor]) -> str:
-    sizes = [float((a.double() - b.double()).abs().max()) for a, b in zip(expected, got, strict=True)]
-    return f"{max(sizes):.1e}"
 
 
 def swaps(own: Own, model: nn.Module, what: list[str], target: str) -> Any:
@@ -226,41 +207,10 @@ def swaps(own: Own, model: nn.Module, what: list[str], target: str) -> Any:
     shapes = [tuple(output.shape) for output in outputs]
     if shapes != own.shapes and not own.subject.shapes_vary:
         raise CheckFailed(f"shapes were {own.shapes} and are {shapes}")
-    if not _finite(outputs):
+    if not finite(outputs):
         with torch.no_grad():
-            raise _blamed(own, model, lambda: own.outputs(model), "an output is not finite")
+            raise blamed(model, lambda: own.outputs(model), "an output is not finite")
     return report
-
-
-def _finite(value: Any) -> bool:
-    return all(bool(tensor.isfinite().all()) for tensor in floats_in(value))
-
-
-def _blamed(own: Own, model: nn.Module, run: Callable[[], Any], what: str) -> CheckFailed:
-    """Return the error of a model that is not finite: ours if a norm of ours made it so from finite values.
-
-    Without the old norms a random network may well shrink its signal to zero, or let it grow, until it divides by it.
-    """
-    wrong: list[str] = []
-
-    def forward(module: nn.Module, given: Any, output: Any) -> None:
-        if _finite(given) and not _finite(output):
-            wrong.append(f"a {type(module).__name__} makes a finite input not finite")
-
-    def backward(module: nn.Module, given: Any, above: Any) -> None:
-        if _finite(above) and not _finite(given):
-            wrong.append(f"a {type(module).__name__} makes a finite gradient not finite")
-
-    norms = [module for module in model.modules() if type(module).__module__.startswith("normscope.")]
-    hooks = [norm.register_forward_hook(forward) for norm in norms]
-    if torch.is_grad_enabled():
-        hooks += [norm.register_full_backward_hook(backward) for norm in norms]
-    run()
-    for hook in hooks:
-        hook.remove()
-    if wrong:
-        return CheckFailed(f"{what}: {wrong[0]}")
-    return NotOurs(f"{what}, and every norm of ours gives finite values for finite ones")
 
 
 def undoes(own: Own, model: nn.Module, report: Any, before: dict[str, Any]) -> None:
@@ -306,18 +256,6 @@ def converts(own: Own, model: nn.Module) -> None:
     near(own.before, own.outputs(model), "outputs of RMS norms", 1e-4)
 
 
-def near(expected: Sequence[Tensor], got: Sequence[Tensor], what: str, tolerance: float) -> None:
-    """Check that two lists of tensors are equal to a part of the largest number of each tensor.
-
-    Raises:
-        CheckFailed: If they are not.
-    """
-    for one, other in zip(expected, got, strict=True):
-        apart, size = float((one.double() - other.double()).abs().max()), float(one.double().abs().max())
-        if not apart <= tolerance * size + 1e-6:
-            raise CheckFailed(f"{what} are {apart:.1e} apart, the largest is {size:.1e}")
-
-
 def trains(own: Own, model: nn.Module) -> None:
     """Check that three steps change a finite loss, and that what had a gradient without us has one still."""
     first = float(own.loss(model.eval()).detach())
@@ -329,7 +267,7 @@ def trains(own: Own, model: nn.Module) -> None:
         total = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         if not (loss.isfinite() and total.isfinite()):
             what = f"loss {loss.item():g}, norm of the gradient {total.item():g}"
-            raise _blamed(own, model, lambda: own.loss(model.train()).backward(), what)
+            raise blamed(model, lambda: own.loss(model.train()).backward(), what)
         optimizer.step()
     moved = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
     places = {name.rpartition(".")[0] for name in moved}
@@ -340,6 +278,9 @@ def trains(own: Own, model: nn.Module) -> None:
     if bare:
         raise CheckFailed(f"parameters without gradient, which had one before: {sorted(bare)[:4]}")
     last = float(own.loss(model.eval()).detach())
+    if last == first and total < 1e-5:
+        what = f"the loss stays {first}, the norm of the gradient is {total.item():.0e}"
+        raise blamed(model, lambda: own.loss(model.train()).backward(), what, alive, "nonzero")
     if not math.isfinite(last) or last == first:
         raise CheckFailed(f"the loss was {first} and is {last}")
 
@@ -349,14 +290,14 @@ def _inside(place: str, places: set[str]) -> bool:
     return any(each.startswith(f"{place}.") for each in places)
 
 
-def saves(own: Own, model: nn.Module, what: list[str], target: str) -> None:
+def saves(own: Own, model: nn.Module, swap: Callable[[nn.Module], Any]) -> None:
     """Check that a saved state, loaded into another swapped model, gives the same outputs."""
     expected = own.outputs(model)
     file = io.BytesIO()
     torch.save(model.state_dict(), file)
     file.seek(0)
     other = own.fresh()
-    normscope.swap(other, what, target)
+    swap(other)
     other.load_state_dict(torch.load(file, weights_only=True))
     same(expected, own.outputs(other), "outputs after save and load")
 
