@@ -76,7 +76,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--workers", type=int, default=1, metavar="N", help="processes at a time, one thread each; default 1")
     add("--time-limit", type=float, default=120, metavar="SECONDS", help="for one architecture; default 120")
     add("--memory-limit", type=float, default=6, metavar="GIGABYTES", help="for one process; default 6")
-    add("--again", choices=("failed", "all"), help="try again what failed, or everything")
+    add(
+        "--again", choices=("failed", "unbuilt", "all"), help="try again what failed, what was not built, or everything"
+    )
     add("--out", type=Path, default=ROOT / "runs" / "strangers", metavar="DIR", help="default: runs/strangers")
     add("--table", type=Path, metavar="FILE", help="write the table as Markdown")
     add("--no-run", action="store_true", help="try nothing; print, or write, the table of what is there")
@@ -156,6 +158,8 @@ def _is_open(chosen: argparse.Namespace, library: str, name: str) -> bool:
     if chosen.again == "all" or not path.exists():
         return True
     record = json.loads(path.read_text(encoding="utf-8"))
+    if chosen.again == "unbuilt":
+        return "not_built" in record
     return chosen.again == "failed" and ("broke" in record or any(cell["status"] in BAD for cell in record["cells"]))
 
 

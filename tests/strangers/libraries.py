@@ -125,6 +125,7 @@ SMALL_FIRST = (
     "lite",
 )
 DEEP = {"depth": 2, "embed_dim": 32, "num_heads": 2}
+"""Settings of a small vision transformer; a model that has other ones is built as it is."""
 
 
 def _timm_names() -> list[str]:
@@ -284,7 +285,7 @@ def first_that_runs(
     attempts: Iterable[Attempt],
     *,
     limited: Callable[[], Any],
-    largest: int = 20_000_000,
+    largest: int = 25_000_000,
     slowest: float = 0.1,
     patience: float = 4.0,
 ) -> Subject:

@@ -91,6 +91,7 @@ def _kv_heads(default: int, scale: Scale) -> int:
 
 
 SINGLE: tuple[tuple[str, Rule], ...] = (
+    (r"experts_per_tok|top_?k|moe_k|topk_group|^n_group$", lambda default, scale: min(default, 2)),
     # Never touched: what is called like a size and is none.
     (r"kernel|stride|dilation|padding|loss|coefficient|_cost|window_layers|pretraining|chunk|theta|groups?$", None),
     (r"^(in|out|num|latent|input|output|audio)_(channels|dim|chans)$|^channels$", None),
@@ -99,12 +100,11 @@ SINGLE: tuple[tuple[str, Rule], ...] = (
     (r"max_.*position|n_positions|max_seq|context_length|max_source_positions", _at_most("vocabulary", 4)),
     (r"image_size$|^img_size|^sample_size|^resolution|^input_size$|crop_size", _at_most("image")),
     (r"patch_size$", lambda default, scale: min(default, 16)),
-    (r"experts_per_tok|top_?k|moe_k|topk_group|n_group", lambda default, scale: min(default, 2)),
     (r"(num|n)_(local_|routed_)?experts$|moe_num_experts|num_local_experts", _at_most("experts")),
     (r"first_k_dense|nextn|kv_shared_layers", lambda default, scale: min(default, 1)),
     (r"key_value_heads|kv_heads|multi_query_group|linear_num_key_heads", _kv_heads),
     (r"layers?$|_depth$|^depth$|num_blocks|num_encoder_blocks|^n_layer|num_stages_|layers_per", _at_most("layers")),
-    (r"qk_rope_head_dim", lambda default, scale: min(default, scale.head // 2) if scale.narrow else default),
+    (r"qk_rope_head_dim|rotary_dim", lambda default, scale: min(default, scale.head // 2) if scale.narrow else default),
     (r"qk_nope_head_dim", lambda default, scale: min(default, scale.head // 2) if scale.narrow else default),
     (r"head_(dim|size)|d_kv|dim_head|d_head|kv_channels|query_pre_attn|_head_dim$|v_head", _head),
     (r"heads$|n_head$|num_head$", _heads),
@@ -169,6 +169,10 @@ def shrink(defaults: Mapping[str, Any], scale: Scale) -> dict[str, Any]:
             new = _apply(SINGLE, name, value, scale)
             if new != value:
                 changed[name] = new
+    if {"qk_rope_head_dim", "head_dim"} <= set(changed):
+        changed["head_dim"] = changed["qk_rope_head_dim"]  # the part of a head that turns, where there are two
+    if "kv_lora_rank" in defaults and "num_key_value_heads" in changed:
+        changed["num_key_value_heads"] = changed.get("num_attention_heads", defaults.get("num_attention_heads"))
     return changed
 
 

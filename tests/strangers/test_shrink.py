@@ -23,6 +23,13 @@ def test_a_configuration_keeps_what_is_no_size_and_shrinks_what_is() -> None:
     assert not {"rms_norm_eps", "pretraining_tp", "bos_token_id", "initializer_range"} & set(small)
 
 
+def test_experts_and_the_parts_of_a_latent_head_fit_together() -> None:
+    small = transformers.DeepseekV3Config(**shrink(transformers.DeepseekV3Config().to_dict(), Scale()))
+    assert small.n_routed_experts % small.n_group == 0
+    assert small.num_key_value_heads == small.num_attention_heads
+    assert small.head_dim == small.qk_rope_head_dim
+
+
 def test_nested_configurations_keep_their_kind() -> None:
     small = shrink(transformers.CLIPConfig().to_dict(), Scale())
     assert small["text_config"]["model_type"] == "clip_text_model"

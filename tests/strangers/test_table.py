@@ -66,6 +66,7 @@ def test_a_finished_architecture_is_left_alone_and_a_failed_one_is_run_again_whe
 
     assert open_ones() == ["vit"]
     assert open_ones("--again", "failed") == ["beit", "pit", "vit"]
+    assert open_ones("--again", "unbuilt") == ["eva", "vit"]
     assert open_ones("--again", "all") == ["beit", "deit", "eva", "pit", "vit"]
 
 
