@@ -117,7 +117,9 @@ def _remember(value: Any, restore: ExitStack, remembered: set[int], deep: int) -
         restore.callback(_return_table, value, dict(value))
     elif isinstance(value, list | deque | set):
         restore.callback(_return_items, value, copy.copy(value))
-    elif isinstance(value, torch.Generator | np.random.RandomState):
+    elif isinstance(value, torch.Generator):  # noqa: SIM114 the states of the two have different types
+        restore.callback(value.set_state, value.get_state())
+    elif isinstance(value, np.random.RandomState):
         restore.callback(value.set_state, value.get_state())
     elif isinstance(value, random.Random):
         restore.callback(value.setstate, value.getstate())

@@ -6,6 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+# Torch declares the methods of jagged tensors on no class.
+# pyright: reportAttributeAccessIssue=false
+
 
 def over_rows(module: nn.Module, x: Tensor, residual: Tensor | None = None) -> Any:
     """Apply a norm whose rows are trailing axes to the rows of all parts of nested tensors.
