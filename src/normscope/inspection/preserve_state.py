@@ -117,7 +117,7 @@ def _remember(value: Any, restore: ExitStack, remembered: set[int], deep: int) -
     elif isinstance(value, list | deque | set):
         restore.callback(_return_items, value, copy.copy(value))
     elif isinstance(value, torch.Generator | np.random.RandomState):
-        restore.callback(value.set_state, value.get_state())
+        restore.callback(value.set_state, value.get_state())  # pyright: ignore[reportArgumentType]
     elif isinstance(value, random.Random):
         restore.callback(value.setstate, value.getstate())
     elif isinstance(value, np.random.Generator):
