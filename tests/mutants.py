@@ -56,8 +56,8 @@ MUTANTS = (
     ),
     Mutant(
         "c-mean-of-the-gradient",
-        "(first - pull[r] * third) / (S)width : 0",
-        "(first - pull[r] * third) / (S)(width + 1) : 0",
+        "pull[r] * third : 0)) / (S)width;",
+        "pull[r] * third : 0)) / (S)(width + 1);",
         ("input_gradients_have_the_closed_forms",),
     ),
     Mutant(
@@ -87,8 +87,8 @@ MUTANTS = (
     ),
     Mutant(
         "closed-form-detached-mean",
-        "centered = centered - (<mu> if <formula>.moves_with_mean else <mu>.detach())",
-        "centered = centered - <mu>",
+        "centered = <inner> if <formula>.moves_with_mean else centered - <mu>.detach()",
+        "centered = <inner>",
         ("a_row_far_shorter_or_longer_than_eps_has_the_definitions_derivatives",),
     ),
     Mutant(
@@ -115,8 +115,8 @@ MUTANTS = (
     ),
     Mutant(
         "frn-over-the-batch",
-        ".mean(tuple(range(1, x.dim() - axes)), keepdim=True)",
-        ".mean(tuple(range(0, x.dim() - axes)), keepdim=True)",
+        "over = tuple(range(1, x.dim() - axes)) wide",
+        "over = tuple(range(0, x.dim() - axes))\n    wide",
         ("a_sample_is_the_same_in_any_batch",),
     ),
     Mutant(
@@ -127,8 +127,8 @@ MUTANTS = (
     ),
     Mutant(
         "scale-norm-eps-added",
-        "(weight / <length>.clamp(min=eps))",
-        "(weight / (<length> + eps))",
+        "(weight / length(wide, trailing(axes)).clamp(min=eps * unit))",
+        "(weight / (length(wide, trailing(axes)) + eps * unit))",
         ("a_row_shorter_than_eps_is_divided_by_eps",),
     ),
     # Placement and models.
