@@ -56,8 +56,8 @@ MUTANTS = (
     ),
     Mutant(
         "c-mean-of-the-gradient",
-        "(first - pull[r] * third) / (S)width : 0",
-        "(first - pull[r] * third) / (S)(width + 1) : 0",
+        "(n->flags & CENTER ? pull[r] * third : 0)) / (S)width;",
+        "(n->flags & CENTER ? pull[r] * third : 0)) / (S)(width + 1);",
         ("input_gradients_have_the_closed_forms",),
     ),
     Mutant(
@@ -87,8 +87,8 @@ MUTANTS = (
     ),
     Mutant(
         "closed-form-detached-mean",
-        "centered = centered - (<mu> if <formula>.moves_with_mean else <mu>.detach())",
-        "centered = centered - <mu>",
+        "centered = inner if <formula>.moves_with_mean else centered - <mu>.detach()",
+        "centered = inner",
         ("a_row_far_shorter_or_longer_than_eps_has_the_definitions_derivatives",),
     ),
     Mutant(
@@ -115,8 +115,8 @@ MUTANTS = (
     ),
     Mutant(
         "frn-over-the-batch",
-        ".mean(tuple(range(1, x.dim() - axes)), keepdim=True)",
-        ".mean(tuple(range(0, x.dim() - axes)), keepdim=True)",
+        "<mean_square> = <wide>.square().mean(over, keepdim=True) y = weight * (",
+        "<mean_square> = <wide>.square().mean((0, *over), keepdim=True)\n    y = weight * (",
         ("a_sample_is_the_same_in_any_batch",),
     ),
     Mutant(
@@ -127,8 +127,8 @@ MUTANTS = (
     ),
     Mutant(
         "scale-norm-eps-added",
-        "(weight / <length>.clamp(min=eps))",
-        "(weight / (<length> + eps))",
+        "(weight / length(wide, trailing(axes)).clamp(min=eps * unit))",
+        "(weight / (length(wide, trailing(axes)) + eps * unit))",
         ("a_row_shorter_than_eps_is_divided_by_eps",),
     ),
     # Placement and models.
@@ -214,8 +214,8 @@ MUTANTS = (
     ),
     Mutant(
         "conversion-not-proved",
-        "if not worst <= TOLERANCE:",
-        "if not worst <= 1e9:",
+        "if not worst <= TOLERANCE: start +=",
+        "if not worst <= 1e9:\n        start +=",
         ("something_else_reads_the_stream",),
     ),
     Mutant(
@@ -362,8 +362,8 @@ MUTANTS = (
     ),
     Mutant(
         "failed-study-exits-with-zero",
-        "if len(failed) == len(ended): sys.exit(<status>)",
-        "if len(failed) == len(ended):\n        sys.exit(0)",
+        "if sum(counts.values()) == len(ended): sys.exit(<status>)",
+        "if sum(counts.values()) == len(ended):\n        sys.exit(0)",
         ("a_study_none_of_whose_runs_could_be_computed_has_no_answer",),
     ),
 )

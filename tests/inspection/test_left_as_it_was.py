@@ -123,6 +123,20 @@ class ChangesAttributes(Plain):
         return super().forward(x) * (1 + noise) * scale
 
 
+class Parametrizes(Plain):
+    """Parametrizes a layer at its first forward, which changes the layer's class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.done:
+            parametrizations.weight_norm(self.stem)
+            self.done = True
+        return super().forward(x)
+
+
 class Fails(Plain):
     """Raises in the middle of a forward, after it has changed itself."""
 
@@ -175,6 +189,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "registers_hooks": RegistersHooks,
     "removes_hooks": RemovesHooks,
     "changes_attributes": ChangesAttributes,
+    "parametrizes": Parametrizes,
     "fails": Fails,
     "parametrized": parametrized,
     "compiled": compiled,

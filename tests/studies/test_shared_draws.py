@@ -5,10 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from normscope import compare, make_study
+from normscope.results.seeding import shared
 from normscope.results.store import StudyFolder
+from normscope.studies.plan import plan
 from normscope.studies.preflight import preflight
+from normscope.studies.rehearsal import rehearse
+from normscope.tasks import CustomTask
 from support.in_process import InThisProcess
 
 Write = Callable[..., str]
@@ -126,6 +131,19 @@ def test_where_we_train_the_users_parts_are_looked_at(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert preflight(study_spec) == found
+
+
+def test_first_batches_that_are_equal_by_chance_are_compared_again(user_file: Write) -> None:
+    name = user_file(*CASES["two batches in a random order"][0], driven=True)
+    study_spec = make_study(name, norms=["layer_norm"], seeds=[3, 4, 5])
+    records = []
+    for spec in plan(study_spec):
+        task = spec.begin()
+        assert isinstance(task, CustomTask)
+        with task.context():
+            records.append(rehearse(spec, task, torch.device("cpu")).draws)
+    assert shared(records) == ["batches"]
+    assert preflight(study_spec) == []
 
 
 def test_one_seed_shares_nothing(user_file: Write) -> None:

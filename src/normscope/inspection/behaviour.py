@@ -130,7 +130,7 @@ def departs_from(module: nn.Module, base: type[nn.Module], shape: tuple[int, ...
         A sentence without a subject; None if both compute the same.
     """
     if _has_features_on_axis_1(module):
-        long = (*shape[:-1], _LONG) if len(shape) > 2 else (_LONG, shape[1])
+        long = (*shape[:-1], _LONG) if len(shape) > 2 else (_LONG, *shape[1:])
     else:
         long = (shape[0], _LONG, *shape[2:])
     with isolated():

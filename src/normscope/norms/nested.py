@@ -6,6 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+# Torch declares the methods of jagged tensors on no class.
+# pyright: reportAttributeAccessIssue=false
+
 
 def over_rows(module: nn.Module, x: Tensor, residual: Tensor | None = None) -> Any:
     """Apply a norm whose rows are trailing axes to the rows of all parts of nested tensors.
@@ -21,10 +24,10 @@ def over_rows(module: nn.Module, x: Tensor, residual: Tensor | None = None) -> A
     Raises:
         ValueError: If the residual is not nested like ``x``, or the trailing axes of a part differ.
     """
-    given = [x] if residual is None else [x, residual]
+    given: list[Any] = [x] if residual is None else [x, residual]
     if x.layout == torch.jagged and all(one.layout == torch.jagged and one.lengths() is None for one in given):
         results = module.forward(*(one.values() for one in given))
-        nest = [torch.nested.nested_tensor_from_jagged(one, x.offsets()) for one in _as_tuple(results)]
+        nest = [torch.nested.nested_tensor_from_jagged(one, given[0].offsets()) for one in _as_tuple(results)]
         return nest[0] if residual is None else tuple(nest)
     shape: tuple[int, ...] = module.normalized_shape  # pyright: ignore[reportAssignmentType]
     parts = [one.unbind() if one.is_nested else () for one in given]
@@ -50,7 +53,7 @@ def _as_tuple(results: Any) -> tuple[Tensor, ...]:
     return results if isinstance(results, tuple) else (results,)
 
 
-def _like(x: Tensor, parts: Sequence[Tensor], results: Sequence[Tensor]) -> Tensor:
+def _like(x: Any, parts: Sequence[Tensor], results: Sequence[Tensor]) -> Tensor:
     shaped = [one.reshape(part.shape) for one, part in zip(results, parts, strict=True)]
     if x.layout == torch.jagged and x.lengths() is None:
         return torch.nested.nested_tensor_from_jagged(torch.cat(shaped), x.offsets())

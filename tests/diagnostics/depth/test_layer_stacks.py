@@ -122,6 +122,11 @@ def test_the_layers_are_the_stack_and_not_their_maps(layers: int, end: bool, kin
     assert [finding.name for finding in told.findings] == ([] if end else ["missing_final_norm"])
 
 
+def test_the_maps_of_one_layer_are_no_depth() -> None:
+    """Of seven maps three read another one; those that joined a stream before are not read again."""
+    assert stacks(Gated(16), torch.randn(2, 3, 16)) == {}
+
+
 @pytest.mark.parametrize("layers", [2, 3])
 @pytest.mark.parametrize("end", [True, False])
 def test_a_llama_of_somebody_else(layers: int, end: bool) -> None:

@@ -125,6 +125,8 @@ def test_data_of_a_package_are_not_its_text(tmp_path: Path) -> None:
     (tmp_path / "theirs_w" / "words.txt").write_text("a b")
     custom = modules(tmp_path)
     with custom.present():
+        importlib.import_module("theirs_w")
+    with custom.anew().present():
         assert pkgutil.get_data("theirs_w", "words.txt") == b"a b"
         assert inspect.getsource(importlib.import_module("theirs_w")).rstrip() == "text = 1"
 

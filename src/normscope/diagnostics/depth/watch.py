@@ -264,8 +264,8 @@ def _ends_before(x: Tensor, ends: Mapping[int, _End]) -> list[int]:
     """
     same = [number for number, end in ends.items() if _same(x, end.z)]
     if x.grad_fn is None or all(end.z.grad_fn is None for end in ends.values()):
-        latest = [number for number, end in [*ends.items()][-1:] if x.shape == end.z.shape]
-        return same or [each for each in latest if ends[each].x is None or not _same(x, ends[each].x)]
+        latest = [(number, end) for number, end in [*ends.items()][-1:] if x.shape == end.z.shape]
+        return same or [number for number, end in latest if end.x is None or not _same(x, end.x)]
     by_node = {end.z.grad_fn: number for number, end in ends.items() if end.z.grad_fn is not None}
     return list(dict.fromkeys([*same, *(by_node[node] for node in nodes_before(x.grad_fn, by_node, by_node))]))
 
@@ -298,9 +298,9 @@ def _same(one: Tensor, other: Tensor) -> bool:
 
 
 def _first_tensor(values: Any) -> Tensor | None:
-    """Return the first floating-point tensor in nested tuples, lists and mappings, but not a number such as a loss."""
+    """Return the first floating-point tensor in nested tuples, lists and mappings."""
     for value in values.values() if isinstance(values, Mapping) else values:
-        if isinstance(value, Tensor) and value.is_floating_point() and value.dim():
+        if isinstance(value, Tensor) and value.is_floating_point():
             return value
         if isinstance(value, tuple | list | Mapping) and (inner := _first_tensor(value)) is not None:
             return inner

@@ -8,7 +8,7 @@ Row offsets are 64-bit.
 # A type checker cannot check Triton's language, which only looks like Python, and Triton may not be installed.
 # pyright: reportMissingImports=false, reportOptionalMemberAccess=false
 # pyright: reportInvalidTypeForm=false, reportGeneralTypeIssues=false, reportArgumentType=false
-# pyright: reportOperatorIssue=false
+# pyright: reportOperatorIssue=false, reportAssignmentType=false, reportAttributeAccessIssue=false
 
 import torch
 import triton
