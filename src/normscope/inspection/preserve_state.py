@@ -17,7 +17,7 @@ from normscope.torch_internals import buffers_of, children_of, gradient_hooks_of
 
 
 @contextmanager
-def untouched(model: nn.Module, *, seed: int | None = None) -> Iterator[None]:
+def untouched(model: nn.Module, *, seed: int | None = None, copies: bool = True) -> Iterator[None]:
     """Restore a model and the random states when the block ends, even if it raises.
 
     Restored are parameters, buffers (running moments), gradients, ``requires_grad``, the class, the attributes, the
@@ -30,6 +30,7 @@ def untouched(model: nn.Module, *, seed: int | None = None) -> Iterator[None]:
         model: Any module without lazy parameters and buffers.
         seed: Seed of torch's random state inside, so that dropout is the same in two measurements. With None the
             current state is used, and two blocks in a row see the same one.
+        copies: Whether the parameters are copied; without copies their in-place changes stay.
 
     Yields:
         None. Gradients are None inside.
@@ -42,7 +43,7 @@ def untouched(model: nn.Module, *, seed: int | None = None) -> Iterator[None]:
     devices = {tensor.device for tensor in (*model.parameters(), *model.buffers()) if tensor.device.type == "cuda"}
     # Restored in reverse order, each even if another fails.
     with ExitStack() as restore:
-        _replace_by_copies(model, restore)
+        _replace_by_copies(model, restore, copies)
         # In evaluation torch's transformer layers otherwise bypass their norms.
         restore.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
         torch.backends.mha.set_fastpath_enabled(False)
@@ -82,7 +83,7 @@ def draw_seed(generator: torch.Generator | None) -> int | None:
     return None if generator is None else int(torch.randint(2**62, (), generator=generator))
 
 
-def _replace_by_copies(model: nn.Module, restore: ExitStack) -> None:
+def _replace_by_copies(model: nn.Module, restore: ExitStack, parameters_too: bool) -> None:
     """Replace the tensors of a model by copies, and register how everything is restored."""
     copies: dict[int, Tensor] = {}
     modules, parameters = list(model.modules()), list(model.parameters())
@@ -93,7 +94,7 @@ def _replace_by_copies(model: nn.Module, restore: ExitStack) -> None:
         # An inference tensor cannot be written to.
         if not parameter.is_inference():
             restore.callback(_return_parameter, parameter, parameter.data, parameter.grad, parameter.requires_grad)
-            parameter.data = parameter.data.clone()
+            parameter.data = parameter.data.clone() if parameters_too else parameter.data
         parameter.grad = None
     for module in modules:
         _remember(vars(module), restore, remembered, _DEEP)
