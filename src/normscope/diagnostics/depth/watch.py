@@ -298,9 +298,9 @@ def _same(one: Tensor, other: Tensor) -> bool:
 
 
 def _first_tensor(values: Any) -> Tensor | None:
-    """Return the first floating-point tensor in nested tuples, lists and mappings."""
+    """Return the first floating-point tensor in nested tuples, lists and mappings, but not a number such as a loss."""
     for value in values.values() if isinstance(values, Mapping) else values:
-        if isinstance(value, Tensor) and value.is_floating_point():
+        if isinstance(value, Tensor) and value.is_floating_point() and value.dim():
             return value
         if isinstance(value, tuple | list | Mapping) and (inner := _first_tensor(value)) is not None:
             return inner
