@@ -40,12 +40,12 @@ def test_what_the_model_does_not_accept_is_permuted_or_stays() -> None:
     places = torch.arange(7)
 
     def runs(call: Any) -> bool:
-        ids, thw = call[1]["input_ids"], call[1]["thw"]
-        return int((ids == IMAGE).sum()) == 4 and thw.tolist() == [[1, 2, 2]]
+        ids, grid = call[1]["input_ids"], call[1]["grid"]
+        return int((ids == IMAGE).sum()) == 4 and grid.tolist() == [[1, 2, 2]]
 
-    given = {"input_ids": PROMPT, "places": places, "thw": torch.tensor([[1, 2, 2]]), "x": torch.zeros(3)}
+    given = {"input_ids": PROMPT, "places": places, "grid": torch.tensor([[1, 2, 2]]), "x": torch.zeros(3)}
     (_, inputs), kept = varied_call(nn.Identity(), ((), given), runs, torch.Generator().manual_seed(0))
-    assert kept == ["thw"]
+    assert kept == ["grid"]
     assert inputs["input_ids"].sort().values.equal(PROMPT.sort().values)
     assert not torch.equal(inputs["input_ids"], PROMPT)
     assert not torch.equal(inputs["places"], places)
