@@ -5,14 +5,15 @@ A new version of torch may rename or remove any of them. No other file of the pa
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase
-from torch.nn.modules.module import _WrappedHook
+from torch.nn.modules.module import _global_forward_hooks_with_kwargs, _WrappedHook, register_module_forward_hook
 from torch.nn.utils._expanded_weights.expanded_weights_impl import ExpandedWeight
 from torch.utils import _python_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
@@ -73,6 +74,21 @@ def set_tables(
 ) -> None:
     """Replace a module's three tables by other objects; ``copy.copy`` of a module shares them with the original."""
     module._parameters, module._buffers, module._modules = parameters, buffers, children
+
+
+@contextmanager
+def global_forward_hook(hook: Callable[..., None]) -> Iterator[None]:
+    """Call ``hook(module, args, kwargs, output)`` after every forward pass of any module in the block.
+
+    Torch's handle leaves the flag behind that the hook takes keyword arguments (2.14), after which ``torch.compile``
+    warns of global hooks.
+    """
+    handle = register_module_forward_hook(hook, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+        _global_forward_hooks_with_kwargs.pop(handle.id, None)
 
 
 def is_bound_hook(hook: Any) -> bool:

@@ -159,12 +159,7 @@ def check_a_sequence_of_a_dtensor(name: str) -> None:
 
 
 def check_entries_of_a_dtensor(name: str) -> None:
-    if name == "rms_norm":
-        # Torch's own rms_norm has no way to share out a row, and says so.
-        with pytest.raises(RuntimeError, match=r"Sharding propagation failed"):
-            check_rows_of_a_dtensor(name, axis=2)
-    else:
-        check_rows_of_a_dtensor(name, axis=2)
+    check_rows_of_a_dtensor(name, axis=2)
 
 
 def check_compiled_rows_of_a_dtensor(name: str) -> None:

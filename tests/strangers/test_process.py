@@ -53,7 +53,7 @@ def test_a_good_model_passes_every_check(made: Any) -> None:
     record = tried(made, "Plain", targets=("rms_norm", "layer_norm", "dyt"))["Plain"]
     assert (record["built"], record["norms"]) == ("Plain", ["layer_norm"])
     checks = ("swap", "undo", "train", "save", "diagnose")
-    expected = {"own/repeat", "own/find", "own/train", "own/diagnose", "rms_norm/compile"}
+    expected = {"own/repeat", "own/find", "own/train", "own/diagnose", "to_rms_norm/convert", "rms_norm/compile"}
     expected |= {f"{target}/{check}" for target in ("rms_norm", "dyt") for check in checks}
     passed = {cell for cell, status in statuses(record).items() if status == "ok"}
     assert passed == expected
@@ -79,7 +79,9 @@ def test_each_fault_is_told_as_what_it_is(made: Any) -> None:
     assert (memory["cell"], memory["status"]) == ("rms_norm/swap", "failed")
     assert "memory" in memory["error"]
     died = records["DiesAfterASwap"]["cells"][-1]
-    assert (died["cell"], died["status"], died["error"]) == ("rms_norm/swap", "killed", "the process ended with 3")
+    # to_rms_norm comes first, and puts another norm in, too.
+    killed = ("to_rms_norm/convert", "killed", "the process ended with 3")
+    assert (died["cell"], died["status"], died["error"]) == killed
     untrained = statuses(records["DoesNotTrain"])
     assert untrained["own/train"] == "theirs"
     assert untrained["rms_norm/undo"] == "ok"
@@ -90,7 +92,8 @@ def test_each_fault_is_told_as_what_it_is(made: Any) -> None:
 def test_a_hanging_model_is_cut_at_its_limit_and_the_next_one_runs(made: Any) -> None:
     records = tried(made, "HangsAfterASwap", "WithoutNorm", seconds=30)
     cut = records["HangsAfterASwap"]["cells"][-1]
-    assert (cut["cell"], cut["status"], cut["error"]) == ("rms_norm/swap", "timeout", "over the time limit of 30 s")
+    limit = ("to_rms_norm/convert", "timeout", "over the time limit of 30 s")
+    assert (cut["cell"], cut["status"], cut["error"]) == limit
     assert statuses(records["HangsAfterASwap"])["own/train"] == "ok"
     assert records["WithoutNorm"]["norms"] == []
     assert statuses(records["WithoutNorm"])["own/train"] == "ok"

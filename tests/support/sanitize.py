@@ -98,9 +98,10 @@ def check_compiler(scratch: Path) -> None:
 
     source, program = scratch / "try.c", scratch / "try"
     source.write_text("int main(void) { return 0; }\n")
-    compiler = build._compiler("CC", ("cc", "gcc", "clang"))
-    if compiler is None or build._compiler("CXX", ("c++", "g++", "clang++")) is None:
-        raise NoSanitizers("no C and C++ compiler on PATH; on Debian and Ubuntu: apt-get install g++")
+    try:
+        compiler, _ = build.compiler("CC"), build.compiler("CXX")
+    except build.CannotBuild as error:
+        raise NoSanitizers(str(error)) from error
     done = subprocess.run([*compiler, *SANITIZE, source, "-o", program], capture_output=True, text=True, check=False)
     if done.returncode or subprocess.run([program], check=False).returncode:
         raise NoSanitizers(f"{compiler[0]} builds nothing with {SANITIZE[0]}: {done.stderr.strip()[-300:]}")
@@ -110,7 +111,7 @@ def build_fuzz(scratch: Path, library: Path, flags: tuple[str, ...] = ()) -> Pat
     """Link fuzz.c with the very library that the package would load."""
     from normscope.kernels.backends import build
 
-    compiler = build._needed(build._compiler("CC", ("cc", "gcc", "clang")))
+    compiler = build.compiler("CC")
     # -fPIC: what the library exports stays in the library, with what a sanitizer put around it.
     command = [*compiler, "-std=gnu11", "-O1", "-fPIC", "-Wall", "-Wextra", "-Werror", *flags, f"-I{build.HERE}"]
     command += [str(HERE / "fuzz.c"), str(library), f"-Wl,-rpath,{library.parent}", "-o", str(scratch / "fuzz"), "-lm"]
@@ -131,8 +132,7 @@ def preloaded() -> list[str]:
 def find(variable: str, library: str) -> str | None:
     from normscope.kernels.backends import build
 
-    names = ("cc", "gcc", "clang") if variable == "CC" else ("c++", "g++", "clang++")
-    command = [*build._needed(build._compiler(variable, names)), f"-print-file-name={library}"]
+    command = [*build.compiler(variable), f"-print-file-name={library}"]
     path = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     return str(Path(path).resolve()) if os.path.isabs(path) and os.path.exists(path) else None
 

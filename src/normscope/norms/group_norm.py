@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from normscope.kernels.scaling import in_range
 from normscope.norms.checks import Shape, as_shape, check_eps, check_input
 from normscope.norms.moments import widen
+from normscope.norms.nested import over_parts
 from normscope.norms.traits import NormTraits
 
 _GROUPS = 32
@@ -153,6 +154,8 @@ class GroupNorm(nn.Module):
         Raises:
             ValueError: If there is no axis of samples, or a group is a single number.
         """
+        if x.is_nested:
+            return over_parts(self, x)
         check_input(self, x, self.normalized_shape)
         axes = len(self.normalized_shape)
         if x.dim() == axes:

@@ -12,6 +12,7 @@ from normscope.norms.batch_norm import batch_norm
 from normscope.norms.checks import Shape, as_shape, check_eps, check_input, check_number
 from normscope.norms.group_norm import group_norm
 from normscope.norms.moments import widen
+from normscope.norms.nested import over_parts
 from normscope.norms.traits import NormTraits
 
 
@@ -155,6 +156,8 @@ class InstanceNorm(nn.Module):
         Raises:
             ValueError: If the moments of a sample are needed and it does not have several positions.
         """
+        if x.is_nested:
+            return over_parts(self, x)
         check_input(self, x, self.normalized_shape)
         axes = len(self.normalized_shape)
         mean, variance = self.running_mean, self.running_var

@@ -298,7 +298,8 @@ def test_error_is_at_most_twice_that_of_the_definition_and_one_rounding(name: st
     exact = defined(norm, given.to(torch.float64))
     naive = defined(norm, given)
     ours = computed(norm, given)
-    one_rounding = torch.finfo(dtype).eps / 2
+    # The length is the root of a mean, times the width: one rounding more than the definition's.
+    one_rounding = torch.finfo(dtype).eps / (1 if name == "scale_norm" else 2)
     for kind in ("z", "dx"):
         truth = getattr(exact, kind)[:-BAD]
         allowed = 2 * (getattr(naive, kind)[:-BAD].double() - truth).abs().amax(-1)

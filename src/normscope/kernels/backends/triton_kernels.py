@@ -16,18 +16,19 @@ import triton.language as tl
 
 from normscope.kernels import formula as family
 
-CENTER = tl.constexpr(family.CENTER)
-DETACH_MEAN = tl.constexpr(family.DETACH_MEAN)
-DETACH_STD = tl.constexpr(family.DETACH_STD)
-PHI = tl.constexpr(family.PHI)
-DIVISOR = tl.constexpr(family.DIVISOR)
-ROOT = tl.constexpr(family.ROOT)
+CENTER, PHI, DETACH_MEAN = map(tl.constexpr, (family.CENTER, family.PHI, family.DETACH_MEAN))
+DETACH_STD, DIVISOR, ROOT = map(tl.constexpr, (family.DETACH_STD, family.DIVISOR, family.ROOT))
 RELEASED = tl.constexpr(family.RELEASED)
 
-# The factor of rows whose squares leave the range, and the largest mean square that does not: its sum has an inverse
-# that is no subnormal number.
-_down = triton.constexpr_function(lambda kind: family.SCALE[torch.float64 if kind == tl.float64 else torch.float32])
-_most = triton.constexpr_function(lambda width, kind: 2.0 ** (1022 if kind == tl.float64 else 126) / width)
+
+@triton.constexpr_function
+def _down(kind):
+    return family.SCALE[torch.float64 if kind == tl.float64 else torch.float32]
+
+
+@triton.constexpr_function
+def _most(width, kind):
+    return 2.0 ** (1022 if kind == tl.float64 else 126) / width
 
 
 @triton.jit

@@ -19,6 +19,7 @@ from torch import nn
 from normscope.data import DataDamaged, DataNotFound
 from normscope.errors import NormscopeError
 from normscope.tasks.task import NormFactory
+from normscope.torch_internals import global_forward_hook
 
 __tracebackhide__ = True
 """Mark of modules that call or check a user's code: their frames are removed from tracebacks shown to the user."""
@@ -225,14 +226,10 @@ def watch_calls(notice: Callable[[nn.Module, Any, Any], None]) -> Iterator[None]
         if not torch.compiler.is_compiling():
             notice(module, (given, named), made)
 
-    handle = nn.modules.module.register_module_forward_hook(hook, with_kwargs=True)
-    try:
-        with warnings.catch_warnings():
-            # torch warns that a hook may run more than once in compiled code; duplicates are harmless here.
-            warnings.filterwarnings("ignore", message=r"Using `torch\.compile")
-            yield
-    finally:
-        handle.remove()
+    with global_forward_hook(hook), warnings.catch_warnings():
+        # torch warns that a hook may run more than once in compiled code; duplicates are harmless here.
+        warnings.filterwarnings("ignore", message=r"Using `torch\.compile")
+        yield
 
 
 def unseen_calls(model: nn.Module) -> int:
