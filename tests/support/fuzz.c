@@ -376,7 +376,7 @@ static void check_backward(const struct call *c, const struct array *dweight_bef
     /* Without an input a weighted sum is kept in one vector. */
     const real m = !c->x && c->weight ? 32 * roundings(c) : roundings(c);
     const int64_t width = c->width;
-    const int phi = n->flags & PHI, moves = (n->flags & CENTER) && !(n->flags & DETACH_MEAN);
+    const int phi = n->flags & PHI, centers = n->flags & CENTER, moves = centers && !(n->flags & DETACH_MEAN);
     const int pulls = (n->flags & DIVISOR) && !(n->flags & DETACH_STD);
     real *dg = calloc((size_t)width * 5, sizeof *dg);
     if (!dg) fail("no memory");
@@ -420,8 +420,8 @@ static void check_backward(const struct call *c, const struct array *dweight_bef
                 if (pulls) {
                     /* c around an exact mean; what rounding leaves of one is not seen in the half types. */
                     int exact = c->type == FLOAT32 || c->type == FLOAT64;
-                    real around = !moves ? 0 : exact ? c_size / width : c_size / width + fabsl(mean);
-                    dx -= kappa * (off - (moves ? c_sum / width : 0)) * product;
+                    real around = !centers ? 0 : exact ? c_size / width : c_size / width + fabsl(mean);
+                    dx -= kappa * (off - (centers ? c_sum / width : 0)) * product;
                     bound += kappa * (fabsl(off) + around) * product_size;
                     floor += kappa * fabsl(off) * h * (4 * c_size + 2 * width);
                     floor += 4 * h * fabsl(off) * (kappa / inverse + inverse + 1);
