@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "kernels": set(),
     "norms": {"kernels"},
     "placement": {"norms"},
+    "recurrent": {"norms", "kernels"},
     "inspection": {"norms", "kernels"},
     "diagnostics": {"inspection", "norms", "fits"},
     "analysis": {"inspection", "norms", "diagnostics", "fits"},
@@ -42,7 +43,7 @@ MAY_IMPORT = {
     },
     "__init__": {
         *("analysis", "data", "diagnostics", "inspection", "kernels", "models", "norms", "papers", "placement"),
-        *("report", "results", "specs", "studies", "surgery", "tasks", "training", "version"),
+        *("recurrent", "report", "results", "specs", "studies", "surgery", "tasks", "training", "version"),
     },
     "__main__": {"cli"},
 }

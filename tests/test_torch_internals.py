@@ -277,3 +277,24 @@ def test_a_weight_for_gradients_per_sample_is_known() -> None:
     module(torch.ones(2, 3))
     assert seen == [True, False]
     assert not torch_internals.is_expanded_weight(None)
+
+
+def test_hooks_of_the_forward_pass_are_seen() -> None:
+    for register in ("register_forward_hook", "register_forward_pre_hook"):
+        module = nn.Linear(2, 2)
+        assert not torch_internals.has_forward_hooks(module)
+        handle = getattr(module, register)(lambda *_: None)
+        assert torch_internals.has_forward_hooks(module)
+        handle.remove()
+        assert not torch_internals.has_forward_hooks(module)
+
+
+def test_a_hook_of_all_modules_leaves_no_flag_behind() -> None:
+    seen = []
+    with torch_internals.global_forward_hook(lambda *call: seen.append(call)):
+        nn.Linear(2, 2)(torch.zeros(1, 2))
+    assert len(seen) == 1
+    nn.Linear(2, 2)(torch.zeros(1, 2))
+    assert len(seen) == 1
+    # torch warns where a flag is left.
+    torch.compile(nn.Linear(2, 2), backend="eager")(torch.zeros(1, 2))

@@ -26,6 +26,7 @@ if typing.TYPE_CHECKING:
         norms,
         papers,
         placement,
+        recurrent,
         report,
         results,
         specs,
@@ -53,6 +54,7 @@ if typing.TYPE_CHECKING:
         apply_weight_norm,
     )
     from normscope.placement import Placement
+    from normscope.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
     from normscope.report import write_report
     from normscope.results import ArmSummary, RunSummary, Summary, summarize
     from normscope.specs import NormSpec, PlacementSpec, find_task
@@ -70,6 +72,9 @@ if typing.TYPE_CHECKING:
 
 __all__ = [
     "FRN",
+    "GRU",
+    "LSTM",
+    "RNN",
     "AdaNorm",
     "Arm",
     "ArmSummary",
@@ -80,8 +85,10 @@ __all__ = [
     "Diagnosis",
     "DyT",
     "Finding",
+    "GRUCell",
     "GroupNorm",
     "InstanceNorm",
+    "LSTMCell",
     "LayerNorm",
     "LayerNormSimple",
     "Metric",
@@ -91,6 +98,7 @@ __all__ = [
     "Placement",
     "PlacementSpec",
     "RMSNorm",
+    "RNNCell",
     "Recipe",
     "RunSummary",
     "ScaleNorm",
@@ -117,6 +125,7 @@ __all__ = [
     "norms",
     "papers",
     "placement",
+    "recurrent",
     "report",
     "results",
     "specs",
@@ -143,6 +152,7 @@ _NAMES = {
     ),
     "papers": (),
     "placement": ("Placement",),
+    "recurrent": ("GRU", "GRUCell", "LSTM", "LSTMCell", "RNN", "RNNCell"),
     "report": ("write_report",),
     "results": ("ArmSummary", "RunSummary", "Summary", "summarize"),
     "specs": ("NormSpec", "PlacementSpec", "find_task"),

@@ -91,6 +91,11 @@ def global_forward_hook(hook: Callable[..., None]) -> Iterator[None]:
         _global_forward_hooks_with_kwargs.pop(handle.id, None)
 
 
+def has_forward_hooks(module: nn.Module) -> bool:
+    """Return whether a module has hooks of its forward pass."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
 def is_bound_hook(hook: Any) -> bool:
     """Return whether torch wrapped a hook together with the module that it was registered on."""
     return isinstance(hook, _WrappedHook) and hook.with_module

@@ -115,7 +115,7 @@ def test_a_cache_that_cannot_be_written_is_named_with_the_way_out(tmp_path: Path
 @pytest.fixture
 def intact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Copy the built files into a cache where no compiler could build them again; return its folder."""
-    files = [build.kernels(print), build.shim(print)]
+    files = [build.kernels(print), build.shim(print), *build.scan(print)]
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for name in ("CC", "CXX"):
         monkeypatch.setenv(name, "/bin/false")

@@ -35,6 +35,8 @@ PREBUILT = HERE / "prebuilt"
 
 KERNELS = ("cpu.c", "cpu.h", "cpu_rows.h", "cpu_vector.h")
 SHIM = ("shim.cpp", "cpu.h")
+SCAN_KERNELS = ("scan.c", "scan.h", "cpu.h", "scan_rows.h", "cpu_vector.h")
+SCAN = ("scan.cpp", "scan.h", "cpu.h")
 
 _AVX2 = ("-mavx2", "-mfma", "-mf16c")
 _AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl")
@@ -74,23 +76,7 @@ def kernels(report: Callable[[str], None]) -> Path:
     Raises:
         CannotBuild: If there is no C compiler, it fails, or the folder cannot be written.
     """
-    name, variants = _kernels_name(), _variants()
-
-    def build(folder: Path) -> Path:
-        command = compiler("CC")
-
-        def compile_one(isa: str, flags: tuple[str, ...]) -> Path:
-            output = folder / f"{isa}.o"
-            define = "-DTABLE=1" if isa == "table" else f"-DISA={isa}"
-            _call([*command, *C_FLAGS, *flags, define, "-c", str(HERE / "cpu.c"), "-o", str(output)])
-            return output
-
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            parts = list(pool.map(compile_one, ["table", *variants], [(), *variants.values()]))
-        _call([*command, "-shared", *map(str, parts), "-o", str(folder / name), "-lm"])
-        return folder / name
-
-    return _cached(name, build, "the CPU kernels", report)
+    return _library(_kernels_name(), KERNELS[0], "the CPU kernels", report)
 
 
 def shim(report: Callable[[str], None]) -> Path:
@@ -107,19 +93,65 @@ def shim(report: Callable[[str], None]) -> Path:
     """
     import torch
 
-    name, abi = _shim_name(), _abi()
+    return _extension(_shim_name(), SHIM[0], f"the C++ function over them for torch {torch.__version__}", report)
+
+
+def scan(report: Callable[[str], None]) -> tuple[Path, Path]:
+    """Return the kernels of recurrent nets and the extension module ``_scan`` that calls them, built on first use.
+
+    Args:
+        report: Called with a line about each file that was built and the time it took.
+
+    Returns:
+        Paths of a shared library with ``normscope_scan``, and of the extension module.
+
+    Raises:
+        CannotBuild: If a compiler is missing or fails, or the folder cannot be written.
+    """
+    import torch
+
+    name = _name("scan", SCAN_KERNELS, C_FLAGS, _variants())
+    library = _library(name, SCAN_KERNELS[0], "the CPU kernels of recurrent nets", report)
+    what = f"the C++ function over those of recurrent nets for torch {torch.__version__}"
+    return library, _extension(_extension_name("scan", SCAN), SCAN[0], what, report)
+
+
+def _library(name: str, source: str, what: str, report: Callable[[str], None]) -> Path:
+    """Return a library of a C file, compiled once for each instruction set."""
+    variants = _variants()
+
+    def build(folder: Path) -> Path:
+        command = compiler("CC")
+
+        def compile_one(isa: str, flags: tuple[str, ...]) -> Path:
+            output = folder / f"{isa}.o"
+            define = "-DTABLE=1" if isa == "table" else f"-DISA={isa}"
+            _call([*command, *C_FLAGS, *flags, define, "-c", str(HERE / source), "-o", str(output)])
+            return output
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            parts = list(pool.map(compile_one, ["table", *variants], [(), *variants.values()]))
+        _call([*command, "-shared", *map(str, parts), "-o", str(folder / name), "-lm"])
+        return folder / name
+
+    return _cached(name, build, what, report)
+
+
+def _extension(name: str, source: str, what: str, report: Callable[[str], None]) -> Path:
+    """Return an extension module of a C++ file that includes torch."""
+    import torch
 
     def build(folder: Path) -> Path:
         home = Path(torch.__file__).parent
         headers = home / "include"
         include = [headers, headers / "torch/csrc/api/include", sysconfig.get_paths()["include"], HERE]
         links = ["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else []
-        command = [*compiler("CXX"), *CXX_FLAGS, abi, "-shared", *(f"-isystem{path}" for path in include)]
-        command += [str(HERE / "shim.cpp"), "-o", str(folder / name), *links, f"-L{home / 'lib'}"]
+        command = [*compiler("CXX"), *CXX_FLAGS, _abi(), "-shared", *(f"-isystem{path}" for path in include)]
+        command += [str(HERE / source), "-o", str(folder / name), *links, f"-L{home / 'lib'}"]
         _call([*command, "-ltorch_python", "-ltorch", "-ltorch_cpu", "-lc10"])
         return folder / name
 
-    return _cached(name, build, f"the C++ function over them for torch {torch.__version__}", report)
+    return _cached(name, build, what, report)
 
 
 def missing() -> list[str]:
@@ -173,10 +205,14 @@ def _kernels_name() -> str:
 
 
 def _shim_name() -> str:
+    return _extension_name("shim", SHIM)
+
+
+def _extension_name(stem: str, sources: tuple[str, ...]) -> str:
     import torch
 
     versions = (torch.__version__, str(torch.version.git_version), str(sysconfig.get_config_var("SOABI")), _abi())
-    return _name("shim", SHIM, CXX_FLAGS, versions)
+    return _name(stem, sources, CXX_FLAGS, versions)
 
 
 def _built(name: str) -> Path | None:
@@ -313,8 +349,7 @@ def say(line: str) -> None:
 def main() -> None:
     """Build the files for this Python, torch and machine into the package, for a wheel that contains them."""
     PREBUILT.mkdir(exist_ok=True)
-    for make in (kernels, shim):
-        built = make(print)
+    for built in (kernels(print), shim(print), *scan(print)):
         if built.parent != PREBUILT:
             shutil.copy2(built, PREBUILT)
             shutil.copy2(_record(built), PREBUILT)

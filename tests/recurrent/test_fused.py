@@ -1,0 +1,220 @@
+"""The CPU kernels against the steps written out: values, gradients, their gradients, and what does not change bits."""
+
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+
+from normscope import norms
+from normscope.recurrent import GRU, LSTM, RNN, Places, fused
+from support.pairwise import pairwise
+
+WIDTH, H, B, T = 5, 19, 6, 7
+LENGTHS = [3, 7, 1, 5, 2, 7]
+CASES: list[tuple[type, dict[str, Any]]] = [
+    (LSTM, {}),
+    (LSTM, {"bias": False, "norm": "layer_norm_simple"}),
+    (LSTM, {"norm": "rms_norm", "bidirectional": True, "num_layers": 2}),
+    (LSTM, {"norm": "ada_norm"}),
+    (LSTM, {"norm": "detach_norm"}),
+    (LSTM, {"cell_norm": None}),
+    (LSTM, {"norm": None, "cell_norm": "rms_norm"}),
+    (LSTM, {"norm": lambda width: norms.LayerNorm(width, weight=False)}),
+    (LSTM, {"places": "read-out"}),
+    (LSTM, {"places": "kiros", "batch_first": True}),
+    (LSTM, {"places": "fastrnns", "bias": False}),
+    (LSTM, {"learned_initial_state": True}),
+    (GRU, {}),
+    (GRU, {"bias": False, "norm": "layer_norm_simple"}),
+    (GRU, {"norm": "rms_norm", "bidirectional": True, "num_layers": 2}),
+    (GRU, {"norm": "ada_norm", "learned_initial_state": True}),
+    (GRU, {"norm": lambda width: norms.LayerNorm(width, weight=False)}),
+]
+
+
+def drawn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def built(kind: type, options: dict[str, Any], dtype: torch.dtype) -> Any:
+    torch.manual_seed(1)
+    layer = kind(WIDTH, H, **options).to(dtype)
+    with torch.no_grad():
+        for index, parameter in enumerate(layer.parameters()):
+            parameter.add_(0.3 * drawn(*parameter.shape, seed=index + 1, dtype=dtype))
+    return layer
+
+
+def values_and_gradients(
+    layer: Any, form: str, dtype: torch.dtype, *, given: torch.dtype | None = None
+) -> tuple[list[Tensor], tuple[Tensor, ...]]:
+    """Run a layer and its backward pass on numbers that are exact in the dtype ``given``."""
+
+    def drawn_here(*shape: int, seed: int = 0) -> Tensor:
+        return drawn(*shape, seed=seed, dtype=given or dtype).to(dtype)
+
+    x = drawn_here(*((B, T, WIDTH) if layer.batch_first else (T, B, WIDTH))).requires_grad_()
+    rows = layer.num_layers * (2 if layer.bidirectional else 1)
+    states = tuple(
+        drawn_here(rows, B, H, seed=k).requires_grad_() for k in ((8, 9) if isinstance(layer, LSTM) else (8,))
+    )
+    feed: Any = x
+    if form == "packed":
+        feed = pack_padded_sequence(x, LENGTHS, batch_first=layer.batch_first, enforce_sorted=False)
+    start = () if hasattr(layer, "initial_h") else states
+    output, state = layer(feed, (start if isinstance(layer, LSTM) else start[0]) if start else None)
+    values = [output.data if isinstance(output, PackedSequence) else output]
+    values += state if isinstance(state, tuple) else [state]
+    upstream = [drawn_here(*value.shape, seed=7) for value in values]
+    gradients = torch.autograd.grad(values, [x, *start, *layer.parameters()], upstream)
+    return [value.detach() for value in values], gradients
+
+
+@pytest.mark.parametrize(
+    ("case", "form", "dtype"),
+    pairwise(CASES, ("padded", "packed"), (torch.float64, torch.float32, torch.bfloat16)),
+)
+def test_kernels_compute_what_the_steps_do(
+    case: tuple[type, dict[str, Any]], form: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, options = case
+    layer = built(kind, options, dtype)
+    got = values_and_gradients(layer, form, dtype)
+    assert layer.computed_by == "cpu"
+    monkeypatch.setattr(fused, "reason_against", lambda *_, **__: "asked for")
+    want = values_and_gradients(layer, form, dtype)
+    assert layer.computed_by == "loop: asked for"
+    exact = values_and_gradients(layer.double(), form, torch.float64, given=dtype)
+    for one, other, true in zip(*([*values, *gradients] for values, gradients in (got, want, exact)), strict=True):
+        assert one.dtype == other.dtype == dtype
+        errors = [float((result.double() - true).abs().max()) for result in (one, other)]
+        # Nearly as exact as the steps, whose values in float64 are the truth; one gradient here is near 100.
+        units = 5000 if dtype == torch.float64 else 128
+        assert errors[0] <= 8 * errors[1] + units * torch.finfo(dtype).eps * max(1.0, float(true.abs().max()))
+
+
+@pytest.mark.parametrize("kind", [LSTM, GRU])
+def test_second_derivatives(kind: type) -> None:
+    layer = kind(2, 3).double()
+    x, h = drawn(3, 2, 2).requires_grad_(), drawn(1, 2, 3, seed=3).requires_grad_()
+    arguments = (x, h, *layer.parameters())
+
+    def call(x: Tensor, h: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
+        output, state = layer(x, (h, h.cos()) if kind is LSTM else h)
+        return output, *(state if isinstance(state, tuple) else (state,))
+
+    call(x, h)
+    assert layer.computed_by == "cpu"
+    assert torch.autograd.gradcheck(call, arguments)
+    assert torch.autograd.gradgradcheck(call, arguments)
+
+
+@pytest.mark.parametrize("kind", [LSTM, GRU])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_a_sequence_has_the_same_bits_in_every_batch_and_with_every_number_of_threads(
+    kind: type, dtype: torch.dtype
+) -> None:
+    layer = kind(40, 70).to(dtype)
+    x = drawn(9, 21, 40, dtype=dtype)
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            output, _ = layer(x)
+            results.append((output, *torch.autograd.grad(output.float().square().sum(), layer.parameters())))
+    finally:
+        torch.set_num_threads(threads)
+    for result in results[1:]:
+        assert all(torch.equal(one, other) for one, other in zip(result, results[0], strict=True))
+    for rows in (slice(0, 1), slice(3, 8), slice(20, 21)):
+        assert torch.equal(layer(x[:, rows])[0], results[0][0][:, rows])
+
+
+def test_the_products_are_those_of_float64() -> None:
+    for dtype, tolerance in ((torch.float64, 1e-13), (torch.float32, 1e-5), (torch.bfloat16, 1e-2)):
+        for rows, inner, columns in ((77, 53, 101), (1, 1, 1), (8, 300, 48), (65, 7, 97), (0, 4, 5)):
+            x, weights = drawn(rows, inner, dtype=dtype).requires_grad_(), drawn(columns, inner, seed=1, dtype=dtype)
+            weights.requires_grad_()
+            got = fused.linear(x, weights)
+            upstream = drawn(rows, columns, seed=2, dtype=dtype)
+            grads = torch.autograd.grad(got, (x, weights), upstream)
+            wide = upstream.double()
+            for one, want in (
+                (got, x.double() @ weights.double().T),
+                (grads[0], wide @ weights.double()),
+                (grads[1], wide.T @ x.double()),
+            ):
+                assert one.dtype == dtype
+                torch.testing.assert_close(one.double(), want, rtol=tolerance, atol=tolerance * 10)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30, -1e30])
+@pytest.mark.parametrize("kind", [LSTM, GRU])
+def test_extreme_numbers_do_what_they_do_in_the_steps(
+    kind: type, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = kind(WIDTH, H)
+    x = drawn(T, B, WIDTH, dtype=torch.float32)
+    x[2, 1, 0] = value
+    got, _ = layer(x)
+    monkeypatch.setattr(fused, "reason_against", lambda *_, **__: "asked for")
+    want, _ = layer(x)
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5, equal_nan=True)
+    assert got[:, 0].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (RNN(WIDTH, H), "an RNN has no kernel"),
+        (LSTM(WIDTH, H, places="per gate"), "each gate has a norm"),
+        (LSTM(WIDTH, H, places="tensorflow"), "the products are summed"),
+        (LSTM(WIDTH, H, zoneout=0.1), "zoneout"),
+        (LSTM(WIDTH, H, recurrent_dropout=0.1), "recurrent dropout"),
+        (LSTM(WIDTH, H, proj_size=3), "a projection"),
+        (LSTM(WIDTH, H, norm="dyt"), "a norm has no kernel"),
+        (GRU(WIDTH, H, places="reset before"), "the reset gate acts before"),
+        (GRU(WIDTH, H, places="kiros"), "a bias is added before the norm"),
+        (GRU(WIDTH, H, places="haste"), "each gate has a norm|share"),
+        (GRU(WIDTH, H, places=Places(products="plain"), zoneout=1e-9), "have no norm"),
+        (LSTM(WIDTH, H).half(), "no kernels for torch.float16"),
+    ],
+)
+def test_what_the_kernels_do_not_compute_is_said(layer: Any, reason: str) -> None:
+    dtype = layer.weight_ih_l0.dtype
+    layer(drawn(T, B, WIDTH, dtype=dtype))
+    assert layer.computed_by.startswith("loop: ")
+    assert re.search(reason, layer.computed_by)
+
+
+def test_the_environment_can_ask_for_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "requested_backend", lambda: "eager")
+    layer = LSTM(WIDTH, H)
+    layer(drawn(T, B, WIDTH, dtype=torch.float32))
+    assert layer.computed_by == "loop: NORMSCOPE_BACKEND=eager"
+
+
+def test_modes_and_hooks_take_the_steps() -> None:
+    layer, x = LSTM(WIDTH, H), drawn(T, B, WIDTH, dtype=torch.float32)
+    want, _ = layer(x)
+    seen = []
+    handle = layer.norms["l0"]["hh"][0].register_forward_hook(lambda *call: seen.append(call))
+    torch.testing.assert_close(layer(x)[0], want)
+    assert len(seen) == T
+    handle.remove()
+    layer(x, reset=torch.zeros(T, B, dtype=torch.bool))
+    assert layer.computed_by == "loop: resets"
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(x)
+    assert "mode" in layer.computed_by
+    torch.func.vmap(lambda x: layer(x)[0])(x[None])
+    assert "transform" in layer.computed_by
+    assert LSTM(WIDTH, H, norm=None)(x)[0].shape == want.shape
+    plain = LSTM(WIDTH, H, norm=None)
+    plain(x)
+    assert plain.computed_by == "torch"
+    assert isinstance(plain, nn.LSTM)
