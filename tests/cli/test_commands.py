@@ -49,7 +49,8 @@ def test_a_shell_reads_the_words_that_were_given(word: str) -> None:
     assert read_by_a_shell(line) == ["normscope", "compare", word]
 
 
-def test_a_folder_that_begins_with_a_dash_is_no_option() -> None:
+def test_a_folder_that_begins_with_a_dash_is_no_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NORMSCOPE_STARTED_AS", raising=False)
     for name in ("-dash", "--out", "plain", "/tmp/-x"):
         words = shlex.split(as_typed("report", as_argument(Path(name))))[1:]
         _, bound, _ = app.parse_args(words, print_error=False, exit_on_error=False)

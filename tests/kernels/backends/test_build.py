@@ -6,11 +6,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import normscope
 from normscope.kernels.backends import build
 
 USE = "import torch, normscope; print(normscope.AdaNorm(4)(torch.arange(8.).view(2, 4)).tolist())"
@@ -267,9 +270,19 @@ def test_a_read_only_cache_is_used(intact: Path):
     assert sorted(path.name for path in intact.iterdir()) == before
 
 
+@pytest.fixture(scope="module")
+def readable() -> Iterator[Path]:
+    """Copy the package to where every user may read it, whoever owns the folder of this one."""
+    with tempfile.TemporaryDirectory(prefix="normscope-readable-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        shutil.copytree(Path(normscope.__file__).parent, folder / "normscope", copy_function=shutil.copyfile)
+        yield folder
+
+
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="only root may become a user without an entry")
 @pytest.mark.parametrize("home", [None, "/nonexistent", "/root", ""])
-def test_a_user_without_an_entry_or_a_home_computes(home: str | None, tmp_path: Path):
+def test_a_user_without_an_entry_or_a_home_computes(home: str | None, readable: Path):
     program = (
         "import os, torch, normscope\n"
         "from normscope.kernels.backends import choice, cpu\n"
@@ -280,12 +293,19 @@ def test_a_user_without_an_entry_or_a_home_computes(home: str | None, tmp_path: 
     variables = {name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_CACHE_HOME")}
     if home is not None:
         variables["HOME"] = home
+    variables["PYTHONPATH"] = str(readable)
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(WANT) == 2
     assert done.stderr.count("norms run on PyTorch's operations") == 1
     assert "XDG_CACHE_HOME" in done.stderr
+
+
+def test_sources_that_cannot_be_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(build, "HERE", tmp_path)
+    with pytest.raises(build.CannotBuild, match=r"the source of the kernels cannot be read: .*cpu\.c"):
+        build.kernels(print)
 
 
 def test_another_source_or_flag_is_another_file(monkeypatch: pytest.MonkeyPatch):

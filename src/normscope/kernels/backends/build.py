@@ -240,11 +240,18 @@ def _content_of_record(file: BufferedReader | BufferedRandom) -> bytes:
 
 
 def _name(stem: str, sources: tuple[str, ...], *settings: object) -> str:
-    """Return the name of a compiled file: the hash of machine, settings and sources."""
+    """Return the name of a compiled file: the hash of machine, settings and sources.
+
+    Raises:
+        CannotBuild: If a source cannot be read.
+    """
     machine = f"{sys.platform}-{platform.machine().lower()}"
     digest = hashlib.sha256(repr((machine, settings)).encode())
     for source in sources:
-        digest.update((HERE / source).read_bytes())
+        try:
+            digest.update((HERE / source).read_bytes())
+        except OSError as error:
+            raise CannotBuild(f"the source of the kernels cannot be read: {error}") from error
     return f"{stem}-{machine}-{digest.hexdigest()[:16]}.so"
 
 
