@@ -214,8 +214,8 @@ MUTANTS = (
     ),
     Mutant(
         "conversion-not-proved",
-        "if not worst <= TOLERANCE: start +=",
-        "if not worst <= 1e9:\n        start +=",
+        "if not worst <= TOLERANCE: changed =",
+        "if not worst <= 1e9:\n        changed =",
         ("something_else_reads_the_stream",),
     ),
     Mutant(
