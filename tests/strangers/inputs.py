@@ -171,7 +171,9 @@ def alternatives(forward: Callable[..., Any], config: Mapping[str, Any], main: s
 
 
 def floats_in(output: Any) -> list[Tensor]:
-    """List the floating-point tensors of what a model returned, in its order; a tensor that occurs twice is taken once.
+    """List the floating-point tensors of what a model returned, in its order.
+
+    A tensor that occurs twice is listed twice: without norms, what was normalized may be what was not.
 
     Args:
         output: A tensor, or dictionaries, sequences and data classes of these; whatever else is there is left out.
@@ -184,5 +186,5 @@ def floats_in(output: Any) -> list[Tensor]:
     elif hasattr(output, "__dataclass_fields__"):
         output = list(vars(output).values())
     for each in output if isinstance(output, list | tuple) else ():
-        found += [tensor for tensor in floats_in(each) if not any(tensor is other for other in found)]
+        found += floats_in(each)
     return found
