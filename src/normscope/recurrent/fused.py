@@ -247,13 +247,14 @@ def _differentiable(
     part, h, c, weights, *parameters = inputs
     assert part is not None
     assert weights is not None
+    size = weights.shape[1]
+    widths = ((2 if settings.cell == "GRU" else 4) * size, size, size)
     groups: list[NormGroups] = []
-    for index, formula in enumerate(settings.formulas):
+    for index, (formula, width) in enumerate(zip(settings.formulas, widths, strict=True)):
         weight, bias = parameters[2 * index : 2 * index + 2]
         if formula is None:
             groups.append(())
             continue
-        width = part.shape[1] if index == 0 and settings.cell == "LSTM" else h.shape[1] * (2 if index == 0 else 1)  # type: ignore[union-attr]
         groups.append([(width, partial(_row_norm, formula=formula, weight=weight, bias=bias))])
     hidden, candidate, read = groups
     step = partial(
