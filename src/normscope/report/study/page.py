@@ -1,7 +1,5 @@
 """The page of a study: one self-contained HTML file."""
 
-import base64
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -12,7 +10,7 @@ from normscope.arguments import check_arguments
 from normscope.files import write_atomically
 from normscope.report.drawing import curves
 from normscope.report.drawing.format import apart, headline, level, number, sentence, split_verdict
-from normscope.report.drawing.html import data_address, fill_template, read_asset
+from normscope.report.drawing.html import data_address, fill_template, island, read_asset, script_hash
 from normscope.report.drawing.palette import ArmStyle, arm_styles
 from normscope.report.study import figures
 from normscope.report.study.folder import RunHistory, StudyRecord, read_study
@@ -95,8 +93,7 @@ def render(study: StudyRecord) -> str:
         summary=summary,
         styles=styles,
         script=Markup(script),
-        # The policy of the page permits this script only, whatever text a card contains.
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        script_hash=script_hash(script),
         headline=headline(summary),
         answers=_answers(summary),
         ended=sum(state in FINAL_STATES for state in states.values()),
@@ -116,7 +113,7 @@ def render(study: StudyRecord) -> str:
             else [Markup(svg) for svg in drawn]
             for name, drawn in pictures.items()
         },
-        island=Markup(_island(summary)),
+        island=Markup(island(summary.to_dict())),
         downloads=_downloads(study),
         number=number,
         level=level(summary.alpha),
@@ -268,12 +265,6 @@ def _tuning(study: StudyRecord, styles: Mapping[str, ArmStyle]) -> dict[str, str
         )
         for place, (label, arm) in enumerate(tuned.items())
     }
-
-
-def _island(summary: Summary) -> str:
-    """Return summary.json for programs that read the page, escaped so that it cannot end its element."""
-    text = json.dumps(summary.to_dict(), allow_nan=False, separators=(",", ":"))
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def _downloads(study: StudyRecord) -> list[tuple[str, str]]:
