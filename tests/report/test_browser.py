@@ -111,7 +111,11 @@ def study(whole_study: Path, whole_page: str) -> Path:
 
 @pytest.mark.parametrize(
     ("name", "width"),
-    [("whole_study", 390), ("whole_study", 768), ("whole_study", 1280), ("half_study", 390), ("hostile_study", 390)],
+    [
+        *(("whole_study", width) for width in (390, 768, 1280)),
+        *((name, 390) for name in ("half_study", "hostile_study")),
+        *(("looks_study", width) for width in (340, 1280)),
+    ],
 )
 def test_no_width_scrolls_sideways(browser: Browser, request: pytest.FixtureRequest, name: str, width: int) -> None:
     request.getfixturevalue("whole_page")
@@ -128,6 +132,17 @@ def test_all_text_has_contrast_in_both_modes(browser: Browser, study: Path, sche
         assert {"text.", "H1.", "SPAN.badge fails", "SMALL."} <= set(found)
         # WCAG 2.2, 1.4.3.
         assert {key: ratio for key, ratio in found.items() if ratio < 4.5} == {}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_looks_have_contrast_and_fit_on_paper(browser: Browser, looks_study: Path, scheme: str) -> None:
+    with _Visit(browser, looks_study, scheme=scheme) as page:
+        found = page.evaluate(CONTRAST, ", ".join(f"#looks {each}" for each in TEXT.split(", ")))
+        assert {"text.", "SPAN.badge better", "SPAN.badge not-enough-evidence", "TD.n"} <= set(found)
+        assert {key: ratio for key, ratio in found.items() if ratio < 4.5} == {}
+        page.emulate_media(media="print", color_scheme=scheme)
+        page.set_viewport_size({"width": 703, "height": 900})
+        assert page.evaluate(CUT) == []
 
 
 def test_pictures_follow_the_mode(browser: Browser, study: Path) -> None:

@@ -77,7 +77,7 @@ class Comparison:
         if self.arm.verdict == BASELINE:
             return BASELINE
         found = outcome(self.arm)
-        if found in OUTCOMES[:3]:
+        if found in OUTCOMES[:3] or self.arm.decided_at is not None:
             return found
         return next((each for each in (UNFINISHED, NO_CLAIM) if each in self.limits), found)
 
@@ -95,6 +95,8 @@ class Comparison:
         """Return the comparison as JSON: the numbers of summary.json, and how they were grouped."""
         arm = asdict(self.arm)
         runs = arm.pop("runs")
+        if self.arm.looks is None:
+            del arm["looks"], arm["decided_at"]
         return {
             "study": self.study,
             "task": self.summary.task,
@@ -220,7 +222,7 @@ def limits(summary: Summary) -> dict[str, str]:
     comparisons = sum(arm.label != summary.baseline for arm in (*summary.arms, *(summary.untuned or ())))
     if not comparisons:
         found["alone"] = f"no comparison: {summary.baseline} is the only arm"
-    seeds = len(summary.arms[0].runs)
+    seeds = len(summary.arms[0].runs) if summary.looks is None else summary.looks.pairs[-1]
     if comparisons and seeds < fewest_pairs(summary.alpha / comparisons):
         many = "1 comparison" if comparisons == 1 else f"{comparisons} comparisons"
         found[NO_CLAIM] = f"no claim: {seeds} {'seed' if seeds == 1 else 'seeds'} cannot support one in {many}"

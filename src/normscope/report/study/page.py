@@ -14,6 +14,7 @@ from normscope.report.drawing.html import data_address, fill_template, island, r
 from normscope.report.drawing.palette import ArmStyle, arm_styles
 from normscope.report.study import figures
 from normscope.report.study.folder import RunHistory, StudyRecord, read_study
+from normscope.report.study.looks import describe_plan, look_rows, path
 from normscope.report.study.paired import common_scale, pairs, published_tables, tuned_beside_untuned
 from normscope.report.study.table import breakages, verdict_rows
 from normscope.results.schema import FINAL_STATES
@@ -81,6 +82,7 @@ def render(study: StudyRecord) -> str:
     }
     pictures = {
         "forest": _forests(study, styles),
+        "looks": _looks(summary, styles),
         "pairs": _pairs(study, styles),
         "curves": _curves(study, styles),
         "gradients": _gradients(study, styles),
@@ -103,6 +105,8 @@ def render(study: StudyRecord) -> str:
         untuned_rows=verdict_rows(summary.untuned or (), summary),
         beside=tuned_beside_untuned(summary) if summary.untuned else [],
         breakages=breakages(study),
+        plan=describe_plan(summary) if summary.looks else [],
+        look_rows=look_rows(summary) if summary.looks else [],
         published=published_tables(study),
         facts=facts(study),
         strangers=strangers(study),
@@ -190,6 +194,12 @@ def _forests(study: StudyRecord, styles: Mapping[str, ArmStyle]) -> list[str]:
     if not _groups(study).keys() - {study.summary.baseline}:
         return []
     return [figures.forest(study.summary, styles, width=width, name=f"forest-{width}") for width in (780, 340)]
+
+
+def _looks(summary: Summary, styles: Mapping[str, ArmStyle]) -> dict[str, str]:
+    """Draw the path of every arm that has a look."""
+    arms = [arm for arm in summary.arms if arm.looks]
+    return {arm.label: path(arm, styles[arm.label], summary, name=f"looks-{styles[arm.label].index}") for arm in arms}
 
 
 def _pairs(study: StudyRecord, styles: Mapping[str, ArmStyle]) -> dict[str, str]:
