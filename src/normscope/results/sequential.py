@@ -154,8 +154,9 @@ def repeated_interval(differences: np.ndarray, plan: LookPlan, *, level: float) 
         reach = float(special.stdtrit(len(part) - 1, 1 - nominal / 2))
         shifts = [reach, -reach]
         if bend:
-            # The inverse of the transformation, at both quantiles.
-            shifts += [(np.cbrt(1 + 3 * bend * (side - bend / 2)) - 1) / bend for side in (reach, -reach)]
+            # The inverse of the transformation; expm1 where the skewness may be next to nothing.
+            bent = [3 * bend * (side - bend / 2) for side in (reach, -reach)]
+            shifts += [(np.expm1(np.log1p(x) / 3) if x > -0.5 else np.cbrt(1 + x) - 1) / bend for x in bent]
         ends.append((mean - max(shifts) * error, mean - min(shifts) * error))
     return tuple((float(low), float(high)) for low, high in ends)
 
