@@ -82,6 +82,8 @@ class ArmSummary:
     """Arguments of the norm."""
     learning_rate: float | None = None
     """Peak learning rate of its runs."""
+    optimizer: str | None = None
+    """Optimizer of its runs, if the card names one; else the task's."""
     parameters: int | None = None
     """Number of trainable parameters of its model."""
     runs: tuple[RunSummary, ...]
@@ -244,6 +246,7 @@ def summarize_arm(card: Mapping[str, Any], standing: Standing) -> ArmSummary:
     peak_bytes, saved_bytes = arm.median("peak_bytes"), arm.median("saved_bytes")
     return ArmSummary(
         **{key: arm.entry[key] for key in ("label", "norm", "placement", "arguments", "learning_rate")},
+        optimizer=arm.entry.get("optimizer"),
         parameters=_parameters(arm),
         runs=tuple(_summarize_run(seed, standing.planned) for seed in standing.planned.seeds),
         mean=float(np.mean(values)) if values else None,

@@ -117,9 +117,10 @@ class Summary:
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``summary.json``; what only some studies have is left out where it is empty."""
         content = {"schema": SCHEMA, **_lists(asdict(self))}
-        if self.looks is None:
-            for arm in (*content["arms"], *(content["untuned"] or ())):
-                del arm["looks"], arm["decided_at"]
+        absent = ("looks", "decided_at") if self.looks is None else ()
+        for arm in (*content["arms"], *(content["untuned"] or ())):
+            for name in (*absent, *(("optimizer",) if arm["optimizer"] is None else ())):
+                del arm[name]
         return {name: value for name, value in content.items() if value or name not in {"looks", "changes", "warnings"}}
 
     def write(self, directory: Path) -> None:
@@ -147,7 +148,11 @@ class Summary:
                     row[name] = " ".join(map(str, value))
                 elif name == "looks":
                     row |= {} if self.looks is None else {"looks": json.dumps(_lists(value)) if value else ""}
-                elif name != "runs" and (name != "decided_at" or self.looks is not None):
+                elif (
+                    name != "runs"
+                    and (name, value) != ("optimizer", None)
+                    and (name != "decided_at" or self.looks is not None)
+                ):
                     row[name] = value
             row |= {f"seed_{run.seed}": run.state if run.value is None else run.value for run in arm.runs}
             rows.append(row)

@@ -13,6 +13,7 @@ import pytest
 from normscope.report.atlas import Atlas, Comparison, read_atlas
 from normscope.report.atlas.comparisons import (
     ALL_OUTCOMES,
+    CONDITIONAL,
     NETWORKS,
     NO_CLAIM,
     OPTIMIZER,
@@ -20,7 +21,8 @@ from normscope.report.atlas.comparisons import (
     limits,
     name_tasks,
 )
-from normscope.results import read_summary
+from normscope.results import read_summary, summarize
+from normscope.results.store import write_json
 from normscope.tasks import TASKS
 
 RESULTS = Path(__file__).parents[3] / "docs" / "results"
@@ -136,6 +138,49 @@ def test_a_task_of_others_has_none(committed: Atlas) -> None:
     atlas = Atlas(comparisons=(*committed.comparisons, other))
     assert atlas.tasks[-1] == "my_file.py:make"
     assert atlas.values(lambda each: each.network)[-1] is None
+
+
+def test_the_optimizer_of_an_arm_is_that_of_the_card(make_study: Callable, recipe: type, tmp_path: Path) -> None:
+    study = make_study(tmp_path / "study", recipe(arms=3, seeds=3, evaluations=5))
+    card = json.loads((study / "card.json").read_text())
+    card["arms"][1]["optimizer"] = "muon"
+    write_json(study / "card.json", card)
+    summarize(study).write(study)
+    assert ["optimizer" in arm for arm in json.loads((study / "summary.json").read_text())["arms"]] == [0, 1, 0]
+    atlas = read_atlas(tmp_path)
+    assert [each.to_dict()["optimizer"] for each in atlas.comparisons] == ["adam", "muon", "adam"]
+    assert atlas.values(lambda each: each.optimizer) == ["adam", "muon"]
+
+
+def test_a_decision_at_a_look_stands_in_an_unfinished_study(looks_study: Path, tmp_path: Path) -> None:
+    atlas = read_atlas(gather(tmp_path, looks=looks_study))
+    kinds = {each.arm.norm: each.outcome for each in atlas.comparisons}
+    decided = {each.arm.norm for each in atlas.comparisons if each.arm.decided_at is not None}
+    assert {"ada_norm", "none"} <= decided < kinds.keys()
+    assert kinds["ada_norm"] == "better"
+    assert kinds["detach_norm"] == "failing to train in some seeds"
+    assert {norm for norm, kind in kinds.items() if kind == UNFINISHED} == kinds.keys() - decided - {
+        "layer_norm",
+        "detach_norm",
+    }
+    (better,) = [each for each in atlas.comparisons if each.arm.norm == "ada_norm"]
+    assert better.to_dict()["decided_at"] == 10
+
+
+def test_a_claim_at_the_conditional_level_is_not_called_exploratory(looks_study: Path, tmp_path: Path) -> None:
+    better, equivalent = "better (at the conditional level)", "equivalent (exploratory: the plan was changed)"
+
+    def edit(content: dict[str, Any]) -> None:
+        content["looks"]["continues"] = {"pairs": [10, 15], "spending": "pocock", "seen": 10}
+        for arm, verdict, at in zip(content["arms"][3:6], (better, equivalent, "worse"), (15, 15, 10), strict=True):
+            arm |= {"verdict": verdict, "decided_at": at}
+        content["arms"][1] |= {"verdict": "not enough evidence (next look at 15 seeds)", "decided_at": None}
+
+    gather(tmp_path, looks=looks_study)
+    change(tmp_path / "looks", edit)
+    found = [each.limits.keys() for each in read_atlas(tmp_path).comparisons]
+    assert found[3:6] == [{CONDITIONAL}, {"exploratory"}, set()]
+    assert found[1] == {UNFINISHED, "exploratory"}
 
 
 def test_a_folder_without_studies_and_a_foreign_file_are_refused(tmp_path: Path) -> None:

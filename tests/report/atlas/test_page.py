@@ -142,7 +142,7 @@ def test_hostile_text_changes_nothing(hostile_study: Path, tmp_path: Path) -> No
 
 def test_exploratory_studies_and_their_reason_are_marked(tmp_path: Path, whole_study: Path) -> None:
     (tmp_path / "later").mkdir()
-    content = json.loads((whole_study / "summary.json").read_text()) | {"looks": [6], "changes": [6]}
+    content = json.loads((whole_study / "summary.json").read_text()) | {"changes": [6]}
     (tmp_path / "later" / "summary.json").write_text(json.dumps(content))
     assert read_summary(tmp_path / "later").caution
     found = parse(write_atlas(tmp_path).read_text(encoding="utf-8"))

@@ -9,8 +9,6 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-from normscope.results.looks import LookState, NextLook
-from normscope.results.sequential import Spending
 
 from normscope.report.drawing.palette import arm_styles
 from normscope.report.study.folder import read_study
@@ -18,7 +16,9 @@ from normscope.report.study.looks import describe_plan, look_rows, path
 from normscope.report.study.page import render, write_report
 from normscope.report.study.table import verdict_rows
 from normscope.results import Summary, read_summary
+from normscope.results.looks import EarlierLooks, LookState, NextLook
 from normscope.results.per_arm import ArmLook, ArmSummary
+from normscope.results.sequential import Spending
 
 PAIRS = (10, 15, 20)
 
@@ -71,14 +71,24 @@ def test_the_plan_says_what_was_planned_how_it_ended_and_what_comes_next(
     assert first.startswith("Planned before the first run: looks at 10, 15 and 20 pairs.")
     assert "as in Pocock (1977)" in first
     assert second.startswith(words)
-    assert third.endswith("Seeds beyond the planned maximum of 20 pairs would make the study exploratory.")
-    assert third.startswith("Going on to the looks that are planned") == (looks.reached < 3)
+    assert third.startswith("Going on to the looks that are planned") == (looks.reached in (1, 2))
+    assert ("tested at the conditional level (Koning and van Meer, 2025)" in third) == (looks.reached in (1, 2))
+    assert third.endswith("exploratory.")
 
 
 def test_a_plan_that_was_changed_after_results_is_called_exploratory(summary: Summary) -> None:
     first, _, third = describe_plan(replace(summary, changes=(10,)))
     assert first.startswith("Changed after results could be seen")
     assert third == "The p values are exploratory: 10 of 20 seeds came after results could be seen."
+
+
+def test_a_plan_that_was_changed_at_a_look_goes_on_at_the_conditional_level(summary: Summary) -> None:
+    earlier = EarlierLooks(pairs=(10, 15), spending="kim_demets", seen=10)
+    first, _, third = describe_plan(replace(summary, looks=replace(state(None, 2), continues=earlier)))
+    assert first.startswith("Planned before the first run: looks at 10 and 15 pairs. Changed after the look at 10: now")
+    assert third.startswith(
+        "The p values are exploratory: the plan of 15 seeds was changed after 10, but for differences"
+    )
 
 
 def lines(root: ET.Element, style: str) -> list[tuple[float, ...]]:

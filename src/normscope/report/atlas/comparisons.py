@@ -33,6 +33,7 @@ OPTIMIZER = "adam"
 """Optimizer of every task in :data:`NETWORKS`, for arms that name none."""
 
 BASELINE, UNFINISHED, NO_CLAIM = "baseline", "unfinished", "with too few seeds for a claim"
+CONDITIONAL = "at the conditional level"
 ALL_OUTCOMES = (*OUTCOMES, NO_CLAIM, UNFINISHED, BASELINE)
 """Outcomes of a comparison, in the order in which a sentence names them."""
 
@@ -64,16 +65,24 @@ class Comparison:
     @property
     def optimizer(self) -> str | None:
         """Optimizer; None if neither the arm nor the task determines it."""
-        return OPTIMIZER if self.network else None
+        return self.arm.optimizer or (OPTIMIZER if self.network else None)
 
     @property
     def limits(self) -> dict[str, str]:
-        """Why the study supports no claim, or a weaker one, by the name of the limit; empty if it has no limit."""
-        return limits(self.summary)
+        """Why the claim is none, or a weaker one, by the name of the limit; empty if it has no limit."""
+        found = limits(self.summary)
+        if self.arm.decided_at is not None:
+            # No later run changes a decision; and a change of the plan only those that its verdict says.
+            found.pop(UNFINISHED, None)
+            if "exploratory" not in self.arm.verdict:
+                found.pop("exploratory", None)
+        if CONDITIONAL in self.arm.verdict:
+            found[CONDITIONAL] = f"tested {CONDITIONAL}: the plan was changed at a look"
+        return found
 
     @property
     def outcome(self) -> str:
-        """One of :data:`ALL_OUTCOMES`; failures to train come before the limits of the study."""
+        """One of :data:`ALL_OUTCOMES`; failures, and decisions at a look, come before the limits of the study."""
         if self.arm.verdict == BASELINE:
             return BASELINE
         found = outcome(self.arm)
@@ -103,8 +112,8 @@ class Comparison:
             "outcome": self.outcome,
             "tuned": self.tuned,
             "network": self.network,
-            "optimizer": self.optimizer,
             **arm,
+            "optimizer": self.optimizer,
             "seeds": [run["seed"] for run in runs],
             "step_ratio": self.times("step_ms"),
             "memory_ratio": self.times(self.memory),
@@ -166,7 +175,7 @@ class Atlas:
                 {
                     "study": name,
                     "page": f"{name}/report.html" if first.has_page else None,
-                    "limits": first.limits,
+                    "limits": limits(first.summary),
                     **{field: getattr(first.summary, field) for field in _OF_A_STUDY},
                 }
                 for name, first in {each.study: each for each in reversed(self.comparisons)}.items()

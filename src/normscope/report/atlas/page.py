@@ -17,6 +17,7 @@ from normscope.report.atlas.comparisons import (
     UNFINISHED,
     Atlas,
     Comparison,
+    limits,
     name_tasks,
     phrase,
     read_atlas,
@@ -163,8 +164,7 @@ def _view(each: Comparison, atlas: Atlas, usual: str, to_studies: str) -> dict[s
             **{cell.head: (cell.text, cell.note) for cell in (*row.cells, *row.details) if cell.text != MISSING},
             **{head: (text, "") for head, text in _conditions(each)},
         },
-        "regime": summary.regime,
-        "command": summary.command,
+        "summary": summary,
     }
 
 
@@ -227,7 +227,7 @@ def _studies(atlas: Atlas, to_studies: str) -> list[dict[str, Any]]:
                 "looks": "" if summary.looks is None else f"looks at {', '.join(map(str, summary.looks.pairs))} pairs",
                 "margin": _margin(summary),
                 **{key: ", ".join(dict.fromkeys(of(each) or MISSING for each in own)) for key, of in _FILTERS.items()},
-                "limits": [*own[0].limits.values(), *summary.warnings],
+                "limits": [*limits(summary).values(), *summary.warnings],
                 "regime": summary.regime,
             }
         )

@@ -1,5 +1,6 @@
 """The path of a study through its planned looks: a figure and a table of every arm, and what the plan says."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from normscope.report.drawing.format import (
@@ -44,10 +45,13 @@ def describe_plan(summary: Summary) -> list[str]:
     """
     state = summary.looks
     assert state is not None
-    *most, last = map(str, state.pairs)
-    begin = "Changed after results could be seen: now" if summary.changes else "Planned before the first run:"
+    begin = "Planned before the first run:"
+    if earlier := state.continues:
+        begin += f" looks at {_list(earlier.pairs)} pairs. Changed after the look at {earlier.seen}: now"
+    elif summary.changes:
+        begin = "Changed after results could be seen: now"
     first = (
-        f"{begin} looks at {', '.join(most)} and {last} pairs. Alpha is spent over them {_SPENDING[state.spending]}. "
+        f"{begin} looks at {_list(state.pairs)} pairs. Alpha is spent over them {_SPENDING[state.spending]}. "
         "A decided arm has no further runs."
     )
     done = state.pairs[state.reached - 1] if state.reached else 0
@@ -61,14 +65,26 @@ def describe_plan(summary: Summary) -> list[str]:
     return [first, second + third, _describe_later_seeds(summary, done)]
 
 
+def _list(pairs: Sequence[int]) -> str:
+    *most, last = map(str, pairs)
+    return f"{', '.join(most)} and {last}"
+
+
 def _describe_later_seeds(summary: Summary, done: int) -> str:
-    """Write whether seeds that are added from here on leave the p values valid."""
+    """Write by which rule seeds that are added from here on are tested."""
     assert summary.looks is not None
     most = summary.looks.pairs[-1]
     if summary.caution:
         return f"The p values are {summary.caution}."
-    planned = "" if done == most else "Going on to the looks that are planned leaves all p values valid. "
-    return f"{planned}Seeds beyond the planned maximum of {most} pairs would make the study exploratory."
+    if not done or done == most:
+        return (
+            f"Seeds beyond the {most} that are planned, added after results could be seen, make the study exploratory."
+        )
+    return (
+        f"Going on to the looks that are planned leaves all p values valid. If seeds beyond {most} are added before "
+        "the last look, differences are tested at the conditional level (Koning and van Meer, 2025), and equivalence "
+        "and intervals become exploratory; after it, all becomes exploratory."
+    )
 
 
 def look_rows(summary: Summary) -> list[dict[str, Any]]:
