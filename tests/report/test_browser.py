@@ -361,6 +361,18 @@ def test_tab_reaches_every_control_of_the_atlas(browser: Browser, atlas: Path) -
         assert page.evaluate("document.activeElement.matches('#made a')")
 
 
+@pytest.mark.parametrize("width", [340, 1280])
+def test_the_atlas_is_a_table_at_any_width(browser: Browser, atlas: Path, width: int) -> None:
+    found = read_atlas(atlas)
+    with _Visit(browser, atlas, width=width, **ATLAS) as page:
+        table = page.locator(".matrix")
+        assert table.get_by_role("columnheader").count() == len(found.tasks)
+        assert table.get_by_role("rowheader").count() == len(found.norms)
+        assert page.evaluate("[...document.querySelectorAll('th')].every((head) => head.scope)")
+        levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3')].map((head) => Number(head.tagName[1]))")
+        assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+
+
 def test_a_cell_leads_to_the_page_of_its_study(browser: Browser, atlas: Path) -> None:
     visit = _Visit(browser, atlas, **ATLAS)
     visit.page.locator(".entry a", has_text="rt").first.click()
