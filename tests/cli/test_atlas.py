@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,9 +22,18 @@ def here(capfd: pytest.CaptureFixture[str]) -> CommandLine:
 def test_it_prints_a_sentence_per_norm_and_writes_the_page(here: CommandLine, tmp_path: Path) -> None:
     told = here("atlas", str(RESULTS), "--out", str(tmp_path / "mine.html"))
     assert told.returncode == 0, told.stderr
-    assert "rms_norm: 1 undecided (digits)." in told.stdout
+    assert re.search(r"rms_norm\W+1 undecided \(digits\)\.", told.stdout)
     assert told.stdout.splitlines()[-1] == f"Page: {tmp_path / 'mine.html'}"
     assert [path.name for path in tmp_path.iterdir()] == ["mine.html"]
+
+
+def test_names_with_escape_sequences_are_printed_without_them(here: CommandLine, tmp_path: Path) -> None:
+    text = (RESULTS / "rt" / "summary.json").read_text().replace('"ada_norm"', '"ada\\u001b[31m"')
+    (tmp_path / "summary.json").write_text(text)
+    told = here("atlas", str(tmp_path))
+    assert told.returncode == 0, told.stderr
+    assert "ada[31m" in told.stdout
+    assert "\x1b" not in told.stdout
 
 
 def test_json_is_printed_and_writes_nothing(here: CommandLine, tmp_path: Path) -> None:

@@ -39,9 +39,9 @@ def atlas(
     if json_output:
         print(json.dumps(comparisons.to_dict(), indent=1, allow_nan=False))
         return
-    from normscope.cli.tables import open_console
+    from normscope.cli.tables import open_console, rows_table
 
     console = open_console()
-    for norm in comparisons.norms:
-        console.print(comparisons.sentence(norm), markup=False, highlight=False)
+    rows = [(norm, comparisons.sentence(norm).removeprefix(f"{norm}: ")) for norm in comparisons.norms]
+    console.print(rows_table(("norm", "results, by task"), rows, "Which norm for which network?"))
     console.print(f"Page: {page}", markup=False, highlight=False, soft_wrap=True)
