@@ -97,7 +97,7 @@ def test_every_cell_shows_what_was_measured_and_nothing_else(page: _Page) -> Non
     (worse,) = [cell.text for cell, place in zip(page.cells, wanted, strict=True) if place == ("detach_norm", "ud_ewt")]
     assert (
         worse
-        == "ud_ewtworse−11.68 points[−11.98, −11.38]time ×0.67, memory ×1.008 seeds Details of detach_norm in ud_ewt"
+        == "ud_ewtworse−11.68 points[−11.98, −11.38]time ×0.67, memory ×1.008 pairs Details of detach_norm in ud_ewt"
     )
     (few,) = [cell.text for cell, place in zip(page.cells, wanted, strict=True) if place == ("none", "multi30k_de_en")]
     assert "no claim" in few
@@ -149,6 +149,20 @@ def test_exploratory_studies_and_their_reason_are_marked(tmp_path: Path, whole_s
     comparisons = sum(cell.text.count("exploratory") for cell in found.cells)
     assert comparisons == 2 * (len(content["arms"]) - 1)
     assert "exploratory: 4 of 10 seeds came after results could be seen" in found.text
+
+
+def test_a_column_of_two_metrics_names_that_of_each_entry(tmp_path: Path) -> None:
+    for name, metric in (("one", "test accuracy"), ("two", "valid accuracy")):
+        (tmp_path / name).mkdir()
+        text = (RESULTS / "rt" / "summary.json").read_text().replace("test accuracy", metric)
+        (tmp_path / name / "summary.json").write_text(text)
+    found = parse(write_atlas(tmp_path).read_text(encoding="utf-8"))
+    for cell in found.cells:
+        assert cell.text.count("test accuracy (%), higher is better") == 1
+        assert cell.text.count("valid accuracy (%), higher is better") == 1
+    (tmp_path / "two" / "summary.json").unlink()
+    found = parse(write_atlas(tmp_path).read_text(encoding="utf-8"))
+    assert found.text.count("test accuracy (%), higher is better") == 1
 
 
 def test_seeds_are_written_as_ranges() -> None:

@@ -91,12 +91,15 @@ def render(atlas: Atlas, *, to_studies: str = ".") -> str:
     usual = Counter(each.summary.baseline for each in atlas.comparisons).most_common(1)[0][0]
     filters = {name: atlas.values(of) for name, of in _FILTERS.items()}
     views = {id(each): _view(each, atlas, usual, to_studies) for each in atlas.comparisons}
+    tasks = [_head(task, atlas) for task in atlas.tasks]
+    mixed = {head["task"] for head in tasks if not head["metric"]}
     for place, (view, each) in enumerate(zip(views.values(), atlas.comparisons, strict=True)):
+        view["metric"] = _describe(each.summary.metric) if view["task"] in mixed else ""
         view["id"] = f"comparison-{place}"
         view["filters"] = {name: filters[name].index(of(each)) for name, of in _FILTERS.items()}
     return fill_template(
         "atlas.html",
-        tasks=[_head(task, atlas) for task in atlas.tasks],
+        tasks=tasks,
         rows=[
             {
                 "norm": norm,
@@ -126,6 +129,7 @@ def _view(each: Comparison, atlas: Atlas, usual: str, to_studies: str) -> dict[s
     places = decimals(summary.margin)
     row = verdict_rows((each.baseline, arm), summary)[-1]
     is_baseline = each.outcome == BASELINE
+    many = len(arm.runs) if is_baseline else arm.pairs
     kind, badge = ("fails", row.broken) if row.broken else _BADGES.get(each.outcome, (each.outcome, each.outcome))
     mean = f"{number(arm.mean, places)} {summary.metric['unit']}".strip()
     step = "" if arm.step_ms is None else f"{significant(arm.step_ms)} ms"
@@ -142,7 +146,7 @@ def _view(each: Comparison, atlas: Atlas, usual: str, to_studies: str) -> dict[s
         "label": arm.label if arm.label != arm.norm else "",
         "against": summary.baseline if summary.baseline != usual and not is_baseline else "",
         "value": mean if is_baseline else change(arm.difference, places, summary.metric["unit"]),
-        "interval": "" if is_baseline else span(arm.interval, places),
+        "interval": "" if arm.interval is None else span(arm.interval, places),
         "cost": [
             (name, text if ratio is None else f"\N{MULTIPLICATION SIGN}{ratio:.2f}")
             for name, (ratio, text) in zip(("time", "memory"), ratios, strict=True)
@@ -155,7 +159,7 @@ def _view(each: Comparison, atlas: Atlas, usual: str, to_studies: str) -> dict[s
                 for name in each.limits
                 if not is_baseline and name != each.outcome
             ),
-            f"{(many := len(arm.runs) if is_baseline else arm.pairs)} {'seed' if many == 1 else 'seeds'}",
+            f"{many} {'seed' if is_baseline else 'pair'}{'s' * (many != 1)}",
         ],
         "verdict": arm.verdict,
         "limits": list(each.limits.values()),
