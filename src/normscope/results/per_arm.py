@@ -128,12 +128,9 @@ def weigh_arm(card: Mapping[str, Any], arm: ArmRuns, base: ArmRuns, comparisons:
     permits no claim.
     """
     aggregate = AGGREGATES[card["metric"].get("aggregate") or "mean"]
-    if card.get("splits") == "resampled":
-        sides, scores, lengths = read_scores(arm, base, aggregate), None, ""
-        every = [each for side in sides for each in side.values()]
-    else:
-        scores, lengths = compare_scores(arm, base, aggregate)
-        every = [each for side in scores or () for each in side]
+    scores, lengths = compare_scores(arm, base, aggregate)
+    sides = [side.values() for side in read_scores(arm, base, aggregate)] if arm.resampled else scores or ()
+    every = [each for side in sides for each in side]
     share = share_limits(aggregate, card["metric"]["unit"], np.concatenate(every)) if every else None
     return weigh(
         pair_values(arm, base),
@@ -238,7 +235,7 @@ def _reaching(
 
 def _parameters(arm: ArmRuns) -> int | None:
     counts = [count for run in arm.runs.values() if (count := run.description.get("parameters")) is not None]
-    if counts and all(run.description.get("split") == "resampled" for run in arm.runs.values()):
+    if counts and arm.resampled:
         # A vocabulary is that of the seed's training part.
         return round(statistics.median(counts))
     if len(set(counts)) > 1:
