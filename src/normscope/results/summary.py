@@ -66,6 +66,8 @@ class Summary:
     """Learning rates that were tried, and the chosen ones."""
     regime: str
     """Scope of the claims: the size of the network, the data, the optimizer."""
+    generalizes: str = ""
+    """What a claim generalizes over: seeds and, where every seed has its own split, splits; or test examples."""
     command: str
     """Command that repeats the study."""
     settings: Annotated[Mapping[str, Any], {"foreign_runs?": [str]}] = field(default_factory=dict)
@@ -120,7 +122,8 @@ class Summary:
         if self.looks is None:
             for arm in (*content["arms"], *(content["untuned"] or ())):
                 del arm["looks"], arm["decided_at"]
-        return {name: value for name, value in content.items() if value or name not in {"looks", "changes", "warnings"}}
+        optional = {"looks", "changes", "warnings", "generalizes"}
+        return {name: value for name, value in content.items() if value or name not in optional}
 
     def write(self, directory: Path) -> None:
         """Write ``summary.json`` and ``summary.csv``, each atomically.
@@ -258,6 +261,7 @@ def summarize(directory: Path, *, workers: int = 1) -> Summary:
         warnings=_warnings(card, arms),
         looks=None if path is None else path.state,
         changes=tuple(card.get("changes") or ()),
+        generalizes=card.get("generalizes") or "",
     )
 
 

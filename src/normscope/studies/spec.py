@@ -5,14 +5,14 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 from normscope.arguments import check_argument, check_arguments
 from normscope.placement import PLACEMENTS
 from normscope.results.look_plan import LookPlan, Spending
 from normscope.specs import NormSpec, PlacementSpec, find_task
 from normscope.studies.looks import check_looks, plan_looks, whole_numbers
-from normscope.tasks import CustomTask, Recipe
+from normscope.tasks import TASKS, CustomTask, Recipe, Splits
 
 __tracebackhide__ = True
 
@@ -114,6 +114,8 @@ class StudySpec:
     """Device in torch's syntax."""
     compile: bool = False
     """Whether ``torch.compile`` compiles the training loss."""
+    splits: Splits = "published"
+    """Whether every seed draws its own split of training, validation and test data, the same for every arm."""
     tune: bool = False
     """Whether each arm's learning rate is first tuned over :data:`GRID`, on a separate split and separate seeds."""
     looks: LookPlan | None = None
@@ -123,6 +125,7 @@ class StudySpec:
         task = find_task(self.task)
         if self.preset not in task.presets:
             raise ValueError(f"preset must be one of {', '.join(task.presets)}, got {self.preset!r}")
+        _check_splits(self.task, self.splits)
         if len(self.arms) < 1:
             raise ValueError("a study needs at least one arm")
         if not 0 <= self.baseline < len(self.arms):
@@ -195,6 +198,9 @@ class StudySpec:
             del content["looks"]
         signature = task.metric.signature
         content |= {"signature": signature} if signature else {}
+        # Studies from before there was a choice keep their names.
+        if self.splits == "published":
+            del content["splits"]
         content |= {"grid": GRID, "tuning_seeds": TUNING_SEEDS} if self.tune else {}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
@@ -224,6 +230,7 @@ class StudyOptions(TypedDict, total=False):
     precision: Literal["float32", "bfloat16"]
     device: str
     compile: bool
+    splits: Splits | None
     tune: bool
     question: str | None
 
@@ -247,6 +254,7 @@ def make_study(
     precision: Literal["float32", "bfloat16"] = "float32",
     device: str = "cpu",
     compile: bool = False,
+    splits: Splits | None = None,
     tune: bool = False,
     question: str | None = None,
 ) -> StudySpec:
@@ -274,6 +282,8 @@ def make_study(
         precision: ``"float32"`` or ``"bfloat16"``.
         device: Device in torch's syntax.
         compile: Whether ``torch.compile`` compiles the training loss.
+        splits: ``"resampled"`` if every seed draws its own split of training, validation and test data, the same for
+            every arm; ``"published"`` for one split; the task's default if None.
         tune: Whether each arm's learning rate is tuned first, with the same budget per arm.
         question: Title of the report; derived from the task if None.
 
@@ -310,6 +320,7 @@ def make_study(
         precision=precision,
         device=device,
         compile=compile,
+        splits=splits,
         tune=tune,
         question=question,
     )
@@ -330,6 +341,7 @@ def spec_of_names(
     preset: str = "small",
     margin: float | None = None,
     baseline: str | None = None,
+    splits: Splits | None = None,
     question: str | None = None,
     **rest: Any,
 ) -> StudySpec:
@@ -368,6 +380,7 @@ def spec_of_names(
         looks=plan,
         steps=entry.presets[preset].steps if steps is None else steps,
         preset=preset,
+        splits=next(iter(entry.splits)) if splits is None else splits,
         **rest,
     )
     labels = spec.labels()
@@ -377,3 +390,23 @@ def spec_of_names(
     if baseline not in labels:
         raise ValueError(f"baseline must be one of the arms {', '.join(labels)}, got {baseline!r}")
     return replace(spec, baseline=labels.index(baseline))
+
+
+def _check_splits(name: str, splits: str) -> None:
+    """Check that a task supports a rule of splits.
+
+    Raises:
+        ValueError: If it does not; the message names the tasks that do.
+    """
+    task = find_task(name)
+    if splits not in get_args(Splits):
+        raise ValueError(f"splits must be {' or '.join(get_args(Splits))}, got {splits!r}")
+    if splits in task.splits:
+        return
+    if task.location:
+        raise ValueError(
+            f"{task.name} splits its data itself, so splits={splits!r} would change nothing: its function is given the "
+            "seed, and says by Trial(splits_by_seed=True) that it splits by it"
+        )
+    able = ", ".join(key for key, entry in TASKS.items() if splits in entry.splits)
+    raise ValueError(f"{name} has a test set of its own and cannot take splits={splits!r}; tasks that can: {able}")
