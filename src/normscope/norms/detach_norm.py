@@ -1,5 +1,6 @@
 """DetachNorm: layer normalization with the mean, the deviation or both as constants in the backward pass."""
 
+from dataclasses import replace
 from typing import overload
 
 import torch
@@ -9,11 +10,13 @@ from normscope.kernels import Backend, check_backend, fused
 from normscope.kernels.formula import CENTER, DETACH_MEAN, DETACH_STD, ROOT
 from normscope.kernels.scaling import in_range
 from normscope.norms.checks import Shape, as_shape, check_eps
-from normscope.norms.moments import defined, trailing, widen
+from normscope.norms.moments import defined, length, trailing, widen
 from normscope.norms.traits import NormTraits, ResidualCall
 
 
-def detach_norm(x: Tensor, eps: float = 1e-5, *, mean: bool = True, std: bool = True, axes: int = 1) -> Tensor:
+def detach_norm(
+    x: Tensor, eps: float = 1e-5, *, mean: bool = True, std: bool = True, hold_size: bool = False, axes: int = 1
+) -> Tensor:
     r"""Normalize as LayerNorm-simple does, with the chosen statistics as constants in the backward pass.
 
     .. math:: h = \frac{x - \hat\mu}{\hat\sigma}, \quad \sigma = \sqrt{\tfrac{1}{H} \sum_i (x_i - \mu)^2 + \epsilon}
@@ -21,11 +24,23 @@ def detach_norm(x: Tensor, eps: float = 1e-5, *, mean: bool = True, std: bool = 
     A hat copies the value and blocks the gradient. With both detached the gradient is that of a division by a constant,
     dx = dh / sigma. Forward-mode derivatives treat the same statistics as constants.
 
+    That gradient has a part that multiplies all N rows by the same number, which no later layer can see. With
+    ``hold_size`` it is removed, and with it what makes the input grow:
+
+    .. math::
+        h = \frac{\hat S}{S} \, \frac{x - \hat\mu}{\hat\sigma}, \quad
+        S^2 = \frac{1}{NH} \sum_n \lVert x_n - \mu_n \rVert^2, \quad
+        dx_n = \frac{dh_n}{\sigma_n} - \frac{x_n - \mu_n}{NHS^2} \sum_m \langle dh_m, h_m \rangle
+
+    Of the gradient as one vector of all rows, the part along the centered rows is gone, and nothing else: a small step
+    of x leaves S as it is. The values do not change. LayerNorm's derivative does this for every row by itself.
+
     Args:
         x: ``[..., D]``, any floating dtype; statistics in at least float32.
         eps: Added to the variance.
         mean: Whether the mean is detached.
         std: Whether the standard deviation is detached.
+        hold_size: Whether the gradient leaves the root mean square S of all centered rows as it is.
         axes: Number of trailing axes in a row.
 
     Returns:
@@ -33,7 +48,7 @@ def detach_norm(x: Tensor, eps: float = 1e-5, *, mean: bool = True, std: bool = 
 
     References:
         Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, poster, Theorem 1.
-        Departs from it in: ``eps``, which the paper does not have.
+        Departs from it in: ``eps`` and ``hold_size``, which the paper does not have.
 
     Example:
         >>> import torch
@@ -49,7 +64,19 @@ def detach_norm(x: Tensor, eps: float = 1e-5, *, mean: bool = True, std: bool = 
     # The mean inside the deviation is not detached, which second derivatives show: the first one is zero there.
     inner = centered.detach() if std else wide - wide.mean(over, keepdim=True) if mean else centered
     variance = inner.square().mean(over, keepdim=True)
-    return (centered * (variance + eps * scale * scale).rsqrt()).to(x.dtype)
+    z = centered * (variance + eps * scale * scale).rsqrt()
+    return (z * _one(x, axes) if hold_size else z).to(x.dtype)
+
+
+def _one(x: Tensor, axes: int) -> Tensor:
+    """Return the scalar 1, with the derivative of 1 / S, S being the root mean square of all centered rows."""
+    if not x.numel():
+        return x.new_ones((), dtype=widen(x).dtype)
+    everything = trailing(x.dim())
+    wide, _, _ = in_range(widen(x), everything, centers=True)
+    size = length(wide - wide.mean(trailing(axes), keepdim=True), everything).reshape(())
+    size = size.masked_fill(size == 0, 1.0)
+    return size.detach() / size
 
 
 class DetachNorm(nn.Module):
@@ -63,6 +90,8 @@ class DetachNorm(nn.Module):
         eps: Added to the variance.
         mean: Whether the mean is detached.
         std: Whether the standard deviation is detached.
+        hold_size: Whether the part of the gradient that multiplies all rows of a call by the same number, which is
+            what makes the input grow, is removed; see :func:`detach_norm`. A batch's rows then share a gradient.
         device: Unused, as there are no parameters.
         dtype: Unused, as there are no parameters.
         backend: ``eager``, ``cpu`` or ``triton``; None for NORMSCOPE_BACKEND, or else the best for the input's device.
@@ -70,13 +99,14 @@ class DetachNorm(nn.Module):
     Raises:
         TypeError: If a size is not an int or ``eps`` not a real number; in ``forward``, if the input is not floating
             point.
-        ValueError: If a size is below one, ``eps`` is negative or the backend is unknown; in ``forward``, if the
-            trailing axes of the input differ, or the residual has another shape or dtype.
+        ValueError: If a size is below one, ``eps`` is negative, the backend is unknown, or ``hold_size`` is given
+            without ``std``; in ``forward``, if the trailing axes of the input differ, or the residual has another shape
+            or dtype.
         BackendUnavailable: In ``forward``, if the backend was requested by name and cannot run here.
 
     References:
         Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, poster, Theorem 1.
-        Departs from it in: ``eps``, which the paper does not have.
+        Departs from it in: ``eps`` and ``hold_size``, which the paper does not have.
 
     Example:
         >>> import torch
@@ -94,6 +124,7 @@ class DetachNorm(nn.Module):
         *,
         mean: bool = True,
         std: bool = True,
+        hold_size: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         backend: Backend | None = None,
@@ -101,14 +132,19 @@ class DetachNorm(nn.Module):
         super().__init__()
         self.normalized_shape = as_shape(normalized_shape)
         self.eps = check_eps(eps)
+        if hold_size and not std:
+            raise ValueError("hold_size needs std=True: the deviation's derivative already holds the size of every row")
         self.mean = mean
         self.std = std
+        self.hold_size = hold_size
         self.backend: Backend | None = check_backend(backend)
 
     @property
     def traits(self) -> NormTraits:
         """Return the traits, which depend on what is detached."""
-        return NormTraits.of_formula(self._flags, has_weight=False, has_bias=False)
+        traits = NormTraits.of_formula(self._flags, has_weight=False, has_bias=False)
+        # The kernels compute rows one by one.
+        return replace(traits, holds_size=True, formula=None) if self.hold_size else traits
 
     @property
     def _flags(self) -> int:
@@ -124,11 +160,17 @@ class DetachNorm(nn.Module):
         """Map ``[..., D]`` to ``[..., D]``; with a residual, return the norm of the sum, and the sum."""
         shape = self.normalized_shape
         z = fused(x, shape, None, None, residual, self._flags, self.eps, backend=self.backend)
-        if z is not None:
+        if z is None:
+            settings = {"mean": self.mean, "std": self.std, "hold_size": self.hold_size, "axes": len(shape)}
+            return defined(self, lambda x: detach_norm(x, self.eps, **settings), x, residual)
+        if not self.hold_size:
             return z
-        mean, std = self.mean, self.std
-        return defined(self, lambda x: detach_norm(x, self.eps, mean=mean, std=std, axes=len(shape)), x, residual)
+        if residual is None:
+            return (widen(z) * _one(x, len(shape))).to(x.dtype)
+        z, total = z
+        return (widen(z) * _one(total, len(shape))).to(x.dtype), total
 
     def extra_repr(self) -> str:
         """Return the settings, for ``repr``."""
-        return f"{self.normalized_shape}, eps={self.eps}, mean={self.mean}, std={self.std}, backend={self.backend!r}"
+        detached = f"mean={self.mean}, std={self.std}" + (", hold_size=True" if self.hold_size else "")
+        return f"{self.normalized_shape}, eps={self.eps}, {detached}, backend={self.backend!r}"
