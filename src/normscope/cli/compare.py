@@ -56,6 +56,13 @@ def compare(
             help="numbers of warm-up updates to compare, such as 0,500; default: the preset's", show_default=False
         ),
     ] = "",
+    optimizer: Annotated[
+        str,
+        Parameter(
+            help="optimizers to compare: adam, radam, sgd, muon, all at the arm's learning rate; default: the task's",
+            show_default=False,
+        ),
+    ] = "",
     baseline: Annotated[
         str | None, Parameter(help="arm that the others are compared with; default: layer_norm, else the first arm")
     ] = None,
@@ -106,6 +113,7 @@ def compare(
             placements=split_norms(placement),
             seeds=parse_seeds(seeds),
             warmups=parse_counts(warmup),
+            optimizers=split_norms(optimizer),
             steps=options.steps,
             preset=options.preset,
             margin=margin,

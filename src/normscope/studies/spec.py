@@ -12,6 +12,7 @@ from normscope.arguments import check_argument, check_arguments
 from normscope.placement import PLACEMENTS
 from normscope.specs import NormSpec, PlacementSpec, find_task
 from normscope.tasks import CustomTask, Recipe
+from normscope.tasks.recipe import Optimizer
 
 __tracebackhide__ = True
 
@@ -35,10 +36,18 @@ class Arm:
     """Learning rate of this arm, such as a tuned one; None for the task's."""
     warmup: int | None = None
     """Number of warm-up updates of this arm; None for the task's."""
+    optimizer: Optimizer | None = None
+    """Optimizer of this arm; None for the task's."""
 
     @classmethod
     def parse(
-        cls, norm: str, placement: str, *, learning_rate: float | None = None, warmup: int | None = None
+        cls,
+        norm: str,
+        placement: str,
+        *,
+        learning_rate: float | None = None,
+        warmup: int | None = None,
+        optimizer: Optimizer | None = None,
     ) -> "Arm":
         """Build an arm from a norm and a placement in the syntax of the command line.
 
@@ -54,6 +63,7 @@ class Arm:
             placement=PlacementSpec(placement),
             learning_rate=learning_rate,
             warmup=warmup,
+            optimizer=optimizer,
         )
 
     def content(self) -> dict[str, Any]:
@@ -64,6 +74,7 @@ class Arm:
             "arguments": dict(self.norm.arguments),
             "learning_rate": self.learning_rate,
             "warmup": self.warmup,
+            **({} if self.optimizer is None else {"optimizer": self.optimizer}),
         }
 
 
@@ -149,19 +160,21 @@ class StudySpec:
             task.check(recipe, tune=self.tune)
 
     def labels(self) -> tuple[str, ...]:
-        """Return the shortest distinct labels of the arms: the norm, then placement and warm-up if these differ."""
+        """Return the shortest distinct labels: the norm, then placement, warm-up and optimizer if these differ."""
         several = len({arm.placement for arm in self.arms}) > 1
         warmups = len({arm.warmup for arm in self.arms}) > 1
+        optimizers = len({arm.optimizer for arm in self.arms}) > 1
         return tuple(
             arm.norm.label
             + (f"@{arm.placement}" if several else "")
             + (f", warm-up {self.recipe(arm).warmup}" if warmups else "")
+            + (f", {self.recipe(arm).optimizer}" if optimizers else "")
             for arm in self.arms
         )
 
     def recipe(self, arm: Arm) -> Recipe:
         """Return the training recipe of an arm's runs."""
-        per_arm = {"learning_rate": arm.learning_rate, "warmup": arm.warmup}
+        per_arm = {"learning_rate": arm.learning_rate, "warmup": arm.warmup, "optimizer": arm.optimizer}
         return replace(
             find_task(self.task).presets[self.preset],
             steps=self.steps,
@@ -204,6 +217,7 @@ class StudyOptions(TypedDict, total=False):
     placements: Sequence[str]
     seeds: int | Sequence[int]
     warmups: Sequence[int]
+    optimizers: Sequence[str]
     steps: int | None
     preset: str
     margin: float | None
@@ -223,6 +237,7 @@ def make_study(
     placements: Sequence[str] = (),
     seeds: int | Sequence[int] = DEFAULT_SEEDS,
     warmups: Sequence[int] = (),
+    optimizers: Sequence[str] = (),
     steps: int | None = None,
     preset: str = "small",
     margin: float | None = None,
@@ -241,6 +256,8 @@ def make_study(
         placements: Placements in the same syntax, such as ``"mix(share=0.5)"``; the task's default if empty.
         seeds: The seeds, one run per arm and seed; an int ``n`` stands for the seeds 0 to n - 1.
         warmups: Numbers of warm-up updates to compare; the task's if empty.
+        optimizers: Optimizers to compare, of ``adam``, ``radam``, ``sgd`` and ``muon``; the task's if empty. All use
+            the arm's learning rate.
         steps: Number of optimizer updates per run; the preset's if None.
         preset: Key of the task's presets.
         margin: Smallest difference worth having, in the metric's unit; the task's if None.
@@ -267,13 +284,14 @@ def make_study(
     """
     entry = find_task(task, anew=True)
     if isinstance(entry, CustomTask):
-        entry.check_given(steps, warmups)
+        entry.check_given(steps, warmups, optimizers)
     return spec_of_names(
         task,
         norms=norms,
         placements=placements,
         seeds=seeds,
         warmups=warmups,
+        optimizers=optimizers,
         steps=steps,
         preset=preset,
         margin=margin,
@@ -293,6 +311,7 @@ def spec_of_names(
     placements: Sequence[str] = (),
     seeds: int | Sequence[int] = DEFAULT_SEEDS,
     warmups: Sequence[int] = (),
+    optimizers: Sequence[str] = (),
     steps: int | None = None,
     preset: str = "small",
     margin: float | None = None,
@@ -310,10 +329,13 @@ def spec_of_names(
         raise ValueError(f"preset must be one of {', '.join(entry.presets)}, got {preset!r}")
     wanted = [PlacementSpec(text) for text in tuple(placements) or entry.placements[:1]]
     parsed = [NormSpec.parse(text) for text in norms]
+    usual = entry.presets[preset].optimizer
+    chosen: tuple[Any, ...] = tuple(None if each == usual else each for each in optimizers) or (None,)
     arms = tuple(
-        Arm(norm=norm, placement=place, warmup=warmup)
+        Arm(norm=norm, placement=place, warmup=warmup, optimizer=optimizer)
         for place in wanted
         for warmup in (tuple(warmups) or (None,))
+        for optimizer in chosen
         # A placement without norms makes a single arm, whatever the norms are.
         for norm in (parsed if place.has_norms else [NormSpec("none")])
     )
