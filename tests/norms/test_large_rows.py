@@ -23,7 +23,7 @@ NORMS: dict[str, Callable[..., nn.Module]] = {
     "scale_norm": normscope.ScaleNorm,
     "detach_norm": normscope.DetachNorm,
     "detach_norm_mean": lambda width, **rest: normscope.DetachNorm(width, std=False, **rest),
-    "detach_norm_held": lambda width, **rest: normscope.DetachNorm(width, hold_size=True, **rest),
+    "detach_norm_held": lambda width, backend=None, **rest: normscope.DetachNorm(width, hold_size=True, **rest),
     "ada_norm": normscope.AdaNorm,
     "ada_norm_attached": lambda width, **rest: normscope.AdaNorm(width, detach=False, **rest),
     "ada_norm_released": lambda width, **rest: normscope.AdaNorm(width, convention="released", **rest),

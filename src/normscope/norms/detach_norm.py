@@ -24,23 +24,24 @@ def detach_norm(
     A hat copies the value and blocks the gradient. With both detached the gradient is that of a division by a constant,
     dx = dh / sigma. Forward-mode derivatives treat the same statistics as constants.
 
-    That gradient has a part that multiplies all N rows by the same number, which no later layer can see. With
-    ``hold_size`` it is removed, and with it what makes the input grow:
+    That gradient has a part that multiplies all N rows by one number, and, with the mean detached, a part that
+    multiplies all their means by one number. No later layer can see either, and both let the input grow. With
+    ``hold_size`` they are removed:
 
     .. math::
-        h = \frac{\hat S}{S} \, \frac{x - \hat\mu}{\hat\sigma}, \quad
-        S^2 = \frac{1}{NH} \sum_n \lVert x_n - \mu_n \rVert^2, \quad
-        dx_n = \frac{dh_n}{\sigma_n} - \frac{x_n - \mu_n}{NHS^2} \sum_m \langle dh_m, h_m \rangle
+        h = \frac{\hat S}{S} \, \frac{x - \hat\mu R / \hat R}{\hat\sigma}, \quad
+        S^2 = \frac{1}{NH} \sum_n \lVert x_n - \mu_n \rVert^2, \quad R^2 = \frac{1}{N} \sum_n \mu_n^2
 
-    Of the gradient as one vector of all rows, the part along the centered rows is gone, and nothing else: a small step
-    of x leaves S as it is. The values do not change. LayerNorm's derivative does this for every row by itself.
+    The values do not change. Of the gradient as one vector of all rows, the parts along the centered rows and, with the
+    mean detached, along the means are gone, and nothing else: it is orthogonal to the input, and a small step of x
+    leaves S and R as they are. LayerNorm's derivative removes these parts from every row by itself.
 
     Args:
         x: ``[..., D]``, any floating dtype; statistics in at least float32.
         eps: Added to the variance.
         mean: Whether the mean is detached.
         std: Whether the standard deviation is detached.
-        hold_size: Whether the gradient leaves the root mean square S of all centered rows as it is.
+        hold_size: Whether the parts of the gradient that change S and, with the mean detached, R are removed.
         axes: Number of trailing axes in a row.
 
     Returns:
@@ -58,23 +59,24 @@ def detach_norm(
         tensor([[-1.3416, -0.4472,  0.4472,  1.3416]])
     """
     over = trailing(axes)
-    wide, scale, _ = in_range(widen(x), over, centers=True)
+    wide, scale, shift = in_range(widen(x), over, centers=True)
     mu = (wide.detach() if mean else wide).mean(over, keepdim=True)
     centered = wide - mu
     # The mean inside the deviation is not detached, which second derivatives show: the first one is zero there.
     inner = centered.detach() if std else wide - wide.mean(over, keepdim=True) if mean else centered
     variance = inner.square().mean(over, keepdim=True)
-    z = centered * (variance + eps * scale * scale).rsqrt()
-    return (z * _one(x, axes) if hold_size else z).to(x.dtype)
+    if not hold_size or not x.numel():
+        return (centered * (variance + eps * scale * scale).rsqrt()).to(x.dtype)
+    common, _, _ = in_range(widen(x), trailing(x.dim()))
+    means = common.mean(over, keepdim=True)
+    if mean:
+        centered = centered + (_one(means) - 1) * (mu + shift * scale)
+    return (centered * (variance + eps * scale * scale).rsqrt() * _one(common - means)).to(x.dtype)
 
 
-def _one(x: Tensor, axes: int) -> Tensor:
-    """Return the scalar 1, with the derivative of 1 / S, S being the root mean square of all centered rows."""
-    if not x.numel():
-        return x.new_ones((), dtype=widen(x).dtype)
-    everything = trailing(x.dim())
-    wide, _, _ = in_range(widen(x), everything, centers=True)
-    size = length(wide - wide.mean(trailing(axes), keepdim=True), everything).reshape(())
+def _one(x: Tensor) -> Tensor:
+    """Return the scalar 1, with the derivative of the reciprocal of the root mean square of all entries."""
+    size = length(x, trailing(x.dim())).reshape(())
     size = size.masked_fill(size == 0, 1.0)
     return size.detach() / size
 
@@ -90,8 +92,8 @@ class DetachNorm(nn.Module):
         eps: Added to the variance.
         mean: Whether the mean is detached.
         std: Whether the standard deviation is detached.
-        hold_size: Whether the part of the gradient that multiplies all rows of a call by the same number, which is
-            what makes the input grow, is removed; see :func:`detach_norm`. A batch's rows then share a gradient.
+        hold_size: Whether the parts of the gradient that make the whole input grow are removed; see
+            :func:`detach_norm`. The rows of a call then share a gradient, and no kernel computes it.
         device: Unused, as there are no parameters.
         dtype: Unused, as there are no parameters.
         backend: ``eager``, ``cpu`` or ``triton``; None for NORMSCOPE_BACKEND, or else the best for the input's device.
@@ -100,8 +102,8 @@ class DetachNorm(nn.Module):
         TypeError: If a size is not an int or ``eps`` not a real number; in ``forward``, if the input is not floating
             point.
         ValueError: If a size is below one, ``eps`` is negative, the backend is unknown, or ``hold_size`` is given
-            without ``std``; in ``forward``, if the trailing axes of the input differ, or the residual has another shape
-            or dtype.
+            without ``std`` or with a backend of kernels; in ``forward``, if the trailing axes of the input differ, or
+            the residual has another shape or dtype.
         BackendUnavailable: In ``forward``, if the backend was requested by name and cannot run here.
 
     References:
@@ -134,6 +136,8 @@ class DetachNorm(nn.Module):
         self.eps = check_eps(eps)
         if hold_size and not std:
             raise ValueError("hold_size needs std=True: the deviation's derivative already holds the size of every row")
+        if hold_size and backend not in (None, "eager"):
+            raise ValueError(f"no kernel holds the size: leave backend={backend!r} out, or choose 'eager'")
         self.mean = mean
         self.std = std
         self.hold_size = hold_size
@@ -143,7 +147,6 @@ class DetachNorm(nn.Module):
     def traits(self) -> NormTraits:
         """Return the traits, which depend on what is detached."""
         traits = NormTraits.of_formula(self._flags, has_weight=False, has_bias=False)
-        # The kernels compute rows one by one.
         return replace(traits, holds_size=True, formula=None) if self.hold_size else traits
 
     @property
@@ -159,16 +162,12 @@ class DetachNorm(nn.Module):
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Map ``[..., D]`` to ``[..., D]``; with a residual, return the norm of the sum, and the sum."""
         shape = self.normalized_shape
-        z = fused(x, shape, None, None, residual, self._flags, self.eps, backend=self.backend)
-        if z is None:
-            settings = {"mean": self.mean, "std": self.std, "hold_size": self.hold_size, "axes": len(shape)}
-            return defined(self, lambda x: detach_norm(x, self.eps, **settings), x, residual)
         if not self.hold_size:
-            return z
-        if residual is None:
-            return (widen(z) * _one(x, len(shape))).to(x.dtype)
-        z, total = z
-        return (widen(z) * _one(total, len(shape))).to(x.dtype), total
+            z = fused(x, shape, None, None, residual, self._flags, self.eps, backend=self.backend)
+            if z is not None:
+                return z
+        settings = {"mean": self.mean, "std": self.std, "hold_size": self.hold_size, "axes": len(shape)}
+        return defined(self, lambda x: detach_norm(x, self.eps, **settings), x, residual)
 
     def extra_repr(self) -> str:
         """Return the settings, for ``repr``."""
