@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -72,6 +72,14 @@ def compare(
     tune: Annotated[
         bool, Parameter(help="first tune the learning rate of every arm on one grid, with a separate split and seeds")
     ] = False,
+    splits: Annotated[
+        Literal["published", "resampled"] | None,
+        Parameter(
+            help="resampled: every seed draws its own split of training, validation and test data, the same for every "
+            "arm; published: one split; default: the task's (resampled where there is no published test set)",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[Path | None, Parameter(help="folder of the study; default: runs/<task>-<hash>")] = None,
     retry_failed: Annotated[bool, Parameter(help="compute failed runs again")] = False,
     json_output: JSON = False,
@@ -121,6 +129,7 @@ def compare(
             precision=options.precision,
             device=options.device,
             compile=options.compile,
+            splits=splits,
             tune=tune,
         )
         console = open_console(stderr=json_output)

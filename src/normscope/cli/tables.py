@@ -190,6 +190,7 @@ def _caption(summary: Summary, arms: Sequence[ArmSummary]) -> str:
     return (
         f"{metric['name']}, {better} is better; difference from {summary.baseline} over paired seeds; "
         f"margin {summary.margin:g} {metric['unit']}. Noise floor: {noise}."
+        + (f" Claims hold {summary.generalizes}." if summary.generalizes else "")
         + (f" Scored as {metric['signature']}." if metric.get("signature") else "")
         + "".join(f" Warning: {words}" for words in summary.warnings)
         + ("" if summary.complete else f" Not finished; runs that are done: {done}.")

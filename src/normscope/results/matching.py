@@ -109,6 +109,7 @@ def read_runs(study: StudyFolder, card: Mapping[str, Any]) -> tuple[list[StoredR
     """
     runs, foreign = [], []
     home = study.path / "runs"
+    wanted = "resampled" if card.get("splits") == "resampled" else "study"
     named = {identity for entry in card["arms"] for identity in (entry.get("runs") or {}).values()}
     for path in sorted(home.iterdir()) if home.is_dir() else []:
         folder = study.run(path.name)
@@ -117,7 +118,7 @@ def read_runs(study: StudyFolder, card: Mapping[str, Any]) -> tuple[list[StoredR
             continue
         # A run may fail before it is described; the card knows it by name.
         description = folder.read_description() if folder.description.exists() else {}
-        if description.get("split", "study") == "study":
+        if description.get("split", wanted) == wanted:
             result = folder.read_result() if folder.finished() else None
             runs.append(StoredRun(folder=folder, description=description, result=result))
     return runs, foreign
@@ -178,6 +179,23 @@ def pair_scores(arm: ArmRuns, base: ArmRuns, aggregate: Aggregate) -> tuple[np.n
     return scores
 
 
+def read_scores(
+    arm: ArmRuns, base: ArmRuns, aggregate: Aggregate
+) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
+    """Return the scores of the arm and of the baseline by seed, ``[E]`` or ``[E, K]``, for the pairs that have them.
+
+    Raises:
+        ValueError: If scores contradict the value of their run.
+    """
+    sides: tuple[dict[int, np.ndarray], dict[int, np.ndarray]] = ({}, {})
+    for seed in sorted(arm.values.keys() & base.values.keys()):
+        pair = [_scores_of(side, seed, aggregate) for side in (arm, base)]
+        for side, scores in zip(sides, pair, strict=True):
+            if scores is not None and all(each is not None for each in pair):
+                side[seed] = scores
+    return sides
+
+
 def compare_scores(
     arm: ArmRuns, base: ArmRuns, aggregate: Aggregate
 ) -> tuple[tuple[np.ndarray, np.ndarray] | None, str]:
@@ -189,12 +207,7 @@ def compare_scores(
     Raises:
         ValueError: If scores contradict the value of their run.
     """
-    sides: tuple[dict[int, np.ndarray], dict[int, np.ndarray]] = ({}, {})
-    for seed in sorted(arm.values.keys() & base.values.keys()):
-        pair = [_scores_of(side, seed, aggregate) for side in (arm, base)]
-        for side, scores in zip(sides, pair, strict=True):
-            if scores is not None and all(each is not None for each in pair):
-                side[seed] = scores
+    sides = read_scores(arm, base, aggregate)
     if not sides[0]:
         return None, ""
     lengths = [{seed: len(scores) for seed, scores in side.items()} for side in sides]

@@ -68,6 +68,8 @@ CARD = {
         ...,
     ],
     "seeds": [int],
+    "splits?": ("published", "resampled"),
+    "generalizes?": str,
     "steps?": int,
     "regime": str,
     "failure": str,

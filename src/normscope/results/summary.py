@@ -65,6 +65,8 @@ class Summary:
     """Learning rates that were tried, and the chosen ones."""
     regime: str
     """Scope of the claims: the size of the network, the data, the optimizer."""
+    generalizes: str = ""
+    """What a claim generalizes over: seeds and, where every seed has its own split, splits; or test examples."""
     command: str
     """Command that repeats the study."""
     settings: Annotated[Mapping[str, Any], {"foreign_runs?": [str]}] = field(default_factory=dict)
@@ -105,9 +107,11 @@ class Summary:
         return (*self.arms, *(self.untuned or ()))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the content of ``summary.json``; ``looks`` and ``warnings`` are left out where they are empty."""
+        """Return the content of ``summary.json``; ``looks``, ``warnings`` and ``generalizes`` only if not empty."""
         content = {"schema": SCHEMA, **_lists(asdict(self))}
-        return {name: value for name, value in content.items() if value or name not in {"looks", "warnings"}}
+        return {
+            name: value for name, value in content.items() if value or name not in {"looks", "warnings", "generalizes"}
+        }
 
     def write(self, directory: Path) -> None:
         """Write ``summary.json`` and ``summary.csv``, each atomically.
@@ -231,6 +235,7 @@ def summarize(directory: Path) -> Summary:
         versions=_distinct_values([description.get("versions") for description in descriptions]),
         published=tuple(card.get("published") or ()),
         warnings=_warnings(card, arms),
+        generalizes=card.get("generalizes") or "",
         looks=tuple(card.get("looks") or ()),
     )
 

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from normscope.specs import NormSpec, PlacementSpec, find_task
 from normscope.studies.spec import Arm, StudySpec
 from normscope.tasks import TASKS, CustomTask, Recipe, Split, Task, UserFile
 from normscope.tasks.recipe import OPTIMIZER_NAMES
+from normscope.tasks.task import split_of
 from normscope.training.randomness import initialize
 
 __tracebackhide__ = True
@@ -41,7 +42,7 @@ class RunSpec:
     recipe: Recipe
     """Training recipe."""
     split: Split
-    """Data split: ``"study"``, or ``"tune"`` for tuning trials."""
+    """Split of the data, by the rule of the study; another one for tuning trials."""
     preset: str = "small"
     """Key of the task's presets."""
     file: str = ""
@@ -144,7 +145,9 @@ def _counted(norm: NormFactory) -> tuple[NormFactory, list[_Counted]]:
 
 
 @check_arguments
-def plan(study_spec: StudySpec, *, seeds: Sequence[int] | None = None, split: Split = "study") -> list[RunSpec]:
+def plan(
+    study_spec: StudySpec, *, seeds: Sequence[int] | None = None, split: Literal["study", "tune"] = "study"
+) -> list[RunSpec]:
     """List the runs of a study seed by seed: paired runs finish together, and machine drift affects all arms alike."""
     return [
         spec_for(study_spec, arm, label, seed=seed, split=split)
@@ -153,7 +156,7 @@ def plan(study_spec: StudySpec, *, seeds: Sequence[int] | None = None, split: Sp
     ]
 
 
-def spec_for(study_spec: StudySpec, arm: Arm, label: str, *, seed: int, split: Split) -> RunSpec:
+def spec_for(study_spec: StudySpec, arm: Arm, label: str, *, seed: int, split: Literal["study", "tune"]) -> RunSpec:
     """Return the run of one arm and one seed."""
     task, recipe = find_task(study_spec.task), study_spec.recipe(arm)
     return RunSpec(
@@ -165,7 +168,7 @@ def spec_for(study_spec: StudySpec, arm: Arm, label: str, *, seed: int, split: S
         placement=arm.placement,
         seed=seed,
         recipe=recipe,
-        split=split,
+        split=split_of(study_spec.splits, tune=split == "tune"),
         preset=study_spec.preset,
         unknown=unknown_settings(task, recipe),
     )
@@ -234,6 +237,8 @@ def record(
             for arm, label in zip(side.arms, side.labels(), strict=True)
         ],
         "seeds": list(study_spec.seeds),
+        "splits": study_spec.splits,
+        "generalizes": task.splits[study_spec.splits],
         "preset": study_spec.preset,
         **known,
         "batch_unit": None if known["batch_size"] is None else task.batch_unit,

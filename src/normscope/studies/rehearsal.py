@@ -17,6 +17,7 @@ from normscope.tasks import CustomTask, Part, Recipe
 from normscope.tasks.custom.sandbox import unseen_calls, watch_calls
 from normscope.tasks.custom.task import digest
 from normscope.tasks.custom.trial import Stop, TrialData
+from normscope.tasks.task import TESTED
 from normscope.training.outcome import describe_broken
 from normscope.training.randomness import generator, generator_states, seed_dropout
 from normscope.training.user_loop import read_callback
@@ -71,7 +72,7 @@ def rehearse(spec: RunSpec, task: CustomTask, device: torch.device) -> Rehearsal
     with watch_calls(lambda module, given, output: called.add(type(module))):
         if task.trial.train is None:
             seen = _first_step(spec, task, model, data)
-        for part, name in {"valid": "validation", **({"test": "test"} if spec.split == "study" else {})}.items():
+        for part, name in {"valid": "validation", **({"test": "test"} if spec.split in TESTED else {})}.items():
             with torch.no_grad():
                 _, scores = task.evaluate(model.eval(), data, cast(Part, part))
             # Before training, scores may be NaN.
@@ -157,7 +158,7 @@ def _check_read(spec: RunSpec, task: CustomTask, read: set[str]) -> None:
     options = {"steps": "--steps", "warmup": "--warmup", "optimizer": "--optimizer", "learning_rate": "--tune"}
     for name, option in options.items():
         differs = getattr(spec.recipe, name) != getattr(task.first.recipe, name)
-        if name not in read and (differs or (name == "learning_rate" and spec.split == "tune")):
+        if name not in read and (differs or (name == "learning_rate" and spec.split not in TESTED)):
             raise ValueError(
                 f"train was given a recipe with {name}={getattr(spec.recipe, name)} and did not read it, so {option} "
                 f"would change nothing: read recipe.{name} where training begins, or leave {option} out"

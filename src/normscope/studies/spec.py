@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from numbers import Integral
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 from normscope.arguments import check_argument, check_arguments
 from normscope.placement import PLACEMENTS
 from normscope.specs import NormSpec, PlacementSpec, find_task
-from normscope.tasks import CustomTask, Recipe
+from normscope.tasks import TASKS, CustomTask, Recipe, Splits
 from normscope.tasks.recipe import Optimizer
 
 __tracebackhide__ = True
@@ -127,6 +127,8 @@ class StudySpec:
     """Device in torch's syntax."""
     compile: bool = False
     """Whether ``torch.compile`` compiles the training loss."""
+    splits: Splits = "published"
+    """Whether every seed draws its own split of training, validation and test data, the same for every arm."""
     tune: bool = False
     """Whether each arm's learning rate is first tuned over :data:`GRID`, on a separate split and separate seeds."""
 
@@ -134,6 +136,7 @@ class StudySpec:
         task = find_task(self.task)
         if self.preset not in task.presets:
             raise ValueError(f"preset must be one of {', '.join(task.presets)}, got {self.preset!r}")
+        _check_splits(self.task, self.splits)
         if len(self.arms) < 1:
             raise ValueError("a study needs at least one arm")
         if not 0 <= self.baseline < len(self.arms):
@@ -199,6 +202,9 @@ class StudySpec:
         content = {**asdict(self), "arms": arms, "task": self.task_name, "revision": task.revision, "recipes": recipes}
         signature = task.metric.signature
         content |= {"signature": signature} if signature else {}
+        # Studies from before there was a choice keep their names.
+        if self.splits == "published":
+            del content["splits"]
         content |= {"grid": GRID, "tuning_seeds": TUNING_SEEDS} if self.tune else {}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
@@ -225,6 +231,7 @@ class StudyOptions(TypedDict, total=False):
     precision: Literal["float32", "bfloat16"]
     device: str
     compile: bool
+    splits: Splits | None
     tune: bool
     question: str | None
 
@@ -245,6 +252,7 @@ def make_study(
     precision: Literal["float32", "bfloat16"] = "float32",
     device: str = "cpu",
     compile: bool = False,
+    splits: Splits | None = None,
     tune: bool = False,
     question: str | None = None,
 ) -> StudySpec:
@@ -266,6 +274,8 @@ def make_study(
         precision: ``"float32"`` or ``"bfloat16"``.
         device: Device in torch's syntax.
         compile: Whether ``torch.compile`` compiles the training loss.
+        splits: ``"resampled"`` if every seed draws its own split of training, validation and test data, the same for
+            every arm; ``"published"`` for one split; the task's default if None.
         tune: Whether each arm's learning rate is tuned first, with the same budget per arm.
         question: Title of the report; derived from the task if None.
 
@@ -299,6 +309,7 @@ def make_study(
         precision=precision,
         device=device,
         compile=compile,
+        splits=splits,
         tune=tune,
         question=question,
     )
@@ -316,6 +327,7 @@ def spec_of_names(
     preset: str = "small",
     margin: float | None = None,
     baseline: str | None = None,
+    splits: Splits | None = None,
     question: str | None = None,
     **rest: Any,
 ) -> StudySpec:
@@ -348,6 +360,7 @@ def spec_of_names(
         seeds=_whole_numbers(seeds),
         steps=entry.presets[preset].steps if steps is None else steps,
         preset=preset,
+        splits=next(iter(entry.splits)) if splits is None else splits,
         **rest,
     )
     labels = spec.labels()
@@ -357,6 +370,26 @@ def spec_of_names(
     if baseline not in labels:
         raise ValueError(f"baseline must be one of the arms {', '.join(labels)}, got {baseline!r}")
     return replace(spec, baseline=labels.index(baseline))
+
+
+def _check_splits(name: str, splits: str) -> None:
+    """Check that a task supports a rule of splits.
+
+    Raises:
+        ValueError: If it does not; the message names the tasks that do.
+    """
+    task = find_task(name)
+    if splits not in get_args(Splits):
+        raise ValueError(f"splits must be {' or '.join(get_args(Splits))}, got {splits!r}")
+    if splits in task.splits:
+        return
+    if task.location:
+        raise ValueError(
+            f"{task.name} splits its data itself, so splits={splits!r} would change nothing: its function is given the "
+            "seed, and says by Trial(splits_by_seed=True) that it splits by it"
+        )
+    able = ", ".join(key for key, entry in TASKS.items() if splits in entry.splits)
+    raise ValueError(f"{name} has a test set of its own and cannot take splits={splits!r}; tasks that can: {able}")
 
 
 def _whole_numbers(seeds: int | Iterable[int]) -> tuple[int, ...]:

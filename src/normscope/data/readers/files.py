@@ -1,11 +1,12 @@
-"""Lines of plain and compressed files, and single members of archives; nothing is extracted to disk."""
+"""Lines of plain and compressed files, single members of archives, and a shuffle of texts; nothing is extracted."""
 
 import bz2
 import gzip
+import hashlib
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, cast
@@ -214,3 +215,20 @@ def _check_path(path: Path, name: str) -> None:
     windows = PureWindowsPath(name)
     if PurePosixPath(name).is_absolute() or windows.drive or windows.root or ".." in windows.parts:
         raise ValueError(f"{path} has the member {name!r}, whose path leaves the archive's folder")
+
+
+def split_stream(seed: int) -> str:
+    """Return the name of the random stream that splits a data set for a run's seed, the same in every arm."""
+    return f"{seed}/split"
+
+
+def shuffled(texts: Iterable[str], stream: str) -> list[str]:
+    """Order different texts by the sha256 of the stream's name, a newline and the text, in UTF-8.
+
+    This is as good as a random permutation, and independent of platform and library versions.
+
+    Args:
+        texts: The texts, in any order.
+        stream: Name of the random stream, such as that of :func:`split_stream`.
+    """
+    return sorted(texts, key=lambda text: hashlib.sha256(f"{stream}\n{text}".encode()).digest())
