@@ -14,7 +14,8 @@ from normscope.arguments import check_arguments
 from normscope.placement import LayeredNorm, NormFactory
 from normscope.results.store import SCHEMA
 from normscope.specs import NormSpec, PlacementSpec, find_task
-from normscope.studies.spec import Arm, StudySpec
+from normscope.studies.arm import Arm
+from normscope.studies.spec import StudySpec
 from normscope.tasks import TASKS, CustomTask, Recipe, Split, Task, UserFile
 from normscope.tasks.recipe import OPTIMIZER_NAMES
 from normscope.tasks.task import split_of
