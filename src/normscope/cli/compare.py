@@ -84,6 +84,13 @@ def compare(
             help="numbers of warm-up updates to compare, such as 0,500; default: the preset's", show_default=False
         ),
     ] = "",
+    optimizer: Annotated[
+        str,
+        Parameter(
+            help="optimizers to compare: adam, radam, sgd, muon, all at the arm's learning rate; default: the task's",
+            show_default=False,
+        ),
+    ] = "",
     baseline: Annotated[
         str | None, Parameter(help="arm that the others are compared with; default: layer_norm, else the first arm")
     ] = None,
@@ -148,6 +155,7 @@ def compare(
             max_seeds=max_seeds,
             spending=spending,
             warmups=parse_counts(warmup),
+            optimizers=split_norms(optimizer),
             steps=options.steps,
             preset=options.preset,
             margin=margin,

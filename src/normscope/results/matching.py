@@ -26,7 +26,7 @@ _CARD_WIDE = {
     "preset": "preset",
     "revision": "task_revision",
 }
-_ARM_WIDE = ("label", "norm", "placement", "arguments", "learning_rate", "warmup")
+_ARM_WIDE = ("label", "norm", "placement", "arguments", "learning_rate", "warmup", "optimizer")
 
 
 @dataclass(frozen=True, kw_only=True)

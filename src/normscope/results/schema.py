@@ -62,6 +62,7 @@ CARD = {
             "arguments": {},
             "learning_rate": (POSITIVE, None),
             "warmup?": int,
+            "optimizer?": str,
             "tuned": bool,
             "runs?": {int: str},
         },
@@ -106,7 +107,7 @@ RUN = {
     **dict.fromkeys(
         ("id?", "task?", "label?", "norm?", "placement?", "precision?", "split?", "preset?", "signature?"), str
     ),
-    **dict.fromkeys(("device?", "device_name?", "backend?"), str),
+    **dict.fromkeys(("device?", "device_name?", "backend?", "optimizer?"), str),
     **dict.fromkeys(("revision?", "seed?", "steps?", "batch_size?", "parameters?", "threads?", "warmup?"), int),
     "learning_rate?": float,
     "arguments?": {},

@@ -7,65 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypedDict, get_args
 
-from normscope.arguments import check_argument, check_arguments
+from normscope.arguments import check_arguments
 from normscope.placement import PLACEMENTS
 from normscope.results.look_plan import LookPlan, Spending
 from normscope.specs import NormSpec, PlacementSpec, find_task
+from normscope.studies.arm import Arm
 from normscope.studies.looks import check_looks, plan_looks, whole_numbers
 from normscope.tasks import TASKS, CustomTask, Recipe, Splits
 
 __tracebackhide__ = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arm:
-    """One arm of a comparison: a norm with its arguments, a placement, and optionally a learning rate and a warm-up.
-
-    Example:
-        >>> from normscope import Arm
-        >>> arm = Arm.parse("ada_norm(scale=2.0)", "pre", learning_rate=1e-3)
-        >>> arm.norm.label, arm.placement.text, arm.learning_rate
-        ('ada_norm(scale=2.0)', 'pre', 0.001)
-    """
-
-    norm: NormSpec
-    """The norm, or several with their places."""
-    placement: PlacementSpec
-    """The placement, or several with their layers."""
-    learning_rate: float | None = None
-    """Learning rate of this arm, such as a tuned one; None for the task's."""
-    warmup: int | None = None
-    """Number of warm-up updates of this arm; None for the task's."""
-
-    @classmethod
-    def parse(
-        cls, norm: str, placement: str, *, learning_rate: float | None = None, warmup: int | None = None
-    ) -> "Arm":
-        """Build an arm from a norm and a placement in the syntax of the command line.
-
-        Raises:
-            UnknownName: If a name is not registered.
-            TypeError: If an argument has another type.
-            ValueError: If a text cannot be parsed, or a norm or placement has no such argument.
-        """
-        check_argument("norm", norm, str)
-        check_argument("placement", placement, str)
-        return cls(
-            norm=NormSpec.parse(norm),
-            placement=PlacementSpec(placement),
-            learning_rate=learning_rate,
-            warmup=warmup,
-        )
-
-    def content(self) -> dict[str, Any]:
-        """Return the fields that determine the arm's runs, as JSON."""
-        return {
-            "norm": self.norm.name,
-            "placement": self.placement.text,
-            "arguments": dict(self.norm.arguments),
-            "learning_rate": self.learning_rate,
-            "warmup": self.warmup,
-        }
 
 
 PAPER_NORMS = ("none", "layer_norm", "layer_norm_simple", "detach_norm", "ada_norm", "rms_norm", "batch_norm")
@@ -154,19 +104,21 @@ class StudySpec:
             task.check(recipe, tune=self.tune)
 
     def labels(self) -> tuple[str, ...]:
-        """Return the shortest distinct labels of the arms: the norm, then placement and warm-up if these differ."""
+        """Return the shortest distinct labels: the norm, then placement, warm-up and optimizer if these differ."""
         several = len({arm.placement for arm in self.arms}) > 1
         warmups = len({arm.warmup for arm in self.arms}) > 1
+        optimizers = len({arm.optimizer for arm in self.arms}) > 1
         return tuple(
             arm.norm.label
             + (f"@{arm.placement}" if several else "")
             + (f", warm-up {self.recipe(arm).warmup}" if warmups else "")
+            + (f", {self.recipe(arm).optimizer}" if optimizers else "")
             for arm in self.arms
         )
 
     def recipe(self, arm: Arm) -> Recipe:
         """Return the training recipe of an arm's runs."""
-        per_arm = {"learning_rate": arm.learning_rate, "warmup": arm.warmup}
+        per_arm = {"learning_rate": arm.learning_rate, "warmup": arm.warmup, "optimizer": arm.optimizer}
         return replace(
             find_task(self.task).presets[self.preset],
             steps=self.steps,
@@ -223,6 +175,7 @@ class StudyOptions(TypedDict, total=False):
     max_seeds: int | None
     spending: Spending | None
     warmups: Sequence[int]
+    optimizers: Sequence[str]
     steps: int | None
     preset: str
     margin: float | None
@@ -247,6 +200,7 @@ def make_study(
     max_seeds: int | None = None,
     spending: Spending | None = None,
     warmups: Sequence[int] = (),
+    optimizers: Sequence[str] = (),
     steps: int | None = None,
     preset: str = "small",
     margin: float | None = None,
@@ -274,6 +228,8 @@ def make_study(
         spending: How alpha is spent over the looks: early (``"pocock"``), late (``"obrien_fleming"``), or in between
             (``"kim_demets"``, the default).
         warmups: Numbers of warm-up updates to compare; the task's if empty.
+        optimizers: Optimizers to compare, of ``adam``, ``radam``, ``sgd`` and ``muon``; the task's if empty. All use
+            the arm's learning rate.
         steps: Number of optimizer updates per run; the preset's if None.
         preset: Key of the task's presets.
         margin: Smallest difference worth having, in the metric's unit; the task's if None.
@@ -302,7 +258,7 @@ def make_study(
     """
     entry = find_task(task, anew=True)
     if isinstance(entry, CustomTask):
-        entry.check_given(steps, warmups)
+        entry.check_given(steps, warmups, optimizers)
     return spec_of_names(
         task,
         norms=norms,
@@ -313,6 +269,7 @@ def make_study(
         max_seeds=max_seeds,
         spending=spending,
         warmups=warmups,
+        optimizers=optimizers,
         steps=steps,
         preset=preset,
         margin=margin,
@@ -337,6 +294,7 @@ def spec_of_names(
     max_seeds: int | None = None,
     spending: Spending | None = None,
     warmups: Sequence[int] = (),
+    optimizers: Sequence[str] = (),
     steps: int | None = None,
     preset: str = "small",
     margin: float | None = None,
@@ -355,10 +313,13 @@ def spec_of_names(
         raise ValueError(f"preset must be one of {', '.join(entry.presets)}, got {preset!r}")
     wanted = [PlacementSpec(text) for text in tuple(placements) or entry.placements[:1]]
     parsed = [NormSpec.parse(text) for text in norms]
+    usual = entry.presets[preset].optimizer
+    chosen: tuple[Any, ...] = tuple(None if each == usual else each for each in optimizers) or (None,)
     arms = tuple(
-        Arm(norm=norm, placement=place, warmup=warmup)
+        Arm(norm=norm, placement=place, warmup=warmup, optimizer=optimizer)
         for place in wanted
         for warmup in (tuple(warmups) or (None,))
+        for optimizer in chosen
         # A placement without norms makes a single arm, whatever the norms are.
         for norm in (parsed if place.has_norms else [NormSpec("none")])
     )
