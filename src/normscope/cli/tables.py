@@ -185,11 +185,12 @@ def _longest(head: str, cells: Sequence[str], *, folded: bool) -> int:
 def _caption(summary: Summary, arms: Sequence[ArmSummary]) -> str:
     metric = summary.metric
     better = "higher" if metric["higher_is_better"] else "lower"
+    margin = f"{summary.margin:g} {metric['unit']}".strip()
     noise = (summary.noise_of(arms) or {"words": "not measured yet"})["words"]
     done = ", ".join(f"{label} {done} of {planned}" for label, (done, planned) in summary.progress.items())
     return (
         f"{metric['name']}, {better} is better; difference from {summary.baseline} over paired seeds; "
-        f"margin {summary.margin:g} {metric['unit']}. Noise floor: {noise}."
+        f"margin {margin}. Noise floor: {noise}."
         + (f" Scored as {metric['signature']}." if metric.get("signature") else "")
         + "".join(f" Warning: {words}" for words in summary.warnings)
         + ("" if summary.complete else f" Not finished; runs that are done: {done}.")

@@ -83,6 +83,8 @@ CARD = {
     "compile?": bool,
     "looks?": [int, ...],
     "shared?": [str],
+    "source?": {"name": str, "kind": str, "sha256": str, "told": [str]},
+    "warnings?": [str],
     "valid_metric?": METRIC,
     "published?": [
         {
