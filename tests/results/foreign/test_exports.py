@@ -79,7 +79,7 @@ def test_our_reader_of_event_files_agrees_with_tensorboards(exports: Path) -> No
             for row in table.rows
             if row.values["run_name"] == f"{arm}/seed_{seed}"
         ]
-        assert ours == pytest.approx(theirs, nan_ok=True)
+        assert dict(ours) == pytest.approx(dict(theirs), nan_ok=True)
 
 
 def test_torchs_writer_is_read_too(tmp_path: Path) -> None:
