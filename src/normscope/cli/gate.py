@@ -40,20 +40,24 @@ def decision(arm: ArmSummary) -> Decision:
     return kind if kind in ("better", "worse", "equivalent") else "undecided"
 
 
+def check_gate_arm(labels: Sequence[str], baseline: str, arm: str | None) -> None:
+    """Check that an arm for ``--gate-arm`` is one that is compared, before anything is computed.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    others = [label for label in dict.fromkeys(labels) if label != baseline]
+    if arm is not None and arm not in others:
+        raise ValueError(f"there is no arm {arm!r} for --gate-arm to compare; there are {', '.join(others) or 'none'}")
+
+
 def gate(summaries: Sequence[Summary], arm: str | None = None) -> Decision:
-    """Return the decision of all comparisons of some studies, or of one arm in them.
+    """Return the decision of all comparisons of some studies, or of one arm in them; undecided if there are none.
 
     Args:
         summaries: The summaries.
         arm: Label of the arm; None for all of them.
-
-    Raises:
-        ValueError: If no study has such an arm beside its baseline.
     """
     arms = [each for summary in summaries for each in summary.arms if each.label != summary.baseline]
-    chosen = [each for each in arms if arm in (None, each.label)]
-    if not chosen:
-        labels = ", ".join(dict.fromkeys(each.label for each in arms))
-        raise ValueError(f"there is no arm {arm!r} for --gate-arm to compare; there are {labels or 'none'}")
-    decisions = {decision(each) for each in chosen}
-    return next(each for each in _PESSIMISTIC if each in decisions)
+    decisions = {decision(each) for each in arms if arm in (None, each.label)}
+    return next((each for each in _PESSIMISTIC if each in decisions), "undecided")

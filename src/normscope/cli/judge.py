@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from normscope.cli.gate import EXIT_CODES, GATE, GATE_ARM, Decision, decision, gate
+from normscope.cli.gate import EXIT_CODES, GATE, GATE_ARM, Decision, check_gate_arm, decision, gate
 from normscope.cli.parsing import JSON, given, shell_words
 
 if TYPE_CHECKING:
@@ -95,6 +95,8 @@ def judge(
             out=out if out is not None else Path(scratch) / "study",
             command=shell_words("normscope", *given()),
         )
+        for each in judged:
+            check_gate_arm([every.label for every in each.summary.arms], each.summary.baseline, gate_arm)
         decided = gate([each.summary for each in judged], gate_arm)
         if html is not None and len(judged) > 1:
             raise TableUnusable(f"{len(judged)} studies have {len(judged)} pages: keep them in a folder with --out")
