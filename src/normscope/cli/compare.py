@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 from rich.console import Console
 
+from normscope.cli.gate import EXIT_CODES, GATE, GATE_ARM, check_gate_arm, gate
 from normscope.cli.parsing import (
     DEFAULTS,
     EXIT_ERROR,
@@ -110,6 +111,8 @@ def compare(
     ] = None,
     out: Annotated[Path | None, Parameter(help="folder of the study; default: runs/<task>-<hash>")] = None,
     retry_failed: Annotated[bool, Parameter(help="compute failed runs again")] = False,
+    gate_exit: Annotated[GATE, Parameter(name="--gate")] = False,
+    gate_arm: GATE_ARM = None,
     json_output: JSON = False,
     options: RunOptions = DEFAULTS,
 ) -> None:
@@ -166,6 +169,7 @@ def compare(
             splits=splits,
             tune=tune,
         )
+        check_gate_arm(study_spec.labels(), study_spec.labels()[study_spec.baseline], gate_arm)
         console = open_console(stderr=json_output)
         folder = out if out is not None else default_folder(study_spec)
         study = StudyFolder(folder)
@@ -240,6 +244,8 @@ def compare(
                 console.out(f"The time is up. Go on with:  {as_typed(*given())}", highlight=False)
             console.print(f"Report: {study.report}", markup=False, highlight=False, soft_wrap=True)
         _report_failures(summary, folder)
+        if gate_exit:
+            sys.exit(EXIT_CODES[gate([summary], gate_arm)])
 
 
 def report(

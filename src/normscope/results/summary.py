@@ -266,13 +266,13 @@ def summarize(directory: Path, *, workers: int = 1) -> Summary:
 
 
 def _warnings(card: Mapping[str, Any], arms: Sequence[ArmRuns]) -> tuple[str, ...]:
-    """Return the warning about what all seeds share: as checked before the first run, and as the runs recorded it."""
+    """Return the card's warnings, and one about what all seeds share: as checked before, and as runs recorded it."""
     found = set(card.get("shared") or ())
     for arm in arms:
         results = [run.result for run in arm.runs.values() if run.result is not None]
         found |= set(shared([result["seeds"] for result in results if result.get("seeds")]))
     words = describe_shared([key for key in SHARED if key in found])
-    return (f"{words[0].upper()}{words[1:]}.",) if words else ()
+    return (*(card.get("warnings") or ()), *((f"{words[0].upper()}{words[1:]}.",) if words else ()))
 
 
 def _couples(card: Mapping[str, Any], arms: Sequence[ArmRuns], path: Path) -> list[tuple[ArmRuns, ArmRuns]]:
