@@ -11,6 +11,7 @@ from cyclopts import App, Parameter
 from rich.console import Console
 
 import normscope
+from normscope.cli.atlas import atlas
 from normscope.cli.bench import bench
 from normscope.cli.compare import compare, report
 from normscope.cli.diagnose import diagnose
@@ -26,7 +27,7 @@ app = App(
     help_format="plaintext",
     default_parameter=Parameter(negative=()),
 )
-for command in (compare, report, judge, reproduce, diagnose):
+for command in (compare, report, judge, atlas, reproduce, diagnose):
     app.command(command)
 app.command(list_entries, name="list")
 for command in (new, data, bench, doctor):
