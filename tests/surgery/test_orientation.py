@@ -309,7 +309,8 @@ def test_a_norm_that_takes_three_axes_alone_is_replaced(to: str) -> None:
     swap(model, "layer_norm", to)
     inner = model[0](x)
     # The eps of the old norm stays.
-    expected = (norms.RMSNorm(WIDTH, eps=1e-5) if to == "rms_norm" else norms.NORMS[to](WIDTH))(inner.movedim(1, -1)).movedim(-1, 1)
+    made = norms.RMSNorm(WIDTH, eps=1e-5) if to == "rms_norm" else norms.NORMS[to](WIDTH)
+    expected = made(inner.movedim(1, -1)).movedim(-1, 1)
     torch.testing.assert_close(model[1](inner), expected, **CLOSE)
 
 

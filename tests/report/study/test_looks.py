@@ -9,8 +9,6 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-from normscope.results.looks import LookState, NextLook
-from normscope.results.sequential import Spending
 
 from normscope.report.drawing.palette import arm_styles
 from normscope.report.study.folder import read_study
@@ -18,7 +16,9 @@ from normscope.report.study.looks import describe_plan, look_rows, path
 from normscope.report.study.page import render, write_report
 from normscope.report.study.table import verdict_rows
 from normscope.results import Summary, read_summary
+from normscope.results.looks import LookState, NextLook
 from normscope.results.per_arm import ArmLook, ArmSummary
+from normscope.results.sequential import Spending
 
 PAIRS = (10, 15, 20)
 
