@@ -224,9 +224,10 @@ def _curves(study: StudyRecord, styles: Mapping[str, ArmStyle]) -> dict[str, str
     shared = curves.frame(list(groups.values()), study.last_step, metric)
     points = max(20, min(200, _POINTS // max(1, 2 * len(study.runs))))
     baseline = groups.get(study.summary.baseline, [])
+    data = "logged data" if study.card.get("source") else "validation set"
     return {
         label: curves.learning(
-            runs, baseline, styles[label], metric, shared, points, name=f"curves-{styles[label].index}"
+            runs, baseline, styles[label], metric, shared, points, name=f"curves-{styles[label].index}", data=data
         )
         for label, runs in groups.items()
         if any(run.metrics for run in runs)
