@@ -53,6 +53,9 @@ def test_mistakes_are_one_sentence(here: CommandLine, tmp_path: Path) -> None:
     told = here("atlas", str(tmp_path))
     assert told.returncode == 1
     assert "an atlas needs at least one study, which `normscope compare` makes" in " ".join(told.stderr.split())
+    told = here("atlas", str(tmp_path / "nowhere"))
+    assert told.returncode == 1
+    assert "nowhere is no folder: an atlas needs at least one study" in " ".join(told.stderr.split())
     told = here("atlas", str(RESULTS), "--out", str(tmp_path / "page.txt"))
     assert told.returncode == 2
     assert "expected a path that ends with .html" in told.stderr

@@ -165,6 +165,12 @@ def test_a_decision_at_a_look_stands_in_an_unfinished_study(looks_study: Path, t
     }
     (better,) = [each for each in atlas.comparisons if each.arm.norm == "ada_norm"]
     assert better.to_dict()["decided_at"] == 10
+    (study,) = atlas.to_dict()["studies"]
+    assert (study["looks"]["pairs"], study["looks"]["reached"], study["looks"]["next"]["pairs"]) == (
+        (10, 15, 20),
+        1,
+        15,
+    )
 
 
 def test_a_claim_at_the_conditional_level_is_not_called_exploratory(looks_study: Path, tmp_path: Path) -> None:

@@ -91,6 +91,10 @@ def test_a_plan_that_was_changed_at_a_look_goes_on_at_the_conditional_level(summ
     )
 
 
+def test_looks_of_a_table_are_declared(summary: Summary) -> None:
+    assert describe_plan(summary, declared=True)[0].startswith("Declared with the table: looks at 10, 15 and 20 pairs.")
+
+
 def lines(root: ET.Element, style: str) -> list[tuple[float, ...]]:
     """Return the ends of the straight lines whose style contains a text: x, y, x, y."""
     number = r"([\d.]+)"

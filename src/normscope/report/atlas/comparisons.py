@@ -37,7 +37,8 @@ CONDITIONAL = "at the conditional level"
 ALL_OUTCOMES = (*OUTCOMES, NO_CLAIM, UNFINISHED, BASELINE)
 """Outcomes of a comparison, in the order in which a sentence names them."""
 
-_OF_A_STUDY = ("task", "question", "metric", "baseline", "margin", "alpha", "complete", "regime", "command", "warnings")
+_OF_A_STUDY = ("task", "question", "metric", "baseline", "margin", "alpha", "complete")
+_OF_A_STUDY += ("regime", "generalizes", "command", "warnings")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +178,7 @@ class Atlas:
                     "page": f"{name}/report.html" if first.has_page else None,
                     "limits": limits(first.summary),
                     **{field: getattr(first.summary, field) for field in _OF_A_STUDY},
+                    "looks": first.summary.looks and asdict(first.summary.looks),
                 }
                 for name, first in {each.study: each for each in reversed(self.comparisons)}.items()
             ][::-1],
@@ -199,7 +201,7 @@ def read_atlas(directory: Path) -> Atlas:
     folders = sorted((path.parent for path in directory.rglob(StudyFolder(directory).summary.name)), key=str)
     if not folders:
         raise FileNotFoundError(
-            f"{directory} has no summary.json in it or below it: an atlas needs at least one study, which "
+            f"{directory} {'has no summary.json in it or below it' if directory.is_dir() else 'is no folder'}: an atlas needs at least one study, which "
             "`normscope compare` makes and `normscope report DIR` summarizes"
         )
     return Atlas(comparisons=tuple(each for folder in folders for each in _read(folder, directory)))

@@ -57,7 +57,7 @@ def write_atlas(directory: Path, path: Path | None = None) -> Path:
         Path of the page.
 
     Raises:
-        FileNotFoundError: If there is no summary.json, or the folder of ``path`` does not exist.
+        FileNotFoundError: If there is no summary.json, or no folder for ``path``.
         ValueError: If a summary.json has another shape, or ``path`` does not end with ``.html``.
 
     Example:
@@ -72,9 +72,10 @@ def write_atlas(directory: Path, path: Path | None = None) -> Path:
     path = Path(directory) / "atlas.html" if path is None else Path(path)
     if path.suffix != ".html":
         raise ValueError(f"the page is HTML: expected a path that ends with .html, got {path}")
+    atlas = read_atlas(directory)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent}: create it first")
-    write_atomically(path, render(read_atlas(directory), to_studies=os.path.relpath(directory, path.parent)).encode())
+    write_atomically(path, render(atlas, to_studies=os.path.relpath(directory, path.parent)).encode())
     return path
 
 

@@ -37,15 +37,16 @@ _ENDED = {
 }
 
 
-def describe_plan(summary: Summary) -> list[str]:
+def describe_plan(summary: Summary, *, declared: bool = False) -> list[str]:
     """Write what was planned, how far the study came, what the next look costs, and what later seeds would be worth.
 
     Args:
         summary: Summary of a study with looks.
+        declared: Whether the looks were declared with a table of runs, so that only its author knows when.
     """
     state = summary.looks
     assert state is not None
-    begin = "Planned before the first run:"
+    begin = "Declared with the table:" if declared else "Planned before the first run:"
     if earlier := state.continues:
         begin += f" looks at {_list(earlier.pairs)} pairs. Changed after the look at {earlier.seen}: now"
     elif summary.changes:

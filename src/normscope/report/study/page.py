@@ -105,7 +105,7 @@ def render(study: StudyRecord) -> str:
         untuned_rows=verdict_rows(summary.untuned or (), summary),
         beside=tuned_beside_untuned(summary) if summary.untuned else [],
         breakages=breakages(study),
-        plan=describe_plan(summary) if summary.looks else [],
+        plan=describe_plan(summary, declared=bool(study.card.get("source"))) if summary.looks else [],
         look_rows=look_rows(summary) if summary.looks else [],
         published=published_tables(study),
         facts=facts(study),
