@@ -200,9 +200,10 @@ def read_atlas(directory: Path) -> Atlas:
     directory = Path(directory)
     folders = sorted((path.parent for path in directory.rglob(StudyFolder(directory).summary.name)), key=str)
     if not folders:
+        found = "has no summary.json in it or below it" if directory.is_dir() else "is no folder"
         raise FileNotFoundError(
-            f"{directory} {'has no summary.json in it or below it' if directory.is_dir() else 'is no folder'}: an atlas needs at least one study, which "
-            "`normscope compare` makes and `normscope report DIR` summarizes"
+            f"{directory} {found}: an atlas needs at least one study, which `normscope compare` makes and "
+            "`normscope report DIR` summarizes"
         )
     return Atlas(comparisons=tuple(each for folder in folders for each in _read(folder, directory)))
 
