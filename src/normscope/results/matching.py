@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,11 @@ class ArmRuns:
         names = self.entry.get("runs") or {}
         return {seed: names.get(str(seed), (id(self), seed)) for seed in self.seeds}
 
+    def until(self, count: int) -> "ArmRuns":
+        """Return the arm with its first ``count`` planned seeds only."""
+        seeds = tuple(self.seeds[:count])
+        return replace(self, runs={seed: run for seed, run in self.runs.items() if seed in seeds}, seeds=seeds)
+
     @property
     def ended(self) -> dict[int, float | str]:
         """Values of the runs that ended, by seed; the state of a run that has no value."""
@@ -70,6 +75,11 @@ class ArmRuns:
     def values(self) -> dict[int, float]:
         """Values of the done runs, by seed."""
         return {seed: value for seed, value in self.ended.items() if not isinstance(value, str)}
+
+    @property
+    def resampled(self) -> bool:
+        """Whether every seed drew its own split, so that different seeds were tested on different examples."""
+        return any(run.description.get("split") == "resampled" for run in self.runs.values())
 
     @property
     def sd(self) -> float | None:
@@ -170,6 +180,8 @@ def pair_values(arm: ArmRuns, base: ArmRuns) -> np.ndarray:
 def pair_scores(arm: ArmRuns, base: ArmRuns, aggregate: Aggregate) -> tuple[np.ndarray, np.ndarray] | None:
     """Return the scores of all test examples for the pairs that have them, ``[P, E]`` or ``[P, E, K]`` per side.
 
+    None if no pair has them, or every seed has its own test examples: then the pairs carry the noise of the test set.
+
     Raises:
         ValueError: If the runs have different numbers of examples, or scores contradict the value of their run.
     """
@@ -202,12 +214,13 @@ def compare_scores(
     """Return the scores like :func:`pair_scores`, or describe how the numbers of test examples differ.
 
     Returns:
-        The scores and an empty text; or None and a text such as ``ada_norm on 150 in seed 1, else 200; …``.
+        The scores and an empty text; None and an empty text as for :func:`pair_scores`; or None and a text such as
+        ``ada_norm on 150 in seed 1, else 200; …``.
 
     Raises:
         ValueError: If scores contradict the value of their run.
     """
-    sides = read_scores(arm, base, aggregate)
+    sides = ({}, {}) if arm.resampled else read_scores(arm, base, aggregate)
     if not sides[0]:
         return None, ""
     lengths = [{seed: len(scores) for seed, scores in side.items()} for side in sides]

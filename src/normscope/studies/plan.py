@@ -238,6 +238,7 @@ def record(
             for arm, label in zip(side.arms, side.labels(), strict=True)
         ],
         "seeds": list(study_spec.seeds),
+        **({} if study_spec.looks is None else {"looks": asdict(study_spec.looks)}),
         "splits": study_spec.splits,
         "generalizes": task.splits[study_spec.splits],
         "preset": study_spec.preset,
