@@ -125,11 +125,6 @@ def test_attached_with_a_residual_it_is_two_calls() -> None:
     assert torch.equal(z, AdaNorm(7, detach=False)(total))
 
 
-def test_says_that_it_is_attached() -> None:
-    assert "detach=False" in repr(AdaNorm(7, detach=False))
-    assert "detach" not in repr(AdaNorm(7))
-
-
 def test_has_nothing_to_learn() -> None:
     assert AdaNorm(7).state_dict() == {}
 

@@ -12,6 +12,7 @@ from normscope.studies.plan import plan, record
 from normscope.studies.preflight import ArmMisfit, preflight
 from normscope.studies.repeat import call_that_repeats
 from normscope.studies.spec import Arm, StudySpec, make_study
+from normscope.tasks import TASKS
 from support.in_process import InThisProcess
 
 NAMES = ["layer_norm", "dyt"]
@@ -48,7 +49,6 @@ def test_the_tasks_own_optimizer_is_no_other_study() -> None:
 
 def test_the_regime_names_the_optimizers() -> None:
     muon = "Muon (AdamW for embeddings, input, output, gains and biases)"
-    before = "a four-block residual MLP of width 64 on 1,029 images of 8 x 8"
     for optimizers, words in (
         (["adam"], "Adam"),
         (["muon"], muon),
@@ -56,7 +56,7 @@ def test_the_regime_names_the_optimizers() -> None:
         (["sgd", "radam"], "SGD and RAdam"),
     ):
         study_spec = make_study("digits", norms=NAMES, optimizers=optimizers)
-        assert regime(study_spec) == f"{before}, {words} with linear decay"
+        assert regime(study_spec) == TASKS["digits"].regime.replace("Adam", words)
 
 
 def test_a_regime_in_the_users_words_gets_the_optimizer_at_its_end(user_file: Callable[..., str]) -> None:
@@ -118,5 +118,5 @@ def test_card_and_runs_have_the_optimizer(tmp_path: Path) -> None:
     ],
 )
 def test_runs_and_studies_of_before_keep_their_names(task: str, norm: str, run: str, study: str) -> None:
-    study_spec = make_study(task, norms=[norm], seeds=1)
+    study_spec = make_study(task, norms=[norm], seeds=1, splits="published")
     assert (plan(study_spec)[0].id, study_spec.id) == (run, study)

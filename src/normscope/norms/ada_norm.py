@@ -190,5 +190,4 @@ class AdaNorm(nn.Module):
     def extra_repr(self) -> str:
         """Return the settings, for ``repr``."""
         numbers = f"{self.normalized_shape}, eps={self.eps}, scale={self.scale}, k={self.k}"
-        detach = "" if self.detach else ", detach=False"
-        return f"{numbers}, convention={self.convention!r}{detach}, backend={self.backend!r}"
+        return f"{numbers}, convention={self.convention!r}, detach={self.detach}, backend={self.backend!r}"

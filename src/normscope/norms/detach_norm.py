@@ -171,5 +171,5 @@ class DetachNorm(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the settings, for ``repr``."""
-        detached = f"mean={self.mean}, std={self.std}" + (", hold_size=True" if self.hold_size else "")
+        detached = f"mean={self.mean}, std={self.std}, hold_size={self.hold_size}"
         return f"{self.normalized_shape}, eps={self.eps}, {detached}, backend={self.backend!r}"

@@ -1,6 +1,6 @@
 """Muon for the hidden matrices of a network, and AdamW for the rest of its parameters."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -61,7 +61,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         updated by AdamW.
     """
 
-    def __init__(self, groups: Sequence[Mapping[str, Any]], *, lr: float, betas: tuple[float, float]) -> None:
+    def __init__(self, groups: Iterable[Mapping[str, Any]], *, lr: float, betas: tuple[float, float]) -> None:
         first, *rest = (dict(group) for group in groups)
         self._muon = torch.optim.Muon([first], lr=lr, adjust_lr_fn="match_rms_adamw")
         self._adamw = torch.optim.AdamW(rest, lr=lr, betas=betas, fused=True)

@@ -229,6 +229,7 @@ SAMPLE_VALID, SAMPLE_TEST = 160, 180
 _SAMPLE_FILE = re.compile(r"dependency_treebank/wsj_0([0-9]{3})\.dp")
 
 
+@check_arguments
 def load_ptb_sample(*, seed: int | None = None, progress: Progress | None = None) -> Treebank:
     """Read NLTK's sample of the Penn Treebank: 3,914 sentences of 199 articles of the Wall Street Journal.
 
