@@ -1,7 +1,8 @@
 """How often planned looks err, and how many pairs they take: ``./run bench looks --out docs/results/looks``.
 
-2,000 simulated studies a cell. The tests, intervals and Holm's correction are the library's; sign-flip tests follow
-2,047 random vectors instead of 32,767. What ended is not computed again: every cell has generators of its own.
+2,000 simulated studies a cell, 1,000 for the candidates of the interval. The tests, intervals and Holm's correction are
+the library's; sign-flip tests follow 2,047 random vectors instead of 32,767. What ended is not computed again: every
+cell has generators of its own.
 """
 
 import argparse
@@ -217,17 +218,18 @@ def cells() -> Iterator[Cell]:
     """Yield every cell of the tables: the default in full, the main alternatives, and something of the others."""
     for number, rule in enumerate(RULES):
         default, main = number == 0, number <= 5
-        for noise in NOISES if default else HARD:
+        noises = tuple(NOISES) if default else HARD if main else HARD[:1]
+        for noise in noises:
             yield Cell(rule=rule, noise=noise)
             yield Cell(rule=rule, noise=noise, effects=(0.5,), margin=0.5)
             if default:
                 yield Cell(rule=rule, noise=noise, effects=(-0.5,), margin=0.5)
-            if default or noise == "Gaussian":
+            if default or (main and noise == "Gaussian"):
                 yield Cell(rule=rule, noise=noise, margin=0.5)
         for noise in NOISES if default else ("Gaussian",):
             for effect in EFFECTS if main and noise == "Gaussian" else (0.75, 1.0):
                 yield Cell(rule=rule, noise=noise, effects=(effect,))
-        for noise in NOISES if default else HARD:
+        for noise in noises:
             yield Cell(rule=rule, noise=noise, effects=SIX)
         if default:
             for bonferroni in (False, True):
@@ -278,7 +280,7 @@ def invert(values: np.ndarray, plan: LookPlan, seed: int) -> Interval:
     return ends[0], ends[1]
 
 
-def interval_cell(noise: str, effect: float, studies: int = STUDIES) -> dict[str, list[float]]:
+def interval_cell(noise: str, effect: float, studies: int = STUDIES // 2) -> dict[str, list[float]]:
     """Return coverage and mean width of every candidate."""
     rng = np.random.default_rng(zlib.crc32(f"{noise} {effect}".encode()))
     found = [interval_study(noise, effect, rng) for _ in range(studies)]
@@ -449,7 +451,9 @@ def page(content: dict[str, Any]) -> str:
             ],
         ),
         "",
-        "## Candidates for the repeated interval: coverage and mean width where the default stops (no difference)",
+        "## Candidates for the repeated interval: coverage and mean width where the default stops",
+        "",
+        f"No difference, {STUDIES // 2:,} studies.",
         "",
         *table(
             ["interval", *(noise for noise, _ in INTERVALS)],

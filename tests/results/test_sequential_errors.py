@@ -84,3 +84,5 @@ def test_the_page_is_written_from_the_committed_figures(looks):
     assert looks.page(content) == (RESULTS / "looks.md").read_text(encoding="utf-8")
     assert {looks.name_of(cell) for cell in looks.cells()} == set(content["cells"])
     looks.STUDIES = STUDIES
+    guide = (ROOT / "docs" / "guides" / "statistics.md").read_text(encoding="utf-8")
+    assert "\n".join(looks.overview(content)) in guide
