@@ -179,8 +179,15 @@ def _end(rows: Sequence[ForeignRow], columns: Columns) -> tuple[str, str | None]
     return ending, None if ending in ("done", "open") else f"{columns.state} is {word} ({row.place})"
 
 
-def check_runs(runs: Sequence[ForeignRun], baseline: str, source: str) -> None:
+def check_runs(runs: Sequence[ForeignRun], baseline: str, source: str, *, order: Sequence[int] | None = None) -> None:
     """Check that the runs can be paired and were equally long.
+
+    Args:
+        runs: Runs of one task and metric.
+        baseline: Label of the baseline.
+        source: Name of the table.
+        order: Seeds in the order of the looks, where looks are planned: an arm that is decided has the first of them
+            only. None where every arm has all seeds.
 
     Raises:
         TableUnusable: If a seed has no partner, or runs that are done ended at different steps.
@@ -190,11 +197,14 @@ def check_runs(runs: Sequence[ForeignRun], baseline: str, source: str) -> None:
         places[run.arm][run.seed] = run.place
     alone = []
     for arm in places:
-        for have, lack in ((arm, baseline), (baseline, arm)):
+        pairs = [(arm, baseline)] if order is not None else [(arm, baseline), (baseline, arm)]
+        for have, lack in pairs:
             alone += [
                 f"seed {seed} of {have} ({places[have][seed]}) has no run of {lack}"
                 for seed in sorted(places[have].keys() - places[lack].keys())
             ]
+        first = order[: len(places[arm])] if order is not None else ()
+        alone += [f"{arm} has seed {max(places[arm])} and no seed {seed}" for seed in first if seed not in places[arm]]
     if alone:
         raise TableUnusable(
             f"{source} has seeds without a partner: {some(alone)}. Run them, or remove the row: a run that failed "
