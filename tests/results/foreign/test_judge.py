@@ -305,7 +305,7 @@ def test_a_kept_study_accepts_new_rows_and_no_changed_result(table: Write, tmp_p
 
 def grown(path: Path, seeds: dict[str, int], gain: float = 0.08) -> Path:
     """Write a table whose arms have the first so many of thirty seeds."""
-    rng = np.random.default_rng(3)
+    rng = np.random.default_rng(4)
     noise = {arm: rng.normal(0, 0.02, 30) for arm in ("layer_norm", "rms_norm", "ada_norm")}
     add = {"layer_norm": 0.0, "rms_norm": gain, "ada_norm": 0.004}
     rows = [f"{arm},{seed},{0.3 + add[arm] + noise[arm][seed]}" for arm, most in seeds.items() for seed in range(most)]
