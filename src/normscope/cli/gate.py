@@ -61,4 +61,7 @@ def gate(summaries: "Sequence[Summary]", arm: str | None = None) -> Decision:
     """
     arms = [each for summary in summaries for each in summary.arms if each.label != summary.baseline]
     decisions = {decision(each) for each in arms if arm in (None, each.label)}
-    return next((each for each in _PESSIMISTIC if each in decisions), "undecided")
+    for each in _PESSIMISTIC:
+        if each in decisions:
+            return each
+    return "undecided"

@@ -340,7 +340,8 @@ def _arm(
         once = len({*zip(keys, cells, strict=True)}) == len(keys)
         partners = Counter(cell for _, cell in {*zip(map(as_text, seeds), cells, strict=True)})
         if once and min(partners.values()) >= min(2, len({*map(as_text, seeds)})):
-            fitting.append((column, tuple(map(cells.index, cells))))
+            numbers = {cell: number for number, cell in enumerate(dict.fromkeys(cells))}
+            fitting.append((column, tuple(numbers[cell] for cell in cells)))
     fitting.sort(key=lambda found: found[0] not in named)
     preferred = [column for column in varying if column in named]
     if fitting and len({partition for _, partition in fitting}) == 1:

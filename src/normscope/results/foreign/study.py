@@ -11,6 +11,9 @@ from normscope.results.foreign.table import ForeignTable, TableUnusable
 from normscope.results.look_plan import LookPlan
 from normscope.results.store import SCHEMA, StudyFolder, write_json
 
+_POINTS = 500
+"""Largest number of points of a run's curve that is kept; it is drawn and decides nothing."""
+
 _ENDED = ("done", "diverged", "failed")
 
 
@@ -168,7 +171,12 @@ def _write_run(study: StudyFolder, run: ForeignRun, task: str) -> None:
         **{"seed": run.seed, "split": "study"},
     }
     _write(folder.description, description)
-    rows = [json.dumps({"step": step, "valid_value": value}) + "\n" for step, value in run.history]
+    every = -(-len(run.history) // _POINTS)
+    rows = [
+        json.dumps({"step": step, "valid_value": value}) + "\n"
+        for place, (step, value) in enumerate(run.history)
+        if place % every == 0 or place == len(run.history) - 1
+    ]
     if len(rows) > 1:
         folder.metrics.write_text("".join(rows), encoding="utf-8")
     if run.state in _ENDED:
