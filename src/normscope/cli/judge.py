@@ -44,6 +44,10 @@ def judge(
         str | None, Parameter(help="column of the steps, where a run has several rows; its last one counts")
     ] = None,
     state: Annotated[str | None, Parameter(help="column of the states, such as finished and crashed")] = None,
+    scores: Annotated[
+        str | None,
+        Parameter(help="column with a list per run: the scores of its test examples; their mean is the metric"),
+    ] = None,
     pattern: Annotated[
         str | None,
         Parameter(help="arm and seed in the names of runs, such as '(?P<arm>.+)-(?P<seed>\\d+)'; default: ...seed3..."),
@@ -97,7 +101,9 @@ def judge(
         judged = judge_all(
             source,
             columns=ColumnOptions(
-                metric=metric, seed=seed, arm=arm, task=task, step=step, state=state, pattern=pattern
+                **{"metric": metric, "seed": seed, "arm": arm, "task": task, "step": step, "state": state},
+                scores=scores,
+                pattern=pattern,
             ),
             margin=margin,
             baseline=baseline,

@@ -377,6 +377,28 @@ def test_looks_that_are_none(options: dict, words: str, table: Write) -> None:
         judge(table(), margin=0.01, **options)
 
 
+def test_scores_of_examples_make_a_claim_hold_over_them_too(tmp_path: Path) -> None:
+    """The seeds agree, and the twelve test examples are too few."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for arm, add in (("layer_norm", 0.0), ("rms_norm", 0.1)):
+        for seed in range(8):
+            gains = add + np.where(np.arange(12) % 2, 1.0, -1.0) * (arm == "rms_norm")
+            scores = (0.5 + gains + seed / 100 + rng.normal(0, 0.001)).tolist()
+            rows.append({"norm": arm, "seed": seed, "loss": float(np.mean(scores)), "each": scores})
+    path = tmp_path / "runs.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert judge(path, margin=0.01).arms[1].verdict == "worse"
+    summary = judge(path, margin=0.01, scores="each", out=tmp_path / "study")
+    assert summary.arms[1].verdict.startswith("not enough evidence (the test set is too small: 12 examples, about")
+    assert summary.regime.endswith("over other seeds and test examples")
+    path.write_text("\n".join(map(json.dumps, [rows[0] | {"loss": 0.4}, *rows[1:]])))
+    with pytest.raises(TableUnusable, match=r"line 1 has loss 0\.4, and the mean of its each is 0\.50"):
+        judge(path, margin=0.01, scores="each")
+    with pytest.raises(TableUnusable, match="line 1 has no list of numbers in norm"):
+        judge(path, margin=0.01, scores="norm")
+
+
 def test_nothing_of_torch_is_needed(table: Write, tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('torch was imported')")
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import normscope; "

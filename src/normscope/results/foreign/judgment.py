@@ -46,6 +46,7 @@ def judge(
     task: str | None = None,
     step: str | None = None,
     state: str | None = None,
+    scores: str | None = None,
     pattern: str | None = None,
     unit: str = "",
     alpha: float = 0.05,
@@ -67,6 +68,8 @@ def judge(
         task: Column of the tasks.
         step: Column of the steps, in a table with a row per step: the value of a run is its last one.
         state: Column of states such as finished and crashed.
+        scores: Column with a list per run, the scores of its test examples, whose mean is the metric: a claim must then
+            hold over test examples, too.
         pattern: Regular expression with the groups ``arm`` and ``seed`` for names of runs that have both.
         unit: Unit of the metric.
         alpha: Accepted probability of any false claim.
@@ -96,7 +99,11 @@ def judge(
     """
     judged = judge_all(
         source,
-        columns=ColumnOptions(metric=metric, seed=seed, arm=arm, task=task, step=step, state=state, pattern=pattern),
+        columns=ColumnOptions(
+            **{"metric": metric, "seed": seed, "arm": arm, "task": task, "step": step, "state": state},
+            scores=scores,
+            pattern=pattern,
+        ),
         margin=margin,
         baseline=baseline,
         higher_is_better=higher_is_better,

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from normscope.results.foreign.runs import ForeignRun
 from normscope.results.foreign.table import ForeignTable, TableUnusable
 from normscope.results.look_plan import LookPlan
@@ -72,8 +74,12 @@ def write_study(
         "seeds": list(seeds),
         **({"looks": {"pairs": list(looks.pairs), "spending": looks.spending}} if looks else {}),
         **({"steps": steps.pop()} if len(steps) == 1 else {}),
-        "regime": f"the networks, data and recipe behind {table.source}, over other seeds: the table has no scores of "
-        "test examples, so other examples are not covered",
+        "regime": f"the networks, data and recipe behind {table.source}, over other seeds"
+        + (
+            " and test examples"
+            if any(run.scores for run in runs)
+            else ": the table has no scores of test examples, so other examples are not covered"
+        ),
         "failure": "NaN, infinity or nothing in place of a value, or a state such as crashed",
         "command": command,
         "source": {"name": table.source, "kind": table.kind, "sha256": table.digest, "told": list(told)},
@@ -179,6 +185,8 @@ def _write_run(study: StudyFolder, run: ForeignRun, task: str) -> None:
     ]
     if len(rows) > 1:
         folder.metrics.write_text("".join(rows), encoding="utf-8")
+    if run.scores is not None:
+        np.save(folder.examples, np.array(run.scores, dtype=np.float32))
     if run.state in _ENDED:
         result = {"schema": SCHEMA, "state": run.state, "value": run.value, "reason": run.reason}
         _write(folder.result, result | ({} if run.last_step is None else {"steps": run.last_step}))
