@@ -58,7 +58,7 @@ def compare(
     ] = "",
     until_decided: Annotated[
         bool,
-        Parameter(help="test every arm at planned looks, 10, 15, 20, 25, 30 seeds, and go on with the undecided ones"),
+        Parameter(help="test every arm at planned looks, at 10, 20 and 30 seeds, and go on with the undecided ones"),
     ] = False,
     looks: Annotated[
         str,

@@ -3,14 +3,15 @@
 Everything follows from card.json and the runs on disk, so that a study that is resumed takes the same decisions.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from normscope.results.look_plan import LookPlan, Spending
+from normscope.results.look_plan import LookPlan
+from normscope.results.look_state import LookState, NextLook, read_earlier
 from normscope.results.matching import ArmRuns, pair_values
 from normscope.results.per_arm import ArmLook, Standing, weigh_arm
 from normscope.results.sequential import boundary, chance_of_decision, continued_p
@@ -28,103 +29,7 @@ UNLIKELY = 0.01
 """Chance of a decision at the looks to come below which an arm does not go on."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class NextLook:
-    """What the next look of a study takes."""
-
-    pairs: int
-    """Number of pairs of every arm that goes on."""
-    runs: int
-    """Number of runs that have not ended."""
-    minutes: float | None
-    """Time that they take, from the medians of the finished ones; None before any has finished."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EarlierLooks:
-    """The looks that were planned before the plan was changed at one of them."""
-
-    pairs: tuple[int, ...]
-    """Number of pairs at each look."""
-    spending: Spending
-    """How alpha was to be spent over them."""
-    seen: int
-    """Number of pairs at the look after which the plan was changed, before the last."""
-
-    @property
-    def plan(self) -> LookPlan:
-        """The plan of these looks."""
-        return LookPlan(pairs=self.pairs, spending=self.spending)
-
-    @property
-    def caution(self) -> str:
-        """What became of the error rates."""
-        return f"exploratory: the plan of {self.pairs[-1]} seeds was changed after {self.seen}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class LookState:
-    """The looks of a study and how far it came, as summary.json has it."""
-
-    pairs: tuple[int, ...]
-    """Number of pairs at each look; the last is the maximum."""
-    spending: Spending
-    """How alpha is spent over the looks."""
-    reached: int
-    """Number of looks whose runs have all ended."""
-    ended: Literal["decided", "maximum", "time", "hopeless"] | None
-    """``"decided"``: every arm is decided, or has runs that failed. ``"maximum"``: the last look left arms undecided.
-    ``"hopeless"``: nothing could still change. ``"time"``: the time of the last call was up. None while it goes on."""
-    next: NextLook | None
-    """The next look; None if the study has ended."""
-    continues: EarlierLooks | None = None
-    """The looks before the plan was changed: differences are then tested at their conditional level, and all else is
-    exploratory. None if it was not changed, or not before the last look."""
-
-
-def read_plan(card: Mapping[str, Any], path: Path) -> LookPlan | None:
-    """Return the looks of a card, or None if it has none.
-
-    Where the plan was changed, they are the earlier looks that were seen, and of the new ones those that are not
-    before the earlier maximum, since the conditional level depends on all pairs up to there.
-
-    Args:
-        card: Card of the study.
-        path: Its file, for the error message.
-
-    Raises:
-        ValueError: If the looks do not ascend to the number of seeds; the message names the file.
-    """
-    looks = card.get("looks")
-    if looks is None:
-        return None
-    try:
-        plan = LookPlan(pairs=tuple(looks["pairs"]), spending=looks["spending"])
-        earlier = _read_earlier(card)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    if plan.pairs[-1] != len(card["seeds"]):
-        raise ValueError(f"{path} has {len(card['seeds'])} seeds, expected those of its last look, {plan.pairs[-1]}")
-    if earlier is None:
-        return plan
-    last = earlier.pairs[-1]
-    later = {last, *(pairs for pairs in plan.pairs if pairs > last)}
-    return replace(plan, pairs=(*(pairs for pairs in earlier.pairs if pairs <= earlier.seen), *sorted(later)))
-
-
-def _read_earlier(card: Mapping[str, Any]) -> EarlierLooks | None:
-    """Return the looks before the plan was changed.
-
-    Raises:
-        ValueError: If they were changed at none of them, or do not come before the new ones.
-    """
-    content = card.get("continues")
-    if content is None:
-        return None
-    earlier = EarlierLooks(pairs=tuple(content["pairs"]), spending=content["spending"], seen=content["seen"])
-    if earlier.seen not in earlier.plan.pairs[:-1] or not earlier.pairs[-1] < card["looks"]["pairs"][-1]:
-        raise ValueError(f"continues must have looks before the last one, changed at one of them, got {content}")
-    return earlier
+_weighed: dict[Any, Evidence] = {}
 
 
 @dataclass(kw_only=True, eq=False)
@@ -178,7 +83,7 @@ class LookPath:
     def __post_init__(self) -> None:
         self.courses = [_Course(arm=arm, base=base) for arm, base in self.couples if arm is not base]
         self.comparisons = len(self.courses)
-        self.earlier = _read_earlier(self.card)
+        self.earlier = read_earlier(self.card)
         self.going: list[_Course] = []
         tuned = not self.card.get("tune") or self.card.get("tuning") is not None
         for look, pairs in enumerate(self.plan.pairs):
@@ -200,7 +105,7 @@ class LookPath:
         card, pairs, self.reached = self.card, self.plan.pairs[look], look + 1
         for course in self.going:
             course.pairs, course.stopped = pairs, ""
-            course.evidence = self._weigh(course, pairs)
+            course.evidence = self._weigh_once(course, pairs)
         p = [course.evidence and course.evidence.p for course in self.courses]
         adjusted = holm(p)
         caution, is_continued = exploratory(card.get("changes") or (), len(card["seeds"])), self._is_continued(pairs)
@@ -208,7 +113,7 @@ class LookPath:
             if course not in self.going or course.evidence is None:
                 continue
             course.p_adjusted = adjusted[index]
-            failures = describe_failures(course.arm.until(pairs).ended, course.base.until(pairs).ended)
+            failures = describe_failures(*(side.ended for side in self._sides(course, pairs)))
             if failures or course.evidence.obstacle:
                 course.stopped, course.is_final = course.evidence.obstacle, True
                 continue
@@ -228,17 +133,34 @@ class LookPath:
     def _is_continued(self, pairs: int) -> bool:
         return self.earlier is not None and pairs > self.earlier.seen
 
+    def _weigh_once(self, course: _Course, pairs: int) -> Evidence:
+        """Return the evidence at a look, which is computed once in a process: a run that has ended does not change."""
+        ended = [
+            (side.runs[seed].folder.path, value)
+            for side in self._sides(course, pairs)
+            for seed, value in side.ended.items()
+        ]
+        settings = json.dumps([self.card[name] for name in ("metric", "margin", "alpha")])
+        key = (course.arm.entry["label"], *ended, self.plan, self.earlier, self.comparisons, settings)
+        if key not in _weighed:
+            _weighed[key] = self._weigh(course, pairs)
+        return _weighed[key]
+
+    @staticmethod
+    def _sides(course: _Course, pairs: int) -> tuple[ArmRuns, ArmRuns]:
+        return course.arm.until(pairs), course.base.until(pairs)
+
     def _weigh(self, course: _Course, pairs: int) -> Evidence:
         """Compute the evidence at a look; after a change of the plan its p-value is that of the continuation."""
         earlier, plan = self.earlier, self.plan
         if earlier is not None and not self._is_continued(pairs):
             plan = earlier.plan
-        evidence = weigh_arm(self.card, course.arm.until(pairs), course.base.until(pairs), self.comparisons, plan=plan)
+        evidence = weigh_arm(self.card, *self._sides(course, pairs), self.comparisons, plan=plan)
         if earlier is None or not self._is_continued(pairs) or evidence.p is None:
             return evidence
         later = LookPlan(tuple(each for each in plan.pairs if each > earlier.seen), plan.spending)
         (generator,) = course.arm.generator().spawn(1)
-        differences = pair_values(course.arm.until(pairs), course.base.until(pairs))
+        differences = pair_values(*self._sides(course, pairs))
         p = continued_p(differences, earlier.plan, later, seen=earlier.seen, rng=generator)[-1]
         return replace(evidence, p=p)
 
@@ -257,7 +179,7 @@ class LookPath:
     def _describe(self, course: _Course, look: int, lack: str, level: float) -> ArmLook:
         evidence, pairs = course.evidence, course.pairs
         assert evidence is not None
-        differences = pair_values(course.arm.until(pairs), course.base.until(pairs))
+        differences = pair_values(*self._sides(course, pairs))
         (generator,) = course.arm.generator().spawn(1)
         plan = self.plan if self.earlier is None else self.earlier.plan
         return ArmLook(
@@ -345,8 +267,8 @@ def describe_next(following: NextLook | None, workers: int) -> str:
     minutes = following.minutes
     if minutes is None:
         time = ""
-    elif minutes < 1:
-        time = ", under a minute"
+    elif minutes < 1.5:
+        time = ", under a minute" if minutes < 1 else ", about a minute"
     else:
         time = f", about {minutes:.0f} minutes" if minutes < 120 else f", about {minutes / 60:.1f} hours"
     time += f" with {workers} workers" if time and workers > 1 else ""

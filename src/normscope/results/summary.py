@@ -15,7 +15,8 @@ from typing import Annotated, Any
 
 from normscope.arguments import check_arguments
 from normscope.files import write_atomically
-from normscope.results.looks import LookPath, LookState, read_plan
+from normscope.results.look_state import LookState, read_plan
+from normscope.results.looks import LookPath
 from normscope.results.matching import ArmRuns, match_runs, read_arms, read_runs
 from normscope.results.per_arm import ArmSummary, stand_once, summarize_arm
 from normscope.results.schema import CARD, METRIC, POSITIVE, TUNING, Between, check, from_json, shape_of

@@ -56,13 +56,13 @@ def plan_looks(
         return LookPlan(pairs=tuple(pairs), spending=spending or DEFAULT_SPENDING), seeds
     pairs = [*DEFAULT_LOOKS]
     while pairs[-1] < most:
-        # A third more pairs each time, in steps of five.
-        pairs.append(5 * math.ceil(pairs[-1] * 4 / 15))
+        # Half more pairs each time, in steps of five.
+        pairs.append(5 * math.ceil(pairs[-1] * 0.3))
     pairs = [*(count for count in pairs if count < most), most]
     if len(pairs) < 2:
         raise ValueError(
-            f"the looks of until_decided begin at {DEFAULT_LOOKS[0]} pairs, got a maximum of {most}: choose max_seeds "
-            f"{DEFAULT_LOOKS[1]} or more, or give looks"
+            f"the looks of until_decided begin at {DEFAULT_LOOKS[0]} pairs, got a maximum of {most}: choose more "
+            "max_seeds, or give looks"
         )
     plan = LookPlan(pairs=tuple(pairs), spending=spending or DEFAULT_SPENDING)
     first = next((look for look, pairs in enumerate(plan.pairs) if _can_claim(plan, look, level)), 0)
