@@ -193,7 +193,9 @@ def balanced(examples, mean, seeds=10):
 def test_as_many_examples_as_are_named_would_do(mean, margin, claim, wanted):
     differences = mean + 0.001 * SPREAD
     words = say(differences, margin=margin, scores=balanced(100, mean))
-    named = int(re.fullmatch(r"not enough .*: 100 examples, about ([\d,]+) would do\)", words)[1].replace(",", ""))
+    found = re.fullmatch(r"not enough .*: 100 examples, about ([\d,]+) would do\)", words)
+    assert found, words
+    named = int(found[1].replace(",", ""))
     assert wanted[0] <= named <= wanted[1]
     assert say(differences, margin=margin, scores=balanced(2 * (named // 2) + 40, mean)).startswith(claim)
     assert "too small" in say(differences, margin=margin, scores=balanced(2 * (named // 2) - 60, mean))

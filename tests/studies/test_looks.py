@@ -52,6 +52,8 @@ class Planted:
     effects: Mapping[str, float] = field(default_factory=dict)
     spread: float = 0.2
     fails: Callable[[RunSpec], bool] = lambda spec: False
+    failure: str = "diverged"
+    """State of the runs that fail."""
     stops_at: int | None = None
     """Number of runs after which it is interrupted."""
     after_run: Callable[[StudyFolder], None] = lambda study: None
@@ -65,8 +67,8 @@ class Planted:
             if self.stops_at is not None and len(self.computed) >= self.stops_at:
                 raise KeyboardInterrupt
             write_json(run.description, {"schema": 1, **spec.identity()})
-            state = "diverged" if self.fails(spec) else "done"
-            value = None if state == "diverged" else value_of(spec, self.effects, self.spread)
+            state = self.failure if self.fails(spec) else "done"
+            value = None if state != "done" else value_of(spec, self.effects, self.spread)
             write_json(run.result, {"schema": 1, "state": state, "value": value, "steps": 4, "seconds": 60.0})
             self.computed.append((spec.label, spec.seed))
             self.after_run(study)
@@ -234,16 +236,19 @@ def test_failed_runs_stop_their_arm_and_a_failed_baseline_all(tmp_path: Path) ->
     assert (arm.looks, arm.p, arm.failures, arm.pairs) == ((), None, 1, 7)
     assert seeds_of(engine, "none") == [*range(8)]
     assert seeds_of(engine, "rms_norm") == [*range(12)]
-    engine = Planted(fails=lambda spec: (spec.label, spec.seed) == ("layer_norm", 9), effects={"none": 0.3}, spread=0.6)
+    engine = Planted({"none": 0.3}, 0.6, lambda spec: (spec.label, spec.seed) == ("layer_norm", 9), "failed")
     summary = compare(study_of((8, 10, 12), ["layer_norm", "none"]), out=tmp_path / "base", engine=engine)
-    assert "the baseline fails to train in 1 of 10 seeds; stopped at 10 seeds" in summary.arms[1].verdict
+    assert "the baseline could not be computed in 1 of 10 seeds; stopped at 10 seeds" in summary.arms[1].verdict
     assert summary.looks is not None
     assert (summary.looks.ended, summary.looks.reached) == ("decided", 2)
     # Runs that failed are computed again if asked, and the arm goes on.
-    again = compare(
-        study_of((8, 10, 12), ["layer_norm", "none"]), out=tmp_path / "base", engine=Planted({"none": 0.3}, 0.6)
-    )
-    assert again.looks == summary.looks
+    spec, engine = study_of((8, 10, 12), ["layer_norm", "none"]), Planted({"none": 0.3}, 0.6)
+    assert compare(spec, out=tmp_path / "base", engine=engine) == summary
+    again = compare(spec, out=tmp_path / "base", engine=engine, retry_failed=True)
+    assert engine.computed[0] == ("layer_norm", 9)
+    assert "could not" not in again.arms[1].verdict
+    whole = compare(spec, out=tmp_path / "whole", engine=Planted({"none": 0.3}, 0.6))
+    assert numbers(again.to_dict()) == numbers(whole.to_dict())
 
 
 def test_tuned_and_untuned_arms_are_one_family(tmp_path: Path) -> None:

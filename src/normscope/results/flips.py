@@ -75,6 +75,7 @@ def critical_values(
         statistic = np.abs(total) if two_sided else total
         cuts[look], fresh[look], first = _reject(statistic, first, before, room, tolerance, observed_apart=drawn)
         used = used + (rejected(first, levels) - before) / count
+        fresh[look] &= cuts[look] <= abs(kept) + sizes[seen:pairs].sum()
     return cuts, fresh
 
 
@@ -113,10 +114,7 @@ def _reject(
     *,
     observed_apart: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Reject the largest statistics alive at each level; return critical values, their freshness and new levels.
-
-    If the observed vector is not among them, it takes one of the places itself.
-    """
+    """Reject the largest statistics alive at each level; return critical values, their freshness and new levels."""
     order = np.argsort(-statistic)
     ranked, lowest = statistic[order], first[order]
     ends = np.flatnonzero(np.concatenate([[True], ranked[:-1] - ranked[1:] > tolerance, [True]]))
@@ -124,12 +122,17 @@ def _reject(
     for level in np.flatnonzero(room)[::-1]:
         places = room[level]
         alive = np.flatnonzero(lowest[: places + before[level] + 1] > level)
-        others = alive[places] if len(alive) > places else len(ranked)
-        top = alive[places - 1] if observed_apart and len(alive) >= places else others
         # Ties are rejected together or not at all.
-        top, others = ends[np.searchsorted(ends, (top, others), side="right") - 1]
-        if top:
-            cuts[level], fresh[level] = ranked[top - 1] - tolerance / 2, alive[0] < top
+        others, below = (
+            ends[np.searchsorted(ends, alive[place] if len(alive) > place else len(ranked), side="right") - 1]
+            for place in (places, places - observed_apart)
+        )
+        fresh[level] = observed_apart or (len(alive) > 0 and alive[0] < others)
+        if observed_apart:
+            # It takes a place itself, and is rejected where it lies above the first that then has none.
+            cuts[level] = ranked[below] + tolerance / 2 if below < len(ranked) else -np.inf
+        elif others:
+            cuts[level] = ranked[others - 1] - tolerance / 2
         _lower(lowest[:others], level)
     after = np.empty_like(first)
     after[order] = lowest

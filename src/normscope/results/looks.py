@@ -224,12 +224,8 @@ class LookPath:
         for arm, base in self.couples:
             if arm is base:
                 own = [course for course in self.courses if course.base is base]
-                last = max(course.pairs for course in own)
-                most = max([last, *(following for course in own if course in self.going)])
-                side = arm.until(last) if last else arm.until(most)
-                yield Standing(
-                    arm=side, base=side, planned=arm.until(most), evidence=None, p_adjusted=None, verdict="baseline"
-                )
+                side = arm.until(max(following if course in self.going else course.pairs for course in own))
+                yield Standing(arm=side, base=side, planned=side, evidence=None, p_adjusted=None, verdict="baseline")
                 continue
             course = next(courses)
             planned = following if course in self.going else course.pairs

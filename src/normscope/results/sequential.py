@@ -201,7 +201,7 @@ def boundary(
     values = _checked(differences)
     cuts, fresh = _cuts(values, plan, np.array([alpha]), two_sided=True, rng=rng, draws=draws)
     return tuple(
-        float(cut) / pairs if alive else None
+        max(float(cut), 0.0) / pairs if alive else None
         for cut, alive, pairs in zip(cuts[:, 0], fresh[:, 0], plan.pairs, strict=False)
     )
 
