@@ -195,6 +195,21 @@ def test_a_run_per_step_counts_by_its_last_step(tmp_path: Path) -> None:
         judge(path, margin=0.1)
 
 
+def test_two_runs_of_one_seed_are_not_one_history(tmp_path: Path) -> None:
+    """They share no step, and the table names its runs."""
+    path = tmp_path / "history.jsonl"
+    rows = [
+        {"name": f"{arm}-{seed}", "norm": arm, "seed": seed, "step": 10, "loss": 0.3 + seed / 10}
+        for arm in ("layer_norm", "rms_norm")
+        for seed in range(6)
+    ]
+    path.write_text("\n".join(map(json.dumps, [*rows, {**rows[0], "name": "again", "step": 20, "loss": 0.2}])))
+    with pytest.raises(
+        TableUnusable, match=r"layer_norm seed 0 in the runs layer_norm-0, again \(line 1: 0\.3; line 13"
+    ):
+        judge(path, margin=0.01)
+
+
 def test_several_tasks_and_metrics_are_a_study_each(tmp_path: Path) -> None:
     rows = [
         {"norm": arm, "seed": seed, "dataset": data, "metric": metric, "value": seed / 100 + (arm == "rms_norm") * sign}
