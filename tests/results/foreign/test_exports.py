@@ -120,6 +120,12 @@ def test_infinity_in_mlflows_database_is_not_a_large_loss(exports: Path, tmp_pat
     assert states["rms_norm", 5] == states["none", 2] == "diverged"
 
 
+def test_a_run_of_wandb_that_ended_with_an_exit_code_failed(exports: Path) -> None:
+    (row,) = read_table(exports / "wandb_failed").rows
+    assert (row.values["state"], row.values["run_name"], row.values["_step"]) == ("failed", "layer_norm-0", 10)
+    assert row.values["test_loss"] == math.inf
+
+
 def test_deleted_runs_of_mlflow_are_left_out_and_counted(exports: Path, tmp_path: Path) -> None:
     import shutil
 
