@@ -69,11 +69,23 @@ def test_the_most_pessimistic_arm_decides_unless_one_is_named(results: Callable[
     assert "no arm 'baseline' for --gate-arm to compare; there are better, equivalent, worse" in told.stderr
 
 
-def test_help_has_every_exit_code(here: CommandLine) -> None:
-    told = " ".join(here("judge", "--help").stdout.split())
+@pytest.mark.parametrize("command", ["judge", "compare"])
+def test_help_has_every_exit_code(command: str, here: CommandLine) -> None:
+    told = " ".join(here(command, "--help", COLUMNS="200").stdout.split())
     for name, code in EXIT_CODES.items():
-        assert f"{code} " in told
-        assert name in told
+        assert f"{code} {'runs fail' if name == 'fails' else name}" in told or f"{code} every arm is {name}" in told
+
+
+@pytest.mark.slow
+def test_compare_ends_with_the_code_of_its_verdict(here: CommandLine, tmp_path: Path) -> None:
+    words = ["compare", "digits", "--norms", "layer_norm,none", "--seeds", "0-1", "--steps", "5", "--workers", "1"]
+    words += ["--out", str(tmp_path / "study")]
+    told = here(*words, "--gate", "--gate-arm", "rms_norm")
+    assert told.returncode == 2
+    assert "there is no arm 'rms_norm' for --gate-arm to compare; there are none" in told.stderr
+    assert not (tmp_path / "study").exists()
+    assert here(*words).returncode == 0
+    assert here(*words, "--gate").returncode == EXIT_CODES["undecided"]
 
 
 def test_the_page_the_folder_and_what_was_read(results: Callable[..., Path], here: CommandLine, tmp_path: Path) -> None:

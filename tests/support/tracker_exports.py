@@ -43,6 +43,18 @@ def write_wandb(folder: Path) -> None:
                 run.log({"test_loss": loss}, step=step)
 
 
+def write_failed(folder: Path) -> None:
+    """Log a run with wandb that ends with an exit code, in ``wandb_failed``."""
+    import wandb
+
+    home = folder / "wandb_failed"
+    home.mkdir()
+    settings = wandb.Settings(mode="offline", console="off", silent=True, disable_git=True, x_disable_stats=True)
+    run = wandb.init(project="norms", name="layer_norm-0", config={"seed": 0}, dir=home, settings=settings)
+    run.log({"test_loss": math.inf}, step=10)
+    run.finish(exit_code=1)
+
+
 def write_mlflow(folder: Path) -> None:
     """Log with MLflow to a file store and to its database, and export an experiment with its command line."""
     import mlflow
@@ -158,7 +170,7 @@ def main() -> None:
     folder = Path(sys.argv[1]).absolute()
     folder.mkdir(parents=True)
     os.chdir(folder)
-    for write in (write_tables, write_wandb, write_mlflow, write_tensorboard, write_trackio):
+    for write in (write_tables, write_wandb, write_failed, write_mlflow, write_tensorboard, write_trackio):
         write(folder)
 
 

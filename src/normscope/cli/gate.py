@@ -1,11 +1,12 @@
 """Exit codes that a script can act on: what ``--gate`` makes of the verdicts of ``judge`` and ``compare``."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from normscope.results import ArmSummary, Summary
+if TYPE_CHECKING:
+    from normscope.results import ArmSummary, Summary
 
 Decision = Literal["better", "equivalent", "worse", "undecided", "fails"]
 
@@ -29,7 +30,7 @@ GATE_ARM = Annotated[str | None, Parameter(help="with --gate: the arm whose verd
 """The option ``--gate-arm``."""
 
 
-def decision(arm: ArmSummary) -> Decision:
+def decision(arm: "ArmSummary") -> Decision:
     """Return what the verdict on an arm decides."""
     from normscope.report.drawing.format import split_verdict, verdict_kind
 
@@ -51,7 +52,7 @@ def check_gate_arm(labels: Sequence[str], baseline: str, arm: str | None) -> Non
         raise ValueError(f"there is no arm {arm!r} for --gate-arm to compare; there are {', '.join(others) or 'none'}")
 
 
-def gate(summaries: Sequence[Summary], arm: str | None = None) -> Decision:
+def gate(summaries: "Sequence[Summary]", arm: str | None = None) -> Decision:
     """Return the decision of all comparisons of some studies, or of one arm in them; undecided if there are none.
 
     Args:
@@ -60,4 +61,7 @@ def gate(summaries: Sequence[Summary], arm: str | None = None) -> Decision:
     """
     arms = [each for summary in summaries for each in summary.arms if each.label != summary.baseline]
     decisions = {decision(each) for each in arms if arm in (None, each.label)}
-    return next((each for each in _PESSIMISTIC if each in decisions), "undecided")
+    for each in _PESSIMISTIC:
+        if each in decisions:
+            return each
+    return "undecided"

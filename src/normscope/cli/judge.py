@@ -4,12 +4,12 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from normscope.cli.gate import EXIT_CODES, GATE, GATE_ARM, Decision, check_gate_arm, decision, gate
-from normscope.cli.parsing import JSON, given, shell_words
+from normscope.cli.parsing import JSON, given, parse_counts, shell_words
 
 if TYPE_CHECKING:
     from normscope.results.foreign import Judgment
@@ -44,12 +44,28 @@ def judge(
         str | None, Parameter(help="column of the steps, where a run has several rows; its last one counts")
     ] = None,
     state: Annotated[str | None, Parameter(help="column of the states, such as finished and crashed")] = None,
+    scores: Annotated[
+        str | None,
+        Parameter(help="column with a list per run: the scores of its test examples; their mean is the metric"),
+    ] = None,
     pattern: Annotated[
         str | None,
         Parameter(help="arm and seed in the names of runs, such as '(?P<arm>.+)-(?P<seed>\\d+)'; default: ...seed3..."),
     ] = None,
     unit: Annotated[str, Parameter(help="unit of the metric", show_default=False)] = "",
     alpha: Annotated[float, Parameter(help="accepted probability of any false claim, per study")] = 0.05,
+    looks: Annotated[
+        str,
+        Parameter(
+            help="numbers of seeds at which you planned, before the first run, to look, such as 10,15,20; the last is "
+            "the maximum; the command is repeated with a longer table",
+            show_default=False,
+        ),
+    ] = "",
+    spending: Annotated[
+        Literal["pocock", "obrien_fleming", "kim_demets"] | None,
+        Parameter(help="spending of alpha: early (pocock), late (obrien_fleming), between (kim_demets, the default)"),
+    ] = None,
     gate_exit: Annotated[GATE, Parameter(name="--gate")] = False,
     gate_arm: GATE_ARM = None,
     html: Annotated[Path | None, Parameter(help="file for the page of the study")] = None,
@@ -85,13 +101,17 @@ def judge(
         judged = judge_all(
             source,
             columns=ColumnOptions(
-                metric=metric, seed=seed, arm=arm, task=task, step=step, state=state, pattern=pattern
+                **{"metric": metric, "seed": seed, "arm": arm, "task": task, "step": step, "state": state},
+                scores=scores,
+                pattern=pattern,
             ),
             margin=margin,
             baseline=baseline,
             higher_is_better=True if higher_is_better else False if lower_is_better else None,
             unit=unit,
             alpha=alpha,
+            looks=parse_counts(looks),
+            spending=spending,
             out=out if out is not None else Path(scratch) / "study",
             command=shell_words("normscope", *given()),
         )
@@ -144,9 +164,12 @@ def _content(judged: "list[Judgment]", decided: Decision) -> dict[str, Any]:
 
 
 def _print(judged: "list[Judgment]", console: Any) -> None:
-    from normscope.cli.tables import verdict_table
+    from normscope.cli.tables import look_tables, verdict_table
 
     for each in judged:
         console.print(f"{'; '.join(each.told)}.", markup=False, highlight=False, soft_wrap=True)
         title = f"{each.summary.task}: {each.summary.question}"
         console.print(verdict_table(each.summary, each.summary.arms, title, width=console.width))
+        if each.summary.looks is not None and each.summary.looks.reached:
+            for table in look_tables(each.summary, width=console.width):
+                console.print(table)

@@ -120,6 +120,27 @@ def test_infinity_in_mlflows_database_is_not_a_large_loss(exports: Path, tmp_pat
     assert states["rms_norm", 5] == states["none", 2] == "diverged"
 
 
+def test_a_run_of_wandb_that_ended_with_an_exit_code_failed(exports: Path) -> None:
+    (row,) = read_table(exports / "wandb_failed").rows
+    assert (row.values["state"], row.values["run_name"], row.values["_step"]) == ("failed", "layer_norm-0", 10)
+    assert row.values["test_loss"] == math.inf
+
+
+def test_deleted_runs_of_mlflow_are_left_out_and_counted(exports: Path, tmp_path: Path) -> None:
+    import shutil
+
+    folder = tmp_path / "mlruns"
+    shutil.copytree(exports / "mlruns", folder)
+    for name in folder.glob("*/*/tags/mlflow.runName"):
+        meta = name.parents[1] / "meta.yaml"
+        if name.read_text().endswith("-7"):
+            # As `mlflow runs delete` marks it.
+            meta.write_text(meta.read_text().replace("lifecycle_stage: active", "lifecycle_stage: deleted"))
+    summary = normscope.judge(folder, margin=0.005)
+    assert [run.seed for run in summary.arms[0].runs] == list(range(7))
+    assert summary.warnings[0] == "3 deleted runs are left out."
+
+
 def test_a_run_that_was_killed_keeps_its_log_and_has_not_ended(exports: Path, tmp_path: Path) -> None:
     folder = tmp_path / "wandb"
     folder.mkdir()

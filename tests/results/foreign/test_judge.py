@@ -195,6 +195,21 @@ def test_a_run_per_step_counts_by_its_last_step(tmp_path: Path) -> None:
         judge(path, margin=0.1)
 
 
+def test_two_runs_of_one_seed_are_not_one_history(tmp_path: Path) -> None:
+    """They share no step, and the table names its runs."""
+    path = tmp_path / "history.jsonl"
+    rows = [
+        {"name": f"{arm}-{seed}", "norm": arm, "seed": seed, "step": 10, "loss": 0.3 + seed / 10}
+        for arm in ("layer_norm", "rms_norm")
+        for seed in range(6)
+    ]
+    path.write_text("\n".join(map(json.dumps, [*rows, {**rows[0], "name": "again", "step": 20, "loss": 0.2}])))
+    with pytest.raises(
+        TableUnusable, match=r"layer_norm seed 0 in the runs layer_norm-0, again \(line 1: 0\.3; line 13"
+    ):
+        judge(path, margin=0.01)
+
+
 def test_several_tasks_and_metrics_are_a_study_each(tmp_path: Path) -> None:
     rows = [
         {"norm": arm, "seed": seed, "dataset": data, "metric": metric, "value": seed / 100 + (arm == "rms_norm") * sign}
@@ -301,6 +316,102 @@ def test_a_kept_study_accepts_new_rows_and_no_changed_result(table: Write, tmp_p
     (tmp_path / "mine" / "thesis.tex").touch()
     with pytest.raises(TableUnusable, match="is not empty and holds no study"):
         judge(path, margin=0.01, out=tmp_path / "mine")
+
+
+def grown(path: Path, seeds: dict[str, int], gain: float = 0.08) -> Path:
+    """Write a table whose arms have the first so many of thirty seeds."""
+    rng = np.random.default_rng(4)
+    noise = {arm: rng.normal(0, 0.02, 30) for arm in ("layer_norm", "rms_norm", "ada_norm")}
+    add = {"layer_norm": 0.0, "rms_norm": gain, "ada_norm": 0.004}
+    rows = [f"{arm},{seed},{0.3 + add[arm] + noise[arm][seed]}" for arm, most in seeds.items() for seed in range(most)]
+    path.write_text("\n".join(["norm,seed,loss", *rows]))
+    return path
+
+
+def test_looks_are_those_of_the_sequential_test(tmp_path: Path) -> None:
+    """A decided arm stops; the numbers at each look are those of the functions, whose own tests are elsewhere."""
+    from normscope.results.sequential import LookPlan, repeated_interval
+
+    path, out = tmp_path / "results.csv", tmp_path / "study"
+    options = {"margin": 0.01, "looks": (10, 20, 30), "spending": "pocock", "out": out}
+    first = judge(grown(path, {"layer_norm": 10, "rms_norm": 10, "ada_norm": 10}), **options)
+    assert first.looks is not None
+    assert (first.looks.reached, first.looks.ended) == (1, None)
+    assert first.arms[1].verdict == "worse"
+    assert first.arms[1].decided_at == 10
+    assert first.arms[2].verdict == "not enough evidence (next look at 20 seeds: 20 runs)"
+    # The decided arm costs no more runs.
+    last = judge(grown(path, {"layer_norm": 30, "rms_norm": 10, "ada_norm": 30}), **options)
+    assert last.looks is not None
+    assert (last.looks.reached, last.looks.ended) == (3, "maximum")
+    assert last.arms[1].looks == first.arms[1].looks
+    assert last.arms[2].looks is not None
+    assert [look.pairs for look in last.arms[2].looks] == [10, 20, 30]
+    values = {arm.label: [run.value for run in arm.runs] for arm in last.arms}
+    differences = np.array(values["ada_norm"]) - np.array(values["layer_norm"])
+    wanted = repeated_interval(differences, LookPlan((10, 20, 30), "pocock"), level=0.95)
+    assert [look.interval for look in last.arms[2].looks] == [pytest.approx(each) for each in wanted]
+    assert last.caution == ""
+
+
+def test_looks_are_planned_once_and_count_seeds_in_their_order(tmp_path: Path) -> None:
+    path, out = tmp_path / "results.csv", tmp_path / "study"
+    grown(path, {"layer_norm": 10, "rms_norm": 10}, gain=0.012)
+    judge(path, margin=0.01, looks=(10, 20), out=out)
+    with pytest.raises(
+        TableUnusable, match=r"holds another study: its looks is \{'pairs': \[10, 20\], .* this one's None"
+    ):
+        judge(path, margin=0.01, out=out)
+    with pytest.raises(TableUnusable, match="holds another study: its looks"):
+        judge(path, margin=0.01, looks=(10, 30), out=out)
+    with pytest.raises(TableUnusable, match=r"without a partner: seed 10 of rms_norm .* has no run of layer_norm"):
+        judge(grown(tmp_path / "more.csv", {"layer_norm": 10, "rms_norm": 11}), margin=0.01, looks=(10, 20))
+    with pytest.raises(TableUnusable, match="has 30 seeds; the last look is at 20"):
+        judge(grown(tmp_path / "more.csv", {"layer_norm": 30, "rms_norm": 30}), margin=0.01, looks=(10, 20))
+    # Seeds that come later do not slip between those of an earlier look, whatever their numbers.
+    before = judge(path, margin=0.01, looks=(10, 20), out=out)
+    more = [f"\n{arm},{seed - 20},0.3" for arm in ("layer_norm", "rms_norm") for seed in range(10)]
+    path.write_text("".join([path.read_text(), *more]))
+    after = judge(path, margin=0.01, looks=(10, 20), out=out)
+    assert before.arms[1].looks is not None
+    assert after.arms[1].looks is not None
+    assert after.arms[1].looks[:1] == before.arms[1].looks
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"looks": (5, 10)}, "nothing is claimed below 6 pairs, got a look at 5"),
+        ({"looks": (10,)}, "two or more ascending numbers"),
+        ({"looks": (20, 10)}, "two or more ascending numbers"),
+        ({"spending": "pocock"}, "a spending of alpha is for looks: give them, such as --looks 10,15,20"),
+    ],
+)
+def test_looks_that_are_none(options: dict, words: str, table: Write) -> None:
+    with pytest.raises(ValueError, match=words):
+        judge(table(), margin=0.01, **options)
+
+
+def test_scores_of_examples_make_a_claim_hold_over_them_too(tmp_path: Path) -> None:
+    """The seeds agree, and the twelve test examples are too few."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for arm, add in (("layer_norm", 0.0), ("rms_norm", 0.1)):
+        for seed in range(8):
+            gains = add + np.where(np.arange(12) % 2, 1.0, -1.0) * (arm == "rms_norm")
+            scores = (0.5 + gains + seed / 100 + rng.normal(0, 0.001)).tolist()
+            rows.append({"norm": arm, "seed": seed, "loss": float(np.mean(scores)), "each": scores})
+    path = tmp_path / "runs.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert judge(path, margin=0.01).arms[1].verdict == "worse"
+    summary = judge(path, margin=0.01, scores="each", out=tmp_path / "study")
+    assert summary.arms[1].verdict.startswith("not enough evidence (the test set is too small: 12 examples, about")
+    assert summary.regime.endswith("over other seeds and test examples")
+    path.write_text("\n".join(map(json.dumps, [rows[0] | {"loss": 0.4}, *rows[1:]])))
+    with pytest.raises(TableUnusable, match=r"line 1 has loss 0\.4, and the mean of its each is 0\.50"):
+        judge(path, margin=0.01, scores="each")
+    with pytest.raises(TableUnusable, match="line 1 has no list of numbers in norm"):
+        judge(path, margin=0.01, scores="norm")
 
 
 def test_nothing_of_torch_is_needed(table: Write, tmp_path: Path) -> None:

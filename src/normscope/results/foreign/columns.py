@@ -63,6 +63,7 @@ class Columns:
     step: str | None = None
     state: str | None = None
     run: str | None = None
+    scores: str | None = None
     told: tuple[str, ...] = ()
     """What was read as what, in words."""
 
@@ -77,6 +78,7 @@ class ColumnOptions:
     task: str | None = None
     step: str | None = None
     state: str | None = None
+    scores: str | None = None
     pattern: str | None = None
     """Regular expression with the groups arm and seed, for the names of runs."""
 
@@ -107,7 +109,7 @@ def read_columns(table: ForeignTable, options: ColumnOptions) -> tuple[ForeignTa
         TableUnusable: If a column is not there, or cannot be inferred; the message lists the candidates.
     """
     table, names = _spread(table, options)
-    given = {each: getattr(options, each) for each in ("seed", "task", "step", "state")}
+    given = {each: getattr(options, each) for each in ("seed", "task", "step", "state", "scores")}
     options = replace(options, **{each: _find(table, name, each) for each, name in given.items() if name})
     step = options.step or _named(table, _STEPS)
     state = options.state or _state(table)
@@ -123,9 +125,20 @@ def read_columns(table: ForeignTable, options: ColumnOptions) -> tuple[ForeignTa
         *([f"task = column {task}"] if task else []),
         *([f"step = column {step}"] if step else []),
         *([f"state = column {state}"] if state else []),
+        *([f"scores of test examples = column {options.scores}"] if options.scores else []),
     ]
+    if options.scores and len(metrics) > 1:
+        raise TableUnusable(f"scores are those of one metric, got {', '.join(metrics)}: choose one with --metric")
     return table, Columns(
-        arm=arm, seed=seed, metrics=metrics, task=task, step=step, state=state, run=run, told=tuple(told)
+        arm=arm,
+        seed=seed,
+        metrics=metrics,
+        task=task,
+        step=step,
+        state=state,
+        run=run,
+        scores=options.scores,
+        told=tuple(told),
     )
 
 
@@ -340,7 +353,8 @@ def _arm(
         once = len({*zip(keys, cells, strict=True)}) == len(keys)
         partners = Counter(cell for _, cell in {*zip(map(as_text, seeds), cells, strict=True)})
         if once and min(partners.values()) >= min(2, len({*map(as_text, seeds)})):
-            fitting.append((column, tuple(map(cells.index, cells))))
+            numbers = {cell: number for number, cell in enumerate(dict.fromkeys(cells))}
+            fitting.append((column, tuple(numbers[cell] for cell in cells)))
     fitting.sort(key=lambda found: found[0] not in named)
     preferred = [column for column in varying if column in named]
     if fitting and len({partition for _, partition in fitting}) == 1:

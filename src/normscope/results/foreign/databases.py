@@ -82,7 +82,7 @@ def unclamped(value: float) -> float:
 
 def deleted_note(count: int) -> list[str]:
     """Write the note on deleted runs."""
-    return [f"{count} deleted runs are left out"] if count else []
+    return [f"{count} deleted runs are left out."] if count else []
 
 
 def mlflow_rows(

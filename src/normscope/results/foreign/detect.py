@@ -65,7 +65,8 @@ def _read_file(path: Path) -> tuple[str, list[ForeignRow], list[str]]:
         if start.startswith(mark):
             raise TableUnusable(f"{printable(path)} is packed as {program}: unpack it, or save the table as CSV")
     if start.startswith(b"PAR1"):
-        return *read_parquet(path), []
+        kind, rows = read_parquet(path)
+        return kind, rows, []
     if start.startswith(b"SQLite format 3"):
         return read_database(path)
     if "tfevents" in path.name:
@@ -75,7 +76,8 @@ def _read_file(path: Path) -> tuple[str, list[ForeignRow], list[str]]:
     text = read_text(path)
     name = printable(path)
     if text.lstrip()[:1] in ("{", "["):
-        return *read_json_rows(text, name), []
+        kind, rows = read_json_rows(text, name)
+        return kind, rows, []
     kind, rows = read_delimited(text, name)
     return _recognize(kind, rows, path)
 

@@ -10,8 +10,10 @@ from normscope.arguments import check_arguments
 from normscope.results.foreign.columns import ColumnOptions, Columns, direction, leaf, read_columns
 from normscope.results.foreign.detect import read_table
 from normscope.results.foreign.runs import ForeignRun, check_runs, differing_settings, group_rows, read_runs
-from normscope.results.foreign.study import write_study
+from normscope.results.foreign.study import order_seeds, write_study
 from normscope.results.foreign.table import ForeignTable, TableUnusable
+from normscope.results.look_plan import DEFAULT_SPENDING, LookPlan, Spending
+from normscope.results.statistics import LEAST_PAIRS
 from normscope.results.summary import Summary, summarize
 
 _BASELINES = ("layer_norm", "layernorm", "ln", "baseline", "base", "control")
@@ -44,9 +46,12 @@ def judge(
     task: str | None = None,
     step: str | None = None,
     state: str | None = None,
+    scores: str | None = None,
     pattern: str | None = None,
     unit: str = "",
     alpha: float = 0.05,
+    looks: Sequence[int] = (),
+    spending: Spending | None = None,
     out: Path | None = None,
 ) -> Summary:
     r"""Judge a table of runs that any program wrote: which arm is better than the baseline, which worse or equivalent?
@@ -63,9 +68,14 @@ def judge(
         task: Column of the tasks.
         step: Column of the steps, in a table with a row per step: the value of a run is its last one.
         state: Column of states such as finished and crashed.
+        scores: Column with a list per run, the scores of its test examples, whose mean is the metric: a claim must then
+            hold over test examples, too.
         pattern: Regular expression with the groups ``arm`` and ``seed`` for names of runs that have both.
         unit: Unit of the metric.
         alpha: Accepted probability of any false claim.
+        looks: Numbers of pairs at which the results are read, such as ``(10, 15, 20)``, if they were planned before the
+            first run; the table may hold any number of seeds up to the last. Seeds count in ascending order.
+        spending: How alpha is spent over the looks; None for the default.
         out: Folder in which the table is kept as a study, for :func:`normscope.write_report`; none if None.
 
     Returns:
@@ -89,12 +99,18 @@ def judge(
     """
     judged = judge_all(
         source,
-        columns=ColumnOptions(metric=metric, seed=seed, arm=arm, task=task, step=step, state=state, pattern=pattern),
+        columns=ColumnOptions(
+            **{"metric": metric, "seed": seed, "arm": arm, "task": task, "step": step, "state": state},
+            scores=scores,
+            pattern=pattern,
+        ),
         margin=margin,
         baseline=baseline,
         higher_is_better=higher_is_better,
         unit=unit,
         alpha=alpha,
+        looks=looks,
+        spending=spending,
         out=out,
         only=True,
     )
@@ -110,6 +126,8 @@ def judge_all(
     higher_is_better: bool | None = None,
     unit: str = "",
     alpha: float = 0.05,
+    looks: Sequence[int] = (),
+    spending: Spending | None = None,
     out: Path | None = None,
     command: str = "",
     only: bool = False,
@@ -124,6 +142,8 @@ def judge_all(
         higher_is_better: Direction of the metrics.
         unit: Unit of the metrics.
         alpha: Accepted probability of any false claim, per study.
+        looks: Numbers of pairs at which the results are read.
+        spending: How alpha is spent over them.
         out: Folder of the study; of several, the folder that holds theirs.
         command: Command that repeats it, for the page.
         only: Whether several studies are refused.
@@ -138,6 +158,7 @@ def judge_all(
         raise TableUnusable(f"the margin must be positive and finite, got {margin}")
     if not 0 < alpha < 0.5:
         raise TableUnusable(f"alpha must be between 0 and 0.5, got {alpha}")
+    plan = _plan(looks, spending)
     table, found = read_columns(read_table(Path(source)), columns)
     directions = {metric: _direction(metric, higher_is_better) for metric in found.metrics}
     parts = [
@@ -156,28 +177,47 @@ def judge_all(
         for number, (task, metric, groups) in enumerate(parts):
             runs = read_runs(groups, metric, found, table.source)
             base = _baseline(runs, baseline, table.source)
-            check_runs(runs, base, table.source)
-            home = Path(scratch) if out is None else Path(out)
+            home = Path(scratch) / "study" if out is None else Path(out)
             folder = home if len(parts) == 1 else home / _folder_name(task, metric, number)
+            seeds = order_seeds(None if out is None else folder, runs, plan, table.source)
+            check_runs(runs, base, table.source, order=None if plan is None else seeds)
             told = _told(table, found, metric, directions[metric], base, len(parts))
             write_study(
-                folder / "study" if out is None else folder,
+                folder,
                 table,
                 runs,
+                seeds=seeds,
                 task=task or table.source,
                 metric={"name": _shown(metric), "unit": unit, "higher_is_better": directions[metric]},
                 baseline=base,
                 margin=margin,
                 alpha=alpha,
+                looks=plan,
                 command=command or f"normscope.judge({table.source!r}, margin={margin!r}, ...)",
                 told=told,
                 warnings=[*table.notes, *differing_settings(groups, found, found.metrics)],
             )
-            kept = folder / "study" if out is None else folder
-            summary = summarize(kept)
-            summary.write(kept)
-            judgments.append(Judgment(summary=summary, folder=out and kept, told=tuple(told), kind=table.kind))
+            summary = summarize(folder)
+            summary.write(folder)
+            judgments.append(
+                Judgment(summary=summary, folder=None if out is None else folder, told=tuple(told), kind=table.kind)
+            )
         return judgments
+
+
+def _plan(looks: Sequence[int], spending: Spending | None) -> LookPlan | None:
+    """Return the looks, or None if there are none.
+
+    Raises:
+        TableUnusable: If nothing can be claimed at the first, or a spending comes without looks.
+    """
+    if not looks:
+        if spending is not None:
+            raise TableUnusable("a spending of alpha is for looks: give them, such as --looks 10,15,20")
+        return None
+    if min(looks) < LEAST_PAIRS:
+        raise TableUnusable(f"nothing is claimed below {LEAST_PAIRS} pairs, got a look at {min(looks)}")
+    return LookPlan(pairs=tuple(looks), spending=spending or DEFAULT_SPENDING)
 
 
 def _direction(metric: str, higher_is_better: bool | None) -> bool:

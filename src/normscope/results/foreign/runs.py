@@ -1,5 +1,7 @@
 """Rows of a table put together to runs, and the refusals: what would make a verdict about something else."""
 
+import contextlib
+import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -40,6 +42,8 @@ class ForeignRun:
     """Step and finite value of every row that has both."""
     last_step: int | None
     """Last step with a value."""
+    scores: tuple[float, ...] | None = None
+    """Scores of the test examples, whose mean is the value; None if the table has none."""
 
 
 def group_rows(table: ForeignTable, columns: Columns) -> dict[str, dict[tuple[str, int], list[ForeignRow]]]:
@@ -143,7 +147,26 @@ def _read_run(arm: str, seed: int, rows: Sequence[ForeignRow], metric: str, colu
         reason=reason,
         history=history,
         last_step=step,
+        scores=_read_scores(last, metric, columns.scores, value) if columns.scores and state == "done" else None,
     )
+
+
+def _read_scores(row: ForeignRow, metric: str, column: str, value: Any) -> tuple[float, ...]:
+    """Read the scores of the test examples, a list of numbers.
+
+    Raises:
+        TableUnusable: If the cell is something else, or its mean is not the value of the run.
+    """
+    cell = row.values.get(column)
+    with contextlib.suppress(ValueError):
+        cell = json.loads(cell) if isinstance(cell, str) else cell
+    numbers = cell if isinstance(cell, list) else []
+    if not numbers or not all(isinstance(each, int | float) and math.isfinite(each) for each in numbers):
+        raise TableUnusable(f"{row.place} has no list of numbers in {column}: the scores of its test examples")
+    mean = sum(numbers) / len(numbers)
+    if abs(mean - value) > 1e-4 * max(map(abs, numbers)):
+        raise TableUnusable(f"{row.place} has {metric} {value}, and the mean of its {column} is {mean:.6g}")
+    return tuple(map(float, numbers))
 
 
 def _step(row: ForeignRow, columns: Columns) -> int | None:
@@ -179,8 +202,15 @@ def _end(rows: Sequence[ForeignRow], columns: Columns) -> tuple[str, str | None]
     return ending, None if ending in ("done", "open") else f"{columns.state} is {word} ({row.place})"
 
 
-def check_runs(runs: Sequence[ForeignRun], baseline: str, source: str) -> None:
+def check_runs(runs: Sequence[ForeignRun], baseline: str, source: str, *, order: Sequence[int] | None = None) -> None:
     """Check that the runs can be paired and were equally long.
+
+    Args:
+        runs: Runs of one task and metric.
+        baseline: Label of the baseline.
+        source: Name of the table.
+        order: Seeds in the order of the looks, where looks are planned: an arm that is decided has the first of them
+            only. None where every arm has all seeds.
 
     Raises:
         TableUnusable: If a seed has no partner, or runs that are done ended at different steps.
@@ -190,11 +220,14 @@ def check_runs(runs: Sequence[ForeignRun], baseline: str, source: str) -> None:
         places[run.arm][run.seed] = run.place
     alone = []
     for arm in places:
-        for have, lack in ((arm, baseline), (baseline, arm)):
+        pairs = [(arm, baseline)] if order is not None else [(arm, baseline), (baseline, arm)]
+        for have, lack in pairs:
             alone += [
                 f"seed {seed} of {have} ({places[have][seed]}) has no run of {lack}"
                 for seed in sorted(places[have].keys() - places[lack].keys())
             ]
+        first = order[: len(places[arm])] if order is not None else ()
+        alone += [f"{arm} has seed {max(places[arm])} and no seed {seed}" for seed in first if seed not in places[arm]]
     if alone:
         raise TableUnusable(
             f"{source} has seeds without a partner: {some(alone)}. Run them, or remove the row: a run that failed "

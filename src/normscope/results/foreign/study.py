@@ -6,9 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from normscope.results.foreign.runs import ForeignRun
 from normscope.results.foreign.table import ForeignTable, TableUnusable
+from normscope.results.look_plan import LookPlan
 from normscope.results.store import SCHEMA, StudyFolder, write_json
+
+_POINTS = 500
+"""Largest number of points of a run's curve that is kept; it is drawn and decides nothing."""
 
 _ENDED = ("done", "diverged", "failed")
 
@@ -18,11 +24,13 @@ def write_study(
     table: ForeignTable,
     runs: Sequence[ForeignRun],
     *,
+    seeds: Sequence[int],
     task: str,
     metric: dict[str, Any],
     baseline: str,
     margin: float,
     alpha: float,
+    looks: LookPlan | None,
     command: str,
     told: Sequence[str],
     warnings: Sequence[str],
@@ -33,11 +41,13 @@ def write_study(
         folder: An empty or missing folder, or one that holds the same question.
         table: The table.
         runs: Its runs.
+        seeds: Seeds in the order of the looks.
         task: Name of the task.
         metric: ``name``, ``unit`` and ``higher_is_better``.
         baseline: Label of the baseline.
         margin: Smallest difference worth having.
         alpha: Accepted probability of any false claim.
+        looks: Looks that were planned; None for a fixed number of seeds.
         command: Command that repeats the verdict.
         told: What was read as what.
         warnings: Sentences on what the numbers leave out.
@@ -61,26 +71,62 @@ def write_study(
             {"label": arm, "norm": arm, "placement": None, "arguments": {}, "learning_rate": None, "tuned": False}
             for arm in arms
         ],
-        "seeds": sorted({run.seed for run in runs}),
+        "seeds": list(seeds),
+        **({"looks": {"pairs": list(looks.pairs), "spending": looks.spending}} if looks else {}),
         **({"steps": steps.pop()} if len(steps) == 1 else {}),
-        "regime": f"the networks, data and recipe behind {table.source}, over other seeds: the table has no scores of "
-        "test examples, so other examples are not covered",
+        "regime": f"the networks, data and recipe behind {table.source}, over other seeds"
+        + (
+            " and test examples"
+            if any(run.scores for run in runs)
+            else ": the table has no scores of test examples, so other examples are not covered"
+        ),
         "failure": "NaN, infinity or nothing in place of a value, or a state such as crashed",
         "command": command,
         "source": {"name": table.source, "kind": table.kind, "sha256": table.digest, "told": list(told)},
         "warnings": list(warnings),
     }
     before = _check_folder(StudyFolder(folder), card)
-    if looks := [*before.get("looks", []), *([len(before["seeds"])] if _adds_seeds(before, card) else [])]:
-        card["looks"] = looks
+    if looks is None and (changes := [*before.get("changes", []), *_added_to(before, card)]):
+        card["changes"] = changes
     write_json(StudyFolder(folder).card, card)
     for run in runs:
         _write_run(StudyFolder(folder), run, task)
 
 
-def _adds_seeds(before: dict[str, Any], card: dict[str, Any]) -> bool:
-    """Return whether seeds were added after results could be seen, which makes the p values exploratory."""
-    return bool(before) and not {*card["seeds"]} <= {*before["seeds"]}
+def order_seeds(folder: Path | None, runs: Sequence[ForeignRun], looks: LookPlan | None, source: str) -> list[int]:
+    """Return the seeds in the order in which the looks count them, with those that are still to come.
+
+    Seeds that a kept study has come first, in its order, so that a look at them never changes.
+
+    Args:
+        folder: Folder of the study, which may hold it already; None if it is not kept.
+        runs: Runs of the table.
+        looks: Looks that were planned; without any the order does not matter.
+        source: Name of the table.
+
+    Raises:
+        TableUnusable: If there are more seeds than pairs at the last look.
+    """
+    seeds = sorted({run.seed for run in runs})
+    if looks is None:
+        return seeds
+    if len(seeds) > looks.pairs[-1]:
+        raise TableUnusable(f"{source} has {len(seeds)} seeds; the last look is at {looks.pairs[-1]}")
+    if folder is not None and StudyFolder(folder).card.exists():
+        known = [seed for seed in StudyFolder(folder).read_card()["seeds"] if seed in seeds]
+        had = {*_kept_seeds(StudyFolder(folder))}
+        first = [seed for seed in known if seed in had]
+        seeds = [*first, *(seed for seed in seeds if seed not in first)]
+    return [*seeds, *range(max(seeds) + 1, max(seeds) + 1 + looks.pairs[-1] - len(seeds))]
+
+
+def _kept_seeds(study: StudyFolder) -> list[int]:
+    return [study.run(path.name).read_description()["seed"] for path in sorted((study.path / "runs").iterdir())]
+
+
+def _added_to(before: dict[str, Any], card: dict[str, Any]) -> list[int]:
+    """Return the number of seeds before some were added; results could be seen then, which makes p exploratory."""
+    return [len(before["seeds"])] if before and not {*card["seeds"]} <= {*before["seeds"]} else []
 
 
 def _check_folder(study: StudyFolder, card: dict[str, Any]) -> dict[str, Any]:
@@ -98,13 +144,13 @@ def _check_folder(study: StudyFolder, card: dict[str, Any]) -> dict[str, Any]:
             raise TableUnusable(f"{study.path} is not empty and holds no study: choose another folder with --out")
         return {}
     existing = study.read_card()
-    same = ("question", "task", "metric", "margin", "alpha", "baseline")
-    differing = [key for key in same if existing.get(key) != card[key]]
+    same = ("question", "task", "metric", "margin", "alpha", "baseline", "looks")
+    differing = [key for key in same if existing.get(key) != card.get(key)]
     if differing or "source" not in existing:
         key = differing[0] if differing else "source"
         raise TableUnusable(
-            f"{study.path} holds another study: its {key} is {existing.get(key)!r}, this one's {card[key]!r}; choose "
-            "another folder with --out"
+            f"{study.path} holds another study: its {key} is {existing.get(key)!r}, this one's {card.get(key)!r}; "
+            "choose another folder with --out"
         )
     return existing
 
@@ -131,9 +177,16 @@ def _write_run(study: StudyFolder, run: ForeignRun, task: str) -> None:
         **{"seed": run.seed, "split": "study"},
     }
     _write(folder.description, description)
-    rows = [json.dumps({"step": step, "valid_value": value}) + "\n" for step, value in run.history]
+    every = -(-len(run.history) // _POINTS)
+    rows = [
+        json.dumps({"step": step, "valid_value": value}) + "\n"
+        for place, (step, value) in enumerate(run.history)
+        if place % every == 0 or place == len(run.history) - 1
+    ]
     if len(rows) > 1:
         folder.metrics.write_text("".join(rows), encoding="utf-8")
+    if run.scores is not None:
+        np.save(folder.examples, np.array(run.scores, dtype=np.float32))
     if run.state in _ENDED:
         result = {"schema": SCHEMA, "state": run.state, "value": run.value, "reason": run.reason}
         _write(folder.result, result | ({} if run.last_step is None else {"steps": run.last_step}))

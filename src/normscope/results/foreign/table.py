@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class ForeignTable:
     notes: tuple[str, ...] = ()
     """Sentences on what was left out or renamed."""
 
-    @property
+    @cached_property
     def columns(self) -> list[str]:
         """Names of the columns in the order of their first appearance."""
         return list(dict.fromkeys(name for row in self.rows for name in row.values))
@@ -140,7 +141,7 @@ def as_text(cell: Any) -> str:
         return str(int(cell))
     if isinstance(cell, str):
         text = " ".join(cell.split())
-        return re.sub(r"(?<=\d)\.0+$", "", text) if re.fullmatch(r"-?\d+\.0+", text) else text
+        return re.sub(r"^(-?\d+)\.0+$", r"\1", text) if ".0" in text else text
     return "" if cell is None else str(cell)
 
 
