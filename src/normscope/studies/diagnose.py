@@ -74,8 +74,8 @@ class Examination:
 def examine(request: DiagnosisRequest, callback: Callable[[int, int], None] = lambda step, of: None) -> Examination:
     """Build a model as a study does, train it if requested, and diagnose it on the first training batch.
 
-    After training, the diagnosed model is the one that a study of published splits would test. Only the measurements of the probe are
-    stored; an interrupted training starts from the beginning.
+    After training, the diagnosed model is the one that a study of published splits would test. Only the measurements of
+    the probe are stored; an interrupted training starts from the beginning.
 
     Args:
         request: The model to diagnose.
