@@ -293,6 +293,7 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]], dict[st
         for name in ("load_rt", "load_cr", "load_subj", "load_mpqa")
     },
     "load_digits": (data.load_digits, dict, {"seed": ["1", 2.5, True, [1]]}),
+    "load_ptb_sample": (data.load_ptb_sample, dict, {"seed": ["1", 2.5, True, [1]]}),
     **{
         name: (_exhausted(getattr(data, name)), lambda: {"path": Path("nowhere")}, {"path": PATH})
         for name in ("read_lines", "read_trees", "read_conllu")

@@ -14,6 +14,7 @@ import os
 import random
 import struct
 import tarfile
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -406,6 +407,20 @@ def _write_treebanks(made: _Folder, draw: random.Random, english: _Language) -> 
             for rows in _trees(draw, english, count // 5)
         ]
         made.write(f"ptb/{part}.conllx", "\n".join(short).encode())
+    draw = random.Random(199)
+    articles = {
+        f"dependency_treebank/wsj_{number:04}.dp": "\n".join(
+            "".join(f"{form}\t{tag}\t{head}\n" for form, _, tag, head, _ in rows)
+            for rows in _trees(draw, english, draw.randrange(8, 40))
+        )
+        for number in range(1, 200, 5)
+    }
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(zipfile.ZipInfo("dependency_treebank/"), "")
+        for name, text in reversed(articles.items()):
+            archive.writestr(zipfile.ZipInfo(name), text, zipfile.ZIP_DEFLATED)
+    made.write("ptb-wsj-sample/dependency_treebank.zip", stream.getvalue())
 
 
 def _write_images(made: _Folder) -> None:

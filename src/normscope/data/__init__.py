@@ -17,7 +17,15 @@ from normscope.data.readers.sentences import (
     read_trees,
 )
 from normscope.data.readers.translation import Pairs, ParallelSplits, load_parallel
-from normscope.data.readers.treebanks import ParsedSentence, Treebank, TreeCount, load_ewt, load_ptb, read_conllu
+from normscope.data.readers.treebanks import (
+    ParsedSentence,
+    Treebank,
+    TreeCount,
+    load_ewt,
+    load_ptb,
+    load_ptb_sample,
+    read_conllu,
+)
 from normscope.data.registry import SETS
 from normscope.data.store import (
     DataDamaged,
@@ -66,6 +74,7 @@ __all__ = [
     "load_mpqa",
     "load_parallel",
     "load_ptb",
+    "load_ptb_sample",
     "load_rt",
     "load_sst",
     "load_subj",

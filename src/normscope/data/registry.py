@@ -127,6 +127,20 @@ TEXT_SETS: dict[str, DataSet] = {
         home="https://github.com/UniversalDependencies/UD_English-EWT",
         bring="the three .conllu files of release 2.16, each packed with `gzip -n -9`",
     ),
+    "ptb-wsj-sample": DataSet(
+        name="ptb-wsj-sample",
+        what="3,914 sentences of the Penn Treebank with heads: the files wsj_0001 to wsj_0199 of NLTK's sample",
+        files=(
+            _file(
+                "dependency_treebank.zip",
+                457429,
+                "0df483999f1391f32b141d6047d8ce19efd0a5a3e63ca019bfc4af8530f51fbd",
+                "https://raw.githubusercontent.com/nltk/nltk_data/gh-pages/packages/corpora/",
+            ),
+        ),
+        licence="given out by NLTK for non-commercial use, as fair use; the Penn Treebank itself is LDC's",
+        home="https://www.nltk.org/nltk_data/",
+    ),
     "ptb": DataSet(
         name="ptb",
         what="Penn Treebank dependency trees: the user's own licensed copy, converted to CoNLL-X or CoNLL-U",

@@ -296,7 +296,7 @@ def _judge(
             about = {"regime": card["regime"], "seeds": card["seeds"], "steps": card["steps"], "id": card.get("id")}
             about |= {"preset_steps": full_steps, "signature": card["metric"].get("signature") or ""}
             about |= {"norms_at": study.norms_at, "costs": costs(folder), "runs": progress(folder)}
-            about |= {"exploratory": exploratory(card.get("looks") or (), len(card["seeds"]))}
+            about |= {"exploratory": exploratory(card.get("changes") or (), len(card["seeds"]))}
             studies.append({"task": task, "folder": str(folder), **about})
     seen = {each.cell.id for each in judged}
     lacking = {task: missing(task) for task in chosen.paper.tasks}

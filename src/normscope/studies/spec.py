@@ -3,75 +3,23 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from numbers import Integral
 from typing import Any, Literal, TypedDict, get_args
 
-from normscope.arguments import check_argument, check_arguments
+from normscope.arguments import check_arguments
 from normscope.placement import PLACEMENTS
+from normscope.results.look_plan import LookPlan, Spending
 from normscope.specs import NormSpec, PlacementSpec, find_task
+from normscope.studies.arm import Arm
+from normscope.studies.looks import check_looks, plan_looks, whole_numbers
 from normscope.tasks import TASKS, CustomTask, Recipe, Splits
 
 __tracebackhide__ = True
 
 
-@dataclass(frozen=True, kw_only=True)
-class Arm:
-    """One arm of a comparison: a norm with its arguments, a placement, and optionally a learning rate and a warm-up.
-
-    Example:
-        >>> from normscope import Arm
-        >>> arm = Arm.parse("ada_norm(scale=2.0)", "pre", learning_rate=1e-3)
-        >>> arm.norm.label, arm.placement.text, arm.learning_rate
-        ('ada_norm(scale=2.0)', 'pre', 0.001)
-    """
-
-    norm: NormSpec
-    """The norm, or several with their places."""
-    placement: PlacementSpec
-    """The placement, or several with their layers."""
-    learning_rate: float | None = None
-    """Learning rate of this arm, such as a tuned one; None for the task's."""
-    warmup: int | None = None
-    """Number of warm-up updates of this arm; None for the task's."""
-
-    @classmethod
-    def parse(
-        cls, norm: str, placement: str, *, learning_rate: float | None = None, warmup: int | None = None
-    ) -> "Arm":
-        """Build an arm from a norm and a placement in the syntax of the command line.
-
-        Raises:
-            UnknownName: If a name is not registered.
-            TypeError: If an argument has another type.
-            ValueError: If a text cannot be parsed, or a norm or placement has no such argument.
-        """
-        check_argument("norm", norm, str)
-        check_argument("placement", placement, str)
-        return cls(
-            norm=NormSpec.parse(norm),
-            placement=PlacementSpec(placement),
-            learning_rate=learning_rate,
-            warmup=warmup,
-        )
-
-    def content(self) -> dict[str, Any]:
-        """Return the fields that determine the arm's runs, as JSON."""
-        return {
-            "norm": self.norm.name,
-            "placement": self.placement.text,
-            "arguments": dict(self.norm.arguments),
-            "learning_rate": self.learning_rate,
-            "warmup": self.warmup,
-        }
-
-
 PAPER_NORMS = ("none", "layer_norm", "layer_norm_simple", "detach_norm", "ada_norm", "rms_norm", "batch_norm")
 """The norms of the AdaNorm paper, and RMSNorm and BatchNorm."""
-
-DEFAULT_SEEDS = tuple(range(10))
-"""Ten seeds; with five, a sign-flip test cannot reach 0.05."""
 
 GRID = (0.3, 1.0, 3.0)
 """Factors of the task's learning rate in the tuning grid, the same for every arm."""
@@ -103,7 +51,7 @@ class StudySpec:
     margin: float
     """Smallest difference worth having, in the metric's unit."""
     seeds: tuple[int, ...]
-    """One run per arm and seed; runs of two arms with the same seed are paired."""
+    """One run per arm and seed, at most where there are looks; runs of two arms with the same seed are paired."""
     steps: int
     """Number of optimizer updates per run."""
     preset: str = "small"
@@ -120,6 +68,8 @@ class StudySpec:
     """Whether every seed draws its own split of training, validation and test data, the same for every arm."""
     tune: bool = False
     """Whether each arm's learning rate is first tuned over :data:`GRID`, on a separate split and separate seeds."""
+    looks: LookPlan | None = None
+    """Numbers of pairs after which the arms are tested, the last of which is the number of seeds; None to test once."""
 
     def __post_init__(self) -> None:
         task = find_task(self.task)
@@ -132,7 +82,7 @@ class StudySpec:
             raise ValueError(f"baseline must be 0 to {len(self.arms) - 1}, got {self.baseline}")
         if len(set(self.labels())) < len(self.arms):
             raise ValueError(f"every arm must differ from the others, got {', '.join(self.labels())}")
-        object.__setattr__(self, "seeds", _whole_numbers(self.seeds))
+        object.__setattr__(self, "seeds", whole_numbers(self.seeds))
         if not (math.isfinite(self.margin) and self.margin > 0):
             unit = f"{task.metric.unit} of {task.metric.name}"
             raise ValueError(f"margin must be positive and finite, in {unit}, got {self.margin}")
@@ -140,6 +90,8 @@ class StudySpec:
             raise ValueError(f"alpha must lie between 0 and 0.5, got {self.alpha}")
         if self.tune and set(self.seeds) & set(TUNING_SEEDS):
             raise ValueError(f"seeds {list(TUNING_SEEDS)} are reserved for tuning; choose others for the verdict")
+        if self.looks is not None:
+            check_looks(self.looks, len(self.seeds), alpha=self.alpha, comparisons=self.comparisons)
         for arm in self.arms:
             # Placements from plug-ins act on residual blocks; the preflight checks that they work with the task.
             plugins = {name for name in PLACEMENTS if PLACEMENTS.origin(name)} if "pre" in task.placements else set()
@@ -152,19 +104,21 @@ class StudySpec:
             task.check(recipe, tune=self.tune)
 
     def labels(self) -> tuple[str, ...]:
-        """Return the shortest distinct labels of the arms: the norm, then placement and warm-up if these differ."""
+        """Return the shortest distinct labels: the norm, then placement, warm-up and optimizer if these differ."""
         several = len({arm.placement for arm in self.arms}) > 1
         warmups = len({arm.warmup for arm in self.arms}) > 1
+        optimizers = len({arm.optimizer for arm in self.arms}) > 1
         return tuple(
             arm.norm.label
             + (f"@{arm.placement}" if several else "")
             + (f", warm-up {self.recipe(arm).warmup}" if warmups else "")
+            + (f", {self.recipe(arm).optimizer}" if optimizers else "")
             for arm in self.arms
         )
 
     def recipe(self, arm: Arm) -> Recipe:
         """Return the training recipe of an arm's runs."""
-        per_arm = {"learning_rate": arm.learning_rate, "warmup": arm.warmup}
+        per_arm = {"learning_rate": arm.learning_rate, "warmup": arm.warmup, "optimizer": arm.optimizer}
         return replace(
             find_task(self.task).presets[self.preset],
             steps=self.steps,
@@ -173,6 +127,11 @@ class StudySpec:
             compile=self.compile,
             **{name: value for name, value in per_arm.items() if value is not None},
         )
+
+    @property
+    def comparisons(self) -> int:
+        """Number of comparisons with a baseline, tuned and untuned: the family of Holm's correction."""
+        return (len(self.arms) - 1) * (2 if self.tune else 1)
 
     @property
     def task_name(self) -> str:
@@ -187,6 +146,8 @@ class StudySpec:
         task = find_task(self.task)
         arms = [arm.content() for arm in self.arms]
         content = {**asdict(self), "arms": arms, "task": self.task_name, "revision": task.revision, "recipes": recipes}
+        if self.looks is None:
+            del content["looks"]
         signature = task.metric.signature
         content |= {"signature": signature} if signature else {}
         # Studies from before there was a choice keep their names.
@@ -208,8 +169,13 @@ class StudyOptions(TypedDict, total=False):
 
     norms: Sequence[str]
     placements: Sequence[str]
-    seeds: int | Sequence[int]
+    seeds: int | Sequence[int] | None
+    looks: Sequence[int]
+    until_decided: bool
+    max_seeds: int | None
+    spending: Spending | None
     warmups: Sequence[int]
+    optimizers: Sequence[str]
     steps: int | None
     preset: str
     margin: float | None
@@ -228,8 +194,13 @@ def make_study(
     *,
     norms: Sequence[str] = PAPER_NORMS,
     placements: Sequence[str] = (),
-    seeds: int | Sequence[int] = DEFAULT_SEEDS,
+    seeds: int | Sequence[int] | None = None,
+    looks: Sequence[int] = (),
+    until_decided: bool = False,
+    max_seeds: int | None = None,
+    spending: Spending | None = None,
     warmups: Sequence[int] = (),
+    optimizers: Sequence[str] = (),
     steps: int | None = None,
     preset: str = "small",
     margin: float | None = None,
@@ -247,8 +218,18 @@ def make_study(
         task: Key of ``TASKS``, or ``my_file.py:make``, which is read again if it has been edited.
         norms: Norms in the syntax of the command line, such as ``"ada_norm(scale=2.0)"``.
         placements: Placements in the same syntax, such as ``"mix(share=0.5)"``; the task's default if empty.
-        seeds: The seeds, one run per arm and seed; an int ``n`` stands for the seeds 0 to n - 1.
+        seeds: The seeds, one run per arm and seed; an int ``n`` stands for the seeds 0 to n - 1. If None, the first
+            ten, or as many as the looks need.
+        looks: Numbers of pairs after which the arms are tested; a decided arm costs no further runs. The last one is
+            the number of seeds. Empty to test once, when all seeds have ended.
+        until_decided: Whether there are looks at :data:`normscope.results.sequential.DEFAULT_LOOKS` if ``looks`` is
+            empty.
+        max_seeds: Number of seeds at which a study with looks ends at the latest; the last look's if None.
+        spending: How alpha is spent over the looks: early (``"pocock"``), late (``"obrien_fleming"``), or in between
+            (``"kim_demets"``, the default).
         warmups: Numbers of warm-up updates to compare; the task's if empty.
+        optimizers: Optimizers to compare, of ``adam``, ``radam``, ``sgd`` and ``muon``; the task's if empty. All use
+            the arm's learning rate.
         steps: Number of optimizer updates per run; the preset's if None.
         preset: Key of the task's presets.
         margin: Smallest difference worth having, in the metric's unit; the task's if None.
@@ -277,13 +258,18 @@ def make_study(
     """
     entry = find_task(task, anew=True)
     if isinstance(entry, CustomTask):
-        entry.check_given(steps, warmups)
+        entry.check_given(steps, warmups, optimizers)
     return spec_of_names(
         task,
         norms=norms,
         placements=placements,
         seeds=seeds,
+        looks=looks,
+        until_decided=until_decided,
+        max_seeds=max_seeds,
+        spending=spending,
         warmups=warmups,
+        optimizers=optimizers,
         steps=steps,
         preset=preset,
         margin=margin,
@@ -302,8 +288,13 @@ def spec_of_names(
     *,
     norms: Sequence[str] = PAPER_NORMS,
     placements: Sequence[str] = (),
-    seeds: int | Sequence[int] = DEFAULT_SEEDS,
+    seeds: int | Sequence[int] | None = None,
+    looks: Sequence[int] = (),
+    until_decided: bool = False,
+    max_seeds: int | None = None,
+    spending: Spending | None = None,
     warmups: Sequence[int] = (),
+    optimizers: Sequence[str] = (),
     steps: int | None = None,
     preset: str = "small",
     margin: float | None = None,
@@ -322,12 +313,23 @@ def spec_of_names(
         raise ValueError(f"preset must be one of {', '.join(entry.presets)}, got {preset!r}")
     wanted = [PlacementSpec(text) for text in tuple(placements) or entry.placements[:1]]
     parsed = [NormSpec.parse(text) for text in norms]
+    usual = entry.presets[preset].optimizer
+    chosen: tuple[Any, ...] = tuple(None if each == usual else each for each in optimizers) or (None,)
     arms = tuple(
-        Arm(norm=norm, placement=place, warmup=warmup)
+        Arm(norm=norm, placement=place, warmup=warmup, optimizer=optimizer)
         for place in wanted
         for warmup in (tuple(warmups) or (None,))
+        for optimizer in chosen
         # A placement without norms makes a single arm, whatever the norms are.
         for norm in (parsed if place.has_norms else [NormSpec("none")])
+    )
+    plan, numbers = plan_looks(
+        seeds,
+        looks,
+        until_decided=until_decided,
+        most=max_seeds,
+        spending=spending,
+        level=StudySpec.alpha / max(1, (len(arms) - 1) * (2 if rest.get("tune") else 1)),
     )
     spec = StudySpec(
         question=question or f"Does the norm matter on {entry.name if entry.location else task}?",
@@ -335,7 +337,8 @@ def spec_of_names(
         arms=arms,
         baseline=0,
         margin=entry.margin if margin is None else margin,
-        seeds=_whole_numbers(seeds),
+        seeds=numbers,
+        looks=plan,
         steps=entry.presets[preset].steps if steps is None else steps,
         preset=preset,
         splits=next(iter(entry.splits)) if splits is None else splits,
@@ -368,16 +371,3 @@ def _check_splits(name: str, splits: str) -> None:
         )
     able = ", ".join(key for key, entry in TASKS.items() if splits in entry.splits)
     raise ValueError(f"{name} has a test set of its own and cannot take splits={splits!r}; tasks that can: {able}")
-
-
-def _whole_numbers(seeds: int | Iterable[int]) -> tuple[int, ...]:
-    given = (
-        (seeds,)
-        if isinstance(seeds, bool)
-        else tuple(range(int(seeds)) if isinstance(seeds, int | Integral) else seeds)
-    )
-    if not all(isinstance(seed, Integral) and not isinstance(seed, bool) for seed in given):
-        raise TypeError(f"seeds must be whole numbers, got {list(given)}")
-    if not given or len(set(given)) < len(given) or min(given) < 0:
-        raise ValueError(f"seeds must be different whole numbers from 0 up, got {list(given)}")
-    return tuple(int(seed) for seed in given)

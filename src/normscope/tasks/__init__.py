@@ -24,6 +24,7 @@ TASKS: Registry[Task] = Registry(
         "sst5": "normscope.tasks.sentences:SST5",
         "ud_ewt": "normscope.tasks.parsing.task:UD_EWT",
         "ud_ewt_las": "normscope.tasks.parsing.task:UD_EWT_LAS",
+        "ptb_wsj_sample": "normscope.tasks.parsing.task:PTB_WSJ_SAMPLE",
         "ptb": "normscope.tasks.parsing.task:PTB",
         "ptb_las": "normscope.tasks.parsing.task:PTB_LAS",
         "tiny_shakespeare": "normscope.tasks.language:TINY_SHAKESPEARE",

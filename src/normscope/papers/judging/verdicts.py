@@ -191,7 +191,7 @@ def judge_study(
             judgement = judge_broken(cell, task, arm, base, card, full_steps=full_steps)
         else:
             judgement = judge_value(cell, task, arm, card)
-        judged.append(_with_caution(judgement, exploratory(card.get("looks") or (), len(card["seeds"]))))
+        judged.append(_with_caution(judgement, exploratory(card.get("changes") or (), len(card["seeds"]))))
     return judged
 
 

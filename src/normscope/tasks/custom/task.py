@@ -101,13 +101,14 @@ class CustomTask:
                 "hold training data out for validation"
             )
 
-    def check_given(self, steps: int | None, warmups: Sequence[int]) -> None:
+    def check_given(self, steps: int | None, warmups: Sequence[int], optimizers: Sequence[str]) -> None:
         """Check that settings that were chosen for this study have an effect, even where they equal the trial's.
 
         Raises:
-            ValueError: If a training function without the parameter ``recipe`` is given steps or a warm-up.
+            ValueError: If a training function without the parameter ``recipe`` is given steps, a warm-up or an
+                optimizer.
         """
-        if not self.trial.uses_recipe and (steps is not None or warmups):
+        if not self.trial.uses_recipe and (steps is not None or warmups or optimizers):
             raise ValueError(self._follows_no_recipe)
 
     def unknown(self, recipe: Recipe) -> frozenset[str]:
@@ -117,8 +118,8 @@ class CustomTask:
     @property
     def _follows_no_recipe(self) -> str:
         return (
-            f"{self.name} trains by itself, so steps, warm-up and learning rate can only be chosen here if its "
-            "function takes them: train(model, callback, recipe)"
+            f"{self.name} trains by itself, so steps, warm-up, optimizer and learning rate can only be chosen here if "
+            "its function takes them: train(model, callback, recipe)"
         )
 
     @property
