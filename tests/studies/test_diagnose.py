@@ -2,7 +2,7 @@
 
 import pytest
 
-from normscope.studies.diagnose import DiagnosisRequest, examine
+from normscope.studies.diagnose import DiagnosisRequest, examine, spec_of
 
 pytestmark = pytest.mark.usefixtures("small_data")
 
@@ -21,3 +21,7 @@ def test_the_same_request_gives_the_same_numbers() -> None:
     assert one.diagnosis.gradients == other.diagnosis.gradients
     assert one.diagnosis.first_update == other.diagnosis.first_update
     assert examine(DiagnosisRequest(task="rt", norm="detach_norm", seed=4)).diagnosis.loss != one.diagnosis.loss
+
+
+def test_a_diagnosis_has_published_splits() -> None:
+    assert spec_of(DiagnosisRequest(task="digits")).split == "study"

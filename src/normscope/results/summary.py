@@ -26,6 +26,7 @@ from normscope.results.store import SCHEMA, StudyFolder, read_json, write_json
 from normscope.results.verdict import exploratory
 
 _SETTINGS = ("device", "device_name", "backend", "precision", "batch_size", "steps", "threads")
+_LEFT_OUT = ("looks", "changes", "warnings", "splits", "generalizes")
 _INTERVALS = ("interval", "interval_bca", "interval_examples")
 
 
@@ -67,6 +68,8 @@ class Summary:
     """Learning rates that were tried, and the chosen ones."""
     regime: str
     """Scope of the claims: the size of the network, the data, the optimizer."""
+    splits: Annotated[str, ("published", "resampled")] = ""
+    """Rule of the splits: ``resampled`` if every seed draws its own; empty on cards from before there was a choice."""
     generalizes: str = ""
     """What a claim generalizes over: seeds and, where every seed has its own split, splits; or test examples."""
     command: str
@@ -107,7 +110,8 @@ class Summary:
             return self.noise
         base = next(arm for arm in arms if arm.label == self.baseline)
         comparisons = sum(arm.label != self.baseline for arm in self._every_arm)
-        return describe_noise(base, self.metric["unit"], margin=self.margin, alpha=self.alpha / max(1, comparisons))
+        alpha = self.alpha / max(1, comparisons)
+        return describe_noise(base, self.metric["unit"], self.splits, margin=self.margin, alpha=alpha)
 
     @property
     def _seeds(self) -> int:
@@ -124,8 +128,7 @@ class Summary:
         for arm in (*content["arms"], *(content["untuned"] or ())):
             for name in (*absent, *(("optimizer",) if arm["optimizer"] is None else ())):
                 del arm[name]
-        optional = {"looks", "changes", "warnings", "generalizes"}
-        return {name: value for name, value in content.items() if value or name not in optional}
+        return {name: value for name, value in content.items() if value or name not in _LEFT_OUT}
 
     def write(self, directory: Path) -> None:
         """Write ``summary.json`` and ``summary.csv``, each atomically.
@@ -251,6 +254,7 @@ def summarize(directory: Path, *, workers: int = 1) -> Summary:
         noise=describe_noise(
             next(arm for arm in summaries[0] if arm.label == card["baseline"]),
             card["metric"]["unit"],
+            card.get("splits") or "",
             margin=card["margin"],
             alpha=card["alpha"] / max(1, _comparisons(card)),
         ),
@@ -265,6 +269,7 @@ def summarize(directory: Path, *, workers: int = 1) -> Summary:
         versions=_distinct_values([description.get("versions") for description in descriptions]),
         published=tuple(card.get("published") or ()),
         warnings=_warnings(card, arms),
+        splits=card.get("splits") or "",
         looks=None if path is None else path.state,
         changes=tuple(card.get("changes") or ()),
         generalizes=card.get("generalizes") or "",
@@ -326,14 +331,16 @@ def _count_open(arms: Sequence[ArmRuns]) -> int:
     return len({run for arm in arms for seed, run in arm.planned.items() if seed not in arm.ended})
 
 
-def describe_noise(base: ArmSummary, unit: str, *, margin: float, alpha: float) -> dict[str, Any]:
+def describe_noise(base: ArmSummary, unit: str, splits: str, *, margin: float, alpha: float) -> dict[str, Any]:
     """Describe the spread of a baseline over seeds, relative to the margin.
 
     The number of seeds assumes independent arms, so that a difference has variance 2 sigma squared; pairing only helps.
+    It is left out where every seed has its own split, since most of the spread of the splits is that of both arms.
 
     Args:
         base: The baseline.
         unit: Unit of the metric.
+        splits: Rule of the splits.
         margin: Smallest difference worth having.
         alpha: Size of the strictest test, that of Holm's first step.
 
@@ -344,6 +351,9 @@ def describe_noise(base: ArmSummary, unit: str, *, margin: float, alpha: float) 
     if sigma is None:
         return {"sigma": None, "n": count, "words": f"unknown: it takes 2 finished runs of {name}, there are {count}"}
     unit = f" {unit}".rstrip()
+    if splits == "resampled":
+        words = f"{name} varies by {sigma:.3g}{unit} (standard deviation over {count} seeds with their splits)"
+        return {"sigma": sigma, "n": count, "words": f"{words}; pairs share their split, so differences vary less"}
     words = f"{name} varies by {sigma:.3g}{unit} (standard deviation over {count} seeds)"
     if margin < sigma / 2:
         wanted = seeds_needed(sd=2**0.5 * sigma, effect=margin, alpha=alpha)

@@ -74,8 +74,8 @@ class Examination:
 def examine(request: DiagnosisRequest, callback: Callable[[int, int], None] = lambda step, of: None) -> Examination:
     """Build a model as a study does, train it if requested, and diagnose it on the first training batch.
 
-    After training, the diagnosed model is the one that a study would test. Only the measurements of the probe are
-    stored; an interrupted training starts from the beginning.
+    After training, the diagnosed model is the one that a study of published splits would test. Only the measurements of
+    the probe are stored; an interrupted training starts from the beginning.
 
     Args:
         request: The model to diagnose.
@@ -130,7 +130,7 @@ class _Trained:
 
 
 def spec_of(request: DiagnosisRequest) -> RunSpec:
-    """Return the run that a study would make of the request.
+    """Return the run that a study would make of the request, with published splits if the task has them.
 
     Raises:
         UnknownName: If a name is not registered.
@@ -163,6 +163,8 @@ def spec_of(request: DiagnosisRequest) -> RunSpec:
         preset=request.preset,
         precision="bfloat16" if request.precision == "bfloat16" else "float32",
         device=request.device,
+        # Nothing is tested here, so the seed's own split would only make diagnoses harder to compare.
+        splits="published" if "published" in find_task(request.task).splits else None,
     )
     task = find_task(request.task)
     if task.train is not None:

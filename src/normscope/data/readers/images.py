@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from normscope.arguments import check_arguments
 from normscope.data.download import Progress
 from normscope.data.readers.files import shuffled, split_stream
 from normscope.data.registry import SETS
@@ -52,6 +53,7 @@ repeats fourteen times, with a few digits missing; ``test_digits.py`` checks eac
 TRAIN_SHEETS, VALID_SHEETS, TEST_SHEETS = 8, 2, 4
 
 
+@check_arguments
 def load_digits(seed: int | None = None) -> ArraySplits:
     """Read the digits: images ``[N, 8, 8]`` uint8 from 0 to 16, labels ``[N]`` int64.
 
