@@ -259,7 +259,8 @@ def interval_study(noise: str, effect: float, rng: np.random.Generator) -> dict[
         slope = bend / (3 * count**0.5)
         reach = special.stdtrit(count - 1, 1 - nominal / 2)
         ends = [(np.cbrt(1 + 3 * slope * (side - slope / 2)) - 1) / slope for side in (reach, -reach)]
-        found[label] = tuple(float(part.mean() - end * deviation / count**0.5) for end in ends)
+        low, high = (float(part.mean() - end * deviation / count**0.5) for end in ends)
+        found[label] = (low, high)
     found["t and Hall, skewness inflated: the reported one"] = hull[stop]
     found["inversion of the sign-flip test"] = invert(values[: rule.pairs[stop]], rule.plan, int(rng.integers(2**32)))
     return found

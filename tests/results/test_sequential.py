@@ -262,13 +262,21 @@ def test_equivalence_needs_the_interval_at_twice_alpha_within_the_margin_and_bot
 
 
 def test_a_p_value_below_alpha_needs_an_interval_apart_from_zero():
-    plan, apart = LookPlan((10, 20)), []
+    plan, apart, edges = LookPlan((10, 20)), [], 0
     for seed in range(60):
         rows = np.random.default_rng(seed).exponential(size=10) - 0.5
         low, high = repeated_interval(rows, plan, level=0.95)[0]
         flips = sequential_p(rows, plan, rng=seeded(), levels=np.array([0.05]), flips_only=True)[0]
         apart.append((flips <= 0.05, low > 0 or high < 0))
         assert (sequential_p(rows, plan, rng=seeded(), levels=np.array([0.05]))[0] <= 0.05) == all(apart[-1])
+        for end, side in ((low, 1), (high, -1)):
+            # Moved so that the interval ends just beside zero.
+            beside = [rows - end + side * step for step in (1e-4, -1e-4)]
+            settings = {"rng": seeded(), "levels": np.array([0.05])}
+            if max(sequential_p(each, plan, **settings, flips_only=True)[0] for each in beside) <= 0.05:
+                assert [sequential_p(each, plan, **settings)[0] <= 0.05 for each in beside] == [True, False]
+                edges += 1
+    assert edges > 10
     # Each of the two refuses some that the other lets pass, or both would not be needed.
     assert {(True, True), (True, False), (False, False)} <= set(apart)
 
