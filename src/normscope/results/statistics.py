@@ -81,7 +81,7 @@ def t_interval(differences: np.ndarray, *, level: float) -> Interval:
     from scipy import special
 
     values = _checked(differences, least=2)
-    mean, error = _mean_and_error(values)
+    mean, error = mean_and_error(values)
     reach = float(special.stdtrit(len(values) - 1, 1 - tail(level))) * error
     return mean - reach, mean + reach
 
@@ -221,7 +221,7 @@ def equivalence(differences: np.ndarray, *, margin: float, alpha: float) -> Equi
     if not margin >= 0:
         raise ValueError(f"margin must be zero or more, got {margin}")
     values = _checked(differences, least=2)
-    mean, error = _mean_and_error(values)
+    mean, error = mean_and_error(values)
     room = margin - abs(mean)
     p = float(special.stdtr(len(values) - 1, -room / error)) if error > 0 else float(room <= 0)
     return Equivalence(p=p, interval=t_interval(values, level=1 - 2 * alpha))
@@ -283,7 +283,7 @@ def _checked(differences: np.ndarray, *, least: int) -> np.ndarray:
     return values
 
 
-def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
+def mean_and_error(values: np.ndarray) -> tuple[float, float]:
     """Return the mean and its standard error, which is exactly zero if the values differ only by rounding."""
     if np.ptp(values) <= _CONSTANT * np.abs(values).max():
         return float(values.mean()), 0.0
