@@ -47,6 +47,13 @@ def reproduce(
         Literal["all", "final"],
         Parameter(help="norms that the arms replace: all, or the two final norms, as in xu2019's released De-En code"),
     ] = "all",
+    tune: Annotated[
+        bool,
+        Parameter(
+            help="tune the learning rate of every arm first, with equal budgets, and choose the initialization of the "
+            "network without norms; the verdicts are those of the tuned arms, with the untuned ones beside them"
+        ),
+    ] = True,
     read_only: Annotated[
         bool, Parameter(help="evaluate the existing runs in the folder; compute and write nothing")
     ] = False,
@@ -73,6 +80,8 @@ def reproduce(
 
     normscope reproduce xu2019 --only rt,sst5
 
+    normscope reproduce xu2019 --only rt,sst5 --no-tune
+
     normscope reproduce xiong2020 --only gradients
     """
     from normscope.papers import ReproductionRequest, Setting
@@ -89,6 +98,7 @@ def reproduce(
         precision=options.precision,
         compile=options.compile,
         norms_at=norms_at,
+        tune=tune,
         read_only=read_only,
         gradients=Setting(layers=tuple(parse_counts(layers)), width=width, tokens=tokens),
         command=shell_words("normscope", *given()),
@@ -214,9 +224,11 @@ def _print(console: Console, content: Mapping[str, Any]) -> None:
     from normscope.papers.judging.tables import (
         AUDIT,
         COST,
+        OBSTACLES,
         audit_rows,
         cost_rows,
         gradient_rows,
+        obstacle_rows,
         result_rows,
         setting_words,
     )
@@ -232,6 +244,9 @@ def _print(console: Console, content: Mapping[str, Any]) -> None:
             _write(console, text.replace("**", ""))
         for study in (study for study in content["studies"] if study["task"] == task):
             console.print(rows_table(COST, cost_rows(study["costs"]), f"Costs of the arms ({study['folder']})"))
+    obstacles = obstacle_rows(cells)
+    if obstacles:
+        console.print(rows_table(OBSTACLES, obstacles, "What this machine cannot tell"))
     audited = [cell for cell in cells if cell["kind"] in ("difference", "count")]
     if audited:
         console.print(rows_table(AUDIT, audit_rows(audited), "Evidence for the published results"))

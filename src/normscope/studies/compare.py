@@ -123,7 +123,7 @@ def _compute(
     shared: list[str] = []
     before = states(known_runs(study_spec, study), study)
     if before["open"] or (retry_failed and (before["failed"] or before["unscored"])):
-        _check_device(study_spec.device)
+        check_device(study_spec.device)
         for name in find_task(study_spec.task).datasets:
             data.locate(data.SETS[name])
         shared = preflight(study_spec)
@@ -242,7 +242,7 @@ def _write_specification(study_spec: StudySpec, study: StudyFolder, content: Map
         write_json(study.card, {**content, **({"looks": looks} if looks else {}), "command": command})
 
 
-def _check_device(name: str) -> None:
+def check_device(name: str) -> None:
     """Check that a device exists.
 
     Raises:

@@ -1,7 +1,7 @@
 """Published cells as data: what a paper prints, where, and how it can be compared with our runs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from normscope.studies.spec import StudySpec
@@ -120,6 +120,8 @@ class PaperStudy:
     """Specification of the study."""
     labels: Mapping[PaperArm, str]
     """Label of our arm by arm of the paper."""
+    plain: Mapping[PaperArm, str] = field(default_factory=dict)
+    """The same with the task's placement for the network without norms, if ``labels`` has another; else empty."""
     norms_at: NormsAt = "all"
     """Which norms the arms replace."""
 
@@ -142,6 +144,10 @@ class Setup:
     """Whether the training loss is compiled."""
     norms_at: NormsAt = "all"
     """With ``final``, tasks that support it replace only the final norms and keep layer norm elsewhere."""
+    tune: bool = False
+    """Whether the learning rate of every arm is tuned, if the paper does not prescribe it."""
+    without_norms: str = ""
+    """Placement of the network without norms; the task's if empty."""
 
 
 class MakeStudies(Protocol):

@@ -145,7 +145,13 @@ def _stands_in(judgement: Judgement) -> bool:
 
 
 def judge_study(
-    cells: Sequence[Cell], directory: Path, labels: Mapping[PaperArm, str], *, task: str, full_steps: int
+    cells: Sequence[Cell],
+    directory: Path,
+    labels: Mapping[PaperArm, str],
+    *,
+    task: str,
+    full_steps: int,
+    tuned: bool = True,
 ) -> list[Judgement]:
     """Judge the cells of a paper by one study, finished or not.
 
@@ -157,6 +163,7 @@ def judge_study(
         labels: Label of our arm by arm of the paper.
         task: Task of the study.
         full_steps: Number of updates of the task's preset; a study with fewer is cut short and decides nothing.
+        tuned: Whether to judge by the tuned arms of a tuned study, or else by those with the task's learning rate.
 
     Returns:
         One judgement per cell whose arms the study has, in their order.
@@ -168,8 +175,9 @@ def judge_study(
     """
     study = StudyFolder(directory)
     card = study.read_card()
-    # A tuned card has the label of an arm twice; the tuned arm comes first, and its verdict is the one that counts.
-    arms = {arm.entry["label"]: arm for arm in reversed(read_arms(study, card))}
+    # A tuned card has the label of an arm twice, and the tuned arm comes first.
+    read = read_arms(study, card)
+    arms = {arm.entry["label"]: arm for arm in (reversed(read) if tuned else read)}
     held = [cell for cell in cells if all(labels.get(side) in arms for side in _sides(cell))]
     for cell in held:
         _check_metric(cell, card["metric"], directory)
