@@ -145,7 +145,7 @@ def test_a_study_with_later_seeds_decides_nothing_without_saying_so(request_of: 
     assert difference["verdict"] == "reproduced"
     assert "xploratory" not in page
     card = StudyFolder(request_of.folder / "digits").card
-    write_json(card, json.loads(card.read_text()) | {"looks": [6]})
+    write_json(card, json.loads(card.read_text()) | {"changes": [6]})
     difference, _, page = judged(request_of)
     words = "exploratory: 2 of 8 seeds came after results could be seen"
     assert difference["because"].endswith(words)

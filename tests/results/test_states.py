@@ -98,7 +98,7 @@ def test_a_run_of_the_tuned_and_the_untuned_arm_counts_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("looks", "seeds", "words"),
+    ("changes", "seeds", "words"),
     [
         ([], 10, ""),
         ([5], 10, "exploratory: 5 of 10 seeds came after results could be seen"),
@@ -107,8 +107,8 @@ def test_a_run_of_the_tuned_and_the_untuned_arm_counts_once(tmp_path):
         ([10], 10, "exploratory: a learning rate was chosen again after results could be seen"),
     ],
 )
-def test_how_many_seeds_came_after_a_look(looks, seeds, words):
-    assert exploratory(looks, seeds) == words
+def test_how_many_seeds_came_after_a_result(changes, seeds, words):
+    assert exploratory(changes, seeds) == words
 
 
 EXTENDED = "exploratory: 4 of 10 seeds came after results could be seen"
@@ -125,12 +125,12 @@ EXTENDED = "exploratory: 4 of 10 seeds came after results could be seen"
     ],
 )
 def test_a_claim_of_an_extended_study_is_exploratory(tmp_path, differences, margin, words):
-    study = Study(tmp_path, margin=margin, looks=[6])
+    study = Study(tmp_path, margin=margin, changes=[6])
     study.fill("layer_norm", [5.0] * 10)
     study.fill("ada_norm", 5.0 + differences)
     summary = read(study)
     assert summary.arms[1].verdict == words
-    assert (summary.caution, summary.to_dict()["looks"]) == (EXTENDED, [6])
+    assert (summary.caution, summary.to_dict()["changes"]) == (EXTENDED, [6])
     summary.write(tmp_path)
     assert read_summary(tmp_path) == summary
     study.run("ada_norm", 0, state="diverged")
@@ -139,8 +139,8 @@ def test_a_claim_of_an_extended_study_is_exploratory(tmp_path, differences, marg
         assert claim not in read(study).arms[1].verdict
 
 
-def test_a_study_without_a_look_has_no_field_of_it(study):
-    assert "looks" not in read(study).to_dict()
+def test_a_study_without_looks_or_changes_has_no_field_of_them(study):
+    assert not {"looks", "changes"} & {*read(study).to_dict()}
     assert read(study).caution == ""
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from normscope.results.statistics import bca_interval, holm, t_interval
-from normscope.results.verdict import verdict, weigh
+from normscope.results.verdict import beyond_seeds, decide, verdict, weigh
 
 STUDIES = 2000
 """Simulated ones for each figure: a share near 0.05 then has a standard error of 0.005."""
@@ -175,8 +175,50 @@ def test_a_claim_must_survive_the_noise_of_the_test_set():
     assert say(differences, margin=0.005) == "better"
     assert say(differences, margin=0.005, scores=scores_for(differences, 20_000)) == "better"
     words = say(differences, margin=0.005, scores=scores_for(differences, 50))
-    pattern = r"not enough evidence \(the test set is too small: over its examples -[\d.]+ to \+[\d.]+\)"
+    pattern = r"not enough evidence \(the test set is too small: 50 examples, about [\d,]+ would do\)"
     assert re.fullmatch(pattern, words), words
+
+
+def balanced(examples, mean, seeds=10):
+    """Return scores whose differences are ``mean`` plus or minus 1 in the same examples for every seed."""
+    signs = np.resize([1.0, -1.0], examples)
+    return np.tile(mean + signs, (seeds, 1)), np.zeros((seeds, examples))
+
+
+@pytest.mark.parametrize(
+    ("mean", "margin", "claim", "wanted"),
+    # Standard deviation 1: (1.960 / 0.1)^2 = 384.2 examples for a difference, (1.645 / 0.1)^2 = 270.6 for equivalence.
+    [(0.1, 0.01, "better", (360, 420)), (-0.1, 0.01, "worse", (360, 420)), (0.1, 0.2, "equivalent", (250, 300))],
+)
+def test_as_many_examples_as_are_named_would_do(mean, margin, claim, wanted):
+    differences = mean + 0.001 * SPREAD
+    words = say(differences, margin=margin, scores=balanced(100, mean))
+    named = int(re.fullmatch(r"not enough .*: 100 examples, about ([\d,]+) would do\)", words)[1].replace(",", ""))
+    assert wanted[0] <= named <= wanted[1]
+    assert say(differences, margin=margin, scores=balanced(2 * (named // 2) + 40, mean)).startswith(claim)
+    assert "too small" in say(differences, margin=margin, scores=balanced(2 * (named // 2) - 60, mean))
+
+
+def test_whether_more_seeds_could_mend_a_small_test_set():
+    """They do where runs disagree with themselves, and do not where it is the examples that differ."""
+    noise, differences = np.random.default_rng(0).normal(scale=4.0, size=(10, 100)), 0.1 + 0.001 * SPREAD
+    noisy = (0.1 + noise - noise.mean(), np.zeros((10, 100)))
+    for scores, expected in ((balanced(100, 0.1), True), (noisy, False)):
+        evidence = weigh(
+            differences,
+            scores=scores,
+            higher_is_better=True,
+            margin=0.01,
+            alpha=0.05,
+            comparisons=1,
+            rng=np.random.default_rng(0),
+        )
+        lack = decide(evidence, 0.001, higher_is_better=True, margin=0.01, alpha=0.05)
+        assert lack[0] == ""
+        assert lack[1].startswith("the test set is too small: 100 examples")
+        assert beyond_seeds(evidence, 0.001, margin=0.01, alpha=0.05, pairs=1000) is expected
+        # Seeds that support no claim are not held up by the test set.
+        assert not beyond_seeds(evidence, 0.9, margin=0.01, alpha=0.05, pairs=1000)
 
 
 def test_equivalence_must_survive_the_noise_of_the_test_set():

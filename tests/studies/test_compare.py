@@ -241,10 +241,10 @@ def test_a_folder_takes_more_seeds_and_says_so(tmp_path: Path) -> None:
     assert [arm.pairs for arm in summary.arms if arm.label != summary.baseline] == [3]
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     content = json.loads((tmp_path / "card.json").read_text())
-    assert (content["seeds"], content["looks"]) == ([0, 1, 2], [2])
+    assert (content["seeds"], content["changes"]) == ([0, 1, 2], [2])
     assert summary.caution == "exploratory: 1 of 3 seeds came after results could be seen"
     compare(more, out=tmp_path, workers=1)
-    assert json.loads((tmp_path / "card.json").read_text())["looks"] == [2]
+    assert json.loads((tmp_path / "card.json").read_text())["changes"] == [2]
     with pytest.raises(StudyMismatch, match="only more seeds may be added"):
         compare(first, out=tmp_path, workers=1)
     other = make_study("digits", norms=["none", "layer_norm"], seeds=[0, 1, 2, 3], steps=13)

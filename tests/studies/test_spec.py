@@ -61,7 +61,7 @@ def test_a_changed_task_is_another_study(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("seeds", [[0.5, 1.0], [True, False], ["0"]])
 def test_seeds_are_whole_numbers(seeds: list[Any]) -> None:
-    with pytest.raises(TypeError, match="seeds must be a whole number or a sequence of whole numbers, got"):
+    with pytest.raises(TypeError, match="seeds must be a whole number or a sequence of whole numbers or None, got"):
         make_study("digits", seeds=seeds)
 
 

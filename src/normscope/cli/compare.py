@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -48,8 +48,36 @@ def compare(
         ),
     ] = "",
     seeds: Annotated[
-        str, Parameter(help="seeds, such as 0-9 or 3,5,8; significance needs at least 6 for one comparison, 8 for six")
-    ] = "0-9",
+        str,
+        Parameter(
+            help="seeds, such as 0-9 or 3,5,8; significance needs at least 6 for one comparison, 8 for six; default: "
+            "0-9, or as many from 0 on as the looks need",
+            show_default=False,
+        ),
+    ] = "",
+    until_decided: Annotated[
+        bool,
+        Parameter(help="test every arm at planned looks, 10, 15, 20, 25, 30 seeds, and go on with the undecided ones"),
+    ] = False,
+    looks: Annotated[
+        str,
+        Parameter(
+            help="numbers of seeds at these looks, such as 10,20,40; the last is the maximum", show_default=False
+        ),
+    ] = "",
+    max_seeds: Annotated[
+        int | None, Parameter(help="number of seeds at the last look; default: that of the looks")
+    ] = None,
+    spending: Annotated[
+        Literal["pocock", "obrien_fleming", "kim_demets"] | None,
+        Parameter(help="spending of alpha: early (pocock), late (obrien_fleming), between (kim_demets, the default)"),
+    ] = None,
+    minutes: Annotated[
+        float | None, Parameter(help="stop a study with looks after this time; the same command goes on from there")
+    ] = None,
+    keep_going: Annotated[
+        bool, Parameter(help="with looks: go on although a decision by the last look is unlikely")
+    ] = False,
     warmup: Annotated[
         str,
         Parameter(
@@ -82,13 +110,15 @@ def compare(
 
     normscope compare digits --norms layer_norm,rms_norm --placement pre,post --seeds 0-19
 
+    normscope compare digits --until-decided --max-seeds 40 --minutes 60
+
     normscope compare mnist_mlp --tune --out studies/mnist
 
     normscope compare my_file.py:make
     """
     from normscope import data as data_sets
     from normscope.cli.progress import DownloadProgress, StudyProgress, sentences
-    from normscope.cli.tables import open_console, stdout_for_results
+    from normscope.cli.tables import look_tables, open_console, stdout_for_results
     from normscope.results.store import StudyFolder
     from normscope.specs import find_task
     from normscope.studies.compare import check_folder, default_folder, known_runs, states
@@ -104,7 +134,11 @@ def compare(
             task,
             norms=PAPER_NORMS if norms is None else split_norms(norms),
             placements=split_norms(placement),
-            seeds=parse_seeds(seeds),
+            seeds=parse_seeds(seeds) if seeds else None,
+            looks=parse_counts(looks),
+            until_decided=until_decided,
+            max_seeds=max_seeds,
+            spending=spending,
             warmups=parse_counts(warmup),
             steps=options.steps,
             preset=options.preset,
@@ -119,11 +153,12 @@ def compare(
         folder = out if out is not None else default_folder(study_spec)
         study = StudyFolder(folder)
         check_folder(study_spec, study)
-        before = states(known_runs(study_spec, study), study)
+        before = states(known_runs(study_spec, study, keep_going=keep_going), study)
         open_trials = states(tuning_plan(study_spec), StudyFolder(folder / "tuning"))["open"] if tune else 0
         training = describe_training(study_spec, batches=False)
         console.print(
             f"{study_spec.question} {count(study_spec.arms, 'arm')} x {count(study_spec.seeds, 'seed')}"
+            + (f" at most, looks at {', '.join(map(str, study_spec.looks.pairs))}" if study_spec.looks else "")
             + (f", {training} each" if training else "")
             + (f", {open_trials} tuning trials first" if open_trials else "")
             + (
@@ -148,6 +183,13 @@ def compare(
                 of = 0 if "steps" in spec.unknown else spec.recipe.steps
                 progress.callback(spec.id, name, event.state, min(event.step, of), of=of, note=event.note)
 
+            def after_look(summary: "Summary") -> None:
+                assert summary.looks is not None
+                progress.begin_look(summary.looks.reached + 1, summary.looks.pairs)
+                if summary.looks.reached:
+                    for table in look_tables(summary, width=console.width):
+                        console.print(table)
+
             try:
                 summary = run_study(
                     study_spec,
@@ -156,6 +198,9 @@ def compare(
                     callback=callback,
                     command=shell_words("normscope", *given()),
                     retry_failed=retry_failed,
+                    minutes=minutes,
+                    keep_going=keep_going,
+                    after_look=after_look,
                 )
             except KeyboardInterrupt:
                 progress.progress.stop()
@@ -174,6 +219,8 @@ def compare(
             print(json.dumps(summary.to_dict(), indent=1, allow_nan=False), file=output)
         else:
             _print_summary(summary, console)
+            if summary.looks is not None and summary.looks.ended == "time":
+                console.out(f"The time is up. Go on with:  {as_typed(*given())}", highlight=False)
             console.print(f"Report: {study.report}", markup=False, highlight=False, soft_wrap=True)
         _report_failures(summary, folder)
 

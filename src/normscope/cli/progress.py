@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -41,6 +41,7 @@ class StudyProgress:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.runs: dict[str, tuple[str, int, int]] = {}
+        self.look = ""
         self.printed_notes: set[tuple[str, str]] = set()
         self.printed_at = self.started_at = time.monotonic()
         self.progress = Progress(
@@ -65,6 +66,15 @@ class StudyProgress:
     ) -> None:
         self.progress.stop()
 
+    def begin_look(self, look: int, pairs: Sequence[int]) -> None:
+        """Say from here on which look the runs are for.
+
+        Args:
+            look: Number of the look, from 1 on.
+            pairs: Number of pairs at each look.
+        """
+        self.look = f"look {look} of {len(pairs)}, at {pairs[look - 1]} seeds: "
+
     def callback(self, identity: str, name: str, state: str, step: int, *, of: int, note: str = "") -> None:
         """Update the bar with an event of a run.
 
@@ -86,7 +96,7 @@ class StudyProgress:
         states = Counter(state for state, _, _ in self.runs.values())
         finished = sum(count for state, count in states.items() if state not in _UNFINISHED)
         bad = "".join(f", {count} {state}" for state, count in states.items() if state not in (*_UNFINISHED, "done"))
-        status = f"{finished} of {len(self.runs)} runs{bad} \N{MIDDLE DOT} {name}"
+        status = f"{self.look}{finished} of {len(self.runs)} runs{bad} \N{MIDDLE DOT} {name}"
         made = sum(step for _, step, _ in self.runs.values())
         total = sum(of for _, _, of in self.runs.values())
         if total:

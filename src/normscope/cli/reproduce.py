@@ -38,7 +38,31 @@ def reproduce(
             show_default=False,
         ),
     ] = "",
-    seeds: Annotated[str, Parameter(help="seeds, such as 0-9; fewer than six cannot reach significance")] = "0-9",
+    seeds: Annotated[
+        str,
+        Parameter(
+            help="seeds, such as 0-9; fewer than six cannot reach significance; default: 0-9, or as many from 0 on as "
+            "the looks need",
+            show_default=False,
+        ),
+    ] = "",
+    until_decided: Annotated[
+        bool,
+        Parameter(help="test every arm at planned looks, 10, 15, 20, 25, 30 seeds, and go on with the undecided ones"),
+    ] = False,
+    looks: Annotated[
+        str,
+        Parameter(
+            help="numbers of seeds at these looks, such as 10,20,40; the last is the maximum", show_default=False
+        ),
+    ] = "",
+    max_seeds: Annotated[
+        int | None, Parameter(help="number of seeds at the last look; default: that of the looks")
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        Parameter(help="stop each study with looks after this time; the same command goes on from there"),
+    ] = None,
     layers: Annotated[str, Parameter(help="numbers of layers in the gradient figure")] = "6,8,10,12,14",
     width: Annotated[int, Parameter(help="width of the networks in the gradient figure")] = 512,
     tokens: Annotated[int, Parameter(help="number of tokens per batch in the gradient figure")] = 2048,
@@ -89,7 +113,11 @@ def reproduce(
     request = ReproductionRequest(
         paper=paper,
         only=tuple(name.strip() for name in only.split(",") if name.strip()),
-        seeds=tuple(parse_seeds(seeds)),
+        seeds=tuple(parse_seeds(seeds)) if seeds else None,
+        looks=tuple(parse_counts(looks)),
+        until_decided=until_decided,
+        max_seeds=max_seeds,
+        minutes=minutes,
         preset=options.preset,
         steps=options.steps,
         out=out,

@@ -17,6 +17,9 @@ from normscope.results import ArmSummary, Summary
 WIDE = 120
 """Minimum terminal width for the cost columns."""
 
+_WIDE_LOOK = 80
+"""Minimum terminal width for the interval and the boundary of a look."""
+
 NARROWEST = 40
 """Minimum width of a table."""
 
@@ -81,7 +84,7 @@ def verdict_table(summary: Summary, arms: Sequence[ArmSummary], title: str, *, w
         width: Width of the terminal.
     """
     metric = summary.metric
-    places = max(0, 1 - math.floor(math.log10(summary.margin)))
+    places = _places(summary)
     table = Table(
         title=_text(title), caption=_text(_caption(summary, arms)), caption_justify="left", title_justify="left"
     )
@@ -128,6 +131,38 @@ def verdict_table(summary: Summary, arms: Sequence[ArmSummary], title: str, *, w
             *(cells[place] for cells in costs.values()),
         )
     return table
+
+
+def look_tables(summary: Summary, *, width: int) -> Iterable[Table]:
+    """Yield the tables of the last look of a study: for each arm its difference, the boundary, and the verdict.
+
+    Args:
+        summary: Summary of a study with looks that has reached one.
+        width: Width of the terminal.
+    """
+    assert summary.looks is not None
+    state, places = summary.looks, _places(summary)
+    heading = f"Look {state.reached} of {len(state.pairs)}, at {state.pairs[state.reached - 1]} seeds"
+    for arms, side in ((summary.arms, ""), (summary.untuned or (), ", untuned")):
+        table = Table(title=_text(f"{heading}{side}"), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
+        for name in ("arm", "diff.", *(("interval", "claimed from") if width >= _WIDE_LOOK else ()), "verdict"):
+            is_number = name not in ("arm", "verdict")
+            table.add_column(name, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
+        for arm in arms:
+            if not arm.looks:
+                continue
+            last = arm.looks[-1]
+            ends = " to ".join(f"{end:+.{places}f}" for end in last.interval)
+            bounds = (ends, "" if last.boundary is None else f"±{last.boundary:.{places}f}")
+            cells = (f"{last.difference:+.{places}f}", *(bounds if width >= _WIDE_LOOK else ()))
+            style = next((style for word, style in STYLES.items() if arm.verdict.startswith(word)), "")
+            table.add_row(_text(arm.label), *cells, _text(arm.verdict, style))
+        if table.row_count:
+            yield table
+
+
+def _places(summary: Summary) -> int:
+    return max(0, 1 - math.floor(math.log10(summary.margin)))
 
 
 def rows_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str) -> Table:
@@ -186,12 +221,14 @@ def _caption(summary: Summary, arms: Sequence[ArmSummary]) -> str:
     metric = summary.metric
     better = "higher" if metric["higher_is_better"] else "lower"
     noise = (summary.noise_of(arms) or {"words": "not measured yet"})["words"]
+    early = [f"{arm.label} {arm.decided_at}" for arm in arms if arm.decided_at is not None]
     done = ", ".join(f"{label} {done} of {planned}" for label, (done, planned) in summary.progress.items())
     return (
         f"{metric['name']}, {better} is better; difference from {summary.baseline} over paired seeds; "
         f"margin {summary.margin:g} {metric['unit']}. Noise floor: {noise}."
         + (f" Scored as {metric['signature']}." if metric.get("signature") else "")
         + "".join(f" Warning: {words}" for words in summary.warnings)
+        + (f" Number of seeds at the decision: {', '.join(early)}." if early else "")
         + ("" if summary.complete else f" Not finished; runs that are done: {done}.")
         + (f" {summary.caution[:1].upper()}{summary.caution[1:]}." if summary.caution else "")
     )

@@ -27,6 +27,7 @@ from normscope.results.store import SCHEMA, StudyFolder, write_json
 from normscope.results.verdict import exploratory
 from normscope.studies import compare
 from normscope.studies.engines.engine import EngineError, RunEvent
+from normscope.studies.looks import DEFAULT_SEEDS
 from normscope.studies.plan import plan
 from normscope.studies.repeat import as_python
 from normscope.studies.tuning import tuning_plan
@@ -43,8 +44,16 @@ class ReproductionRequest:
     """Key of ``PAPERS``."""
     only: tuple[str, ...] = ()
     """Tasks, tables and figures; if empty, everything that can be run."""
-    seeds: tuple[int, ...] = tuple(range(10))
-    """One run per arm and seed; runs of two arms with the same seed are paired."""
+    seeds: tuple[int, ...] | None = None
+    """One run per arm and seed, paired by seed; if None, the first ten, or as many as the looks need."""
+    looks: tuple[int, ...] = ()
+    """Numbers of seeds after which undecided arms are tested; empty to test once."""
+    until_decided: bool = False
+    """Whether there are looks at the default numbers of seeds if ``looks`` is empty."""
+    max_seeds: int | None = None
+    """Number of seeds at the last look; that of the looks if None."""
+    minutes: float | None = None
+    """Time after which each study with looks stops; the same request goes on from there. None for no limit."""
     preset: str = "small"
     """Key of a task's presets."""
     steps: int | None = None
@@ -64,7 +73,8 @@ class ReproductionRequest:
     tune: bool = True
     """Whether the learning rate of every arm is tuned, with equal budgets, and the initialization without norms chosen.
 
-    Tuned studies have folders of their own and take over the runs of untuned ones."""
+    Tuned studies have folders of their own, and take over the runs of untuned ones with the same seeds, without looks.
+    """
     read_only: bool = False
     """Whether to judge existing runs only, without computing any."""
     gradients: Setting = field(default_factory=Setting)
@@ -82,7 +92,10 @@ class ReproductionRequest:
         """Settings that all studies of the paper share."""
         return Setup(
             preset=self.preset,
-            seeds=tuple(self.seeds),
+            seeds=None if self.seeds is None else tuple(self.seeds),
+            looks=tuple(self.looks),
+            until_decided=self.until_decided,
+            max_seeds=self.max_seeds,
             steps=self.steps,
             device=self.device,
             precision=self.precision,
@@ -270,14 +283,24 @@ def _run_study(request: ReproductionRequest, task: str, study: PaperStudy, callb
     """Run a study; if it is tuned, choose the initialization without norms first, and take over untuned runs."""
     folder = study_folder(request, study)
     if study.spec.tune:
-        untuned = _study_of(request, task, study, replace(request.setup, tune=False))
+        untuned = study_folder(request, _study_of(request, task, study, replace(request.setup, tune=False)))
         if candidates(task) and study.norms_at == "all":
             watch = callback or (lambda event: None)
             chosen = choose_without_norms(study.spec, folder, workers=request.workers, callback=watch)["chosen"]
             study = _study_of(request, task, study, replace(request.setup, without_norms=chosen))
             adopt(tuning_plan(study.spec), folder / "without_norms" / "tuning", folder / "tuning")
-        adopt(plan(study.spec), study_folder(request, untuned), folder)
-    compare(study.spec, out=folder, workers=request.workers, callback=callback, command=request.command)
+        # Results that were seen must not decide how many seeds there are, or when they are read.
+        seen = StudyFolder(untuned).read_card()["seeds"] if StudyFolder(untuned).card.exists() else []
+        if study.spec.looks is None and list(study.spec.seeds) == seen:
+            adopt(plan(study.spec), untuned, folder)
+    compare(
+        study.spec,
+        out=folder,
+        workers=request.workers,
+        callback=callback,
+        command=request.command,
+        minutes=request.minutes,
+    )
 
 
 def _study_of(request: ReproductionRequest, task: str, study: PaperStudy, setup: Setup) -> PaperStudy:
@@ -302,7 +325,7 @@ def _run_gradients(
             data.locate(SETS[name], progress=fetched)
     except data.DataNotFound as error:
         return f"{missing(task) or error}"
-    run_gradients(request.gradients, request.seeds, path, callback)
+    run_gradients(request.gradients, request.seeds or DEFAULT_SEEDS, path, callback)
     return ""
 
 
@@ -324,8 +347,8 @@ def _judge(
             about = {"regime": card["regime"], "seeds": card["seeds"], "steps": card["steps"], "id": card.get("id")}
             about |= {"preset_steps": full_steps, "signature": card["metric"].get("signature") or ""}
             about |= {"norms_at": study.norms_at, "costs": costs(folder), "runs": progress(folder)}
-            about |= {"exploratory": exploratory(card.get("looks") or (), len(card["seeds"]))}
-            about |= {"tuning": card.get("tuning"), "without_norms": read_choice(folder)}
+            about |= {"exploratory": exploratory(card.get("changes") or (), len(card["seeds"]))}
+            about |= {"looks": card.get("looks"), "tuning": card.get("tuning"), "without_norms": read_choice(folder)}
             studies.append({"task": task, "folder": str(folder), **about})
     seen = {each.cell.id for each in judged}
     lacking = {task: missing(task) for task in chosen.paper.tasks}

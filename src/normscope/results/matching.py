@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,11 @@ class ArmRuns:
         """Names of the planned runs by seed; where the card has no names, something that only this arm has."""
         names = self.entry.get("runs") or {}
         return {seed: names.get(str(seed), (id(self), seed)) for seed in self.seeds}
+
+    def until(self, count: int) -> "ArmRuns":
+        """Return the arm with its first ``count`` planned seeds only."""
+        seeds = tuple(self.seeds[:count])
+        return replace(self, runs={seed: run for seed, run in self.runs.items() if seed in seeds}, seeds=seeds)
 
     @property
     def ended(self) -> dict[int, float | str]:

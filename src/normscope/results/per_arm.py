@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from normscope.results.aggregates import AGGREGATES, share_limits
+from normscope.results.look_plan import LookPlan
 from normscope.results.matching import ArmRuns, compare_scores, pair_values
 from normscope.results.schema import RunState
-from normscope.results.statistics import Interval, bca_interval
+from normscope.results.statistics import Interval, bca_interval, holm
 from normscope.results.verdict import Evidence, verdict, weigh
 
 
@@ -36,6 +37,26 @@ class RunSummary:
     """Optimizer updates made; of an interrupted run, up to its last evaluation."""
     id: str | None = None
     """Name of its folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmLook:
+    """One look at an arm, as summary.json has it."""
+
+    pairs: int
+    """Number of pairs."""
+    difference: float
+    """Mean of arm minus baseline over the pairs."""
+    interval: Interval
+    """Repeated interval at level 1 - alpha: those of all looks hold together."""
+    boundary: float | None
+    """Smallest absolute difference that would be claimed, at the level of the arm; None if none would."""
+    p_adjusted: float
+    """p-value of the sequential sign-flip test after Holm's correction."""
+    p_equivalent: float
+    """p-value of the sequential equivalence test."""
+    verdict: str
+    """Verdict of the look in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,17 +101,17 @@ class ArmSummary:
     difference: float | None
     """Mean of arm minus baseline over the pairs."""
     interval: Interval | None
-    """t interval at level 1 - alpha; the verdict rests on it."""
+    """t interval at level 1 - alpha, with looks the repeated one at the last of them; the verdict rests on it."""
     interval_bca: Interval | None = None
     """BCa bootstrap interval at the same level; too narrow for few pairs."""
     interval_examples: Interval | None = None
     """Bootstrap interval over test examples at the same level."""
     p: float | None = None
-    """p-value of the sign-flip test."""
+    """p-value of the sign-flip test, with looks that of the sequential one."""
     p_adjusted: float | None
     """The same after Holm's correction over all comparisons of the card, untuned ones included."""
     p_equivalent: float | None = None
-    """p-value of the equivalence test (two one-sided t tests)."""
+    """p-value of the equivalence test: two one-sided t tests, with looks two sequential sign-flip tests."""
     effect: float | None = None
     """Difference in standard deviations of the baseline over seeds."""
     improvement: float | None = None
@@ -112,6 +133,10 @@ class ArmSummary:
     never does."""
     seconds_to_baseline: float | None = None
     """The same in seconds of training."""
+    looks: tuple[ArmLook, ...] | None = None
+    """Its looks; None for the baseline and in a study without looks."""
+    decided_at: int | None = None
+    """Number of pairs at the look that decided it; None if none did."""
 
     @property
     def states(self) -> list[RunState]:
@@ -119,8 +144,32 @@ class ArmSummary:
         return [run.state for run in self.runs]
 
 
-def weigh_arm(card: Mapping[str, Any], arm: ArmRuns, base: ArmRuns, comparisons: int) -> Evidence:
-    """Compute the evidence of one arm's pairs, before Holm's correction.
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """An arm, the runs that its numbers rest on, and the verdict."""
+
+    arm: ArmRuns
+    """The arm with these runs."""
+    base: ArmRuns
+    """Its baseline with the same seeds; the arm itself if it is the baseline."""
+    planned: ArmRuns
+    """The arm with all runs that are planned so far."""
+    evidence: Evidence | None
+    """Evidence of its pairs; None for the baseline."""
+    p_adjusted: float | None
+    """p-value after Holm's correction."""
+    verdict: str
+    """Verdict in words."""
+    looks: tuple[ArmLook, ...] | None = None
+    """Its looks, if the study has any."""
+    decided_at: int | None = None
+    """Number of pairs at the look that decided it."""
+
+
+def weigh_arm(
+    card: Mapping[str, Any], arm: ArmRuns, base: ArmRuns, comparisons: int, *, plan: LookPlan | None = None
+) -> Evidence:
+    """Compute the evidence of one arm's pairs, before Holm's correction: at a look, if the study has a plan of looks.
 
     If runs were scored on different numbers of test examples, the evidence keeps the differences and permits no claim.
     """
@@ -139,49 +188,54 @@ def weigh_arm(card: Mapping[str, Any], arm: ArmRuns, base: ArmRuns, comparisons:
         comparisons=comparisons,
         rng=arm.generator(),
         limits=share and (share[0] - share[1], share[1] - share[0]),
+        plan=plan,
     )
 
 
-def summarize_arm(
-    card: Mapping[str, Any],
-    arm: ArmRuns,
-    base: ArmRuns,
-    evidence: Evidence | None,
-    *,
-    p_adjusted: float | None,
-    comparisons: int,
-    open_runs: int,
-) -> ArmSummary:
-    """Build the summary of an arm.
+def stand_once(
+    card: Mapping[str, Any], couples: Sequence[tuple[ArmRuns, ArmRuns]], *, comparisons: int, open_runs: int
+) -> list[Standing]:
+    """Test every arm once, when all planned runs have ended.
 
     Args:
         card: Card of the study.
-        arm: The arm.
-        base: Its baseline.
-        evidence: Evidence of its pairs; None for the baseline itself.
-        p_adjusted: p-value after Holm's correction.
+        couples: Every arm with its baseline, baselines included.
         comparisons: Number of comparisons of the card.
         open_runs: Number of planned runs of the study that have not ended.
     """
+    evidence = [None if arm is base else weigh_arm(card, arm, base, comparisons) for arm, base in couples]
+    adjusted = iter(holm([each.p for each in evidence if each is not None]))
+    standings = []
+    for (arm, base), each in zip(couples, evidence, strict=True):
+        p_adjusted, words = None, "baseline"
+        if each is not None:
+            p_adjusted = next(adjusted)
+            words = verdict(
+                each,
+                p_adjusted=p_adjusted,
+                arm=arm.ended,
+                baseline=base.ended,
+                seeds=card["seeds"],
+                higher_is_better=card["metric"]["higher_is_better"],
+                margin=card["margin"],
+                alpha=card["alpha"],
+                comparisons=comparisons,
+                elsewhere=open_runs,
+                changes=card.get("changes") or (),
+            )
+        standings.append(Standing(arm=arm, base=base, planned=arm, evidence=each, p_adjusted=p_adjusted, verdict=words))
+    return standings
+
+
+def summarize_arm(card: Mapping[str, Any], standing: Standing) -> ArmSummary:
+    """Build the summary of an arm."""
+    arm, base, evidence = standing.arm, standing.base, standing.evidence
     values = list(arm.values.values())
     failures = len(arm.ended) - len(values)
     higher = card["metric"]["higher_is_better"]
     differences = pair_values(arm, base)
-    words, bca, effect = "baseline", None, None
+    bca, effect = None, None
     if evidence is not None:
-        words = verdict(
-            evidence,
-            p_adjusted=p_adjusted,
-            arm=arm.ended,
-            baseline=base.ended,
-            seeds=card["seeds"],
-            higher_is_better=higher,
-            margin=card["margin"],
-            alpha=card["alpha"],
-            comparisons=comparisons,
-            elsewhere=open_runs,
-            looks=card.get("looks") or (),
-        )
         if len(differences) >= 2:
             bca = bca_interval(differences, level=1 - card["alpha"], rng=arm.generator())
         if evidence.difference is not None and base.sd:
@@ -191,7 +245,7 @@ def summarize_arm(
     return ArmSummary(
         **{key: arm.entry[key] for key in ("label", "norm", "placement", "arguments", "learning_rate")},
         parameters=_parameters(arm),
-        runs=tuple(_summarize_run(seed, arm) for seed in card["seeds"]),
+        runs=tuple(_summarize_run(seed, standing.planned) for seed in standing.planned.seeds),
         mean=float(np.mean(values)) if values else None,
         sd=arm.sd,
         worst=(min if higher else max)(values) if values and not failures else None,
@@ -203,18 +257,20 @@ def summarize_arm(
         interval_bca=bca,
         interval_examples=evidence and evidence.interval_examples,
         p=evidence and evidence.p,
-        p_adjusted=p_adjusted,
+        p_adjusted=standing.p_adjusted,
         p_equivalent=evidence and evidence.p_equivalent,
         effect=effect,
         improvement=evidence and evidence.improvement,
         seeds_needed=evidence and evidence.seeds_needed,
-        verdict=words,
+        verdict=standing.verdict,
         step_ms=arm.median("step_ms"),
         peak_bytes=None if peak_bytes is None else round(peak_bytes),
         saved_bytes=None if saved_bytes is None else round(saved_bytes),
         seconds=arm.median("seconds"),
         steps_to_baseline=reached[0],
         seconds_to_baseline=reached[1],
+        looks=standing.looks,
+        decided_at=standing.decided_at,
     )
 
 

@@ -21,6 +21,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from normscope.results.aggregates import AGGREGATES
+from normscope.results.look_plan import Spending
 
 Record = TypeVar("Record")
 FinalState = Literal["done", "diverged", "unscored", "failed"]
@@ -81,7 +82,9 @@ CARD = {
     "device?": str,
     "preset?": str,
     "compile?": bool,
-    "looks?": [int, ...],
+    "looks?": {"pairs": [int, ...], "spending": get_args(Spending)},
+    "continues?": {"pairs": [int, ...], "spending": get_args(Spending), "seen": int},
+    "changes?": [int, ...],
     "shared?": [str],
     "valid_metric?": METRIC,
     "published?": [
@@ -153,7 +156,8 @@ def _shape(hint: Any) -> Any:
     if origin is Literal:
         return inner
     if origin in (Union, UnionType):
-        return tuple(None if each is NoneType else _shape(each) for each in inner)
+        shapes = [None if each is NoneType else _shape(each) for each in inner]
+        return tuple(choice for each in shapes for choice in (each if isinstance(each, tuple) else (each,)))
     if origin is tuple:
         return [_shape(inner[0])] if inner[-1] is ... else [_shape(each) for each in inner]
     if is_dataclass(hint) and isinstance(hint, type):

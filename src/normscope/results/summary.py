@@ -15,11 +15,12 @@ from typing import Annotated, Any
 
 from normscope.arguments import check_arguments
 from normscope.files import write_atomically
-from normscope.results.matching import ArmRuns, match_runs, read_runs
-from normscope.results.per_arm import ArmSummary, summarize_arm, weigh_arm
+from normscope.results.looks import LookPath, LookState, read_plan
+from normscope.results.matching import ArmRuns, match_runs, read_arms, read_runs
+from normscope.results.per_arm import ArmSummary, stand_once, summarize_arm
 from normscope.results.schema import CARD, METRIC, POSITIVE, TUNING, Between, check, from_json, shape_of
 from normscope.results.seeding import SHARED, describe_shared, shared
-from normscope.results.statistics import MOST_SEEDS, holm, seeds_needed
+from normscope.results.statistics import MOST_SEEDS, seeds_needed
 from normscope.results.store import SCHEMA, StudyFolder, read_json, write_json
 from normscope.results.verdict import exploratory
 
@@ -75,13 +76,18 @@ class Summary:
     """Published tables of the card."""
     warnings: tuple[str, ...] = ()
     """Sentences on what the numbers leave out, such as randomness that all seeds share."""
-    looks: tuple[int, ...] = ()
-    """``looks`` of the card: not empty if its plan was changed after a result; then its p values are exploratory."""
+    looks: LookState | None = None
+    """Its planned looks and how far it came; None for a fixed number of seeds."""
+    changes: tuple[int, ...] = ()
+    """``changes`` of the card: not empty if its plan was changed after a result; then its p values are exploratory."""
 
     @property
     def caution(self) -> str:
         """Why the p values are exploratory; empty if they are not."""
-        return exploratory(self.looks, len(self.arms[0].runs))
+        if not self.changes and self.looks is not None and self.looks.continues is not None:
+            earlier = self.looks.continues
+            return f"{earlier.caution}, but for differences, which are tested at the conditional level"
+        return exploratory(self.changes, self._seeds)
 
     @property
     def progress(self) -> dict[str, tuple[int, int]]:
@@ -101,13 +107,20 @@ class Summary:
         return describe_noise(base, self.metric["unit"], margin=self.margin, alpha=self.alpha / max(1, comparisons))
 
     @property
+    def _seeds(self) -> int:
+        return len(self.arms[0].runs) if self.looks is None else self.looks.pairs[-1]
+
+    @property
     def _every_arm(self) -> tuple[ArmSummary, ...]:
         return (*self.arms, *(self.untuned or ()))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the content of ``summary.json``; ``looks`` and ``warnings`` are left out where they are empty."""
+        """Return the content of ``summary.json``; what only some studies have is left out where it is empty."""
         content = {"schema": SCHEMA, **_lists(asdict(self))}
-        return {name: value for name, value in content.items() if value or name not in {"looks", "warnings"}}
+        if self.looks is None:
+            for arm in (*content["arms"], *(content["untuned"] or ())):
+                del arm["looks"], arm["decided_at"]
+        return {name: value for name, value in content.items() if value or name not in {"looks", "changes", "warnings"}}
 
     def write(self, directory: Path) -> None:
         """Write ``summary.json`` and ``summary.csv``, each atomically.
@@ -132,12 +145,16 @@ class Summary:
                     row[name] = json.dumps(value) if value else ""
                 elif name == "unpaired":
                     row[name] = " ".join(map(str, value))
-                elif name != "runs":
+                elif name == "looks":
+                    row |= {} if self.looks is None else {"looks": json.dumps(_lists(value)) if value else ""}
+                elif name != "runs" and (name != "decided_at" or self.looks is not None):
                     row[name] = value
             row |= {f"seed_{run.seed}": run.state if run.value is None else run.value for run in arm.runs}
             rows.append(row)
         text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        # With looks, an arm has the seeds up to its last one only.
+        names = list(dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row))
+        writer = csv.DictWriter(text, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         return text.getvalue()
@@ -168,7 +185,7 @@ def read_summary(directory: Path) -> Summary:
 
 
 @check_arguments
-def summarize(directory: Path) -> Summary:
+def summarize(directory: Path, *, workers: int = 1) -> Summary:
     """Compute the summary of a study from its runs.
 
     A run belongs to an arm if its label, norm, placement, arguments and learning rate are the arm's, its seed is on the
@@ -178,6 +195,7 @@ def summarize(directory: Path) -> Summary:
 
     Args:
         directory: Study folder.
+        workers: Number of runs that are computed at a time, for the time that the next look takes.
 
     Returns:
         The summary; :meth:`Summary.write` writes it to disk.
@@ -199,10 +217,15 @@ def summarize(directory: Path) -> Summary:
     card = study.read_card()
     runs, foreign = read_runs(study, card)
     arms = [match_runs(card, entry, runs) for entry in card["arms"]]
-    groups = [[arm for arm in arms if arm.entry["tuned"]], [arm for arm in arms if not arm.entry["tuned"]]]
-    groups = [group for group in groups if group]
-    baselines = [_find_baseline(card, group, study.card) for group in groups]
-    summaries = _summarize_groups(card, groups, baselines)
+    couples, plan = _couples(card, arms, study.card), read_plan(card, study.card)
+    path = None if plan is None else LookPath(card=card, plan=plan, couples=couples, workers=workers)
+    if path is None:
+        standings = stand_once(card, couples, comparisons=_comparisons(card), open_runs=_count_open(arms))
+    else:
+        standings = list(path.standings())
+    every = [summarize_arm(card, standing) for standing in standings]
+    tuned = sum(standing.arm.entry["tuned"] for standing in standings)
+    summaries = [group for group in (tuple(every[:tuned]), tuple(every[tuned:])) if group]
     used = {run.folder.path.name for arm in arms for run in arm.runs.values()}
     descriptions = [run.description for run in runs if run.folder.path.name in used]
     foreign += [run.folder.path.name for run in runs if run.folder.path.name not in used]
@@ -213,7 +236,9 @@ def summarize(directory: Path) -> Summary:
             for name in ("name", "unit", "higher_is_better", "aggregate", "signature")
             if name == "unit" or card["metric"].get(name, "") != ""
         },
-        complete=not _count_open(arms) and not (card.get("tune") and card.get("tuning") is None),
+        complete=(not _count_open(arms) and not (card.get("tune") and card.get("tuning") is None))
+        if path is None
+        else path.state.ended is not None,
         noise=describe_noise(
             next(arm for arm in summaries[0] if arm.label == card["baseline"]),
             card["metric"]["unit"],
@@ -231,7 +256,8 @@ def summarize(directory: Path) -> Summary:
         versions=_distinct_values([description.get("versions") for description in descriptions]),
         published=tuple(card.get("published") or ()),
         warnings=_warnings(card, arms),
-        looks=tuple(card.get("looks") or ()),
+        looks=None if path is None else path.state,
+        changes=tuple(card.get("changes") or ()),
     )
 
 
@@ -245,11 +271,39 @@ def _warnings(card: Mapping[str, Any], arms: Sequence[ArmRuns]) -> tuple[str, ..
     return (f"{words[0].upper()}{words[1:]}.",) if words else ()
 
 
-def _find_baseline(card: Mapping[str, Any], group: Sequence[ArmRuns], path: Path) -> ArmRuns:
-    labels = [arm.entry["label"] for arm in group]
-    if labels.count(card["baseline"]) != 1 or len(set(labels)) < len(labels):
-        raise ValueError(f"{path} needs its baseline {card['baseline']!r} once among different arms, got {labels}")
-    return group[labels.index(card["baseline"])]
+def _couples(card: Mapping[str, Any], arms: Sequence[ArmRuns], path: Path) -> list[tuple[ArmRuns, ArmRuns]]:
+    """Return every arm with its baseline, baselines included, the tuned ones first.
+
+    Raises:
+        ValueError: If a side does not have the baseline once among different arms.
+    """
+    couples = []
+    for side in (True, False):
+        group = [arm for arm in arms if arm.entry["tuned"] is side]
+        labels = [arm.entry["label"] for arm in group]
+        if group and (labels.count(card["baseline"]) != 1 or len(set(labels)) < len(labels)):
+            raise ValueError(f"{path} needs its baseline {card['baseline']!r} once among different arms, got {labels}")
+        couples += [(arm, group[labels.index(card["baseline"])]) for arm in group]
+    return couples
+
+
+@check_arguments
+def runs_to_look(directory: Path, *, keep_going: bool = False) -> list[str]:
+    """List the runs that the next look of a study needs and that have not ended; none if the study has ended.
+
+    Args:
+        directory: Study folder whose card has looks.
+        keep_going: Whether arms go on although a decision is unlikely.
+
+    Raises:
+        FileNotFoundError: If the folder has no card.
+        ValueError: As for :func:`summarize`.
+    """
+    study = StudyFolder(Path(directory))
+    card = study.read_card()
+    plan = read_plan(card, study.card)
+    couples = _couples(card, read_arms(study, card), study.card)
+    return [] if plan is None else [*LookPath(card=card, plan=plan, couples=couples, keep_going=keep_going).needed]
 
 
 def _comparisons(card: Mapping[str, Any]) -> int:
@@ -260,30 +314,6 @@ def _comparisons(card: Mapping[str, Any]) -> int:
 def _count_open(arms: Sequence[ArmRuns]) -> int:
     """Count the planned runs that have not ended; one that serves a tuned and an untuned arm counts once."""
     return len({run for arm in arms for seed, run in arm.planned.items() if seed not in arm.ended})
-
-
-def _summarize_groups(
-    card: Mapping[str, Any], groups: Sequence[Sequence[ArmRuns]], baselines: Sequence[ArmRuns]
-) -> list[tuple[ArmSummary, ...]]:
-    comparisons, open_runs = _comparisons(card), _count_open([arm for group in groups for arm in group])
-    couples = [(arm, base) for group, base in zip(groups, baselines, strict=True) for arm in group]
-    evidence = [None if arm is base else weigh_arm(card, arm, base, comparisons) for arm, base in couples]
-    adjusted = iter(holm([each.p for each in evidence if each is not None]))
-    summaries = iter(
-        [
-            summarize_arm(
-                card,
-                arm,
-                base,
-                each,
-                p_adjusted=None if each is None else next(adjusted),
-                comparisons=comparisons,
-                open_runs=open_runs,
-            )
-            for (arm, base), each in zip(couples, evidence, strict=True)
-        ]
-    )
-    return [tuple(next(summaries) for _ in group) for group in groups]
 
 
 def describe_noise(base: ArmSummary, unit: str, *, margin: float, alpha: float) -> dict[str, Any]:

@@ -4,12 +4,15 @@ A claim requires that all planned seeds have ended, that no run failed, that the
 comparisons, and that the difference exceeds the noise across seeds and across test examples.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from normscope.results.aggregates import AGGREGATES, Aggregate, examples_intervals
+from normscope.results.look_plan import LookPlan
+from normscope.results.sequential import repeated_interval, sequential_equivalence_p, sequential_p
 from normscope.results.statistics import (
     MOST_SEEDS,
     Interval,
@@ -32,17 +35,17 @@ LOST = ("unscored", "failed")
 _SURVIVORS = {"better": "ahead", "worse": "behind", "equivalent": "within the margin"}
 
 
-def exploratory(looks: Sequence[int], seeds: int) -> str:
+def exploratory(changes: Sequence[int], seeds: int) -> str:
     """Return why the p values of a study are exploratory; empty if its plan was complete before the first result.
 
     Args:
-        looks: ``looks`` of card.json: how many seeds were planned at each change of the plan that came after a result.
+        changes: ``changes`` of card.json: how many seeds were planned at each change that came after a result.
         seeds: Number of seeds in the plan.
     """
-    if not looks:
+    if not changes:
         return ""
-    if looks[0] < seeds:
-        return f"exploratory: {seeds - looks[0]} of {_count(seeds, 'seed')} came after results could be seen"
+    if changes[0] < seeds:
+        return f"exploratory: {seeds - changes[0]} of {_count(seeds, 'seed')} came after results could be seen"
     return "exploratory: a learning rate was chosen again after results could be seen"
 
 
@@ -55,11 +58,11 @@ class Evidence:
     difference: float | None
     """Mean of arm minus baseline, in the metric's unit."""
     interval: Interval | None
-    """t interval across seeds at level 1 - alpha; the verdict rests on it."""
+    """t interval across seeds at level 1 - alpha, at a look the repeated one; the verdict rests on it."""
     p: float | None
-    """p-value of the two-sided sign-flip test."""
+    """p-value of the two-sided sign-flip test, at a look that of the sequential one."""
     p_equivalent: float | None
-    """p-value of the equivalence test (two one-sided t tests)."""
+    """p-value of the equivalence test: two one-sided t tests, at a look two sequential sign-flip tests."""
     interval_examples: Interval | None
     """Bootstrap interval across test examples at level 1 - alpha."""
     interval_examples_equivalence: Interval | None
@@ -70,6 +73,12 @@ class Evidence:
     """Approximate number of additional pairs for a claim, at least 1; None if the total exceeds ``MOST_SEEDS``."""
     obstacle: str = ""
     """Reason why nothing may be claimed, however many pairs there are."""
+    error: float | None = None
+    """Standard error of the difference over seeds."""
+    examples: int | None = None
+    """Number of test examples."""
+    floor: float | None = None
+    """Least share of the variance over test examples that no number of seeds removes; None if it is not estimated."""
 
 
 def weigh(
@@ -84,6 +93,7 @@ def weigh(
     rng: np.random.Generator,
     obstacle: str = "",
     limits: Interval | None = None,
+    plan: LookPlan | None = None,
 ) -> Evidence:
     """Compute the evidence on one arm, before the adjustment for the other arms.
 
@@ -102,14 +112,23 @@ def weigh(
         rng: Random generator of resamples and sign flips.
         obstacle: Reason why the differences are not evidence; empty if they are.
         limits: Range of every possible difference, to which the t interval is cut; its coverage does not change.
+        plan: The looks of the study, if it has any: interval and p-values are then those of the look that the pairs
+            complete, which hold at any look, and None if the number of pairs is none of the plan's.
     """
     pairs = len(differences)
-    interval = p_equivalent = None
+    interval = p_equivalent = error = None
     least = fewest_pairs(alpha / comparisons)
     more: int | None = max(1, least - pairs)
     if pairs >= 2:
-        interval = within(t_interval(differences, level=1 - alpha), limits)
-        p_equivalent = equivalence(differences, margin=margin, alpha=alpha).p
+        if plan is None:
+            interval = t_interval(differences, level=1 - alpha)
+            p_equivalent = equivalence(differences, margin=margin, alpha=alpha).p
+        elif pairs in plan.pairs:
+            (generator,) = rng.spawn(1)
+            interval = repeated_interval(differences, plan, level=1 - alpha)[-1]
+            p_equivalent = sequential_equivalence_p(differences, plan, margin=margin, rng=generator)[-1]
+        interval = interval and within(interval, limits)
+        error = float(np.std(differences, ddof=1)) / math.sqrt(pairs)
         distance = abs(float(np.mean(differences)))
         in_all = seeds_needed(
             sd=float(np.std(differences, ddof=1)), effect=max(distance, margin - distance), alpha=alpha / comparisons
@@ -122,14 +141,37 @@ def weigh(
         pairs=pairs,
         difference=float(np.mean(differences)) if pairs else None,
         interval=interval,
-        p=sign_flip_p(differences, rng=rng) if pairs else None,
+        p=_p(differences, plan, rng),
         p_equivalent=p_equivalent,
         interval_examples=ends[0],
         interval_examples_equivalence=ends[1],
         improvement=probability_of_improvement(differences, higher_is_better=higher_is_better) if pairs else None,
         seeds_needed=more,
         obstacle=obstacle,
+        error=error,
+        examples=None if scores is None else scores[0].shape[1],
+        floor=None if scores is None else _floor(*scores),
     )
+
+
+def _p(differences: np.ndarray, plan: LookPlan | None, rng: np.random.Generator) -> float | None:
+    if plan is None:
+        return sign_flip_p(differences, rng=rng) if len(differences) else None
+    (generator,) = rng.spawn(1)
+    return sequential_p(differences, plan, rng=generator)[-1] if len(differences) in plan.pairs else None
+
+
+def _floor(arm: np.ndarray, baseline: np.ndarray) -> float | None:
+    """Estimate which share of the variance of the seeds' mean over examples the examples themselves have at least.
+
+    The share of the seeds, whose relative standard error is that of a variance, is taken two of these larger.
+    """
+    if arm.ndim != 2 or len(arm) < 2:
+        return None
+    differences = np.asarray(arm, dtype=np.float64) - np.asarray(baseline, dtype=np.float64)
+    total = float(differences.mean(axis=0).var())
+    within = float(differences.var(axis=0, ddof=1).mean()) / len(arm)
+    return max(0.0, 1 - (1 + 2 * math.sqrt(2 / arm.shape[1])) * within / total) if total > 0 else None
 
 
 def verdict(
@@ -144,7 +186,7 @@ def verdict(
     alpha: float,
     comparisons: int,
     elsewhere: int = 0,
-    looks: Sequence[int] = (),
+    changes: Sequence[int] = (),
 ) -> str:
     """Return the verdict on an arm in words.
 
@@ -168,7 +210,7 @@ def verdict(
         alpha: Accepted probability of any false claim on the card.
         comparisons: Number of arms that the card compares with a baseline.
         elsewhere: Number of planned runs of other arms that have not ended.
-        looks: As for :func:`exploratory`.
+        changes: As for :func:`exploratory`.
 
     Returns:
         The verdict.
@@ -186,10 +228,18 @@ def verdict(
         words = f"not enough evidence ({_count(elsewhere, 'run')} of other arms not ended)"
     elif evidence.pairs < least:
         limit = f"{_count(evidence.pairs, 'seed')} cannot claim anything with {_count(comparisons, 'comparison')}"
-        words = f"not enough evidence ({limit}; {_more(evidence)})"
+        words = f"not enough evidence ({limit}; {more_seeds(evidence)})"
     else:
-        words = _judge(evidence, p_adjusted, higher_is_better, margin, alpha, exploratory(looks, len(seeds)))
-    failures = _failures(arm, baseline)
+        claim, obstacle = decide(
+            evidence,
+            p_adjusted,
+            higher_is_better=higher_is_better,
+            margin=margin,
+            alpha=alpha,
+            caution=exploratory(changes, len(seeds)),
+        )
+        words = claim or f"not enough evidence ({obstacle or more_seeds(evidence)})"
+    failures = describe_failures(arm, baseline)
     if not failures:
         return words
     if not evidence.pairs:
@@ -199,21 +249,87 @@ def verdict(
     return f"{failures}; over the {_count(evidence.pairs, 'pair')} that finished: {words}"
 
 
-def _judge(
-    evidence: Evidence, p_adjusted: float | None, higher_is_better: bool, margin: float, alpha: float, caution: str
-) -> str:
+def decide(
+    evidence: Evidence,
+    p_adjusted: float | None,
+    *,
+    higher_is_better: bool,
+    margin: float,
+    alpha: float,
+    caution: str = "",
+    caution_equivalent: str | None = None,
+) -> tuple[str, str]:
+    """Return the claim that the evidence supports, and otherwise what the test set lacks for one.
+
+    Args:
+        evidence: Evidence of an arm without failures.
+        p_adjusted: Its p-value after Holm's correction.
+        higher_is_better: Direction of the metric.
+        margin: Smallest difference worth having, in the metric's unit.
+        alpha: Accepted probability of any false claim on the card.
+        caution: Why the p values are exploratory; empty if they are not.
+        caution_equivalent: The same for equivalence; None if it does not differ.
+
+    Returns:
+        The claim and an empty text; or an empty text and, if the seeds would support a claim and the test examples do
+        not, how many examples would; or two empty texts.
+    """
     examples, narrow = evidence.interval_examples, evidence.interval_examples_equivalence
-    differs = p_adjusted is not None and p_adjusted < alpha and _excludes_zero(evidence.interval)
-    equal = evidence.p_equivalent is not None and evidence.p_equivalent < alpha
+    differs, equal = _differs(evidence, p_adjusted, alpha), _is_equal(evidence, alpha)
     ahead = evidence.difference is not None and (evidence.difference > 0) == higher_is_better
     if equal and (narrow is None or (-margin < narrow[0] and narrow[1] < margin)):
-        return _claim("equivalent", f"{'ahead' if ahead else 'behind'}, by less than the margin" * differs, caution)
+        side = f"{'ahead' if ahead else 'behind'}, by less than the margin" * differs
+        return _claim("equivalent", side, caution if caution_equivalent is None else caution_equivalent), ""
     if differs and (examples is None or _excludes_zero(examples)):
-        return _claim("better" if ahead else "worse", caution)
-    if (differs or equal) and examples is not None:
-        low, high = examples
-        return f"not enough evidence (the test set is too small: over its examples {low:+.3g} to {high:+.3g})"
-    return f"not enough evidence ({_more(evidence)})"
+        return _claim("better" if ahead else "worse", caution), ""
+    gaps = _gaps(evidence, margin, differs=differs, equal=equal)
+    if evidence.examples is None or not gaps:
+        return "", ""
+    wanted = evidence.examples * min(reach / distance for reach, distance in gaps) ** 2
+    digit = 10 ** max(0, math.floor(math.log10(wanted)) - 1)
+    wanted = math.ceil(wanted / digit) * digit
+    return "", f"the test set is too small: {evidence.examples:,} examples, about {wanted:,} would do"
+
+
+def _gaps(evidence: Evidence, margin: float, *, differs: bool, equal: bool) -> list[tuple[float, float]]:
+    """Return for each claim of the seeds how far the test-set interval reaches, and how far it may at most."""
+    difference, examples = evidence.difference, evidence.interval_examples
+    narrow, gaps = evidence.interval_examples_equivalence, []
+    if differs and difference and examples:
+        end = examples[0] if difference > 0 else examples[1]
+        gaps.append((abs(difference - end), abs(difference)))
+    if equal and difference is not None and narrow:
+        sides = ((narrow[1] - difference, margin - difference), (difference - narrow[0], margin + difference))
+        gaps.append(max(sides, key=lambda side: side[0] / side[1]))
+    return gaps
+
+
+def beyond_seeds(evidence: Evidence, p_adjusted: float | None, *, margin: float, alpha: float, pairs: int) -> bool:
+    """Check that the seeds support a claim, and that the test set would still be too small with more of them.
+
+    More seeds average out their own part of the variance over test examples, and move the difference: both are taken
+    as favourable as is plausible, the second as two standard errors.
+
+    Args:
+        evidence: Evidence of an arm without a claim.
+        p_adjusted: Its p-value after Holm's correction.
+        margin: Smallest difference worth having, in the metric's unit.
+        alpha: Accepted probability of any false claim on the card.
+        pairs: Number of pairs to go on to.
+    """
+    if evidence.floor is None or evidence.error is None:
+        return False
+    scale = math.sqrt(evidence.floor + (1 - evidence.floor) * evidence.pairs / pairs)
+    gaps = _gaps(evidence, margin, differs=_differs(evidence, p_adjusted, alpha), equal=_is_equal(evidence, alpha))
+    return bool(gaps) and all(scale * reach > distance + 2 * evidence.error for reach, distance in gaps)
+
+
+def _differs(evidence: Evidence, p_adjusted: float | None, alpha: float) -> bool:
+    return p_adjusted is not None and p_adjusted < alpha and _excludes_zero(evidence.interval)
+
+
+def _is_equal(evidence: Evidence, alpha: float) -> bool:
+    return evidence.p_equivalent is not None and evidence.p_equivalent < alpha
 
 
 def _claim(words: str, *notes: str) -> str:
@@ -221,7 +337,8 @@ def _claim(words: str, *notes: str) -> str:
     return f"{words} ({inside})" if inside else words
 
 
-def _failures(arm: Mapping[int, float | str], baseline: Mapping[int, float | str]) -> str:
+def describe_failures(arm: Mapping[int, float | str], baseline: Mapping[int, float | str]) -> str:
+    """Return how many runs of an arm and of its baseline failed, in words; empty if none did."""
     parts = []
     for subject, runs in (("", arm), ("the baseline ", baseline)):
         for state, failure in FAILURES.items():
@@ -235,7 +352,8 @@ def _excludes_zero(interval: Interval | None) -> bool:
     return interval is not None and (interval[0] > 0 or interval[1] < 0)
 
 
-def _more(evidence: Evidence) -> str:
+def more_seeds(evidence: Evidence) -> str:
+    """Return how many more seeds would be needed, in words."""
     if evidence.seeds_needed is None:
         return f"over {MOST_SEEDS} more seeds"
     return f"about {_count(evidence.seeds_needed, 'more seed')}"

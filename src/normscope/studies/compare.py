@@ -1,7 +1,9 @@
 """Run a study: check its folder, compute the missing runs, and write the summary and the report."""
 
 import os
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -15,6 +17,7 @@ from normscope.report import write_report
 from normscope.results import Summary, summarize
 from normscope.results.schema import FINAL_STATES
 from normscope.results.store import StudyFolder, write_json
+from normscope.results.summary import runs_to_look
 from normscope.specs import find_task
 from normscope.studies.engines.engine import Engine, EngineError, RunEvent
 from normscope.studies.engines.local import LocalEngine
@@ -54,6 +57,9 @@ def compare(
     callback: Callable[[RunEvent], None] | None = None,
     command: str | None = None,
     retry_failed: bool = False,
+    minutes: float | None = None,
+    keep_going: bool = False,
+    after_look: Callable[[Summary], None] | None = None,
     **options: Unpack[StudyOptions],
 ) -> Summary:
     """Run a study: plan its runs, compute the missing ones, and compare the arms.
@@ -68,6 +74,9 @@ def compare(
         callback: Called with one event per run at the beginning, and then at each progress or change of state.
         command: Command that repeats the study, shown in the report; a line of Python if None.
         retry_failed: Whether failed runs are deleted and computed again.
+        minutes: Time after which a study with looks stops; the same call goes on from there. None for no limit.
+        keep_going: Whether arms of a study with looks go on although a decision is unlikely.
+        after_look: Called with the summary of a study with looks when it begins and after each look.
         options: Arguments of :func:`make_study`, such as ``norms=["layer_norm", "rms_norm"], seeds=10``; only with
             the name of a task.
 
@@ -102,26 +111,88 @@ def compare(
         )
     elif options:
         raise TypeError(f"options are only allowed with the name of a task, got a StudySpec and {', '.join(options)}")
-    return _compute(study, out, workers, engine, callback, command, retry_failed=retry_failed)
+    if minutes is not None and (study.looks is None or not minutes > 0):
+        wanted = "above 0" if study.looks is not None else "for studies with looks"
+        raise ValueError(f"minutes must be {wanted}, got {minutes}")
+    folder = StudyFolder(default_folder(study) if out is None else Path(out))
+    engine = engine or LocalEngine(workers=default_workers(study) if workers is None else workers)
+    at_a_time: int = getattr(engine, "workers", 1)
+    command = command or call_that_repeats(study, out)
+    deadline = _Deadline(callback or (lambda event: None), minutes)
+    if study.looks is None:
+        specs = _prepare(study, folder, engine, deadline, command, retry_failed=retry_failed)
+        engine.run(specs, folder, deadline)
+        return _conclude(folder, at_a_time)
+    after_look = after_look or (lambda summary: None)
+    try:
+        specs = _prepare(study, folder, engine, deadline, command, retry_failed=retry_failed, keep_going=keep_going)
+        while needed := set(runs_to_look(folder.path, keep_going=keep_going)):
+            after_look(_conclude(folder, at_a_time))
+            following = [spec for spec in specs if spec.id in needed]
+            if not following:
+                # Another process has changed the plan meanwhile.
+                break
+            _begin(following, folder, deadline, retry_failed=False)
+            engine.run(following, folder, deadline)
+    except _TimeIsUp:
+        summary = _conclude(folder, at_a_time)
+        if summary.looks is not None and summary.looks.ended is None:
+            summary = replace(summary, looks=replace(summary.looks, ended="time"))
+            summary.write(folder.path)
+            write_report(folder.path)
+        return summary
+    return _conclude(folder, at_a_time)
 
 
-def _compute(
+class _TimeIsUp(KeyboardInterrupt):
+    """The time of a study is up; an engine ends its runs as if the user had interrupted it."""
+
+
+@dataclass
+class _Deadline:
+    """Passes on the events of runs until the time is up."""
+
+    callback: Callable[[RunEvent], None]
+    minutes: float | None
+
+    def __post_init__(self) -> None:
+        self.started_at = time.monotonic()
+
+    def __call__(self, event: RunEvent) -> None:
+        """Pass on an event.
+
+        Raises:
+            _TimeIsUp: If the time is up.
+        """
+        self.callback(event)
+        if self.minutes is not None and time.monotonic() - self.started_at > 60 * self.minutes:
+            # Only once: a second one would kill the workers before they have written their checkpoints.
+            self.minutes = None
+            raise _TimeIsUp
+
+
+def _conclude(study: StudyFolder, workers: int) -> Summary:
+    """Write the summary and the report of a study."""
+    summary = summarize(study.path, workers=workers)
+    summary.write(study.path)
+    write_report(study.path)
+    return summary
+
+
+def _prepare(
     study_spec: StudySpec,
-    out: Path | None,
-    workers: int | None,
-    engine: Engine | None,
-    callback: Callable[[RunEvent], None] | None,
-    command: str | None,
+    study: StudyFolder,
+    engine: Engine,
+    callback: Callable[[RunEvent], None],
+    command: str,
     *,
     retry_failed: bool,
-) -> Summary:
-    study = StudyFolder(default_folder(study_spec) if out is None else Path(out))
-    engine = engine or LocalEngine(workers=default_workers(study_spec) if workers is None else workers)
-    callback = callback or (lambda event: None)
-    command = command or call_that_repeats(study_spec, out)
+    keep_going: bool = False,
+) -> list[RunSpec]:
+    """Check the folder, write the specification, and tune; return the runs."""
     check_folder(study_spec, study)
     shared: list[str] = []
-    before = states(known_runs(study_spec, study), study)
+    before = states(known_runs(study_spec, study, keep_going=keep_going), study)
     if before["open"] or (retry_failed and (before["failed"] or before["unscored"])):
         check_device(study_spec.device)
         for name in find_task(study_spec.task).datasets:
@@ -132,18 +203,13 @@ def _compute(
     tuned = tuning = None
     if study_spec.tune:
         _begin(tuning_plan(study_spec), StudyFolder(study.path / "tuning"), callback, retry_failed=retry_failed)
-        _begin(plan(study_spec), study, callback, retry_failed=retry_failed)
+        _begin(known_runs(study_spec, study), study, callback, retry_failed=retry_failed)
         tuning = tune(study_spec, study, engine, callback)
         tuned = study_spec.with_learning_rates({label: arm["chosen"] for label, arm in tuning["arms"].items()})
         content = record(study_spec, command=command, tuned=tuned, tuning=tuning)
         _write_specification(study_spec, study, {**content, "shared": shared})
-    specs = planned(study_spec, tuned)
-    _begin(specs, study, callback, retry_failed=retry_failed)
-    engine.run(specs, study, callback)
-    summary = summarize(study.path)
-    summary.write(study.path)
-    write_report(study.path)
-    return summary
+    _begin(known_runs(study_spec, study), study, callback, retry_failed=retry_failed)
+    return planned(study_spec, tuned)
 
 
 def planned(study_spec: StudySpec, tuned: StudySpec | None) -> list[RunSpec]:
@@ -152,11 +218,22 @@ def planned(study_spec: StudySpec, tuned: StudySpec | None) -> list[RunSpec]:
     return list({spec.id: spec for side in sides for spec in plan(side)}.values())
 
 
-def known_runs(study_spec: StudySpec, study: StudyFolder) -> list[RunSpec]:
-    """List the runs of a study in a folder: with the tuned learning rates, if they have been chosen there."""
-    tuning = study.read_card().get("tuning") if study.card.exists() else None
+def known_runs(study_spec: StudySpec, study: StudyFolder, *, keep_going: bool = False) -> list[RunSpec]:
+    """List the runs of a study in a folder: with the tuned learning rates, if they have been chosen there.
+
+    Of a study with looks, those that have ended and those that its next look needs.
+    """
+    card = study.read_card() if study.card.exists() else {}
+    tuning = card.get("tuning")
     rates = {label: arm["chosen"] for label, arm in (tuning or {"arms": {}})["arms"].items()}
-    return planned(study_spec, study_spec.with_learning_rates(rates) if rates else None)
+    specs = planned(study_spec, study_spec.with_learning_rates(rates) if rates else None)
+    if study_spec.looks is None:
+        return specs
+    first = study_spec.seeds[: study_spec.looks.pairs[0]]
+    needed = {spec.id for spec in specs if spec.seed in first}
+    if card.get("id") == study_spec.id:
+        needed = set(runs_to_look(study.path, keep_going=keep_going))
+    return [spec for spec in specs if spec.id in needed or study.run(spec.id).finished()]
 
 
 def check_folder(study_spec: StudySpec, study: StudyFolder) -> None:
@@ -210,14 +287,14 @@ def _adds_seeds(study_spec: StudySpec, existing: Mapping[str, Any]) -> bool:
     return same and not study_spec.tune and arms[0] == arms[1] and set(existing["seeds"]) < set(study_spec.seeds)
 
 
-_SEED_FIELDS = ("id", "seeds", "looks", "arms", "command", "regime", "failure")
+_SEED_FIELDS = ("id", "seeds", "looks", "continues", "changes", "arms", "command", "regime", "failure")
 """Fields of card.json that depend on the seeds, or only describe."""
 
 
 def _write_specification(study_spec: StudySpec, study: StudyFolder, content: Mapping[str, Any]) -> None:
     """Write ``card.json`` to a new folder, or add the tuning or more seeds to an existing one.
 
-    If a result exists when the plan is completed or changed, ``looks`` records how many seeds the plan had before.
+    If a result exists when the plan is completed or changed, ``changes`` records how many seeds the plan had before.
 
     Raises:
         StudyMismatch: If the folder belongs to another study.
@@ -229,7 +306,7 @@ def _write_specification(study_spec: StudySpec, study: StudyFolder, content: Map
         same_plan = existing.get("id") == study_spec.id
         if same_plan and content["tuning"] in (None, existing.get("tuning")):
             return
-        looks = [*existing.get("looks", [])]
+        changes = [*existing.get("changes", [])]
         is_first_tuning = same_plan and existing.get("tuning") is None
         named = {
             identity
@@ -237,9 +314,22 @@ def _write_specification(study_spec: StudySpec, study: StudyFolder, content: Map
             for identity in (arm.get("runs") or {}).values()
         }
         if not is_first_tuning and any(study.run(identity).finished() for identity in named):
-            looks.append(len(existing.get("seeds", [])))
+            continues = None if same_plan or changes or study_spec.looks is None else _looks_seen(existing, study)
+            changes += [] if continues else [len(existing.get("seeds", []))]
+            content = {**content, **({"continues": continues} if continues else {})}
         command = existing["command"] if same_plan else content["command"]
-        write_json(study.card, {**content, **({"looks": looks} if looks else {}), "command": command})
+        write_json(study.card, {**content, **({"changes": changes} if changes else {}), "command": command})
+
+
+def _looks_seen(card: Mapping[str, Any], study: StudyFolder) -> dict[str, Any] | None:
+    """Return the looks of a card with the last one reached, or None if that is none of them or the maximum.
+
+    A plan that has been changed before is not continued a second time.
+    """
+    looks = None if card.get("continues") or not card.get("looks") else summarize(study.path).looks
+    if looks is None or not 0 < looks.reached < len(looks.pairs):
+        return None
+    return {**card["looks"], "seen": looks.pairs[looks.reached - 1]}
 
 
 def check_device(name: str) -> None:

@@ -232,6 +232,7 @@ def record(
             for arm, label in zip(side.arms, side.labels(), strict=True)
         ],
         "seeds": list(study_spec.seeds),
+        **({} if study_spec.looks is None else {"looks": asdict(study_spec.looks)}),
         "preset": study_spec.preset,
         **known,
         "batch_unit": None if known["batch_size"] is None else task.batch_unit,

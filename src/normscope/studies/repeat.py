@@ -17,11 +17,12 @@ def call_that_repeats(study_spec: StudySpec, out: Path | None) -> str:
         study_spec: Specification of the study.
         out: Its folder; None for the default.
     """
-    arms = study_spec.arms
+    arms, looks = study_spec.arms, study_spec.looks
     options: dict[str, Any] = {
         "norms": list(dict.fromkeys(str(arm.norm) for arm in arms)),
         "placements": list(dict.fromkeys(arm.placement.text for arm in arms)),
         "seeds": list(study_spec.seeds),
+        **({} if looks is None else {"looks": list(looks.pairs), "spending": looks.spending}),
         "warmups": list(dict.fromkeys(arm.warmup for arm in arms if arm.warmup is not None)),
         "baseline": study_spec.labels()[study_spec.baseline],
     }

@@ -3,14 +3,15 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from numbers import Integral
 from typing import Any, Literal, TypedDict
 
 from normscope.arguments import check_argument, check_arguments
 from normscope.placement import PLACEMENTS
+from normscope.results.look_plan import LookPlan, Spending
 from normscope.specs import NormSpec, PlacementSpec, find_task
+from normscope.studies.looks import check_looks, plan_looks, whole_numbers
 from normscope.tasks import CustomTask, Recipe
 
 __tracebackhide__ = True
@@ -70,9 +71,6 @@ class Arm:
 PAPER_NORMS = ("none", "layer_norm", "layer_norm_simple", "detach_norm", "ada_norm", "rms_norm", "batch_norm")
 """The norms of the AdaNorm paper, and RMSNorm and BatchNorm."""
 
-DEFAULT_SEEDS = tuple(range(10))
-"""Ten seeds; with five, a sign-flip test cannot reach 0.05."""
-
 GRID = (0.3, 1.0, 3.0)
 """Factors of the task's learning rate in the tuning grid, the same for every arm."""
 
@@ -103,7 +101,7 @@ class StudySpec:
     margin: float
     """Smallest difference worth having, in the metric's unit."""
     seeds: tuple[int, ...]
-    """One run per arm and seed; runs of two arms with the same seed are paired."""
+    """One run per arm and seed, at most where there are looks; runs of two arms with the same seed are paired."""
     steps: int
     """Number of optimizer updates per run."""
     preset: str = "small"
@@ -118,6 +116,8 @@ class StudySpec:
     """Whether ``torch.compile`` compiles the training loss."""
     tune: bool = False
     """Whether each arm's learning rate is first tuned over :data:`GRID`, on a separate split and separate seeds."""
+    looks: LookPlan | None = None
+    """Numbers of pairs after which the arms are tested, the last of which is the number of seeds; None to test once."""
 
     def __post_init__(self) -> None:
         task = find_task(self.task)
@@ -129,7 +129,7 @@ class StudySpec:
             raise ValueError(f"baseline must be 0 to {len(self.arms) - 1}, got {self.baseline}")
         if len(set(self.labels())) < len(self.arms):
             raise ValueError(f"every arm must differ from the others, got {', '.join(self.labels())}")
-        object.__setattr__(self, "seeds", _whole_numbers(self.seeds))
+        object.__setattr__(self, "seeds", whole_numbers(self.seeds))
         if not (math.isfinite(self.margin) and self.margin > 0):
             unit = f"{task.metric.unit} of {task.metric.name}"
             raise ValueError(f"margin must be positive and finite, in {unit}, got {self.margin}")
@@ -137,6 +137,8 @@ class StudySpec:
             raise ValueError(f"alpha must lie between 0 and 0.5, got {self.alpha}")
         if self.tune and set(self.seeds) & set(TUNING_SEEDS):
             raise ValueError(f"seeds {list(TUNING_SEEDS)} are reserved for tuning; choose others for the verdict")
+        if self.looks is not None:
+            check_looks(self.looks, len(self.seeds), alpha=self.alpha, comparisons=self.comparisons)
         for arm in self.arms:
             # Placements from plug-ins act on residual blocks; the preflight checks that they work with the task.
             plugins = {name for name in PLACEMENTS if PLACEMENTS.origin(name)} if "pre" in task.placements else set()
@@ -178,6 +180,11 @@ class StudySpec:
         )
 
     @property
+    def comparisons(self) -> int:
+        """Number of comparisons with a baseline, tuned and untuned: the family of Holm's correction."""
+        return (len(self.arms) - 1) * (2 if self.tune else 1)
+
+    @property
     def task_name(self) -> str:
         """Name of the task in results: its key, or ``my_file.py:make`` without the folder."""
         task = find_task(self.task)
@@ -190,6 +197,8 @@ class StudySpec:
         task = find_task(self.task)
         arms = [arm.content() for arm in self.arms]
         content = {**asdict(self), "arms": arms, "task": self.task_name, "revision": task.revision, "recipes": recipes}
+        if self.looks is None:
+            del content["looks"]
         signature = task.metric.signature
         content |= {"signature": signature} if signature else {}
         content |= {"grid": GRID, "tuning_seeds": TUNING_SEEDS} if self.tune else {}
@@ -208,7 +217,11 @@ class StudyOptions(TypedDict, total=False):
 
     norms: Sequence[str]
     placements: Sequence[str]
-    seeds: int | Sequence[int]
+    seeds: int | Sequence[int] | None
+    looks: Sequence[int]
+    until_decided: bool
+    max_seeds: int | None
+    spending: Spending | None
     warmups: Sequence[int]
     steps: int | None
     preset: str
@@ -227,7 +240,11 @@ def make_study(
     *,
     norms: Sequence[str] = PAPER_NORMS,
     placements: Sequence[str] = (),
-    seeds: int | Sequence[int] = DEFAULT_SEEDS,
+    seeds: int | Sequence[int] | None = None,
+    looks: Sequence[int] = (),
+    until_decided: bool = False,
+    max_seeds: int | None = None,
+    spending: Spending | None = None,
     warmups: Sequence[int] = (),
     steps: int | None = None,
     preset: str = "small",
@@ -245,7 +262,15 @@ def make_study(
         task: Key of ``TASKS``, or ``my_file.py:make``, which is read again if it has been edited.
         norms: Norms in the syntax of the command line, such as ``"ada_norm(scale=2.0)"``.
         placements: Placements in the same syntax, such as ``"mix(share=0.5)"``; the task's default if empty.
-        seeds: The seeds, one run per arm and seed; an int ``n`` stands for the seeds 0 to n - 1.
+        seeds: The seeds, one run per arm and seed; an int ``n`` stands for the seeds 0 to n - 1. If None, the first
+            ten, or as many as the looks need.
+        looks: Numbers of pairs after which the arms are tested; a decided arm costs no further runs. The last one is
+            the number of seeds. Empty to test once, when all seeds have ended.
+        until_decided: Whether there are looks at :data:`normscope.results.sequential.DEFAULT_LOOKS` if ``looks`` is
+            empty.
+        max_seeds: Number of seeds at which a study with looks ends at the latest; the last look's if None.
+        spending: How alpha is spent over the looks: early (``"pocock"``), late (``"obrien_fleming"``), or in between
+            (``"kim_demets"``, the default).
         warmups: Numbers of warm-up updates to compare; the task's if empty.
         steps: Number of optimizer updates per run; the preset's if None.
         preset: Key of the task's presets.
@@ -279,6 +304,10 @@ def make_study(
         norms=norms,
         placements=placements,
         seeds=seeds,
+        looks=looks,
+        until_decided=until_decided,
+        max_seeds=max_seeds,
+        spending=spending,
         warmups=warmups,
         steps=steps,
         preset=preset,
@@ -297,7 +326,11 @@ def spec_of_names(
     *,
     norms: Sequence[str] = PAPER_NORMS,
     placements: Sequence[str] = (),
-    seeds: int | Sequence[int] = DEFAULT_SEEDS,
+    seeds: int | Sequence[int] | None = None,
+    looks: Sequence[int] = (),
+    until_decided: bool = False,
+    max_seeds: int | None = None,
+    spending: Spending | None = None,
     warmups: Sequence[int] = (),
     steps: int | None = None,
     preset: str = "small",
@@ -323,13 +356,22 @@ def spec_of_names(
         # A placement without norms makes a single arm, whatever the norms are.
         for norm in (parsed if place.has_norms else [NormSpec("none")])
     )
+    plan, numbers = plan_looks(
+        seeds,
+        looks,
+        until_decided=until_decided,
+        most=max_seeds,
+        spending=spending,
+        level=StudySpec.alpha / max(1, (len(arms) - 1) * (2 if rest.get("tune") else 1)),
+    )
     spec = StudySpec(
         question=question or f"Does the norm matter on {entry.name if entry.location else task}?",
         task=task,
         arms=arms,
         baseline=0,
         margin=entry.margin if margin is None else margin,
-        seeds=_whole_numbers(seeds),
+        seeds=numbers,
+        looks=plan,
         steps=entry.presets[preset].steps if steps is None else steps,
         preset=preset,
         **rest,
@@ -341,16 +383,3 @@ def spec_of_names(
     if baseline not in labels:
         raise ValueError(f"baseline must be one of the arms {', '.join(labels)}, got {baseline!r}")
     return replace(spec, baseline=labels.index(baseline))
-
-
-def _whole_numbers(seeds: int | Iterable[int]) -> tuple[int, ...]:
-    given = (
-        (seeds,)
-        if isinstance(seeds, bool)
-        else tuple(range(int(seeds)) if isinstance(seeds, int | Integral) else seeds)
-    )
-    if not all(isinstance(seed, Integral) and not isinstance(seed, bool) for seed in given):
-        raise TypeError(f"seeds must be whole numbers, got {list(given)}")
-    if not given or len(set(given)) < len(given) or min(given) < 0:
-        raise ValueError(f"seeds must be different whole numbers from 0 up, got {list(given)}")
-    return tuple(int(seed) for seed in given)

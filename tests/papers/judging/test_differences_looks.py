@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from normscope.papers.judging.differences import weigh
+from normscope.papers.judging.verdicts import judge_broken
 from normscope.results.look_plan import LookPlan
 from normscope.results.matching import pair_values, read_arms
 from normscope.results.sequential import repeated_interval, sequential_p
 from normscope.results.statistics import sign_flip_p, t_interval
 from normscope.results.store import StudyFolder
-from support.digits_paper import difference
+from support.digits_paper import difference, diverges
 
 
 @pytest.mark.parametrize(("pairs", "reached"), [((3, 6, 8), 8), ((5, 7, 12), 7), ((6, 20), 6)])
@@ -47,3 +48,19 @@ def test_a_study_without_looks_is_tested_once(trained: Path) -> None:
     values = pair_values(none, normed)
     assert found.p == sign_flip_p(values, rng=none.generator())
     assert found.seeds == pytest.approx(t_interval(values, level=0.95))
+
+
+def test_runs_that_diverge_are_tested_at_the_share_of_a_look(exploded: Path) -> None:
+    study = StudyFolder(exploded)
+    card = study.read_card()
+    none, normed = read_arms(study, card)
+    once = weigh(difference(1.0), "digits", none, normed, card, 1)
+    card = {**card, "looks": {"pairs": [6, 12], "spending": "pocock"}, "seeds": list(range(12))}
+    twice = weigh(difference(1.0), "digits", none, normed, card, 1)
+    assert once.broken == twice.broken == (0, 6)
+    assert (once.p, twice.p) == (pytest.approx(2**-5), pytest.approx(2**-4))
+    judged = judge_broken(diverges(), "digits", none, normed, card, full_steps=10)
+    # Six of six are enough for one look at 5 %, and not for two.
+    assert judged.verdict == "cannot tell: needs 7 seeds"
+    card = {**card, "looks": None, "seeds": list(range(6))}
+    assert judge_broken(diverges(), "digits", none, normed, card, full_steps=10).verdict == "reproduced"

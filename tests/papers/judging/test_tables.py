@@ -76,6 +76,7 @@ def test_page_names_the_stand_in_and_escapes_what_would_break_it() -> None:
                 **{"task": "rt", "folder": "there", "regime": "small", "seeds": [0, 1], "steps": 5, "preset_steps": 9},
                 **{"signature": "nrefs:1|tok:13a", "norms_at": "final", "costs": [COSTS]},
                 **{"runs": [{"label": "ada_norm", "done": 1, "planned": 2}], "exploratory": ""},
+                "looks": {"pairs": [1, 2], "spending": "pocock"},
                 "tuning": {"grid": [0.1, 0.3], "seeds": [1000], "arms": {"ada_norm": {"chosen": 0.3}}},
                 "without_norms": {
                     "chosen": "fixup",
@@ -101,6 +102,7 @@ def test_page_names_the_stand_in_and_escapes_what_would_break_it() -> None:
     assert "Norms replaced: the final norms, one at the end of each stream; layer norm elsewhere" in page
     assert "| ada_norm | 5 | 1.25 |  | 2.0 |" in page
     assert "## Evidence behind the published figures" in page
+    assert "seeds 0, 1 at most, looks at 1, 2 (pocock) planned; runs that are done: ada_norm 1 of 2" in page
     assert "over 0.1, 0.3 with seed 1000: ada_norm 0.3; verdicts are those of the tuned arms" in page
     assert "is fixup, the best validation error (%) of 2 initializations made for it, on the tuning split, in 4" in page
     assert "rezero failed at 0.1, fixup 12.5 at 0.3; the plain one, without any, stands beside it" in page

@@ -46,7 +46,7 @@ def test_a_finished_study_was_specified_before_its_first_run(study: Path) -> Non
 
 
 def test_a_study_with_later_seeds_is_exploratory_at_every_verdict(study: Path) -> None:
-    page = page_of(study, looks=[6])
+    page = page_of(study, changes=[6])
     assert "Written before the first run" not in page
     assert "Changed after results could be seen. The p values are exploratory: 4 of 10 seeds came after" in page
     answer = page[page.index(" Answer ") : page.index("Study specification")]

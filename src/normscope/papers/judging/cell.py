@@ -132,8 +132,14 @@ class Setup:
 
     preset: str
     """Key of a task's presets."""
-    seeds: tuple[int, ...]
-    """One run per arm and seed; runs of two arms with the same seed are paired."""
+    seeds: tuple[int, ...] | None
+    """One run per arm and seed, paired by seed; if None, the first ten, or as many as the looks need."""
+    looks: tuple[int, ...] = ()
+    """Numbers of seeds after which undecided arms are tested; empty to test once."""
+    until_decided: bool = False
+    """Whether there are looks at the default numbers of seeds if ``looks`` is empty."""
+    max_seeds: int | None = None
+    """Number of seeds at the last look; that of the looks if None."""
     steps: int | None = None
     """Number of updates of every run; that of the preset if None."""
     device: str = "cpu"

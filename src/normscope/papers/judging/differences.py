@@ -88,7 +88,8 @@ def weigh(
     broken = None
     if any("diverged" in pair for pair in states):
         broken = _ranks(states, higher_is_better=cell.metric.higher_is_better)
-        p = sign_test(broken[0], sum(broken)) if any(broken) else 1.0
+        # At any of several looks, each has its share of alpha.
+        p = min(1.0, sign_test(broken[0], sum(broken)) * looks_of(card)) if any(broken) else 1.0
     return PairedEvidence(
         pairs=len(both) - len(lost),
         waiting=0 if reached else sum(seed not in both for seed in card["seeds"]),
@@ -111,7 +112,13 @@ def weigh(
 def look_plan(card: Mapping[str, Any]) -> LookPlan | None:
     """Return the planned looks of a study, or None if it is tested once."""
     looks = card.get("looks")
-    return LookPlan(tuple(looks["pairs"]), looks["spending"]) if isinstance(looks, Mapping) else None
+    return LookPlan(tuple(looks["pairs"]), looks["spending"]) if looks else None
+
+
+def looks_of(card: Mapping[str, Any]) -> int:
+    """Return the number of planned looks of a study; 1 if it is tested once."""
+    looks = look_plan(card)
+    return 1 if looks is None else len(looks.pairs)
 
 
 def _interval(differences: np.ndarray, looks: LookPlan | None, level: float) -> Interval:

@@ -253,6 +253,8 @@ def _choice_words(choice: Mapping[str, Any]) -> str:
 
 def _seed_words(row: Mapping[str, Any]) -> str:
     seeds = f"seeds {', '.join(map(str, row['seeds']))}"
+    if row["looks"]:
+        seeds += f" at most, looks at {', '.join(map(str, row['looks']['pairs']))} ({row['looks']['spending']})"
     if all(arm["done"] == arm["planned"] for arm in row["runs"]):
         return seeds
     done = ", ".join(f"{arm['label']} {arm['done']} of {arm['planned']}" for arm in row["runs"])

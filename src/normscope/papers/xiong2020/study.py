@@ -4,6 +4,7 @@ Numbers of IWSLT'14 are from the text; where a source says "about", they are rea
 """
 
 from normscope.papers.judging.cell import Cell, Epsilon, Paper, PaperArm, PaperStudy, Setup
+from normscope.studies.looks import plan_looks
 from normscope.studies.spec import Arm, StudySpec
 from normscope.tasks import TASKS, Recipe
 from normscope.tasks.task import Metric
@@ -184,6 +185,14 @@ def studies(task: str, setup: Setup) -> tuple[PaperStudy, ...]:
     made = []
     for rate in RATES:
         wanted = [arm_of(placement, warmup, rate) for placement in ("post", "pre") for warmup in WARMUPS]
+        looks, seeds = plan_looks(
+            setup.seeds,
+            setup.looks,
+            until_decided=setup.until_decided,
+            most=setup.max_seeds,
+            spending=None,
+            level=StudySpec.alpha / (len(wanted) - 1),
+        )
         arms = tuple(
             Arm.parse(
                 arm.norm,
@@ -199,7 +208,8 @@ def studies(task: str, setup: Setup) -> tuple[PaperStudy, ...]:
             arms=arms,
             baseline=wanted.index(arm_of("post", LONGEST, rate)),
             margin=entry.margin,
-            seeds=setup.seeds,
+            seeds=seeds,
+            looks=looks,
             steps=recipe.steps if setup.steps is None else setup.steps,
             preset=setup.preset,
             precision=setup.precision,

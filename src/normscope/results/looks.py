@@ -1,0 +1,391 @@
+"""The looks of a study, followed through its runs: which arms are decided, which go on, and how it ended; no torch.
+
+Everything follows from card.json and the runs on disk, so that a study that is resumed takes the same decisions.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from normscope.results.look_plan import LookPlan, Spending
+from normscope.results.matching import ArmRuns, pair_values
+from normscope.results.per_arm import ArmLook, Standing, weigh_arm
+from normscope.results.sequential import boundary, chance_of_decision, continued_p
+from normscope.results.statistics import holm
+from normscope.results.verdict import (
+    Evidence,
+    beyond_seeds,
+    decide,
+    describe_failures,
+    exploratory,
+    more_seeds,
+)
+
+UNLIKELY = 0.01
+"""Chance of a decision at the looks to come below which an arm does not go on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextLook:
+    """What the next look of a study takes."""
+
+    pairs: int
+    """Number of pairs of every arm that goes on."""
+    runs: int
+    """Number of runs that have not ended."""
+    minutes: float | None
+    """Time that they take, from the medians of the finished ones; None before any has finished."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlierLooks:
+    """The looks that were planned before the plan was changed at one of them."""
+
+    pairs: tuple[int, ...]
+    """Number of pairs at each look."""
+    spending: Spending
+    """How alpha was to be spent over them."""
+    seen: int
+    """Number of pairs at the look after which the plan was changed, before the last."""
+
+    @property
+    def plan(self) -> LookPlan:
+        """The plan of these looks."""
+        return LookPlan(pairs=self.pairs, spending=self.spending)
+
+    @property
+    def caution(self) -> str:
+        """What became of the error rates."""
+        return f"exploratory: the plan of {self.pairs[-1]} seeds was changed after {self.seen}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookState:
+    """The looks of a study and how far it came, as summary.json has it."""
+
+    pairs: tuple[int, ...]
+    """Number of pairs at each look; the last is the maximum."""
+    spending: Spending
+    """How alpha is spent over the looks."""
+    reached: int
+    """Number of looks whose runs have all ended."""
+    ended: Literal["decided", "maximum", "time", "hopeless"] | None
+    """``"decided"``: every arm is decided, or has runs that failed. ``"maximum"``: the last look left arms undecided.
+    ``"hopeless"``: nothing could still change. ``"time"``: the time of the last call was up. None while it goes on."""
+    next: NextLook | None
+    """The next look; None if the study has ended."""
+    continues: EarlierLooks | None = None
+    """The looks before the plan was changed: differences are then tested at their conditional level, and all else is
+    exploratory. None if it was not changed, or not before the last look."""
+
+
+def read_plan(card: Mapping[str, Any], path: Path) -> LookPlan | None:
+    """Return the looks of a card, or None if it has none.
+
+    Where the plan was changed, they are the earlier looks that were seen, and of the new ones those that are not
+    before the earlier maximum, since the conditional level depends on all pairs up to there.
+
+    Args:
+        card: Card of the study.
+        path: Its file, for the error message.
+
+    Raises:
+        ValueError: If the looks do not ascend to the number of seeds; the message names the file.
+    """
+    looks = card.get("looks")
+    if looks is None:
+        return None
+    try:
+        plan = LookPlan(pairs=tuple(looks["pairs"]), spending=looks["spending"])
+        earlier = _read_earlier(card)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if plan.pairs[-1] != len(card["seeds"]):
+        raise ValueError(f"{path} has {len(card['seeds'])} seeds, expected those of its last look, {plan.pairs[-1]}")
+    if earlier is None:
+        return plan
+    last = earlier.pairs[-1]
+    later = {last, *(pairs for pairs in plan.pairs if pairs > last)}
+    return replace(plan, pairs=(*(pairs for pairs in earlier.pairs if pairs <= earlier.seen), *sorted(later)))
+
+
+def _read_earlier(card: Mapping[str, Any]) -> EarlierLooks | None:
+    """Return the looks before the plan was changed.
+
+    Raises:
+        ValueError: If they were changed at none of them, or do not come before the new ones.
+    """
+    content = card.get("continues")
+    if content is None:
+        return None
+    earlier = EarlierLooks(pairs=tuple(content["pairs"]), spending=content["spending"], seen=content["seen"])
+    if earlier.seen not in earlier.plan.pairs[:-1] or not earlier.pairs[-1] < card["looks"]["pairs"][-1]:
+        raise ValueError(f"continues must have looks before the last one, changed at one of them, got {content}")
+    return earlier
+
+
+@dataclass(kw_only=True, eq=False)
+class _Course:
+    """One arm on its way through the looks."""
+
+    arm: ArmRuns
+    base: ArmRuns
+    pairs: int = 0
+    """Pairs at its last look."""
+    looks: list[ArmLook] = field(default_factory=list)
+    evidence: Evidence | None = None
+    p_adjusted: float | None = None
+    claim: str = ""
+    stopped: str = ""
+    """Why it does not go on although it is undecided."""
+    is_final: bool = False
+    """Whether no further run could change that."""
+
+    def open_runs(self, pairs: int) -> dict[Any, ArmRuns]:
+        """Return the runs up to a number of pairs that have not ended, with their arm."""
+        return {
+            run: side
+            for side in (self.arm, self.base)
+            for seed, run in side.planned.items()
+            if seed in side.seeds[:pairs] and seed not in side.ended
+        }
+
+
+@dataclass(kw_only=True, eq=False)
+class LookPath:
+    """The path of a study through its looks, up to the last one whose runs have all ended.
+
+    Args:
+        card: Card of the study.
+        plan: Its looks.
+        couples: Every arm with its baseline, baselines included.
+        workers: Number of runs that are computed at a time, for the estimate of the time.
+        keep_going: Whether arms go on although a decision is unlikely.
+    """
+
+    card: Mapping[str, Any]
+    plan: LookPlan
+    couples: Sequence[tuple[ArmRuns, ArmRuns]]
+    workers: int = 1
+    keep_going: bool = False
+    reached: int = 0
+    needed: dict[Any, ArmRuns] = field(default_factory=dict)
+    """Names of the runs that the next look needs and that have not ended, with their arm."""
+
+    def __post_init__(self) -> None:
+        self.courses = [_Course(arm=arm, base=base) for arm, base in self.couples if arm is not base]
+        self.comparisons = len(self.courses)
+        self.earlier = _read_earlier(self.card)
+        self.going: list[_Course] = []
+        tuned = not self.card.get("tune") or self.card.get("tuning") is not None
+        for look, pairs in enumerate(self.plan.pairs):
+            self.going = [course for course in self.courses if self._goes_on(course, pairs)]
+            self.needed = {run: side for course in self.going for run, side in course.open_runs(pairs).items()}
+            if not self.going or self.needed or not tuned:
+                return
+            self._test(look)
+        self.going = []
+
+    def _goes_on(self, course: _Course, pairs: int) -> bool:
+        if course.claim or course.is_final:
+            return False
+        # Stopping is not binding: an arm whose runs are there all the same is tested.
+        return not course.stopped or self.keep_going or not course.open_runs(pairs)
+
+    def _test(self, look: int) -> None:
+        """Test the arms that went on to a look, and decide which go on from there."""
+        card, pairs, self.reached = self.card, self.plan.pairs[look], look + 1
+        for course in self.going:
+            course.pairs, course.stopped = pairs, ""
+            course.evidence = self._weigh(course, pairs)
+        p = [course.evidence and course.evidence.p for course in self.courses]
+        adjusted = holm(p)
+        caution, is_continued = exploratory(card.get("changes") or (), len(card["seeds"])), self._is_continued(pairs)
+        for index, course in enumerate(self.courses):
+            if course not in self.going or course.evidence is None:
+                continue
+            course.p_adjusted = adjusted[index]
+            failures = describe_failures(course.arm.until(pairs).ended, course.base.until(pairs).ended)
+            if failures or course.evidence.obstacle:
+                course.stopped, course.is_final = course.evidence.obstacle, True
+                continue
+            course.claim, lack = decide(
+                course.evidence,
+                course.p_adjusted,
+                higher_is_better=card["metric"]["higher_is_better"],
+                margin=card["margin"],
+                alpha=card["alpha"],
+                caution=caution or "at the conditional level" * is_continued,
+                caution_equivalent=self.earlier.caution if self.earlier and is_continued else None,
+            )
+            course.looks.append(self._describe(course, look, lack, _level(index, p, adjusted, card["alpha"])))
+            if not course.claim:
+                self._stop(course, lack)
+
+    def _is_continued(self, pairs: int) -> bool:
+        return self.earlier is not None and pairs > self.earlier.seen
+
+    def _weigh(self, course: _Course, pairs: int) -> Evidence:
+        """Compute the evidence at a look; after a change of the plan its p-value is that of the continuation."""
+        earlier, plan = self.earlier, self.plan
+        if earlier is not None and not self._is_continued(pairs):
+            plan = earlier.plan
+        evidence = weigh_arm(self.card, course.arm.until(pairs), course.base.until(pairs), self.comparisons, plan=plan)
+        if earlier is None or not self._is_continued(pairs) or evidence.p is None:
+            return evidence
+        later = LookPlan(tuple(each for each in plan.pairs if each > earlier.seen), plan.spending)
+        (generator,) = course.arm.generator().spawn(1)
+        differences = pair_values(course.arm.until(pairs), course.base.until(pairs))
+        p = continued_p(differences, earlier.plan, later, seen=earlier.seen, rng=generator)[-1]
+        return replace(evidence, p=p)
+
+    def _stop(self, course: _Course, lack: str) -> None:
+        """Stop an undecided arm at the maximum, or where nothing could still change."""
+        most, evidence = self.plan.pairs[-1], course.evidence
+        assert evidence is not None
+        kept = {"margin": self.card["margin"], "alpha": self.card["alpha"]}
+        if course.pairs == most:
+            course.stopped, course.is_final = lack or f"at the maximum of {most} seeds; {more_seeds(evidence)}", True
+        elif beyond_seeds(evidence, course.p_adjusted, pairs=most, **kept):
+            course.stopped = lack
+        elif not lack and _chance(course, self.plan, **kept) < UNLIKELY:
+            course.stopped = f"stopped at {course.pairs} of {most} seeds: a decision is unlikely"
+
+    def _describe(self, course: _Course, look: int, lack: str, level: float) -> ArmLook:
+        evidence, pairs = course.evidence, course.pairs
+        assert evidence is not None
+        differences = pair_values(course.arm.until(pairs), course.base.until(pairs))
+        (generator,) = course.arm.generator().spawn(1)
+        plan = self.plan if self.earlier is None else self.earlier.plan
+        return ArmLook(
+            pairs=pairs,
+            difference=_given(evidence.difference),
+            interval=_given(evidence.interval),
+            boundary=None
+            if self._is_continued(pairs)
+            else boundary(differences, plan, alpha=level, rng=generator)[look],
+            p_adjusted=_given(course.p_adjusted),
+            p_equivalent=_given(evidence.p_equivalent),
+            verdict=course.claim or f"not enough evidence{f' ({lack})' if lack else ''}",
+        )
+
+    @property
+    def state(self) -> LookState:
+        """The looks and how far the study came."""
+        following = None
+        if self.going:
+            following = NextLook(
+                pairs=self.plan.pairs[self.reached], runs=len(self.needed), minutes=_minutes(self.needed, self.workers)
+            )
+        return LookState(
+            pairs=self.plan.pairs,
+            spending=self.plan.spending,
+            reached=self.reached,
+            ended=None if self.going else self._ending(),
+            next=following,
+            continues=self.earlier,
+        )
+
+    def _ending(self) -> Literal["decided", "maximum", "hopeless"]:
+        undecided = [course for course in self.courses if not course.claim and course.stopped]
+        if not undecided:
+            return "decided"
+        return "maximum" if any(course.pairs == self.plan.pairs[-1] for course in undecided) else "hopeless"
+
+    def standings(self) -> Iterator[Standing]:
+        """Yield how every arm stands at its last look, baselines included, in their order."""
+        following = self.plan.pairs[self.reached] if self.going else 0
+        courses = iter(self.courses)
+        for arm, base in self.couples:
+            if arm is base:
+                own = [course for course in self.courses if course.base is base]
+                last = max(course.pairs for course in own)
+                most = max([last, *(following for course in own if course in self.going)])
+                side = arm.until(last) if last else arm.until(most)
+                yield Standing(
+                    arm=side, base=side, planned=arm.until(most), evidence=None, p_adjusted=None, verdict="baseline"
+                )
+                continue
+            course = next(courses)
+            planned = following if course in self.going else course.pairs
+            pairs = course.pairs or planned
+            evidence = course.evidence or weigh_arm(
+                self.card, arm.until(pairs), base.until(pairs), self.comparisons, plan=self.plan
+            )
+            yield Standing(
+                arm=arm.until(pairs),
+                base=base.until(pairs),
+                planned=arm.until(planned),
+                evidence=evidence,
+                p_adjusted=course.p_adjusted,
+                verdict=self._words(course),
+                looks=tuple(course.looks),
+                decided_at=course.pairs if course.claim else None,
+            )
+
+    def _words(self, course: _Course) -> str:
+        if course.claim:
+            return course.claim
+        if course in self.going:
+            cost = describe_next(self.state.next, self.workers)
+            return f"not enough evidence ({'next' if self.reached else 'first'} look at {cost})"
+        failures = describe_failures(course.arm.until(course.pairs).ended, course.base.until(course.pairs).ended)
+        if failures:
+            return f"{failures}; stopped at {course.pairs} seeds, since no claim can follow"
+        return f"not enough evidence ({course.stopped})"
+
+
+def describe_next(following: NextLook | None, workers: int) -> str:
+    """Return where the next look is and what it takes: ``20 seeds: 30 runs, about 12 minutes``; empty if none is."""
+    if following is None:
+        return ""
+    minutes = following.minutes
+    if minutes is None:
+        time = ""
+    elif minutes < 1:
+        time = ", under a minute"
+    else:
+        time = f", about {minutes:.0f} minutes" if minutes < 120 else f", about {minutes / 60:.1f} hours"
+    time += f" with {workers} workers" if time and workers > 1 else ""
+    return f"{following.pairs} seeds: {following.runs} run{'s' * (following.runs != 1)}{time}"
+
+
+def _minutes(runs: Mapping[Any, ArmRuns], workers: int) -> float | None:
+    medians = {id(side): side.median("seconds") for side in runs.values()}
+    known = [seconds for seconds in medians.values() if seconds is not None]
+    if not known:
+        return None
+    seconds = [medians[id(side)] for side in runs.values()]
+    usual = float(np.median(known))
+    return sum(usual if each is None else each for each in seconds) / min(workers, len(seconds)) / 60
+
+
+def _level(index: int, p: Sequence[float | None], adjusted: Sequence[float | None], alpha: float) -> float:
+    """Return the level at which Holm's correction tests an arm: alpha over the arms not rejected before it."""
+    own = p[index]
+    before = [
+        other
+        for other, value in enumerate(p)
+        if other != index
+        and value is not None
+        and own is not None
+        and (value, other) < (own, index)
+        and (corrected := adjusted[other]) is not None
+        and corrected < alpha
+    ]
+    return alpha / (len(p) - len(before))
+
+
+def _chance(course: _Course, plan: LookPlan, *, margin: float, alpha: float) -> float:
+    differences = pair_values(course.arm.until(course.pairs), course.base.until(course.pairs))
+    (generator,) = course.arm.generator().spawn(1)
+    # All of alpha, as if every other arm were decided: the most that this arm may come to have.
+    return chance_of_decision(differences, plan, margin=margin, alpha=alpha, rng=generator)
+
+
+def _given(value: Any) -> Any:
+    assert value is not None
+    return value
