@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from normscope.results.store import SCHEMA, RunFolder, StudyFolder, read_json, write_json
-from normscope.specs import find_task
 from normscope.studies.compare import check_device, default_workers
 from normscope.studies.engines.engine import RunEvent
 from normscope.studies.engines.local import LocalEngine
 from normscope.studies.plan import RunSpec
 from normscope.studies.spec import Arm, StudySpec
 from normscope.studies.tuning import tune, tuning_plan
+from normscope.tasks import TASKS
 
 CANDIDATES = (
     "rezero",
@@ -32,7 +32,7 @@ FILE = "without-norms.json"
 
 def candidates(task: str) -> tuple[str, ...]:
     """Return the placements without norms that a task accepts."""
-    return tuple(text for text in CANDIDATES if text.partition("(")[0] in find_task(task).placements)
+    return tuple(text for text in CANDIDATES if text.partition("(")[0] in TASKS[task].placements)
 
 
 def read_choice(folder: Path) -> dict[str, Any] | None:
@@ -72,7 +72,7 @@ def choose_without_norms(
     for each in tuning_plan(trials):
         callback(RunEvent(spec=each, state="planned", step=0))
     found = tune(trials, study, engine, callback)
-    sign = -1.0 if find_task(spec.task).valid_metric.higher_is_better else 1.0
+    sign = -1.0 if TASKS[spec.task].valid_metric.higher_is_better else 1.0
     ranks, rows = {}, {}
     for arm, label in zip(arms, trials.labels(), strict=True):
         tuned = found["arms"][label]
@@ -84,8 +84,8 @@ def choose_without_norms(
         "schema": SCHEMA,
         "chosen": min(ranks, key=lambda text: ranks[text]),
         "candidates": rows,
-        "metric": find_task(spec.task).valid_metric.name,
-        "unit": find_task(spec.task).valid_metric.unit,
+        "metric": TASKS[spec.task].valid_metric.name,
+        "unit": TASKS[spec.task].valid_metric.unit,
         "seeds": found["seeds"],
         "grid": found["grid"],
         "trials": len(tuning_plan(trials)),
