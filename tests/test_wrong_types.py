@@ -288,7 +288,12 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]], dict[st
     "locate": (data.locate, lambda: {"dataset": data.SETS["digits"]}, {"dataset": ["digits", None, 3]}),
     "load_bytes": (data.load_bytes, lambda: {"name": "enwik8"}, {"name": TEXT}),
     "load_parallel": (data.load_parallel, lambda: {"name": "multi30k"}, {"name": TEXT}),
-    "load_rt": (data.load_rt, dict, {"fold": ["1", 2.5, True, [1]]}),
+    **{
+        name: (getattr(data, name), dict, {"fold": ["1", 2.5, True, [1]], "seed": ["1", 2.5, True, [1]]})
+        for name in ("load_rt", "load_cr", "load_subj", "load_mpqa")
+    },
+    "load_digits": (data.load_digits, dict, {"seed": ["1", 2.5, True, [1]]}),
+    "load_ptb_sample": (data.load_ptb_sample, dict, {"seed": ["1", 2.5, True, [1]]}),
     **{
         name: (_exhausted(getattr(data, name)), lambda: {"path": Path("nowhere")}, {"path": PATH})
         for name in ("read_lines", "read_trees", "read_conllu")

@@ -2,7 +2,7 @@
 
 * Layers stand where ``torch.nn.LayerNorm`` stood: ``normscope.AdaNorm(512)``.
 * A study asks whether a norm helps: ``normscope.compare("digits", norms=["layer_norm", "rms_norm"], seeds=10)``, or
-  ``normscope compare digits`` on the command line.
+  ``normscope compare digits`` on the command line; ``normscope judge results.csv`` judges anybody's table of runs.
 * A diagnosis looks at one model: ``normscope.diagnose(model, batch, loss)``.
 * Surgery changes the norms of an existing model: ``normscope.swap(model, "layer_norm", "ada_norm")``.
 
@@ -56,7 +56,7 @@ if typing.TYPE_CHECKING:
     from normscope.placement import Placement
     from normscope.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
     from normscope.report import write_report
-    from normscope.results import ArmSummary, RunSummary, Summary, summarize
+    from normscope.results import ArmSummary, RunSummary, Summary, judge, summarize
     from normscope.specs import NormSpec, PlacementSpec, find_task
     from normscope.studies import Arm, StudySpec, compare, make_study
     from normscope.surgery import (
@@ -117,6 +117,7 @@ __all__ = [
     "find_norms",
     "find_task",
     "inspection",
+    "judge",
     "kernels",
     "make_study",
     "models",
@@ -154,7 +155,7 @@ _NAMES = {
     "placement": ("Placement",),
     "recurrent": ("GRU", "GRUCell", "LSTM", "LSTMCell", "RNN", "RNNCell"),
     "report": ("write_report",),
-    "results": ("ArmSummary", "RunSummary", "Summary", "summarize"),
+    "results": ("ArmSummary", "RunSummary", "Summary", "judge", "summarize"),
     "specs": ("NormSpec", "PlacementSpec", "find_task"),
     "studies": ("Arm", "StudySpec", "compare", "make_study"),
     "surgery": ("ConversionReport", "SwapReport", "norm_parameter_groups", "norm_parameters", "swap", "to_rms_norm"),

@@ -56,7 +56,7 @@ class NormSpec:
         >>> spec.name, spec.arguments
         ('ada_norm', {'scale': 2.0})
         >>> spec.build(64)
-        AdaNorm((64,), eps=1e-05, scale=2.0, k=0.1, convention='paper', backend=None)
+        AdaNorm((64,), eps=1e-05, scale=2.0, k=0.1, convention='paper', detach=True, backend=None)
     """
 
     name: str

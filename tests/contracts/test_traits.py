@@ -23,6 +23,7 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "detach_norm mean": ("detach_norm", {"std": False}),
     "detach_norm std": ("detach_norm", {"mean": False}),
     "detach_norm nothing": ("detach_norm", {"mean": False, "std": False}),
+    "detach_norm held": ("detach_norm", {"hold_size": True}),
     "batch_norm unbiased": ("batch_norm", {"unbiased": True}),
 }
 TORCHS: dict[str, Callable[..., nn.Module]] = {
@@ -229,6 +230,31 @@ def test_the_kernel_formula_computes_it(name: str) -> None:
 
 def test_every_registered_norm_of_ours_declares_traits() -> None:
     assert [name for name in NORMS if traits_of(NORMS[name](WIDTH)) is None] == []
+
+
+@every_norm
+def test_the_common_size_is_held_where_declared(name: str) -> None:
+    norm, x = built(name, eps=1e-12), drawn().requires_grad_()
+    traits = declared(norm)
+    (gradient,) = torch.autograd.grad(run(name, norm, x), x, drawn(1))
+    centered = (x - x.mean(-1, keepdim=True)).detach()
+    along = float((gradient * centered).sum()) / float(gradient.norm() * centered.norm())
+    if traits.detaches_size:
+        assert (abs(along) < 1e-10) == traits.holds_size
+    else:
+        assert not traits.holds_size
+
+
+@pytest.mark.parametrize("detach", [True, False])
+def test_the_factor_moves_where_declared(detach: bool) -> None:
+    norm, x = norms.AdaNorm(WIDTH, k=0.3, detach=detach).double(), drawn().requires_grad_()
+    direction, upstream = drawn(2), drawn(1)
+    (gradient,) = torch.autograd.grad(norm(x), x, upstream)
+    step = 1e-5 * direction
+    difference = float(((norm(x + step) - norm(x - step)) * upstream).sum().detach()) / 2e-5
+    is_derivative = float((gradient * direction).sum()) == pytest.approx(difference, rel=1e-6)
+    assert is_derivative == norm.traits.factor_moves == (not detach)
+    assert norm.traits.has_factor
 
 
 def test_a_factor_is_declared_by_ada_norm_alone() -> None:

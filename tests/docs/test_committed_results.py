@@ -2,11 +2,16 @@
 
 import csv
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from normscope.report import write_report
+from normscope.report.atlas import read_atlas
+from normscope.report.atlas.page import render
 from normscope.results import summarize
 from support.study_folders import unpack
 
@@ -56,3 +61,22 @@ def test_the_paragraph_has_the_numbers_of_the_study(study: Path) -> None:
             assert f"{arm['difference']:+.2f}, {low:+.2f} to {high:+.2f}" in line
             assert f"| {arm['p_adjusted']:.3f} |" in line
             assert arm["verdict"] in line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.name)
+def test_the_runs_give_the_committed_page(study: Path, tmp_path: Path) -> None:
+    unpack(study / "study.tar.xz", tmp_path)
+    for name in ("summary.json", "summary.csv"):
+        shutil.copy(study / name, tmp_path)
+
+    def without_figures(path: Path) -> str:
+        # Another matplotlib may draw a line otherwise.
+        return re.sub(r"<svg[^>]* role=.*?</svg>", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+    assert without_figures(write_report(tmp_path)) == without_figures(study / "report.html")
+
+
+def test_the_atlas_is_that_of_the_committed_studies() -> None:
+    """It is made again by ``./run atlas docs/results``."""
+    assert (RESULTS / "atlas.html").read_text(encoding="utf-8") == render(read_atlas(RESULTS))

@@ -81,6 +81,50 @@ def test_a_constant_row_is_finite_in_the_released_convention_too(dtype: torch.dt
     assert x.grad.isfinite().all()
 
 
+ATTACHED = pytest.mark.parametrize(("scale", "k"), [(1.0, 0.0), (1.0, 0.1), (2.0, 0.3)])
+
+
+@pytest.mark.parametrize("backend", ["eager", None])
+@pytest.mark.parametrize("convention", ["paper", "released"])
+@ATTACHED
+def test_attached_the_gradient_is_that_of_the_written_equation(scale: float, k: float, convention, backend) -> None:
+    x = torch.randn(4, 7, dtype=torch.float64, requires_grad=True)
+    upstream = torch.randn(4, 7, dtype=torch.float64)
+    variance, mean = torch.var_mean(x, -1, correction=0, keepdim=True)
+    deviation = (variance + 1e-5).sqrt() if convention == "paper" else (variance * 7 / 6).sqrt() + 1e-5
+    y = (x - mean) / deviation
+    want = scale * y - scale * k * y.square()
+    got = AdaNorm(7, scale=scale, k=k, convention=convention, detach=False, backend=backend)(x)
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-13)
+    ours, theirs = (torch.autograd.grad(z, x, upstream, create_graph=True)[0] for z in (got, want))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+    ours, theirs = (torch.autograd.grad(one, x, upstream.flip(0))[0] for one in (ours, theirs))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-11)
+
+
+@ATTACHED
+def test_attached_the_gradient_is_that_of_twice_the_slope_detached(scale: float, k: float) -> None:
+    x = torch.randn(4, 7, dtype=torch.float64, requires_grad=True)
+    upstream = torch.randn(4, 7, dtype=torch.float64)
+    attached, detached = AdaNorm(7, scale=scale, k=k, detach=False)(x), AdaNorm(7, scale=scale, k=2 * k)(x)
+    (got,), (want,) = (torch.autograd.grad(z, x, upstream) for z in (attached, detached))
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-13)
+
+
+def test_attaching_changes_no_value_beyond_rounding_and_rounds_once() -> None:
+    x = torch.randn(64, 33)
+    torch.testing.assert_close(AdaNorm(33, detach=False)(x), AdaNorm(33)(x), rtol=0, atol=4 * 2**-23)
+    half = x.bfloat16()
+    assert torch.equal(AdaNorm(33, detach=False)(half), AdaNorm(33, detach=False)(half.float()).bfloat16())
+
+
+def test_attached_with_a_residual_it_is_two_calls() -> None:
+    x, residual = torch.randn(2, 4, 7)
+    z, total = AdaNorm(7, detach=False)(x, residual)
+    assert torch.equal(total, x + residual)
+    assert torch.equal(z, AdaNorm(7, detach=False)(total))
+
+
 def test_has_nothing_to_learn() -> None:
     assert AdaNorm(7).state_dict() == {}
 

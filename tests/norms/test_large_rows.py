@@ -23,7 +23,9 @@ NORMS: dict[str, Callable[..., nn.Module]] = {
     "scale_norm": normscope.ScaleNorm,
     "detach_norm": normscope.DetachNorm,
     "detach_norm_mean": lambda width, **rest: normscope.DetachNorm(width, std=False, **rest),
+    "detach_norm_held": lambda width, backend=None, **rest: normscope.DetachNorm(width, hold_size=True, **rest),
     "ada_norm": normscope.AdaNorm,
+    "ada_norm_attached": lambda width, **rest: normscope.AdaNorm(width, detach=False, **rest),
     "ada_norm_released": lambda width, **rest: normscope.AdaNorm(width, convention="released", **rest),
     "batch_norm": lambda width, backend=None, **rest: normscope.BatchNorm(width, **rest),
     "frn": lambda width, backend=None, **rest: normscope.FRN(width, **rest),
@@ -39,7 +41,8 @@ PATHS = {"cpp": "cpu", "python": "cpu", "eager": "eager", "compiled": "cpu", "co
 
 def compute(name: str, module: nn.Module, path: str, x: Tensor, residual: Tensor | None) -> Tensor:
     """Return the norm of ``x``, or of its sum with the residual."""
-    adds = name not in ("batch_norm", "frn")
+    # The rows of these share a gradient, at least, so that they are not mapped one by one.
+    adds = name not in ("batch_norm", "frn", "detach_norm_held")
 
     def function(x: Tensor, residual: Tensor | None) -> Tensor:
         if residual is None or not adds:

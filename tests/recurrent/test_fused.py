@@ -177,6 +177,8 @@ def test_extreme_numbers_do_what_they_do_in_the_steps(
         (LSTM(WIDTH, H, recurrent_dropout=0.1), "recurrent dropout"),
         (LSTM(WIDTH, H, proj_size=3), "a projection"),
         (LSTM(WIDTH, H, norm="dyt"), "a norm has no kernel"),
+        (LSTM(WIDTH, H, norm=lambda width: norms.AdaNorm(width, detach=False)), "a norm has no kernel"),
+        (LSTM(WIDTH, H, norm=lambda width: norms.DetachNorm(width, hold_size=True)), "a norm has no kernel"),
         (GRU(WIDTH, H, places="reset before"), "the reset gate acts before"),
         (GRU(WIDTH, H, places="kiros"), "a bias is added before the norm"),
         (GRU(WIDTH, H, places="haste"), "each gate has a norm|share"),

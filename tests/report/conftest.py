@@ -37,6 +37,8 @@ class Recipe:
     unfinished: bool = False
     mixed: bool = False
     hostile: str = ""
+    looks: tuple[int, ...] = ()
+    """Pairs at the planned looks; ``seeds`` have been run."""
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +64,15 @@ def whole_page(whole_study: Path) -> str:
 @pytest.fixture(scope="session")
 def half_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = write_study(tmp_path_factory.mktemp("study") / "half", Recipe(unfinished=True, mixed=True))
+    write_report(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def looks_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study that has reached its first look: some arms are decided, one has runs that failed, others go on."""
+    recipe = Recipe(seeds=12, evaluations=10, looks=(10, 15, 20))
+    path = write_study(tmp_path_factory.mktemp("study") / "looks", recipe)
     write_report(path)
     return path
 
@@ -97,7 +108,7 @@ def write_study(path: Path, recipe: Recipe) -> Path:
         "alpha": 0.05,
         "baseline": labels[0],
         "arms": arms,
-        "seeds": list(range(recipe.seeds)),
+        "seeds": list(range(recipe.looks[-1] if recipe.looks else recipe.seeds)),
         "steps": STEPS,
         "batch_size": 64,
         "precision": "float32",
@@ -109,6 +120,8 @@ def write_study(path: Path, recipe: Recipe) -> Path:
         "published": [_published(recipe)] if recipe.published else [],
         "tuning": _tuning(labels, rng) if recipe.tuned else None,
     }
+    if recipe.looks:
+        card["looks"] = {"pairs": list(recipe.looks), "spending": "pocock"}
     write_json(folder.card, card)
     summarize(path).write(path)
     return path

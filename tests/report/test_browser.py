@@ -1,4 +1,4 @@
-"""The page in a real Chromium: wide, on a phone, at night, on paper, by keyboard."""
+"""The pages of a study and of the atlas in a real Chromium: wide, on a phone, at night, on paper, by keyboard."""
 
 import itertools
 import re
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
+from normscope.report.atlas import read_atlas, write_atlas
 from normscope.report.drawing.palette import LIGHT
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -64,9 +65,22 @@ def browser() -> Iterator[Browser]:
 class _Visit:
     """A page that is offline, and a record of what it said and asked for."""
 
-    def __init__(self, browser: Browser, study: Path, *, width: int = 1280, scheme: str = "light") -> None:
+    def __init__(
+        self,
+        browser: Browser,
+        study: Path,
+        *,
+        width: int = 1280,
+        scheme: str = "light",
+        page: str = "report.html",
+        script: bool = True,
+    ) -> None:
         self.context: BrowserContext = browser.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True, accept_downloads=True
+            viewport={"width": width, "height": 900},
+            color_scheme=scheme,
+            offline=True,
+            accept_downloads=True,
+            java_script_enabled=script,
         )
         self.context.set_default_timeout(PATIENCE)
         self.asked: list[str] = []
@@ -77,7 +91,7 @@ class _Visit:
         self.page.on("console", lambda message: self.said.append(message.text))
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
         self.page.on("dialog", lambda dialog: (self.said.append(dialog.message), dialog.dismiss()))
-        self.page.goto((study / "report.html").as_uri())
+        self.page.goto((study / page).as_uri())
 
     def __enter__(self) -> Page:
         return self.page
@@ -97,7 +111,11 @@ def study(whole_study: Path, whole_page: str) -> Path:
 
 @pytest.mark.parametrize(
     ("name", "width"),
-    [("whole_study", 390), ("whole_study", 768), ("whole_study", 1280), ("half_study", 390), ("hostile_study", 390)],
+    [
+        *(("whole_study", width) for width in (390, 768, 1280)),
+        *((name, 390) for name in ("half_study", "hostile_study")),
+        *(("looks_study", width) for width in (340, 1280)),
+    ],
 )
 def test_no_width_scrolls_sideways(browser: Browser, request: pytest.FixtureRequest, name: str, width: int) -> None:
     request.getfixturevalue("whole_page")
@@ -114,6 +132,17 @@ def test_all_text_has_contrast_in_both_modes(browser: Browser, study: Path, sche
         assert {"text.", "H1.", "SPAN.badge fails", "SMALL."} <= set(found)
         # WCAG 2.2, 1.4.3.
         assert {key: ratio for key, ratio in found.items() if ratio < 4.5} == {}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_looks_have_contrast_and_fit_on_paper(browser: Browser, looks_study: Path, scheme: str) -> None:
+    with _Visit(browser, looks_study, scheme=scheme) as page:
+        found = page.evaluate(CONTRAST, ", ".join(f"#looks {each}" for each in TEXT.split(", ")))
+        assert {"text.", "SPAN.badge better", "SPAN.badge not-enough-evidence", "TD.n"} <= set(found)
+        assert {key: ratio for key, ratio in found.items() if ratio < 4.5} == {}
+        page.emulate_media(media="print", color_scheme=scheme)
+        page.set_viewport_size({"width": 703, "height": 900})
+        assert page.evaluate(CUT) == []
 
 
 def test_pictures_follow_the_mode(browser: Browser, study: Path) -> None:
@@ -234,3 +263,129 @@ def test_the_download_is_the_summary(browser: Browser, study: Path) -> None:
         with page.expect_download() as download:
             page.get_by_role("link", name="summary.json").click()
         assert Path(download.value.path()).read_bytes() == (study / "summary.json").read_bytes()
+
+
+ATLAS = {"page": "atlas.html"}
+SAID = "[...document.querySelectorAll('.said')].filter((each) => each.checkVisibility()).map((each) => each.innerText)"
+
+
+@pytest.fixture(scope="module")
+def atlas(tmp_path_factory: pytest.TempPathFactory, whole_study: Path, half_study: Path, hostile_study: Path) -> Path:
+    """An atlas of the committed studies and of three others, one of them hostile."""
+    folder = tmp_path_factory.mktemp("atlas")
+    committed = Path(__file__).parents[2] / "docs" / "results"
+    for study in (*(path.parent for path in committed.glob("*/summary.json")), whole_study, half_study, hostile_study):
+        (folder / study.name).mkdir()
+        shutil.copy(study / "summary.json", folder / study.name)
+        (folder / study.name / "report.html").write_text("the page of the study")
+    write_atlas(folder)
+    return folder
+
+
+@pytest.mark.parametrize("width", [340, 768, 1280, 2000])
+def test_no_width_of_the_atlas_scrolls_sideways(browser: Browser, atlas: Path, width: int) -> None:
+    with _Visit(browser, atlas, width=width, **ATLAS) as page:
+        assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
+        page.locator("button.open").nth(5).press("Enter")
+        box = page.locator(".detail:popover-open").bounding_box()
+        assert box is not None
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_text_of_the_atlas_has_contrast(browser: Browser, atlas: Path, scheme: str) -> None:
+    with _Visit(browser, atlas, scheme=scheme, **ATLAS) as page:
+        found = page.evaluate(CONTRAST, f"{TEXT}, select, option, label, span")
+        page.locator("button.open").nth(5).press("Enter")
+        found |= page.evaluate(CONTRAST, ".detail:popover-open *")
+        assert {"SPAN.badge worse", "SPAN.badge fails", "BUTTON.open", "BUTTON.close", "SELECT.", "DT."} <= set(found)
+        assert {key: ratio for key, ratio in found.items() if ratio < 4.5} == {}
+
+
+def test_a_filter_leaves_what_it_names_and_the_sentences_follow(browser: Browser, atlas: Path) -> None:
+    with _Visit(browser, atlas, **ATLAS) as page:
+        before = page.evaluate(SAID)
+        page.get_by_label("Placement").select_option("preactivation")
+        shown = page.locator(".entry:visible")
+        wanted = [each for each in read_atlas(atlas).comparisons if each.arm.placement == "preactivation"]
+        assert shown.count() == len(wanted)
+        assert page.get_by_role("status").inner_text().startswith(f"{len(wanted)} of ")
+        after = page.evaluate(SAID)
+        assert "detach_norm 3 worse (mnist_mlp, mnist_mlp_batch4, ud_ewt), 1 undecided (mnist_cnn)." in after
+        assert not [line for line in after if line.startswith("rms_norm")]
+        heads = page.locator(".matrix thead th:visible b").all_inner_texts()
+        assert sorted(heads) == ["mnist_cnn", "mnist_mlp", "mnist_mlp_batch4", "ud_ewt"]
+        page.get_by_label("Network").select_option("perceptron of a parser")
+        assert page.locator(".matrix thead th:visible b").all_inner_texts() == ["ud_ewt"]
+        page.get_by_label("Optimizer").select_option("not recorded")
+        assert page.locator(".entry:visible").count() == 0
+        for name in ("Placement", "Network", "Optimizer"):
+            page.get_by_label(name).select_option("all")
+        # The script counts the cells anew, and must say what Python wrote.
+        assert page.evaluate(SAID) == before
+
+
+def test_the_sentences_are_written_before_any_script_runs(browser: Browser, atlas: Path) -> None:
+    with _Visit(browser, atlas, **ATLAS) as page:
+        scripted = page.locator(".said").all_inner_texts()
+    with _Visit(browser, atlas, script=False, **ATLAS) as page:
+        assert page.locator(".said").all_inner_texts() == scripted
+        assert not page.locator("form").is_visible()
+        page.locator("button.open").nth(5).click()
+        assert page.locator(".detail:popover-open dt", has_text="Batch size").is_visible()
+
+
+def test_a_detail_opens_and_closes_by_keyboard(browser: Browser, atlas: Path) -> None:
+    with _Visit(browser, atlas, **ATLAS) as page:
+        button = page.get_by_role("button", name="Details of detach_norm in digits")
+        button.focus()
+        page.keyboard.press("Enter")
+        detail = page.get_by_role("dialog", name="detach_norm on digits")
+        assert detail.is_visible()
+        assert "normscope compare digits" in detail.inner_text()
+        assert "[+4.04, +6.86]" in detail.inner_text()
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.textContent") == "Close"
+        page.keyboard.press("Escape")
+        assert not detail.is_visible()
+        assert button.evaluate("(each) => each === document.activeElement")
+
+
+def test_tab_reaches_every_control_of_the_atlas(browser: Browser, atlas: Path) -> None:
+    with _Visit(browser, atlas, **ATLAS) as page:
+        controls = page.evaluate(CONTROLS.replace("a, button", "a, select, button"))
+        for _ in range(controls):
+            page.keyboard.press("Tab")
+            assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+        assert page.evaluate("document.activeElement.matches('#made a')")
+
+
+@pytest.mark.parametrize("width", [340, 1280])
+def test_the_atlas_is_a_table_at_any_width(browser: Browser, atlas: Path, width: int) -> None:
+    found = read_atlas(atlas)
+    with _Visit(browser, atlas, width=width, **ATLAS) as page:
+        table = page.locator(".matrix")
+        assert table.get_by_role("columnheader").count() == len(found.tasks)
+        assert table.get_by_role("rowheader").count() == len(found.norms)
+        assert page.evaluate("[...document.querySelectorAll('th')].every((head) => head.scope)")
+        levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3')].map((head) => Number(head.tagName[1]))")
+        assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+
+
+def test_a_cell_leads_to_the_page_of_its_study(browser: Browser, atlas: Path) -> None:
+    visit = _Visit(browser, atlas, **ATLAS)
+    visit.page.locator(".entry a", has_text="rt").first.click()
+    assert visit.page.locator("body").inner_text() == "the page of the study"
+    visit.context.close()
+
+
+def test_the_atlas_on_paper_is_light_and_not_cut(browser: Browser, atlas: Path) -> None:
+    with _Visit(browser, atlas, scheme="dark", **ATLAS) as page:
+        page.emulate_media(media="print", color_scheme="dark")
+        page.set_viewport_size({"width": 703, "height": 900})
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        assert page.evaluate(CUT) == []
+        assert not page.locator("form").is_visible()
+        assert page.locator(".entry:visible").count() == page.locator(".entry").count()
+        assert page.pdf(prefer_css_page_size=True).startswith(b"%PDF")

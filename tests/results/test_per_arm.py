@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from normscope.results.aggregates import AGGREGATES
+from normscope.results.matching import match_runs, pair_scores, read_runs
 from support.study_folders import Study, read, scored
 
 
@@ -103,3 +105,26 @@ def test_what_it_costs_to_be_as_good_as_the_baseline_at_its_end(tmp_path):
     looks(study, "ada_norm", 2, [0.9, 0.61, 0.61])
     assert read(study).arms[1].steps_to_baseline is None
     assert read(study).arms[1].seconds_to_baseline is None
+
+
+def test_splits_of_the_seeds_own_have_no_interval_over_examples(tmp_path, rng):
+    study = Study(tmp_path, splits="resampled", generalizes="over seeds and splits of these 40 rows")
+    for seed in study.seeds:
+        for label, rate in (("layer_norm", 0.30), ("ada_norm", 0.20)):
+            # Test sets of another size in every seed, and all of one example in the last.
+            scores = 100.0 * (rng.random(1 if seed == 9 else 40 + seed) < rate)
+            described = {"split": "resampled", "parameters": 500 + seed}
+            study.run(label, seed, float(scores.mean()), scores=scores, described=described)
+    summary = read(study)
+    arm = summary.arms[1]
+    assert summary.generalizes == "over seeds and splits of these 40 rows"
+    assert (arm.pairs, arm.interval_examples, arm.parameters) == (10, None, 504)
+    assert "test examples" not in arm.verdict
+    # A share is never more than 100 points better or worse.
+    assert arm.interval[0] >= -100
+    assert arm.interval[1] <= 100
+    runs, _ = read_runs(study.folder, study.card)
+    sides = [match_runs(study.card, entry, runs) for entry in study.card["arms"]]
+    assert pair_scores(sides[1], sides[0], AGGREGATES["mean"]) is None
+    study.run("ada_norm", 0, 4.0, described={"split": "study"}, name="of-published-splits")
+    assert read(study) == summary

@@ -38,7 +38,7 @@ class Here:
 
 def test_every_arm_has_the_same_trials() -> None:
     trials = tuning_plan(STUDY_SPEC)
-    assert all(spec.split == "tune" for spec in trials)
+    assert all(spec.split == "resampled_tune" for spec in trials)
     assert {spec.seed for spec in trials} == set(TUNING_SEEDS)
     budget = {
         norm: sorted(spec.recipe.learning_rate for spec in trials if spec.norm.name == norm)
@@ -95,9 +95,11 @@ def test_a_trial_that_failed_is_worst_and_an_arm_without_trials_keeps_its_rate(t
 
 
 def test_the_verdict_uses_fresh_seeds_and_shows_the_untuned_beside(tmp_path: Path) -> None:
-    engine = Here(lambda spec: spec.split == "tune" and spec.norm.name == "none" and spec.recipe.learning_rate < 0.005)
+    engine = Here(
+        lambda spec: spec.split == "resampled_tune" and spec.norm.name == "none" and spec.recipe.learning_rate < 0.005
+    )
     summary = compare(STUDY_SPEC, out=tmp_path, engine=engine)
-    study_seeds = {spec.seed for spec in engine.seen if spec.split == "study"}
+    study_seeds = {spec.seed for spec in engine.seen if spec.split == "resampled"}
     assert study_seeds == {0, 1}
     assert not study_seeds & set(TUNING_SEEDS)
     assert summary.untuned is not None
@@ -127,7 +129,7 @@ def test_the_folder_is_claimed_before_the_first_trial(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_trial_computed_anew_may_choose_another_rate(tmp_path: Path) -> None:
     def fails(spec: RunSpec) -> bool:
-        return spec.split == "tune" and spec.norm.name == "none" and spec.recipe.learning_rate > 0.001
+        return spec.split == "resampled_tune" and spec.norm.name == "none" and spec.recipe.learning_rate > 0.001
 
     first = compare(STUDY_SPEC, out=tmp_path, engine=Here(fails))
     assert first.arms[0].learning_rate == pytest.approx(0.0006)

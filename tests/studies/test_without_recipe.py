@@ -85,7 +85,9 @@ def test_what_is_unknown_is_no_part_of_a_run_and_travels_to_the_workers(user_fil
 @pytest.mark.parametrize("options", [{"steps": 1000}, {"steps": 5}, {"warmups": [0]}, {"warmups": [0, 3]}])
 def test_options_that_would_change_nothing_are_refused(options: dict, user_file: Write) -> None:
     for changes in ([], [NO_RECIPE]):
-        with pytest.raises(ValueError, match=r"trains by itself, so steps, warm-up .*train\(model, callback, recipe\)"):
+        with pytest.raises(
+            ValueError, match=r"trains by itself, so steps, warm-up, optimizer .*train\(model, callback, recipe\)"
+        ):
             make_study(user_file(*changes, driven=True), norms=["layer_norm"], **options)
     make_study(user_file(TAKES, driven=True), norms=["layer_norm"], steps=10)
 

@@ -14,6 +14,7 @@ import os
 import random
 import struct
 import tarfile
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -37,6 +38,12 @@ PAIRS = {"train": 3000, "valid": 400, "test": 200}
 
 REVIEWS = 1600
 """Sentences of each kind in RT polarity."""
+
+OPINIONS = {"custrev": ("neg", "pos"), "subj": ("objective", "subjective"), "mpqa": ("neg", "pos")}
+"""Names of the kinds in three sets of sentences, in the order of their labels."""
+
+OPINION_COUNTS = (600, 400)
+"""Sentences of the first and of the second kind in each of them, without the repeated ones."""
 
 PHRASES = {"train": 600, "dev": 150, "test": 200}
 """Trees of SST."""
@@ -153,6 +160,7 @@ def write_all(folder: Path) -> None:
     _write_parallel(made, draw, english, german, vietnamese)
     _write_talks(made, draw, english, german)
     _write_reviews(made, draw, english)
+    _write_opinions(made, english)
     _write_characters(made, draw, english)
     _write_treebanks(made, draw, english)
     _write_images(made)
@@ -285,6 +293,24 @@ def _write_reviews(made: _Folder, draw: random.Random, english: _Language) -> No
         made.gzip(f"sst/trees/{part}.txt.gz", _lines(tree(words) for words in _sentences(draw, count)))
 
 
+def _write_opinions(made: _Folder, english: _Language) -> None:
+    """Write CR, SUBJ and MPQA, with blank lines and spaces at the ends; MPQA is short and repeats phrases."""
+    for seed, (name, kinds) in enumerate(OPINIONS.items()):
+        draw = random.Random(seed)
+        sides: tuple[list[str], list[str]] = ([], [])
+        longest = 6 if name == "mpqa" else 50
+        for words in _sentences(draw, 4 * sum(OPINION_COUNTS), longest=longest):
+            if (kind := _opinion(words)) != 2:
+                sides[kind > 2].append(" ".join(english.words[word] for word in words))
+        for kind, side, count in zip(kinds, sides, OPINION_COUNTS, strict=True):
+            assert len(side) >= count
+            lines = [f"{text} " for text in side[:count]]
+            if name == "mpqa":
+                # One phrase in ten stands there three times, and one phrase has both labels.
+                lines += 2 * lines[::10] + [sides[0][1]]
+            made.gzip(f"sentence-eval/{name}.{kind}.gz", _lines([*lines, "", " "]))
+
+
 def _write_characters(made: _Folder, draw: random.Random, english: _Language) -> None:
     """Write two texts of exactly the published lengths, which the reader insists on."""
     size = 1_115_394
@@ -381,6 +407,20 @@ def _write_treebanks(made: _Folder, draw: random.Random, english: _Language) -> 
             for rows in _trees(draw, english, count // 5)
         ]
         made.write(f"ptb/{part}.conllx", "\n".join(short).encode())
+    draw = random.Random(199)
+    articles = {
+        f"dependency_treebank/wsj_{number:04}.dp": "\n".join(
+            "".join(f"{form}\t{tag}\t{head}\n" for form, _, tag, head, _ in rows)
+            for rows in _trees(draw, english, draw.randrange(8, 40))
+        )
+        for number in range(1, 200, 5)
+    }
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(zipfile.ZipInfo("dependency_treebank/"), "")
+        for name, text in reversed(articles.items()):
+            archive.writestr(zipfile.ZipInfo(name), text, zipfile.ZIP_DEFLATED)
+    made.write("ptb-wsj-sample/dependency_treebank.zip", stream.getvalue())
 
 
 def _write_images(made: _Folder) -> None:

@@ -34,6 +34,13 @@ class LayerNorm2d(nn.LayerNorm):
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+class LayerNorm1d(nn.LayerNorm):
+    """A layer norm over axis 1 of three, as in SqueezeBERT: four axes are an error."""
+
+    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return super().forward(x.permute(0, 2, 1)).permute(0, 2, 1)
+
+
 class LayerNormAct2d(LayerNorm2d):
     """The same with an activation, as in timm: a subclass of torch's layer norm that does something else, too."""
 
@@ -289,6 +296,22 @@ def test_channels_in_a_network_of_convolutions_are_still_found_after_the_swap() 
     for key in ("group_norm", "instance_norm", "batch_norm", "group_norm"):
         swap(model, model_kind(model), key)
         assert model_kind(model) == key
+
+
+@pytest.mark.parametrize("to", ["rms_norm", "layer_norm_simple", "dyt", "group_norm", "none"])
+def test_a_norm_that_takes_three_axes_alone_is_replaced(to: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv1d(3, WIDTH, 1), LayerNorm1d(WIDTH), nn.Conv1d(WIDTH, 2, 1))
+    x = torch.randn(4, 3, 6)
+    before = model(x)
+    swap(model, "layer_norm", to).undo()
+    assert torch.equal(model(x), before)
+    swap(model, "layer_norm", to)
+    inner = model[0](x)
+    # The eps of the old norm stays.
+    made = norms.RMSNorm(WIDTH, eps=1e-5) if to == "rms_norm" else norms.NORMS[to](WIDTH)
+    expected = made(inner.movedim(1, -1)).movedim(-1, 1)
+    torch.testing.assert_close(model[1](inner), expected, **CLOSE)
 
 
 def model_kind(model: nn.Module) -> str:

@@ -112,8 +112,8 @@ class Network(nn.Module):
         def drawn(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.randn(shape, generator=source))
 
-        self.matrix, self.kernel = drawn(4, 3), drawn(2, 3, 5)
-        self.vector, self.number = drawn(6), drawn()
+        self.first, self.matrix, self.kernel = drawn(2, 3), drawn(4, 3), drawn(2, 3, 5)
+        self.vector, self.number, self.last = drawn(6), drawn(), drawn(3, 2)
 
 
 def upstream(step: int) -> Iterator[torch.Tensor]:
@@ -131,10 +131,26 @@ def after(optimizer: Callable[[Network], torch.optim.Optimizer], steps: int = 12
     return {name: parameter.detach() for name, parameter in network.named_parameters()}
 
 
+class Both(torch.optim.Optimizer):
+    """Muon of torch's on the one inner matrix, and Adam of torch's on the rest, one after the other."""
+
+    def __init__(self, parameters: Iterator[nn.Parameter]) -> None:
+        rest = list(parameters)
+        self.parts = (
+            torch.optim.Muon([rest.pop(1)], lr=0.01, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.Adam(rest, lr=0.01, betas=(0.9, 0.98)),
+        )
+
+    def step(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        for part in self.parts:
+            part.step()
+
+
 PEERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": lambda groups: torch.optim.Adam(groups, lr=0.01, betas=(0.9, 0.98)),
     "radam": lambda groups: torch.optim.RAdam(groups, lr=0.01, betas=(0.9, 0.98)),
     "sgd": lambda groups: torch.optim.SGD(groups, lr=0.01),
+    "muon": Both,
 }
 
 
@@ -163,7 +179,7 @@ def test_matrices_decay_and_nothing_else(name: str) -> None:
     recipe = Recipe(steps=9, batch_size=1, learning_rate=0.01, optimizer=name)
     plain, decayed = (after(dataclasses.replace(recipe, weight_decay=decay).make_optimizer, 1) for decay in (0.0, 0.5))
     start = {key: parameter.detach() for key, parameter in Network().named_parameters()}
-    for key in ("matrix", "kernel"):
+    for key in ("first", "matrix", "kernel", "last"):
         # Decoupled or not, plain descent and a first adaptive step shrink a weight by rate times decay.
         torch.testing.assert_close(decayed[key], plain[key] - 0.01 * 0.5 * start[key], rtol=0, atol=1e-6)
     for key in ("vector", "number"):
@@ -180,7 +196,8 @@ def test_the_decay_of_adaptive_optimizers_is_decoupled(name: str) -> None:
     }
 
     def peer(network: Network) -> torch.optim.Optimizer:
-        matrices, rest = [network.matrix, network.kernel], [network.vector, network.number]
+        matrices = [network.first, network.matrix, network.kernel, network.last]
+        rest = [network.vector, network.number]
         return kinds[name]([{"params": matrices, "weight_decay": 0.5}, {"params": rest, "weight_decay": 0.0}])
 
     ours, theirs = after(recipe.make_optimizer), after(peer)
@@ -216,7 +233,7 @@ def test_norms_and_biases_of_a_network_do_not_decay() -> None:
         ({"weight_decay": math.nan}, "weight_decay must be finite and not negative, got nan"),
         ({"beta2": 1.0}, r"beta2 must be from 0 to below 1, got 1\.0"),
         ({"beta2": math.nan}, "beta2 must be from 0 to below 1, got nan"),
-        ({"optimizer": "adamw"}, "optimizer must be one of adam, radam, sgd, got 'adamw'"),
+        ({"optimizer": "adamw"}, "optimizer must be one of adam, radam, sgd, muon, got 'adamw'"),
         ({"schedule": "cosine"}, "schedule must be one of linear, inverse_sqrt, constant, got 'cosine'"),
         ({"precision": "float8"}, "precision must be one of float32, bfloat16, got 'float8'"),
         ({"device": "mps"}, "device must be cpu, or cuda with or without a number, got .mps."),

@@ -81,9 +81,11 @@ def test_the_defaults_of_a_task_are_those_of_a_task_that_the_package_trains() ->
 
 
 def test_a_split_is_one_of_those_named() -> None:
-    assert get_args(Split) == ("study", "tune")
-    sizes = {split: TASKS["digits"].load(CPU, split, "small").train_examples for split in get_args(Split)}
-    assert sizes == {"study": 1029, "tune": 906}
+    assert get_args(Split) == ("study", "tune", "resampled", "resampled_tune")
+    sizes = {
+        split: TASKS["digits"].for_run(1, split).load(CPU, split, "small").train_examples for split in get_args(Split)
+    }
+    assert sizes == {"study": 1029, "tune": 906, "resampled": 1028, "resampled_tune": 1028}
     for name in TASKS:
         with pytest.raises(ValueError, match="split must be 'study' or 'tune', got 'test'"):
             TASKS[name].load(CPU, "test", "small")  # pyright: ignore[reportArgumentType]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 from rich.console import Console
 
+from normscope.cli.gate import EXIT_CODES, GATE, GATE_ARM, check_gate_arm, gate
 from normscope.cli.parsing import (
     DEFAULTS,
     EXIT_ERROR,
@@ -84,6 +85,13 @@ def compare(
             help="numbers of warm-up updates to compare, such as 0,500; default: the preset's", show_default=False
         ),
     ] = "",
+    optimizer: Annotated[
+        str,
+        Parameter(
+            help="optimizers to compare: adam, radam, sgd, muon, all at the arm's learning rate; default: the task's",
+            show_default=False,
+        ),
+    ] = "",
     baseline: Annotated[
         str | None, Parameter(help="arm that the others are compared with; default: layer_norm, else the first arm")
     ] = None,
@@ -93,8 +101,18 @@ def compare(
     tune: Annotated[
         bool, Parameter(help="first tune the learning rate of every arm on one grid, with a separate split and seeds")
     ] = False,
+    splits: Annotated[
+        Literal["published", "resampled"] | None,
+        Parameter(
+            help="resampled: every seed draws its own split of training, validation and test data, the same for every "
+            "arm; published: one split; default: the task's (resampled where there is no published test set)",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[Path | None, Parameter(help="folder of the study; default: runs/<task>-<hash>")] = None,
     retry_failed: Annotated[bool, Parameter(help="compute failed runs again")] = False,
+    gate_exit: Annotated[GATE, Parameter(name="--gate")] = False,
+    gate_arm: GATE_ARM = None,
     json_output: JSON = False,
     options: RunOptions = DEFAULTS,
 ) -> None:
@@ -140,6 +158,7 @@ def compare(
             max_seeds=max_seeds,
             spending=spending,
             warmups=parse_counts(warmup),
+            optimizers=split_norms(optimizer),
             steps=options.steps,
             preset=options.preset,
             margin=margin,
@@ -147,8 +166,10 @@ def compare(
             precision=options.precision,
             device=options.device,
             compile=options.compile,
+            splits=splits,
             tune=tune,
         )
+        check_gate_arm(study_spec.labels(), study_spec.labels()[study_spec.baseline], gate_arm)
         console = open_console(stderr=json_output)
         folder = out if out is not None else default_folder(study_spec)
         study = StudyFolder(folder)
@@ -223,6 +244,8 @@ def compare(
                 console.out(f"The time is up. Go on with:  {as_typed(*given())}", highlight=False)
             console.print(f"Report: {study.report}", markup=False, highlight=False, soft_wrap=True)
         _report_failures(summary, folder)
+        if gate_exit:
+            sys.exit(EXIT_CODES[gate([summary], gate_arm)])
 
 
 def report(

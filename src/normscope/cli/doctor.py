@@ -43,6 +43,7 @@ def diagnose_installation() -> list[Check]:
     torch_check, torch_threads = _torch()
     return [
         _normscope(),
+        _skill(),
         _python(),
         torch_check,
         *[_dependency(requirement) for requirement in _requirements()],
@@ -67,6 +68,11 @@ def _normscope() -> Check:
     )
     commit = f"commit {described.stdout.strip()}" if described.returncode == 0 else "no commit yet"
     return Check(name="normscope", state="ok", found=f"{version}, {commit}, in {root}")
+
+
+def _skill() -> Check:
+    """Return where the file is that tells a coding agent how to use the package."""
+    return Check(name="skill for agents", state="ok", found=str(Path(normscope.__file__).parent / "SKILL.md"))
 
 
 def _python() -> Check:

@@ -11,9 +11,11 @@ from cyclopts import App, Parameter
 from rich.console import Console
 
 import normscope
+from normscope.cli.atlas import atlas
 from normscope.cli.bench import bench
 from normscope.cli.compare import compare, report
 from normscope.cli.diagnose import diagnose
+from normscope.cli.judge import judge
 from normscope.cli.listing import data, doctor, list_entries, new
 from normscope.cli.parsing import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, remember
 from normscope.cli.reproduce import reproduce
@@ -25,7 +27,7 @@ app = App(
     help_format="plaintext",
     default_parameter=Parameter(negative=()),
 )
-for command in (compare, report, reproduce, diagnose):
+for command in (compare, report, judge, atlas, reproduce, diagnose):
     app.command(command)
 app.command(list_entries, name="list")
 for command in (new, data, bench, doctor):

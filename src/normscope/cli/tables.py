@@ -220,12 +220,14 @@ def _longest(head: str, cells: Sequence[str], *, folded: bool) -> int:
 def _caption(summary: Summary, arms: Sequence[ArmSummary]) -> str:
     metric = summary.metric
     better = "higher" if metric["higher_is_better"] else "lower"
+    margin = f"{summary.margin:g} {metric['unit']}".strip()
     noise = (summary.noise_of(arms) or {"words": "not measured yet"})["words"]
     early = [f"{arm.label} {arm.decided_at}" for arm in arms if arm.decided_at is not None]
     done = ", ".join(f"{label} {done} of {planned}" for label, (done, planned) in summary.progress.items())
     return (
         f"{metric['name']}, {better} is better; difference from {summary.baseline} over paired seeds; "
-        f"margin {summary.margin:g} {metric['unit']}. Noise floor: {noise}."
+        f"margin {margin}. Noise floor: {noise}."
+        + (f" Claims hold {summary.generalizes}." if summary.generalizes else "")
         + (f" Scored as {metric['signature']}." if metric.get("signature") else "")
         + "".join(f" Warning: {words}" for words in summary.warnings)
         + (f" Number of seeds at the decision: {', '.join(early)}." if early else "")

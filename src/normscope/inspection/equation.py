@@ -31,6 +31,8 @@ class Equation:
     """Whether the divisor of the variance is n - 1."""
     channels_first: bool
     """Whether the features are on axis 1."""
+    spatial: tuple[int, ...] = ()
+    """Sizes of the axes after the features in the input on which it was observed."""
 
 
 def matching(

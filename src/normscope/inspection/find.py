@@ -194,6 +194,7 @@ def _from_equation(names: tuple[str, ...], module: nn.Module, equation: Equation
         bias_name=equation.bias,
         unit_offset=equation.unit_offset,
         channels_first=equation.channels_first,
+        spatial=equation.spatial,
     )
 
 

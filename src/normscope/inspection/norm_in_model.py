@@ -46,6 +46,8 @@ class NormInModel:
     """Whether the factor is one plus the weight."""
     channels_first: bool = False
     """Whether the features are on axis 1."""
+    spatial: tuple[int, ...] = ()
+    """Sizes of the axes after the features of an input that it was observed to take; empty if it takes any number."""
 
     @property
     def name(self) -> str:
@@ -56,7 +58,7 @@ class NormInModel:
     def sample(self) -> tuple[int, ...]:
         """Return the shape of a small input."""
         base = torch_base(self.module)
-        spatial = (3, 5) if base is None else TORCH_NORMS[base].spatial
+        spatial = self.spatial or ((3, 5) if base is None else TORCH_NORMS[base].spatial)
         return (4, *self.shape, *spatial) if self.channels_first else (4, 6, *self.shape)
 
     def eps_at(self, dtype: torch.dtype) -> float | None:

@@ -4,6 +4,7 @@ Not AdaLN, the norm of diffusion transformers whose weight and bias come from a 
 """
 
 import math
+from dataclasses import replace
 from typing import Literal, overload
 
 import torch
@@ -26,6 +27,7 @@ def ada_norm(
     scale: float = 1.0,
     k: float = 0.1,
     convention: Convention = "paper",
+    detach: bool = True,
     axes: int = 1,
 ) -> Tensor:
     r"""Normalize every row of ``x`` and multiply each entry by a factor that is a constant in the backward pass.
@@ -33,6 +35,9 @@ def ada_norm(
     .. math:: z = \hat\phi(y) \odot y, \quad \phi(y) = C (1 - k y), \quad y = \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}}
 
     The hat copies the value and blocks the gradient. Where :math:`y > 1 / k` the factor is negative.
+
+    Without ``detach`` the gradient flows through the factor, too: dy = C (1 - 2 k y) dz instead of C (1 - k y) dz. The
+    values do not change.
 
     The convention ``released`` is the arithmetic of the authors' code: y = (x - mean) / (s + eps), where s is the
     standard deviation with the divisor H - 1 and eps stands outside the root. The factor is detached there, too.
@@ -43,6 +48,7 @@ def ada_norm(
         scale: C, the mean of the factor over a row.
         k: The slope of the factor.
         convention: ``paper`` or ``released``.
+        detach: Whether the factor is a constant in the backward pass, as in the paper.
         axes: Number of trailing axes in a row.
 
     Returns:
@@ -54,8 +60,8 @@ def ada_norm(
     References:
         Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, eq. (1) of the authors'
         poster; github.com/lancopku/AdaNorm for ``released``.
-        Departs from it in: ``eps`` under ``paper``, which the paper does not have; under ``released`` the gradient of a
-        constant row, which is zero here and NaN there.
+        Departs from it in: ``detach``, and ``eps`` under ``paper``, which the paper lacks; under ``released`` the
+        gradient of a constant row, which is zero here and NaN there.
 
     Example:
         >>> import torch
@@ -75,7 +81,7 @@ def ada_norm(
     else:
         raise ValueError(f"convention must be 'paper' or 'released', got {convention!r}")
     # C - (C k) y in one pass over y.
-    factor = torch.rsub(y.detach(), scale, alpha=scale * k)
+    factor = torch.rsub(y.detach() if detach else y, scale, alpha=scale * k)
     return (factor * y).to(x.dtype)
 
 
@@ -90,6 +96,8 @@ class AdaNorm(nn.Module):
         scale: C, the mean of the factor over a row. The paper tunes it; the released script's choices are 1 and 2.
         k: The slope of the factor; with 0 the factor is constant.
         convention: ``paper`` for the equations, ``released`` for the arithmetic of the authors' code.
+        detach: Whether the factor is a constant in the backward pass, as in the paper. Kernels then compute the whole
+            norm, and otherwise only y.
         device: Unused, as there are no parameters.
         dtype: Unused, as there are no parameters.
         backend: ``eager``, ``cpu`` or ``triton``; None for NORMSCOPE_BACKEND, or else the best for the input's device.
@@ -106,8 +114,8 @@ class AdaNorm(nn.Module):
     References:
         Xu et al. (2019). Understanding and improving layer normalization. arXiv:1911.07013, eq. (1) of the authors'
         poster; github.com/lancopku/AdaNorm for ``released``.
-        Departs from it in: ``eps`` under ``paper``, which the paper does not have; under ``released`` the gradient of a
-        constant row, which is zero here and NaN there.
+        Departs from it in: ``detach``, and ``eps`` under ``paper``, which the paper lacks; under ``released`` the
+        gradient of a constant row, which is zero here and NaN there.
 
     Example:
         >>> import torch
@@ -127,6 +135,7 @@ class AdaNorm(nn.Module):
         scale: float = 1.0,
         k: float = 0.1,
         convention: Convention = "paper",
+        detach: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         backend: Backend | None = None,
@@ -143,16 +152,18 @@ class AdaNorm(nn.Module):
         self.scale = check_number("scale", scale, above=0)
         self.k = check_number("k", k, least=0)
         self.convention: Convention = convention
+        self.detach = detach
         self.backend: Backend | None = check_backend(backend)
 
     @property
     def traits(self) -> NormTraits:
-        """Return the traits, which depend on the convention."""
-        return NormTraits.of_formula(self._flags, has_weight=False, has_bias=False)
+        """Return the traits, which depend on the convention and on what is detached."""
+        traits = NormTraits.of_formula(self._flags | PHI, has_weight=False, has_bias=False)
+        return traits if self.detach else replace(traits, factor_moves=True, formula=None)
 
     @property
     def _flags(self) -> int:
-        return CENTER | PHI | (ROOT if self.convention == "paper" else RELEASED)
+        return CENTER | (ROOT if self.convention == "paper" else RELEASED)
 
     __call__: ResidualCall  # pyright: ignore[reportIncompatibleVariableOverride]
 
@@ -162,14 +173,21 @@ class AdaNorm(nn.Module):
     def forward(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]: ...
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Map ``[..., D]`` to ``[..., D]``; with a residual, return the norm of the sum, and the sum."""
+        if not self.detach:
+            return defined(self, self._attached, x, residual)
         shape = self.normalized_shape
-        z = fused(x, shape, None, None, residual, self._flags, self.eps, self.scale, self.k, self.backend)
-        if z is not None:
-            return z
-        settings = {"scale": self.scale, "k": self.k, "convention": self.convention, "axes": len(shape)}
-        return defined(self, lambda x: ada_norm(x, self.eps, **settings), x, residual)
+        z = fused(x, shape, None, None, residual, self._flags | PHI, self.eps, self.scale, self.k, self.backend)
+        return defined(self, self._defined, x, residual) if z is None else z
+
+    def _attached(self, x: Tensor) -> Tensor:
+        y = fused(widen(x), self.normalized_shape, None, None, None, self._flags, self.eps, backend=self.backend)
+        return self._defined(x) if y is None else (torch.rsub(y, self.scale, alpha=self.scale * self.k) * y).to(x.dtype)
+
+    def _defined(self, x: Tensor) -> Tensor:
+        settings = {"scale": self.scale, "k": self.k, "convention": self.convention, "detach": self.detach}
+        return ada_norm(x, self.eps, **settings, axes=len(self.normalized_shape))
 
     def extra_repr(self) -> str:
         """Return the settings, for ``repr``."""
         numbers = f"{self.normalized_shape}, eps={self.eps}, scale={self.scale}, k={self.k}"
-        return f"{numbers}, convention={self.convention!r}, backend={self.backend!r}"
+        return f"{numbers}, convention={self.convention!r}, detach={self.detach}, backend={self.backend!r}"

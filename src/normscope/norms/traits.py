@@ -54,6 +54,10 @@ class NormTraits:
     """Whether the mean is a constant in the backward pass."""
     detaches_size: bool = False
     """Whether the divisor is a constant in the backward pass."""
+    holds_size: bool = False
+    """Whether the part of the gradient that multiplies all rows of a call by the same number is removed."""
+    factor_moves: bool = False
+    """Whether the rows are multiplied by AdaNorm's factor with its derivative."""
     is_activation: bool = False
     """Whether the output has gone through a nonlinearity, which replaces the one that follows the norm."""
     formula: int | None = None
@@ -82,8 +86,8 @@ class NormTraits:
 
     @property
     def has_factor(self) -> bool:
-        """Whether the normalized rows are multiplied by a detached function of themselves, as in AdaNorm."""
-        return bool((self.formula or 0) & PHI)
+        """Whether the normalized rows are multiplied by a function of themselves, as in AdaNorm."""
+        return self.factor_moves or bool((self.formula or 0) & PHI)
 
 
 class ResidualCall(Protocol):

@@ -61,7 +61,7 @@ def reason_against(module: Any, mode: Mode, x: Tensor, states: State, *, resets:
         "recurrent dropout": module.training and bool(regularizers.recurrent_dropout),
         "resets": resets,
         "a projection": bool(module.proj_size),
-        "a norm has no kernel": any(type(norm) not in NORMS for norm in norms),
+        "a norm has no kernel": any(type(norm) not in NORMS or norm.traits.formula is None for norm in norms),
         "a norm has hooks": any(map(has_forward_hooks, norms)),
         "a norm requests another backend": any(getattr(norm, "backend", None) not in (None, "cpu") for norm in norms),
     }

@@ -26,7 +26,7 @@ _CARD_WIDE = {
     "preset": "preset",
     "revision": "task_revision",
 }
-_ARM_WIDE = ("label", "norm", "placement", "arguments", "learning_rate", "warmup")
+_ARM_WIDE = ("label", "norm", "placement", "arguments", "learning_rate", "warmup", "optimizer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +77,11 @@ class ArmRuns:
         return {seed: value for seed, value in self.ended.items() if not isinstance(value, str)}
 
     @property
+    def resampled(self) -> bool:
+        """Whether every seed drew its own split, so that different seeds were tested on different examples."""
+        return any(run.description.get("split") == "resampled" for run in self.runs.values())
+
+    @property
     def sd(self) -> float | None:
         """Standard deviation over the seeds of the done runs; None for fewer than two."""
         return float(np.std(list(self.values.values()), ddof=1)) if len(self.values) >= 2 else None
@@ -114,6 +119,7 @@ def read_runs(study: StudyFolder, card: Mapping[str, Any]) -> tuple[list[StoredR
     """
     runs, foreign = [], []
     home = study.path / "runs"
+    wanted = "resampled" if card.get("splits") == "resampled" else "study"
     named = {identity for entry in card["arms"] for identity in (entry.get("runs") or {}).values()}
     for path in sorted(home.iterdir()) if home.is_dir() else []:
         folder = study.run(path.name)
@@ -122,7 +128,7 @@ def read_runs(study: StudyFolder, card: Mapping[str, Any]) -> tuple[list[StoredR
             continue
         # A run may fail before it is described; the card knows it by name.
         description = folder.read_description() if folder.description.exists() else {}
-        if description.get("split", "study") == "study":
+        if description.get("split", wanted) == wanted:
             result = folder.read_result() if folder.finished() else None
             runs.append(StoredRun(folder=folder, description=description, result=result))
     return runs, foreign
@@ -174,6 +180,8 @@ def pair_values(arm: ArmRuns, base: ArmRuns) -> np.ndarray:
 def pair_scores(arm: ArmRuns, base: ArmRuns, aggregate: Aggregate) -> tuple[np.ndarray, np.ndarray] | None:
     """Return the scores of all test examples for the pairs that have them, ``[P, E]`` or ``[P, E, K]`` per side.
 
+    None if no pair has them, or every seed has its own test examples: then the pairs carry the noise of the test set.
+
     Raises:
         ValueError: If the runs have different numbers of examples, or scores contradict the value of their run.
     """
@@ -183,13 +191,10 @@ def pair_scores(arm: ArmRuns, base: ArmRuns, aggregate: Aggregate) -> tuple[np.n
     return scores
 
 
-def compare_scores(
+def read_scores(
     arm: ArmRuns, base: ArmRuns, aggregate: Aggregate
-) -> tuple[tuple[np.ndarray, np.ndarray] | None, str]:
-    """Return the scores like :func:`pair_scores`, or describe how the numbers of test examples differ.
-
-    Returns:
-        The scores and an empty text; or None and a text such as ``ada_norm on 150 in seed 1, else 200; …``.
+) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
+    """Return the scores of the arm and of the baseline by seed, ``[E]`` or ``[E, K]``, for the pairs that have them.
 
     Raises:
         ValueError: If scores contradict the value of their run.
@@ -200,6 +205,22 @@ def compare_scores(
         for side, scores in zip(sides, pair, strict=True):
             if scores is not None and all(each is not None for each in pair):
                 side[seed] = scores
+    return sides
+
+
+def compare_scores(
+    arm: ArmRuns, base: ArmRuns, aggregate: Aggregate
+) -> tuple[tuple[np.ndarray, np.ndarray] | None, str]:
+    """Return the scores like :func:`pair_scores`, or describe how the numbers of test examples differ.
+
+    Returns:
+        The scores and an empty text; None and an empty text as for :func:`pair_scores`; or None and a text such as
+        ``ada_norm on 150 in seed 1, else 200; …``.
+
+    Raises:
+        ValueError: If scores contradict the value of their run.
+    """
+    sides = ({}, {}) if arm.resampled else read_scores(arm, base, aggregate)
     if not sides[0]:
         return None, ""
     lengths = [{seed: len(scores) for seed, scores in side.items()} for side in sides]

@@ -1,5 +1,6 @@
 """One arm of a study against its baseline, in numbers and words; needs no torch."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 
 from normscope.results.aggregates import AGGREGATES, share_limits
 from normscope.results.look_plan import LookPlan
-from normscope.results.matching import ArmRuns, compare_scores, pair_values
+from normscope.results.matching import ArmRuns, compare_scores, pair_values, read_scores
 from normscope.results.schema import RunState
 from normscope.results.statistics import Interval, bca_interval, holm
 from normscope.results.verdict import Evidence, verdict, weigh
@@ -82,8 +83,10 @@ class ArmSummary:
     """Arguments of the norm."""
     learning_rate: float | None = None
     """Peak learning rate of its runs."""
+    optimizer: str | None = None
+    """Optimizer of its runs, if the card names one; else the task's."""
     parameters: int | None = None
-    """Number of trainable parameters of its model."""
+    """Number of trainable parameters of its model; the median where it depends on the split."""
     runs: tuple[RunSummary, ...]
     """One run per planned seed, in the order of the card."""
     mean: float | None
@@ -171,11 +174,15 @@ def weigh_arm(
 ) -> Evidence:
     """Compute the evidence of one arm's pairs, before Holm's correction: at a look, if the study has a plan of looks.
 
-    If runs were scored on different numbers of test examples, the evidence keeps the differences and permits no claim.
+    If every seed has its own split, the pairs carry the noise of the test examples, too, and no interval over examples
+    is computed. Else, if runs were scored on different numbers of test examples, the evidence keeps the differences and
+    permits no claim.
     """
     aggregate = AGGREGATES[card["metric"].get("aggregate") or "mean"]
     scores, lengths = compare_scores(arm, base, aggregate)
-    share = None if scores is None else share_limits(aggregate, card["metric"]["unit"], np.stack(scores))
+    sides = [side.values() for side in read_scores(arm, base, aggregate)] if arm.resampled else scores or ()
+    every = [each for side in sides for each in side]
+    share = share_limits(aggregate, card["metric"]["unit"], np.concatenate(every)) if every else None
     return weigh(
         pair_values(arm, base),
         scores=scores,
@@ -244,6 +251,7 @@ def summarize_arm(card: Mapping[str, Any], standing: Standing) -> ArmSummary:
     peak_bytes, saved_bytes = arm.median("peak_bytes"), arm.median("saved_bytes")
     return ArmSummary(
         **{key: arm.entry[key] for key in ("label", "norm", "placement", "arguments", "learning_rate")},
+        optimizer=arm.entry.get("optimizer"),
         parameters=_parameters(arm),
         runs=tuple(_summarize_run(seed, standing.planned) for seed in standing.planned.seeds),
         mean=float(np.mean(values)) if values else None,
@@ -285,9 +293,14 @@ def _reaching(
 
 
 def _parameters(arm: ArmRuns) -> int | None:
-    counts = {count for run in arm.runs.values() if (count := run.description.get("parameters")) is not None}
-    if len(counts) > 1:
-        raise ValueError(f"the runs of {arm.entry['label']} differ in their number of parameters: {sorted(counts)}")
+    counts = [count for run in arm.runs.values() if (count := run.description.get("parameters")) is not None]
+    if counts and arm.resampled:
+        # A vocabulary is that of the seed's training part.
+        return round(statistics.median(counts))
+    if len(set(counts)) > 1:
+        raise ValueError(
+            f"the runs of {arm.entry['label']} differ in their number of parameters: {sorted(set(counts))}"
+        )
     return next(iter(counts), None)
 
 

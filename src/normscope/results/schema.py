@@ -62,12 +62,15 @@ CARD = {
             "arguments": {},
             "learning_rate": (POSITIVE, None),
             "warmup?": int,
+            "optimizer?": str,
             "tuned": bool,
             "runs?": {int: str},
         },
         ...,
     ],
     "seeds": [int],
+    "splits?": ("published", "resampled"),
+    "generalizes?": str,
     "steps?": int,
     "regime": str,
     "failure": str,
@@ -86,6 +89,8 @@ CARD = {
     "continues?": {"pairs": [int, ...], "spending": get_args(Spending), "seen": int},
     "changes?": [int, ...],
     "shared?": [str],
+    "source?": {"name": str, "kind": str, "sha256": str, "told": [str]},
+    "warnings?": [str],
     "valid_metric?": METRIC,
     "published?": [
         {
@@ -104,7 +109,7 @@ RUN = {
     **dict.fromkeys(
         ("id?", "task?", "label?", "norm?", "placement?", "precision?", "split?", "preset?", "signature?"), str
     ),
-    **dict.fromkeys(("device?", "device_name?", "backend?"), str),
+    **dict.fromkeys(("device?", "device_name?", "backend?", "optimizer?"), str),
     **dict.fromkeys(("revision?", "seed?", "steps?", "batch_size?", "parameters?", "threads?", "warmup?"), int),
     "learning_rate?": float,
     "arguments?": {},

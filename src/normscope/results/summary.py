@@ -66,6 +66,8 @@ class Summary:
     """Learning rates that were tried, and the chosen ones."""
     regime: str
     """Scope of the claims: the size of the network, the data, the optimizer."""
+    generalizes: str = ""
+    """What a claim generalizes over: seeds and, where every seed has its own split, splits; or test examples."""
     command: str
     """Command that repeats the study."""
     settings: Annotated[Mapping[str, Any], {"foreign_runs?": [str]}] = field(default_factory=dict)
@@ -117,10 +119,12 @@ class Summary:
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``summary.json``; what only some studies have is left out where it is empty."""
         content = {"schema": SCHEMA, **_lists(asdict(self))}
-        if self.looks is None:
-            for arm in (*content["arms"], *(content["untuned"] or ())):
-                del arm["looks"], arm["decided_at"]
-        return {name: value for name, value in content.items() if value or name not in {"looks", "changes", "warnings"}}
+        absent = ("looks", "decided_at") if self.looks is None else ()
+        for arm in (*content["arms"], *(content["untuned"] or ())):
+            for name in (*absent, *(("optimizer",) if arm["optimizer"] is None else ())):
+                del arm[name]
+        optional = {"looks", "changes", "warnings", "generalizes"}
+        return {name: value for name, value in content.items() if value or name not in optional}
 
     def write(self, directory: Path) -> None:
         """Write ``summary.json`` and ``summary.csv``, each atomically.
@@ -147,7 +151,11 @@ class Summary:
                     row[name] = " ".join(map(str, value))
                 elif name == "looks":
                     row |= {} if self.looks is None else {"looks": json.dumps(_lists(value)) if value else ""}
-                elif name != "runs" and (name != "decided_at" or self.looks is not None):
+                elif (
+                    name != "runs"
+                    and (name, value) != ("optimizer", None)
+                    and (name != "decided_at" or self.looks is not None)
+                ):
                     row[name] = value
             row |= {f"seed_{run.seed}": run.state if run.value is None else run.value for run in arm.runs}
             rows.append(row)
@@ -258,17 +266,18 @@ def summarize(directory: Path, *, workers: int = 1) -> Summary:
         warnings=_warnings(card, arms),
         looks=None if path is None else path.state,
         changes=tuple(card.get("changes") or ()),
+        generalizes=card.get("generalizes") or "",
     )
 
 
 def _warnings(card: Mapping[str, Any], arms: Sequence[ArmRuns]) -> tuple[str, ...]:
-    """Return the warning about what all seeds share: as checked before the first run, and as the runs recorded it."""
+    """Return the card's warnings, and one about what all seeds share: as checked before, and as runs recorded it."""
     found = set(card.get("shared") or ())
     for arm in arms:
         results = [run.result for run in arm.runs.values() if run.result is not None]
         found |= set(shared([result["seeds"] for result in results if result.get("seeds")]))
     words = describe_shared([key for key in SHARED if key in found])
-    return (f"{words[0].upper()}{words[1:]}.",) if words else ()
+    return (*(card.get("warnings") or ()), *((f"{words[0].upper()}{words[1:]}.",) if words else ()))
 
 
 def _couples(card: Mapping[str, Any], arms: Sequence[ArmRuns], path: Path) -> list[tuple[ArmRuns, ArmRuns]]:

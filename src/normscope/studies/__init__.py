@@ -1,10 +1,11 @@
 """Studies: the specification, the plan of its runs, the engine that computes them, and the verdict."""
 
+from normscope.studies.arm import Arm
 from normscope.studies.compare import StudyMismatch, compare
 from normscope.studies.engines.engine import Engine, EngineError, RunEvent
 from normscope.studies.plan import RunSpec, plan
 from normscope.studies.preflight import ArmMisfit
-from normscope.studies.spec import Arm, StudyOptions, StudySpec, make_study
+from normscope.studies.spec import StudyOptions, StudySpec, make_study
 
 __all__ = [
     "Arm",

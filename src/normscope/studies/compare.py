@@ -284,10 +284,12 @@ def _adds_seeds(study_spec: StudySpec, existing: Mapping[str, Any]) -> bool:
     wanted = record(study_spec, command="", tuned=None, tuning=None)
     same = all(existing.get(key, value) == value for key, value in wanted.items() if key not in _SEED_FIELDS)
     arms = [[{**arm, "runs": None} for arm in side["arms"]] for side in (wanted, existing)]
+    # Cards from before there was a choice of splits do not have it.
+    same = same and existing.get("splits", "published") == study_spec.splits
     return same and not study_spec.tune and arms[0] == arms[1] and set(existing["seeds"]) < set(study_spec.seeds)
 
 
-_SEED_FIELDS = ("id", "seeds", "looks", "continues", "changes", "arms", "command", "regime", "failure")
+_SEED_FIELDS = ("id", "seeds", "looks", "continues", "changes", "arms", "command", "regime", "generalizes", "failure")
 """Fields of card.json that depend on the seeds, or only describe."""
 
 

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -13,8 +14,11 @@ from normscope.arguments import check_arguments
 from normscope.placement import LayeredNorm, NormFactory
 from normscope.results.store import SCHEMA
 from normscope.specs import NormSpec, PlacementSpec, find_task
-from normscope.studies.spec import Arm, StudySpec
+from normscope.studies.arm import Arm
+from normscope.studies.spec import StudySpec
 from normscope.tasks import TASKS, CustomTask, Recipe, Split, Task, UserFile
+from normscope.tasks.recipe import OPTIMIZER_NAMES
+from normscope.tasks.task import split_of
 from normscope.training.randomness import initialize
 
 __tracebackhide__ = True
@@ -39,7 +43,7 @@ class RunSpec:
     recipe: Recipe
     """Training recipe."""
     split: Split
-    """Data split: ``"study"``, or ``"tune"`` for tuning trials."""
+    """Split of the data, by the rule of the study; another one for tuning trials."""
     preset: str = "small"
     """Key of the task's presets."""
     file: str = ""
@@ -142,7 +146,9 @@ def _counted(norm: NormFactory) -> tuple[NormFactory, list[_Counted]]:
 
 
 @check_arguments
-def plan(study_spec: StudySpec, *, seeds: Sequence[int] | None = None, split: Split = "study") -> list[RunSpec]:
+def plan(
+    study_spec: StudySpec, *, seeds: Sequence[int] | None = None, split: Literal["study", "tune"] = "study"
+) -> list[RunSpec]:
     """List the runs of a study seed by seed: paired runs finish together, and machine drift affects all arms alike."""
     return [
         spec_for(study_spec, arm, label, seed=seed, split=split)
@@ -151,7 +157,7 @@ def plan(study_spec: StudySpec, *, seeds: Sequence[int] | None = None, split: Sp
     ]
 
 
-def spec_for(study_spec: StudySpec, arm: Arm, label: str, *, seed: int, split: Split) -> RunSpec:
+def spec_for(study_spec: StudySpec, arm: Arm, label: str, *, seed: int, split: Literal["study", "tune"]) -> RunSpec:
     """Return the run of one arm and one seed."""
     task, recipe = find_task(study_spec.task), study_spec.recipe(arm)
     return RunSpec(
@@ -163,7 +169,7 @@ def spec_for(study_spec: StudySpec, arm: Arm, label: str, *, seed: int, split: S
         placement=arm.placement,
         seed=seed,
         recipe=recipe,
-        split=split,
+        split=split_of(study_spec.splits, tune=split == "tune"),
         preset=study_spec.preset,
         unknown=unknown_settings(task, recipe),
     )
@@ -213,7 +219,7 @@ def record(
     recipe = study_spec.recipe(study_spec.arms[0])
     unknown = unknown_settings(task, recipe)
     known = {name: None if name in unknown else getattr(recipe, name) for name in _CARD_SETTINGS}
-    training = [part for part in (task.regime, describe_training(study_spec), known["precision"]) if part]
+    training = [part for part in (_regime(study_spec), describe_training(study_spec), known["precision"]) if part]
     return {
         "schema": SCHEMA,
         "id": study_spec.id,
@@ -233,6 +239,8 @@ def record(
         ],
         "seeds": list(study_spec.seeds),
         **({} if study_spec.looks is None else {"looks": asdict(study_spec.looks)}),
+        "splits": study_spec.splits,
+        "generalizes": task.splits[study_spec.splits],
         "preset": study_spec.preset,
         **known,
         "batch_unit": None if known["batch_size"] is None else task.batch_unit,
@@ -257,6 +265,18 @@ def record(
     }
 
 
+def _regime(study_spec: StudySpec) -> str:
+    """Return the task's regime with the optimizers of the arms in the place of its own."""
+    task = find_task(study_spec.task)
+    usual = OPTIMIZER_NAMES[task.presets[study_spec.preset].optimizer]
+    names = list(dict.fromkeys(OPTIMIZER_NAMES[study_spec.recipe(arm).optimizer] for arm in study_spec.arms))
+    if names == [usual]:
+        return task.regime
+    words = " and ".join(names)
+    found = re.sub(rf"\b{usual}\b", words, task.regime)
+    return found if found != task.regime else f"{task.regime}, optimizer: {words}"
+
+
 def _arm(study_spec: StudySpec, arm: Arm, label: str, *, tuned: bool) -> dict[str, Any]:
     recipe = study_spec.recipe(arm)
     unknown = unknown_settings(find_task(study_spec.task), recipe)
@@ -267,6 +287,7 @@ def _arm(study_spec: StudySpec, arm: Arm, label: str, *, tuned: bool) -> dict[st
         "arguments": dict(arm.norm.arguments),
         "learning_rate": None if "learning_rate" in unknown else recipe.learning_rate,
         "warmup": None if "warmup" in unknown else recipe.warmup,
+        "optimizer": None if "optimizer" in unknown else recipe.optimizer,
         "tuned": tuned,
         "runs": {str(seed): spec_for(study_spec, arm, label, seed=seed, split="study").id for seed in study_spec.seeds},
     }

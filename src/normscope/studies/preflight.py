@@ -63,6 +63,7 @@ def preflight(study_spec: StudySpec) -> list[str]:
 
 def _compute_first_loss(spec: RunSpec, task: Task, device: torch.device) -> None:
     model = spec.build(task).to(device)
+    spec.recipe.make_optimizer(model)
     data = task.load(device, spec.split, spec.preset)
     order = data.order(spec.recipe.batch_size, lambda number: torch.Generator().manual_seed(number))
     task.loss(model, data.batch(order.batch(0)))

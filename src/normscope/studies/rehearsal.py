@@ -17,6 +17,7 @@ from normscope.tasks import CustomTask, Part, Recipe
 from normscope.tasks.custom.sandbox import unseen_calls, watch_calls
 from normscope.tasks.custom.task import digest
 from normscope.tasks.custom.trial import Stop, TrialData
+from normscope.tasks.task import TESTED
 from normscope.training.outcome import describe_broken
 from normscope.training.randomness import generator, generator_states, seed_dropout
 from normscope.training.user_loop import read_callback
@@ -71,7 +72,7 @@ def rehearse(spec: RunSpec, task: CustomTask, device: torch.device) -> Rehearsal
     with watch_calls(lambda module, given, output: called.add(type(module))):
         if task.trial.train is None:
             seen = _first_step(spec, task, model, data)
-        for part, name in {"valid": "validation", **({"test": "test"} if spec.split == "study" else {})}.items():
+        for part, name in {"valid": "validation", **({"test": "test"} if spec.split in TESTED else {})}.items():
             with torch.no_grad():
                 _, scores = task.evaluate(model.eval(), data, cast(Part, part))
             # Before training, scores may be NaN.
@@ -154,12 +155,12 @@ def _check_read(spec: RunSpec, task: CustomTask, read: set[str]) -> None:
     Raises:
         ValueError: If it takes the recipe and has not read one of them.
     """
-    options = {"steps": "--steps", "warmup": "--warmup", "learning_rate": "--tune"}
+    options = {"steps": "--steps", "warmup": "--warmup", "optimizer": "--optimizer", "learning_rate": "--tune"}
     for name, option in options.items():
         differs = getattr(spec.recipe, name) != getattr(task.first.recipe, name)
-        if name not in read and (differs or (name == "learning_rate" and spec.split == "tune")):
+        if name not in read and (differs or (name == "learning_rate" and spec.split not in TESTED)):
             raise ValueError(
-                f"train was given a recipe with {name}={getattr(spec.recipe, name):g} and did not read it, so {option} "
+                f"train was given a recipe with {name}={getattr(spec.recipe, name)} and did not read it, so {option} "
                 f"would change nothing: read recipe.{name} where training begins, or leave {option} out"
             )
 
@@ -202,8 +203,9 @@ def _first_step(
     Raises:
         UserCodeError: If the user's code fails.
         TypeError: If the loss is not a floating-point scalar tensor.
-        ValueError: If the loss has no gradient, or two calls for the first batch differ.
+        ValueError: If the loss has no gradient, two calls for the first batch differ, or the optimizer does not fit.
     """
+    spec.recipe.make_optimizer(model)
     order = data.order(spec.recipe.batch_size, partial(generator, spec.seed, "data"))
     seen = _Draws(model, torch.device(spec.recipe.device))
     weights = digest(model)

@@ -24,6 +24,7 @@ def call_that_repeats(study_spec: StudySpec, out: Path | None) -> str:
         "seeds": list(study_spec.seeds),
         **({} if looks is None else {"looks": list(looks.pairs), "spending": looks.spending}),
         "warmups": list(dict.fromkeys(arm.warmup for arm in arms if arm.warmup is not None)),
+        "optimizers": list(dict.fromkeys(study_spec.recipe(arm).optimizer for arm in arms)),
         "baseline": study_spec.labels()[study_spec.baseline],
     }
     options |= {name: getattr(study_spec, name) for name in _OPTIONS}
@@ -47,7 +48,7 @@ def _describe(options: Mapping[str, Any], study_spec: StudySpec) -> bool:
         return False
 
 
-_OPTIONS = ("steps", "preset", "margin", "precision", "device", "compile", "tune", "question")
+_OPTIONS = ("steps", "preset", "margin", "precision", "device", "compile", "splits", "tune", "question")
 """Fields of :class:`StudySpec` that are options of :func:`make_study`."""
 
 

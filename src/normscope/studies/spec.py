@@ -5,67 +5,17 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
-from normscope.arguments import check_argument, check_arguments
+from normscope.arguments import check_arguments
 from normscope.placement import PLACEMENTS
 from normscope.results.look_plan import LookPlan, Spending
 from normscope.specs import NormSpec, PlacementSpec, find_task
+from normscope.studies.arm import Arm
 from normscope.studies.looks import check_looks, plan_looks, whole_numbers
-from normscope.tasks import CustomTask, Recipe
+from normscope.tasks import TASKS, CustomTask, Recipe, Splits
 
 __tracebackhide__ = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arm:
-    """One arm of a comparison: a norm with its arguments, a placement, and optionally a learning rate and a warm-up.
-
-    Example:
-        >>> from normscope import Arm
-        >>> arm = Arm.parse("ada_norm(scale=2.0)", "pre", learning_rate=1e-3)
-        >>> arm.norm.label, arm.placement.text, arm.learning_rate
-        ('ada_norm(scale=2.0)', 'pre', 0.001)
-    """
-
-    norm: NormSpec
-    """The norm, or several with their places."""
-    placement: PlacementSpec
-    """The placement, or several with their layers."""
-    learning_rate: float | None = None
-    """Learning rate of this arm, such as a tuned one; None for the task's."""
-    warmup: int | None = None
-    """Number of warm-up updates of this arm; None for the task's."""
-
-    @classmethod
-    def parse(
-        cls, norm: str, placement: str, *, learning_rate: float | None = None, warmup: int | None = None
-    ) -> "Arm":
-        """Build an arm from a norm and a placement in the syntax of the command line.
-
-        Raises:
-            UnknownName: If a name is not registered.
-            TypeError: If an argument has another type.
-            ValueError: If a text cannot be parsed, or a norm or placement has no such argument.
-        """
-        check_argument("norm", norm, str)
-        check_argument("placement", placement, str)
-        return cls(
-            norm=NormSpec.parse(norm),
-            placement=PlacementSpec(placement),
-            learning_rate=learning_rate,
-            warmup=warmup,
-        )
-
-    def content(self) -> dict[str, Any]:
-        """Return the fields that determine the arm's runs, as JSON."""
-        return {
-            "norm": self.norm.name,
-            "placement": self.placement.text,
-            "arguments": dict(self.norm.arguments),
-            "learning_rate": self.learning_rate,
-            "warmup": self.warmup,
-        }
 
 
 PAPER_NORMS = ("none", "layer_norm", "layer_norm_simple", "detach_norm", "ada_norm", "rms_norm", "batch_norm")
@@ -114,6 +64,8 @@ class StudySpec:
     """Device in torch's syntax."""
     compile: bool = False
     """Whether ``torch.compile`` compiles the training loss."""
+    splits: Splits = "published"
+    """Whether every seed draws its own split of training, validation and test data, the same for every arm."""
     tune: bool = False
     """Whether each arm's learning rate is first tuned over :data:`GRID`, on a separate split and separate seeds."""
     looks: LookPlan | None = None
@@ -123,6 +75,7 @@ class StudySpec:
         task = find_task(self.task)
         if self.preset not in task.presets:
             raise ValueError(f"preset must be one of {', '.join(task.presets)}, got {self.preset!r}")
+        _check_splits(self.task, self.splits)
         if len(self.arms) < 1:
             raise ValueError("a study needs at least one arm")
         if not 0 <= self.baseline < len(self.arms):
@@ -151,25 +104,27 @@ class StudySpec:
             task.check(recipe, tune=self.tune)
 
     def labels(self) -> tuple[str, ...]:
-        """Return the shortest distinct labels of the arms: the norm, then placement and warm-up if these differ.
+        """Return the shortest distinct labels: the norm, then placement, warm-up and optimizer if these differ.
 
         Learning rates follow where arms differ in nothing else; those of :meth:`with_learning_rates` change no label.
         """
         several = len({arm.placement for arm in self.arms}) > 1
         warmups = len({arm.warmup for arm in self.arms}) > 1
-        alike = len({(arm.norm.label, arm.placement, arm.warmup) for arm in self.arms}) < len(self.arms)
+        optimizers = len({arm.optimizer for arm in self.arms}) > 1
+        alike = len({(arm.norm.label, arm.placement, arm.warmup, arm.optimizer) for arm in self.arms}) < len(self.arms)
         rates = alike and len({arm.learning_rate for arm in self.arms}) > 1
         return tuple(
             arm.norm.label
             + (f"@{arm.placement}" if several else "")
             + (f", warm-up {self.recipe(arm).warmup}" if warmups else "")
+            + (f", {self.recipe(arm).optimizer}" if optimizers else "")
             + (f", rate {self.recipe(arm).learning_rate:g}" if rates else "")
             for arm in self.arms
         )
 
     def recipe(self, arm: Arm) -> Recipe:
         """Return the training recipe of an arm's runs."""
-        per_arm = {"learning_rate": arm.learning_rate, "warmup": arm.warmup}
+        per_arm = {"learning_rate": arm.learning_rate, "warmup": arm.warmup, "optimizer": arm.optimizer}
         return replace(
             find_task(self.task).presets[self.preset],
             steps=self.steps,
@@ -201,6 +156,9 @@ class StudySpec:
             del content["looks"]
         signature = task.metric.signature
         content |= {"signature": signature} if signature else {}
+        # Studies from before there was a choice keep their names.
+        if self.splits == "published":
+            del content["splits"]
         content |= {"grid": GRID, "tuning_seeds": TUNING_SEEDS} if self.tune else {}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
@@ -223,6 +181,7 @@ class StudyOptions(TypedDict, total=False):
     max_seeds: int | None
     spending: Spending | None
     warmups: Sequence[int]
+    optimizers: Sequence[str]
     steps: int | None
     preset: str
     margin: float | None
@@ -230,6 +189,7 @@ class StudyOptions(TypedDict, total=False):
     precision: Literal["float32", "bfloat16"]
     device: str
     compile: bool
+    splits: Splits | None
     tune: bool
     question: str | None
 
@@ -246,6 +206,7 @@ def make_study(
     max_seeds: int | None = None,
     spending: Spending | None = None,
     warmups: Sequence[int] = (),
+    optimizers: Sequence[str] = (),
     steps: int | None = None,
     preset: str = "small",
     margin: float | None = None,
@@ -253,6 +214,7 @@ def make_study(
     precision: Literal["float32", "bfloat16"] = "float32",
     device: str = "cpu",
     compile: bool = False,
+    splits: Splits | None = None,
     tune: bool = False,
     question: str | None = None,
 ) -> StudySpec:
@@ -272,6 +234,8 @@ def make_study(
         spending: How alpha is spent over the looks: early (``"pocock"``), late (``"obrien_fleming"``), or in between
             (``"kim_demets"``, the default).
         warmups: Numbers of warm-up updates to compare; the task's if empty.
+        optimizers: Optimizers to compare, of ``adam``, ``radam``, ``sgd`` and ``muon``; the task's if empty. All use
+            the arm's learning rate.
         steps: Number of optimizer updates per run; the preset's if None.
         preset: Key of the task's presets.
         margin: Smallest difference worth having, in the metric's unit; the task's if None.
@@ -280,6 +244,8 @@ def make_study(
         precision: ``"float32"`` or ``"bfloat16"``.
         device: Device in torch's syntax.
         compile: Whether ``torch.compile`` compiles the training loss.
+        splits: ``"resampled"`` if every seed draws its own split of training, validation and test data, the same for
+            every arm; ``"published"`` for one split; the task's default if None.
         tune: Whether each arm's learning rate is tuned first, with the same budget per arm.
         question: Title of the report; derived from the task if None.
 
@@ -298,7 +264,7 @@ def make_study(
     """
     entry = find_task(task, anew=True)
     if isinstance(entry, CustomTask):
-        entry.check_given(steps, warmups)
+        entry.check_given(steps, warmups, optimizers)
     return spec_of_names(
         task,
         norms=norms,
@@ -309,6 +275,7 @@ def make_study(
         max_seeds=max_seeds,
         spending=spending,
         warmups=warmups,
+        optimizers=optimizers,
         steps=steps,
         preset=preset,
         margin=margin,
@@ -316,6 +283,7 @@ def make_study(
         precision=precision,
         device=device,
         compile=compile,
+        splits=splits,
         tune=tune,
         question=question,
     )
@@ -332,10 +300,12 @@ def spec_of_names(
     max_seeds: int | None = None,
     spending: Spending | None = None,
     warmups: Sequence[int] = (),
+    optimizers: Sequence[str] = (),
     steps: int | None = None,
     preset: str = "small",
     margin: float | None = None,
     baseline: str | None = None,
+    splits: Splits | None = None,
     question: str | None = None,
     **rest: Any,
 ) -> StudySpec:
@@ -349,10 +319,13 @@ def spec_of_names(
         raise ValueError(f"preset must be one of {', '.join(entry.presets)}, got {preset!r}")
     wanted = [PlacementSpec(text) for text in tuple(placements) or entry.placements[:1]]
     parsed = [NormSpec.parse(text) for text in norms]
+    usual = entry.presets[preset].optimizer
+    chosen: tuple[Any, ...] = tuple(None if each == usual else each for each in optimizers) or (None,)
     arms = tuple(
-        Arm(norm=norm, placement=place, warmup=warmup)
+        Arm(norm=norm, placement=place, warmup=warmup, optimizer=optimizer)
         for place in wanted
         for warmup in (tuple(warmups) or (None,))
+        for optimizer in chosen
         # A placement without norms makes a single arm, whatever the norms are.
         for norm in (parsed if place.has_norms else [NormSpec("none")])
     )
@@ -374,6 +347,7 @@ def spec_of_names(
         looks=plan,
         steps=entry.presets[preset].steps if steps is None else steps,
         preset=preset,
+        splits=next(iter(entry.splits)) if splits is None else splits,
         **rest,
     )
     labels = spec.labels()
@@ -383,3 +357,23 @@ def spec_of_names(
     if baseline not in labels:
         raise ValueError(f"baseline must be one of the arms {', '.join(labels)}, got {baseline!r}")
     return replace(spec, baseline=labels.index(baseline))
+
+
+def _check_splits(name: str, splits: str) -> None:
+    """Check that a task supports a rule of splits.
+
+    Raises:
+        ValueError: If it does not; the message names the tasks that do.
+    """
+    task = find_task(name)
+    if splits not in get_args(Splits):
+        raise ValueError(f"splits must be {' or '.join(get_args(Splits))}, got {splits!r}")
+    if splits in task.splits:
+        return
+    if task.location:
+        raise ValueError(
+            f"{task.name} splits its data itself, so splits={splits!r} would change nothing: its function is given the "
+            "seed, and says by Trial(splits_by_seed=True) that it splits by it"
+        )
+    able = ", ".join(key for key, entry in TASKS.items() if splits in entry.splits)
+    raise ValueError(f"{name} has a test set of its own and cannot take splits={splits!r}; tasks that can: {able}")

@@ -8,7 +8,7 @@ from normscope.tasks.custom.task import CustomTask
 from normscope.tasks.custom.trial import Trial
 from normscope.tasks.images import ImageClassification
 from normscope.tasks.recipe import Recipe
-from normscope.tasks.task import BaseTask, Metric, Part, Published, Split, Task
+from normscope.tasks.task import BaseTask, Metric, Part, Published, Split, Splits, Task
 
 TASKS: Registry[Task] = Registry(
     "task",
@@ -18,9 +18,13 @@ TASKS: Registry[Task] = Registry(
         "mnist_mlp_batch4": "normscope.tasks.images:MNIST_MLP_BATCH4",
         "mnist_cnn": "normscope.tasks.images:MNIST_CNN",
         "rt": "normscope.tasks.sentences:RT",
+        "cr": "normscope.tasks.sentences:CR",
+        "subj": "normscope.tasks.sentences:SUBJ",
+        "mpqa": "normscope.tasks.sentences:MPQA",
         "sst5": "normscope.tasks.sentences:SST5",
         "ud_ewt": "normscope.tasks.parsing.task:UD_EWT",
         "ud_ewt_las": "normscope.tasks.parsing.task:UD_EWT_LAS",
+        "ptb_wsj_sample": "normscope.tasks.parsing.task:PTB_WSJ_SAMPLE",
         "ptb": "normscope.tasks.parsing.task:PTB",
         "ptb_las": "normscope.tasks.parsing.task:PTB_LAS",
         "tiny_shakespeare": "normscope.tasks.language:TINY_SHAKESPEARE",
@@ -51,6 +55,7 @@ __all__ = [
     "Published",
     "Recipe",
     "Split",
+    "Splits",
     "Task",
     "Trial",
     "UserCodeError",

@@ -15,6 +15,7 @@ from normscope.tasks.batching import BatchOrder, Draw
 from normscope.tasks.recipe import Recipe
 from normscope.tasks.task import (
     DATA_SETS_KEPT,
+    TESTED,
     BaseTask,
     Metric,
     NormFactory,
@@ -77,8 +78,8 @@ class ImageClassification(BaseTask):
 
     datasets: tuple[str, ...]
     """Keys of its data sets."""
-    read: Callable[[], data.ArraySplits]
-    """Reads the original files."""
+    read: Callable[..., data.ArraySplits]
+    """Reads the original files; with the argument ``seed``, split for that seed."""
     shape: tuple[int, ...]
     """Shape of an image in the network's input."""
     build: Callable[[NormFactory, PlacementLike], nn.Module]
@@ -120,14 +121,15 @@ class ImageClassification(BaseTask):
         Args:
             device: Device of the tensors.
             split: ``"study"`` for the published parts; ``"tune"`` for the training part alone, its last images held
-                out for validation.
+                out for validation; ``"resampled"`` for the parts of the task's seed; ``"resampled_tune"`` for the same
+                without the test part.
             preset: Unused: the data are the same in every preset.
 
         Raises:
-            ValueError: If ``split`` is not one of these.
+            ValueError: If ``split`` is not one of these, or a seed is missing or not used.
         """
-        check_split(split)
-        return _load(self.read, self.shape, device, split)
+        check_split(split, self.split_seed)
+        return _load(self.read, self.shape, device, split, self.split_seed)
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Compute the mean cross entropy of a batch in nats, a scalar."""
@@ -173,10 +175,10 @@ def residual_mlp(
 
 @lru_cache(maxsize=DATA_SETS_KEPT)
 def _load(
-    read: Callable[[], data.ArraySplits], shape: tuple[int, ...], device: torch.device, split: str
+    read: Callable[..., data.ArraySplits], shape: tuple[int, ...], device: torch.device, split: Split, seed: int | None
 ) -> ImageSplits:
     """Read the data; cached, since a worker process computes many runs."""
-    arrays = read()
+    arrays = read() if seed is None else read(seed=seed)
     counts = np.bincount(arrays.train.x.reshape(-1), minlength=256)
     levels = np.arange(len(counts))
     mean = np.average(levels, weights=counts)
@@ -190,6 +192,7 @@ def _load(
     if split == "tune":
         kept = len(train.y) - arrays.held_for_tuning
         train, valid = Images(x=train.x[:kept], y=train.y[:kept]), Images(x=train.x[kept:], y=train.y[kept:])
+    if split not in TESTED:
         test = Images(x=test.x[:0], y=test.y[:0])
     return ImageSplits(train=train, valid=valid, test=test, hashes=arrays.hashes)
 
@@ -209,7 +212,11 @@ DIGITS = ImageClassification(
     accuracy=False,
     margin=0.5,
     revision=2,
-    regime="a four-block residual MLP of width 64 on 1,029 images of 8 x 8, Adam with linear decay",
+    regime="a four-block residual MLP of width 64 on about 1,029 images of 8 x 8, Adam with linear decay",
+    splits={
+        "resampled": "over seeds and splits of these 14 sheets of digits, each copied by one writer",
+        "published": "over seeds, and over images of these four test sheets",
+    },
 )
 
 MNIST_MLP = ImageClassification(

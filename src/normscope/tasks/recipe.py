@@ -8,10 +8,12 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
+from normscope.tasks.muon import MuonWithAdamW, hidden_matrices
+
 __tracebackhide__ = True
 
 Precision = Literal["float32", "bfloat16"]
-Optimizer = Literal["adam", "radam", "sgd"]
+Optimizer = Literal["adam", "radam", "sgd", "muon"]
 Schedule = Literal["linear", "inverse_sqrt", "constant"]
 
 PRECISIONS: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -47,9 +49,9 @@ class Recipe:
     optimizer: Optimizer = "adam"
     """Key of :data:`OPTIMIZERS`."""
     beta2: float = 0.999
-    """Adam's decay rate of squared gradients; beta1 is 0.9."""
+    """Adam's decay rate of squared gradients; beta1 is 0.9. Muon does not have it, but its AdamW does."""
     weight_decay: float = 0.0
-    """Decoupled weight decay (AdamW) of matrices and kernels; biases and parameters of norms do not decay."""
+    """Decoupled weight decay of matrices and kernels; biases and parameters of norms do not decay."""
     schedule: Schedule = "linear"
     """One of :data:`SCHEDULES`."""
     warmup: int = 0
@@ -113,11 +115,21 @@ class Recipe:
         return self.learning_rate
 
     def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """Build the optimizer for a model's parameters."""
+        """Build the optimizer for a model's parameters.
+
+        Raises:
+            ValueError: If it is Muon, and the model has no matrix of a hidden layer.
+        """
         weights = {id(weight) for module in model.modules() for weight in _weights(module)}
         decayed = [parameter for parameter in model.parameters() if id(parameter) in weights]
         rest = [parameter for parameter in model.parameters() if id(parameter) not in weights]
         groups = [{"params": decayed, "weight_decay": self.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+        if self.optimizer == "muon":
+            hidden = hidden_matrices(model, decayed)
+            within = {id(matrix) for matrix in hidden}
+            groups[0]["params"] = [weight for weight in decayed if id(weight) not in within]
+            groups = [{"params": hidden, "weight_decay": self.weight_decay}, *groups]
+            return OPTIMIZERS["muon"](groups, self)
         # Without decay, a single group keeps the order of the parameters and a single fused kernel.
         return OPTIMIZERS[self.optimizer](groups if self.weight_decay else model.parameters(), self)
 
@@ -144,5 +156,14 @@ OPTIMIZERS: dict[Optimizer, Callable[[Iterable, Recipe], torch.optim.Optimizer]]
     "sgd": lambda groups, recipe: torch.optim.SGD(
         groups, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
     ),
+    "muon": lambda groups, recipe: MuonWithAdamW(groups, lr=recipe.learning_rate, betas=(0.9, recipe.beta2)),
 }
 """Optimizer factories: ``adam`` is AdamW, or Adam without decay; ``sgd`` has no momentum and coupled decay."""
+
+OPTIMIZER_NAMES: dict[Optimizer, str] = {
+    "adam": "Adam",
+    "radam": "RAdam",
+    "sgd": "SGD",
+    "muon": "Muon (AdamW for embeddings, input, output, gains and biases)",
+}
+"""The optimizers in sentences."""

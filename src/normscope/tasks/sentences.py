@@ -1,8 +1,8 @@
-"""Sentence classification: sentiment analysis with a four-layer transformer encoder, trained from scratch."""
+"""Sentence classification: sentiment and subjectivity with a four-layer transformer encoder, trained from scratch."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import numpy as np
@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from normscope.data import LabelledText, LabelledTextSplits, load_rt, load_sst
+from normscope.data import LabelledText, LabelledTextSplits, load_cr, load_mpqa, load_rt, load_sst, load_subj
 from normscope.models import TextClassifier
 from normscope.tasks.batching import Draw, TokenBatches
 from normscope.tasks.recipe import Recipe
 from normscope.tasks.task import (
     DATA_SETS_KEPT,
+    TESTED,
     BaseTask,
     Metric,
     NormFactory,
@@ -133,8 +134,8 @@ class SentenceClassification(BaseTask):
 
     datasets: tuple[str, ...]
     """Keys of its data sets."""
-    read: Callable[[], LabelledTextSplits]
-    """Reads the original files."""
+    read: Callable[..., LabelledTextSplits]
+    """Reads the original files; with the argument ``seed``, split for that seed."""
     classes: int
     """Number of labels."""
     sizes: Mapping[str, EncoderSize]
@@ -159,7 +160,7 @@ class SentenceClassification(BaseTask):
         """
         size = self.sizes[preset]
         model = TextClassifier(
-            vocabulary=_words(self.read).size,
+            vocabulary=_words(self.read, self.split_seed).size,
             width=size.width,
             heads=size.heads,
             feed_forward=size.feed_forward,
@@ -178,14 +179,16 @@ class SentenceClassification(BaseTask):
         Args:
             device: Device of the tensors.
             split: ``"study"`` for the published parts; ``"tune"`` for the training part alone, every tenth sentence
-                held out for validation. The vocabulary is that of the whole training part in both.
+                held out for validation. The vocabulary is that of the whole training part in both. ``"resampled"`` for
+                the parts of the task's seed, with the vocabulary of its training part; ``"resampled_tune"`` for the
+                same without the test part.
             preset: Unused: the data are the same in every preset.
 
         Raises:
-            ValueError: If ``split`` is not one of these.
+            ValueError: If ``split`` is not one of these, or a seed is missing or not used.
         """
-        check_split(split)
-        return _load(self.read, device, split)
+        check_split(split, self.split_seed)
+        return _load(self.read, device, split, self.split_seed)
 
     def loss(self, model: TextClassifier, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Compute the mean cross entropy of a batch in nats, a scalar."""
@@ -213,24 +216,27 @@ def _cut(sentences: Sentences, indices: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @lru_cache(maxsize=DATA_SETS_KEPT)
-def _read(read: Callable[[], LabelledTextSplits]) -> LabelledTextSplits:
+def _read(read: Callable[..., LabelledTextSplits], seed: int | None) -> LabelledTextSplits:
     """Read the data; cached, since a worker process computes many runs."""
-    return read()
+    return read() if seed is None else read(seed=seed)
 
 
 @lru_cache(maxsize=DATA_SETS_KEPT)
-def _words(read: Callable[[], LabelledTextSplits]) -> Words:
-    return learn_words(_read(read).train.sentences, at_least=AT_LEAST)
+def _words(read: Callable[..., LabelledTextSplits], seed: int | None) -> Words:
+    return learn_words(_read(read, seed).train.sentences, at_least=AT_LEAST)
 
 
 @lru_cache(maxsize=DATA_SETS_KEPT)
-def _load(read: Callable[[], LabelledTextSplits], device: torch.device, split: Split) -> SentenceSplits:
-    texts, words = _read(read), _words(read)
+def _load(
+    read: Callable[..., LabelledTextSplits], device: torch.device, split: Split, seed: int | None
+) -> SentenceSplits:
+    texts, words = _read(read, seed), _words(read, seed)
     train, valid, test = (_encode(part, words, device) for part in (texts.train, texts.valid, texts.test))
     if split == "tune":
         held = torch.arange(len(train.y)) % 10 == 9
-        test = _chosen(test, torch.zeros(len(test.y), dtype=torch.bool))
         train, valid = _chosen(train, ~held), _chosen(train, held)
+    if split not in TESTED:
+        test = _chosen(test, torch.zeros(len(test.y), dtype=torch.bool))
     return SentenceSplits(train=train, valid=valid, test=test, words=words, hashes=texts.hashes)
 
 
@@ -289,6 +295,10 @@ RT = SentenceClassification(
     },
     margin=1.0,
     regime="a four-layer transformer encoder from scratch on 8,530 sentences of RT, Adam with linear decay",
+    splits={
+        "resampled": "over seeds and splits of these 10,662 sentences",
+        "published": "over seeds, and over test sentences",
+    },
     placements=ENCODER_PLACEMENTS,
     published=(
         Published(
@@ -332,4 +342,47 @@ SST5 = SentenceClassification(
             note=NOTE,
         ),
     ),
+)
+
+
+def _classes(
+    name: str, description: str, dataset: str, read: Callable[..., LabelledTextSplits], pool: str, steps: int
+) -> SentenceClassification:
+    """Return a task of two classes like RT, on a data set that has no published split either."""
+    return replace(
+        RT,
+        name=name,
+        description=f"{description}; encoder of four layers",
+        datasets=(dataset,),
+        read=read,
+        presets={**RT.presets, "small": replace(RT.presets["small"], steps=steps)},
+        regime=f"a four-layer transformer encoder from scratch on four fifths of {pool}, Adam with linear decay",
+        splits={**RT.splits, "resampled": f"over seeds and splits of these {pool}"},
+        published=(),
+    )
+
+
+CR = _classes(
+    "cr",
+    "3,771 sentences of customer reviews, positive or negative (Hu and Liu 2004)",
+    "custrev",
+    load_cr,
+    "3,771 sentences of CR",
+    400,
+)
+SUBJ = _classes(
+    "subj",
+    "10,000 sentences on films, objective or subjective (Pang and Lee 2004)",
+    "subj",
+    load_subj,
+    "10,000 sentences of SUBJ",
+    800,
+)
+MPQA = _classes(
+    "mpqa",
+    "10,603 phrases of opinion in news, positive or negative (Wiebe et al. 2005)",
+    "mpqa",
+    load_mpqa,
+    "10,603 phrases of MPQA",
+    800,
 )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, Self, get_args, runtime_checkable
 
 import numpy as np
@@ -12,8 +12,26 @@ from torch import Tensor, nn
 from normscope.tasks.batching import Draw
 from normscope.tasks.recipe import Recipe
 
-Split = Literal["study", "tune"]
-"""``"tune"`` splits the training data only, so that tuning never uses a study's validation or test data."""
+Splits = Literal["published", "resampled"]
+"""Rule of a study: the data set's one split for all seeds, or a split of its own for every seed, equal in all arms."""
+
+Split = Literal["study", "tune", "resampled", "resampled_tune"]
+"""Split of a run. ``"tune"`` splits the published training data only, so that tuning never uses a study's validation or
+test data. ``"resampled"`` is the split of the run's seed, and ``"resampled_tune"`` the same without its test data."""
+
+TESTED: tuple[Split, ...] = ("study", "resampled")
+"""Splits of runs that are tested; the others serve to choose a learning rate."""
+
+RESAMPLED: tuple[Split, ...] = ("resampled", "resampled_tune")
+"""Splits that depend on the run's seed."""
+
+
+def split_of(splits: Splits, *, tune: bool) -> Split:
+    """Return the split of a run by the rule of its study."""
+    if splits == "resampled":
+        return "resampled_tune" if tune else "resampled"
+    return "tune" if tune else "study"
+
 
 Part = Literal["valid", "test"]
 """Part of the data on which a model is evaluated."""
@@ -184,6 +202,14 @@ class Task(Protocol):
         ...
 
     @property
+    def splits(self) -> Mapping[Splits, str]:
+        """What a claim generalizes over, such as ``over seeds``, by each rule of splits that the task supports.
+
+        The first is the default.
+        """
+        ...
+
+    @property
     def published(self) -> tuple[Published, ...]:
         """Published figures for the task."""
         ...
@@ -260,6 +286,10 @@ class BaseTask:
     """Published figures for the task."""
     revision: int = 1
     """Incremented whenever the numbers of a run change."""
+    splits: Mapping[Splits, str] = field(default_factory=lambda: {"published": "over seeds, and over test examples"})
+    """What a claim generalizes over, by each rule of splits that the task supports, default first."""
+    split_seed: int | None = None
+    """Seed whose split the task has, set by :meth:`for_run`; None for the published split."""
 
     batch_unit = "examples"
     location = ""
@@ -282,8 +312,8 @@ class BaseTask:
         return self.metric
 
     def for_run(self, seed: int, split: Split) -> Self:
-        """Return the task itself: it has no mutable state."""
-        return self
+        """Return the task with the split of a seed if that is resampled, else the task itself; neither is mutable."""
+        return replace(self, split_seed=seed) if split in RESAMPLED else self
 
     def context(self) -> AbstractContextManager[None]:
         """Return a context without effect."""
@@ -293,14 +323,20 @@ class BaseTask:
         """Accept every recipe."""
 
 
-def check_split(split: str) -> None:
-    """Check the name of a split.
+def check_split(split: str, seed: int | None = None) -> None:
+    """Check the name of a split, and that it is that of a seed if it is resampled.
+
+    Args:
+        split: Name of the split.
+        seed: Seed whose split the task has, by :meth:`Task.for_run`; None for the published split.
 
     Raises:
-        ValueError: If it is not one of :data:`Split`.
+        ValueError: If it is not one of :data:`Split`, or the seed is missing or not used.
     """
-    if split not in get_args(Split):
-        raise ValueError(f"split must be 'study' or 'tune', got {split!r}")
+    known = [name for name in get_args(Split) if (name in RESAMPLED) == (seed is not None)]
+    if split not in known:
+        how = "" if split not in get_args(Split) else ": for_run(seed, split) gives the task of a run"
+        raise ValueError(f"split must be {' or '.join(map(repr, known))}, got {split!r}{how}")
 
 
 def check_blind(model: nn.Module, task: str) -> None:

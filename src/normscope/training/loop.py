@@ -54,7 +54,7 @@ def train(
         build: Builds the model with its initial weights, see :func:`normscope.training.randomness.initialize`.
         seed: Seed of the streams of data order and dropout.
         recipe: Training settings.
-        split: ``"study"``, or ``"tune"``, which never uses validation or test data of the study.
+        split: Split of the data; only those in ``TESTED`` use the test data.
         preset: Key of the task's presets.
         folder: Folder of the run; the caller holds its lock.
         identity: Description of the run, written to ``run.json`` before step 0.

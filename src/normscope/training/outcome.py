@@ -25,7 +25,7 @@ from normscope.results.aggregates import AGGREGATES
 from normscope.results.store import SCHEMA, RunFolder, write_json
 from normscope.tasks.custom.task import CustomTask
 from normscope.tasks.recipe import PRECISIONS, Recipe
-from normscope.tasks.task import Part, Split, Task, TaskData
+from normscope.tasks.task import TESTED, Part, Split, Task, TaskData
 from normscope.training.checkpoint import Progress
 from normscope.training.memory import peak_bytes
 from normscope.training.randomness import generator_states
@@ -116,7 +116,7 @@ class Outcome:
     recipe: Recipe
     """Training settings."""
     split: Split
-    """``"study"``, or ``"tune"``, which never uses the test data."""
+    """Split of the run; only those in ``TESTED`` use the test data."""
     folder: RunFolder
     """Folder of the run."""
     progress: Progress
@@ -213,7 +213,7 @@ class Outcome:
                     return self.end(scored.state, reason=scored.reason)
                 valid_value, selected = scored[2], self.progress.step
             value = valid_value
-            if self.split == "study":
+            if self.split in TESTED:
                 scored = self._score("test")
                 if isinstance(scored, Failure):
                     return self.end(scored.state, reason=scored.reason)

@@ -85,7 +85,7 @@ def test_there_are_ten_folds(fold):
 
 @pytest.mark.real_data("rt-polarity")
 def test_the_split_is_the_one_that_was_published(rt):
-    # As it was when the split was made; another split is another task, and needs another SEED.
+    # As it was when the split was made; another split is another task, and needs another stream.
     assert rt.test.sentences[0].startswith("exploitative and largely devoid of the depth or sophistication")
     assert rt.valid.sentences[0].startswith("a visually flashy but narratively opaque and emotionally vapid")
     assert rt.hashes.keys() == {"rt-polarity.pos.gz", "rt-polarity.neg.gz"}
@@ -94,17 +94,17 @@ def test_the_split_is_the_one_that_was_published(rt):
 def test_equal_sentences_are_dealt_to_one_part_whatever_their_label():
     sentences = tuple(f"s{n % 150}" for n in range(300))
     labels = (np.arange(300) >= 120).astype(np.int64)
-    part = hundredths(sentences, labels)
+    part = hundredths(sentences, labels, stream="s")
     np.testing.assert_array_equal(part[:150], part[150:])
 
 
 def test_the_parts_depend_on_neither_the_order_nor_the_neighbours_label():
     sentences = tuple(f"s{n}" for n in range(400))
     labels = np.arange(400) % 2
-    part = hundredths(sentences, labels)
+    part = hundredths(sentences, labels, stream="s")
     assert np.bincount(part[labels == 0], minlength=100).tolist() == [2] * 100
     order = np.random.default_rng(0).permutation(400)
-    again = hundredths(tuple(sentences[index] for index in order), labels[order])
+    again = hundredths(tuple(sentences[index] for index in order), labels[order], stream="s")
     np.testing.assert_array_equal(again, part[order])
 
 

@@ -64,6 +64,8 @@ def test_the_factor_of_ada_norm_is_part_of_the_gradient() -> None:
     told = seen(norms.AdaNorm(16, eps=0.0, scale=2.0, k=0.3), x, g)
     want = seen(norms.LayerNormSimple(16, eps=0.0), x, g * 2.0 * (1 - 0.3 * y))
     assert (told.recentering, told.rescaling) == pytest.approx((want.recentering, want.rescaling), rel=1e-12)
+    attached = seen(norms.AdaNorm(16, eps=0.0, scale=2.0, k=0.15, detach=False), x, g)
+    assert (attached.recentering, attached.rescaling) == pytest.approx((want.recentering, want.rescaling), rel=1e-12)
 
 
 def test_a_random_gradient_has_one_part_in_h_of_each() -> None:

@@ -1,11 +1,12 @@
-"""Lines of plain and compressed files, and single members of archives; nothing is extracted to disk."""
+"""Lines of plain and compressed files, single members of archives, and a shuffle of texts; nothing is extracted."""
 
 import bz2
 import gzip
+import hashlib
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, cast
@@ -175,6 +176,42 @@ def open_zip_member(path: Path, member: str) -> Iterator[IO[bytes]]:
         raise ValueError(f"{path} cannot be unpacked: {error}") from error
 
 
+MOST_BYTES = 1 << 28
+"""Maximum number of unpacked bytes of a zip file that is read as a whole."""
+
+
+def read_zip(path: Path) -> dict[str, bytes]:
+    """Read every file of a zip file into memory, after checking all its members.
+
+    Args:
+        path: The archive.
+
+    Returns:
+        The content by the name of the member, in the order of the names; folders are left out.
+
+    Raises:
+        ValueError: If the archive is damaged (CRC-32), encrypted, or compressed by an unknown method; if it has more
+            than ``MOST_MEMBERS`` members or ``MOST_BYTES`` unpacked bytes; if a name occurs twice, or a member has a
+            path outside the archive's folder.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = sorted((each for each in archive.infolist()), key=lambda each: each.filename)
+            if len(members) > MOST_MEMBERS:
+                raise ValueError(f"{path} has more than {MOST_MEMBERS} members")
+            if (size := sum(each.file_size for each in members)) > MOST_BYTES:
+                raise ValueError(f"{path} unpacks to {size:,} bytes, more than {MOST_BYTES:,}")
+            for before, each in zip([None, *members], members, strict=False):
+                _check_path(path, each.filename)
+                if before is not None and before.filename == each.filename:
+                    raise ValueError(f"{path} has two members named {each.filename!r}")
+            return {each.filename: archive.read(each) for each in members if not each.is_dir()}
+    except (zipfile.BadZipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} is not a whole zip file: {error}") from error
+    except (NotImplementedError, RuntimeError) as error:
+        raise ValueError(f"{path} cannot be unpacked: {error}") from error
+
+
 def _members(archive: tarfile.TarFile, path: Path) -> list[tarfile.TarInfo]:
     """Return the members of an archive.
 
@@ -214,3 +251,20 @@ def _check_path(path: Path, name: str) -> None:
     windows = PureWindowsPath(name)
     if PurePosixPath(name).is_absolute() or windows.drive or windows.root or ".." in windows.parts:
         raise ValueError(f"{path} has the member {name!r}, whose path leaves the archive's folder")
+
+
+def split_stream(seed: int) -> str:
+    """Return the name of the random stream that splits a data set for a run's seed, the same in every arm."""
+    return f"{seed}/split"
+
+
+def shuffled(texts: Iterable[str], stream: str) -> list[str]:
+    """Order different texts by the sha256 of the stream's name, a newline and the text, in UTF-8.
+
+    This is as good as a random permutation, and independent of platform and library versions.
+
+    Args:
+        texts: The texts, in any order.
+        stream: Name of the random stream, such as that of :func:`split_stream`.
+    """
+    return sorted(texts, key=lambda text: hashlib.sha256(f"{stream}\n{text}".encode()).digest())

@@ -1,16 +1,17 @@
-"""Labelled sentences: RT polarity, and the Stanford Sentiment Treebank from its trees."""
+"""Labelled sentences: RT polarity, CR, SUBJ and MPQA by class, and the Stanford Sentiment Treebank from its trees."""
 
-import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 
 from normscope.arguments import check_arguments
 from normscope.data.download import Progress
-from normscope.data.readers.files import read_lines
+from normscope.data.readers.files import read_lines, shuffled, split_stream
 from normscope.data.registry import SETS
 from normscope.data.store import locate
 
@@ -43,23 +44,20 @@ class LabelledTextSplits:
 ENCODING = "cp1252"
 """The files are Windows-1252: they are not valid UTF-8, and in Latin-1 their dashes are control characters."""
 
-NEGATIVE, POSITIVE = 0, 1
-
-SEED = "rt-polarity split 1"
-"""Seed of both splits, see :func:`hundredths`."""
-
 FOLDS = 10
 
 
 @check_arguments
-def load_rt(fold: int | None = None, *, progress: Progress | None = None) -> LabelledTextSplits:
+def load_rt(
+    fold: int | None = None, *, seed: int | None = None, progress: Progress | None = None
+) -> LabelledTextSplits:
     """Read RT polarity: sentences, and labels 0 (negative) and 1 (positive).
 
     There is no published split. Each class is ordered pseudo-randomly and cut into hundredths, see ``hundredths``.
-    Without a fold, hundredths 0 to 79 are for training, 80 to 89 for validation and 90 to 99 for test. With fold k,
-    10 k to 10 k + 9 are for test, the following nine (cyclically) for validation, which is a tenth of the rest, and the
-    others for training; over the ten folds every sentence is tested once. Within a part, sentences are in file order,
-    the negative ones first.
+    Without a fold, hundredths 0 to 79 are for training, 80 to 89 for validation and 90 to 99 for test: in a fixed order
+    without a seed, in another order for every seed. With fold k, 10 k to 10 k + 9 of the fixed order are for test, the
+    following nine (cyclically) for validation, which is a tenth of the rest, and the others for training; over the ten
+    folds every sentence is tested once. Within a part, sentences are in file order, the negative ones first.
 
     The 10,662 sentences are distinct; equal sentences would be in the same part. Sentences of the same review may be in
     different parts, since the files do not identify reviews.
@@ -69,22 +67,121 @@ def load_rt(fold: int | None = None, *, progress: Progress | None = None) -> Lab
     Source: Pang and Lee (2005), "Seeing stars", the sentence polarity data set v1.0.
 
     Args:
-        fold: Test fold, 0 to 9; None for the fixed split.
+        fold: Test fold, 0 to 9; None for a single split.
+        seed: Seed of the split; None for the fixed one.
         progress: Callback for the progress of a download.
 
     Raises:
-        ValueError: If ``fold`` is out of range.
+        ValueError: If ``fold`` is out of range, or given together with a seed.
+    """
+    # The lines end in a space, so every sentence ends in an empty word.
+    return _load_classes("rt-polarity", ("rt-polarity.neg.gz", "rt-polarity.pos.gz"), fold, seed, progress, clean=False)
+
+
+@check_arguments
+def load_cr(
+    fold: int | None = None, *, seed: int | None = None, progress: Progress | None = None
+) -> LabelledTextSplits:
+    """Read CR, customer reviews of products: 3,771 sentences, labels 0 (negative, 1,366) and 1 (positive, 2,405).
+
+    Split as :func:`load_rt`. The four blank lines of the files are left out (papers count 3,775 with them), and spaces
+    are single. 3,765 sentences are distinct; equal ones are in the same part.
+
+    Raises ``DataNotFound`` or ``DataDamaged`` if the files are not available.
+
+    Source: Hu and Liu (2004), "Mining and summarizing customer reviews".
+
+    Args:
+        fold: As for :func:`load_rt`, like the others.
+        seed: Seed of the split; None for the fixed one.
+        progress: Callback for the progress of a download.
+
+    Raises:
+        ValueError: If ``fold`` is out of range, or given together with a seed.
+    """
+    return _load_classes("custrev", ("custrev.neg.gz", "custrev.pos.gz"), fold, seed, progress)
+
+
+@check_arguments
+def load_subj(
+    fold: int | None = None, *, seed: int | None = None, progress: Progress | None = None
+) -> LabelledTextSplits:
+    """Read SUBJ: 5,000 sentences of film plots, label 0 (objective), and 5,000 of reviews, label 1 (subjective).
+
+    Split as :func:`load_rt`, with single spaces. All sentences are distinct. Sentences of the same plot or review may
+    be in different parts, since the files identify neither.
+
+    Raises ``DataNotFound`` or ``DataDamaged`` if the files are not available.
+
+    Source: Pang and Lee (2004), "A sentimental education", the subjectivity data set v1.0.
+
+    Args:
+        fold: As for :func:`load_rt`, like the others.
+        seed: Seed of the split; None for the fixed one.
+        progress: Callback for the progress of a download.
+
+    Raises:
+        ValueError: If ``fold`` is out of range, or given together with a seed.
+    """
+    return _load_classes("subj", ("subj.objective.gz", "subj.subjective.gz"), fold, seed, progress)
+
+
+@check_arguments
+def load_mpqa(
+    fold: int | None = None, *, seed: int | None = None, progress: Progress | None = None
+) -> LabelledTextSplits:
+    """Read MPQA, opinions in news: 10,603 phrases, labels 0 (negative, 7,292) and 1 (positive, 3,311).
+
+    Split as :func:`load_rt`. The three blank lines of the files are left out (papers count 10,606 with them), and
+    spaces are single. Only 8,240 phrases are distinct, and 98 of them have both labels: equal phrases are in the same
+    part, so the sizes of the parts vary by a few phrases.
+
+    Raises ``DataNotFound`` or ``DataDamaged`` if the files are not available.
+
+    Source: Wiebe, Wilson and Cardie (2005), "Annotating expressions of opinions and emotions in language".
+
+    Args:
+        fold: As for :func:`load_rt`, like the others.
+        seed: Seed of the split; None for the fixed one.
+        progress: Callback for the progress of a download.
+
+    Raises:
+        ValueError: If ``fold`` is out of range, or given together with a seed.
+    """
+    return _load_classes("mpqa", ("mpqa.neg.gz", "mpqa.pos.gz"), fold, seed, progress)
+
+
+def _load_classes(
+    name: str,
+    files: tuple[str, str],
+    fold: int | None,
+    seed: int | None,
+    progress: Progress | None,
+    *,
+    clean: bool = True,
+) -> LabelledTextSplits:
+    """Read a data set with one file per class, in the order of the labels, and split it.
+
+    With ``clean``, spaces become single and blank lines are left out.
+
+    Raises:
+        ValueError: If ``fold`` is out of range, or given together with a seed.
     """
     if fold is not None and fold not in range(FOLDS):
         raise ValueError(f"fold is {fold}, expected None or 0 to {FOLDS - 1}")
-    dataset = SETS["rt-polarity"]
+    if fold is not None and seed is not None:
+        raise ValueError(f"a fold is of the fixed split: give fold or seed, got fold={fold} and seed={seed}")
+    dataset = SETS[name]
     paths = locate(dataset, progress=progress)
-    sides = [tuple(read_lines(paths[f"rt-polarity.{side}.gz"], encoding=ENCODING)) for side in ("neg", "pos")]
-    sentences = sides[NEGATIVE] + sides[POSITIVE]
-    labels = np.repeat(np.array([NEGATIVE, POSITIVE], dtype=np.int64), [len(side) for side in sides])
+    sides = [tuple(read_lines(paths[file], encoding=ENCODING)) for file in files]
+    if clean:
+        sides = [tuple(filter(None, (" ".join(line.split()) for line in side))) for side in sides]
+    sentences = sides[0] + sides[1]
+    labels = np.repeat(np.arange(2, dtype=np.int64), [len(side) for side in sides])
+    parts = hundredths(sentences, labels, stream=f"{name} split 1" if seed is None else split_stream(seed))
     test_begin = 90 if fold is None else 10 * fold
     # Cyclic distance, in hundredths, from the beginning of the test part.
-    distance = (hundredths(sentences, labels) - test_begin) % 100
+    distance = (parts - test_begin) % 100
     test = distance < 10
     valid = (distance >= 90) if fold is None else (distance >= 10) & (distance < 19)
     return LabelledTextSplits(
@@ -95,26 +192,28 @@ def load_rt(fold: int | None = None, *, progress: Progress | None = None) -> Lab
     )
 
 
-def hundredths(sentences: tuple[str, ...], labels: np.ndarray) -> np.ndarray:
+def hundredths(sentences: tuple[str, ...], labels: np.ndarray, *, stream: str) -> np.ndarray:
     """Divide sentences into a hundred parts of nearly equal size, separately for each class.
 
-    The order within a class is that of the sha256 of the seed, a newline and the sentence in UTF-8: as good as a random
-    permutation, and independent of library versions. Equal sentences are in the same part; if their labels differ, the
-    first label counts.
+    The order within a class is that of :func:`normscope.data.readers.files.shuffled`. Equal sentences are in the same
+    part; if their labels differ, the first label counts.
 
     Args:
         sentences: ``N`` sentences.
         labels: ``[N]`` int64.
+        stream: Name of the random stream.
 
     Returns:
         ``[N]`` int64 from 0 to 99.
     """
     first = dict(zip(reversed(sentences), reversed(labels.tolist()), strict=True))
+    counts = Counter(sentences)
     part = {}
     for label in sorted(set(first.values())):
-        members = [sentence for sentence in first if first[sentence] == label]
-        members.sort(key=lambda sentence: hashlib.sha256(f"{SEED}\n{sentence}".encode()).digest())
-        part |= {sentence: place * 100 // len(members) for place, sentence in enumerate(members)}
+        members = shuffled([sentence for sentence in first if first[sentence] == label], stream)
+        ends = list(accumulate(counts[sentence] for sentence in members))
+        begins = [0, *ends[:-1]]
+        part |= {sentence: begin * 100 // ends[-1] for sentence, begin in zip(members, begins, strict=True)}
     return np.array([part[sentence] for sentence in sentences], dtype=np.int64)
 
 

@@ -1,14 +1,15 @@
 """Dependency trees from CoNLL-U and CoNLL-X files: ten columns per word, a blank line after each sentence."""
 
+import io
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from normscope.arguments import check_arguments
 from normscope.data.download import Progress
-from normscope.data.readers.files import read_lines
+from normscope.data.readers.files import decode_lines, read_lines, read_zip, shuffled, split_stream
 from normscope.data.registry import SETS
 from normscope.data.store import found_hashes, locate
 
@@ -67,41 +68,58 @@ def read_conllu(path: Path, *, count: TreeCount | None = None) -> Iterator[Parse
             if a form is empty; if a head is not a number or exceeds the sentence's length; if a sentence has no word,
             no root, or a cycle; and as for ``read_lines``. The message contains file and line.
     """
-    count = TreeCount() if count is None else count
+    return _read_rows(read_lines(path), path, TreeCount() if count is None else count)
+
+
+def _read_rows(
+    lines: Iterable[str], path: Path | str, count: TreeCount, columns: int = COLUMNS
+) -> Iterator[ParsedSentence]:
+    """Yield the sentences of rows of ten columns, or of three: form, tag and head.
+
+    Raises:
+        ValueError: As for :func:`read_conllu`.
+    """
     rows: list[list[str]] = []
     begin = number = 0
     commented = False
-    for number, line in enumerate(read_lines(path), start=1):
+    for number, line in enumerate(lines, start=1):
         if not line:
             if rows:
                 yield _sentence(rows, path, begin, count)
             elif commented:
                 raise ValueError(f"{path}, line {number}: the sentence that ends here has no word")
             rows, commented = [], False
-        elif line.startswith("#") and not rows:
+        elif columns == COLUMNS and line.startswith("#") and not rows:
             commented = True
         else:
             begin = begin if rows else number
-            rows.append(_columns(line, f"{path}, line {number}"))
+            row = _columns(line, f"{path}, line {number}", columns)
+            rows.append(row if columns == COLUMNS else _widened(row, len(rows) + 1))
     if rows:
         yield _sentence(rows, path, begin, count)
     elif commented:
         raise ValueError(f"{path}, line {number}: the file ends after a comment, before its sentence")
 
 
-def _columns(line: str, where: str) -> list[str]:
+def _columns(line: str, where: str, wanted: int) -> list[str]:
     """Split a line into its columns.
 
     Raises:
-        ValueError: If there are not ten columns.
+        ValueError: If there are not as many as wanted.
     """
     columns = line.split("\t")
-    if len(columns) != COLUMNS:
-        raise ValueError(f"{where}: {len(columns)} columns separated by tabs, expected {COLUMNS}: {line[:60]!r}")
+    if len(columns) != wanted:
+        raise ValueError(f"{where}: {len(columns)} columns separated by tabs, expected {wanted}: {line[:60]!r}")
     return columns
 
 
-def _sentence(rows: list[list[str]], path: Path, begin: int, count: TreeCount) -> ParsedSentence:
+def _widened(row: list[str], number: int) -> list[str]:
+    """Return form, tag and head as ten columns; the file has no relations, so an arc is a ``root`` or a ``dep``."""
+    form, tag, head = row
+    return [str(number), form, "_", tag, tag, "_", head, "root" if head == "0" else "dep", "_", "_"]
+
+
+def _sentence(rows: list[list[str]], path: Path | str, begin: int, count: TreeCount) -> ParsedSentence:
     """Check the rows of a sentence, and convert them to its columns.
 
     Raises:
@@ -161,7 +179,7 @@ def _word_in_cycle(heads: tuple[int, ...]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Treebank:
-    """The published parts of a treebank."""
+    """The parts of a treebank."""
 
     train: tuple[ParsedSentence, ...]
     valid: tuple[ParsedSentence, ...]
@@ -205,8 +223,61 @@ def load_ptb(*, progress: Progress | None = None) -> Treebank:
     return Treebank(train=train, valid=valid, test=test, hashes=found_hashes(dataset, paths))
 
 
+SAMPLE_VALID, SAMPLE_TEST = 160, 180
+"""Numbers of the first file of the Penn Treebank sample that validates, and of the first that tests."""
+
+_SAMPLE_FILE = re.compile(r"dependency_treebank/wsj_0([0-9]{3})\.dp")
+
+
+@check_arguments
+def load_ptb_sample(*, seed: int | None = None, progress: Progress | None = None) -> Treebank:
+    """Read NLTK's sample of the Penn Treebank: 3,914 sentences of 199 articles of the Wall Street Journal.
+
+    The files ``wsj_0001`` to ``wsj_0199`` are sections 00 and 01 of the treebank, about 5 % of it, with the tags of the
+    treebank and heads converted from its constituents; there are no relations, so only UAS can be measured. The usual
+    parts (sections 2 to 21, 22 and 23) are not among them, and the sample has no test set. By default, the files from
+    160 validate and those from 180 test. With a seed, whole articles are drawn: about a tenth of the sentences for each
+    of the two, at the first article that is beyond.
+
+    Raises ``DataNotFound`` or ``DataDamaged`` if the file is not available.
+
+    Source: Marcus, Santorini, Marcinkiewicz (1993), "Building a large annotated corpus of English: the Penn Treebank".
+
+    Args:
+        seed: Seed of the split of a run, equal in all arms; None for the fixed one.
+        progress: Callback for the progress of a download.
+
+    Raises:
+        ValueError: If the archive holds another file than articles, or as ``read_zip`` and ``read_conllu`` do.
+    """
+    dataset = SETS["ptb-wsj-sample"]
+    path = locate(dataset, progress=progress)["dependency_treebank.zip"]
+    articles: dict[str, tuple[ParsedSentence, ...]] = {}
+    for name, content in read_zip(path).items():
+        if not _SAMPLE_FILE.fullmatch(name):
+            raise ValueError(f"{path} has the member {name!r}, expected dependency_treebank/wsj_0001.dp and the like")
+        lines = decode_lines(io.BytesIO(content), encoding="utf-8", where=f"{path}:{name}")
+        articles[name] = tuple(_interned(_read_rows(lines, f"{path}:{name}", TreeCount(), columns=3)))
+    parts: dict[str, list[ParsedSentence]] = {"train": [], "valid": [], "test": []}
+    total, before = sum(map(len, articles.values())), 0
+    for name in articles if seed is None else shuffled(articles, split_stream(seed)):
+        if seed is None:
+            number = int(name[-6:-3])
+            part = "train" if number < SAMPLE_VALID else "valid" if number < SAMPLE_TEST else "test"
+        else:
+            part = "test" if 10 * before < total else "valid" if 5 * before < total else "train"
+        parts[part] += articles[name]
+        before += len(articles[name])
+    return Treebank(hashes=dataset.hashes, **{part: tuple(sentences) for part, sentences in parts.items()})
+
+
 def _shared(path: Path) -> Iterator[ParsedSentence]:
     """Yield the sentences of a file with interned strings."""
+    return _interned(read_conllu(path))
+
+
+def _interned(sentences: Iterable[ParsedSentence]) -> Iterator[ParsedSentence]:
+    """Yield sentences with interned strings."""
     fields = ("forms", "lemmas", "upos", "xpos", "relations")
-    for sentence in read_conllu(path):
+    for sentence in sentences:
         yield replace(sentence, **{name: tuple(map(sys.intern, getattr(sentence, name))) for name in fields})

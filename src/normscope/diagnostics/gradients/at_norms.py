@@ -234,14 +234,11 @@ def _record_upstream(call: NormCall, gradient: Tensor) -> None:
         numbers = [energy(whole)[None], parts[:3], energy(centered)[None], energy(mean)[None] / rows, beside]
         if derivative is not None:
             pull, y_mean = (g * derivative.y).mean(-1, keepdim=True), derivative.y.mean(-1, keepdim=True)
+            along = derivative.along(g)
             spread = centered.square().mean(-1, keepdim=True)
             y_spread = (derivative.y - y_mean).square().mean(-1, keepdim=True)
             # This is (D_g / sigma^2)(1 - rho^2) if y is centered and eps is zero: then pull^2 = rho^2 D_g.
-            left = (
-                spread
-                - 2 * derivative.pull * pull * (pull - mean * y_mean)
-                + (derivative.pull * pull).square() * y_spread
-            )
+            left = spread - 2 * along * (pull - mean * y_mean) + along.square() * y_spread
             numbers.append((left / derivative.size.square()).sum(dtype=torch.float64)[None] * width)
         call.upstream = torch.cat(numbers) * scale.double().square()
         size = derivative.size if derivative is not None else x.std(-1, correction=0)

@@ -166,5 +166,5 @@ def _energies(module: nn.Module, x: Tensor, gradient: Tensor) -> Tensor:
         traits = traits_of(module)
         if traits is not None and traits.has_factor:
             y = unit * size**0.5
-            g = g * (module.scale * (1 - module.k * y))  # pyright: ignore
+            g = g * (module.scale * (1 - (1 + traits.factor_moves) * module.k * y))  # pyright: ignore
         return torch.stack([g.square().sum(), g.sum(-1).square().sum() / size, (g * unit).sum(-1).square().sum()])

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from normscope.arguments import check_arguments
 from normscope.files import write_atomically
@@ -22,10 +22,7 @@ from normscope.report.diagnosis.text import (
     caption_side_by_side,
 )
 from normscope.report.drawing.format import MISSING, duration, number, rate, significant, storage
-from normscope.report.drawing.html import data_address, fill_template
-
-if TYPE_CHECKING:
-    from markupsafe import Markup
+from normscope.report.drawing.html import breakable, data_address, fill_template
 
 SCHEMA = 2
 """Version of a diagnosis's JSON that can be drawn."""
@@ -87,7 +84,7 @@ def render(content: Mapping[str, Any], *, training: Sequence[Mapping[str, Any]] 
         left_out=sum(row["name"] not in listed for row in content["ranges"]),
         removes=lambda row: REMOVES.get(tuple(row["removes"]), ", ".join(row["removes"])),
         updates=_update_facts(content["first_update"]),
-        breakable=_breakable,
+        breakable=breakable,
         significant=significant,
         number=number,
         download=data_address("application/json", _json(content)),
@@ -205,10 +202,3 @@ def _finite(value: Any) -> Any:
 def _json(content: Mapping[str, Any]) -> str:
     plain = {**content, "history": _finite(content["history"])} if "history" in content else content
     return json.dumps(plain, indent=1, allow_nan=False) + "\n"
-
-
-def _breakable(name: str) -> "Markup":
-    """Return a name as HTML that may break after its dots and underscores, and nowhere else."""
-    from markupsafe import Markup
-
-    return Markup("_<wbr>").join(Markup(".<wbr>").join(part.split(".")) for part in name.split("_"))

@@ -95,8 +95,9 @@ def learning(
     points: int,
     *,
     name: str,
+    data: str = "validation set",
 ) -> str:
-    """Draw the validation metric (top) and the training loss (bottom) of an arm over the steps.
+    """Draw the validation metric (top) and the training loss (bottom, if any run has one) of an arm over the steps.
 
     Seeds are thin lines, their median is a thick line, the median of the baseline a broken line; a cross marks the end
     of a run without a value.
@@ -109,16 +110,19 @@ def learning(
         shared: Axes.
         points: Largest number of points per line; of more evaluations, evenly spaced ones are drawn.
         name: Prefix of ids, unique in the page.
+        data: What the metric was measured on.
 
     Returns:
         An ``<svg>`` element.
     """
     label = runs[0].label
     unit = f" ({metric['unit']})" if metric["unit"] else ""
-    heads = (f"{metric['name']}{unit}, validation set", "training loss")
+    trained = any(row.get(_FIELDS[1]) is not None for run in (*runs, *baseline) for row in run.metrics)
+    panels = [(_FIELDS[0], f"{metric['name']}{unit}, {data}", 24, 180 if trained else 30)]
+    panels += [(_FIELDS[1], "training loss", 198, 30)] if trained else []
     with drawing():
-        figure = blank(350, 340)
-        for field, head, top, bottom in zip(_FIELDS, heads, (24, 198), (180, 30), strict=True):
+        figure = blank(350, 340 if trained else 190)
+        for field, head, top, bottom in panels:
             plot = axes(figure, left=46, right=12, top=top, bottom=bottom)
             logarithmic, limits = shared.logarithmic[field], shared.limits[field]
             if logarithmic:
@@ -126,7 +130,7 @@ def learning(
             plot.set(xlim=(0, shared.steps), ylim=limits)
             plain_ticks(plot, "y", count=4, logarithmic=logarithmic)
             plain_ticks(plot, "x", count=4)
-            if field == _FIELDS[0]:
+            if field == _FIELDS[0] and trained:
                 plot.tick_params(labelbottom=False)
             else:
                 plot.set_xlabel("step", color=_MUTED, fontsize=11, loc="right", labelpad=2)
@@ -139,7 +143,7 @@ def learning(
                 grid, middle = median(group, field, higher_is_better=higher)
                 chosen = _thin(len(grid), points)
                 plot.plot(grid[chosen], middle[chosen], color=colour, linestyle=line, linewidth=width, zorder=3)
-        return to_svg(figure, name=name, title=f"Learning curves of {label}", words=_words(runs, metric))
+        return to_svg(figure, name=name, title=f"Learning curves of {label}", words=_words(runs, metric, data))
 
 
 def _seed_line(plot: Any, run: RunHistory, field: str, style: ArmStyle, points: int) -> None:
@@ -179,7 +183,7 @@ def _thin(count: int, points: int) -> np.ndarray:
     )
 
 
-def _words(runs: Sequence[RunHistory], metric: Mapping[str, Any]) -> str:
+def _words(runs: Sequence[RunHistory], metric: Mapping[str, Any], data: str) -> str:
     """Describe where the curves end."""
     grid, middle = median(runs, _FIELDS[0], higher_is_better=metric["higher_is_better"])
     broke = f"{sum(run.broke for run in runs)} of {len(runs)} seeds ended without a value."
@@ -188,4 +192,4 @@ def _words(runs: Sequence[RunHistory], metric: Mapping[str, Any]) -> str:
     if not np.isfinite(middle[-1]):
         return f"{runs[0].label}: the median has no value at step {grid[-1]}; {broke}"
     end = describe(float(middle[-1]), metric["unit"])
-    return f"{runs[0].label}: the median {metric['name']} on the validation set at step {grid[-1]} is {end}; {broke}"
+    return f"{runs[0].label}: the median {metric['name']} on the {data} at step {grid[-1]} is {end}; {broke}"

@@ -133,13 +133,8 @@ def headline(summary: Summary) -> str:
     arms = [arm for arm in summary.arms if arm.label != summary.baseline]
     if not arms:
         return f"{summary.baseline} alone: there is nothing to compare it with."
-    kinds = []
-    for failures, rest in map(split_verdict, arms):
-        first = next((words for state, words in _SOME_SEEDS.items() if failures.startswith(FAILURES[state])), None)
-        kind = first or verdict_kind(rest)
-        kinds.append("undecided" if kind in ("open", "not enough evidence", "baseline") else kind)
-    order = (*_SOME_SEEDS.values(), "better", "worse", "equivalent", "undecided")
-    counted = ", ".join(f"{kinds.count(kind)} {kind}" for kind in order if kind in kinds)
+    kinds = [outcome(arm) for arm in arms]
+    counted = ", ".join(f"{kinds.count(kind)} {kind}" for kind in OUTCOMES if kind in kinds)
     caution = f" {summary.caution[:1].upper()}{summary.caution[1:]}." if summary.caution else ""
     return f"{'1 arm' if len(arms) == 1 else f'{len(arms)} arms'} against {summary.baseline}: {counted}.{caution}"
 
@@ -149,6 +144,16 @@ _SOME_SEEDS = {
     "unscored": "not scored in some seeds",
     "failed": "not computed in some seeds",
 }
+OUTCOMES = (*_SOME_SEEDS.values(), "better", "worse", "equivalent", "undecided")
+"""What :func:`outcome` can return, in the order in which a sentence names them."""
+
+
+def outcome(arm: ArmSummary) -> str:
+    """Return the result of an arm in a few words: its first failure, or else the kind of its verdict."""
+    failures, rest = split_verdict(arm)
+    first = next((words for state, words in _SOME_SEEDS.items() if failures.startswith(FAILURES[state])), None)
+    kind = first or verdict_kind(rest)
+    return "undecided" if kind in ("open", "not enough evidence", "baseline") else kind
 
 
 def sentence(arm: ArmSummary, summary: Summary) -> str:

@@ -1,7 +1,5 @@
 """The page of a study: one self-contained HTML file."""
 
-import base64
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -12,10 +10,11 @@ from normscope.arguments import check_arguments
 from normscope.files import write_atomically
 from normscope.report.drawing import curves
 from normscope.report.drawing.format import apart, headline, level, number, sentence, split_verdict
-from normscope.report.drawing.html import data_address, fill_template, read_asset
+from normscope.report.drawing.html import data_address, fill_template, island, read_asset, script_hash
 from normscope.report.drawing.palette import ArmStyle, arm_styles
 from normscope.report.study import figures
 from normscope.report.study.folder import RunHistory, StudyRecord, read_study
+from normscope.report.study.looks import describe_plan, look_rows, path
 from normscope.report.study.paired import common_scale, pairs, published_tables, tuned_beside_untuned
 from normscope.report.study.table import breakages, verdict_rows
 from normscope.results.schema import FINAL_STATES
@@ -83,6 +82,7 @@ def render(study: StudyRecord) -> str:
     }
     pictures = {
         "forest": _forests(study, styles),
+        "looks": _looks(summary, styles),
         "pairs": _pairs(study, styles),
         "curves": _curves(study, styles),
         "gradients": _gradients(study, styles),
@@ -95,8 +95,7 @@ def render(study: StudyRecord) -> str:
         summary=summary,
         styles=styles,
         script=Markup(script),
-        # The policy of the page permits this script only, whatever text a card contains.
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        script_hash=script_hash(script),
         headline=headline(summary),
         answers=_answers(summary),
         ended=sum(state in FINAL_STATES for state in states.values()),
@@ -106,6 +105,8 @@ def render(study: StudyRecord) -> str:
         untuned_rows=verdict_rows(summary.untuned or (), summary),
         beside=tuned_beside_untuned(summary) if summary.untuned else [],
         breakages=breakages(study),
+        plan=describe_plan(summary, declared=bool(study.card.get("source"))) if summary.looks else [],
+        look_rows=look_rows(summary) if summary.looks else [],
         published=published_tables(study),
         facts=facts(study),
         strangers=strangers(study),
@@ -116,7 +117,7 @@ def render(study: StudyRecord) -> str:
             else [Markup(svg) for svg in drawn]
             for name, drawn in pictures.items()
         },
-        island=Markup(_island(summary)),
+        island=Markup(island(summary.to_dict())),
         downloads=_downloads(study),
         number=number,
         level=level(summary.alpha),
@@ -195,6 +196,12 @@ def _forests(study: StudyRecord, styles: Mapping[str, ArmStyle]) -> list[str]:
     return [figures.forest(study.summary, styles, width=width, name=f"forest-{width}") for width in (780, 340)]
 
 
+def _looks(summary: Summary, styles: Mapping[str, ArmStyle]) -> dict[str, str]:
+    """Draw the path of every arm that has a look."""
+    arms = [arm for arm in summary.arms if arm.looks]
+    return {arm.label: path(arm, styles[arm.label], summary, name=f"looks-{styles[arm.label].index}") for arm in arms}
+
+
 def _pairs(study: StudyRecord, styles: Mapping[str, ArmStyle]) -> dict[str, str]:
     groups = _groups(study)
     baseline = groups.get(study.summary.baseline, [])
@@ -217,9 +224,10 @@ def _curves(study: StudyRecord, styles: Mapping[str, ArmStyle]) -> dict[str, str
     shared = curves.frame(list(groups.values()), study.last_step, metric)
     points = max(20, min(200, _POINTS // max(1, 2 * len(study.runs))))
     baseline = groups.get(study.summary.baseline, [])
+    data = "logged data" if study.card.get("source") else "validation set"
     return {
         label: curves.learning(
-            runs, baseline, styles[label], metric, shared, points, name=f"curves-{styles[label].index}"
+            runs, baseline, styles[label], metric, shared, points, name=f"curves-{styles[label].index}", data=data
         )
         for label, runs in groups.items()
         if any(run.metrics for run in runs)
@@ -268,12 +276,6 @@ def _tuning(study: StudyRecord, styles: Mapping[str, ArmStyle]) -> dict[str, str
         )
         for place, (label, arm) in enumerate(tuned.items())
     }
-
-
-def _island(summary: Summary) -> str:
-    """Return summary.json for programs that read the page, escaped so that it cannot end its element."""
-    text = json.dumps(summary.to_dict(), allow_nan=False, separators=(",", ":"))
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def _downloads(study: StudyRecord) -> list[tuple[str, str]]:

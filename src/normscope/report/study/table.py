@@ -154,7 +154,20 @@ def _details(arm: ArmSummary, places: int) -> tuple[TableCell, ...]:
         _cell("Time to it", duration(arm.seconds_to_baseline), arm.seconds_to_baseline),
         _cell("Placement", arm.placement or MISSING, arm.placement),
         _cell("Arguments", arguments or "none", arm.arguments),
+        *_path(arm),
     )
+
+
+def _path(arm: ArmSummary) -> list[TableCell]:
+    """Build the details of an arm of a study with looks."""
+    if arm.looks is None:
+        return []
+    pairs = [look.pairs for look in arm.looks]
+    decided = MISSING if arm.decided_at is None else f"{arm.decided_at} pairs"
+    return [
+        _cell("Looks, at these numbers of pairs", ", ".join(map(str, pairs)) or MISSING, pairs),
+        _cell("Decided at", decided, arm.decided_at),
+    ]
 
 
 def _cell(head: str, text: str, value: Any, note: str = "") -> TableCell:

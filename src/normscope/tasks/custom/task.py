@@ -23,7 +23,17 @@ from normscope.tasks.custom.sandbox import (
 )
 from normscope.tasks.custom.trial import Trial, TrialData
 from normscope.tasks.recipe import Recipe
-from normscope.tasks.task import Metric, NormFactory, Part, PlacementLike, Split, TrainCallback, TrainLoop
+from normscope.tasks.task import (
+    TESTED,
+    Metric,
+    NormFactory,
+    Part,
+    PlacementLike,
+    Split,
+    Splits,
+    TrainCallback,
+    TrainLoop,
+)
 
 __tracebackhide__ = True
 
@@ -91,13 +101,14 @@ class CustomTask:
                 "hold training data out for validation"
             )
 
-    def check_given(self, steps: int | None, warmups: Sequence[int]) -> None:
+    def check_given(self, steps: int | None, warmups: Sequence[int], optimizers: Sequence[str]) -> None:
         """Check that settings that were chosen for this study have an effect, even where they equal the trial's.
 
         Raises:
-            ValueError: If a training function without the parameter ``recipe`` is given steps or a warm-up.
+            ValueError: If a training function without the parameter ``recipe`` is given steps, a warm-up or an
+                optimizer.
         """
-        if not self.trial.uses_recipe and (steps is not None or warmups):
+        if not self.trial.uses_recipe and (steps is not None or warmups or optimizers):
             raise ValueError(self._follows_no_recipe)
 
     def unknown(self, recipe: Recipe) -> frozenset[str]:
@@ -107,8 +118,8 @@ class CustomTask:
     @property
     def _follows_no_recipe(self) -> str:
         return (
-            f"{self.name} trains by itself, so steps, warm-up and learning rate can only be chosen here if its "
-            "function takes them: train(model, callback, recipe)"
+            f"{self.name} trains by itself, so steps, warm-up, optimizer and learning rate can only be chosen here if "
+            "its function takes them: train(model, callback, recipe)"
         )
 
     @property
@@ -152,6 +163,13 @@ class CustomTask:
         return self.trial.regime or f"{self.name} and its data"
 
     @property
+    def splits(self) -> Mapping[Splits, str]:
+        """What a claim generalizes over, by the only rule: the function splits the data itself."""
+        if self.trial.splits_by_seed:
+            return {"resampled": "over seeds and the splits that they draw"}
+        return {"published": "over seeds, and over test examples"}
+
+    @property
     def location(self) -> str:
         """``path/my_file.py:make``."""
         return f"{self.file.path}:{self.file.function}"
@@ -180,11 +198,11 @@ class CustomTask:
         Raises:
             UserCodeError: If the function fails.
             TypeError: If it does not return a :class:`Trial`.
-            ValueError: If the metric, the recipe or the margin differs from that of the first call.
+            ValueError: If the metric, the recipe, the margin or ``splits_by_seed`` differs from that of the first call.
         """
         self.trial = self._make(norm, placement)
         # The tuning split may have another size, and so another margin.
-        shared = ("metric", "recipe", "margin") if self.split == "study" else ("metric", "recipe")
+        shared = ("metric", "recipe", "splits_by_seed", *(("margin",) if self.split in TESTED else ()))
         for name, here, first in _differences(shared, self.trial, self.first):
             raise ValueError(
                 f"{self.name} gives {name}={here!r} here and {name}={first!r} for layer_norm and seed 0: it must be "
@@ -288,7 +306,7 @@ class CustomTask:
         seed_numpy_and_python()
 
     def _make(self, norm: NormFactory, placement: PlacementLike) -> Trial:
-        given = {"split": self.split} if self._takes_split else {}
+        given = {"split": "study" if self.split in TESTED else "tune"} if self._takes_split else {}
         with self.context(), user_code(self.name):
             self._seed()
             self.norm = WatchedNorm(norm)

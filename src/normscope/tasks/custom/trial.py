@@ -82,6 +82,8 @@ class Trial:
     """Placements the function supports, default first; empty if it ignores the argument."""
     regime: str = ""
     """Scope of the study's claims: network, data, optimizer, depth."""
+    splits_by_seed: bool = False
+    """Whether the seed decides which examples are for training, validation and test, equally for every norm."""
 
     def __post_init__(self) -> None:
         kinds = {"model": nn.Module, "metric": Metric, "recipe": Recipe}

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from normscope.data import ParsedSentence, Treebank, load_ewt, load_ptb
+from normscope.data import ParsedSentence, Treebank, load_ewt, load_ptb, load_ptb_sample
 from normscope.models import FeatureMLP
 from normscope.tasks.batching import BatchOrder, Draw
 from normscope.tasks.parsing.features import Sentence, Vocabulary, encode, examples, extract, vocabulary
@@ -18,6 +18,7 @@ from normscope.tasks.parsing.transitions import ParserState, Trees, parse
 from normscope.tasks.recipe import Recipe
 from normscope.tasks.task import (
     DATA_SETS_KEPT,
+    TESTED,
     BaseTask,
     Metric,
     NormFactory,
@@ -141,8 +142,8 @@ class Parsing(BaseTask):
 
     datasets: tuple[str, ...]
     """Keys of its data sets."""
-    read: Callable[[], Treebank]
-    """Reads the original files."""
+    read: Callable[..., Treebank]
+    """Reads the original files; with the argument ``seed``, split for that seed."""
     sizes: Mapping[str, ParserSize]
     """Sizes of the network, by preset."""
     presets: Mapping[str, Recipe]
@@ -167,7 +168,7 @@ class Parsing(BaseTask):
 
     def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> FeatureMLP:
         """Build the network of a preset with arbitrary weights."""
-        size, known = self.sizes[preset], _known(self.read, self.column)
+        size, known = self.sizes[preset], _known(self.read, self.column, self.split_seed)
         words, tags, labels = known.sizes
         return FeatureMLP(
             words=words,
@@ -186,14 +187,16 @@ class Parsing(BaseTask):
         Args:
             device: Device of the tensors.
             split: ``"study"`` for the published parts; ``"tune"`` for the training part alone, every tenth sentence
-                held out for validation. The vocabulary is that of the whole training part in both.
+                held out for validation. The vocabulary is that of the whole training part in both. ``"resampled"`` for
+                the parts of the task's seed, with the vocabulary of its training part; ``"resampled_tune"`` for the
+                same without the test part.
             preset: Unused: the data are the same in every preset.
 
         Raises:
-            ValueError: If ``split`` is not one of these.
+            ValueError: If ``split`` is not one of these, or a seed is missing or not used.
         """
-        check_split(split)
-        return _load(self.read, self.column, device, split)
+        check_split(split, self.split_seed)
+        return _load(self.read, self.column, device, split, self.split_seed)
 
     def loss(self, model: FeatureMLP, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Compute the mean cross entropy of a batch of transitions in nats, a scalar."""
@@ -225,23 +228,26 @@ class Parsing(BaseTask):
 
 
 @lru_cache(maxsize=DATA_SETS_KEPT)
-def _read(read: Callable[[], Treebank]) -> Treebank:
+def _read(read: Callable[..., Treebank], seed: int | None) -> Treebank:
     """Read the data; cached, since a worker process computes many runs."""
-    return read()
+    return read() if seed is None else read(seed=seed)
 
 
 @lru_cache(maxsize=DATA_SETS_KEPT)
-def _known(read: Callable[[], Treebank], column: str) -> Vocabulary:
-    return vocabulary(_read(read).train, column=column)
+def _known(read: Callable[..., Treebank], column: str, seed: int | None) -> Vocabulary:
+    return vocabulary(_read(read, seed).train, column=column)
 
 
 @lru_cache(maxsize=DATA_SETS_KEPT)
-def _load(read: Callable[[], Treebank], column: str, device: torch.device, split: Split) -> ParserSplits:
-    bank, known = _read(read), _known(read, column)
+def _load(
+    read: Callable[..., Treebank], column: str, device: torch.device, split: Split, seed: int | None
+) -> ParserSplits:
+    bank, known = _read(read, seed), _known(read, column, seed)
     train, valid, test = bank.train, bank.valid, bank.test
     if split == "tune":
-        valid, test = train[TUNING_EVERY - 1 :: TUNING_EVERY], ()
+        valid = train[TUNING_EVERY - 1 :: TUNING_EVERY]
         train = tuple(sentence for number, sentence in enumerate(train) if number % TUNING_EVERY != TUNING_EVERY - 1)
+    test = test if split in TESTED else ()
     made = examples(train, known)
     return ParserSplits(
         features=torch.from_numpy(made.features).to(device),
@@ -273,6 +279,21 @@ UD_EWT = Parsing(
     presets=PRESETS,
     margin=0.3,
     regime="a greedy arc-standard parser on UD English EWT with gold tags, Adam with linear decay",
+)
+
+PTB_WSJ_SAMPLE = Parsing(
+    name="ptb_wsj_sample",
+    description="dependency parsing of NLTK's sample of the Penn Treebank, 5 % of it; three-layer perceptron",
+    datasets=("ptb-wsj-sample",),
+    read=load_ptb_sample,
+    sizes=SIZES,
+    presets=PRESETS | {"small": dataclasses.replace(PRESETS["small"], steps=1500)},
+    margin=0.3,
+    regime="a greedy arc-standard parser on 199 articles of the Penn Treebank with its tags, Adam with linear decay",
+    splits={
+        "resampled": "over seeds and splits of these 199 articles",
+        "published": "over seeds, and over test sentences",
+    },
 )
 
 PTB = Parsing(
