@@ -22,6 +22,7 @@ from normscope.results.verdict import (
     decide,
     describe_failures,
     exploratory,
+    look_generators,
     more_seeds,
 )
 
@@ -159,9 +160,10 @@ class LookPath:
         if earlier is None or not self._is_continued(pairs) or evidence.p is None:
             return evidence
         later = LookPlan(tuple(each for each in plan.pairs if each > earlier.seen), plan.spending)
-        (generator,) = course.arm.generator().spawn(1)
+        # The signs of the planned test: what it rejected at the look, its continuation rejects.
+        _, signs = look_generators(course.arm.generator())
         differences = pair_values(*self._sides(course, pairs))
-        p = continued_p(differences, earlier.plan, later, seen=earlier.seen, rng=generator)[-1]
+        p = continued_p(differences, earlier.plan, later, seen=earlier.seen, rng=signs)[-1]
         return replace(evidence, p=p)
 
     def _stop(self, course: _Course, lack: str) -> None:
@@ -180,15 +182,13 @@ class LookPath:
         evidence, pairs = course.evidence, course.pairs
         assert evidence is not None
         differences = pair_values(*self._sides(course, pairs))
-        (generator,) = course.arm.generator().spawn(1)
+        _, signs = look_generators(course.arm.generator())
         plan = self.plan if self.earlier is None else self.earlier.plan
         return ArmLook(
             pairs=pairs,
             difference=_given(evidence.difference),
             interval=_given(evidence.interval),
-            boundary=None
-            if self._is_continued(pairs)
-            else boundary(differences, plan, alpha=level, rng=generator)[look],
+            boundary=None if self._is_continued(pairs) else boundary(differences, plan, alpha=level, rng=signs)[look],
             p_adjusted=_given(course.p_adjusted),
             p_equivalent=_given(evidence.p_equivalent),
             verdict=course.claim or f"not enough evidence{f' ({lack})' if lack else ''}",

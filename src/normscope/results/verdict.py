@@ -119,14 +119,14 @@ def weigh(
     interval = p_equivalent = error = None
     least = fewest_pairs(alpha / comparisons)
     more: int | None = max(1, least - pairs)
+    for_equivalence, for_signs = look_generators(rng)
     if pairs >= 2:
         if plan is None:
             interval = t_interval(differences, level=1 - alpha)
             p_equivalent = equivalence(differences, margin=margin, alpha=alpha).p
         elif pairs in plan.pairs:
-            (generator,) = rng.spawn(1)
             interval = repeated_interval(differences, plan, level=1 - alpha)[-1]
-            p_equivalent = sequential_equivalence_p(differences, plan, margin=margin, rng=generator)[-1]
+            p_equivalent = sequential_equivalence_p(differences, plan, margin=margin, rng=for_equivalence)[-1]
         interval = interval and within(interval, limits)
         error = float(np.std(differences, ddof=1)) / math.sqrt(pairs)
         distance = abs(float(np.mean(differences)))
@@ -141,7 +141,7 @@ def weigh(
         pairs=pairs,
         difference=float(np.mean(differences)) if pairs else None,
         interval=interval,
-        p=_p(differences, plan, rng),
+        p=_p(differences, plan, rng if plan is None else for_signs),
         p_equivalent=p_equivalent,
         interval_examples=ends[0],
         interval_examples_equivalence=ends[1],
@@ -157,8 +157,13 @@ def weigh(
 def _p(differences: np.ndarray, plan: LookPlan | None, rng: np.random.Generator) -> float | None:
     if plan is None:
         return sign_flip_p(differences, rng=rng) if len(differences) else None
-    (generator,) = rng.spawn(1)
-    return sequential_p(differences, plan, rng=generator)[-1] if len(differences) in plan.pairs else None
+    return sequential_p(differences, plan, rng=rng)[-1] if len(differences) in plan.pairs else None
+
+
+def look_generators(rng: np.random.Generator) -> tuple[np.random.Generator, np.random.Generator]:
+    """Return the generators of an arm's equivalence test and of its sign flips, the same ones at every look."""
+    for_equivalence, for_signs = rng.spawn(2)
+    return for_equivalence, for_signs
 
 
 def _floor(arm: np.ndarray, baseline: np.ndarray) -> float | None:

@@ -316,22 +316,29 @@ def _write_specification(study_spec: StudySpec, study: StudyFolder, content: Map
             for identity in (arm.get("runs") or {}).values()
         }
         if not is_first_tuning and any(study.run(identity).finished() for identity in named):
-            continues = None if same_plan or changes or study_spec.looks is None else _looks_seen(existing, study)
+            continues = (
+                None if same_plan or changes or study_spec.looks is None else _looks_seen(existing, study_spec, study)
+            )
             changes += [] if continues else [len(existing.get("seeds", []))]
             content = {**content, **({"continues": continues} if continues else {})}
         command = existing["command"] if same_plan else content["command"]
         write_json(study.card, {**content, **({"changes": changes} if changes else {}), "command": command})
 
 
-def _looks_seen(card: Mapping[str, Any], study: StudyFolder) -> dict[str, Any] | None:
-    """Return the looks of a card with the last one reached, or None if that is none of them or the maximum.
+def _looks_seen(card: Mapping[str, Any], study_spec: StudySpec, study: StudyFolder) -> dict[str, Any] | None:
+    """Return the looks of a card with the last one reached, or None if its plan cannot be continued from there.
 
-    A plan that has been changed before is not continued a second time.
+    It cannot if that look is none of them or the maximum, if a later run has ended, whose result may have been the
+    reason for the change, if its seeds are not the first ones of the new plan, or if it was changed before.
     """
     looks = None if card.get("continues") or not card.get("looks") else summarize(study.path).looks
     if looks is None or not 0 < looks.reached < len(looks.pairs):
         return None
-    return {**card["looks"], "seen": looks.pairs[looks.reached - 1]}
+    seeds, seen = card["seeds"], looks.pairs[looks.reached - 1]
+    later = [arm["runs"][str(seed)] for arm in card["arms"] for seed in seeds[seen:]]
+    if any(study.run(identity).finished() for identity in later) or seeds != [*study_spec.seeds[: len(seeds)]]:
+        return None
+    return {**card["looks"], "seen": seen}
 
 
 def check_device(name: str) -> None:
