@@ -74,9 +74,10 @@ def compare(
         callback: Called with one event per run at the beginning, and then at each progress or change of state.
         command: Command that repeats the study, shown in the report; a line of Python if None.
         retry_failed: Whether failed runs are deleted and computed again.
-        minutes: Time after which a study with looks stops; the same call goes on from there. None for no limit.
-        keep_going: Whether arms of a study with looks go on although a decision is unlikely.
-        after_look: Called with the summary of a study with looks when it begins and after each look.
+        minutes: Time after which a study with looks stops; the same call resumes it. None for no limit.
+        keep_going: Whether arms of a study with looks continue even if a decision is unlikely.
+        after_look: Called with the summary of a study with looks before the runs of each look; the summary after the
+            last look is returned.
         options: Arguments of :func:`make_study`, such as ``norms=["layer_norm", "rms_norm"], seeds=10``; only with
             the name of a task.
 
