@@ -27,9 +27,7 @@ def judge(
     margin: Annotated[float, Parameter(help="smallest difference worth having, in the unit of the metric")],
     metric: Annotated[
         str | None,
-        Parameter(
-            help="column of the metric, or several with commas; columns that are not named are inferred and printed"
-        ),
+        Parameter(help="column of the metric, or several with commas; unnamed columns are inferred and printed"),
     ] = None,
     arm: Annotated[
         str | None, Parameter(help="column of the arms; several with commas: one arm per combination")

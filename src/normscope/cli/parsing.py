@@ -25,7 +25,7 @@ JSON = Annotated[bool, Parameter(name="--json", help="print JSON instead of tabl
 
 UNTIL_DECIDED = Annotated[
     bool,
-    Parameter(help="test every arm at planned looks, at 10, 20 and 30 seeds, and continue with the undecided ones"),
+    Parameter(help="test every arm at planned looks, at 10, 20, 30 seeds, and continue with the undecided ones"),
 ]
 """The option ``--until-decided`` of ``compare`` and ``reproduce``."""
 
