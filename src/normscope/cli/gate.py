@@ -31,7 +31,7 @@ GATE_ARM = Annotated[str | None, Parameter(help="with --gate: the arm whose verd
 
 
 def decision(arm: "ArmSummary") -> Decision:
-    """Return what the verdict on an arm decides; an exploratory claim, whose error rate is not kept, decides nothing."""
+    """Return what the verdict on an arm decides; an exploratory claim has no error rate and decides nothing."""
     from normscope.report.drawing.format import split_verdict, verdict_kind
 
     failures, rest = split_verdict(arm)

@@ -58,8 +58,8 @@ def judge(
     looks: Annotated[
         str,
         Parameter(
-            help="numbers of seeds at which the results are read, such as 10,15,20, as planned before the first run; the "
-            "last is the maximum; repeat the command when the table has more seeds",
+            help="numbers of seeds at which the results are read, such as 10,15,20, as planned before the first run; "
+            "the last is the maximum; repeat the command when the table has more seeds",
             show_default=False,
         ),
     ] = "",
