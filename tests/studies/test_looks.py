@@ -252,6 +252,14 @@ def test_failed_runs_stop_their_arm_and_a_failed_baseline_all(tmp_path: Path) ->
     assert numbers(again.to_dict()) == numbers(whole.to_dict())
 
 
+def test_the_pairs_that_failures_leave_are_not_those_of_an_earlier_look(tmp_path: Path) -> None:
+    engine = Planted({"none": 0.3}, 0.3, fails=lambda spec: spec.label == "none" and spec.seed >= 8)
+    spec = study_of((8, 10, 12), NORMS[:2], margin=0.05)
+    arm = arms_of(compare(spec, out=tmp_path, engine=engine, keep_going=True))["none"]
+    assert [look.pairs for look in arm.looks] == [8]
+    assert (arm.pairs, arm.failures, arm.p, arm.p_adjusted, arm.interval) == (8, 2, None, None, None)
+
+
 def test_tuned_and_untuned_arms_are_one_family(tmp_path: Path) -> None:
     class Trials(Planted):
         def run(self, specs: Sequence[RunSpec], study: StudyFolder, callback: Callable[[RunEvent], None]) -> None:

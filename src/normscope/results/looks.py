@@ -157,6 +157,9 @@ class LookPath:
         if earlier is not None and not self._is_continued(pairs):
             plan = earlier.plan
         evidence = weigh_arm(self.card, *self._sides(course, pairs), self.comparisons, plan=plan)
+        if evidence.pairs < pairs:
+            # Runs failed. The pairs that are left may be as many as an earlier look has, and are not tested as such.
+            return replace(evidence, interval=None, p=None, p_equivalent=None)
         if earlier is None or not self._is_continued(pairs) or evidence.p is None:
             return evidence
         later = LookPlan(tuple(each for each in plan.pairs if each > earlier.seen), plan.spending)
@@ -257,7 +260,7 @@ class LookPath:
 
 
 def describe_next(following: NextLook | None, workers: int) -> str:
-    """Return where the next look is and what it takes: ``20 seeds: 30 runs, about 12 minutes``; empty if none is."""
+    """Return where the next look is and what it takes: ``20 seeds: 30 runs, about 12 minutes``; empty without one."""
     if following is None:
         return ""
     minutes = following.minutes
