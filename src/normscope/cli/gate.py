@@ -53,7 +53,7 @@ def check_gate_arm(labels: Sequence[str], baseline: str, arm: str | None) -> Non
 
 
 def gate(summaries: "Sequence[Summary]", arm: str | None = None) -> Decision:
-    """Return the decision of all comparisons of some studies, or of one arm in them; undecided if there are none.
+    """Return the decision of all comparisons of some studies, or of one arm in them; undecided without comparisons.
 
     Args:
         summaries: The summaries.

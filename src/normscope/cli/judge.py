@@ -153,7 +153,7 @@ def _content(judged: "list[Judgment]", decided: Decision) -> dict[str, Any]:
         "exit_code": EXIT_CODES[decided],
         "studies": [
             {
-                "read": list(each.told),
+                "read": list(each.reading),
                 "decisions": {
                     arm.label: decision(arm) for arm in each.summary.arms if arm.label != each.summary.baseline
                 },
@@ -168,7 +168,7 @@ def _print(judged: "list[Judgment]", console: Any) -> None:
     from normscope.cli.tables import look_tables, verdict_table
 
     for each in judged:
-        console.print(f"{'; '.join(each.told)}.", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{'; '.join(each.reading)}.", markup=False, highlight=False, soft_wrap=True)
         title = f"{each.summary.task}: {each.summary.question}"
         console.print(verdict_table(each.summary, each.summary.arms, title, width=console.width))
         if each.summary.looks is not None and each.summary.looks.reached:

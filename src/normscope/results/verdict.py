@@ -113,7 +113,7 @@ def weigh(
         obstacle: Reason why the differences are not evidence; empty if they are.
         limits: Range of every possible difference, to which the t interval is cut; its coverage does not change.
         plan: The looks of the study, if it has any: interval and p-values are then those of the look that the pairs
-            complete, which hold at any look, and None if the number of pairs is none of the plan's.
+            complete, which hold at any look, and None if no look is at this number of pairs.
     """
     pairs = len(differences)
     interval = p_equivalent = error = None
@@ -167,9 +167,9 @@ def look_generators(rng: np.random.Generator) -> tuple[np.random.Generator, np.r
 
 
 def _floor(arm: np.ndarray, baseline: np.ndarray) -> float | None:
-    """Estimate which share of the variance of the seeds' mean over examples the examples themselves have at least.
+    """Return a low estimate of the share of the variance over test examples that more seeds do not remove.
 
-    The share of the seeds, whose relative standard error is that of a variance, is taken two of these larger.
+    It is low since the seeds' part of the variance is first increased by two of its relative standard errors.
     """
     if arm.ndim != 2 or len(arm) < 2:
         return None
