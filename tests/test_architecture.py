@@ -191,3 +191,13 @@ def test_every_feature_that_contributing_names_is_where_it_says() -> None:
     places = re.findall(r"^\| .* \| `(src/normscope/[^`]+)` \|$", table, flags=re.M)
     assert len(places) == 10
     assert all((ROOT / place).exists() for place in places)
+
+
+def test_no_file_has_the_marks_of_a_merge() -> None:
+    written = [
+        path for folder in ("src", "tests", "docs", "benchmarks", "examples") for path in (ROOT / folder).rglob("*")
+    ]
+    files = [path for path in (*ROOT.glob("*"), *written) if path.suffix in (".md", ".py", ".toml", ".yml", ".c")]
+    assert ROOT / "README.md" in files
+    marked = [path for path in files if re.search(r"^(<{7}|>{7}) ", path.read_text(encoding="utf-8"), flags=re.M)]
+    assert marked == []
