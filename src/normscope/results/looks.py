@@ -188,7 +188,7 @@ class LookPath:
             interval=_given(evidence.interval),
             boundary=None
             if self._is_continued(pairs)
-            else boundary(differences, plan, alpha=level, rng=generator)[look],
+            else _claimed_from(evidence, boundary(differences, plan, alpha=level, rng=generator)[look]),
             p_adjusted=_given(course.p_adjusted),
             p_equivalent=_given(evidence.p_equivalent),
             verdict=course.claim or f"not enough evidence{f' ({lack})' if lack else ''}",
@@ -295,6 +295,13 @@ def _level(index: int, p: Sequence[float | None], adjusted: Sequence[float | Non
         and corrected < alpha
     ]
     return alpha / (len(p) - len(before))
+
+
+def _claimed_from(evidence: Evidence, flips: float | None) -> float | None:
+    """Return the smallest difference of its sign that would be claimed: by the flips, and by the interval."""
+    low, high = _given(evidence.interval)
+    difference = _given(evidence.difference)
+    return None if flips is None else max(flips, difference - low if difference > 0 else high - difference)
 
 
 def _chance(course: _Course, plan: LookPlan, *, margin: float, alpha: float) -> float:
