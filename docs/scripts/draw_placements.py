@@ -49,6 +49,12 @@ PLACEMENTS = {
     ),
     "residual_dual": Drawing("x [ f + N …", "x ← N(x + f(x)), s ← s + f(x); output x + N(s)", dual=True),
     "none": Drawing("x [ f +", "x ← x + f(x)"),
+    "fixup": Drawing("x [ ·_+_b f *a +", "x ← x + a f(x + b); a = 1, b = 0, and the last weights of f 0 at first"),
+    "t_fixup": Drawing("x [ f +", "x ← x + f(x); first weights of f and of the embeddings times a factor"),
+    "skipinit": Drawing("x [ f *α +", "x ← x + α f(x); α = 0 or 1/√branches at first"),
+    "scaled_branches": Drawing(
+        "x [ f *1/√B +", "x ← x + f(x) / √B, B the number of branches; or the last weights of f times 1/√B at first"
+    ),
 }
 
 STYLE = """

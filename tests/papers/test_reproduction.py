@@ -53,6 +53,30 @@ def test_a_paper_is_run_once_and_read_again(request_of: ReproductionRequest) -> 
         reproduce(replace(request_of, seeds=(0, 1)))
 
 
+@pytest.mark.slow
+def test_looks_are_planned_before_the_first_run_and_read_one_by_one(request_of: ReproductionRequest) -> None:
+    request = replace(request_of, seeds=None, looks=(6, 8))
+    content = reproduce(request)
+    (study,) = content["studies"]
+    assert study["looks"]["pairs"] == [6, 8]
+    assert study["seeds"] == list(range(8))
+    (difference,) = [each for each in content["cells"] if each["kind"] == "difference"]
+    done = {arm["done"] for arm in study["runs"]}
+    assert done <= {6, 8}
+    assert difference["pairs"] == min(done)
+    again: list[RunEvent] = []
+    assert reproduce(request, callback=again.append) == content
+    assert {event.state for event in again} == {"done"}
+    assert "at most, looks at 6, 8" in (request.folder / "reproduce.md").read_text()
+
+
+def test_looks_need_enough_seeds(request_of: ReproductionRequest) -> None:
+    with pytest.raises(ValueError, match="got a look at 3"):
+        reproduce(replace(request_of, seeds=None, looks=(3, 8)), callback=lambda event: pytest.fail("it ran"))
+    with pytest.raises(ValueError, match="max_seeds is for studies with looks"):
+        reproduce(replace(request_of, seeds=None, max_seeds=20))
+
+
 def test_nothing_there_is_said_and_nothing_computed(request_of: ReproductionRequest) -> None:
     content = reproduce(replace(request_of, read_only=True))
     assert {one["verdict"] for one in content["cells"]} == {"not run here"}

@@ -70,7 +70,8 @@ def test_the_setup_is_the_requests() -> None:
     request = ReproductionRequest(
         paper="xu2019", seeds=(1, 2), preset="full", steps=5, device="cuda", precision="bfloat16"
     )
-    assert request.setup == Setup(preset="full", seeds=(1, 2), steps=5, device="cuda", precision="bfloat16")
+    given = {"preset": "full", "seeds": (1, 2), "steps": 5, "device": "cuda", "precision": "bfloat16"}
+    assert request.setup == Setup(**given, tune=True)
 
 
 def test_a_package_that_is_not_here_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,7 +68,12 @@ HOLDS = {
     "mix": (1, 1, False, True),
     "residual_dual": (1, 1, False, True),
     "none": (0, 0, False, False),
+    "fixup": (0, 0, False, False),
+    "t_fixup": (0, 0, False, False),
+    "skipinit": (0, 0, False, False),
+    "scaled_branches": (0, 0, False, False),
 }
+SCALES_WEIGHTS = {"deepnorm", "fixup", "t_fixup", "scaled_branches"}
 
 
 def test_every_placement_with_blocks_is_here() -> None:
@@ -97,7 +102,7 @@ def test_a_stack_holds_the_norms_of_its_placement(name: str) -> None:
 def test_a_stack_computes_and_every_parameter_takes_part(name: str) -> None:
     torch.manual_seed(1)
     stack, _ = built(PLACEMENTS[name])
-    if name == "rezero":
+    if name in {"rezero", "skipinit"}:
         for block in stack.get_submodule("blocks").children():
             nn.init.ones_(block.get_parameter("scale"))
     x = torch.randn(2, 5, WIDTH, requires_grad=True)
@@ -332,7 +337,7 @@ def test_deepnorm_scales_the_first_weights_of_every_branch(part: str, other: int
     torch.testing.assert_close(feed_forward.weight, beta * plain.weight)
 
 
-@pytest.mark.parametrize("name", [name for name in HOLDS if name != "deepnorm"])
+@pytest.mark.parametrize("name", [name for name in HOLDS if name not in SCALES_WEIGHTS])
 def test_no_other_placement_scales_first_weights(name: str) -> None:
     assert set(gains(built(PLACEMENTS[name])[0]).values()) == {1.0}
 

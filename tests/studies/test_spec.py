@@ -266,3 +266,15 @@ def test_a_number_of_seeds_means_the_first_ones() -> None:
     for wrong in (True, 0, -1):
         with pytest.raises((TypeError, ValueError), match="seeds must be"):
             make_study("digits", seeds=wrong)
+
+
+def test_labels_show_learning_rates_where_arms_differ_in_nothing_else() -> None:
+    rates = (5e-4, 1e-3)
+    arms = tuple(Arm.parse("layer_norm", "post", learning_rate=rate, warmup=0) for rate in rates)
+    spec = dataclasses.replace(make_study("rt", norms=["layer_norm"]), arms=arms)
+    assert spec.labels() == ("layer_norm, rate 0.0005", "layer_norm, rate 0.001")
+    # Tuned rates are no part of a label: tuned and untuned arms share theirs.
+    tuned = make_study("rt", norms=["layer_norm", "rms_norm"]).with_learning_rates({"layer_norm": 0.1, "rms_norm": 0.2})
+    assert tuned.labels() == ("layer_norm", "rms_norm")
+    with pytest.raises(ValueError, match="every arm must differ from the others, got layer_norm, layer_norm"):
+        dataclasses.replace(spec, arms=(arms[0], arms[0]))

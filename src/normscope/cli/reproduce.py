@@ -38,7 +38,31 @@ def reproduce(
             show_default=False,
         ),
     ] = "",
-    seeds: Annotated[str, Parameter(help="seeds, such as 0-9; fewer than six cannot reach significance")] = "0-9",
+    seeds: Annotated[
+        str,
+        Parameter(
+            help="seeds, such as 0-9; fewer than six cannot reach significance; default: 0-9, or as many from 0 on as "
+            "the looks need",
+            show_default=False,
+        ),
+    ] = "",
+    until_decided: Annotated[
+        bool,
+        Parameter(help="test every arm at planned looks, 10, 15, 20, 25, 30 seeds, and go on with the undecided ones"),
+    ] = False,
+    looks: Annotated[
+        str,
+        Parameter(
+            help="numbers of seeds at these looks, such as 10,20,40; the last is the maximum", show_default=False
+        ),
+    ] = "",
+    max_seeds: Annotated[
+        int | None, Parameter(help="number of seeds at the last look; default: that of the looks")
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        Parameter(help="stop each study with looks after this time; the same command goes on from there"),
+    ] = None,
     layers: Annotated[str, Parameter(help="numbers of layers in the gradient figure")] = "6,8,10,12,14",
     width: Annotated[int, Parameter(help="width of the networks in the gradient figure")] = 512,
     tokens: Annotated[int, Parameter(help="number of tokens per batch in the gradient figure")] = 2048,
@@ -47,6 +71,13 @@ def reproduce(
         Literal["all", "final"],
         Parameter(help="norms that the arms replace: all, or the two final norms, as in xu2019's released De-En code"),
     ] = "all",
+    tune: Annotated[
+        bool,
+        Parameter(
+            help="tune the learning rate of every arm first, with equal budgets, and choose the initialization of the "
+            "network without norms; the verdicts are those of the tuned arms, with the untuned ones beside them"
+        ),
+    ] = True,
     read_only: Annotated[
         bool, Parameter(help="evaluate the existing runs in the folder; compute and write nothing")
     ] = False,
@@ -73,6 +104,8 @@ def reproduce(
 
     normscope reproduce xu2019 --only rt,sst5
 
+    normscope reproduce xu2019 --only rt,sst5 --no-tune
+
     normscope reproduce xiong2020 --only gradients
     """
     from normscope.papers import ReproductionRequest, Setting
@@ -80,7 +113,11 @@ def reproduce(
     request = ReproductionRequest(
         paper=paper,
         only=tuple(name.strip() for name in only.split(",") if name.strip()),
-        seeds=tuple(parse_seeds(seeds)),
+        seeds=tuple(parse_seeds(seeds)) if seeds else None,
+        looks=tuple(parse_counts(looks)),
+        until_decided=until_decided,
+        max_seeds=max_seeds,
+        minutes=minutes,
         preset=options.preset,
         steps=options.steps,
         out=out,
@@ -89,6 +126,7 @@ def reproduce(
         precision=options.precision,
         compile=options.compile,
         norms_at=norms_at,
+        tune=tune,
         read_only=read_only,
         gradients=Setting(layers=tuple(parse_counts(layers)), width=width, tokens=tokens),
         command=shell_words("normscope", *given()),
@@ -214,9 +252,11 @@ def _print(console: Console, content: Mapping[str, Any]) -> None:
     from normscope.papers.judging.tables import (
         AUDIT,
         COST,
+        OBSTACLES,
         audit_rows,
         cost_rows,
         gradient_rows,
+        obstacle_rows,
         result_rows,
         setting_words,
     )
@@ -232,6 +272,9 @@ def _print(console: Console, content: Mapping[str, Any]) -> None:
             _write(console, text.replace("**", ""))
         for study in (study for study in content["studies"] if study["task"] == task):
             console.print(rows_table(COST, cost_rows(study["costs"]), f"Costs of the arms ({study['folder']})"))
+    obstacles = obstacle_rows(cells)
+    if obstacles:
+        console.print(rows_table(OBSTACLES, obstacles, "What this machine cannot tell"))
     audited = [cell for cell in cells if cell["kind"] in ("difference", "count")]
     if audited:
         console.print(rows_table(AUDIT, audit_rows(audited), "Evidence for the published results"))

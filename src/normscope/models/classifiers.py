@@ -162,6 +162,7 @@ class TextClassifier(nn.Module):
                 ("feed_forward", FeedForward(width, feed_forward, activation_dropout=dropout, dropout=dropout)),
             ]
         self.encoder = stack(branches, width)
+        self.embedding.gain = getattr(self.encoder, "embedding_gain", 1.0)
         self.head = Linear(width, classes)
 
     def forward(self, tokens: Tensor) -> Tensor:

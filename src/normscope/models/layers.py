@@ -63,6 +63,8 @@ class Embedding(nn.Module):
 
     .. math:: y_t = \sqrt{D}\, E_{w_t} + p_t, \qquad E_{ij} \sim \mathcal{N}(0, 1 / D)
 
+    The initial weights are multiplied by ``gain``, 1 unless a placement asks for another factor.
+
     Args:
         vocabulary: Number of words.
         width: Features per word.
@@ -77,12 +79,13 @@ class Embedding(nn.Module):
         super().__init__()
         self.padding = padding
         self.scale = math.sqrt(width)
+        self.gain = 1.0
         self.weight = nn.Parameter(torch.empty(vocabulary, width))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Initialize the parameters in place."""
-        nn.init.normal_(self.weight, std=1 / self.scale)
+        nn.init.normal_(self.weight, std=self.gain / self.scale)
         if self.padding is not None:
             nn.init.zeros_(self.weight[self.padding])
 

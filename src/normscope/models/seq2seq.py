@@ -169,6 +169,8 @@ class Seq2Seq(nn.Module):
                 ("feed_forward", feed()),
             ]
         self.decoder = decoder_stack(decoder, width)
+        for table, stack in ((self.source, self.encoder), (self.target, self.decoder)):
+            table.gain = getattr(stack, "embedding_gain", 1.0)
 
     def forward(self, source: Tensor, target_in: Tensor) -> Tensor:
         """Map sources ``[B, S]`` and shifted targets ``[B, T]``, int64, to logits ``[B, T, V]``.

@@ -177,6 +177,7 @@ class TransformerXL(nn.Module):
             feed = FeedForward(width, feed_forward, activation_dropout=dropout, dropout=dropout)
             branches += [("attention", attention), ("feed_forward", feed)]
         self.decoder = stack(branches, width)
+        self.embedding.gain = getattr(self.decoder, "embedding_gain", 1.0)
         self.memory: Tensor
         self.memory_count: Tensor
         self.register_buffer("memory", torch.zeros(layers, batch, memory_length, width))

@@ -12,8 +12,11 @@ from normscope.data.registry import SETS
 from normscope.files import write_atomically
 from normscope.papers.judging.agreement import Judgement, not_run
 from normscope.papers.judging.cell import Cell, Count, NormsAt, Paper, PaperStudy, Setup
+from normscope.papers.judging.conditions import judge_with_others
+from normscope.papers.judging.obstacles import obstacle
 from normscope.papers.judging.tables import costs, markdown, progress
-from normscope.papers.judging.verdicts import judge_counts, judge_study
+from normscope.papers.judging.verdicts import judge_counts
+from normscope.papers.without_norms import adopt, candidates, choose_without_norms, read_choice
 from normscope.papers.xiong2020.gradient_slopes import conclude, draw
 from normscope.papers.xiong2020.initial_gradients import Setting, whole
 from normscope.papers.xiong2020.initial_gradients import run as run_gradients
@@ -24,7 +27,10 @@ from normscope.results.store import SCHEMA, StudyFolder, write_json
 from normscope.results.verdict import exploratory
 from normscope.studies import compare
 from normscope.studies.engines.engine import EngineError, RunEvent
+from normscope.studies.looks import DEFAULT_SEEDS
+from normscope.studies.plan import plan
 from normscope.studies.repeat import as_python
+from normscope.studies.tuning import tuning_plan
 from normscope.tasks import TASKS
 
 PAPERS: dict[str, Paper] = {"xu2019": XU2019, "xiong2020": XIONG2020}
@@ -38,8 +44,16 @@ class ReproductionRequest:
     """Key of ``PAPERS``."""
     only: tuple[str, ...] = ()
     """Tasks, tables and figures; if empty, everything that can be run."""
-    seeds: tuple[int, ...] = tuple(range(10))
-    """One run per arm and seed; runs of two arms with the same seed are paired."""
+    seeds: tuple[int, ...] | None = None
+    """One run per arm and seed, paired by seed; if None, the first ten, or as many as the looks need."""
+    looks: tuple[int, ...] = ()
+    """Numbers of seeds after which undecided arms are tested; empty to test once."""
+    until_decided: bool = False
+    """Whether there are looks at the default numbers of seeds if ``looks`` is empty."""
+    max_seeds: int | None = None
+    """Number of seeds at the last look; that of the looks if None."""
+    minutes: float | None = None
+    """Time after which each study with looks stops; the same request goes on from there. None for no limit."""
     preset: str = "small"
     """Key of a task's presets."""
     steps: int | None = None
@@ -56,6 +70,11 @@ class ReproductionRequest:
     """Whether the training loss is compiled."""
     norms_at: NormsAt = "all"
     """Which norms the arms replace: one of the paper's ``norms_at``."""
+    tune: bool = True
+    """Whether the learning rate of every arm is tuned, with equal budgets, and the initialization without norms chosen.
+
+    Tuned studies have folders of their own, and take over the runs of untuned ones with the same seeds, without looks.
+    """
     read_only: bool = False
     """Whether to judge existing runs only, without computing any."""
     gradients: Setting = field(default_factory=Setting)
@@ -73,12 +92,16 @@ class ReproductionRequest:
         """Settings that all studies of the paper share."""
         return Setup(
             preset=self.preset,
-            seeds=tuple(self.seeds),
+            seeds=None if self.seeds is None else tuple(self.seeds),
+            looks=tuple(self.looks),
+            until_decided=self.until_decided,
+            max_seeds=self.max_seeds,
             steps=self.steps,
             device=self.device,
             precision=self.precision,
             compile=self.compile,
             norms_at=self.norms_at,
+            tune=self.tune,
         )
 
 
@@ -248,13 +271,43 @@ def _run(
         for name in TASKS[task].datasets:
             data.locate(SETS[name], progress=fetched)
         for study in studies:
-            folder = study_folder(request, study)
-            compare(study.spec, out=folder, workers=request.workers, callback=callback, command=request.command)
+            _run_study(request, task, study, callback)
     except data.DataNotFound as error:
         return f"{missing(task) or error}"
     except EngineError as error:
         return str(error)
     return ""
+
+
+def _run_study(request: ReproductionRequest, task: str, study: PaperStudy, callback: TrainCallback | None) -> None:
+    """Run a study; if it is tuned, choose the initialization without norms first, and take over untuned runs."""
+    folder = study_folder(request, study)
+    if study.spec.tune:
+        untuned = study_folder(request, _study_of(request, task, study, replace(request.setup, tune=False)))
+        if candidates(task) and study.norms_at == "all":
+            watch = callback or (lambda event: None)
+            chosen = choose_without_norms(study.spec, folder, workers=request.workers, callback=watch)["chosen"]
+            study = _study_of(request, task, study, replace(request.setup, without_norms=chosen))
+            adopt(tuning_plan(study.spec), folder / "without_norms" / "tuning", folder / "tuning")
+        # Results that were seen must not decide how many seeds there are, or when they are read.
+        seen = StudyFolder(untuned).read_card()["seeds"] if StudyFolder(untuned).card.exists() else []
+        if study.spec.looks is None and list(study.spec.seeds) == seen:
+            adopt(plan(study.spec), untuned, folder)
+    compare(
+        study.spec,
+        out=folder,
+        workers=request.workers,
+        callback=callback,
+        command=request.command,
+        minutes=request.minutes,
+    )
+
+
+def _study_of(request: ReproductionRequest, task: str, study: PaperStudy, setup: Setup) -> PaperStudy:
+    """Return the study in the same place among those of another setup."""
+    paper = PAPERS[request.paper]
+    names = [each.name for each in paper.studies(task, request.setup)]
+    return paper.studies(task, setup)[names.index(study.name)]
 
 
 def _run_gradients(
@@ -272,7 +325,7 @@ def _run_gradients(
             data.locate(SETS[name], progress=fetched)
     except data.DataNotFound as error:
         return f"{missing(task) or error}"
-    run_gradients(request.gradients, request.seeds, path, callback)
+    run_gradients(request.gradients, request.seeds or DEFAULT_SEEDS, path, callback)
     return ""
 
 
@@ -285,26 +338,41 @@ def _judge(
     for task in (task for task in chosen.paper.tasks if task in TASKS and request.preset in TASKS[task].presets):
         cells = [cell for cell in chosen.paper.cells if task in cell.places and not cell.never_run]
         full_steps = TASKS[task].presets[request.preset].steps
-        # Names and labels do not depend on the number of updates, which may be too small for the warm-up of a task.
-        for study in chosen.paper.studies(task, replace(request.setup, steps=None)):
+        for study in _studies_there(request, chosen.paper, task):
             folder = study_folder(request, study)
-            if not StudyFolder(folder).card.exists():
-                continue
-            judgements = judge_study(cells, folder, study.labels, task=task, full_steps=full_steps)
-            judged += [replace(each, norms_at=study.norms_at) for each in judgements]
+            judged += judge_with_others(
+                cells, folder, study, task=task, full_steps=full_steps, stand_in=chosen.paper.stand_ins.get(task, "")
+            )
             card = StudyFolder(folder).read_card()
             about = {"regime": card["regime"], "seeds": card["seeds"], "steps": card["steps"], "id": card.get("id")}
             about |= {"preset_steps": full_steps, "signature": card["metric"].get("signature") or ""}
             about |= {"norms_at": study.norms_at, "costs": costs(folder), "runs": progress(folder)}
             about |= {"exploratory": exploratory(card.get("changes") or (), len(card["seeds"]))}
+            about |= {"looks": card.get("looks"), "tuning": card.get("tuning"), "without_norms": read_choice(folder)}
             studies.append({"task": task, "folder": str(folder), **about})
     seen = {each.cell.id for each in judged}
     lacking = {task: missing(task) for task in chosen.paper.tasks}
     for cell in chosen.cells:
         if cell.id not in seen:
             margin = TASKS[cell.task].margin if cell.task in TASKS else None
-            judged.append(not_run(cell, _reason(request, cell, reasons, lacking), margin=margin))
+            lost = not_run(cell, _reason(request, cell, reasons, lacking), margin=margin)
+            judged.append(replace(lost, obstacle=obstacle(lost, minutes=None, examples=None)))
     return judged, studies
+
+
+def _studies_there(request: ReproductionRequest, paper: Paper, task: str) -> list[PaperStudy]:
+    """Return the studies of a task that have a card: tuned ones if the request wants them, else untuned ones."""
+    found = []
+    # Names and labels do not depend on the number of updates, which may be too small for the warm-up of a task.
+    setup = replace(request.setup, steps=None)
+    for untuned, study in zip(paper.studies(task, replace(setup, tune=False)), paper.studies(task, setup), strict=True):
+        folder = study_folder(request, study)
+        choice = read_choice(folder)
+        if choice is not None:
+            study = _study_of(request, task, study, replace(setup, without_norms=choice["chosen"]))
+        there = [each for each in (study, untuned) if StudyFolder(study_folder(request, each)).card.exists()]
+        found += there[:1]
+    return found
 
 
 def _reason(request: ReproductionRequest, cell: Cell, reasons: Mapping[str, str], lacking: Mapping[str, str]) -> str:

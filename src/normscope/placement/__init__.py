@@ -19,6 +19,12 @@ name                    equation                                     source
 ``mix``                 first layers ``post``, others ``pre``        Li et al. (2024), Mix-LN
 ``residual_dual``       x <- N(x + f(x)), s <- s + f(x); x + N(s)    Xie et al. (2023), ResiDual
 ``none``                x <- x + f(x)                                He et al. (2016); no norm
+``fixup``               x <- x + a f(x + b), last map of f 0 at init Zhang, Dauphin, Ma (2019); no norm
+``t_fixup``             x <- x + f(x), f and embeddings scaled at    Huang et al. (2020); no norm
+                        init
+``skipinit``            x <- x + alpha f(x), alpha = 0 at init       De, Smith (2020); no norm
+``scaled_branches``     x <- x + f(x), f scaled by 1 / sqrt(number   Radford et al. (2019), Zhang et al. (2019); no norm
+                        of branches)
 ======================  ===========================================  ==================================================
 
 ``docs/guides/placements.md`` draws each of them.
@@ -42,6 +48,16 @@ from normscope.placement.blocks import (
 )
 from normscope.placement.placement import PLACEMENTS, POST, PRE, Placement, mix, per_layer
 from normscope.placement.sites import LayeredNorm, NormFactory, Site, Where, named_norm, norm_at
+from normscope.placement.without_norms import (
+    Fixup,
+    Gains,
+    ScaledBranch,
+    SkipInit,
+    fixup_gains,
+    scaled_branch_gains,
+    t_fixup_embedding_gain,
+    t_fixup_gain,
+)
 
 __all__ = [
     "PLACEMENTS",
@@ -50,6 +66,8 @@ __all__ = [
     "DeepNorm",
     "DualBlock",
     "DualStack",
+    "Fixup",
+    "Gains",
     "LayeredNorm",
     "NormFactory",
     "NormThenPlain",
@@ -62,12 +80,18 @@ __all__ = [
     "ReZero",
     "RecursiveSkip",
     "ResidualStack",
+    "ScaledBranch",
     "ScaledPreNorm",
     "Site",
+    "SkipInit",
     "Where",
     "deepnorm_constants",
+    "fixup_gains",
     "mix",
     "named_norm",
     "norm_at",
     "per_layer",
+    "scaled_branch_gains",
+    "t_fixup_embedding_gain",
+    "t_fixup_gain",
 ]

@@ -36,7 +36,20 @@ from normscope.placement.sites import (
     named_norm,
     norm_at,
 )
+from normscope.placement.without_norms import (
+    Fixup,
+    Gains,
+    ScaledBranch,
+    SkipInit,
+    fixup_gains,
+    scaled_branch_gains,
+    t_fixup_embedding_gain,
+    t_fixup_gain,
+)
 from normscope.registry import Registry
+
+WITHOUT_NORMS = (None, PlainBlock, ReZero, Fixup, SkipInit, ScaledBranch)
+"""Blocks that have no norm."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +81,13 @@ class Placement:
     """Whether queries, keys and values are normalized inside attention, separately for every head."""
     stream: Callable[[nn.Module, nn.ModuleList, nn.Module], nn.Module] = ResidualStack
     """Module that runs the blocks between the norms at both ends."""
-    gain: Callable[..., float] | None = None
-    """Computes the factor on the initial weights of a branch from its site and the arguments; None for 1."""
+    gain: Callable[..., float | Gains | None] | None = None
+    """Computes the factor on the initial weights of a branch from its site and the arguments; None for 1.
+
+    :class:`Gains` has a factor of its own for the last map, in the order in which the branch registers its modules.
+    """
+    embedding_gain: Callable[..., float] | None = None
+    """Computes the factor on initial embeddings from the site of the stem and the arguments; None for 1."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the placement, with their defaults or chosen values."""
     choose: Callable[..., "Placement"] | None = None
@@ -82,7 +100,7 @@ class Placement:
         """Whether the placement has a norm anywhere."""
         blocks = (self.block, self.other_block)
         ends = self.normalize_stem or self.normalize_final or self.normalize_qkv
-        return ends or self.choose is not None or any(block not in (None, PlainBlock, ReZero) for block in blocks)
+        return ends or self.choose is not None or any(block not in WITHOUT_NORMS for block in blocks)
 
     def with_arguments(self, **arguments: Any) -> "Placement":
         """Return the same placement with other arguments.
@@ -128,7 +146,7 @@ class Placement:
             other_layers: Number of layers of the other stream of an encoder-decoder.
 
         Returns:
-            A module with ``forward(x, *context)``.
+            A module with ``forward(x, *context)``, and the factor on initial embeddings as ``embedding_gain``.
 
         Raises:
             ValueError: If there is no branch, a kind is unknown, the last branch is not a ``feed_forward``, the
@@ -139,7 +157,8 @@ class Placement:
             raise ValueError(
                 f"expected branches of the kinds {', '.join(BRANCHES)}, the last once per layer, got {kinds}"
             )
-        site = partial(Site, layers=kinds.count("feed_forward"), part=part, other_layers=other_layers)
+        layers = kinds.count("feed_forward")
+        site = partial(Site, layers=layers, part=part, other_layers=other_layers, branches=len(kinds))
         blocks, layer = [], 1
         for kind, branch in branches:
             here = site(kind=cast(SiteKind, kind), layer=layer)
@@ -149,11 +168,14 @@ class Placement:
             blocks.append(self.at(here)._place(branch, width, norm_at(norm, here), here))
             layer += kind == "feed_forward"
         first, last = site(kind="stem", layer=0), site(kind="final", layer=layer - 1)
-        wants_stem = self.at(replace(first, layer=1)).normalize_stem
+        beginning = self.at(replace(first, layer=1))
         wants_final = self.at(last).normalize_final
-        stem_norm = norm_at(norm, first)(width) if wants_stem else nn.Identity()
+        stem_norm = norm_at(norm, first)(width) if beginning.normalize_stem else nn.Identity()
         final_norm = norm_at(norm, last)(width) if wants_final else nn.Identity()
-        return self.at(last).stream(stem_norm, nn.ModuleList(blocks), final_norm)
+        stream = self.at(last).stream(stem_norm, nn.ModuleList(blocks), final_norm)
+        gain = beginning.embedding_gain
+        setattr(stream, "embedding_gain", 1.0 if gain is None else gain(first, **beginning.arguments))  # noqa: B010
+        return stream
 
     def _place(self, branch: nn.Module, width: int, norm: NormFactory, site: Site) -> nn.Module:
         block = self.other_block if site.kind == "feed_forward" and self.other_block is not None else self.block
@@ -161,17 +183,19 @@ class Placement:
             raise ValueError(f"the placement {self.equation!r} is for networks without residual branches")
         if self.normalize_qkv and site.kind != "feed_forward":
             branch.normalize(norm, norm, norm)  # pyright: ignore[reportCallIssue]
-        if self.gain is not None:
-            _scale(branch, self.gain(site, **self.arguments))
+        factors = None if self.gain is None else self.gain(site, **self.arguments)
+        if factors is not None:
+            _scale(branch, factors)
         return block(branch, width, norm, site, **self.arguments)
 
 
-def _scale(branch: nn.Module, factor: float) -> None:
+def _scale(branch: nn.Module, factors: float | Gains) -> None:
     scaled = [module for module in branch.modules() if hasattr(module, "gain")]
     if not scaled:
         raise ValueError(f"the placement scales initial weights, and {type(branch).__name__} has no module with a gain")
+    inner, last = factors if isinstance(factors, Gains) else (factors, factors)
     for module in scaled:
-        setattr(module, "gain", factor)  # noqa: B010
+        setattr(module, "gain", last if module is scaled[-1] else inner)  # noqa: B010
 
 
 @dataclass(kw_only=True)
@@ -305,6 +329,29 @@ PLACEMENTS: Registry[Placement] = Registry(
             stream=DualStack,
         ),
         "none": Placement(equation="x <- x + f(x); no norm", block=PlainBlock),
+        "fixup": Placement(
+            equation="x <- x + a f(x + b), a = 1, b = 0, last weights of f 0, others times L^(-1/(2m-2)); no norm",
+            block=Fixup,
+            gain=fixup_gains,
+            arguments={"m": 2},
+        ),
+        "t_fixup": Placement(
+            equation="x <- x + f(x), weights of f times 0.67 N^(-1/4) or (9N)^(-1/4), embeddings too; no norm",
+            block=PlainBlock,
+            gain=t_fixup_gain,
+            embedding_gain=t_fixup_embedding_gain,
+        ),
+        "skipinit": Placement(
+            equation="x <- x + alpha f(x), alpha = 0 or 1 / sqrt(branches) at initialization; no norm",
+            block=SkipInit,
+            arguments={"start": "zero"},
+        ),
+        "scaled_branches": Placement(
+            equation="x <- x + f(x), last weights of f, or f itself, times 1 / sqrt(branches); no norm",
+            block=ScaledBranch,
+            gain=scaled_branch_gains,
+            arguments={"factor": "weights"},
+        ),
     },
     group="normscope.placements",
     accepts=lambda entry: isinstance(entry, Placement),

@@ -43,6 +43,8 @@ class Site:
     """Which stream of the network it is."""
     other_layers: int = 0
     """Number of layers of the other stream of an encoder-decoder; 0 if there is only one stream."""
+    branches: int | None = None
+    """Number of residual branches of its stream, over all layers; None if unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)

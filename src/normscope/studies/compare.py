@@ -205,7 +205,7 @@ def _prepare(
     shared: list[str] = []
     before = states(known_runs(study_spec, study, keep_going=keep_going), study)
     if before["open"] or (retry_failed and (before["failed"] or before["unscored"])):
-        _check_device(study_spec.device)
+        check_device(study_spec.device)
         for name in find_task(study_spec.task).datasets:
             data.locate(data.SETS[name])
         shared = preflight(study_spec)
@@ -346,7 +346,7 @@ def _looks_seen(card: Mapping[str, Any], study: StudyFolder) -> dict[str, Any] |
     return {**card["looks"], "seen": looks.pairs[looks.reached - 1]}
 
 
-def _check_device(name: str) -> None:
+def check_device(name: str) -> None:
     """Check that a device exists.
 
     Raises:

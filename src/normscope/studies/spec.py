@@ -104,15 +104,21 @@ class StudySpec:
             task.check(recipe, tune=self.tune)
 
     def labels(self) -> tuple[str, ...]:
-        """Return the shortest distinct labels: the norm, then placement, warm-up and optimizer if these differ."""
+        """Return the shortest distinct labels: the norm, then placement, warm-up and optimizer if these differ.
+
+        Learning rates follow where arms differ in nothing else; those of :meth:`with_learning_rates` change no label.
+        """
         several = len({arm.placement for arm in self.arms}) > 1
         warmups = len({arm.warmup for arm in self.arms}) > 1
         optimizers = len({arm.optimizer for arm in self.arms}) > 1
+        alike = len({(arm.norm.label, arm.placement, arm.warmup, arm.optimizer) for arm in self.arms}) < len(self.arms)
+        rates = alike and len({arm.learning_rate for arm in self.arms}) > 1
         return tuple(
             arm.norm.label
             + (f"@{arm.placement}" if several else "")
             + (f", warm-up {self.recipe(arm).warmup}" if warmups else "")
             + (f", {self.recipe(arm).optimizer}" if optimizers else "")
+            + (f", rate {self.recipe(arm).learning_rate:g}" if rates else "")
             for arm in self.arms
         )
 

@@ -267,6 +267,10 @@ ENCODER_PLACEMENTS = (
     "mix",
     "residual_dual",
     "none",
+    "fixup",
+    "t_fixup",
+    "skipinit",
+    "scaled_branches",
 )
 """Placements of every transformer. Pre-LN is the default, as in the code released by Xu et al."""
 

@@ -22,14 +22,10 @@ def packed(path, *sizes, body=None, magic=None):
 
 
 @pytest.mark.real_data("mnist")
-def test_the_counts_are_the_published_ones(mnist):
+def test_counts_first_labels_and_split_are_the_published_ones(mnist):
     train = np.bincount(np.concatenate([mnist.train.y, mnist.valid.y]))
     assert train.tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     assert np.bincount(mnist.test.y).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
-
-
-@pytest.mark.real_data("mnist")
-def test_the_first_labels_and_the_split_are_the_usual_ones(mnist):
     assert mnist.train.x.shape == (55000, 28, 28)
     assert mnist.valid.x.shape == (5000, 28, 28)
     assert mnist.test.x.shape == (10000, 28, 28)

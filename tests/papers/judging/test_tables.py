@@ -11,6 +11,7 @@ from normscope.papers.judging.tables import (
     list_rows,
     markdown,
     number,
+    obstacle_rows,
     result_rows,
 )
 from support.digits_paper import difference, diverges, value
@@ -75,6 +76,16 @@ def test_page_names_the_stand_in_and_escapes_what_would_break_it() -> None:
                 **{"task": "rt", "folder": "there", "regime": "small", "seeds": [0, 1], "steps": 5, "preset_steps": 9},
                 **{"signature": "nrefs:1|tok:13a", "norms_at": "final", "costs": [COSTS]},
                 **{"runs": [{"label": "ada_norm", "done": 1, "planned": 2}], "exploratory": ""},
+                "looks": {"pairs": [1, 2], "spending": "pocock"},
+                "tuning": {"grid": [0.1, 0.3], "seeds": [1000], "arms": {"ada_norm": {"chosen": 0.3}}},
+                "without_norms": {
+                    "chosen": "fixup",
+                    "candidates": {
+                        "rezero": {"learning_rate": 0.1, "value": None},
+                        "fixup": {"learning_rate": 0.3, "value": 12.5},
+                    },
+                    **{"metric": "validation error", "unit": "%", "trials": 4},
+                },
             }
         ],
         "cells": [stand_in, lost],
@@ -91,6 +102,25 @@ def test_page_names_the_stand_in_and_escapes_what_would_break_it() -> None:
     assert "Norms replaced: the final norms, one at the end of each stream; layer norm elsewhere" in page
     assert "| ada_norm | 5 | 1.25 |  | 2.0 |" in page
     assert "## Evidence behind the published figures" in page
+    assert "seeds 0, 1 at most, looks at 1, 2 (pocock) planned; runs that are done: ada_norm 1 of 2" in page
+    assert "over 0.1, 0.3 with seed 1000: ada_norm 0.3; verdicts are those of the tuned arms" in page
+    assert "is fixup, the best validation error (%) of 2 initializations made for it, on the tuning split, in 4" in page
+    assert "rezero failed at 0.1, fixup 12.5 at 0.3; the plain one, without any, stands beside it" in page
+
+
+def test_other_conditions_stand_behind_the_reason() -> None:
+    untuned = Judgement(
+        cell=difference(1.0), task="digits", verdict="cannot tell", because="", ours=0.5, interval=(0.1, 0.9)
+    )
+    row = told(beside=(("untuned", untuned), ("plain initialization", not_run(difference(1.0), "no study"))))
+    (cells,) = result_rows([row])
+    assert cells[-1].endswith("untuned: +0.50 (+0.10 to +0.90), cannot tell; plain initialization: not run here")
+    assert row["beside"][0]["interval"] == [0.1, 0.9]
+
+
+def test_open_claims_have_a_table() -> None:
+    row = told(obstacle={"kind": "time", "words": "9 more seeds", "minutes": 3.0, "examples": None})
+    assert obstacle_rows([row, told()]) == [(row["says"], "digits", row["verdict"], "9 more seeds")]
 
 
 def test_a_page_of_the_figure_alone_has_no_empty_table() -> None:

@@ -12,25 +12,23 @@ STAND_IN = "multi30k_de_en"
 
 
 def test_scaled_keeps_the_shares_of_the_paper() -> None:
-    recipe = dataclasses.replace(TASKS[STAND_IN].presets["small"], warmup=400, learning_rate=3e-3)
-    assert scaled(recipe, 4000, 1e-3) == (400, 3e-3)
-    assert scaled(recipe, 500, 1e-3) == (50, 3e-3)
-    assert scaled(recipe, 0, 5e-4) == (0, 1.5e-3)
+    recipe = dataclasses.replace(TASKS[STAND_IN].presets["small"], warmup=400)
+    assert [scaled(recipe, warmup) for warmup in (4000, 500, 0)] == [400, 50, 0]
     with pytest.raises(ValueError, match="at least 8 updates of warm-up, got 7"):
-        scaled(dataclasses.replace(recipe, warmup=7), 0, 1e-3)
+        scaled(dataclasses.replace(recipe, warmup=7), 0)
 
 
 def test_two_studies_of_six_arms_that_differ_in_nothing_else() -> None:
     made = studies(STAND_IN, Setup(preset="small", seeds=(0, 1)))
     recipe = TASKS[STAND_IN].presets["small"]
-    assert [study.name for study in made] == [f"{STAND_IN}-rate-{recipe.learning_rate * share:g}" for share in (0.5, 1)]
-    for study, share in zip(made, (0.5, 1.0), strict=True):
+    assert [study.name for study in made] == [f"{STAND_IN}-rate-0.0005", f"{STAND_IN}-rate-0.001"]
+    for study, rate in zip(made, (5e-4, 1e-3), strict=True):
         card = study.spec
         assert len(card.arms) == 6
         assert {(arm.placement.text, arm.warmup) for arm in card.arms} == {
             (place, each) for place in ("post", "pre") for each in (0, round(recipe.warmup / 8), recipe.warmup)
         }
-        assert {card.recipe(arm).learning_rate for arm in card.arms} == {share * recipe.learning_rate}
+        assert {card.recipe(arm).learning_rate for arm in card.arms} == {rate}
         assert card.recipe(card.arms[card.baseline]).warmup == recipe.warmup
         assert card.arms[card.baseline].placement.text == "post"
 

@@ -16,7 +16,7 @@ from normscope.report.study.looks import describe_plan, look_rows, path
 from normscope.report.study.page import render, write_report
 from normscope.report.study.table import verdict_rows
 from normscope.results import Summary, read_summary
-from normscope.results.looks import EarlierLooks, LookState, NextLook
+from normscope.results.look_state import EarlierLooks, LookState, NextLook
 from normscope.results.per_arm import ArmLook, ArmSummary
 from normscope.results.sequential import Spending
 

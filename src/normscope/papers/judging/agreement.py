@@ -1,7 +1,7 @@
 """The judgement of a published cell, and the comparison of an interval of ours with a published figure."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -101,6 +101,10 @@ class Judgement:
     """Total number of seeds needed, if more are needed."""
     caution: str = ""
     """Why the p values of the study are exploratory, which ``because`` says of a decided verdict; empty otherwise."""
+    beside: tuple[tuple[str, "Judgement"], ...] = ()
+    """Judgements of the same cell under other conditions, by name: untuned, or with the plain initialization."""
+    obstacle: Mapping[str, Any] | None = None
+    """Why this machine cannot tell, as :func:`normscope.papers.judging.obstacles.obstacle` returns it."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the judgement as plain values for JSON."""
@@ -129,6 +133,15 @@ class Judgement:
             "within_margin": self.within_margin,
             "signature": self.signature,
             "norms_at": self.norms_at,
+            "beside": [
+                {
+                    "condition": condition,
+                    **{name: getattr(each, name) for name in ("verdict", "because", "ours", "pairs")},
+                    "interval": _listed(each.interval),
+                }
+                for condition, each in self.beside
+            ],
+            "obstacle": None if self.obstacle is None else dict(self.obstacle),
             "audit": {
                 "words": basis.words,
                 "examples": basis.examples,

@@ -1,7 +1,7 @@
 """Published cells as data: what a paper prints, where, and how it can be compared with our runs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from normscope.studies.spec import StudySpec
@@ -120,6 +120,8 @@ class PaperStudy:
     """Specification of the study."""
     labels: Mapping[PaperArm, str]
     """Label of our arm by arm of the paper."""
+    plain: Mapping[PaperArm, str] = field(default_factory=dict)
+    """The same with the task's placement for the network without norms, if ``labels`` has another; else empty."""
     norms_at: NormsAt = "all"
     """Which norms the arms replace."""
 
@@ -130,8 +132,14 @@ class Setup:
 
     preset: str
     """Key of a task's presets."""
-    seeds: tuple[int, ...]
-    """One run per arm and seed; runs of two arms with the same seed are paired."""
+    seeds: tuple[int, ...] | None
+    """One run per arm and seed, paired by seed; if None, the first ten, or as many as the looks need."""
+    looks: tuple[int, ...] = ()
+    """Numbers of seeds after which undecided arms are tested; empty to test once."""
+    until_decided: bool = False
+    """Whether there are looks at the default numbers of seeds if ``looks`` is empty."""
+    max_seeds: int | None = None
+    """Number of seeds at the last look; that of the looks if None."""
     steps: int | None = None
     """Number of updates of every run; that of the preset if None."""
     device: str = "cpu"
@@ -142,6 +150,10 @@ class Setup:
     """Whether the training loss is compiled."""
     norms_at: NormsAt = "all"
     """With ``final``, tasks that support it replace only the final norms and keep layer norm elsewhere."""
+    tune: bool = False
+    """Whether the learning rate of every arm is tuned, if the paper does not prescribe it."""
+    without_norms: str = ""
+    """Placement of the network without norms; the task's if empty."""
 
 
 class MakeStudies(Protocol):

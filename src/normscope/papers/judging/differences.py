@@ -10,7 +10,9 @@ from normscope.papers.judging.agreement import RANGES, Judgement, cannot_tell, d
 from normscope.papers.judging.audit import epsilon_of
 from normscope.papers.judging.cell import Cell
 from normscope.results.aggregates import AGGREGATES, examples_intervals
+from normscope.results.look_plan import LookPlan
 from normscope.results.matching import ArmRuns, pair_scores, pair_values
+from normscope.results.sequential import repeated_interval, sequential_p
 from normscope.results.statistics import (
     Interval,
     fewest_pairs,
@@ -36,13 +38,13 @@ class PairedEvidence:
     sd: float | None
     """Standard deviation of the differences."""
     seeds: Interval | None
-    """t interval across seeds, at level 1 - alpha."""
+    """t interval across seeds at level 1 - alpha; of a study with looks, the repeated interval of its last look."""
     seeds_wide: Interval | None
     examples: Interval | None = None
     """Bootstrap interval across test examples, at level 1 - alpha."""
     examples_wide: Interval | None = None
     p: float | None
-    """p-value of the sign-flip test, or of the sign test if a run diverged."""
+    """p-value of the sign-flip test, at the last look if there are looks, or of the sign test if a run diverged."""
     broken: tuple[int, int] | None = None
     """Numbers of pairs in which the arm is better and worse, if any run diverged."""
     failed: int = 0
@@ -64,24 +66,33 @@ def weigh(
     aggregate = AGGREGATES[card["metric"].get("aggregate") or "mean"]
     differences, scores, rng = pair_values(arm, base), pair_scores(arm, base, aggregate), arm.generator()
     levels = [1 - card["alpha"], 1 - card["alpha"] / comparisons]
+    looks = look_plan(card)
+    reached = 0 if looks is None else looks.reached(len(differences))
+    if looks is not None and reached:
+        # Whatever made an arm stop, a look's test and its repeated interval hold.
+        differences = differences[: looks.pairs[reached - 1]]
     several = len(differences) >= 2
     low, high = RANGES.get(cell.metric.unit, (-np.inf, np.inf))
     limits = (low - high, high - low)
-    seeds = [within(t_interval(differences, level=level), limits) if several else None for level in levels]
+    seeds = [within(_interval(differences, looks, level), limits) if several else None for level in levels]
     examples: Sequence[Interval | None] = (None, None)
     if scores is not None:
         examples = examples_intervals(*scores, levels=levels, aggregate=aggregate, rng=rng)
-    p = sign_flip_p(differences, rng=rng) if len(differences) else None
+    if looks is None:
+        p = sign_flip_p(differences, rng=rng) if len(differences) else None
+    else:
+        p = sequential_p(differences, looks, rng=rng)[-1] if reached else None
     both = sorted(arm.ended.keys() & base.ended.keys())
     states = [(arm.ended[seed], base.ended[seed]) for seed in both]
     lost = [pair for pair in states if not _has_value(pair)]
     broken = None
     if any("diverged" in pair for pair in states):
         broken = _ranks(states, higher_is_better=cell.metric.higher_is_better)
-        p = sign_test(broken[0], sum(broken)) if any(broken) else 1.0
+        # At any of several looks, each has its share of alpha.
+        p = min(1.0, sign_test(broken[0], sum(broken)) * looks_of(card)) if any(broken) else 1.0
     return PairedEvidence(
         pairs=len(both) - len(lost),
-        waiting=sum(seed not in both for seed in card["seeds"]),
+        waiting=0 if reached else sum(seed not in both for seed in card["seeds"]),
         difference=float(np.mean(differences)) if len(differences) else None,
         sd=float(np.std(differences, ddof=1)) if several else None,
         seeds=seeds[0],
@@ -96,6 +107,25 @@ def weigh(
         untrained=_untrained(cell, task, arm, base),
         dead=_dead(cell, task, arm),
     )
+
+
+def look_plan(card: Mapping[str, Any]) -> LookPlan | None:
+    """Return the planned looks of a study, or None if it is tested once."""
+    looks = card.get("looks")
+    return LookPlan(tuple(looks["pairs"]), looks["spending"]) if looks else None
+
+
+def looks_of(card: Mapping[str, Any]) -> int:
+    """Return the number of planned looks of a study; 1 if it is tested once."""
+    looks = look_plan(card)
+    return 1 if looks is None else len(looks.pairs)
+
+
+def _interval(differences: np.ndarray, looks: LookPlan | None, level: float) -> Interval:
+    """Return the t interval, or the repeated confidence interval at the last look reached."""
+    if looks is None or not looks.reached(len(differences)):
+        return t_interval(differences, level=level)
+    return repeated_interval(differences, looks, level=level)[-1]
 
 
 def _dead(cell: Cell, task: str, arm: ArmRuns) -> str:

@@ -24,20 +24,28 @@ def costs(directory: Path) -> list[dict[str, Any]]:
         ValueError: If a file has another shape.
     """
     study = StudyFolder(directory)
-    return [_cost(arm) for arm in read_arms(study, study.read_card())]
+    arms = read_arms(study, study.read_card())
+    return [_cost(arm, _label(arm, arms)) for arm in arms]
 
 
-def _cost(arm: ArmRuns) -> dict[str, Any]:
+def _label(arm: ArmRuns, arms: Sequence[ArmRuns]) -> str:
+    """Return the label of an arm, which says "tuned" if the study has it untuned, too."""
+    label = arm.entry["label"]
+    twice = sum(each.entry["label"] == label for each in arms) > 1
+    return f"{label}, tuned" if twice and arm.entry["tuned"] else label
+
+
+def _cost(arm: ArmRuns, label: str) -> dict[str, Any]:
     medians = {key: arm.median(key) for key in ("parameters", "step_ms", "peak_bytes", "saved_bytes")}
     whole = {key: None if value is None else round(value) for key, value in medians.items()}
-    return {"label": arm.entry["label"], **whole, "step_ms": medians["step_ms"]}
+    return {"label": label, **whole, "step_ms": medians["step_ms"]}
 
 
 def progress(directory: Path) -> list[dict[str, Any]]:
     """Return ``label``, and the numbers of ``done`` and ``planned`` runs, of every arm of a study."""
     study = StudyFolder(directory)
     arms = read_arms(study, study.read_card())
-    return [{"label": arm.entry["label"], "done": len(arm.values), "planned": len(arm.seeds)} for arm in arms]
+    return [{"label": _label(arm, arms), "done": len(arm.values), "planned": len(arm.seeds)} for arm in arms]
 
 
 def cost_rows(arms: list[dict[str, Any]]) -> list[tuple[str, ...]]:
@@ -60,6 +68,7 @@ PLACES = {
     "final": "the final norms, one at the end of each stream; layer norm elsewhere",
 }
 """Meaning of the ``norms_at`` of a study."""
+OBSTACLES = ("claim", "task", "verdict", "why this machine cannot")
 LISTED = ("cell", "published", "where", "can be run here", "evidence behind it")
 
 
@@ -72,15 +81,30 @@ def result_rows(judged: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
             _ours(row),
             "" if row["epsilon"] is None else f"±{row['epsilon']:.2g}",
             row["verdict"],
-            row["because"],
+            "; ".join([*([row["because"]] if row["because"] else []), *_beside(row)]),
         )
         for row in judged
     ]
 
 
+def _beside(row: Mapping[str, Any]) -> list[str]:
+    """Write ours under the other conditions: ``untuned: -0.61 (-1.20 to -0.02), cannot tell: …``."""
+    others = []
+    for each in row["beside"]:
+        ours = _ours({**row, **each})
+        others.append(f"{each['condition']}: " + ", ".join(filter(None, (ours, each["verdict"]))))
+    return others
+
+
 def audit_rows(judged: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """Return one row of :data:`AUDIT` per judged cell."""
     return list({row["id"]: (row["says"], row["audit"]["words"]) for row in judged}.values())
+
+
+def obstacle_rows(judged: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """Return one row of :data:`OBSTACLES` per undecided claim."""
+    rows = (row for row in judged if row["obstacle"])
+    return [(row["says"], row["task"] or row["paper_task"], row["verdict"], row["obstacle"]["words"]) for row in rows]
 
 
 def list_rows(cells: Iterable[Cell], counts: Iterable[Count], missing: Mapping[str, str]) -> list[tuple[str, ...]]:
@@ -124,6 +148,9 @@ def markdown(content: Mapping[str, Any]) -> str:
         for study in (row for row in content["studies"] if row["task"] == task):
             lines += [f"Cost of the arms ({study['folder']}), medians over the runs that are done:", ""]
             lines += [*_table(COST, cost_rows(study["costs"])), ""]
+    obstacles = obstacle_rows(content["cells"])
+    if obstacles:
+        lines += ["## What this machine cannot tell", "", *_table(OBSTACLES, obstacles), ""]
     if content["gradients"]:
         lines += ["## Gradients at initialization", "", "![gradient norms](gradients.svg)", ""]
         lines += [*_table(RESULT, gradient_rows(content["gradients"]["lines"])), ""]
@@ -189,6 +216,9 @@ def setting_words(task: str, judged: Sequence[Mapping[str, Any]], content: Mappi
         lines.append(f"Ours ({row['folder']}): {row['regime']}; {_seed_words(row)}")
         lines += [f"**{row['exploratory'].capitalize()}**"] if row["exploratory"] else []
     lines += [f"Our scorer: {row['signature']}" for row in study if row["signature"]]
+    for row in study:
+        lines += [_tuning_words(row["tuning"])] if row["tuning"] else []
+        lines += [_choice_words(row["without_norms"])] if row["without_norms"] else []
     lines += [f"Norms replaced: {PLACES[row['norms_at']]}" for row in study]
     lines += [
         f"**Cut short**: {row['steps']:,} of the preset's {row['preset_steps']:,} updates"
@@ -199,8 +229,32 @@ def setting_words(task: str, judged: Sequence[Mapping[str, Any]], content: Mappi
     return lines + [f"Differences from the paper's setting: {words}" for words in differs]
 
 
+def _tuning_words(tuning: Mapping[str, Any]) -> str:
+    chosen = ", ".join(f"{label} {arm['chosen']:g}" for label, arm in tuning["arms"].items())
+    grid = ", ".join(f"{rate:g}" for rate in tuning["grid"])
+    return (
+        f"Learning rates, tuned for every arm on a split of its own over {grid} with seed "
+        f"{', '.join(map(str, tuning['seeds']))}: {chosen}; verdicts are those of the tuned arms"
+    )
+
+
+def _choice_words(choice: Mapping[str, Any]) -> str:
+    unit = choice["unit"]
+    tried = ", ".join(
+        f"{name} {'failed' if each['value'] is None else format(each['value'], '.4g')} at {each['learning_rate']:g}"
+        for name, each in choice["candidates"].items()
+    )
+    return (
+        f"The network without norms is {choice['chosen']}, the best {choice['metric']} ({unit}) of "
+        f"{len(choice['candidates'])} initializations made for it, on the tuning split, in {choice['trials']} trials: "
+        f"{tried}; the plain one, without any, stands beside it"
+    )
+
+
 def _seed_words(row: Mapping[str, Any]) -> str:
     seeds = f"seeds {', '.join(map(str, row['seeds']))}"
+    if row["looks"]:
+        seeds += f" at most, looks at {', '.join(map(str, row['looks']['pairs']))} ({row['looks']['spending']})"
     if all(arm["done"] == arm["planned"] for arm in row["runs"]):
         return seeds
     done = ", ".join(f"{arm['label']} {arm['done']} of {arm['planned']}" for arm in row["runs"])

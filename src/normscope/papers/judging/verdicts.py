@@ -9,7 +9,7 @@ import numpy as np
 
 from normscope.papers.judging.agreement import RANGES, Judgement, cannot_tell, learned
 from normscope.papers.judging.cell import Cell, Count, Paper, PaperArm
-from normscope.papers.judging.differences import cut_short, judge_difference, weigh
+from normscope.papers.judging.differences import cut_short, judge_difference, look_plan, looks_of, weigh
 from normscope.results.matching import ArmRuns, read_arms
 from normscope.results.statistics import LEAST_PAIRS, holm, proportion_interval, t_interval, within
 from normscope.results.store import StudyFolder
@@ -25,7 +25,8 @@ def judge_broken(
 
     A run is broken if it diverged or learned nothing (:mod:`normscope.papers.judging.agreement`). The verdict depends
     on whether the exact interval of the share of broken runs lies above or below one half; that of the baseline must
-    lie below. There is no verdict before every planned seed of both has ended.
+    lie below. There is no verdict before every planned seed of both has ended, or every seed of a look; the intervals
+    are at level 1 - alpha / looks.
 
     Args:
         cell: Published claim.
@@ -43,17 +44,21 @@ def judge_broken(
         return replace(base, verdict="not run here", because="no run has ended")
     if card["steps"] < full_steps:
         return cut_short(base, card, full_steps)
-    waiting = sum(seed not in arm.ended or seed not in baseline.ended for seed in card["seeds"])
-    least = max(LEAST_PAIRS, len(card["seeds"]))
+    looks = look_plan(card)
+    planned = card["seeds"]
+    if looks is not None and (reached := looks.reached(len(arm.ended.keys() & baseline.ended.keys()))):
+        planned = planned[: looks.pairs[reached - 1]]
+    waiting = sum(seed not in arm.ended or seed not in baseline.ended for seed in planned)
+    least = max(LEAST_PAIRS, len(planned))
     if waiting or min(runs, others) < LEAST_PAIRS:
         lost = len(arm.ended) + len(baseline.ended) - runs - others
-        more = (
-            f"{waiting} of {len(card['seeds'])} seeds have not ended" if waiting else f"{LEAST_PAIRS} runs are needed"
-        )
+        more = f"{waiting} of {len(planned)} seeds have not ended" if waiting else f"{LEAST_PAIRS} runs are needed"
         more += f"; {lost} runs could not be computed or scored" if lost else ""
         return cannot_tell(base, least, f"{words}; {more}")
-    level = 1 - card["alpha"]
+    level = 1 - card["alpha"] / looks_of(card)
     if proportion_interval(control, others, level=level)[1] >= 0.5:
+        if not control:
+            return cannot_tell(base, max(least, others + 1), words)
         return replace(base, verdict="cannot tell: the baseline does not train either")
     low, high = proportion_interval(broken, runs, level=level)
     if low > 0.5 or high < 0.5:
@@ -145,7 +150,13 @@ def _stands_in(judgement: Judgement) -> bool:
 
 
 def judge_study(
-    cells: Sequence[Cell], directory: Path, labels: Mapping[PaperArm, str], *, task: str, full_steps: int
+    cells: Sequence[Cell],
+    directory: Path,
+    labels: Mapping[PaperArm, str],
+    *,
+    task: str,
+    full_steps: int,
+    tuned: bool = True,
 ) -> list[Judgement]:
     """Judge the cells of a paper by one study, finished or not.
 
@@ -157,6 +168,7 @@ def judge_study(
         labels: Label of our arm by arm of the paper.
         task: Task of the study.
         full_steps: Number of updates of the task's preset; a study with fewer is cut short and decides nothing.
+        tuned: Whether to judge by the tuned arms of a tuned study, or else by those with the task's learning rate.
 
     Returns:
         One judgement per cell whose arms the study has, in their order.
@@ -168,8 +180,9 @@ def judge_study(
     """
     study = StudyFolder(directory)
     card = study.read_card()
-    # A tuned card has the label of an arm twice; the tuned arm comes first, and its verdict is the one that counts.
-    arms = {arm.entry["label"]: arm for arm in reversed(read_arms(study, card))}
+    # A tuned card has the label of an arm twice, and the tuned arm comes first.
+    read = read_arms(study, card)
+    arms = {arm.entry["label"]: arm for arm in (reversed(read) if tuned else read)}
     held = [cell for cell in cells if all(labels.get(side) in arms for side in _sides(cell))]
     for cell in held:
         _check_metric(cell, card["metric"], directory)

@@ -3,9 +3,8 @@
 Numbers of IWSLT'14 are from the text; where a source says "about", they are read off plots.
 """
 
-from collections.abc import Sequence
-
 from normscope.papers.judging.cell import Cell, Epsilon, Paper, PaperArm, PaperStudy, Setup
+from normscope.studies.looks import plan_looks
 from normscope.studies.spec import Arm, StudySpec
 from normscope.tasks import TASKS, Recipe
 from normscope.tasks.task import Metric
@@ -26,8 +25,8 @@ DIFFERS = (
     "falls as 1/sqrt(step), Pre-LN without warm-up holds 5e-4 until epoch 8; seeds and scorer are not printed; ours: "
     "every arm has the task's schedule after its own warm-up: linear to zero in the small preset; in the full one the "
     "rate stays at its largest until the later of the warm-up's end and a tenth of the updates, K, then falls as "
-    "sqrt(K / step); warm-ups and rates are scaled, 4,000 and 1e-3 being the task's own, but for De-En in full, which "
-    "has the paper's and dropout 0.3"
+    "sqrt(K / step); rates are the paper's; warm-ups are scaled, 4,000 being the task's own, but for De-En in full, "
+    "which has the paper's and dropout 0.3"
 )
 
 
@@ -157,8 +156,8 @@ CELLS = (
 )
 
 
-def scaled(recipe: Recipe, warmup: int, rate: float) -> tuple[int, float]:
-    """Scale the warm-up and learning rate of the paper: 4,000 updates and 1e-3 become those of the recipe.
+def scaled(recipe: Recipe, warmup: int) -> int:
+    """Scale a warm-up of the paper: 4,000 updates become those of the recipe.
 
     Raises:
         ValueError: If the warm-up of the recipe has fewer than eight updates and cannot be shortened.
@@ -166,14 +165,14 @@ def scaled(recipe: Recipe, warmup: int, rate: float) -> tuple[int, float]:
     if recipe.warmup < LONGEST // WARMUPS[1]:
         least = LONGEST // WARMUPS[1]
         raise ValueError(f"expected a recipe with at least {least} updates of warm-up, got {recipe.warmup}")
-    return round(recipe.warmup * warmup / LONGEST), recipe.learning_rate * rate / max(RATES)
+    return round(recipe.warmup * warmup / LONGEST)
 
 
 def studies(task: str, setup: Setup) -> tuple[PaperStudy, ...]:
     """Build one study per learning rate: Post-LN and Pre-LN with three warm-ups each.
 
-    The baseline is Post-LN with the full warm-up. In the full preset of the paper's task, warm-ups and rates are those
-    of the paper; elsewhere they are :func:`scaled`.
+    The baseline is Post-LN with the full warm-up. The rates are those of the paper, and so are the warm-ups in the full
+    preset of the paper's task; elsewhere they are :func:`scaled`.
 
     Raises:
         ValueError: If the preset is unknown, or its warm-up is too short to be scaled.
@@ -186,31 +185,40 @@ def studies(task: str, setup: Setup) -> tuple[PaperStudy, ...]:
     made = []
     for rate in RATES:
         wanted = [arm_of(placement, warmup, rate) for placement in ("post", "pre") for warmup in WARMUPS]
-        ours = [(warmup, rate) if literal else scaled(recipe, warmup, rate) for _, warmup in _settings(wanted)]
+        looks, seeds = plan_looks(
+            setup.seeds,
+            setup.looks,
+            until_decided=setup.until_decided,
+            most=setup.max_seeds,
+            spending=None,
+            level=StudySpec.alpha / (len(wanted) - 1),
+        )
         arms = tuple(
-            Arm.parse(arm.norm, str(arm.placement), warmup=warmup, learning_rate=peak)
-            for arm, (warmup, peak) in zip(wanted, ours, strict=True)
+            Arm.parse(
+                arm.norm,
+                str(arm.placement),
+                warmup=(arm.warmup or 0) if literal else scaled(recipe, arm.warmup or 0),
+                learning_rate=rate,
+            )
+            for arm in wanted
         )
         spec = StudySpec(
-            question=f"Does Post-LN need a warm-up on {task}, and Pre-LN not, at a rate of {ours[0][1]:g}?",
+            question=f"Does Post-LN need a warm-up on {task}, and Pre-LN not, at a rate of {rate:g}?",
             task=task,
             arms=arms,
             baseline=wanted.index(arm_of("post", LONGEST, rate)),
             margin=entry.margin,
-            seeds=setup.seeds,
+            seeds=seeds,
+            looks=looks,
             steps=recipe.steps if setup.steps is None else setup.steps,
             preset=setup.preset,
             precision=setup.precision,
             device=setup.device,
             compile=setup.compile,
         )
-        name = f"{task}-rate-{ours[0][1]:g}"
+        name = f"{task}-rate-{rate:g}"
         made.append(PaperStudy(name=name, spec=spec, labels=dict(zip(wanted, spec.labels(), strict=True))))
     return tuple(made)
-
-
-def _settings(arms: Sequence[PaperArm]) -> list[tuple[str, int]]:
-    return [(str(arm.placement), arm.warmup or 0) for arm in arms]
 
 
 XIONG2020 = Paper(

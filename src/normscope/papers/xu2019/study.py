@@ -240,14 +240,21 @@ def studies(task: str, setup: Setup) -> tuple[PaperStudy, ...]:
     """Build the study of a task: the norms of the five rows, with LayerNorm as baseline and the task's placement.
 
     With ``norms_at="final"``, De-En and its stand-ins replace only the final norms, as the released code does, in a
-    separate study; the other tasks, whose code is not released, are unchanged.
+    separate study; the other tasks, whose code is not released, are unchanged. With ``without_norms``, the row "w/o
+    Norm" is the network with that placement, and the plain one is a further arm.
     """
     final = setup.norms_at == "final" and task in RELEASED
     norms = [norm if norm == "layer_norm" or not final else f"layer_norm+{norm}:final" for norm in NORMS]
+    chosen = "" if final else setup.without_norms
     spec = make_study(
         task,
         norms=norms,
+        placements=[TASKS[task].placements[0], chosen] if chosen else (),
+        tune=setup.tune,
         seeds=setup.seeds,
+        looks=setup.looks,
+        until_decided=setup.until_decided,
+        max_seeds=setup.max_seeds,
         steps=setup.steps,
         preset=setup.preset,
         precision=setup.precision,
@@ -255,9 +262,11 @@ def studies(task: str, setup: Setup) -> tuple[PaperStudy, ...]:
         compile=setup.compile,
         question=f"Do the differences of Xu et al. (2019) appear on {task}{' at the final norms' if final else ''}?",
     )
-    labels = dict(zip([PaperArm(norm=norm) for norm in NORMS], spec.labels(), strict=True))
-    name = f"{task}-final" if final else task
-    return (PaperStudy(name=name, spec=spec, labels=labels, norms_at="final" if final else "all"),)
+    plain = dict(zip([PaperArm(norm=norm) for norm in NORMS], spec.labels()[: len(NORMS)], strict=True))
+    labels = {**plain, PaperArm(norm="none"): spec.labels()[-1]} if chosen else plain
+    name = task + "-final" * final + "-tuned" * setup.tune
+    beside = plain if chosen else {}
+    return (PaperStudy(name=name, spec=spec, labels=labels, plain=beside, norms_at="final" if final else "all"),)
 
 
 XU2019 = Paper(
