@@ -52,6 +52,15 @@ def test_every_decision_has_its_exit_code(wanted: str, results: Callable[..., Pa
     assert content["studies"][0]["decisions"] == {wanted: wanted}
 
 
+def test_an_exploratory_claim_decides_nothing(results: Callable[..., Path], here: CommandLine, tmp_path: Path) -> None:
+    path = results(better=-0.1)
+    words = ["judge", str(path), "--margin", "0.01", "--gate", "--out", str(tmp_path / "study")]
+    assert here(*words).returncode == 0
+    path.write_text(path.read_text() + "\nbaseline,10,0.3\nbetter,10,0.2")
+    assert here(*words).returncode == EXIT_CODES["undecided"]
+    assert judge(path, margin=0.01).arms[1].verdict == "better"
+
+
 def test_the_most_pessimistic_arm_decides_unless_one_is_named(results: Callable[..., Path], here: CommandLine) -> None:
     path = results(**ARMS)
     summary = judge(path, margin=0.01)

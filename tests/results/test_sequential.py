@@ -120,6 +120,9 @@ def test_a_look_keeps_its_p_value_when_later_pairs_come():
     assert list(complete) == sorted(complete, reverse=True)
     for count in (0, 9, 10, 13, 19, 20, 25):
         assert sequential_p(rows[:count], plan, rng=seeded()) == complete[: plan.reached(count)]
+    # Nor do huge later pairs make ties of earlier sums.
+    small = np.concatenate([rows[:14], 1e7 * rows[14:]])
+    assert sequential_p(small, plan, rng=seeded())[:2] == complete[:2]
     equal = sequential_equivalence_p(rows, plan, margin=1.0, rng=seeded())
     assert sequential_equivalence_p(rows[:21], plan, margin=1.0, rng=seeded()) == equal[:3]
 

@@ -22,12 +22,13 @@ from normscope.results import Summary, summarize
 from normscope.results.look_plan import DEFAULT_SPENDING, LookPlan, Spending
 from normscope.results.look_state import EarlierLooks
 from normscope.results.matching import RESAMPLING_SEED
-from normscope.results.sequential import continued_p
+from normscope.results.sequential import boundary, continued_p, repeated_interval, sequential_p
 from normscope.results.store import StudyFolder, write_json
 from normscope.results.summary import read_summary, runs_to_look
 from normscope.studies import compare
 from normscope.studies.engines.engine import RunEvent
 from normscope.studies.plan import RunSpec, record
+from normscope.studies.plan import plan as plan_runs
 from normscope.studies.repeat import call_that_repeats
 from normscope.studies.spec import StudySpec, make_study
 from support.command_line import CommandLine
@@ -253,12 +254,20 @@ def test_failed_runs_stop_their_arm_and_a_failed_baseline_all(tmp_path: Path) ->
     assert numbers(again.to_dict()) == numbers(whole.to_dict())
 
 
+def test_the_pairs_that_failures_leave_are_not_those_of_an_earlier_look(tmp_path: Path) -> None:
+    engine = Planted({"none": 0.3}, 0.3, fails=lambda spec: spec.label == "none" and spec.seed >= 8)
+    spec = study_of((8, 10, 12), NORMS[:2], margin=0.05)
+    arm = arms_of(compare(spec, out=tmp_path, engine=engine, keep_going=True))["none"]
+    assert [look.pairs for look in arm.looks] == [8]
+    assert (arm.pairs, arm.failures, arm.p, arm.p_adjusted, arm.interval) == (8, 2, None, None, None)
+
+
 def test_tuned_and_untuned_arms_are_one_family(tmp_path: Path) -> None:
     class Trials(Planted):
         def run(self, specs: Sequence[RunSpec], study: StudyFolder, callback: Callable[[RunEvent], None]) -> None:
             super().run(specs, study, callback)
             for spec in specs:
-                if spec.split == "tune":
+                if spec.split.endswith("tune"):
                     rate = spec.recipe.learning_rate
                     result = {"schema": 1, "state": "done", "value": 1 / rate, "steps": 4, "seconds": 60.0}
                     write_json(study.run(spec.id).result, result)
@@ -290,8 +299,9 @@ def test_the_looks_are_written_before_the_first_run_and_belong_to_the_question(t
 
 
 def test_studies_without_looks_are_what_they_were(tmp_path: Path) -> None:
-    assert make_study("digits").id == "f0bdad6c91"
-    assert make_study("digits", norms=["none", "layer_norm"], seeds=[3, 1], tune=True).id == "80b0bd4b5a"
+    assert make_study("digits", splits="published").id == "f0bdad6c91"
+    tuned = make_study("digits", norms=["none", "layer_norm"], seeds=[3, 1], tune=True, splits="published")
+    assert tuned.id == "80b0bd4b5a"
     labels = ("layer_norm", "ada_norm", "rms_norm", "none")
     study, rng = Study(tmp_path, labels=labels), np.random.default_rng(0)
     for label, effect in zip(labels, (0, -1, 0.1, 0.0), strict=True):
@@ -341,7 +351,7 @@ def test_a_plan_that_is_changed_before_its_maximum_goes_on_at_the_conditional_le
     assert (arm.verdict, arm.decided_at) == ("worse (at the conditional level)", arm.pairs)
     values = [{run.seed: run.value or 0.0 for run in each.runs} for each in (arm, summary.arms[0])]
     differences = np.array([values[0][seed] - values[1][seed] for seed in range(arm.pairs)])
-    (generator,) = np.random.default_rng([RESAMPLING_SEED, *b"rms_norm"]).spawn(1)
+    _, generator = np.random.default_rng([RESAMPLING_SEED, *b"rms_norm"]).spawn(2)
     later, earlier = LookPlan((12, 14, 18)), LookPlan((8, 10, 12))
     assert arm.p == continued_p(differences, earlier, later, seen=8, rng=generator)[-1]
     assert read_summary(tmp_path) == summary
@@ -351,6 +361,37 @@ def test_a_plan_that_is_changed_before_its_maximum_goes_on_at_the_conditional_le
     assert again.looks is not None
     assert again.looks.continues is None
     assert again.caution == "exploratory: 2 of 20 seeds came after results could be seen"
+
+
+@pytest.mark.parametrize(
+    # One run of the next look has ended; or the seeds up to the look would be others.
+    ("runs", "seeds"), [(25, None), (24, [*range(20, 26), *range(12)])], ids=["a later run", "other seeds"]
+)  # fmt: skip
+def test_a_plan_that_was_changed_after_later_results_is_exploratory(tmp_path: Path, runs: int, seeds: Any) -> None:
+    effects = {"rms_norm": 0.3}
+    with pytest.raises(KeyboardInterrupt):
+        compare(study_of((8, 10, 12)), out=tmp_path, engine=Planted(effects, 0.6, stops_at=runs))
+    assert summarize(tmp_path).looks.reached == 1  # type: ignore[union-attr]
+    summary = compare(study_of((8, 10, 14, 18), seeds=seeds), out=tmp_path, engine=Planted(effects, 0.6))
+    assert (summary.changes, summary.looks and summary.looks.continues) == ((12,), None)
+    assert summary.caution == "exploratory: 6 of 18 seeds came after results could be seen"
+
+
+def test_pairs_count_in_the_order_of_the_seeds_and_all_numbers_rest_on_the_same_signs(tmp_path: Path) -> None:
+    seeds, plan = [*range(29, 9, -1), 3], LookPlan((8, 18, 21), "pocock")
+    spec = study_of(plan.pairs, NORMS[:2], seeds=seeds, spending=plan.spending)
+    arm = arms_of(compare(spec, out=tmp_path, engine=Planted({"none": 0.1}, 0.3)))["none"]
+    values = [{run.seed: value_of(run, {"none": 0.1}, 0.3) for run in plan_runs(spec) if run.label == label}
+              for label in ("none", "layer_norm")]  # fmt: skip
+    differences = np.array([values[0][seed] - values[1][seed] for seed in seeds])
+    for look in arm.looks:
+        part = differences[: look.pairs]
+        _, signs = np.random.default_rng([RESAMPLING_SEED, *b"none"]).spawn(2)
+        assert look.p_adjusted == sequential_p(part, plan, rng=signs)[-1]
+        assert look.interval == repeated_interval(part, plan, level=0.95)[-1]
+        _, signs = np.random.default_rng([RESAMPLING_SEED, *b"none"]).spawn(2)
+        assert look.boundary == boundary(part, plan, alpha=0.05, rng=signs)[-1]
+    assert len(arm.looks) >= 2
 
 
 def test_a_card_whose_looks_were_edited_is_refused(tmp_path: Path) -> None:

@@ -14,6 +14,9 @@ from normscope.cli.parsing import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
     JSON,
+    LAST_LOOK,
+    LOOKS,
+    UNTIL_DECIDED,
     RunOptions,
     as_argument,
     as_typed,
@@ -56,28 +59,18 @@ def compare(
             show_default=False,
         ),
     ] = "",
-    until_decided: Annotated[
-        bool,
-        Parameter(help="test every arm at planned looks, at 10, 20 and 30 seeds, and go on with the undecided ones"),
-    ] = False,
-    looks: Annotated[
-        str,
-        Parameter(
-            help="numbers of seeds at these looks, such as 10,20,40; the last is the maximum", show_default=False
-        ),
-    ] = "",
-    max_seeds: Annotated[
-        int | None, Parameter(help="number of seeds at the last look; default: that of the looks")
-    ] = None,
+    until_decided: UNTIL_DECIDED = False,
+    looks: LOOKS = "",
+    max_seeds: LAST_LOOK = None,
     spending: Annotated[
         Literal["pocock", "obrien_fleming", "kim_demets"] | None,
-        Parameter(help="spending of alpha: early (pocock), late (obrien_fleming), between (kim_demets, the default)"),
+        Parameter(help="spending of alpha: early (pocock), late (obrien_fleming), or in between (kim_demets, default)"),
     ] = None,
     minutes: Annotated[
-        float | None, Parameter(help="stop a study with looks after this time; the same command goes on from there")
+        float | None, Parameter(help="stop a study with looks after this time; the same command resumes it")
     ] = None,
     keep_going: Annotated[
-        bool, Parameter(help="with looks: go on although a decision by the last look is unlikely")
+        bool, Parameter(help="with looks: continue even if a decision by the last look is unlikely")
     ] = False,
     warmup: Annotated[
         str,

@@ -31,14 +31,14 @@ GATE_ARM = Annotated[str | None, Parameter(help="with --gate: the arm whose verd
 
 
 def decision(arm: "ArmSummary") -> Decision:
-    """Return what the verdict on an arm decides."""
+    """Return what the verdict on an arm decides; an exploratory claim has no error rate and decides nothing."""
     from normscope.report.drawing.format import split_verdict, verdict_kind
 
     failures, rest = split_verdict(arm)
     kind = verdict_kind(rest)
     if failures:
         return "fails"
-    return kind if kind in ("better", "worse", "equivalent") else "undecided"
+    return kind if kind in ("better", "worse", "equivalent") and "exploratory" not in rest else "undecided"
 
 
 def check_gate_arm(labels: Sequence[str], baseline: str, arm: str | None) -> None:
@@ -53,7 +53,7 @@ def check_gate_arm(labels: Sequence[str], baseline: str, arm: str | None) -> Non
 
 
 def gate(summaries: "Sequence[Summary]", arm: str | None = None) -> Decision:
-    """Return the decision of all comparisons of some studies, or of one arm in them; undecided if there are none.
+    """Return the decision of all comparisons of some studies, or of one arm in them; undecided without comparisons.
 
     Args:
         summaries: The summaries.

@@ -26,10 +26,11 @@ def judge(
     *,
     margin: Annotated[float, Parameter(help="smallest difference worth having, in the unit of the metric")],
     metric: Annotated[
-        str | None, Parameter(help="column of the metric, or several with commas; columns are inferred and told")
+        str | None,
+        Parameter(help="column of the metric, or several with commas; unnamed columns are inferred and printed"),
     ] = None,
     arm: Annotated[
-        str | None, Parameter(help="column of the arms; several with commas: an arm per combination")
+        str | None, Parameter(help="column of the arms; several with commas: one arm per combination")
     ] = None,
     seed: Annotated[str | None, Parameter(help="column of the seeds, which pair the runs")] = None,
     baseline: Annotated[
@@ -57,14 +58,14 @@ def judge(
     looks: Annotated[
         str,
         Parameter(
-            help="numbers of seeds at which you planned, before the first run, to look, such as 10,15,20; the last is "
-            "the maximum; the command is repeated with a longer table",
+            help="numbers of seeds at which the results are read, such as 10,15,20, as planned before the first run; "
+            "the last is the maximum; repeat the command when the table has more seeds",
             show_default=False,
         ),
     ] = "",
     spending: Annotated[
         Literal["pocock", "obrien_fleming", "kim_demets"] | None,
-        Parameter(help="spending of alpha: early (pocock), late (obrien_fleming), between (kim_demets, the default)"),
+        Parameter(help="spending of alpha: early (pocock), late (obrien_fleming), or in between (kim_demets, default)"),
     ] = None,
     gate_exit: Annotated[GATE, Parameter(name="--gate")] = False,
     gate_arm: GATE_ARM = None,
@@ -74,10 +75,10 @@ def judge(
 ) -> None:
     """Judge a table of runs that any program wrote: which arm is better, worse or equivalent; does not need torch.
 
-    A table has a row per run, or per step of a run, with an arm, a seed and a metric. Runs of different arms with one
-    seed are a pair. It prints what it read as what. NaN, infinity, an empty cell or a state such as crashed is a run
-    that failed, and counts. Refused, with the rows: seeds that are there twice, seeds without a partner, runs of
-    different lengths.
+    A table has a row per run, or per step of a run, with an arm, a seed and a metric. Runs of different arms with the
+    same seed are paired. The command prints how it read each column. NaN, infinity, an empty cell or a state such as
+    crashed counts as a failed run. Refused, with the rows: duplicate seeds, seeds without a partner, runs of different
+    lengths.
 
     For example:
 
@@ -152,7 +153,7 @@ def _content(judged: "list[Judgment]", decided: Decision) -> dict[str, Any]:
         "exit_code": EXIT_CODES[decided],
         "studies": [
             {
-                "read": list(each.told),
+                "read": list(each.reading),
                 "decisions": {
                     arm.label: decision(arm) for arm in each.summary.arms if arm.label != each.summary.baseline
                 },
@@ -167,7 +168,7 @@ def _print(judged: "list[Judgment]", console: Any) -> None:
     from normscope.cli.tables import look_tables, verdict_table
 
     for each in judged:
-        console.print(f"{'; '.join(each.told)}.", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{'; '.join(each.reading)}.", markup=False, highlight=False, soft_wrap=True)
         title = f"{each.summary.task}: {each.summary.question}"
         console.print(verdict_table(each.summary, each.summary.arms, title, width=console.width))
         if each.summary.looks is not None and each.summary.looks.reached:

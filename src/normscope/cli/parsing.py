@@ -23,6 +23,21 @@ MAX_SEEDS = 10_000
 JSON = Annotated[bool, Parameter(name="--json", help="print JSON instead of tables")]
 """The option ``--json`` of every command that prints results."""
 
+UNTIL_DECIDED = Annotated[
+    bool,
+    Parameter(help="test every arm at planned looks, at 10, 20, 30 seeds, and continue with the undecided ones"),
+]
+"""The option ``--until-decided`` of ``compare`` and ``reproduce``."""
+
+LOOKS = Annotated[
+    str,
+    Parameter(help="numbers of seeds at the looks, such as 10,20,40; the last is the maximum", show_default=False),
+]
+"""The option ``--looks`` of the same commands."""
+
+LAST_LOOK = Annotated[int | None, Parameter(help="number of seeds at the last look; default: that of the looks")]
+"""The option ``--max-seeds`` of the same commands."""
+
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)

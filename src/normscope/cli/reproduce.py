@@ -12,7 +12,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from normscope.cli.parsing import DEFAULTS, JSON, RunOptions, given, parse_counts, parse_seeds, shell_words
+from normscope.cli.parsing import (
+    DEFAULTS,
+    JSON,
+    LAST_LOOK,
+    LOOKS,
+    UNTIL_DECIDED,
+    RunOptions,
+    given,
+    parse_counts,
+    parse_seeds,
+    shell_words,
+)
 from normscope.cli.progress import DownloadProgress, StudyProgress
 from normscope.cli.tables import open_console, rows_table
 
@@ -46,22 +57,12 @@ def reproduce(
             show_default=False,
         ),
     ] = "",
-    until_decided: Annotated[
-        bool,
-        Parameter(help="test every arm at planned looks, 10, 15, 20, 25, 30 seeds, and go on with the undecided ones"),
-    ] = False,
-    looks: Annotated[
-        str,
-        Parameter(
-            help="numbers of seeds at these looks, such as 10,20,40; the last is the maximum", show_default=False
-        ),
-    ] = "",
-    max_seeds: Annotated[
-        int | None, Parameter(help="number of seeds at the last look; default: that of the looks")
-    ] = None,
+    until_decided: UNTIL_DECIDED = False,
+    looks: LOOKS = "",
+    max_seeds: LAST_LOOK = None,
     minutes: Annotated[
         float | None,
-        Parameter(help="stop each study with looks after this time; the same command goes on from there"),
+        Parameter(help="stop each study with looks after this time; the same command resumes it"),
     ] = None,
     layers: Annotated[str, Parameter(help="numbers of layers in the gradient figure")] = "6,8,10,12,14",
     width: Annotated[int, Parameter(help="width of the networks in the gradient figure")] = 512,

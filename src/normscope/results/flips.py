@@ -47,7 +47,6 @@ def critical_values(
         Critical values ``[K, L]``, infinite where nothing may be rejected; and whether a vector alive reaches them.
     """
     levels = spent.shape[1]
-    tolerance = _ROUNDING * sizes.sum()
     halved = two_sided and not seen
     enumerated = int(np.log2(draws + 1)) + seen + halved
     cuts, fresh = np.full((len(looks), levels), np.inf), np.zeros((len(looks), levels), dtype=bool)
@@ -73,6 +72,8 @@ def critical_values(
         before, count = rejected(first, levels), len(total) + drawn
         room = np.maximum(np.floor((spent[look] - used) * count + 1e-9), 0).astype(int)
         statistic = np.abs(total) if two_sided else total
+        # Of the pairs up to the look, so that later ones change nothing.
+        tolerance = _ROUNDING * sizes[:pairs].sum()
         cuts[look], fresh[look], first = _reject(statistic, first, before, room, tolerance, observed_apart=drawn)
         used = used + (rejected(first, levels) - before) / count
         fresh[look] &= cuts[look] <= abs(kept) + sizes[seen:pairs].sum()

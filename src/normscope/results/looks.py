@@ -22,6 +22,7 @@ from normscope.results.verdict import (
     decide,
     describe_failures,
     exploratory,
+    look_generators,
     more_seeds,
 )
 
@@ -156,12 +157,16 @@ class LookPath:
         if earlier is not None and not self._is_continued(pairs):
             plan = earlier.plan
         evidence = weigh_arm(self.card, *self._sides(course, pairs), self.comparisons, plan=plan)
+        if evidence.pairs < pairs:
+            # Runs failed. The pairs that are left may be as many as an earlier look has, and are not tested as such.
+            return replace(evidence, interval=None, p=None, p_equivalent=None)
         if earlier is None or not self._is_continued(pairs) or evidence.p is None:
             return evidence
         later = LookPlan(tuple(each for each in plan.pairs if each > earlier.seen), plan.spending)
-        (generator,) = course.arm.generator().spawn(1)
+        # The signs of the planned test: what it rejected at the look, its continuation rejects.
+        _, signs = look_generators(course.arm.generator())
         differences = pair_values(*self._sides(course, pairs))
-        p = continued_p(differences, earlier.plan, later, seen=earlier.seen, rng=generator)[-1]
+        p = continued_p(differences, earlier.plan, later, seen=earlier.seen, rng=signs)[-1]
         return replace(evidence, p=p)
 
     def _stop(self, course: _Course, lack: str) -> None:
@@ -180,7 +185,7 @@ class LookPath:
         evidence, pairs = course.evidence, course.pairs
         assert evidence is not None
         differences = pair_values(*self._sides(course, pairs))
-        (generator,) = course.arm.generator().spawn(1)
+        _, signs = look_generators(course.arm.generator())
         plan = self.plan if self.earlier is None else self.earlier.plan
         return ArmLook(
             pairs=pairs,
@@ -188,7 +193,7 @@ class LookPath:
             interval=_given(evidence.interval),
             boundary=None
             if self._is_continued(pairs)
-            else _claimed_from(evidence, boundary(differences, plan, alpha=level, rng=generator)[look]),
+            else _claimed_from(evidence, boundary(differences, plan, alpha=level, rng=signs)[look]),
             p_adjusted=_given(course.p_adjusted),
             p_equivalent=_given(evidence.p_equivalent),
             verdict=course.claim or f"not enough evidence{f' ({lack})' if lack else ''}",
@@ -257,7 +262,7 @@ class LookPath:
 
 
 def describe_next(following: NextLook | None, workers: int) -> str:
-    """Return where the next look is and what it takes: ``20 seeds: 30 runs, about 12 minutes``; empty if none is."""
+    """Return where the next look is and what it takes: ``20 seeds: 30 runs, about 12 minutes``; empty without one."""
     if following is None:
         return ""
     minutes = following.minutes

@@ -172,9 +172,11 @@ def match_runs(card: Mapping[str, Any], entry: Mapping[str, Any], runs: Sequence
 
 
 def pair_values(arm: ArmRuns, base: ArmRuns) -> np.ndarray:
-    """Return arm minus baseline over the seeds that are done in both, ``[P]`` in ascending order of the seeds."""
-    seeds = arm.values.keys() & base.values.keys()
-    return paired_differences(*([(seed, side.values[seed]) for seed in seeds] for side in (arm, base)))
+    """Return arm minus baseline over the seeds that are done in both, ``[P]`` in the order of the card."""
+    sides = arm.values, base.values
+    seeds = [seed for seed in arm.seeds if all(seed in side for side in sides)]
+    ascending = paired_differences(*([(seed, side[seed]) for seed in seeds] for side in sides))
+    return ascending[np.argsort(np.argsort(seeds))]
 
 
 def pair_scores(arm: ArmRuns, base: ArmRuns, aggregate: Aggregate) -> tuple[np.ndarray, np.ndarray] | None:

@@ -89,7 +89,7 @@ CARD = {
     "continues?": {"pairs": [int, ...], "spending": get_args(Spending), "seen": int},
     "changes?": [int, ...],
     "shared?": [str],
-    "source?": {"name": str, "kind": str, "sha256": str, "told": [str]},
+    "source?": {"name": str, "kind": str, "sha256": str, "read": [str]},
     "warnings?": [str],
     "valid_metric?": METRIC,
     "published?": [

@@ -116,20 +116,20 @@ def weigh(
         obstacle: Reason why the differences are not evidence; empty if they are.
         limits: Range of every possible difference, to which the t interval is cut; its coverage does not change.
         plan: The looks of the study, if it has any: interval and p-values are then those of the look that the pairs
-            complete, which hold at any look, and None if the number of pairs is none of the plan's.
+            complete, which hold at any look, and None if no look is at this number of pairs.
     """
     pairs = len(differences)
     interval = narrow = p_equivalent = error = None
     least = fewest_pairs(alpha / comparisons)
     more: int | None = max(1, least - pairs)
+    for_equivalence, for_signs = look_generators(rng)
     if pairs >= 2:
         if plan is None:
             interval = t_interval(differences, level=1 - alpha)
             p_equivalent = equivalence(differences, margin=margin, alpha=alpha).p
         elif pairs in plan.pairs:
-            (generator,) = rng.spawn(1)
             interval, narrow = (repeated_interval(differences, plan, level=1 - k * alpha)[-1] for k in (1, 2))
-            p_equivalent = sequential_equivalence_p(differences, plan, margin=margin, rng=generator)[-1]
+            p_equivalent = sequential_equivalence_p(differences, plan, margin=margin, rng=for_equivalence)[-1]
         interval = interval and within(interval, limits)
         error = float(np.std(differences, ddof=1)) / math.sqrt(pairs)
         distance = abs(float(np.mean(differences)))
@@ -144,7 +144,7 @@ def weigh(
         pairs=pairs,
         difference=float(np.mean(differences)) if pairs else None,
         interval=interval,
-        p=_p(differences, plan, rng),
+        p=_p(differences, plan, rng if plan is None else for_signs),
         p_equivalent=p_equivalent,
         interval_equivalence=narrow,
         interval_examples=ends[0],
@@ -161,14 +161,19 @@ def weigh(
 def _p(differences: np.ndarray, plan: LookPlan | None, rng: np.random.Generator) -> float | None:
     if plan is None:
         return sign_flip_p(differences, rng=rng) if len(differences) else None
-    (generator,) = rng.spawn(1)
-    return sequential_p(differences, plan, rng=generator)[-1] if len(differences) in plan.pairs else None
+    return sequential_p(differences, plan, rng=rng)[-1] if len(differences) in plan.pairs else None
+
+
+def look_generators(rng: np.random.Generator) -> tuple[np.random.Generator, np.random.Generator]:
+    """Return the generators of an arm's equivalence test and of its sign flips, the same ones at every look."""
+    for_equivalence, for_signs = rng.spawn(2)
+    return for_equivalence, for_signs
 
 
 def _floor(arm: np.ndarray, baseline: np.ndarray) -> float | None:
-    """Estimate which share of the variance of the seeds' mean over examples the examples themselves have at least.
+    """Return a low estimate of the share of the variance over test examples that more seeds do not remove.
 
-    The share of the seeds, whose relative standard error is that of a variance, is taken two of these larger.
+    It is low since the seeds' part of the variance is first increased by two of its relative standard errors.
     """
     if arm.ndim != 2 or len(arm) < 2:
         return None

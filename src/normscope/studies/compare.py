@@ -87,9 +87,10 @@ def compare(
         callback: Called with one event per run at the beginning, and then at each progress or change of state.
         command: Command that repeats the study, shown in the report; a line of Python if None.
         retry_failed: Whether failed runs are deleted and computed again.
-        minutes: Time after which a study with looks stops; the same call goes on from there. None for no limit.
-        keep_going: Whether arms of a study with looks go on although a decision is unlikely.
-        after_look: Called with the summary of a study with looks when it begins and after each look.
+        minutes: Time after which a study with looks stops; the same call resumes it. None for no limit.
+        keep_going: Whether arms of a study with looks continue even if a decision is unlikely.
+        after_look: Called with the summary of a study with looks before the runs of each look; the summary after the
+            last look is returned.
         options: Arguments of :func:`make_study`, such as ``norms=["layer_norm", "rms_norm"], seeds=10``; only with
             the name of a task.
 
@@ -328,22 +329,29 @@ def _write_specification(study_spec: StudySpec, study: StudyFolder, content: Map
             for identity in (arm.get("runs") or {}).values()
         }
         if not is_first_tuning and any(study.run(identity).finished() for identity in named):
-            continues = None if same_plan or changes or study_spec.looks is None else _looks_seen(existing, study)
+            continues = (
+                None if same_plan or changes or study_spec.looks is None else _looks_seen(existing, study_spec, study)
+            )
             changes += [] if continues else [len(existing.get("seeds", []))]
             content = {**content, **({"continues": continues} if continues else {})}
         command = existing["command"] if same_plan else content["command"]
         write_json(study.card, {**content, **({"changes": changes} if changes else {}), "command": command})
 
 
-def _looks_seen(card: Mapping[str, Any], study: StudyFolder) -> dict[str, Any] | None:
-    """Return the looks of a card with the last one reached, or None if that is none of them or the maximum.
+def _looks_seen(card: Mapping[str, Any], study_spec: StudySpec, study: StudyFolder) -> dict[str, Any] | None:
+    """Return the looks of a card with the last one reached, or None if its plan cannot be continued from there.
 
-    A plan that has been changed before is not continued a second time.
+    It cannot if that look is none of them or the maximum, if a later run has ended, whose result may have been the
+    reason for the change, if its seeds are not the first ones of the new plan, or if it was changed before.
     """
     looks = None if card.get("continues") or not card.get("looks") else summarize(study.path).looks
     if looks is None or not 0 < looks.reached < len(looks.pairs):
         return None
-    return {**card["looks"], "seen": looks.pairs[looks.reached - 1]}
+    seeds, seen = card["seeds"], looks.pairs[looks.reached - 1]
+    later = [arm["runs"][str(seed)] for arm in card["arms"] for seed in seeds[seen:]]
+    if any(study.run(identity).finished() for identity in later) or seeds != [*study_spec.seeds[: len(seeds)]]:
+        return None
+    return {**card["looks"], "seen": seen}
 
 
 def check_device(name: str) -> None:

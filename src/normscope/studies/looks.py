@@ -34,7 +34,7 @@ def plan_looks(
         level: Level of the strictest test, that of Holm's first step.
 
     Raises:
-        TypeError: If a seed is no whole number.
+        TypeError: If a seed is not a whole number.
         ValueError: If a number is out of range, or the options contradict each other.
     """
     given, looks = None if seeds is None else whole_numbers(seeds), tuple(int(count) for count in looks)
@@ -99,8 +99,8 @@ def whole_numbers(seeds: int | Iterable[int]) -> tuple[int, ...]:
     """Return seeds as a tuple; an int ``n`` stands for the seeds 0 to n - 1.
 
     Raises:
-        TypeError: If a seed is no whole number.
-        ValueError: If there is none, one is negative, or one occurs twice.
+        TypeError: If a seed is not a whole number.
+        ValueError: If there are no seeds, one is negative, or one occurs twice.
     """
     given = (
         (seeds,)

@@ -22,7 +22,7 @@ def hidden_matrices(model: nn.Module, weights: Sequence[nn.Parameter]) -> list[n
         weights: Its matrices and kernels in their order.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If the model has none.
     """
     named = [parameter for _, parameter in model.named_parameters(remove_duplicate=False)]
     tables = {id(module.weight) for module in model.modules() if isinstance(module, _TABLES)}

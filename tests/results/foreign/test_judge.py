@@ -29,7 +29,7 @@ def columns_of(path: Path) -> dict[str, dict[int, float]]:
 def told(path: Path, **options) -> str:
     (only,) = judge_all(path, columns=ColumnOptions(), **{"margin": 0.01, **options})
     assert isinstance(only, Judgment)
-    return "; ".join(only.told)
+    return "; ".join(only.reading)
 
 
 def test_numbers_are_those_of_scipy(table: Write) -> None:
@@ -253,7 +253,7 @@ def test_several_tasks_and_metrics_are_a_study_each(tmp_path: Path) -> None:
         for data in ("rt", "sst5")
         for metric, verdict in (("accuracy", "better"), ("loss", "worse"))
     }
-    assert all("4 studies, each at its own alpha" in "; ".join(each.told) for each in judged)
+    assert all("4 studies, each at its own alpha" in "; ".join(each.reading) for each in judged)
     assert len(list((tmp_path / "out").glob("*/card.json"))) == 4
     with pytest.raises(TableUnusable, match="has 4 studies, accuracy on rt, loss on rt, accuracy on sst5"):
         judge(path, margin=0.01)

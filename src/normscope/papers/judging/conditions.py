@@ -29,7 +29,7 @@ def judge_with_others(
         study: The study.
         task: Its task.
         full_steps: Number of updates of the task's preset.
-        stand_in: Difference of the stand-in from the data of the paper; empty if it is none.
+        stand_in: Difference of the stand-in from the data of the paper; empty if it is not a stand-in.
 
     Returns:
         One judgement per cell whose arms the study has, in their order; undecided claims have their obstacle.

@@ -38,11 +38,11 @@ def obstacle(
         judgement: Judgement of a difference, or of a claim that an arm does not train.
         minutes: Minutes that one more seed of both arms takes on one worker; None if unknown.
         examples: Number of test examples in our runs; None if unknown.
-        stand_in: Difference of the stand-in from the data of the paper; empty if it is none.
+        stand_in: Difference of the stand-in from the data of the paper; empty if it is not a stand-in.
 
     Returns:
-        ``{"kind", "words", "minutes", "examples"}``, with None for what does not apply; None if the claim is decided,
-        or is none. ``kind`` is ``data``, ``time``, ``examples``, ``training``, ``scorer`` or ``size``.
+        ``{"kind", "words", "minutes", "examples"}``, with None for what does not apply; None if it is decided,
+        or not a claim. ``kind`` is ``data``, ``time``, ``examples``, ``training``, ``scorer`` or ``size``.
     """
     cell, verdict = judgement.cell, judgement.verdict
     if not isinstance(cell, Cell) or cell.kind == "value" or verdict in ("reproduced", "not reproduced"):

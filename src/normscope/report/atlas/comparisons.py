@@ -70,7 +70,7 @@ class Comparison:
 
     @property
     def limits(self) -> dict[str, str]:
-        """Why the claim is none, or a weaker one, by the name of the limit; empty if it has no limit."""
+        """Reasons why there is no claim, or only a weaker one, by the name of the limit."""
         found = limits(self.summary)
         if self.arm.decided_at is not None:
             # No later run changes a decision; and a change of the plan only those that its verdict says.

@@ -82,9 +82,9 @@ def _describe_later_seeds(summary: Summary, done: int) -> str:
             f"Seeds beyond the {most} that are planned, added after results could be seen, make the study exploratory."
         )
     return (
-        f"Going on to the looks that are planned leaves all p values valid. If seeds beyond {most} are added before "
-        "the last look, differences are tested at the conditional level (Koning and van Meer, 2025), and equivalence "
-        "and intervals become exploratory; after it, all becomes exploratory."
+        f"Going on to the looks that are planned leaves all p values valid. If seeds beyond {most} are added at a look "
+        "before the last one, and no later run has ended, differences are tested at the conditional level (Koning and "
+        "van Meer, 2025), and equivalence and intervals become exploratory; else all becomes exploratory."
     )
 
 

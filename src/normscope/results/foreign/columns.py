@@ -1,4 +1,4 @@
-"""What the columns of a table mean: arm, seed, metric, task, step and state, inferred by name and content, and told."""
+"""What the columns of a table mean: arm, seed, metric, task, step and state, inferred by name and content."""
 
 import re
 from collections import Counter
@@ -46,7 +46,7 @@ ENDINGS = {
     ),
     **dict.fromkeys(("running", "pending", "scheduled", "queued", "preempting"), "open"),
 }
-"""What the words in a column of states say about a run."""
+"""State of a run by the word in a column of states."""
 
 _SEED_IN_NAME = re.compile(
     r"(?P<before>.*?)(?:^|[-_/., =])(?:seed|rng)[-_=: /]?(?P<seed>\d{1,18})(?P<after>(?:\D.*)?)", re.I
@@ -65,8 +65,8 @@ class Columns:
     state: str | None = None
     run: str | None = None
     scores: str | None = None
-    told: tuple[str, ...] = ()
-    """What was read as what, in words."""
+    reading: tuple[str, ...] = ()
+    """How each column was read, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,7 @@ def read_columns(table: ForeignTable, options: ColumnOptions) -> tuple[ForeignTa
     metrics = _metrics(table, options, names, {seed, step, task, state})
     fixed = {seed, step, state, task, run, *metrics}
     arm = _arm(table, options, seed, task, step, fixed, from_names)
-    told = [
+    reading = [
         f"arm = {_column(arm, from_names)}",
         f"seed = {_column((seed,), from_names)}",
         *([f"task = column {task}"] if task else []),
@@ -139,7 +139,7 @@ def read_columns(table: ForeignTable, options: ColumnOptions) -> tuple[ForeignTa
         state=state,
         run=run,
         scores=options.scores,
-        told=tuple(told),
+        reading=tuple(reading),
     )
 
 
@@ -325,7 +325,7 @@ def _read_cells_of_metrics(table: ForeignTable, taken: set[str | None]) -> None:
 
 
 def _is_numeric(cells: Sequence[Any]) -> bool:
-    """Return whether most full cells of a column are numbers; the others are told with their row when they are read."""
+    """Return whether most full cells of a column are numbers; the others are refused with their row when read."""
     full = [cell for cell in cells if not is_empty(cell)]
     numbers = [cell for cell in full if is_number(cell) and not isinstance(cell, bool | list)]
     return len(numbers) > len(full) / 2

@@ -27,10 +27,10 @@ class Judgment:
     """The summary, as of a study."""
     folder: Path | None
     """Folder of the study; None if it was not kept."""
-    told: tuple[str, ...]
-    """What was read as what."""
+    reading: tuple[str, ...]
+    """How the table was read, and what was assumed."""
     kind: str
-    """What the table was read as."""
+    """Format of the table, and the program that wrote it."""
 
 
 @check_arguments
@@ -181,7 +181,7 @@ def judge_all(
             folder = home if len(parts) == 1 else home / _folder_name(task, metric, number)
             seeds = order_seeds(None if out is None else folder, runs, plan, table.source)
             check_runs(runs, base, table.source, order=None if plan is None else seeds)
-            told = _told(table, found, metric, directions[metric], base, len(parts))
+            reading = _describe_reading(table, found, metric, directions[metric], base, len(parts))
             write_study(
                 folder,
                 table,
@@ -194,13 +194,15 @@ def judge_all(
                 alpha=alpha,
                 looks=plan,
                 command=command or f"normscope.judge({table.source!r}, margin={margin!r}, ...)",
-                told=told,
+                reading=reading,
                 warnings=[*table.notes, *differing_settings(groups, found, found.metrics)],
             )
             summary = summarize(folder)
             summary.write(folder)
             judgments.append(
-                Judgment(summary=summary, folder=None if out is None else folder, told=tuple(told), kind=table.kind)
+                Judgment(
+                    summary=summary, folder=None if out is None else folder, reading=tuple(reading), kind=table.kind
+                )
             )
         return judgments
 
@@ -234,7 +236,8 @@ def _baseline(runs: Sequence[ForeignRun], wanted: str | None, source: str) -> st
     """Return the label of the baseline.
 
     Raises:
-        TableUnusable: If there are fewer than two arms, the baseline is not one of them, or none is called like one.
+        TableUnusable: If there are fewer than two arms, the baseline is not one of them, or no arm has the name of a
+            baseline.
     """
     labels = list(dict.fromkeys(run.arm for run in runs))
     if len(labels) < 2:
@@ -261,14 +264,16 @@ def _shown(metric: str) -> str:
     return re.sub(r"^(metrics|summary)\.", "", metric)
 
 
-def _told(table: ForeignTable, found: Columns, metric: str, higher: bool, baseline: str, studies: int) -> list[str]:
-    """Write what was read as what, and what was assumed."""
+def _describe_reading(
+    table: ForeignTable, found: Columns, metric: str, higher: bool, baseline: str, studies: int
+) -> list[str]:
+    """Describe how the table was read, and what was assumed."""
     known = direction(leaf(metric))
     why = "" if known is None else " (by its name)" if known == higher else " (as you say; its name says the opposite)"
     rows = "1 row" if len(table.rows) == 1 else f"{len(table.rows):,} rows"
     return [
         f"{table.source} was read as {table.kind}, {rows}",
-        *found.told,
+        *found.reading,
         f"metric = {metric}, {'higher' if higher else 'lower'} is better{why}",
         f"baseline = {baseline}",
         *([f"{studies} studies, each at its own alpha: not corrected for their number"] if studies > 1 else []),

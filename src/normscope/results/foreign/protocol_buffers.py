@@ -11,7 +11,7 @@ def fields(data: bytes) -> Iterator[tuple[int, Any]]:
     """Yield number and content of the fields of a protocol buffer: integers, eight or four bytes, or bytes.
 
     Raises:
-        TableUnusable: If it is none.
+        TableUnusable: If the data are not one.
     """
     at = 0
     while at < len(data):

@@ -32,7 +32,7 @@ def write_study(
     alpha: float,
     looks: LookPlan | None,
     command: str,
-    told: Sequence[str],
+    reading: Sequence[str],
     warnings: Sequence[str],
 ) -> None:
     """Write ``card.json`` and the runs of one task and metric (``docs/guides/studies.md``).
@@ -49,7 +49,7 @@ def write_study(
         alpha: Accepted probability of any false claim.
         looks: Looks that were planned; None for a fixed number of seeds.
         command: Command that repeats the verdict.
-        told: What was read as what.
+        reading: How the table was read.
         warnings: Sentences on what the numbers leave out.
 
     Raises:
@@ -82,7 +82,7 @@ def write_study(
         ),
         "failure": "NaN, infinity or nothing in place of a value, or a state such as crashed",
         "command": command,
-        "source": {"name": table.source, "kind": table.kind, "sha256": table.digest, "told": list(told)},
+        "source": {"name": table.source, "kind": table.kind, "sha256": table.digest, "read": list(reading)},
         "warnings": list(warnings),
     }
     before = _check_folder(StudyFolder(folder), card)
@@ -133,7 +133,7 @@ def _added_to(before: dict[str, Any], card: dict[str, Any]) -> list[int]:
 
 
 def _check_folder(study: StudyFolder, card: dict[str, Any]) -> dict[str, Any]:
-    """Check that nothing of another study is written over, and return the card that is there; empty if none is.
+    """Check that nothing of another study is written over, and return the existing card; empty if there is none.
 
     Raises:
         TableUnusable: If the folder holds another question, or something else.
