@@ -159,6 +159,21 @@ def test_mistakes_are_one_sentence(
     assert "Traceback" not in answer.stderr
 
 
+@pytest.mark.parametrize("scale", [1e25, 1e-25])
+def test_large_and_small_numbers_leave_room_for_the_others(
+    scale: float, results: Callable[..., Path], here: CommandLine
+) -> None:
+    path = results(worse=0.1)
+    head, *rows = path.read_text().splitlines()
+    cells = [row.rsplit(",", 1) for row in rows]
+    path.write_text("\n".join([head, *(f"{start},{float(value) * scale!r}" for start, value in cells)]))
+    told = here("judge", str(path), "--margin", str(0.01 * scale))
+    assert told.returncode == 0
+    assert "95 % interval" in told.stdout
+    assert "adj. p" in told.stdout
+    assert f"e{'+' if scale > 1 else '-'}2" in told.stdout
+
+
 def test_a_margin_is_not_guessed(results: Callable[..., Path], here: CommandLine) -> None:
     told = here("judge", str(results(worse=0.1)))
     assert told.returncode != 0

@@ -44,6 +44,14 @@ def test_every_number_and_word_is_there(summary: Summary, width: int) -> None:
     assert "Noise floor" in text
 
 
+def test_means_over_different_seeds_say_so(summary: Summary) -> None:
+    baseline, other = summary.arms
+    shorter = replace(other, runs=other.runs[:1])
+    for arms, is_said in (((baseline, other), False), ((baseline, shorter), True)):
+        text = " ".join(drawn(verdict_table(summary, arms, "Does it?", width=160), 160).split())
+        assert ("Means are over all finished runs of an arm, whose numbers differ." in text) is is_said
+
+
 LABELS = ("layer_norm", "layer_norm_simple@post")
 WORDS = (
     "baseline",

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+from normscope.results.look_plan import LookPlan
 from normscope.results.statistics import bca_interval, holm, t_interval
 from normscope.results.verdict import beyond_seeds, decide, verdict, weigh
 
@@ -227,6 +228,18 @@ def test_equivalence_must_survive_the_noise_of_the_test_set():
     differences = 0.001 * SPREAD
     assert say(differences, margin=0.005, scores=scores_for(differences, 100_000)) == "equivalent"
     assert "the test set is too small" in say(differences, margin=0.005, scores=scores_for(differences, 100))
+
+
+def test_equivalence_needs_the_interval_of_the_look_within_the_margin():
+    """The p-value never rises; an outlier among the last pairs may still take the interval out of the margin."""
+    differences = np.array([0.1949, -0.9653, 0.7692, -0.1931, 0.1923, 0.1957, -0.3846, 0.0, 1.5748, -0.1988])
+    rule = {"higher_is_better": False, "margin": 0.5, "alpha": 0.05}
+    seeded = {"scores": None, "comparisons": 1, "plan": LookPlan((6, 8, 10))}
+    for values, claim in ((differences, ""), (differences / 8, "equivalent")):
+        evidence = weigh(values, **rule, **seeded, rng=np.random.default_rng(0))
+        assert evidence.p_equivalent < 0.05
+        assert (evidence.interval[1] > 0.5) == (claim == "")
+        assert decide(evidence, evidence.p, **rule) == (claim, "")
 
 
 def test_a_test_set_too_small_for_equivalence_may_still_show_a_difference():

@@ -124,6 +124,9 @@ def test_the_folder_is_claimed_before_the_first_trial(tmp_path: Path) -> None:
             super().run(specs, study, callback)
 
     assert compare(STUDY_SPEC, out=tmp_path, engine=Intruded()).complete
+    longer = make_study("digits", norms=["none", "layer_norm"], seeds=[0, 1, 2], steps=25, tune=True)
+    with pytest.raises(StudyMismatch, match="use the same options as before; a tuned study takes no more seeds"):
+        compare(longer, out=tmp_path)
 
 
 @pytest.mark.slow

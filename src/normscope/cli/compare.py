@@ -132,7 +132,7 @@ def compare(
     from normscope.cli.tables import look_tables, open_console, stdout_for_results
     from normscope.results.store import StudyFolder
     from normscope.specs import find_task
-    from normscope.studies.compare import check_folder, default_folder, known_runs, states
+    from normscope.studies.compare import check_folder, check_limits, default_folder, known_runs, states
     from normscope.studies.compare import compare as run_study
     from normscope.studies.engines.engine import RunEvent
     from normscope.studies.plan import describe_training
@@ -162,6 +162,7 @@ def compare(
             splits=splits,
             tune=tune,
         )
+        check_limits(study_spec, minutes=minutes, keep_going=keep_going)
         check_gate_arm(study_spec.labels(), study_spec.labels()[study_spec.baseline], gate_arm)
         console = open_console(stderr=json_output)
         folder = out if out is not None else default_folder(study_spec)

@@ -1,7 +1,6 @@
 """Tables in the terminal: the verdicts of a study, costs of norms, and lists."""
 
 import contextlib
-import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from normscope.report.drawing.format import decimals, fixed
 from normscope.results import ArmSummary, Summary
 
 WIDE = 120
@@ -84,17 +84,17 @@ def verdict_table(summary: Summary, arms: Sequence[ArmSummary], title: str, *, w
         width: Width of the terminal.
     """
     metric = summary.metric
-    places = _places(summary)
+    places = decimals(summary.margin)
     table = Table(
         title=_text(title), caption=_text(_caption(summary, arms)), caption_justify="left", title_justify="left"
     )
     table.box, table.padding = box.SIMPLE_HEAD, (0, 1)
-    intervals = [arm.interval and [f"{end:+.{places}f}" for end in arm.interval] for arm in arms]
+    means, differences = [arm.mean for arm in arms], [arm.difference for arm in arms]
     interval = f"{100 * (1 - summary.alpha):g} % interval"
     numbers = {
-        f"mean {metric['unit']}": [_number(arm.mean, f".{places}f") for arm in arms],
-        "diff.": [_number(arm.difference, f"+.{places}f") for arm in arms],
-        interval: [" to ".join(ends or ()) for ends in intervals],
+        f"mean {metric['unit']}": ["" if mean is None else fixed(mean, places) for mean in means],
+        "diff.": ["" if each is None else fixed(each, places, signed=True) for each in differences],
+        interval: [_ends(arm.interval, places) for arm in arms],
         "adj. p": [_number(arm.p_adjusted, ".3f") for arm in arms],
     }
     # Peak memory is measured on accelerators only, memory saved by autograd on every device.
@@ -141,7 +141,7 @@ def look_tables(summary: Summary, *, width: int) -> Iterable[Table]:
         width: Width of the terminal.
     """
     assert summary.looks is not None
-    state, places = summary.looks, _places(summary)
+    state, places = summary.looks, decimals(summary.margin)
     heading = f"Look {state.reached} of {len(state.pairs)}, at {state.pairs[state.reached - 1]} seeds"
     for arms, side in ((summary.arms, ""), (summary.untuned or (), ", untuned")):
         table = Table(title=_text(f"{heading}{side}"), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
@@ -152,17 +152,17 @@ def look_tables(summary: Summary, *, width: int) -> Iterable[Table]:
             if not arm.looks:
                 continue
             last = arm.looks[-1]
-            ends = " to ".join(f"{end:+.{places}f}" for end in last.interval)
-            bounds = (ends, "" if last.boundary is None else f"±{last.boundary:.{places}f}")
-            cells = (f"{last.difference:+.{places}f}", *(bounds if width >= _WIDE_LOOK else ()))
+            bounds = "" if last.boundary is None else f"±{fixed(last.boundary, places)}"
+            wide = (_ends(last.interval, places), bounds) if width >= _WIDE_LOOK else ()
+            cells = (fixed(last.difference, places, signed=True), *wide)
             style = next((style for word, style in STYLES.items() if arm.verdict.startswith(word)), "")
             table.add_row(_text(arm.label), *cells, _text(arm.verdict, style))
         if table.row_count:
             yield table
 
 
-def _places(summary: Summary) -> int:
-    return max(0, 1 - math.floor(math.log10(summary.margin)))
+def _ends(interval: tuple[float, float] | None, places: int) -> str:
+    return " to ".join(fixed(end, places, signed=True) for end in interval or ())
 
 
 def rows_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str) -> Table:
@@ -222,6 +222,7 @@ def _caption(summary: Summary, arms: Sequence[ArmSummary]) -> str:
     better = "higher" if metric["higher_is_better"] else "lower"
     margin = f"{summary.margin:g} {metric['unit']}".strip()
     noise = (summary.noise_of(arms) or {"words": "not measured yet"})["words"]
+    counts = {sum(run.value is not None for run in arm.runs) for arm in arms}
     early = [f"{arm.label} {arm.decided_at}" for arm in arms if arm.decided_at is not None]
     done = ", ".join(f"{label} {done} of {planned}" for label, (done, planned) in summary.progress.items())
     return (
@@ -230,6 +231,7 @@ def _caption(summary: Summary, arms: Sequence[ArmSummary]) -> str:
         + (f" Claims hold {summary.generalizes}." if summary.generalizes else "")
         + (f" Scored as {metric['signature']}." if metric.get("signature") else "")
         + "".join(f" Warning: {words}" for words in summary.warnings)
+        + (" Means are over all finished runs of an arm, whose numbers differ." if len(counts) > 1 else "")
         + (f" Number of seeds at the decision: {', '.join(early)}." if early else "")
         + ("" if summary.complete else f" Not finished; runs that are done: {done}.")
         + (f" {summary.caution[:1].upper()}{summary.caution[1:]}." if summary.caution else "")

@@ -191,7 +191,9 @@ class LookPath:
             pairs=pairs,
             difference=_given(evidence.difference),
             interval=_given(evidence.interval),
-            boundary=None if self._is_continued(pairs) else boundary(differences, plan, alpha=level, rng=signs)[look],
+            boundary=None
+            if self._is_continued(pairs)
+            else _claimed_from(evidence, boundary(differences, plan, alpha=level, rng=signs)[look]),
             p_adjusted=_given(course.p_adjusted),
             p_equivalent=_given(evidence.p_equivalent),
             verdict=course.claim or f"not enough evidence{f' ({lack})' if lack else ''}",
@@ -298,6 +300,13 @@ def _level(index: int, p: Sequence[float | None], adjusted: Sequence[float | Non
         and corrected < alpha
     ]
     return alpha / (len(p) - len(before))
+
+
+def _claimed_from(evidence: Evidence, flips: float | None) -> float | None:
+    """Return the smallest difference of its sign that would be claimed: by the flips, and by the interval."""
+    low, high = _given(evidence.interval)
+    difference = _given(evidence.difference)
+    return None if flips is None else max(flips, difference - low if difference > 0 else high - difference)
 
 
 def _chance(course: _Course, plan: LookPlan, *, margin: float, alpha: float) -> float:

@@ -63,6 +63,9 @@ class Evidence:
     """p-value of the two-sided sign-flip test, at a look that of the sequential one."""
     p_equivalent: float | None
     """p-value of the equivalence test: two one-sided t tests, at a look two sequential sign-flip tests."""
+    interval_equivalence: Interval | None = None
+    """At a look, the interval across seeds at level 1 - 2 alpha, for the comparison with the margin. None without
+    looks, where p_equivalent decides the same."""
     interval_examples: Interval | None
     """Bootstrap interval across test examples at level 1 - alpha."""
     interval_examples_equivalence: Interval | None
@@ -116,7 +119,7 @@ def weigh(
             complete, which hold at any look, and None if no look is at this number of pairs.
     """
     pairs = len(differences)
-    interval = p_equivalent = error = None
+    interval = narrow = p_equivalent = error = None
     least = fewest_pairs(alpha / comparisons)
     more: int | None = max(1, least - pairs)
     for_equivalence, for_signs = look_generators(rng)
@@ -125,7 +128,7 @@ def weigh(
             interval = t_interval(differences, level=1 - alpha)
             p_equivalent = equivalence(differences, margin=margin, alpha=alpha).p
         elif pairs in plan.pairs:
-            interval = repeated_interval(differences, plan, level=1 - alpha)[-1]
+            interval, narrow = (repeated_interval(differences, plan, level=1 - k * alpha)[-1] for k in (1, 2))
             p_equivalent = sequential_equivalence_p(differences, plan, margin=margin, rng=for_equivalence)[-1]
         interval = interval and within(interval, limits)
         error = float(np.std(differences, ddof=1)) / math.sqrt(pairs)
@@ -143,6 +146,7 @@ def weigh(
         interval=interval,
         p=_p(differences, plan, rng if plan is None else for_signs),
         p_equivalent=p_equivalent,
+        interval_equivalence=narrow,
         interval_examples=ends[0],
         interval_examples_equivalence=ends[1],
         improvement=probability_of_improvement(differences, higher_is_better=higher_is_better) if pairs else None,
@@ -280,9 +284,9 @@ def decide(
         not, how many examples would; or two empty texts.
     """
     examples, narrow = evidence.interval_examples, evidence.interval_examples_equivalence
-    differs, equal = _differs(evidence, p_adjusted, alpha), _is_equal(evidence, alpha)
+    differs, equal = _differs(evidence, p_adjusted, alpha), _is_equal(evidence, margin, alpha)
     ahead = evidence.difference is not None and (evidence.difference > 0) == higher_is_better
-    if equal and (narrow is None or (-margin < narrow[0] and narrow[1] < margin)):
+    if equal and _is_within(narrow, margin):
         side = f"{'ahead' if ahead else 'behind'}, by less than the margin" * differs
         return _claim("equivalent", side, caution if caution_equivalent is None else caution_equivalent), ""
     if differs and (examples is None or _excludes_zero(examples)):
@@ -325,7 +329,8 @@ def beyond_seeds(evidence: Evidence, p_adjusted: float | None, *, margin: float,
     if evidence.floor is None or evidence.error is None:
         return False
     scale = math.sqrt(evidence.floor + (1 - evidence.floor) * evidence.pairs / pairs)
-    gaps = _gaps(evidence, margin, differs=_differs(evidence, p_adjusted, alpha), equal=_is_equal(evidence, alpha))
+    differs, equal = _differs(evidence, p_adjusted, alpha), _is_equal(evidence, margin, alpha)
+    gaps = _gaps(evidence, margin, differs=differs, equal=equal)
     return bool(gaps) and all(scale * reach > distance + 2 * evidence.error for reach, distance in gaps)
 
 
@@ -333,8 +338,14 @@ def _differs(evidence: Evidence, p_adjusted: float | None, alpha: float) -> bool
     return p_adjusted is not None and p_adjusted < alpha and _excludes_zero(evidence.interval)
 
 
-def _is_equal(evidence: Evidence, alpha: float) -> bool:
-    return evidence.p_equivalent is not None and evidence.p_equivalent < alpha
+def _is_equal(evidence: Evidence, margin: float, alpha: float) -> bool:
+    # The p-value of a look never rises again: later pairs may have moved the interval out of the margin.
+    is_claimed = evidence.p_equivalent is not None and evidence.p_equivalent < alpha
+    return is_claimed and _is_within(evidence.interval_equivalence, margin)
+
+
+def _is_within(interval: Interval | None, margin: float) -> bool:
+    return interval is None or (-margin < interval[0] and interval[1] < margin)
 
 
 def _claim(words: str, *notes: str) -> str:

@@ -35,6 +35,19 @@ class StudyMismatch(NormscopeError, ValueError):
     """The folder belongs to another study, or to another program."""
 
 
+def check_limits(study_spec: StudySpec, *, minutes: float | None, keep_going: bool) -> None:
+    """Check the options that say when a study with looks stops, as for :func:`compare`.
+
+    Raises:
+        ValueError: If the study has no looks, or the time is not above zero.
+    """
+    for name, is_given in (("minutes", minutes is not None), ("keep_going", keep_going)):
+        if is_given and study_spec.looks is None:
+            raise ValueError(f"{name} is for studies with looks: add until_decided, or give looks")
+    if minutes is not None and not minutes > 0:
+        raise ValueError(f"minutes must be above 0, got {minutes}")
+
+
 def default_folder(study_spec: StudySpec) -> Path:
     """Return ``runs/<task>-<hash>``; for a custom task, ``runs/my_file-make-<hash>``."""
     return Path("runs") / f"{study_spec.task_name.replace('.py:', '-')}-{study_spec.id}"
@@ -112,9 +125,7 @@ def compare(
         )
     elif options:
         raise TypeError(f"options are only allowed with the name of a task, got a StudySpec and {', '.join(options)}")
-    if minutes is not None and (study.looks is None or not minutes > 0):
-        wanted = "above 0" if study.looks is not None else "for studies with looks"
-        raise ValueError(f"minutes must be {wanted}, got {minutes}")
+    check_limits(study, minutes=minutes, keep_going=keep_going)
     folder = StudyFolder(default_folder(study) if out is None else Path(out))
     engine = engine or LocalEngine(workers=default_workers(study) if workers is None else workers)
     at_a_time: int = getattr(engine, "workers", 1)
@@ -259,7 +270,8 @@ def check_folder(study_spec: StudySpec, study: StudyFolder) -> None:
         f"{study.path} holds another study ({existing.get('question')!r}, {existing.get('id')}); this one is "
         f"{study_spec.id}"
         + (f", because {study_spec.task_name} has changed since" if changed else "")
-        + ": choose another folder with --out, or use the same options as before; only more seeds may be added"
+        + ": choose another folder with --out, or use the same options as before; "
+        + ("a tuned study takes no more seeds" if study_spec.tune else "only more seeds may be added")
     )
 
 

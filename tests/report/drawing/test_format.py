@@ -23,6 +23,14 @@ def test_numbers_have_a_true_minus_and_no_signed_zero() -> None:
     assert words.span((-0.5, 1.25), 1) == "[−0.5, +1.2]"
 
 
+def test_no_number_has_more_digits_than_a_float() -> None:
+    assert words.number(5.0506e24, 3) == "5.051e+24"
+    assert words.number(-3.4e23, 3, signed=True) == "−3.4e+23"
+    assert words.number(1e-25, 26) == "1e-25".replace("-", "−")
+    assert words.number(0.0, 30) == "0"
+    assert words.number(123456789012.0, 3) == "123\u202f456\u202f789\u202f012.000"
+
+
 def test_probabilities_below_a_thousandth_are_not_zero() -> None:
     assert [words.probability(p) for p in (0.0004, 0.0234, 1.0, None)] == ["< 0.001", "0.023", "1.000", "—"]
 

@@ -74,6 +74,7 @@ def test_the_public_name_is_this_one() -> None:
         ({4: 'layer_norm,2,"0,31"'}, (), r"line 4 has test_loss '0,31', with a decimal comma"),
         ({4: "layer_norm,2,31%"}, (), r"line 4 has test_loss '31%', which is not a number"),
         ({4: "layer_norm,two,0.31"}, (), r"line 4 of results\.csv has seed 'two'; a seed must be a whole number"),
+        ({4: f"layer_norm,{2**63},0.31"}, (), r"seed '9223372036854775808'.*a whole number of at most 18 digits"),
         ({4: ",2,0.31"}, (), r"line 4 of results\.csv has no norm, which is its arm"),
         ({1: "norm,seed,seed"}, (), r"has the column 'seed' twice"),
         ({1: "norm,seed,quality"}, (), r"could be the metric: quality\. Choose one"),
@@ -85,6 +86,31 @@ def test_what_cannot_be_judged_is_refused_with_its_rows(
 ) -> None:
     with pytest.raises(TableUnusable, match=words):
         judge(table(changes, more=more), margin=0.01)
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e307, 1e-200, 1e-320])
+def test_values_whose_squares_are_no_numbers_are_refused(scale: float, tmp_path: Path) -> None:
+    rows = [f"{arm},{seed},{(0.3 + 0.01 * seed) * scale!r}" for arm in ("base", "new") for seed in range(8)]
+    (tmp_path / "t.csv").write_text("\n".join(["arm,seed,loss", *rows]))
+    with pytest.raises(TableUnusable, match=r"no longer numbers: base seed \d: \S+ \(line \d\).*in another unit"):
+        judge(tmp_path / "t.csv", margin=0.01)
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        ('"0,31"', r"line 2 has test_loss '0,31', with a decimal comma or as two numbers: write decimal points"),
+        ('"1,310"', r"line 2 has test_loss '1,310'.*no commas between thousands"),
+        ("31%", r"line 2 has test_loss '31%', which is not a number: leave out the percent sign"),
+        ("0.31 (best)", r"line 2 has test_loss '0\.31 \(best\)', which is not a number$"),
+    ],
+)
+def test_a_metric_none_of_whose_cells_is_a_number_is_still_the_metric(cell: str, words: str, table: Write) -> None:
+    path = table()
+    head, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([head, *(f"{row.rsplit(',', 1)[0]},{cell}" for row in rows)]))
+    with pytest.raises(TableUnusable, match=words):
+        judge(path, margin=0.01)
 
 
 @pytest.mark.parametrize(

@@ -23,11 +23,21 @@ def decimals(margin: float) -> int:
     return 4 if margin <= 0 else max(0, 1 - math.floor(math.log10(margin)))
 
 
+_DIGITS = 15
+"""Number of decimal digits that a float has."""
+
+
+def fixed(value: float, places: int, *, signed: bool = False, separator: str = "") -> str:
+    """Write a number with a fixed number of decimals; with four digits and an exponent if a float has not so many."""
+    fits = places <= _DIGITS and abs(value) < 10.0 ** (_DIGITS - places)
+    return format(value, f"{'+' * signed}{separator}.{places}f" if fits else f"{'+' * signed}.4g")
+
+
 def number(value: float | None, places: int, *, signed: bool = False) -> str:
     """Write a number with a proper minus sign; `MISSING` for None."""
     if value is None:
         return MISSING
-    text = f"{value:+,.{places}f}" if signed else f"{value:,.{places}f}"
+    text = fixed(value, places, signed=signed, separator=",")
     if float(text.replace(",", "")) == 0:
         text = text.lstrip("+-")
     return text.replace("-", "\N{MINUS SIGN}").replace(",", "\N{NARROW NO-BREAK SPACE}")

@@ -12,6 +12,7 @@ from normscope.results.foreign.table import (
     as_text,
     is_empty,
     is_number,
+    read_number,
     some,
 )
 
@@ -302,11 +303,25 @@ def _metrics(
         if len(candidates) == 1:
             return (candidates[0],)
     listed = known or [column for column in numeric if not column.startswith("_")]
+    if not listed:
+        _read_cells_of_metrics(table, taken)
     raise TableUnusable(
         f"{table.source} has {'several columns' if listed else 'no column'} that could be the metric"
         + (f": {', '.join(listed[:20])}" if listed else f"; its columns are {', '.join(table.columns[:20])}")
         + ". Choose one, or several with commas, with --metric"
     )
+
+
+def _read_cells_of_metrics(table: ForeignTable, taken: set[str | None]) -> None:
+    """Read the columns that are called like a metric.
+
+    Raises:
+        TableUnusable: If a cell is not a number, as in every such column that was not taken for one.
+    """
+    for column in table.columns:
+        if column not in taken and direction(leaf(column)) is not None:
+            for row in table.rows:
+                read_number(row.values.get(column), column, row.place)
 
 
 def _is_numeric(cells: Sequence[Any]) -> bool:

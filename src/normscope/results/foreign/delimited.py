@@ -80,6 +80,8 @@ def _find_delimiter(text: str, name: str) -> str:
     Raises:
         TableUnusable: If no delimiter gives two columns, or the text cannot be read as CSV.
     """
+    if not text.strip():
+        raise TableUnusable(f"{name} is empty")
     best, most, failure = "", 1, None
     for delimiter in _DELIMITERS:
         try:

@@ -19,6 +19,12 @@ from normscope.results.foreign.table import (
     some,
 )
 
+_DIGITS = 18
+"""Most digits of a seed or a step, which fit 64 bits."""
+
+_LARGEST = 1e100
+"""Largest value of which statistics can be computed; the smallest is its reciprocal."""
+
 _SETTING_PREFIXES = ("config.", "config/", "params.", "param.", "hparams.", "hparams/")
 
 
@@ -58,9 +64,10 @@ def group_rows(table: ForeignTable, columns: Columns) -> dict[str, dict[tuple[st
         if "" in arms:
             raise TableUnusable(f"{row.place} of {table.source} has no {columns.arm[arms.index('')]}, which is its arm")
         cell = as_text(row.values.get(columns.seed))
-        if not cell.removeprefix("-").isdecimal() or len(cell) > 18:
+        if not cell.removeprefix("-").isdecimal() or len(cell) > _DIGITS:
             raise TableUnusable(
-                f"{row.place} of {table.source} has {columns.seed} {cell!r}; a seed must be a whole number"
+                f"{row.place} of {table.source} has {columns.seed} {cell!r}; a seed must be a whole number of at most "
+                f"{_DIGITS} digits"
             )
         task = as_text(row.values.get(columns.task)) if columns.task else ""
         runs = tasks.setdefault(task, {})
@@ -178,7 +185,7 @@ def _step(row: ForeignRow, columns: Columns) -> int | None:
     if columns.step is None or is_empty(row.values.get(columns.step)):
         return None
     text = as_text(row.values[columns.step])
-    if not text.isdecimal() or len(text) > 18:
+    if not text.isdecimal() or len(text) > _DIGITS:
         raise TableUnusable(f"{row.place} has {columns.step} {text!r}, which is not a number of steps")
     return int(text)
 
@@ -213,7 +220,8 @@ def check_runs(runs: Sequence[ForeignRun], baseline: str, source: str, *, order:
             only. None where every arm has all seeds.
 
     Raises:
-        TableUnusable: If a seed has no partner, or runs that are done ended at different steps.
+        TableUnusable: If a seed has no partner, runs that are done ended at different steps, or values are too large
+            or too small.
     """
     places: dict[str, dict[int, str]] = defaultdict(dict)
     for run in runs:
@@ -232,6 +240,15 @@ def check_runs(runs: Sequence[ForeignRun], baseline: str, source: str, *, order:
         raise TableUnusable(
             f"{source} has seeds without a partner: {some(alone)}. Run them, or remove the row: a run that failed "
             "needs a row, too, with NaN"
+        )
+    values = {f"{run.arm} seed {run.seed}: {run.value} ({run.place})": abs(run.value or 0) for run in runs}
+    beyond = [words for words, size in values.items() if size > _LARGEST] or (
+        [*values] if 0 < max(values.values()) < 1 / _LARGEST else []
+    )
+    if beyond:
+        raise TableUnusable(
+            f"{source} has values whose squares are no longer numbers: {some(beyond)}. Write them in another unit, or "
+            "NaN if the run diverged"
         )
     steps = Counter(run.last_step for run in runs if run.state == "done" and run.last_step is not None)
     if len(steps) > 1:

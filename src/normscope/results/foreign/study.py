@@ -111,7 +111,10 @@ def order_seeds(folder: Path | None, runs: Sequence[ForeignRun], looks: LookPlan
     if looks is None:
         return seeds
     if len(seeds) > looks.pairs[-1]:
-        raise TableUnusable(f"{source} has {len(seeds)} seeds; the last look is at {looks.pairs[-1]}")
+        raise TableUnusable(
+            f"{source} has {len(seeds)} seeds; the last look is at {looks.pairs[-1]}: give the looks that were planned "
+            "before the first run, or leave out the rows of the seeds beyond the last"
+        )
     if folder is not None and StudyFolder(folder).card.exists():
         known = [seed for seed in StudyFolder(folder).read_card()["seeds"] if seed in seeds]
         had = {*_kept_seeds(StudyFolder(folder))}

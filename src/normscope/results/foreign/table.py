@@ -122,9 +122,11 @@ def read_number(cell: Any, column: str, place: str) -> float | str | None:
         return float(text)
     if _COMMA.fullmatch(text):
         raise TableUnusable(
-            f"{place} has {column} {text!r}, with a decimal comma or as two numbers: write decimal points"
+            f"{place} has {column} {text!r}, with a decimal comma or as two numbers: write decimal points, and no "
+            "commas between thousands"
         )
-    raise TableUnusable(f"{place} has {column} {text!r}, which is not a number")
+    hint = ": leave out the percent sign" if _NUMBER.fullmatch(text.removesuffix("%").rstrip()) else ""
+    raise TableUnusable(f"{place} has {column} {text!r}, which is not a number{hint}")
 
 
 def is_number(cell: Any) -> bool:
