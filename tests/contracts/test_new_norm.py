@@ -89,5 +89,5 @@ def test_a_new_norm_touches_two_files_and_its_test(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{CONTRACT.parents[1]}"},
     )
     assert told.returncode == 0, told.stdout
-    # Six tests of the contract and nine of the traits.
-    assert len(re.findall(r"^PASSED .*\[peak_norm\]", told.stdout, flags=re.MULTILINE)) == 15, told.stdout
+    # Six tests of the contract and ten of the traits.
+    assert len(re.findall(r"^PASSED .*\[peak_norm\]", told.stdout, flags=re.MULTILINE)) == 16, told.stdout

@@ -13,7 +13,7 @@ import normscope
 from normscope import analysis, diagnostics, inspection, norms, placement, surgery
 from support.study_folders import unpack
 
-STUDY = Path(__file__).parents[2] / "docs" / "results" / "digits" / "study.tar.xz"
+STUDY = Path(__file__).parents[2] / "docs" / "results" / "digits_published" / "study.tar.xz"
 PACKAGES = (normscope, norms, placement, inspection, surgery, diagnostics, analysis)
 
 

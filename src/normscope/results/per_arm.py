@@ -124,7 +124,7 @@ class ArmSummary:
     verdict: str
     """Verdict in words; ``baseline`` for the baseline."""
     step_ms: float | None = None
-    """Time per update in ms; median over the done runs, like the next three."""
+    """Time per update in ms; like the next five a median over the done runs with seeds that every arm has."""
     peak_bytes: int | None = None
     """Peak of allocated memory."""
     saved_bytes: int | None = None
@@ -234,9 +234,17 @@ def stand_once(
     return standings
 
 
-def summarize_arm(card: Mapping[str, Any], standing: Standing) -> ArmSummary:
-    """Build the summary of an arm."""
+def summarize_arm(card: Mapping[str, Any], standing: Standing, *, shared: int) -> ArmSummary:
+    """Build the summary of an arm.
+
+    Args:
+        card: Content of card.json.
+        standing: The arm, its runs and its verdict.
+        shared: Number of first seeds that every arm has. Costs are over these: how busy the machine was changes during
+            a study, and arms that stop at different looks would otherwise be timed at different moments.
+    """
     arm, base, evidence = standing.arm, standing.base, standing.evidence
+    timed = arm.until(shared)
     values = list(arm.values.values())
     failures = len(arm.ended) - len(values)
     higher = card["metric"]["higher_is_better"]
@@ -247,8 +255,8 @@ def summarize_arm(card: Mapping[str, Any], standing: Standing) -> ArmSummary:
             bca = bca_interval(differences, level=1 - card["alpha"], rng=arm.generator())
         if evidence.difference is not None and base.sd:
             effect = evidence.difference / base.sd
-    reached = _reaching(arm.curve(), base.curve())
-    peak_bytes, saved_bytes = arm.median("peak_bytes"), arm.median("saved_bytes")
+    reached = _reaching(timed.curve(), base.until(shared).curve())
+    peak_bytes, saved_bytes = timed.median("peak_bytes"), timed.median("saved_bytes")
     return ArmSummary(
         **{key: arm.entry[key] for key in ("label", "norm", "placement", "arguments", "learning_rate")},
         optimizer=arm.entry.get("optimizer"),
@@ -271,10 +279,10 @@ def summarize_arm(card: Mapping[str, Any], standing: Standing) -> ArmSummary:
         improvement=evidence and evidence.improvement,
         seeds_needed=evidence and evidence.seeds_needed,
         verdict=standing.verdict,
-        step_ms=arm.median("step_ms"),
+        step_ms=timed.median("step_ms"),
         peak_bytes=None if peak_bytes is None else round(peak_bytes),
         saved_bytes=None if saved_bytes is None else round(saved_bytes),
-        seconds=arm.median("seconds"),
+        seconds=timed.median("seconds"),
         steps_to_baseline=reached[0],
         seconds_to_baseline=reached[1],
         looks=standing.looks,

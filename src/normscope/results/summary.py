@@ -235,7 +235,8 @@ def summarize(directory: Path, *, workers: int = 1) -> Summary:
         standings = stand_once(card, couples, comparisons=_comparisons(card), open_runs=_count_open(arms))
     else:
         standings = list(path.standings())
-    every = [summarize_arm(card, standing) for standing in standings]
+    shared = min(len(standing.arm.seeds) for standing in standings)
+    every = [summarize_arm(card, standing, shared=shared) for standing in standings]
     tuned = sum(standing.arm.entry["tuned"] for standing in standings)
     summaries = [group for group in (tuple(every[:tuned]), tuple(every[tuned:])) if group]
     used = {run.folder.path.name for arm in arms for run in arm.runs.values()}
