@@ -134,6 +134,14 @@ def test_options_that_fit_no_column_list_what_there_is(options: dict, words: str
         judge(path, **{"margin": 0.01, **options})
 
 
+def test_a_refusal_names_the_task(tmp_path: Path) -> None:
+    rows = [f"{task},{arm},{seed},0.{seed}" for task, arm in ("a1", "a2", "b1") for seed in range(6)]
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["task,arm,seed,loss", *rows]))
+    with pytest.raises(TableUnusable, match=r"^task b of t\.csv has one arm, 1: a comparison needs two"):
+        judge_all(path, columns=ColumnOptions(), margin=0.01, baseline="1")
+
+
 def test_one_arm_is_no_comparison_and_a_baseline_is_not_guessed(table: Write) -> None:
     path = table()
     path.write_text("\n".join(path.read_text().splitlines()[:9]))
