@@ -388,6 +388,23 @@ def test_looks_are_those_of_the_sequential_test(tmp_path: Path) -> None:
     assert last.caution == ""
 
 
+def test_a_difference_beyond_the_boundary_of_a_look_is_claimed(tmp_path: Path) -> None:
+    """The last pair takes the interval, adjusted for skewness, over zero; the signs alone would claim."""
+    differences = np.array([-0.0409, -0.0432, -0.0252, -0.0315, -0.019, -0.031, -0.0348, -0.0102])
+    for values, is_claimed in ((differences, False), (differences - 0.02, True)):
+        rows = [
+            f"{arm},{seed},{0.5 + add[seed]}"
+            for arm, add in (("base", 0 * values), ("new", values))
+            for seed in range(8)
+        ]
+        (tmp_path / "t.csv").write_text("\n".join(["arm,seed,loss", *rows]))
+        looks = judge(tmp_path / "t.csv", margin=0.001, looks=(6, 8, 10)).arms[1].looks
+        assert looks is not None
+        last = looks[-1]
+        assert last.boundary is not None
+        assert (last.verdict == "better") == (abs(last.difference) > last.boundary) == is_claimed
+
+
 def test_looks_are_planned_once_and_count_seeds_in_their_order(tmp_path: Path) -> None:
     path, out = tmp_path / "results.csv", tmp_path / "study"
     grown(path, {"layer_norm": 10, "rms_norm": 10}, gain=0.012)
