@@ -152,6 +152,11 @@ def test_a_study_with_later_seeds_decides_nothing_without_saying_so(request_of: 
     assert f"**{words.capitalize()}**.  " in page
     counted = next(line for line in page.splitlines() if line.startswith("| no norm is worse"))
     assert "1 of their studies are exploratory" in counted
+    # So is a plan of looks that was changed at one of them.
+    content = {key: value for key, value in json.loads(card.read_text()).items() if key != "changes"}
+    plans = {"looks": {"pairs": [6, 7, 8], "spending": "pocock"}}
+    write_json(card, content | plans | {"continues": {"pairs": [6, 7], "spending": "pocock", "seen": 6}})
+    assert judged(request_of)[0]["because"].endswith("exploratory: the plan of 7 seeds was changed after 6")
 
 
 def test_a_command_with_backticks_is_still_code() -> None:

@@ -15,7 +15,7 @@ from normscope.papers.judging.cell import Cell, Count, NormsAt, Paper, PaperStud
 from normscope.papers.judging.conditions import judge_with_others
 from normscope.papers.judging.obstacles import obstacle
 from normscope.papers.judging.tables import costs, markdown, progress
-from normscope.papers.judging.verdicts import judge_counts
+from normscope.papers.judging.verdicts import caution_of, judge_counts
 from normscope.papers.without_norms import adopt, candidates, choose_without_norms, read_choice
 from normscope.papers.xiong2020.gradient_slopes import conclude, draw
 from normscope.papers.xiong2020.initial_gradients import Setting, whole
@@ -24,7 +24,6 @@ from normscope.papers.xiong2020.study import XIONG2020
 from normscope.papers.xu2019.study import XU2019
 from normscope.registry import look_up
 from normscope.results.store import SCHEMA, StudyFolder, write_json
-from normscope.results.verdict import exploratory
 from normscope.studies import compare
 from normscope.studies.engines.engine import EngineError, RunEvent
 from normscope.studies.looks import DEFAULT_SEEDS
@@ -347,7 +346,7 @@ def _judge(
             about = {"regime": card["regime"], "seeds": card["seeds"], "steps": card["steps"], "id": card.get("id")}
             about |= {"preset_steps": full_steps, "signature": card["metric"].get("signature") or ""}
             about |= {"norms_at": study.norms_at, "costs": costs(folder), "runs": progress(folder)}
-            about |= {"exploratory": exploratory(card.get("changes") or (), len(card["seeds"]))}
+            about |= {"exploratory": caution_of(card)}
             about |= {"looks": card.get("looks"), "tuning": card.get("tuning"), "without_norms": read_choice(folder)}
             studies.append({"task": task, "folder": str(folder), **about})
     seen = {each.cell.id for each in judged}

@@ -10,6 +10,7 @@ import numpy as np
 from normscope.papers.judging.agreement import RANGES, Judgement, cannot_tell, learned
 from normscope.papers.judging.cell import Cell, Count, Paper, PaperArm
 from normscope.papers.judging.differences import cut_short, judge_difference, look_plan, looks_of, weigh
+from normscope.results.look_state import read_earlier
 from normscope.results.matching import ArmRuns, read_arms
 from normscope.results.statistics import LEAST_PAIRS, holm, proportion_interval, t_interval, within
 from normscope.results.store import StudyFolder
@@ -204,8 +205,17 @@ def judge_study(
             judgement = judge_broken(cell, task, arm, base, card, full_steps=full_steps)
         else:
             judgement = judge_value(cell, task, arm, card)
-        judged.append(_with_caution(judgement, exploratory(card.get("changes") or (), len(card["seeds"]))))
+        judged.append(_with_caution(judgement, caution_of(card)))
     return judged
+
+
+def caution_of(card: Mapping[str, Any]) -> str:
+    """Return why the p values of a study are exploratory; empty if they are not.
+
+    Its looks are judged as planned ones, not at the conditional level, so that every changed plan is exploratory.
+    """
+    earlier = read_earlier(card)
+    return exploratory(card.get("changes") or (), len(card["seeds"])) or (earlier.caution if earlier else "")
 
 
 def _with_caution(judgement: Judgement, caution: str) -> Judgement:
