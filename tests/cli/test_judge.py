@@ -52,6 +52,19 @@ def test_every_decision_has_its_exit_code(wanted: str, results: Callable[..., Pa
     assert content["studies"][0]["decisions"] == {wanted: wanted}
 
 
+@pytest.mark.parametrize("cell", ["nan", "", "crashed"])
+def test_a_baseline_that_fails_decides_as_an_arm_that_fails(
+    cell: str, results: Callable[..., Path], here: CommandLine
+) -> None:
+    path = results(better=-0.1)
+    lines = path.read_text().splitlines()
+    assert lines[3].startswith("baseline,2,")
+    path.write_text("\n".join([*lines[:3], f"baseline,2,{cell}", *lines[4:]]))
+    told = here("judge", str(path), "--margin", "0.01", "--gate", "--json")
+    assert told.returncode == EXIT_CODES["fails"]
+    assert json.loads(told.stdout)["studies"][0]["decisions"] == {"better": "fails"}
+
+
 def test_an_exploratory_claim_decides_nothing(results: Callable[..., Path], here: CommandLine, tmp_path: Path) -> None:
     path = results(better=-0.1)
     words = ["judge", str(path), "--margin", "0.01", "--gate", "--out", str(tmp_path / "study")]

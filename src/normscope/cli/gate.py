@@ -36,7 +36,8 @@ def decision(arm: "ArmSummary") -> Decision:
 
     failures, rest = split_verdict(arm)
     kind = verdict_kind(rest)
-    if failures:
+    # Those of the baseline alone are at the beginning of the rest.
+    if failures or rest.startswith("the baseline "):
         return "fails"
     return kind if kind in ("better", "worse", "equivalent") and "exploratory" not in rest else "undecided"
 

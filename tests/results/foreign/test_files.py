@@ -74,7 +74,7 @@ def test_every_shape_of_json(content: Callable[[list], str], tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"", "is not a table: its first line has no comma"),
+        (b"", "results is empty"),
         (b"norm,seed,loss\n", "has no row"),
         (b"one column\n1\n2\n", "is not a table: its first line has no comma"),
         (b"\x1f\x8b\x08rest", "is packed as gzip: unpack it"),
@@ -91,6 +91,8 @@ def test_every_shape_of_json(content: Callable[[list], str], tmp_path: Path) -> 
         (b'[{"a":' * 3000 + b"1" + b"}]" * 3000, "nested|not a table"),
         (b'{"a":' * 60 + b"1" + b"}" * 60, "nested deeper than 50 levels"),
         (b'{"a": 1', "is not valid JSON"),
+        (b'{"a": 1}\n{"a": 2}\n{"a":', r"results, line 3, is not valid JSON: Expecting value"),
+        (b'{"a": 1}\n[2]', r"results, line 2, is not an object"),
         (b'{"a": [{"x": 1}], "b": [{"x": 1}]}', "has 2 lists of objects, a, b"),
     ],
 )

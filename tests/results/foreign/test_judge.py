@@ -134,6 +134,14 @@ def test_options_that_fit_no_column_list_what_there_is(options: dict, words: str
         judge(path, **{"margin": 0.01, **options})
 
 
+def test_a_refusal_names_the_task(tmp_path: Path) -> None:
+    rows = [f"{task},{arm},{seed},0.{seed}" for task, arm in ("a1", "a2", "b1") for seed in range(6)]
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["task,arm,seed,loss", *rows]))
+    with pytest.raises(TableUnusable, match=r"^task b of t\.csv has one arm, 1: a comparison needs two"):
+        judge_all(path, columns=ColumnOptions(), margin=0.01, baseline="1")
+
+
 def test_one_arm_is_no_comparison_and_a_baseline_is_not_guessed(table: Write) -> None:
     path = table()
     path.write_text("\n".join(path.read_text().splitlines()[:9]))
@@ -378,6 +386,23 @@ def test_looks_are_those_of_the_sequential_test(tmp_path: Path) -> None:
     wanted = repeated_interval(differences, LookPlan((10, 20, 30), "pocock"), level=0.95)
     assert [look.interval for look in last.arms[2].looks] == [pytest.approx(each) for each in wanted]
     assert last.caution == ""
+
+
+def test_a_difference_beyond_the_boundary_of_a_look_is_claimed(tmp_path: Path) -> None:
+    """The last pair takes the interval, adjusted for skewness, over zero; the signs alone would claim."""
+    differences = np.array([-0.0409, -0.0432, -0.0252, -0.0315, -0.019, -0.031, -0.0348, -0.0102])
+    for values, is_claimed in ((differences, False), (differences - 0.02, True)):
+        rows = [
+            f"{arm},{seed},{0.5 + add[seed]}"
+            for arm, add in (("base", 0 * values), ("new", values))
+            for seed in range(8)
+        ]
+        (tmp_path / "t.csv").write_text("\n".join(["arm,seed,loss", *rows]))
+        looks = judge(tmp_path / "t.csv", margin=0.001, looks=(6, 8, 10)).arms[1].looks
+        assert looks is not None
+        last = looks[-1]
+        assert last.boundary is not None
+        assert (last.verdict == "better") == (abs(last.difference) > last.boundary) == is_claimed
 
 
 def test_looks_are_planned_once_and_count_seeds_in_their_order(tmp_path: Path) -> None:

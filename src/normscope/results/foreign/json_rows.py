@@ -18,10 +18,15 @@ def read_json_rows(text: str, name: str) -> tuple[str, list[ForeignRow]]:
         TableUnusable: If it is not JSON, or not a table.
     """
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if len(lines) > 1 and all(line.lstrip()[0] == "{" and line.rstrip()[-1] == "}" for _, line in lines):
+    if len(lines) > 1 and _is_object(lines[0][1]):
         check_rows(len(lines), name)
         objects = [_parse(line, f"{name}, line {number},") for number, line in lines]
         places = [f"line {number}" for number, _ in lines]
+        other = next(
+            (place for place, each in zip(places, objects, strict=True) if not isinstance(each, Mapping)), None
+        )
+        if other is not None:
+            raise TableUnusable(f"{name}, {other}, is not an object: JSON lines have one per run")
         return "JSON lines", [_row(content, place) for content, place in zip(objects, places, strict=True)]
     content = _parse(text, name)
     if isinstance(content, Mapping):
@@ -30,6 +35,14 @@ def read_json_rows(text: str, name: str) -> tuple[str, list[ForeignRow]]:
         raise TableUnusable(f"{name} is not a table: JSON must be a list of objects, one per run, or a line per run")
     check_rows(len(content), name)
     return "JSON", [_row(each, f"entry {number}") for number, each in enumerate(content, 1)]
+
+
+def _is_object(line: str) -> bool:
+    """Return whether a line is a whole object, as only the first of JSON lines is; a later one may be cut short."""
+    try:
+        return isinstance(json.loads(line), Mapping)
+    except (ValueError, RecursionError):
+        return line.lstrip()[0] == "{" and line.rstrip()[-1] == "}"
 
 
 def _row(content: Mapping[str, Any], place: str) -> ForeignRow:

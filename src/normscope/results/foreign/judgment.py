@@ -175,12 +175,13 @@ def judge_all(
     with tempfile.TemporaryDirectory(prefix="normscope-judge-") as scratch:
         judgments = []
         for number, (task, metric, groups) in enumerate(parts):
-            runs = read_runs(groups, metric, found, table.source)
-            base = _baseline(runs, baseline, table.source)
+            where = f"{found.task} {task} of {table.source}" if task else table.source
+            runs = read_runs(groups, metric, found, where)
+            base = _baseline(runs, baseline, where)
             home = Path(scratch) / "study" if out is None else Path(out)
             folder = home if len(parts) == 1 else home / _folder_name(task, metric, number)
-            seeds = order_seeds(None if out is None else folder, runs, plan, table.source)
-            check_runs(runs, base, table.source, order=None if plan is None else seeds)
+            seeds = order_seeds(None if out is None else folder, runs, plan, where)
+            check_runs(runs, base, where, order=None if plan is None else seeds)
             reading = _describe_reading(table, found, metric, directions[metric], base, len(parts))
             write_study(
                 folder,
