@@ -13,7 +13,8 @@ from urllib.parse import unquote
 import pytest
 
 from normscope.report.atlas import read_atlas, write_atlas
-from normscope.report.atlas.page import name_seeds, render
+from normscope.report.atlas.page import render
+from normscope.report.drawing.format import name_seeds
 from normscope.results import read_summary
 
 RESULTS = Path(__file__).parents[3] / "docs" / "results"

@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -22,7 +22,17 @@ from normscope.report.atlas.comparisons import (
     phrase,
     read_atlas,
 )
-from normscope.report.drawing.format import MISSING, apart, change, decimals, number, significant, span, storage
+from normscope.report.drawing.format import (
+    MISSING,
+    apart,
+    change,
+    decimals,
+    name_seeds,
+    number,
+    significant,
+    span,
+    storage,
+)
 from normscope.report.drawing.html import breakable, data_address, fill_template, island, read_asset, script_hash
 from normscope.report.drawing.svg import clean
 from normscope.report.study.table import verdict_rows
@@ -192,17 +202,6 @@ def _conditions(each: Comparison) -> list[tuple[str, str]]:
         for name, value in known.items()
         if value
     ]
-
-
-def name_seeds(seeds: Sequence[int]) -> str:
-    """Write seeds as ranges: ``0-9, 20``."""
-    ranges: list[list[int]] = []
-    for seed in seeds:
-        if ranges and seed == ranges[-1][-1] + 1:
-            ranges[-1][1:] = [seed]
-        else:
-            ranges.append([seed])
-    return ", ".join("-".join(map(str, ends)) for ends in ranges)
 
 
 def _head(task: str, atlas: Atlas) -> dict[str, Any]:

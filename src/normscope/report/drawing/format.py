@@ -1,6 +1,7 @@
 """Numbers as text, and the answer of a study in sentences."""
 
 import math
+from collections.abc import Sequence
 from itertools import takewhile
 from typing import Literal, get_args
 
@@ -16,6 +17,17 @@ MISSING = "\N{EM DASH}"
 VerdictKind = Literal["better", "worse", "equivalent", "not enough evidence", "baseline", "open"]
 """First words of a verdict, which decide its colour; ``open`` for any other verdict."""
 VERDICTS: tuple[VerdictKind, ...] = get_args(VerdictKind)[:-1]
+
+
+def name_seeds(seeds: Sequence[int]) -> str:
+    """Write seeds as ranges: ``0-9, 20``."""
+    ranges: list[list[int]] = []
+    for seed in seeds:
+        if ranges and seed == ranges[-1][-1] + 1:
+            ranges[-1][1:] = [seed]
+        else:
+            ranges.append([seed])
+    return ", ".join("-".join(map(str, ends)) for ends in ranges)
 
 
 def decimals(margin: float) -> int:

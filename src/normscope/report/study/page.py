@@ -9,7 +9,7 @@ from typing import Any
 from normscope.arguments import check_arguments
 from normscope.files import write_atomically
 from normscope.report.drawing import curves
-from normscope.report.drawing.format import apart, headline, level, number, sentence, split_verdict
+from normscope.report.drawing.format import apart, headline, level, name_seeds, number, sentence, split_verdict
 from normscope.report.drawing.html import data_address, fill_template, island, read_asset, script_hash
 from normscope.report.drawing.palette import ArmStyle, arm_styles
 from normscope.report.study import figures
@@ -92,6 +92,7 @@ def render(study: StudyRecord) -> str:
     return fill_template(
         "page.html",
         card=study.card,
+        seeds=name_seeds(study.card["seeds"]),
         summary=summary,
         styles=styles,
         script=Markup(script),
