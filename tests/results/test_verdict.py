@@ -237,6 +237,8 @@ def test_equivalence_needs_the_interval_of_the_look_within_the_margin():
     seeded = {"scores": None, "comparisons": 1, "plan": LookPlan((6, 8, 10))}
     for values, claim in ((differences, ""), (differences / 8, "equivalent")):
         evidence = weigh(values, **rule, **seeded, rng=np.random.default_rng(0))
+        assert evidence.p_equivalent is not None
+        assert evidence.interval is not None
         assert evidence.p_equivalent < 0.05
         assert (evidence.interval[1] > 0.5) == (claim == "")
         assert decide(evidence, evidence.p, **rule) == (claim, "")

@@ -167,7 +167,8 @@ def test_the_time_is_up_between_runs_and_the_same_call_goes_on(tmp_path: Path, m
     assert "first look at 8 seeds" in first.arms[1].verdict
     again = compare(study_of((8, 10, 12)), out=out, engine=Planted(effects, 0.3), minutes=1000)
     assert numbers(again.to_dict()) == numbers(whole.to_dict())
-    for options in ({"minutes": 3.0}, {"keep_going": True}):
+    limits: tuple[dict[str, Any], ...] = ({"minutes": 3.0}, {"keep_going": True})
+    for options in limits:
         (name,) = options
         with pytest.raises(ValueError, match=f"^{name} is for studies with looks: add until_decided, or give looks"):
             compare("digits", seeds=2, out=tmp_path / "other", **options)
