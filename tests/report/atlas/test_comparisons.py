@@ -87,7 +87,9 @@ def test_a_sentence_says_what_the_summaries_say() -> None:
                     wanted.setdefault(word, Counter())[summary.task] += 1
         assert said == wanted
     assert atlas.sentence("rms_norm") == "rms_norm: 1 equivalent (digits), 1 undecided (digits)."
-    assert atlas.sentence("batch_norm") == "batch_norm: 1 worse (mnist_mlp_batch4), 2 undecided (digits, mnist_mlp)."
+    assert atlas.sentence("batch_norm") == (
+        "batch_norm: 1 better (digits), 1 worse (mnist_mlp_batch4), 2 undecided (digits, mnist_mlp)."
+    )
 
 
 def test_tuned_and_untuned_arms_are_both_shown(whole_study: Path, tmp_path: Path) -> None:
