@@ -96,14 +96,16 @@ class Rule:
         return [t_interval(part, level=1 - each) for part, each in zip(self._parts(values), nominal, strict=True)]
 
     def equivalences(self, values: np.ndarray, margin: float, rng: np.random.Generator) -> Sequence[float]:
-        """Test equivalence at every look."""
+        """Test equivalence at every look: 1 where a verdict would not say it, for its interval leaves the margin."""
         if self.spending is None:
             return [equivalence(part, margin=margin, alpha=ALPHA).p for part in self._parts(values)]
         sides = [self._lowest([student_p(part, -margin) for part in self._parts(side)]) for side in (values, -values)]
         # The library's test passes only if Student's, one of its parts, does.
         if self.student or max(side[-1] for side in sides) == 1:
             return np.max(sides, axis=0).tolist()
-        return sequential_equivalence_p(values, self.plan, margin=margin, rng=rng, draws=DRAWS, levels=STEPS[-1:])
+        ps = sequential_equivalence_p(values, self.plan, margin=margin, rng=rng, draws=DRAWS, levels=STEPS[-1:])
+        ends = repeated_interval(values, self.plan, level=1 - 2 * ALPHA)
+        return [p if -margin < low and high < margin else 1.0 for p, (low, high) in zip(ps, ends, strict=True)]
 
     def _parts(self, values: np.ndarray) -> list[np.ndarray]:
         return [values[:pairs] for pairs in self.pairs]
