@@ -27,7 +27,7 @@ def loaded(code: str) -> list[str]:
         ("import torch", "import normscope; normscope.LayerNorm", 40, 60),
         ("import torch", "import normscope; normscope.swap", 80, 100),
         ("import torch", "import normscope; normscope.diagnose", 80, 160),
-        ("import torch", "import normscope; normscope.compare", 150, 220),
+        ("import torch", "import normscope; normscope.compare", 160, 220),
         ("", "import normscope; normscope.write_report", 45, 280),
     ],
     ids=lambda value: value.rpartition("; ")[2] if isinstance(value, str) else str(value),
