@@ -266,6 +266,8 @@ class ResidualStack(nn.Module):
         self.stem_norm = stem_norm
         self.blocks = blocks
         self.final_norm = final_norm
+        self.embedding_gain = 1.0
+        """Factor on the initial embeddings of the network around the stream."""
 
     def forward(self, x: Tensor, *context: Any) -> Tensor:
         """Map ``[..., D]`` to ``[..., D]``; ``context`` is passed to every branch."""

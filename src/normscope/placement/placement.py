@@ -79,7 +79,7 @@ class Placement:
     """Whether a norm stands after the last block."""
     normalize_qkv: bool = False
     """Whether queries, keys and values are normalized inside attention, separately for every head."""
-    stream: Callable[[nn.Module, nn.ModuleList, nn.Module], nn.Module] = ResidualStack
+    stream: Callable[[nn.Module, nn.ModuleList, nn.Module], ResidualStack] = ResidualStack
     """Module that runs the blocks between the norms at both ends."""
     gain: Callable[..., float | Gains | None] | None = None
     """Computes the factor on the initial weights of a branch from its site and the arguments; None for 1.
@@ -174,7 +174,7 @@ class Placement:
         final_norm = norm_at(norm, last)(width) if wants_final else nn.Identity()
         stream = self.at(last).stream(stem_norm, nn.ModuleList(blocks), final_norm)
         gain = beginning.embedding_gain
-        setattr(stream, "embedding_gain", 1.0 if gain is None else gain(first, **beginning.arguments))  # noqa: B010
+        stream.embedding_gain = 1.0 if gain is None else gain(first, **beginning.arguments)
         return stream
 
     def _place(self, branch: nn.Module, width: int, norm: NormFactory, site: Site) -> nn.Module:

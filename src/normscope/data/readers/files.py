@@ -161,19 +161,14 @@ def open_zip_member(path: Path, member: str) -> Iterator[IO[bytes]]:
         ValueError: If the archive is damaged (its CRC-32 is checked), encrypted, or compressed by an unknown method; if
             a member has a path outside the archive's folder; or if there are other members.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            for name in names:
-                _check_path(path, name)
-            if names != [member]:
-                raise ValueError(f"{path} holds {names[:5]}, expected {[member]} alone")
-            with archive.open(member) as stream:
-                yield stream
-    except (zipfile.BadZipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} is not a whole zip file: {error}") from error
-    except (NotImplementedError, RuntimeError) as error:
-        raise ValueError(f"{path} cannot be unpacked: {error}") from error
+    with _open_zip(path) as archive:
+        names = archive.namelist()
+        for name in names:
+            _check_path(path, name)
+        if names != [member]:
+            raise ValueError(f"{path} holds {names[:5]}, expected {[member]} alone")
+        with archive.open(member) as stream:
+            yield stream
 
 
 MOST_BYTES = 1 << 28
@@ -194,20 +189,32 @@ def read_zip(path: Path) -> dict[str, bytes]:
             than ``MOST_MEMBERS`` members or ``MOST_BYTES`` unpacked bytes; if a name occurs twice, or a member has a
             path outside the archive's folder.
     """
+    with _open_zip(path) as archive:
+        members = sorted(archive.infolist(), key=lambda each: each.filename)
+        if len(members) > MOST_MEMBERS:
+            raise ValueError(f"{path} has more than {MOST_MEMBERS} members")
+        if (size := sum(each.file_size for each in members)) > MOST_BYTES:
+            raise ValueError(f"{path} unpacks to {size:,} bytes, more than {MOST_BYTES:,}")
+        for before, each in zip([None, *members], members, strict=False):
+            _check_path(path, each.filename)
+            if before is not None and before.filename == each.filename:
+                raise ValueError(f"{path} has two members named {each.filename!r}")
+        return {each.filename: archive.read(each) for each in members if not each.is_dir()}
+
+
+@contextmanager
+def _open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a zip file.
+
+    Raises:
+        ValueError: If it is damaged, encrypted, or compressed by an unknown method, now or within the block.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            members = sorted((each for each in archive.infolist()), key=lambda each: each.filename)
-            if len(members) > MOST_MEMBERS:
-                raise ValueError(f"{path} has more than {MOST_MEMBERS} members")
-            if (size := sum(each.file_size for each in members)) > MOST_BYTES:
-                raise ValueError(f"{path} unpacks to {size:,} bytes, more than {MOST_BYTES:,}")
-            for before, each in zip([None, *members], members, strict=False):
-                _check_path(path, each.filename)
-                if before is not None and before.filename == each.filename:
-                    raise ValueError(f"{path} has two members named {each.filename!r}")
-            return {each.filename: archive.read(each) for each in members if not each.is_dir()}
+            yield archive
     except (zipfile.BadZipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is not a whole zip file: {error}") from error
+    # zipfile raises these for an unknown method and for a password.
     except (NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{path} cannot be unpacked: {error}") from error
 
