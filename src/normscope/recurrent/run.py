@@ -125,7 +125,7 @@ def run(
     # The cell state of half precision is carried in float32.
     states = (states[0], *(one.to(torch.promote_types(one.dtype, torch.float32)) for one in states[1:]))
     resets = sequences.read_resets(reset)
-    reason = fused.reason_against(module, mode, x, states, resets=resets is not None)
+    reason = fused.reason_against(module, mode, x, states)
     module.computed_by = f"loop: {reason}" if reason else "cpu"
     ends: list[State] = []
     for layer in range(module.num_layers):
@@ -135,23 +135,22 @@ def run(
             row = layer * directions + direction
             weights = weights_of(module, suffix)
             norms = norms_of(module.norms[suffix[1:]], mode, module.places, module.hidden_size)
-            linear = F.linear if reason else fused.linear
-            part = input_part(mode, x, weights, norms, module.places, linear)
-            state = tuple(one[row] for one in states)
+            state, start = tuple(one[row] for one in states), tuple(one[row] for one in starts)
             if not reason:
-                flat = part.reshape(part.shape[:-1].numel(), part.shape[-1])
+                flat = x.reshape(x.shape[:-1].numel(), x.shape[-1])
                 output, end = fused.run(
-                    mode, flat, state, weights, norms, module.places, sequences.sizes, reverse=direction == 1
+                    module, mode, flat, state, start, weights, norms, sequences.sizes, resets, reverse=direction == 1
                 )
-                outputs.append(output.view(*part.shape[:-1], module.hidden_size))
+                outputs.append(output.view(*x.shape[:-1], module.hidden_size))
             else:
+                part = input_part(mode, x, weights, norms, module.places)
                 steps, end = scan(
                     partial(step, weights=weights, norms=norms, places=module.places),
                     sequences.steps(part),
                     state,
                     reverse=direction == 1,
                     resets=resets,
-                    start=tuple(one[row] for one in starts),
+                    start=start,
                     regularizers=module.regularizers,
                     training=module.training,
                 )
