@@ -156,6 +156,29 @@ def test_from_one_norm_to_another_the_options_stay() -> None:
     assert report.replaced[0].lost == ("initial_h", "initial_c", "norms", "zoneout", "recurrent dropout")
 
 
+class Tempered(nn.Module):
+    """A norm whose text does not show its number."""
+
+    def __init__(self, width: int, power: float) -> None:
+        super().__init__()
+        self.weight, self.power = nn.Parameter(torch.ones(width)), power
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * x / x.square().mean(-1, keepdim=True) ** self.power
+
+
+def test_norms_of_a_function_are_its_own() -> None:
+    model = Tagger(normscope.LSTM(6, 8, norm=partial(Tempered, power=0.5)))
+    swap(model, "ln_lstm", partial(normscope.LSTM, norm=partial(Tempered, power=0.25)))
+    assert model.core.norms["l0"]["hh"][0].power == 0.25
+
+
+def test_the_difference_is_that_in_evaluation() -> None:
+    report = swap(Tagger(nn.LSTM(6, 8, num_layers=2, dropout=0.5)), "lstm", "ln_lstm(norm=None)", preserve=True)
+    assert report.replaced[0].difference == 0
+    assert report.replaced[0].module.training
+
+
 def test_norms_with_other_numbers_are_not_carried_over() -> None:
     model = Tagger(normscope.LSTM(6, 8, norm=lambda width: normscope.LayerNorm(width, eps=1e-2)))
     report = swap(model, "ln_lstm", "ln_lstm")
