@@ -63,7 +63,7 @@ def test_help_teaches_without_torch(tmp_path: Path) -> None:
         (["bench", "--recurrent", "--shapes", "8x8"], 2, "give --batch, --hidden and --steps"),
         (["bench", "--recurrent", "--cell", "lstn"], 2, "did you mean 'lstm'?"),
         (["bench", "--recurrent", "--batch", "8,0"], 2, "batch must be a number above zero, or several such as 8,64"),
-        (["bench", "--recurrent", "--norms", "batch_norm"], 2, "normalizes each row by itself"),
+        (["bench", "--recurrent", "--norms", "frn"], 2, "normalizes each row by itself"),
         (["compare", "digts"], 2, "there is no task 'digts': did you mean 'digits'?"),
         (["compare", "digits", "--norms", "layernorm"], 2, "did you mean 'layer_norm'?"),
         (["compare", "digits", "--placement", "prenorm"], 2, "did you mean 'pre'?"),

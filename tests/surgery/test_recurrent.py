@@ -393,7 +393,7 @@ def test_lists_that_hold_the_old_layer_are_named() -> None:
         ("layer_norm", "ln_lstm", ValueError, "ln_lstm is a recurrent layer and layer_norm is not"),
         (["lstm", "layer_norm"], "ln_lstm", ValueError, "swapped one after the other, got lstm . layer_norm"),
         ("lstm", "ln_lstm(num_layers=2)", ValueError, "takes norm, cell_norm, .*, got num_layers; the model decides"),
-        ("lstm", "ln_lstm(norm='batch_norm')", ValueError, r"ln_lstm\(norm='batch_norm'\).*normalizes each row"),
+        ("lstm", "ln_lstm(norm='frn')", ValueError, r"ln_lstm\(norm='frn'\).*normalizes each row"),
         ("lstm", "ln_lstm(norm='x')", LookupError, "there is no norm 'x'"),
         ("lstm", "ln_lstm(places='x')", ValueError, "places of LSTM are 'paper', .*, got 'x'"),
         ("lstm", nn.LSTM(6, 8), TypeError, "to must be a string or a function"),

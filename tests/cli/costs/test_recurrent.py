@@ -34,7 +34,7 @@ def test_threads_are_put_back() -> None:
 
 def test_a_norm_that_does_not_fit_is_refused_before_anything_is_timed() -> None:
     with pytest.raises(ValueError, match="a recurrent layer normalizes each row by itself"):
-        bench_recurrent(["lstm"], ["rms_norm", "batch_norm"], [(10**6, 10**6, 10**6)])
+        bench_recurrent(["lstm"], ["rms_norm", "frn"], [(10**6, 10**6, 10**6)])
 
 
 def test_passes_and_memory_are_those_of_the_layer() -> None:
