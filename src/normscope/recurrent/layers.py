@@ -31,8 +31,8 @@ class RNN(nn.RNN):
         bidirectional: Whether a second direction runs from the end to the start.
         device: Device of the parameters.
         dtype: dtype of the parameters.
-        norm: Key of ``normscope.norms.NORMS`` such as ``"rms_norm"``, a function ``width -> module``, or None. Its
-            statistics are those of a row; all steps share its parameters.
+        norm: A name such as ``"rms_norm"`` or ``"ada_norm(k=0.3)"``, as :class:`normscope.NormSpec` parses it, a
+            function ``width -> module``, or None. Its statistics are those of a row; all steps share its parameters.
         places: ``paper``, ``apart`` (both products normalized by themselves), or
             :class:`~normscope.recurrent.Places`.
         zoneout: Probability that an entry of h keeps its old value, in training; in evaluation, the mean.
@@ -41,8 +41,9 @@ class RNN(nn.RNN):
 
     Raises:
         TypeError: If an argument has another type.
-        ValueError: If a size is below one, a probability is not in [0, 1), places are unknown, or the statistics of the
-            norm are not those of a row; in ``forward``, if the input has another dtype, or resets another shape.
+        ValueError: If a size is below one, a probability is not in [0, 1), places are unknown, the norm takes no such
+            argument, or its statistics are not those of a row; in ``forward``, if the input has another dtype, or
+            resets another shape.
         UnknownName: If no norm has the name.
         RuntimeError: In ``forward``, if an input or a state has another shape.
 
@@ -139,8 +140,8 @@ class LSTM(nn.LSTM):
         proj_size: P, the width of a projection of h; 0 for none.
         device: Device of the parameters.
         dtype: dtype of the parameters.
-        norm: Key of ``normscope.norms.NORMS`` such as ``"rms_norm"``, a function ``width -> module``, or None. Its
-            statistics are those of a row; all steps share its parameters.
+        norm: A name such as ``"rms_norm"`` or ``"ada_norm(k=0.3)"``, as :class:`normscope.NormSpec` parses it, a
+            function ``width -> module``, or None. Its statistics are those of a row; all steps share its parameters.
         cell_norm: Norm of c, given as ``norm`` is; ``"same"`` for that of the products.
         places: ``paper``, ``read-out``, ``per gate``, ``kiros``, ``fastrnns``, ``tensorflow``, or
             :class:`~normscope.recurrent.Places`.
@@ -152,8 +153,9 @@ class LSTM(nn.LSTM):
 
     Raises:
         TypeError: If an argument has another type.
-        ValueError: If a size is below one, a probability is not in [0, 1), places are unknown, or the statistics of the
-            norm are not those of a row; in ``forward``, if the input has another dtype, or resets another shape.
+        ValueError: If a size is below one, a probability is not in [0, 1), places are unknown, the norm takes no such
+            argument, or its statistics are not those of a row; in ``forward``, if the input has another dtype, or
+            resets another shape.
         UnknownName: If no norm has the name.
         RuntimeError: In ``forward``, if an input or a state has another shape.
 
@@ -252,8 +254,8 @@ class GRU(nn.GRU):
         bidirectional: Whether a second direction runs from the end to the start.
         device: Device of the parameters.
         dtype: dtype of the parameters.
-        norm: Key of ``normscope.norms.NORMS`` such as ``"rms_norm"``, a function ``width -> module``, or None. Its
-            statistics are those of a row; all steps share its parameters.
+        norm: A name such as ``"rms_norm"`` or ``"ada_norm(k=0.3)"``, as :class:`normscope.NormSpec` parses it, a
+            function ``width -> module``, or None. Its statistics are those of a row; all steps share its parameters.
         places: ``paper``, ``reset before``, ``per gate``, ``kiros``, ``haste``, or
             :class:`~normscope.recurrent.Places`.
         zoneout: Probability that an entry of h keeps its old value, in training; in evaluation, the mean.
@@ -262,8 +264,9 @@ class GRU(nn.GRU):
 
     Raises:
         TypeError: If an argument has another type.
-        ValueError: If a size is below one, a probability is not in [0, 1), places are unknown, or the statistics of the
-            norm are not those of a row; in ``forward``, if the input has another dtype, or resets another shape.
+        ValueError: If a size is below one, a probability is not in [0, 1), places are unknown, the norm takes no such
+            argument, or its statistics are not those of a row; in ``forward``, if the input has another dtype, or
+            resets another shape.
         UnknownName: If no norm has the name.
         RuntimeError: In ``forward``, if an input or a state has another shape.
 

@@ -9,17 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from normscope.norms import NORMS, NormTraits
+from normscope.arguments import check_argument
+from normscope.norms import NoNorm, NormTraits
 from normscope.recurrent import fused
 from normscope.recurrent.places import Mode, Places, group_sizes
 from normscope.recurrent.scan import scan
 from normscope.recurrent.sequences import Sequences
 from normscope.recurrent.steps import NormGroups, State, StepNorms, Weights, input_part
-from normscope.registry import look_up
+from normscope.specs import NormSpec
 
 NormFactory = Callable[[int], nn.Module]
 Norm = str | NormFactory | None
-"""Key of ``normscope.norms.NORMS``, a function that makes a norm of a width, or None."""
+"""What :class:`normscope.NormSpec` parses, a function that makes a norm of a width, or None."""
 
 
 def build_norms(
@@ -29,20 +30,40 @@ def build_norms(
 
     Raises:
         UnknownName: If no norm has the name.
-        ValueError: If the statistics of the norm are not those of a row.
+        TypeError: If a norm is neither a text, a function that makes a module, nor None, or an argument has another
+            type.
+        ValueError: If a text has another form, the norm takes no such argument, or its statistics are not those of a
+            row.
     """
     sizes = group_sizes(mode, places, hidden_size)
+    makes = _factory("norm", norm)
+    wanted: dict[str, tuple[NormFactory | None, list[int]]] = {}
+    if places.products != "plain":
+        wanted = {place: (makes, sizes) for place in (("ih",) if places.products == "summed" else ("ih", "hh"))}
+    if mode == "LSTM" and places.cell != "plain":
+        wanted["cell"] = (_factory("cell_norm", cell_norm), [hidden_size])
     norms = nn.ModuleDict()
-    if norm is not None and places.products != "plain":
-        for place in ("ih",) if places.products == "summed" else ("ih", "hh"):
-            norms[place] = nn.ModuleList(_build(norm, size) for size in sizes)
-    if mode == "LSTM" and cell_norm is not None and places.cell != "plain":
-        norms["cell"] = nn.ModuleList([_build(cell_norm, hidden_size)])
+    for place, (make, widths) in wanted.items():
+        built = [] if make is None else [_build(make, width) for width in widths]
+        # A layer whose norms are the identity is torch's.
+        if not all(type(one) is NoNorm for one in built):
+            norms[place] = nn.ModuleList(built)
     return norms.to(device=like.device, dtype=like.dtype)
 
 
-def _build(norm: str | NormFactory, width: int) -> nn.Module:
-    built = (look_up("norm", NORMS, norm) if isinstance(norm, str) else norm)(width)
+def _factory(argument: str, norm: Norm) -> NormFactory | None:
+    check_argument(argument, norm, Norm)
+    if not isinstance(norm, str):
+        return norm
+    spec = NormSpec.parse(norm)
+    if spec.parametrization or len(spec.parts) > 1:
+        raise ValueError(f"{argument} must be one norm such as 'ada_norm(k=0.1)', got {norm!r}")
+    return spec.factory
+
+
+def _build(make: NormFactory, width: int) -> nn.Module:
+    built = make(width)
+    check_argument("what a norm's function returns", built, nn.Module)
     traits = getattr(built, "traits", None)
     if isinstance(traits, NormTraits) and traits.statistics not in {"features", None}:
         raise ValueError(
