@@ -39,7 +39,7 @@ def build_norms(
     makes = _factory("norm", norm)
     wanted: dict[str, tuple[NormFactory | None, list[int]]] = {}
     if places.products != "plain":
-        wanted = {place: (makes, sizes) for place in (("ih",) if places.products == "summed" else ("ih", "hh"))}
+        wanted = dict.fromkeys(("ih",) if places.products == "summed" else ("ih", "hh"), (makes, sizes))
     if mode == "LSTM" and places.cell != "plain":
         wanted["cell"] = (_factory("cell_norm", cell_norm), [hidden_size])
     norms = nn.ModuleDict()
