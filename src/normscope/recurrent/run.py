@@ -96,8 +96,8 @@ def _check_rows(norm: nn.Module) -> None:
     )
     if shared not in {"features", None} and not isinstance(norm, StepBatchNorm):
         raise ValueError(
-            f"a recurrent layer normalizes each row by itself, or is made with norm='batch_norm'; {type(norm).__name__} "
-            f"shares its statistics over {shared}"
+            f"a recurrent layer normalizes each row by itself, or is made with norm='batch_norm'; "
+            f"{type(norm).__name__} shares its statistics over {shared}"
         )
 
 
