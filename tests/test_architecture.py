@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "kernels": set(),
     "norms": {"kernels"},
     "placement": {"norms"},
-    "recurrent": {"norms", "kernels"},
+    "recurrent": {"norms", "kernels", "specs"},
     "inspection": {"norms", "kernels"},
     "diagnostics": {"inspection", "norms", "fits"},
     "analysis": {"inspection", "norms", "diagnostics", "fits"},

@@ -39,7 +39,7 @@ class Regularizers:
 
 
 def scan(
-    step: Step,
+    step: Step | Sequence[Step],
     parts: Sequence[Tensor],
     state: State,
     *,
@@ -52,7 +52,7 @@ def scan(
     """Run a cell over a sequence in one direction.
 
     Args:
-        step: The cell.
+        step: The cell, or a cell for every step.
         parts: Per step ``[B_t, G]``; sequences are sorted by falling length, so that the first ``B_t`` are in step t.
         state: Initial states of all sequences.
         reverse: Whether to run from the last step of every sequence to the first one.
@@ -76,7 +76,8 @@ def scan(
             fresh = F.pad(resets[at], (0, size - resets[at].shape[0]))[:, None]
             now = tuple(torch.where(fresh, first, one) for first, one in zip(start, now, strict=True))
         read = now[0] if keep is None else now[0] * keep[:size]
-        new = _zone_out(now, step(part, now, read), regularizers.zoneout, training=training)
+        cell = step if callable(step) else step[t]
+        new = _zone_out(now, cell(part, now, read), regularizers.zoneout, training=training)
         outputs[t] = new[0]
         state = new if size == state[0].shape[0] else tuple(map(_overwritten, state, new))
     return outputs, state
