@@ -186,7 +186,7 @@ def run(
             "batch norm has moments of every time step, and reset starts sequences anew at different ones: use a norm "
             "of rows such as layer_norm"
         )
-    reason = fused.reason_against(module, mode, x, states, resets=resets is not None)
+    reason = fused.reason_against(module, mode, x, states)
     module.computed_by = f"loop: {reason}" if reason else "cpu"
     ends: list[State] = []
     for layer in range(module.num_layers):
@@ -196,19 +196,17 @@ def run(
             row = layer * directions + direction
             weights = weights_of(module, suffix)
             norms = norms_of(module.norms[suffix[1:]], mode, module.places, module.hidden_size)
-            state = tuple(one[row] for one in states)
+            state, start = tuple(one[row] for one in states), tuple(one[row] for one in starts)
             if reason:
-                start = tuple(one[row] for one in starts)
                 output, end = _loop(
                     module, mode, step, sequences, x, state, start, weights, norms, resets, reverse=direction == 1
                 )
             else:
-                part = input_part(mode, x, weights, norms, module.places, fused.linear)
-                flat = part.reshape(part.shape[:-1].numel(), part.shape[-1])
+                flat = x.reshape(x.shape[:-1].numel(), x.shape[-1])
                 output, end = fused.run(
-                    mode, flat, state, weights, norms, module.places, sequences.sizes, reverse=direction == 1
+                    module, mode, flat, state, start, weights, norms, sequences.sizes, resets, reverse=direction == 1
                 )
-                output = output.view(*part.shape[:-1], module.hidden_size)
+                output = output.view(*x.shape[:-1], module.hidden_size)
             outputs.append(output)
             ends.append(end)
         x = torch.cat(outputs, -1) if directions == 2 else outputs[0]

@@ -80,6 +80,7 @@ INLINE float widen_one_bf16(uint16_t value) {
 }
 
 INLINE f32 choose_f32(i32 mask, f32 a, f32 b) { return (f32)(((i32)a & mask) | ((i32)b & ~mask)); }
+INLINE f64 choose_f64(i64 mask, f64 a, f64 b) { return (f64)(((i64)a & mask) | ((i64)b & ~mask)); }
 
 /* e^x for |x| <= 88: Cephes (S. Moshier), expf. */
 INLINE f32 exp_f32(f32 x) {
