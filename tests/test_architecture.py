@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "data": set(),
     "tasks": {"models", "data"},
     "specs": {"norms", "placement", "tasks"},
-    "surgery": {"inspection", "norms", "kernels", "specs"},
+    "surgery": {"inspection", "norms", "kernels", "recurrent", "specs"},
     "results": set(),
     "training": {"tasks", "results", "diagnostics", "version", "kernels"},
     "report": {"results"},
