@@ -93,6 +93,8 @@ def run(
     given: Any,
     hx: State | None,
     reset: Any,
+    *,
+    loop: Callable[..., tuple[list[Tensor], State]] | None = None,
 ) -> tuple[Any, State]:
     """Run a recurrent layer over sequences, as torch's do.
 
@@ -103,6 +105,8 @@ def run(
         given: ``[T, B, I]``, ``[B, T, I]`` if ``batch_first``, ``[T, I]`` or packed.
         hx: Initial states, each ``[L, B, H]`` or without the axis of the batch; None for zeros, or what is learned.
         reset: Where the state starts anew.
+        loop: Runs every layer and direction step by step, in the place of the kernels: takes what
+            :func:`~normscope.recurrent.scan.scan` does.
 
     Returns:
         The outputs of the last layer, and the final states.
@@ -125,7 +129,10 @@ def run(
     # The cell state of half precision is carried in float32.
     states = (states[0], *(one.to(torch.promote_types(one.dtype, torch.float32)) for one in states[1:]))
     resets = sequences.read_resets(reset)
-    reason = fused.reason_against(module, mode, x, states, resets=resets is not None)
+    if loop is None:
+        reason = fused.reason_against(module, mode, x, states, resets=resets is not None)
+    else:
+        reason = "its steps are measured"
     module.computed_by = f"loop: {reason}" if reason else "cpu"
     ends: list[State] = []
     for layer in range(module.num_layers):
@@ -145,7 +152,7 @@ def run(
                 )
                 outputs.append(output.view(*part.shape[:-1], module.hidden_size))
             else:
-                steps, end = scan(
+                steps, end = (loop or scan)(
                     partial(step, weights=weights, norms=norms, places=module.places),
                     sequences.steps(part),
                     state,
