@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "placement": {"norms"},
     "recurrent": {"norms", "kernels", "specs"},
     "inspection": {"norms", "kernels"},
-    "diagnostics": {"inspection", "norms", "fits"},
+    "diagnostics": {"inspection", "norms", "fits", "recurrent"},
     "analysis": {"inspection", "norms", "diagnostics", "fits"},
     "models": set(),
     "data": set(),

@@ -148,6 +148,8 @@ def run(
     given: Any,
     hx: State | None,
     reset: Any,
+    *,
+    loop: Callable[..., tuple[list[Tensor], State]] | None = None,
 ) -> tuple[Any, State]:
     """Run a recurrent layer over sequences, as torch's do.
 
@@ -158,6 +160,8 @@ def run(
         given: ``[T, B, I]``, ``[B, T, I]`` if ``batch_first``, ``[T, I]`` or packed.
         hx: Initial states, each ``[L, B, H]`` or without the axis of the batch; None for zeros, or what is learned.
         reset: Where the state starts anew.
+        loop: Runs every layer and direction step by step, in the place of the kernels: takes what
+            :func:`~normscope.recurrent.scan.scan` does.
 
     Returns:
         The outputs of the last layer, and the final states.
@@ -186,7 +190,7 @@ def run(
             "batch norm has moments of every time step, and reset starts sequences anew at different ones: use a norm "
             "of rows such as layer_norm"
         )
-    reason = fused.reason_against(module, mode, x, states)
+    reason = fused.reason_against(module, mode, x, states) if loop is None else "its steps are measured"
     module.computed_by = f"loop: {reason}" if reason else "cpu"
     ends: list[State] = []
     for layer in range(module.num_layers):
@@ -199,7 +203,18 @@ def run(
             state, start = tuple(one[row] for one in states), tuple(one[row] for one in starts)
             if reason:
                 output, end = _loop(
-                    module, mode, step, sequences, x, state, start, weights, norms, resets, reverse=direction == 1
+                    loop or scan,
+                    module,
+                    mode,
+                    step,
+                    sequences,
+                    x,
+                    state,
+                    start,
+                    weights,
+                    norms,
+                    resets,
+                    reverse=direction == 1,
                 )
             else:
                 flat = x.reshape(x.shape[:-1].numel(), x.shape[-1])
@@ -217,6 +232,7 @@ def run(
 
 
 def _loop(
+    loop: Callable[..., tuple[list[Tensor], State]],
     module: Any,
     mode: Mode,
     step: Callable[..., State],
@@ -244,7 +260,7 @@ def _loop(
     else:
         parts = sequences.steps(input_part(mode, x, weights, norms, module.places))
         cell = partial(step, weights=weights, norms=norms, places=module.places)
-    steps, end = scan(
+    steps, end = loop(
         cell,
         parts,
         state,
