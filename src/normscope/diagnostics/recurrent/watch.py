@@ -200,8 +200,8 @@ class _Watched:
             norms={
                 id(norm): (place, self.norms[id(norm)])
                 for place, groups in (("ih", norms.ih), ("hh", norms.hh), ("cell", norms.cell))
-                for _, given in groups
-                if id(norm := getattr(given, "func", given)) in self.norms
+                for _, norm in groups
+                if id(norm) in self.norms
             },
             state=tuple({} for _ in state),
             gradients=tuple({} for _ in state),
@@ -209,11 +209,10 @@ class _Watched:
         )
         self.watch.records.append(record)
         for norm in record.norms:
-            heard = self.heard.pop(norm, ())
-            by_step = heard if step is steps else [part for one in heard for part in one.split(sizes)]
-            for t, part in enumerate(by_step):
-                if sizes[t]:
-                    record.record_rows(t, norm, part, None)
+            for heard in self.heard.pop(norm, ()):
+                for t, part in enumerate(heard.split(sizes)):
+                    if sizes[t]:
+                        record.record_rows(t, norm, part, None)
         times = iter(reversed(range(len(parts))) if reverse else range(len(parts)))
 
         def watched(part: Tensor, now: State, read: Tensor) -> State:
