@@ -199,7 +199,9 @@ class _Recurrence(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Any, ...]:
         settings: kernels.Scan = ctx.settings
-        kept, inputs = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        # Activation checkpointing lets saved tensors be read once.
+        saved = ctx.saved_tensors
+        kept, inputs = saved[: ctx.count], saved[ctx.count :]
         if torch.is_grad_enabled():
             return (None, None, *_differentiable(settings, ctx.places, inputs, ctx.needs_input_grad[2:], upstream))
         _, _, c, weights, *parameters = inputs
