@@ -127,10 +127,15 @@ def norms_of(norms: nn.ModuleDict, mode: Mode, places: Places, hidden_size: int)
 
 
 def draw_weights(module: nn.Module, hidden_size: int, forget_bias: float | None) -> None:
-    """Draw all parameters but those of norms as torch does; biases of forget gates sum to ``forget_bias``."""
+    """Draw all parameters but those of norms as torch does; biases of forget gates sum to ``forget_bias``.
+
+    Learned initial states are zero, and norms are reset.
+    """
     bound = 1 / math.sqrt(hidden_size)
     for name, parameter in module.named_parameters():
-        if not name.startswith(("norms.", "initial_")):
+        if name.startswith("initial_"):
+            nn.init.zeros_(parameter)
+        elif not name.startswith("norms."):
             nn.init.uniform_(parameter, -bound, bound)
         if forget_bias is not None and name.startswith("bias_"):
             with torch.no_grad():
@@ -190,7 +195,13 @@ def run(
             "batch norm has moments of every time step, and reset starts sequences anew at different ones: use a norm "
             "of rows such as layer_norm"
         )
-    reason = fused.reason_against(module, mode, x, states) if loop is None else "its steps are measured"
+    if loop is not None:
+        reason = "its steps are measured"
+    elif torch.compiler.is_compiling():
+        # torch.compile cannot trace what reads whether a mode is active.
+        reason = "torch.compile traces the steps"
+    else:
+        reason = fused.reason_against(module, mode, x, states)
     module.computed_by = f"loop: {reason}" if reason else "cpu"
     ends: list[State] = []
     for layer in range(module.num_layers):
