@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "papers": {"norms", "placement", "studies", "results", "report", "data", "tasks", "models", "training", "fits"},
     "cli": {
         *("norms", "kernels", "placement", "diagnostics", "data", "tasks", "specs", "studies", "results", "report"),
-        "papers",
+        *("papers", "surgery"),
     },
     "__init__": {
         *("analysis", "data", "diagnostics", "inspection", "kernels", "models", "norms", "papers", "placement"),

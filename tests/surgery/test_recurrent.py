@@ -156,6 +156,29 @@ def test_from_one_norm_to_another_the_options_stay() -> None:
     assert report.replaced[0].lost == ("initial_h", "initial_c", "norms", "zoneout", "recurrent dropout")
 
 
+class Tempered(nn.Module):
+    """A norm whose text does not show its number."""
+
+    def __init__(self, width: int, power: float) -> None:
+        super().__init__()
+        self.weight, self.power = nn.Parameter(torch.ones(width)), power
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * x / x.square().mean(-1, keepdim=True) ** self.power
+
+
+def test_norms_of_a_function_are_its_own() -> None:
+    model = Tagger(normscope.LSTM(6, 8, norm=partial(Tempered, power=0.5)))
+    swap(model, "ln_lstm", partial(normscope.LSTM, norm=partial(Tempered, power=0.25)))
+    assert model.core.norms["l0"]["hh"][0].power == 0.25
+
+
+def test_the_difference_is_that_in_evaluation() -> None:
+    report = swap(Tagger(nn.LSTM(6, 8, num_layers=2, dropout=0.5)), "lstm", "ln_lstm(norm=None)", preserve=True)
+    assert report.replaced[0].difference == 0
+    assert report.replaced[0].module.training
+
+
 def test_norms_with_other_numbers_are_not_carried_over() -> None:
     model = Tagger(normscope.LSTM(6, 8, norm=lambda width: normscope.LayerNorm(width, eps=1e-2)))
     report = swap(model, "ln_lstm", "ln_lstm")
@@ -370,7 +393,7 @@ def test_lists_that_hold_the_old_layer_are_named() -> None:
         ("layer_norm", "ln_lstm", ValueError, "ln_lstm is a recurrent layer and layer_norm is not"),
         (["lstm", "layer_norm"], "ln_lstm", ValueError, "swapped one after the other, got lstm . layer_norm"),
         ("lstm", "ln_lstm(num_layers=2)", ValueError, "takes norm, cell_norm, .*, got num_layers; the model decides"),
-        ("lstm", "ln_lstm(norm='batch_norm')", ValueError, r"ln_lstm\(norm='batch_norm'\).*normalizes each row"),
+        ("lstm", "ln_lstm(norm='frn')", ValueError, r"ln_lstm\(norm='frn'\).*normalizes each row"),
         ("lstm", "ln_lstm(norm='x')", LookupError, "there is no norm 'x'"),
         ("lstm", "ln_lstm(places='x')", ValueError, "places of LSTM are 'paper', .*, got 'x'"),
         ("lstm", nn.LSTM(6, 8), TypeError, "to must be a string or a function"),
