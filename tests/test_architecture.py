@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "inspection": {"norms", "kernels"},
     "diagnostics": {"inspection", "norms", "fits", "recurrent"},
     "analysis": {"inspection", "norms", "diagnostics", "fits"},
-    "models": set(),
+    "models": {"recurrent"},
     "data": set(),
     "tasks": {"models", "data"},
     "specs": {"norms", "placement", "tasks"},
