@@ -53,7 +53,6 @@ def reason_against(module: Any, mode: Mode, x: Tensor, states: State) -> str:
             one.dtype != x.dtype or one.device != x.device for one in module.parameters()
         ),
         "NORMSCOPE_BACKEND=eager": requested_backend() == "eager",
-        "torch.compile traces the steps": torch.compiler.is_compiling(),
         "a mode or a transform of torch is active": functorch_is_active()
         or forward_mode_is_active()
         or dispatch_mode_is_active()
