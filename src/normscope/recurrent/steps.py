@@ -6,13 +6,15 @@ gates and other nonlinearities there.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from normscope.recurrent.batch_norm import StepBatchNorm
 from normscope.recurrent.places import Mode, Places
 
 State = tuple[Tensor, ...]
@@ -46,6 +48,26 @@ class StepNorms:
     """Of ``W_h h``."""
     cell: NormGroups = ()
     """Of ``c``."""
+
+    @property
+    def know_time(self) -> bool:
+        """Whether the statistics are those of a time step."""
+        return any(isinstance(norm, StepBatchNorm) for groups in self._places().values() for _, norm in groups)
+
+    def at(self, step: int) -> "StepNorms":
+        """Return the norms of a time step."""
+        return StepNorms(
+            **{
+                name: [
+                    (size, partial(norm, step=step) if isinstance(norm, StepBatchNorm) else norm)
+                    for size, norm in groups
+                ]
+                for name, groups in self._places().items()
+            }
+        )
+
+    def _places(self) -> dict[str, NormGroups]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 def normalize(x: Tensor, groups: NormGroups) -> Tensor:

@@ -177,7 +177,7 @@ class _Watched:
         self,
         rows: Iterator[str],
         call: int,
-        step: partial[State],
+        step: partial[State] | Sequence[partial[State]],
         parts: Sequence[Tensor],
         state: State,
         **settings: Any,
@@ -187,7 +187,9 @@ class _Watched:
         sizes = [len(part) for part in parts]
         if not sum(sizes):
             return scan(step, parts, state, **settings)
-        norms: StepNorms = step.keywords["norms"]
+        # A batch norm has a function for every time step.
+        steps = [step] * len(parts) if isinstance(step, partial) else step
+        norms: StepNorms = steps[0].keywords["norms"]
         record = LayerRecord(
             name=f"{self.name}.{name}" if self.name else name,
             kind=self.kind,
@@ -215,7 +217,7 @@ class _Watched:
 
         def watched(part: Tensor, now: State, read: Tensor) -> State:
             t, seen = next(times), dict[str, Tensor]()
-            new = step(part, now, read, seen=seen)
+            new = steps[t](part, now, read, seen=seen)
             if not len(part):
                 return new
             with torch.no_grad():
