@@ -10,6 +10,7 @@ from normscope.recurrent.places import Mode, Places, find_places
 from normscope.recurrent.run import Norm, build_norms, draw_weights, run
 from normscope.recurrent.scan import Regularizers
 from normscope.recurrent.steps import gru_step, lstm_step, rnn_step
+from normscope.torch_internals import forward_mode_is_active, functorch_is_active
 
 
 class RNN(nn.RNN):
@@ -113,7 +114,7 @@ class RNN(nn.RNN):
         Returns:
             ``[T, B, D H]`` in the form of the input, with D directions, and the final h, ``[L, B, H]``.
         """
-        if _is_plain(self) and reset is None:
+        if reset is None and _is_torchs(self):
             self.computed_by = "torch"
             return super().forward(input, hx)
         step = partial(rnn_step, activation=torch.tanh if self.nonlinearity == "tanh" else torch.relu)
@@ -236,7 +237,7 @@ class LSTM(nn.LSTM):
         Returns:
             ``[T, B, D H or P]`` in the form of the input, with D directions, and the final h and c.
         """
-        if _is_plain(self) and reset is None:
+        if reset is None and _is_torchs(self):
             self.computed_by = "torch"
             return super().forward(input, hx)
         output, (h, c) = run(self, "LSTM", lstm_step, input, hx, reset)
@@ -337,7 +338,7 @@ class GRU(nn.GRU):
         Returns:
             ``[T, B, D H]`` in the form of the input, with D directions, and the final h, ``[L, B, H]``.
         """
-        if _is_plain(self) and reset is None:
+        if reset is None and _is_torchs(self):
             self.computed_by = "torch"
             return super().forward(input, hx)
         output, (h,) = run(self, "GRU", gru_step, input, None if hx is None else (hx,), reset)
@@ -365,12 +366,17 @@ def _complete(
         module.register_parameter(name, nn.Parameter(like.new_zeros(module.num_layers * len(directions), 1, width)))
 
 
-def _is_plain(module: Any) -> bool:
-    """Return whether the layer is torch's: no norm, no learned start and no dropout of the state."""
+def _is_torchs(module: Any) -> bool:
+    """Return whether torch computes the layer: without norm, learned start and dropout of the state.
+
+    Its operations know neither batches of models nor derivatives in forward mode, which the steps do.
+    """
     regularizers: Regularizers = module.regularizers
     return not (
         any(module.norms.values())
         or hasattr(module, "initial_h")
         or any(regularizers.zoneout)
         or regularizers.recurrent_dropout
+        or functorch_is_active()
+        or forward_mode_is_active()
     )

@@ -127,10 +127,15 @@ def norms_of(norms: nn.ModuleDict, mode: Mode, places: Places, hidden_size: int)
 
 
 def draw_weights(module: nn.Module, hidden_size: int, forget_bias: float | None) -> None:
-    """Draw all parameters but those of norms as torch does; biases of forget gates sum to ``forget_bias``."""
+    """Draw all parameters but those of norms as torch does; biases of forget gates sum to ``forget_bias``.
+
+    Learned initial states are zero, and norms are reset.
+    """
     bound = 1 / math.sqrt(hidden_size)
     for name, parameter in module.named_parameters():
-        if not name.startswith(("norms.", "initial_")):
+        if name.startswith("initial_"):
+            nn.init.zeros_(parameter)
+        elif not name.startswith("norms."):
             nn.init.uniform_(parameter, -bound, bound)
         if forget_bias is not None and name.startswith("bias_"):
             with torch.no_grad():
@@ -148,6 +153,8 @@ def run(
     given: Any,
     hx: State | None,
     reset: Any,
+    *,
+    loop: Callable[..., tuple[list[Tensor], State]] | None = None,
 ) -> tuple[Any, State]:
     """Run a recurrent layer over sequences, as torch's do.
 
@@ -158,6 +165,8 @@ def run(
         given: ``[T, B, I]``, ``[B, T, I]`` if ``batch_first``, ``[T, I]`` or packed.
         hx: Initial states, each ``[L, B, H]`` or without the axis of the batch; None for zeros, or what is learned.
         reset: Where the state starts anew.
+        loop: Runs every layer and direction step by step, in the place of the kernels: takes what
+            :func:`~normscope.recurrent.scan.scan` does.
 
     Returns:
         The outputs of the last layer, and the final states.
@@ -186,7 +195,13 @@ def run(
             "batch norm has moments of every time step, and reset starts sequences anew at different ones: use a norm "
             "of rows such as layer_norm"
         )
-    reason = fused.reason_against(module, mode, x, states, resets=resets is not None)
+    if loop is not None:
+        reason = "its steps are measured"
+    elif torch.compiler.is_compiling():
+        # torch.compile cannot trace what reads whether a mode is active.
+        reason = "torch.compile traces the steps"
+    else:
+        reason = fused.reason_against(module, mode, x, states)
     module.computed_by = f"loop: {reason}" if reason else "cpu"
     ends: list[State] = []
     for layer in range(module.num_layers):
@@ -196,19 +211,28 @@ def run(
             row = layer * directions + direction
             weights = weights_of(module, suffix)
             norms = norms_of(module.norms[suffix[1:]], mode, module.places, module.hidden_size)
-            state = tuple(one[row] for one in states)
+            state, start = tuple(one[row] for one in states), tuple(one[row] for one in starts)
             if reason:
-                start = tuple(one[row] for one in starts)
                 output, end = _loop(
-                    module, mode, step, sequences, x, state, start, weights, norms, resets, reverse=direction == 1
+                    loop or scan,
+                    module,
+                    mode,
+                    step,
+                    sequences,
+                    x,
+                    state,
+                    start,
+                    weights,
+                    norms,
+                    resets,
+                    reverse=direction == 1,
                 )
             else:
-                part = input_part(mode, x, weights, norms, module.places, fused.linear)
-                flat = part.reshape(part.shape[:-1].numel(), part.shape[-1])
+                flat = x.reshape(x.shape[:-1].numel(), x.shape[-1])
                 output, end = fused.run(
-                    mode, flat, state, weights, norms, module.places, sequences.sizes, reverse=direction == 1
+                    module, mode, flat, state, start, weights, norms, sequences.sizes, resets, reverse=direction == 1
                 )
-                output = output.view(*part.shape[:-1], module.hidden_size)
+                output = output.view(*x.shape[:-1], module.hidden_size)
             outputs.append(output)
             ends.append(end)
         x = torch.cat(outputs, -1) if directions == 2 else outputs[0]
@@ -219,6 +243,7 @@ def run(
 
 
 def _loop(
+    loop: Callable[..., tuple[list[Tensor], State]],
     module: Any,
     mode: Mode,
     step: Callable[..., State],
@@ -246,7 +271,7 @@ def _loop(
     else:
         parts = sequences.steps(input_part(mode, x, weights, norms, module.places))
         cell = partial(step, weights=weights, norms=norms, places=module.places)
-    steps, end = scan(
+    steps, end = loop(
         cell,
         parts,
         state,
