@@ -208,6 +208,15 @@ def test_a_backward_pass_is_seen() -> None:
     assert not torch_internals.in_backward()
 
 
+@pytest.mark.parametrize("retain", [False, True])
+def test_a_backward_pass_knows_whether_its_graph_is_kept(retain: bool) -> None:
+    seen = []
+    y = torch.ones(2, requires_grad=True) * 2
+    y.register_hook(lambda gradient: seen.append(torch_internals.keeps_graph()))
+    y.sum().backward(retain_graph=retain)
+    assert seen == [retain]
+
+
 def test_nodes_are_numbered_as_they_are_made() -> None:
     x = torch.ones(2, requires_grad=True)
     nodes = [x.exp().grad_fn, x.sin().grad_fn, x.cos().grad_fn]

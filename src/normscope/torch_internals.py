@@ -182,6 +182,11 @@ def in_backward() -> bool:
     return torch._C._current_graph_task_id() != -1
 
 
+def keeps_graph() -> bool:
+    """Return whether the backward pass that runs on this thread may run again: ``retain_graph``."""
+    return torch._C._autograd._get_current_graph_task_keep_graph()
+
+
 def sequence_number(node: Any) -> int:
     """Return the number of a node of an autograd graph: nodes of one thread are numbered in the order they are made."""
     return node._sequence_nr()

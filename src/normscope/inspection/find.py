@@ -80,6 +80,16 @@ def find_norms(model: nn.Module, *, for_replacement: bool = False) -> tuple[list
     return found, unreachable
 
 
+def within_recurrent(model: nn.Module) -> frozenset[int]:
+    """Return the identities of the modules inside recurrent layers and cells, which are called at every step.
+
+    Args:
+        model: Any module.
+    """
+    recurrent = (module for module in model.modules() if isinstance(module, nn.RNNBase | nn.RNNCellBase))
+    return frozenset(id(inner) for module in recurrent for inner in module.modules())
+
+
 def held_in_lists(model: nn.Module, norms: Sequence[ModuleInModel]) -> list[Unreachable]:
     """List modules that plain lists or dictionaries hold as well, which nn.Module does not see.
 

@@ -54,6 +54,8 @@ class RNNCell(nn.RNNCell):
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """Map ``[B, I]`` and ``[B, H]``, or both without B, to the next ``[B, H]``; without a state it is zero."""
+        if not self.norms:
+            return super().forward(input, hx)
         step = partial(rnn_step, activation=torch.tanh if self.nonlinearity == "tanh" else torch.relu)
         return _step(self, "RNN", step, input, None if hx is None else (hx,))[0]
 
@@ -107,6 +109,8 @@ class LSTMCell(nn.LSTMCell):
 
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """Map ``[B, I]`` and two ``[B, H]``, or all without B, to the next states; without states they are zero."""
+        if not self.norms:
+            return super().forward(input, hx)
         h, c = _step(self, "LSTM", lstm_step, input, hx)
         return h, c
 
@@ -151,6 +155,8 @@ class GRUCell(nn.GRUCell):
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """Map ``[B, I]`` and ``[B, H]``, or both without B, to the next ``[B, H]``; without a state it is zero."""
+        if not self.norms:
+            return super().forward(input, hx)
         return _step(self, "GRU", gru_step, input, None if hx is None else (hx,))[0]
 
 
@@ -158,10 +164,11 @@ def _step(module: Any, mode: Mode, step: Callable[..., State], x: Tensor, hx: St
     """Check the input as torch's cells do, and compute one step.
 
     Raises:
-        ValueError: If an input or a state has another shape.
+        ValueError: If an input or a state has another number of dimensions.
+        RuntimeError: If one has another size.
     """
     if x.dim() not in (1, 2) or x.shape[-1] != module.input_size:
-        raise ValueError(
+        raise (RuntimeError if x.dim() in (1, 2) else ValueError)(
             f"{type(module).__name__} takes [B, {module.input_size}] or [{module.input_size}], got {list(x.shape)}"
         )
     wanted = (*x.shape[:-1], module.hidden_size)
@@ -169,7 +176,9 @@ def _step(module: Any, mode: Mode, step: Callable[..., State], x: Tensor, hx: St
         hx = (x.new_zeros(wanted),) * (2 if mode == "LSTM" else 1)
     for one in hx:
         if one.shape != wanted:
-            raise ValueError(f"{type(module).__name__} takes states of shape {list(wanted)}, got {list(one.shape)}")
+            raise (RuntimeError if one.dim() in (1, 2) else ValueError)(
+                f"{type(module).__name__} takes states of shape {list(wanted)}, got {list(one.shape)}"
+            )
     weights = weights_of(module, "")
     norms = norms_of(module.norms, mode, module.places, module.hidden_size)
     part = input_part(mode, x, weights, norms, module.places)

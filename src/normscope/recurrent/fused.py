@@ -1,12 +1,13 @@
 """One layer and direction by the CPU kernels, as a single node of the autograd graph."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from normscope.kernels import BackendUnavailable
 from normscope.kernels import fused as normalize_rows
@@ -15,51 +16,50 @@ from normscope.kernels.backends import scan as kernels
 from normscope.kernels.backends.choice import requested_backend
 from normscope.kernels.formula import Formula
 from normscope.norms import AdaNorm, DetachNorm, LayerNorm, LayerNormSimple, RMSNorm
-from normscope.recurrent.places import Mode, Places
-from normscope.recurrent.scan import Regularizers, scan
-from normscope.recurrent.steps import NormGroups, State, StepNorms, Weights, gru_step, lstm_step
+from normscope.recurrent.places import Mode, Places, group_sizes
+from normscope.recurrent.scan import Masks, Regularizers, draw_masks, scan
+from normscope.recurrent.steps import (
+    NormGroups,
+    State,
+    StepNorms,
+    Weights,
+    gru_step,
+    lstm_step,
+    normalize,
+    rnn_step,
+)
 from normscope.torch_internals import (
     dispatch_mode_is_active,
     forward_mode_is_active,
     functorch_is_active,
     has_forward_hooks,
     is_jit_tracing,
+    keeps_graph,
 )
 
 NORMS = (LayerNorm, LayerNormSimple, DetachNorm, AdaNorm, RMSNorm)
 """Classes that the kernels compute, themselves and not their subclasses."""
 
 
-def reason_against(module: Any, mode: Mode, x: Tensor, states: State, *, resets: bool) -> str:
+def reason_against(module: Any, mode: Mode, x: Tensor, states: State) -> str:
     """Say why the kernels cannot compute a layer here; return an empty text if they can."""
     places: Places = module.places
-    regularizers: Regularizers = module.regularizers
     norms = [norm for groups in module.norms.values() for group in groups.values() for norm in group]
     tensors = [x, *states, *(parameter for parameter in module.parameters())]
     reasons = {
-        "an RNN has no kernel": mode == "RNN",
         "there are kernels for the CPU only": x.device.type != "cpu",
         f"there are no kernels for {x.dtype}": x.dtype not in kernels.TYPES,
         "parameters and input differ in dtype or device": any(
             one.dtype != x.dtype or one.device != x.device for one in module.parameters()
         ),
         "NORMSCOPE_BACKEND=eager": requested_backend() == "eager",
-        "torch.compile traces the steps": torch.compiler.is_compiling(),
         "a mode or a transform of torch is active": functorch_is_active()
         or forward_mode_is_active()
         or dispatch_mode_is_active()
         or is_jit_tracing()
         or torch.is_autocast_enabled("cpu"),
         "a tensor is of a subclass": any(type(one) not in (Tensor, nn.Parameter) for one in tensors),
-        "the products are summed before they are normalized": places.products == "summed",
-        "each gate has a norm": places.groups == "gates",
-        "the gates and the candidate share a norm": mode == "GRU" and places.groups == "whole",
         "the reset gate acts before the product": places.reset == "before",
-        "a bias is added before the norm": mode == "GRU" and module.bias and places.bias != "after",
-        "the products of the GRU have no norm": mode == "GRU" and not norms,
-        "zoneout": any(regularizers.zoneout),
-        "recurrent dropout": module.training and bool(regularizers.recurrent_dropout),
-        "resets": resets,
         "a projection": bool(module.proj_size),
         "a norm has no kernel": any(type(norm) not in NORMS or norm.traits.formula is None for norm in norms),
         "a norm has hooks": any(has_forward_hooks(norm) or "forward" in vars(norm) for norm in norms),
@@ -76,81 +76,92 @@ def reason_against(module: Any, mode: Mode, x: Tensor, states: State, *, resets:
 
 
 def run(
+    module: Any,
     mode: Mode,
-    part: Tensor,
+    x: Tensor,
     state: State,
+    start: State,
     weights: Weights,
     norms: StepNorms,
-    places: Places,
     sizes: Sequence[int],
+    resets: Sequence[Tensor] | None,
     *,
     reverse: bool,
 ) -> tuple[Tensor, State]:
-    """Compute all steps of a layer and direction.
+    """Compute a layer and direction.
 
     Args:
-        mode: LSTM or GRU.
-        part: What ``input_part`` returned, ``[N, G]`` in the order of the steps.
+        module: The layer.
+        mode: Its cell.
+        x: ``[N, I]`` in the order of the steps.
         state: Initial states.
+        start: The state that an episode begins with, ``[1, H]`` each.
         weights: Parameters.
         norms: Norms.
-        places: Where they stand.
         sizes: Number of sequences in every step.
+        resets: Per step bool ``[B_t]``: where a new episode begins.
         reverse: Whether to run from the last step to the first.
 
     Returns:
         The outputs, ``[N, H]``, and the final states.
     """
-    if mode == "GRU":
-        shifts: Sequence[Tensor | None] = (None, None)
-        if weights.bias_hh is not None:
-            shifts = weights.bias_hh.split([width for width, _ in norms.hh])
-        chosen = [
-            *(_Norm.of(norm, x=part, shift=shift) for (_, norm), shift in zip(norms.hh, shifts, strict=True)),
+    places, regularizers = module.places, module.regularizers
+    masks = draw_masks(regularizers, state, sizes, reverse=reverse, training=module.training)
+    widths = group_sizes(mode, places, module.hidden_size)
+    biases = (weights.bias_ih, weights.bias_hh)
+    if mode != "GRU":
+        biases = (
+            None if weights.bias_ih is None or weights.bias_hh is None else weights.bias_ih + weights.bias_hh,
             None,
-        ]
-    else:
-        hidden = _Norm.of(norms.hh[0][1], x=part) if norms.hh else None
-        read = _Norm.of(norms.cell[0][1], x=part) if norms.cell else None
-        chosen = [hidden, None, read]
+        )
+    (before_input, *of_input), (before_product, *of_product) = (
+        _norms_with_bias(groups, bias, places, widths, x)
+        for groups, bias in zip((norms.ih, norms.hh), biases, strict=True)
+    )
+    chosen = [*of_input, *of_product, _Norm.of(norms.cell[0][1], x=x) if norms.cell else None]
     parameters = [one for norm in chosen for one in ((None, None) if norm is None else (norm.weight, norm.bias))]
     settings = kernels.Scan(
-        cell="GRU" if mode == "GRU" else "LSTM",
+        cell=mode,
         sizes=tuple(sizes),
         reverse=reverse,
-        carried=places.cell == "carried",
-        formulas=tuple(None if norm is None else norm.formula for norm in chosen),  # pyright: ignore[reportArgumentType]
+        carried=places.cell == "carried" and bool(norms.cell),
+        summed=places.products == "summed",
+        relu=mode == "RNN" and module.nonlinearity == "relu",
+        widths=tuple(widths),
+        formulas=tuple(None if norm is None else norm.formula for norm in chosen),
+        zoneout=(*regularizers.zoneout, 0.0)[:2],
     )
+    call = _Layer(settings, places, masks, resets)
     h, *c = state
-    output, *end = _Recurrence.apply(settings, places, part, h, c[0] if c else None, weights.hh, *parameters)  # pyright: ignore
+    start_h, *start_c = (None,) * len(start) if resets is None else start
+    tensors = (
+        *(x.contiguous(), weights.ih, before_input, h, c[0] if c else None, weights.hh, before_product),
+        *(start_h, start_c[0] if start_c else None, *parameters),
+    )
+    if torch.is_grad_enabled() and any(one is not None and one.requires_grad for one in tensors):
+        output, *end = _Recurrence.apply(call, *tensors)  # pyright: ignore[reportGeneralTypeIssues]
+    else:
+        output, *end = _forward(call, tensors, keeps=False)[0]
     return output, tuple(end)
 
 
-def linear(x: Tensor, weights: Tensor) -> Tensor:
-    """Multiply ``[..., I]`` by the transpose of ``[G, I]``; a row's result does not depend on the other rows."""
-    rows = _Linear.apply(x.reshape(x.shape[:-1].numel(), x.shape[-1]), weights)  # pyright: ignore
-    return rows.view(*x.shape[:-1], weights.shape[0])
+def _norms_with_bias(
+    groups: NormGroups, bias: Tensor | None, places: Places, widths: Sequence[int], x: Tensor
+) -> tuple[Any, ...]:
+    """Return the bias that is added before the norms of a product, and the norms, with the bias after them."""
+    if not groups:
+        return (bias if bias is None or places.bias != "both" else 2 * bias, *(None for _ in widths))
+    before = None if places.bias == "after" else bias
+    shifts = (None,) * len(groups) if bias is None or places.bias == "before" else bias.split(list(widths))
+    return before, *(_Norm.of(norm, x=x, shift=shift) for (_, norm), shift in zip(groups, shifts, strict=True))
 
 
-class _Linear(torch.autograd.Function):
-    """A product with weights, by the kernels."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weights: Tensor) -> Tensor:
-        x = x.contiguous()
-        ctx.save_for_backward(x, weights)
-        return kernels.product(x, weights, transposed=True)
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        x, weights = ctx.saved_tensors
-        wants_x, wants_weights = ctx.needs_input_grad
-        if torch.is_grad_enabled():
-            return upstream @ weights if wants_x else None, upstream.T @ x if wants_weights else None
-        upstream = upstream.contiguous()
-        dx = kernels.product(upstream, weights, transposed=False) if wants_x else None
-        dweights = kernels.gradient_of_weights(upstream, x).to(weights.dtype) if wants_weights else None
-        return dx, dweights
+def _shifted(resets: Sequence[Tensor], sizes: Sequence[int], *, reverse: bool) -> Tensor:
+    """Join resets; backwards, an episode ends where the next step, which was computed before, began another."""
+    if reverse:
+        following = [*resets[1:], resets[0][:0]] if resets else []
+        resets = [F.pad(one, (0, size - one.shape[0])) for one, size in zip(following, sizes, strict=True)]
+    return torch.cat([*resets]) if resets else torch.zeros(0, dtype=torch.bool)
 
 
 @dataclass(frozen=True)
@@ -173,52 +184,127 @@ class _Norm:
         return cls(Formula(flags, eps, getattr(module, "scale", 1.0), getattr(module, "k", 0.0)), weight, bias)
 
 
+@dataclass(frozen=True)
+class _Layer:
+    """What a layer and direction needs beside the tensors with gradients."""
+
+    scan: kernels.Scan
+    places: Places
+    masks: Masks
+    resets: Sequence[Tensor] | None
+
+
+class _Tensors(NamedTuple):
+    """The tensors with gradients, before those of the norms."""
+
+    x: Tensor
+    """``[N, I]``."""
+    weights_ih: Tensor
+    bias_ih: Tensor | None
+    """Added before the norms, as ``bias_hh``."""
+    h: Tensor
+    c: Tensor | None
+    weights_hh: Tensor
+    bias_hh: Tensor | None
+    start_h: Tensor | None
+    """``[1, H]``, as ``start_c``."""
+    start_c: Tensor | None
+
+
+_FIRST = len(_Tensors._fields)
+"""Index of the first parameter of the norms."""
+
+
+def _states(call: _Layer, tensors: _Tensors) -> kernels.States:
+    wide = torch.promote_types(tensors.x.dtype, torch.float32)
+    held = [
+        None if one is None else one.to(dtype)
+        for one, dtype in zip(call.masks.held, (tensors.x.dtype, wide), strict=False)
+    ]
+    return kernels.States(
+        h=tensors.h.contiguous(),
+        c=None if tensors.c is None else tensors.c.to(wide).contiguous(),
+        resets=None if call.resets is None else _shifted(call.resets, call.scan.sizes, reverse=call.scan.reverse),
+        start_h=None if tensors.start_h is None else tensors.start_h.contiguous(),
+        start_c=None if tensors.start_c is None else tensors.start_c.to(wide).contiguous(),
+        held_h=held[0],
+        held_c=held[1] if len(held) > 1 else None,
+        dropout=call.masks.dropout,
+    )
+
+
+def _forward(
+    call: _Layer, tensors: Sequence[Tensor | None], *, keeps: bool
+) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
+    """Compute the output and the final states, and what the backward pass needs."""
+    named = _Tensors(*tensors[:_FIRST])  # pyright: ignore[reportArgumentType]
+    norms = _prepared(call.scan.formulas, tensors[_FIRST:], torch.promote_types(named.x.dtype, torch.float32))
+    part = kernels.product(named.x, named.weights_ih, named.bias_ih, transposed=True)
+    states = _states(call, named)
+    output, product, c, *end = kernels.forward(
+        call.scan, norms, part, states, named.weights_hh, named.bias_hh, keeps=keeps
+    )
+    return (output, *(one for one in end if one is not None)), (part, product, c)
+
+
 class _Recurrence(torch.autograd.Function):
-    """All steps of a layer and direction; the gradient with ``create_graph=True`` is that of the steps written out."""
+    """A layer and direction; the gradient with ``create_graph=True`` is that of the steps written out.
+
+    The backward pass normalizes the products again and computes the gates again, so that only both products and c are
+    kept. Their gradients overwrite them, unless the graph is retained or a hook replaced what was saved.
+    """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        settings: kernels.Scan,
-        places: Places,
-        part: Tensor,
-        h: Tensor,
-        c: Tensor | None,
-        weights: Tensor,
-        *parameters: Tensor | None,
-    ) -> tuple[Tensor, ...]:
-        wide = torch.promote_types(part.dtype, torch.float32)
-        end_h = h.clone(memory_format=torch.contiguous_format)
-        end_c = None if c is None else c.to(wide, copy=True, memory_format=torch.contiguous_format)
-        norms = _prepared(settings.formulas, parameters, wide)
-        output, *kept = kernels.forward(settings, norms, part.contiguous(), end_h, end_c, weights)
-        ctx.settings, ctx.places, ctx.count = settings, places, len(kept)
-        ctx.save_for_backward(*kept, part, h, c, weights, *parameters)
-        return (output, end_h) if end_c is None else (output, end_h, end_c)
+    def forward(ctx: Any, call: _Layer, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        results, kept = _forward(call, tensors, keeps=True)
+        ctx.call = call
+        ctx.places = [None if one is None else one.data_ptr() for one in kept[:2]]
+        ctx.save_for_backward(results[0], *kept, *tensors)
+        return results
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Any, ...]:
-        settings: kernels.Scan = ctx.settings
-        kept, inputs = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        call: _Layer = ctx.call
+        output, part, product, c, *tensors = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[1:]
         if torch.is_grad_enabled():
-            return (None, None, *_differentiable(settings, ctx.places, inputs, ctx.needs_input_grad[2:], upstream))
-        _, _, c, weights, *parameters = inputs
-        wide = torch.promote_types(weights.dtype, torch.float32)
-        doutput, dh, *dc = (one.clone(memory_format=torch.contiguous_format) for one in upstream)
-        wants = [any(ctx.needs_input_grad[6 + 2 * index : 8 + 2 * index]) for index in range(3)]
-        norms = _prepared(settings.formulas, parameters, wide)
-        dpart, dproduct, sums = kernels.backward(
-            settings, norms, doutput, dh, dc[0] if dc else None, weights, kept, wants=wants
+            return (None, *_differentiable(call, tensors, wanted, upstream))
+        named = _Tensors(*tensors[:_FIRST])
+        overwrites = not keeps_graph() and ctx.places == [part.data_ptr(), product.data_ptr()]
+        doutput, dh, *dc = upstream
+        got = kernels.backward(
+            call.scan,
+            _prepared(call.scan.formulas, tensors[_FIRST:], torch.promote_types(part.dtype, torch.float32)),
+            doutput.contiguous(),
+            dh,
+            dc[0] if dc else None,
+            part,
+            product,
+            c,
+            output,
+            _states(call, named),
+            named.weights_hh,
+            wants=[any(pair) for pair in zip(wanted[_FIRST::2], wanted[_FIRST + 1 :: 2], strict=True)],
+            wants_weights=wanted[_Tensors._fields.index("weights_hh")],
+            overwrites=overwrites,
         )
-        dweights = None
-        if ctx.needs_input_grad[5]:
-            dweights = kernels.gradient_of_weights(dproduct, kept[0]).to(weights.dtype)
-        dparameters: list[Tensor | None] = []
-        for index, parameter in enumerate(parameters):
-            total = sums[index // 2]
-            wanted = parameter is not None and total is not None and ctx.needs_input_grad[6 + index]
-            dparameters.append(total[index % 2].to(parameter.dtype) if wanted else None)  # pyright: ignore
-        return None, None, dpart, dh, dc[0].to(c.dtype) if dc else None, dweights, *dparameters
+        wants = dict(zip(_Tensors._fields, wanted, strict=False))
+        gradients = _Tensors(
+            kernels.product(got.part, named.weights_ih, transposed=False) if wants["x"] else None,  # pyright: ignore
+            kernels.gradient_of_weights(got.part, named.x) if wants["weights_ih"] else None,  # pyright: ignore
+            got.part.sum(0) if wants["bias_ih"] else None,
+            got.h,
+            got.c,
+            got.weights,  # pyright: ignore
+            got.product.sum(0) if wants["bias_hh"] else None,
+            None if got.start_h is None else got.start_h[None],
+            None if got.start_c is None else got.start_c[None],
+        )
+        sums = [one for total in got.norms for one in ((None, None) if total is None else total)]
+        return None, *(
+            one.to(like.dtype) if one is not None and like is not None and want else None
+            for one, like, want in zip((*gradients, *sums), tensors, wanted, strict=True)
+        )
 
 
 def _prepared(
@@ -237,47 +323,46 @@ def _prepared(
 
 
 def _differentiable(
-    settings: kernels.Scan,
-    places: Places,
-    inputs: Sequence[Tensor | None],
-    wanted: Sequence[bool],
-    upstream: Sequence[Tensor],
+    call: _Layer, tensors: Sequence[Tensor | None], wanted: Sequence[bool], upstream: Sequence[Tensor]
 ) -> list[Tensor | None]:
     """Compute the gradients by the steps written out, in differentiable operations."""
-    part, h, c, weights, *parameters = inputs
-    assert part is not None
-    assert weights is not None
-    size = weights.shape[1]
-    widths = ((2 if settings.cell == "GRU" else 4) * size, size, size)
+    settings, named = call.scan, _Tensors(*tensors[:_FIRST])  # pyright: ignore[reportArgumentType]
+    size, count = named.h.shape[1], len(settings.widths)
     groups: list[NormGroups] = []
-    for index, (formula, width) in enumerate(zip(settings.formulas, widths, strict=True)):
-        weight, bias = parameters[2 * index : 2 * index + 2]
-        if formula is None:
-            groups.append(())
-            continue
-        groups.append([(width, partial(_row_norm, formula=formula, weight=weight, bias=bias))])
-    hidden, candidate, read = groups
-    step = partial(
-        gru_step if settings.cell == "GRU" else lstm_step,
-        weights=Weights(weights, weights, None, None, None),
-        norms=StepNorms(hh=[*hidden, *candidate], cell=read),
-        places=places,
-    )
-    state = tuple(one for one in (h, c) if one is not None)
+    for index, (formula, width) in enumerate(
+        zip(settings.formulas, (*settings.widths, *settings.widths, size), strict=True)
+    ):
+        weight, bias = tensors[_FIRST + 2 * index : _FIRST + 2 * index + 2]
+        norm = partial(_row_norm, formula=formula, weight=weight, bias=bias)
+        groups.append(() if formula is None else [(width, norm)])
+    ih, hh = ([one for group in part for one in group] for part in (groups[:count], groups[count:-1]))
+    part = F.linear(named.x, named.weights_ih, named.bias_ih)
+    if not settings.summed:
+        part = normalize(part, ih)
+    step = {"LSTM": lstm_step, "GRU": gru_step, "RNN": rnn_step}[settings.cell]
+    if settings.cell == "RNN":
+        step = partial(step, activation=torch.relu if settings.relu else torch.tanh)
+    state = tuple(one for one in (named.h, named.c) if one is not None)
     outputs, end = scan(
-        step,
+        partial(
+            step,
+            weights=Weights(named.weights_ih, named.weights_hh, None, named.bias_hh, None),
+            norms=StepNorms(ih=ih, hh=hh, cell=groups[-1]),
+            places=replace(call.places, bias="before"),
+        ),
         part.split(settings.sizes),
         state,
         reverse=settings.reverse,
-        resets=None,
-        start=state,
-        regularizers=Regularizers(zoneout=(0.0,) * len(state), recurrent_dropout=0.0),
+        resets=call.resets,
+        start=tuple(one for one in (named.start_h, named.start_c) if one is not None),
+        regularizers=Regularizers(zoneout=settings.zoneout[: len(state)], recurrent_dropout=0.0),
         training=False,
+        masks=call.masks,
     )
     results = [torch.cat(outputs), *end] if outputs else [*end]
-    needed = [one for one, want in zip(inputs, wanted, strict=True) if want and one is not None]
+    needed = [one for one, want in zip(tensors, wanted, strict=True) if want and one is not None]
     grads = iter(torch.autograd.grad(results, needed, upstream[-len(results) :], create_graph=True, allow_unused=True))
-    return [next(grads) if want and one is not None else None for one, want in zip(inputs, wanted, strict=True)]
+    return [next(grads) if want and one is not None else None for one, want in zip(tensors, wanted, strict=True)]
 
 
 def _row_norm(x: Tensor, *, formula: Formula, weight: Tensor | None, bias: Tensor | None) -> Tensor:

@@ -38,8 +38,34 @@ class Regularizers:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {value}")
 
 
+@dataclass(frozen=True)
+class Masks:
+    """What was drawn for one layer and direction."""
+
+    dropout: Tensor | None
+    """``[B, H]``: factor of the h that ``W_h`` multiplies, with the mean one."""
+    held: tuple[Tensor | None, ...]
+    """For each part of the state bool ``[N, ...]``: where an entry keeps its old value."""
+
+
+def draw_masks(
+    regularizers: Regularizers, state: State, sizes: Sequence[int], *, reverse: bool, training: bool
+) -> Masks:
+    """Draw the masks of a layer and direction, step by step in the order of computation; none in evaluation."""
+    if not training:
+        return Masks(None, (None,) * len(state))
+    p = regularizers.recurrent_dropout
+    dropout = F.dropout(torch.ones_like(state[0]), p) if p else None
+    drawn: list[list[Tensor]] = [[] for _ in state]
+    for size in reversed(sizes) if reverse else sizes:
+        for masks, one, p in zip(drawn, state, regularizers.zoneout, strict=True):
+            if p:
+                masks.append(torch.bernoulli(torch.full_like(one[:size], p)).bool())
+    return Masks(dropout, tuple(torch.cat(masks[:: -1 if reverse else 1]) if masks else None for masks in drawn))
+
+
 def scan(
-    step: Step,
+    step: Step | Sequence[Step],
     parts: Sequence[Tensor],
     state: State,
     *,
@@ -48,11 +74,12 @@ def scan(
     start: State,
     regularizers: Regularizers,
     training: bool,
+    masks: Masks | None = None,
 ) -> tuple[list[Tensor], State]:
     """Run a cell over a sequence in one direction.
 
     Args:
-        step: The cell.
+        step: The cell, or a cell for every step.
         parts: Per step ``[B_t, G]``; sequences are sorted by falling length, so that the first ``B_t`` are in step t.
         state: Initial states of all sequences.
         reverse: Whether to run from the last step of every sequence to the first one.
@@ -60,11 +87,16 @@ def scan(
         start: The state that an episode begins with, of one sequence: broadcast against ``state``.
         regularizers: Dropout of the state.
         training: Whether the masks are drawn.
+        masks: What was drawn before; drawn here if it is None.
 
     Returns:
         The ``h`` of every step, and the states after the last steps of all sequences.
     """
-    keep = _mask(state[0], regularizers.recurrent_dropout) if training else None
+    sizes = [part.shape[0] for part in parts]
+    if masks is None:
+        masks = draw_masks(regularizers, state, sizes, reverse=reverse, training=training)
+    keep = masks.dropout
+    held = [None if one is None else one.split(sizes) for one in masks.held]
     outputs: list[Tensor] = [state[0]] * len(parts)
     for t in reversed(range(len(parts))) if reverse else range(len(parts)):
         part = parts[t]
@@ -76,7 +108,9 @@ def scan(
             fresh = F.pad(resets[at], (0, size - resets[at].shape[0]))[:, None]
             now = tuple(torch.where(fresh, first, one) for first, one in zip(start, now, strict=True))
         read = now[0] if keep is None else now[0] * keep[:size]
-        new = _zone_out(now, step(part, now, read), regularizers.zoneout, training=training)
+        cell = step if callable(step) else step[t]
+        masks_now = [None if one is None else one[t] for one in held]
+        new = _zone_out(now, cell(part, now, read), regularizers.zoneout, masks_now)
         outputs[t] = new[0]
         state = new if size == state[0].shape[0] else tuple(map(_overwritten, state, new))
     return outputs, state
@@ -87,19 +121,12 @@ def _overwritten(old: Tensor, new: Tensor) -> Tensor:
     return torch.cat([new, old[new.shape[0] :]])
 
 
-def _mask(like: Tensor, p: float) -> Tensor | None:
-    """Draw a mask with the mean one."""
-    return F.dropout(torch.ones_like(like), p) if p else None
-
-
-def _zone_out(old: State, new: State, probabilities: Sequence[float], *, training: bool) -> State:
-    """Let a share of the entries keep their old value; in evaluation, mix both values in that ratio."""
+def _zone_out(old: State, new: State, probabilities: Sequence[float], held: Sequence[Tensor | None]) -> State:
+    """Let the entries that are held keep their old value; without a mask, mix both values in that ratio."""
     mixed = []
-    for before, after, p in zip(old, new, probabilities, strict=True):
-        if not p:
-            mixed.append(after)
-        elif training:
-            mixed.append(torch.where(torch.bernoulli(torch.full_like(after, p)).bool(), before, after))
+    for before, after, p, mask in zip(old, new, probabilities, held, strict=True):
+        if mask is not None:
+            mixed.append(torch.where(mask, before, after))
         else:
-            mixed.append(p * before + (1 - p) * after)
+            mixed.append(p * before + (1 - p) * after if p else after)
     return tuple(mixed)

@@ -19,6 +19,8 @@
 #define TANH PASTE(tanh_, STATISTICS)
 #define WIDEN PASTE(widen_one_, TYPE)
 #define WIDE PASTE(type_of_, STATISTICS)
+#define CHOOSE PASTE(choose_, STATISTICS)
+#define TRANSPOSE PASTE(transpose_, STATISTICS)
 
 /* A loop over vectors; the last one may be partly filled. */
 #define ROWS(i, width) for (int64_t i = 0, left; left = width - i < N ? width - i : N, i < width; i += N)
@@ -29,39 +31,50 @@
 
 /* ---- products ---- */
 
-/* out[r, 0:columns] = sum over k of a[r, k] b[k, :], with b a panel of 3 N columns. The order of the sum depends on
- * nothing else, so that a row has the same result in every batch. */
-INLINE void NAME(tile)(const T *a, int64_t inner, const S *b, T *out, int64_t stride, const int rows, int columns) {
+/* out[r, 0:columns] = start[r, 0:columns] + sum over k of a[r, k] b[k, :], with b a panel of 3 N columns of which the
+ * first vectors are needed. The order of the sum depends on nothing else, so that a row has the same result in every
+ * batch. */
+INLINE void NAME(tile)(const T *a, int64_t inner, const S *b, const T *start, int64_t from, T *out, int64_t stride,
+                       const int rows, const int vectors, int columns) {
     V sum[TALL][3];
-    _Pragma("GCC unroll 8") for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = sum[r][2] = (V){0};
+    for (int j = 0; j < vectors; j++) {
+        const int left = columns - j * N < N ? columns - j * N : N;
+        _Pragma("GCC unroll 8") for (int r = 0; r < rows; r++)
+            sum[r][j] = !start ? (V){0} : left == N ? LOAD(start + r * from + j * N) : LOAD_PART(start + r * from + j * N, left);
+    }
     for (int64_t k = 0; k < inner; k++, b += 3 * N) {
-        const V b0 = READ(b), b1 = READ(b + N), b2 = READ(b + 2 * N);
+        V columns_[3];
+        _Pragma("GCC unroll 3") for (int j = 0; j < vectors; j++) columns_[j] = READ(b + j * N);
         _Pragma("GCC unroll 8") for (int r = 0; r < rows; r++) {
             const V x = SPLAT(WIDEN(a[r * inner + k]));
-            sum[r][0] = FMA(x, b0, sum[r][0]);
-            sum[r][1] = FMA(x, b1, sum[r][1]);
-            sum[r][2] = FMA(x, b2, sum[r][2]);
+            _Pragma("GCC unroll 3") for (int j = 0; j < vectors; j++) sum[r][j] = FMA(x, columns_[j], sum[r][j]);
         }
     }
     _Pragma("GCC unroll 8") for (int r = 0; r < rows; r++)
-        for (int j = 0; j < 3; j++) {
+        for (int j = 0; j < vectors; j++) {
             const int left = columns - j * N;
             if (left >= N) STORE(out + r * stride + j * N, sum[r][j]);
-            else if (left > 0) STORE_PART(out + r * stride + j * N, sum[r][j], left);
+            else STORE_PART(out + r * stride + j * N, sum[r][j], left);
         }
 }
 
-/* The panels from..to of out [rows, columns] = a [rows, inner] b. */
-void NAME(product)(const void *left, const void *packed, void *to_, int64_t rows, int64_t inner, int64_t columns,
-                   int64_t from, int64_t to) {
-    const T *a = left;
+void NAME(product)(const struct product *call, int64_t from, int64_t to) {
+    const int64_t inner = call->inner, columns = call->columns, rows = call->rows;
+    const T *a = call->a;
     for (int64_t panel = from; panel < to; panel++) {
-        const S *b = (const S *)packed + panel * inner * 3 * N;
-        T *out = (T *)to_ + panel * 3 * N;
+        const S *b = (const S *)call->packed + panel * inner * 3 * N;
+        const T *start = call->start ? (const T *)call->start + panel * 3 * N : NULL;
+        T *out = (T *)call->out + panel * 3 * N;
         const int wide = columns - panel * 3 * N < 3 * N ? (int)(columns - panel * 3 * N) : 3 * N;
         int64_t r = 0;
-        for (; r + TALL <= rows; r += TALL) NAME(tile)(a + r * inner, inner, b, out + r * columns, columns, TALL, wide);
-#define REST(n) case n: NAME(tile)(a + r * inner, inner, b, out + r * columns, columns, n, wide); break;
+#define TILE(n, vectors)                                                                                             \
+    NAME(tile)(a + r * inner, inner, b, start ? start + r * call->stride : NULL, call->stride, out + r * columns, columns, \
+               n, vectors, wide)
+        for (; r + TALL <= rows; r += TALL)
+            if (wide > 2 * N) TILE(TALL, 3);
+            else if (wide > N) TILE(TALL, 2);
+            else TILE(TALL, 1);
+#define REST(n) case n: if (wide > 2 * N) TILE(n, 3); else if (wide > N) TILE(n, 2); else TILE(n, 1); break;
         switch (rows - r) {
             REST(1) REST(2) REST(3)
 #if TALL == 8
@@ -69,83 +82,148 @@ void NAME(product)(const void *left, const void *packed, void *to_, int64_t rows
 #endif
         }
 #undef REST
+#undef TILE
     }
 }
 
-/* out[r, 0:columns] (+)= sum over k of a[k, r] b[k, :], with rows of a stride apart, and b as above. */
-INLINE void NAME(tile_of_gradient)(const T *a, int64_t stride, int64_t inner, const S *b, S *out, int64_t wide,
-                                   const int rows, int columns, int add) {
+/* out[r, 0:columns] (+)= sum over k of a[k, r] b[k, :], with a packed in columns of TALL, and b as above. */
+INLINE void NAME(tile_of_gradient)(const S *a, int64_t count, const S *b, S *out, int64_t wide, const int vectors, int rows,
+                                   int columns, int add) {
     V sum[TALL][3];
-    _Pragma("GCC unroll 8") for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = sum[r][2] = (V){0};
-    for (int64_t k = 0; k < inner; k++, a += stride, b += 3 * N) {
-        const V b0 = READ(b), b1 = READ(b + N), b2 = READ(b + 2 * N);
-        _Pragma("GCC unroll 8") for (int r = 0; r < rows; r++) {
-            const V x = SPLAT(WIDEN(a[r]));
-            sum[r][0] = FMA(x, b0, sum[r][0]);
-            sum[r][1] = FMA(x, b1, sum[r][1]);
-            sum[r][2] = FMA(x, b2, sum[r][2]);
+    _Pragma("GCC unroll 8") for (int r = 0; r < TALL; r++)
+        _Pragma("GCC unroll 3") for (int j = 0; j < vectors; j++) {
+            sum[r][j] = (V){0};
+            if (r < rows) __builtin_prefetch(out + r * wide + j * N);
+        }
+    for (int64_t k = 0; k < count; k++, a += TALL, b += 3 * N) {
+        V columns_[3];
+        _Pragma("GCC unroll 3") for (int j = 0; j < vectors; j++) columns_[j] = READ(b + j * N);
+        _Pragma("GCC unroll 8") for (int r = 0; r < TALL; r++) {
+            const V x = SPLAT(a[r]);
+            _Pragma("GCC unroll 3") for (int j = 0; j < vectors; j++) sum[r][j] = FMA(x, columns_[j], sum[r][j]);
         }
     }
-    _Pragma("GCC unroll 8") for (int r = 0; r < rows; r++)
-        for (int j = 0; j < 3; j++) {
+    _Pragma("GCC unroll 8") for (int r = 0; r < TALL; r++) {
+        if (r >= rows) break;
+        _Pragma("GCC unroll 3") for (int j = 0; j < vectors; j++) {
             int64_t left = columns - j * N;
-            if (left <= 0) break;
             S *to = out + r * wide + j * N;
             left = left < N ? left : N;
             KEEP(to, 0, add ? sum[r][j] + IN(to, 0) : sum[r][j]);
         }
+    }
 }
 
-/* Entries that are summed before the next ones are loaded: a block of both matrices fits in the second-level cache. */
-enum { NAME(block) = 256 };
-
-/* The rows from..to of out [rows, columns] = a^T b, with a [inner, rows]: the gradient of a matrix of weights. */
-void NAME(gradient)(const void *left_, const void *packed, void *to_, int64_t rows, int64_t inner, int64_t columns,
-                    int64_t from, int64_t to) {
-    for (int64_t k = 0; k < inner; k += NAME(block)) {
-        const int64_t count = inner - k < NAME(block) ? inner - k : NAME(block);
-        for (int64_t panel = 0; panel * 3 * N < columns; panel++) {
-            const S *b = (const S *)packed + (panel * inner + k) * 3 * N;
-            const int wide = columns - panel * 3 * N < 3 * N ? (int)(columns - panel * 3 * N) : 3 * N;
-            const T *a = (const T *)left_ + k * rows;
-            S *out = (S *)to_ + panel * 3 * N;
-            int64_t r = from;
-#define TILE(n) NAME(tile_of_gradient)(a + r, rows, count, b, out + r * columns, columns, n, wide, k > 0)
-            for (; r + TALL <= to; r += TALL) TILE(TALL);
-#define REST(n) case n: TILE(n); break;
-            switch (to - r) {
-                REST(1) REST(2) REST(3)
-#if TALL == 8
-                REST(4) REST(5) REST(6) REST(7)
-#endif
+void NAME(gradient)(const void *a_, int64_t stride, const void *packed, int64_t count, int64_t columns, void *out_,
+                    int64_t stride_out, int64_t from, int64_t to, int add) {
+    /* Lines of a are read once: in columns of TALL, each entry of a column behind the other. */
+    S tiles[MOST_TALL * MOST_SUMMED];
+    for (int64_t block = from; block < to; block += MOST_TALL) {
+        const int64_t end = to - block < MOST_TALL ? to : block + MOST_TALL, height = (end - block + TALL - 1) / TALL * TALL;
+        if (height > end - block) memset(tiles, 0, sizeof(S) * height * count);
+        const T *a = (const T *)a_ + block;
+        for (int64_t k = 0; k < count; k++, a += stride)
+            for (int64_t r = 0; r < end - block; r += TALL) {
+                S *tile = tiles + r * count + k * TALL;
+                if (r + TALL <= end - block) for (int i = 0; i < TALL; i++) tile[i] = WIDEN(a[r + i]);
+                else for (int i = 0; r + i < end - block; i++) tile[i] = WIDEN(a[r + i]);
             }
-#undef REST
-#undef TILE
+        for (int64_t first = 0; first < columns; first += 3 * N) {
+            const int wide = columns - first < 3 * N ? (int)(columns - first) : 3 * N;
+            const S *b = (const S *)packed + first * count;
+            for (int64_t r = block; r < end; r += TALL) {
+                const int tall = end - r < TALL ? (int)(end - r) : TALL;
+                const S *tile = tiles + (r - block) * count;
+                S *out = (S *)out_ + r * stride_out + first;
+                if (wide > 2 * N) NAME(tile_of_gradient)(tile, count, b, out, stride_out, 3, tall, wide, add);
+                else if (wide > N) NAME(tile_of_gradient)(tile, count, b, out, stride_out, 2, tall, wide, add);
+                else NAME(tile_of_gradient)(tile, count, b, out, stride_out, 1, tall, wide, add);
+            }
         }
     }
 }
 
 /* Rearrange b, or its transpose, into panels of 3 N columns; missing columns are zero. */
-void NAME(pack)(const void *from, void *to, int64_t inner, int64_t columns, int transposed) {
-    const T *b = from;
+void NAME(pack)(const void *from, int64_t stride, void *to, int64_t inner, int64_t columns, int transposed) {
     S *out = to;
-    for (int64_t first = 0; first < columns; first += 3 * N)
-        for (int64_t k = 0; k < inner; k++)
-            for (int64_t j = first; j < first + 3 * N; j++)
-                *out++ = j >= columns ? 0 : WIDEN(transposed ? b[j * inner + k] : b[k * columns + j]);
+    for (int64_t first = 0; first < columns; first += 3 * N, out += inner * 3 * N) {
+        const int64_t wide = columns - first < 3 * N ? columns - first : 3 * N;
+        const T *b = (const T *)from + (transposed ? first * stride : first);
+        if (wide < 3 * N) memset(out, 0, sizeof(S) * inner * 3 * N);
+        if (transposed)
+            for (int64_t j = 0; j < wide; j += N)
+                for (int64_t k = 0; k < inner; k += N) {
+                    const int64_t rows = wide - j < N ? wide - j : N, left = inner - k < N ? inner - k : N;
+                    V square[N];
+                    for (int i = 0; i < N; i++)
+                        square[i] = i >= rows ? SPLAT(0)
+                                  : left == N ? LOAD(b + (j + i) * stride + k) : LOAD_PART(b + (j + i) * stride + k, (int)left);
+                    TRANSPOSE(square);
+                    for (int i = 0; i < left; i++) WRITE(out + (k + i) * 3 * N + j, square[i]);
+                }
+        else
+            for (int64_t k = 0; k < inner; k++)
+                ROWS(j, wide) KEEP(out + k * 3 * N, j, AT(b + k * stride, j));
+    }
 }
 
-void NAME(add)(const void *from, void *to, int64_t count) {
-    const T *x = from;
-    T *sum = to;
-    ROWS(i, count) OUT(sum, i, AT(sum, i) + AT(x, i));
+/* ---- states ---- */
+
+#define ROW_OF(type, field, row) (s->field ? (type *)s->field + (row) * H : NULL)
+
+/* The h or c before an entry of a row. */
+INLINE const void *NAME(state)(const void *after, const void *initial, const void *start, int64_t index, int64_t bytes) {
+    return index >= 0 ? (const char *)after + index * bytes
+         : index == FRESH ? start : (const char *)initial + (-1 - index) * bytes;
+}
+INLINE const T *NAME(old_h)(const struct scan *s, int64_t entry) {
+    return NAME(state)(s->output, s->initial_h, s->start_h, s->before[entry], s->width * (int64_t)sizeof(T));
+}
+INLINE const S *NAME(old_c)(const struct scan *s, int64_t entry) {
+    return NAME(state)(s->c, s->initial_c, s->start_c, s->before[entry], s->width * (int64_t)sizeof(S));
 }
 
-/* ---- the LSTM ---- */
+/* scratch: T [end - begin, H]. */
+void NAME(gather)(const struct scan *s, int64_t offset, int64_t begin, int64_t end, void *scratch) {
+    const int64_t H = s->width;
+    T *to = scratch;
+    for (int64_t r = begin; r < end; r++, to += H) {
+        const T *h = NAME(old_h)(s, offset + r), *factor = ROW_OF(const T, dropout, r);
+        if (factor) ROWS(j, H) OUT(to, j, AT(h, j) * AT(factor, j));
+        else memcpy(to, h, sizeof(T) * H);
+    }
+}
 
-/* Normalize rows, or nothing if n has no flags. */
-INLINE void NAME(apply)(const struct norm *like, const void *x, void *z, void *mean, void *square, int64_t rows,
-                        int64_t width, int32_t type) {
+/* scratch: T [B, H]. */
+void NAME(settle)(const struct scan *s, int64_t offset, int64_t begin, int64_t end, void *scratch) {
+    const int64_t H = s->width;
+    for (int64_t r = begin; r < end; r++) {
+        T *dh = (T *)s->dh + r * H, *dstart_h = ROW_OF(T, dstart_h, r);
+        S *dc = ROW_OF(S, dc, r), *dstart_c = ROW_OF(S, dstart_c, r);
+        if (s->dropout) {
+            const T *factor = (const T *)s->dropout + r * H, *d = (const T *)scratch + r * H;
+            ROWS(j, H) OUT(dh, j, FMA(AT(d, j), AT(factor, j), AT(dh, j)));
+        }
+        if (s->before[offset + r] != FRESH) continue;
+        if (dstart_h) ROWS(j, H) OUT(dstart_h, j, AT(dstart_h, j) + AT(dh, j));
+        memset(dh, 0, sizeof(T) * H);
+        if (!dc) continue;
+        if (dstart_c) ROWS(j, H) KEEP(dstart_c, j, IN(dstart_c, j) + IN(dc, j));
+        memset(dc, 0, sizeof(S) * H);
+    }
+}
+
+/* What zoneout leaves of a new value beside the old one. */
+#define HELD(mask, load, p, old, new)                                                   \
+    (mask ? CHOOSE(load != SPLAT(0), old, new) : (p) ? FMA(SPLAT((S)(p)), (old) - (new), new) : (new))
+/* The shares of a gradient that go to the old value, and to the new one. */
+#define OLD_SHARE(mask, load, p, d) (mask ? CHOOSE(load != SPLAT(0), d, SPLAT(0)) : (d) * SPLAT((S)(p)))
+#define NEW_SHARE(mask, load, p, d) (mask ? CHOOSE(load != SPLAT(0), SPLAT(0), d) : (p) ? (d) * SPLAT((S)(1 - (p))) : (d))
+
+/* ---- norms ---- */
+
+INLINE void NAME(apply)(const struct norm *like, const void *x, void *z, int64_t rows, int64_t width, int32_t type,
+                        S *mean, S *square) {
     struct norm call = *like;
     call.rows = rows, call.width = width, call.type = type;
     call.x = x, call.z = z, call.mean = mean, call.square = square;
@@ -153,189 +231,262 @@ INLINE void NAME(apply)(const struct norm *like, const void *x, void *z, void *m
 }
 
 /* dx may be x or dz. */
-INLINE void NAME(pull_back)(const struct norm *like, const void *x, const void *dz, const void *dsum, void *dx, void *mean,
-                            void *square, void *sums, int64_t chunk, int64_t rows, int64_t width, int32_t type) {
+INLINE void NAME(pull_back)(const struct norm *like, const void *x, const void *dz, const void *dsum, void *dx,
+                            const S *mean, const S *square, S *dweight, int64_t rows, int64_t width, int32_t type) {
     struct norm call = *like;
-    S *weight = sums ? (S *)sums + chunk * 2 * width : NULL;
     call.rows = rows, call.width = width, call.type = type;
-    call.x = x, call.dz = dz, call.dsum = dsum, call.dx = dx, call.mean = mean, call.square = square;
-    norm_backward(&call, 0, rows, weight, weight ? weight + width : NULL);
+    call.x = x, call.dz = dz, call.dsum = dsum, call.dx = dx, call.mean = (void *)mean, call.square = (void *)square;
+    norm_backward(&call, 0, rows, dweight, dweight ? dweight + width : NULL);
 }
 
-#define STATISTICS_OF(place) (S *)s->mean + (place) * s->entries + at, (S *)s->square + (place) * s->entries + at
+/* Means and mean squares of the rows of a chunk. */
+struct NAME(moments) {
+    S mean[GROUPS][CHUNK], square[GROUPS][CHUNK];
+};
+
+/* Normalize rows of products, group by group, to z; return what was normalized, or x itself if there is no norm. */
+INLINE const T *NAME(normalized)(const struct scan *s, int first, const T *x, T *z, int64_t rows, int64_t G,
+                                 struct NAME(moments) *m) {
+    const struct norm *n = s->norms + first;
+    if (!n->flags) return x;
+    if (s->groups == 1) NAME(apply)(n, x, z, rows, G, s->type, m->mean[0], m->square[0]);
+    else
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t g = 0, at = r * G; g < s->groups; at += s->widths[g++])
+                NAME(apply)(n + g, x + at, z + at, 1, s->widths[g], s->type, &m->mean[g][r], &m->square[g][r]);
+    return z;
+}
+
+/* The gradient of what was normalized from that of the result, dz; dx may be x. */
+INLINE void NAME(denormalized)(const struct scan *s, int first, const T *x, const T *dz, T *dx, int64_t chunk, int64_t rows,
+                               int64_t G, const struct NAME(moments) *m) {
+    const struct norm *n = s->norms + first;
+    if (!n->flags) {
+        memcpy(dx, dz, sizeof(T) * rows * G);
+        return;
+    }
+    const int64_t calls = s->groups == 1 ? 1 : rows, each = s->groups == 1 ? rows : 1;
+    for (int64_t r = 0; r < calls; r++)
+        for (int64_t g = 0, at = r * G; g < s->groups; at += s->widths[g++]) {
+            const int64_t width = s->widths[g];
+            S *sums = s->dnorms[first + g] ? (S *)s->dnorms[first + g] + chunk * 2 * width : NULL;
+            NAME(pull_back)(n + g, x + at, dz + at, NULL, dx + at, &m->mean[g][r], &m->square[g][r], sums, each, width,
+                            s->type);
+        }
+}
+
+/* What the nonlinearities of a chunk are given: rows of the parts of input and state, normalized; the first is NULL if
+ * their sum is the second. */
+INLINE const T *NAME(inputs)(const struct scan *s, int64_t begin, int64_t at, int64_t rows, int64_t G, T *x, T *y,
+                             const T **input, struct NAME(moments) *of_input, struct NAME(moments) *of_product) {
+    const T *product = (const T *)s->product + (s->keeps ? at : begin) * G;
+    *input = NULL;
+    if (s->summed) return NAME(normalized)(s, 0, product, y, rows, G, of_input);
+    *input = NAME(normalized)(s, 0, (const T *)s->part + at * G, x, rows, G, of_input);
+    return NAME(normalized)(s, HIDDEN, product, y, rows, G, of_product);
+}
+
+/* The gradients of both products from those of what the nonlinearities were given. */
+INLINE void NAME(outputs)(const struct scan *s, int64_t at, int64_t rows, int64_t G, int64_t chunk, const T *dinput,
+                          const T *dhidden, const struct NAME(moments) *of_input, const struct NAME(moments) *of_product) {
+    const T *product = (const T *)s->product + at * G;
+    T *dproduct = (T *)s->dproduct + at * G, *dpart = (T *)s->dpart + at * G;
+    if (s->summed) NAME(denormalized)(s, 0, product, dhidden, dproduct, chunk, rows, G, of_input);
+    else {
+        NAME(denormalized)(s, 0, (const T *)s->part + at * G, dinput, dpart, chunk, rows, G, of_input);
+        if (dproduct != dpart) NAME(denormalized)(s, HIDDEN, product, dhidden, dproduct, chunk, rows, G, of_product);
+    }
+}
+
+/* What a nonlinearity is given; the first k entries of the row precede it. */
+#define GIVEN(k) (p ? AT(p + (k), j) + AT(q + (k), j) : AT(q + (k), j))
+
+/* ---- the LSTM ---- */
 
 void NAME(lstm_forward)(const struct scan *s, int64_t offset, int64_t begin, int64_t end, void *scratch) {
-    const int64_t H = s->width, rows = end - begin, at = offset + begin;
-    T *normed = scratch;                       /* [rows, 4 H] */
-    S *read = (S *)scratch + 4 * CHUNK * H;    /* [rows, H] */
-    const T *product = (const T *)s->product + at * 4 * H;
-    if (s->hidden.flags) {
-        NAME(apply)(&s->hidden, product, normed, STATISTICS_OF(0), rows, 4 * H, s->type);
-        product = normed;
-    }
-    const T *part = (const T *)s->part + at * 4 * H;
-    T *gates = (T *)s->gates + at * 4 * H;
-    S *c = (S *)s->c + begin * H, *before = (S *)s->c_before + at * H;
-    for (int64_t r = 0; r < rows; r++, part += 4 * H, product += 4 * H, gates += 4 * H) {
-        const T *p = part, *q = product;
+    const int64_t H = s->width, rows = end - begin, at = offset + begin, part = CHUNK * H;
+    S *c = (S *)scratch + 8 * part, *open = c + part, *read = open + part; /* [rows, H] each */
+    struct NAME(moments) of_input, of_product;
+    const T *p, *q = NAME(inputs)(s, begin, at, rows, 4 * H, scratch, (T *)((S *)scratch + 4 * part), &p,
+                                  &of_input, &of_product);
+    for (int64_t r = 0; r < rows; r++, p = p ? p + 4 * H : NULL, q += 4 * H) {
+        const S *old = NAME(old_c)(s, at + r);
         ROWS(j, H) {
-            const V i = SIGMOID(AT(p, j) + AT(q, j)), f = SIGMOID(AT(p + H, j) + AT(q + H, j));
-            const V g = TANH(AT(p + 2 * H, j) + AT(q + 2 * H, j)), o = SIGMOID(AT(p + 3 * H, j) + AT(q + 3 * H, j));
-            OUT(gates, j, i);
-            OUT(gates + H, j, f);
-            OUT(gates + 2 * H, j, g);
-            OUT(gates + 3 * H, j, o);
-            const V old = IN(c + r * H, j);
-            KEEP(before + r * H, j, old);
-            KEEP(c + r * H, j, FMA(f, old, i * g));
+            const V i = SIGMOID(GIVEN(0)), f = SIGMOID(GIVEN(H)), g = TANH(GIVEN(2 * H));
+            KEEP(open + r * H, j, SIGMOID(GIVEN(3 * H)));
+            KEEP(c + r * H, j, FMA(f, IN(old, j), i * g));
         }
     }
     const S *out = c;
-    if (s->read.flags) {
-        NAME(apply)(&s->read, c, read, STATISTICS_OF(2), rows, H, WIDE);
+    if (s->norms[READ_OUT].flags) {
+        NAME(apply)(&s->norms[READ_OUT], c, read, rows, H, WIDE, of_input.mean[0], of_input.square[0]);
         out = read;
     }
-    gates = (T *)s->gates + at * 4 * H;
-    T *h = (T *)s->h + begin * H, *output = (T *)s->output + at * H;
-    for (int64_t r = 0; r < rows; r++)
+    for (int64_t r = 0; r < rows; r++) {
+        const T *old_h = NAME(old_h)(s, at + r), *held_h = ROW_OF(const T, held_h, at + r);
+        const S *old_c = NAME(old_c)(s, at + r), *held_c = ROW_OF(const S, held_c, at + r);
+        const S *level = out + r * H, *new_c = (s->carried ? out : c) + r * H, *o = open + r * H;
+        T *to_h = (T *)s->output + (at + r) * H;
+        S *to_c = (S *)s->c + (at + r) * H;
         ROWS(j, H) {
-            const V value = AT(gates + (4 * r + 3) * H, j) * TANH(IN(out + r * H, j));
-            OUT(h + r * H, j, value);
-            OUT(output + r * H, j, value);
+            const V h = IN(o, j) * TANH(IN(level, j)), new = IN(new_c, j);
+            OUT(to_h, j, HELD(held_h, AT(held_h, j), s->zoneout[0], AT(old_h, j), h));
+            KEEP(to_c, j, HELD(held_c, IN(held_c, j), s->zoneout[1], IN(old_c, j), new));
         }
-    if (s->carried && out != c) memcpy(c, out, sizeof(S) * rows * H);
+    }
 }
 
-/* h and c of the struct are the gradients of the states after the step, dh of all later steps included, and become those
- * before it, but for the product. */
 void NAME(lstm_backward)(const struct scan *s, int64_t offset, int64_t begin, int64_t end, void *scratch) {
-    const int64_t H = s->width, rows = end - begin, at = offset + begin;
-    S *c = scratch, *read = c + CHUNK * H, *dread = read + CHUNK * H, *dc = dread + CHUNK * H;
-    const T *gates = (const T *)s->gates + at * 4 * H;
-    const S *before = (const S *)s->c_before + at * H;
-    T *dpart = (T *)s->dpart + at * 4 * H;
-    S *carry = (S *)s->c + begin * H;
-    for (int64_t r = 0; r < rows; r++)
+    const int64_t H = s->width, rows = end - begin, at = offset + begin, part = CHUNK * H;
+    S *x = scratch, *y = x + 4 * part, *gates = y + 4 * part, *c = gates + 4 * part, *read = c + part;
+    struct NAME(moments) of_input, of_product, of_c;
+    const T *p, *q = NAME(inputs)(s, begin, at, rows, 4 * H, (T *)x, (T *)y, &p, &of_input, &of_product);
+    for (int64_t r = 0; r < rows; r++, p = p ? p + 4 * H : NULL, q += 4 * H) {
+        const S *old = NAME(old_c)(s, at + r);
+        S *to = gates + r * 4 * H;
         ROWS(j, H) {
-            const T *g = gates + 4 * r * H;
-            KEEP(c + r * H, j, FMA(AT(g + H, j), IN(before + r * H, j), AT(g, j) * AT(g + 2 * H, j)));
+            const V i = SIGMOID(GIVEN(0)), f = SIGMOID(GIVEN(H)), g = TANH(GIVEN(2 * H));
+            KEEP(to, j, i);
+            KEEP(to + H, j, f);
+            KEEP(to + 2 * H, j, g);
+            KEEP(to + 3 * H, j, SIGMOID(GIVEN(3 * H)));
+            KEEP(c + r * H, j, FMA(f, IN(old, j), i * g));
         }
+    }
     const S *out = c;
-    if (s->read.flags) {
-        NAME(apply)(&s->read, c, read, STATISTICS_OF(2), rows, H, WIDE);
+    if (s->norms[READ_OUT].flags) {
+        NAME(apply)(&s->norms[READ_OUT], c, read, rows, H, WIDE, of_c.mean[0], of_c.square[0]);
         out = read;
     }
-    const T *dh = (const T *)s->h + begin * H, *doutput = (const T *)s->doutput + at * H;
-    for (int64_t r = 0; r < rows; r++)
+    /* The normalized parts are not needed any more. */
+    T *dgates = (T *)x;
+    S *dread = y, *dsum = dread + part, *dnew = dsum + part;
+    const int through = s->carried || !s->norms[READ_OUT].flags;
+    for (int64_t r = 0; r < rows; r++) {
+        const S *o = gates + (4 * r + 3) * H, *level_ = out + r * H, *held_c = ROW_OF(const S, held_c, at + r);
+        const T *held_h = ROW_OF(const T, held_h, at + r), *doutput = (const T *)s->doutput + (at + r) * H;
+        const S *carry = (S *)s->dc + (begin + r) * H;
+        T *dh = (T *)s->dh + (begin + r) * H, *d_o = dgates + (4 * r + 3) * H;
         ROWS(j, H) {
-            const V o = AT(gates + (4 * r + 3) * H, j), level = TANH(IN(out + r * H, j));
-            const V upstream = AT(dh + r * H, j) + AT(doutput + r * H, j);
-            OUT(dpart + (4 * r + 3) * H, j, upstream * level * o * (SPLAT(1) - o));
-            V d = upstream * o * (SPLAT(1) - level * level);
-            if (s->carried || !s->read.flags) d += IN(carry + r * H, j);
-            KEEP(dread + r * H, j, d);
+            const V sum = AT(dh, j) + AT(doutput, j), open = IN(o, j), level = TANH(IN(level_, j)), later = IN(carry, j);
+            const V upstream = NEW_SHARE(held_h, AT(held_h, j), s->zoneout[0], sum);
+            OUT(dh, j, OLD_SHARE(held_h, AT(held_h, j), s->zoneout[0], sum));
+            OUT(d_o, j, upstream * level * open * (SPLAT(1) - open));
+            const V d = upstream * open * (SPLAT(1) - level * level);
+            const V kept = NEW_SHARE(held_c, IN(held_c, j), s->zoneout[1], later);
+            KEEP(dread + r * H, j, through ? d + kept : d);
+            KEEP(dsum + r * H, j, kept);
         }
-    if (s->read.flags) {
-        NAME(pull_back)(&s->read, c, dread, s->carried ? NULL : carry, dc, STATISTICS_OF(2), s->dread, begin / CHUNK, rows,
+    }
+    if (s->norms[READ_OUT].flags) {
+        S *sums = s->dnorms[READ_OUT] ? (S *)s->dnorms[READ_OUT] + begin / CHUNK * 2 * H : NULL;
+        NAME(pull_back)(&s->norms[READ_OUT], c, dread, s->carried ? NULL : dsum, dnew, of_c.mean[0], of_c.square[0], sums, rows,
                         H, WIDE);
-    } else dc = dread;
-    for (int64_t r = 0; r < rows; r++)
+    } else dnew = dread;
+    for (int64_t r = 0; r < rows; r++) {
+        const S *gate = gates + 4 * r * H, *old = NAME(old_c)(s, at + r), *held_c = ROW_OF(const S, held_c, at + r);
+        S *carry = (S *)s->dc + (begin + r) * H;
+        T *d = dgates + 4 * r * H;
         ROWS(j, H) {
-            const T *g = gates + 4 * r * H;
-            T *d = dpart + 4 * r * H;
-            const V i = AT(g, j), f = AT(g + H, j), n = AT(g + 2 * H, j), dc_ = IN(dc + r * H, j);
-            OUT(d, j, dc_ * n * i * (SPLAT(1) - i));
-            OUT(d + H, j, dc_ * IN(before + r * H, j) * f * (SPLAT(1) - f));
-            OUT(d + 2 * H, j, dc_ * i * (SPLAT(1) - n * n));
-            KEEP(carry + r * H, j, dc_ * f);
+            const V i = IN(gate, j), f = IN(gate + H, j), n = IN(gate + 2 * H, j), dc = IN(dnew + r * H, j);
+            OUT(d, j, dc * n * i * (SPLAT(1) - i));
+            OUT(d + H, j, dc * IN(old, j) * f * (SPLAT(1) - f));
+            OUT(d + 2 * H, j, dc * i * (SPLAT(1) - n * n));
+            KEEP(carry, j, FMA(dc, f, OLD_SHARE(held_c, IN(held_c, j), s->zoneout[1], IN(carry, j))));
         }
-    if (s->hidden.flags)
-        NAME(pull_back)(&s->hidden, (const T *)s->product + at * 4 * H, dpart, NULL, (T *)s->dproduct + at * 4 * H,
-                        STATISTICS_OF(0), s->dhidden, begin / CHUNK, rows, 4 * H, s->type);
-    /* All of dh is that of the product. */
-    memset((T *)s->h + begin * H, 0, sizeof(T) * rows * H);
+    }
+    NAME(outputs)(s, at, rows, 4 * H, begin / CHUNK, dgates, dgates, &of_input, &of_product);
 }
 
 /* ---- the GRU ---- */
 
-/* Normalize the products of the gates and of the candidate: [rows, 2 H] and [rows, H] in scratch. */
-INLINE void NAME(gru_norms)(const struct scan *s, int64_t at, int64_t rows, T *gates, T *candidate) {
-    const int64_t H = s->width;
-    const T *product = (const T *)s->product + at * 3 * H;
-    for (int64_t r = 0; r < rows; r++) {
-        memcpy(gates + r * 2 * H, product + r * 3 * H, sizeof(T) * 2 * H);
-        memcpy(candidate + r * H, product + (r * 3 + 2) * H, sizeof(T) * H);
-    }
-    NAME(apply)(&s->hidden, gates, gates, STATISTICS_OF(0), rows, 2 * H, s->type);
-    NAME(apply)(&s->candidate, candidate, candidate, STATISTICS_OF(1), rows, H, s->type);
-}
-
 void NAME(gru_forward)(const struct scan *s, int64_t offset, int64_t begin, int64_t end, void *scratch) {
     const int64_t H = s->width, rows = end - begin, at = offset + begin;
-    T *rz = scratch, *m = rz + 2 * CHUNK * H, *h = (T *)s->h + begin * H, *output = (T *)s->output + at * H;
-    NAME(gru_norms)(s, at, rows, rz, m);
-    for (int64_t row = 0; row < rows; row++) {
-        const T *p = (const T *)s->part + (at + row) * 3 * H, *q = rz + row * 2 * H, *candidate = m + row * H;
-        T *gates = (T *)s->gates + (at + row) * 3 * H;
+    struct NAME(moments) of_input, of_product;
+    const T *p, *q = NAME(inputs)(s, begin, at, rows, 3 * H, scratch, (T *)((S *)scratch + 4 * CHUNK * H), &p, &of_input,
+                                  &of_product);
+    for (int64_t row = 0; row < rows; row++, p += 3 * H, q += 3 * H) {
+        const T *old_h = NAME(old_h)(s, at + row), *held_h = ROW_OF(const T, held_h, at + row);
+        T *to = (T *)s->output + (at + row) * H;
         ROWS(j, H) {
-            const V r = SIGMOID(AT(p, j) + AT(q, j)), z = SIGMOID(AT(p + H, j) + AT(q + H, j));
-            const V n = TANH(FMA(r, AT(candidate, j), AT(p + 2 * H, j)));
-            const V new = FMA(z, AT(h + row * H, j) - n, n);
-            OUT(gates, j, r);
-            OUT(gates + H, j, z);
-            OUT(gates + 2 * H, j, n);
-            OUT(h + row * H, j, new);
-            OUT(output + row * H, j, new);
+            const V r = SIGMOID(GIVEN(0)), z = SIGMOID(GIVEN(H)), old = AT(old_h, j);
+            const V n = TANH(FMA(r, AT(q + 2 * H, j), AT(p + 2 * H, j)));
+            const V new = FMA(z, old - n, n);
+            OUT(to, j, HELD(held_h, AT(held_h, j), s->zoneout[0], old, new));
         }
     }
 }
 
 void NAME(gru_backward)(const struct scan *s, int64_t offset, int64_t begin, int64_t end, void *scratch) {
     const int64_t H = s->width, rows = end - begin, at = offset + begin;
-    T *rz = scratch, *m = rz + 2 * CHUNK * H, *drz = m + CHUNK * H, *dm = drz + 2 * CHUNK * H;
-    T *dh = (T *)s->h + begin * H;
-    NAME(gru_norms)(s, at, rows, rz, m);
-    for (int64_t row = 0; row < rows; row++) {
-        const T *gates = (const T *)s->gates + (at + row) * 3 * H, *before = (const T *)s->h_before + (at + row) * H;
+    T *x = scratch, *y = (T *)((S *)scratch + 4 * CHUNK * H), *dinput = x, *dhidden = y;
+    struct NAME(moments) of_input, of_product;
+    const T *p, *q = NAME(inputs)(s, begin, at, rows, 3 * H, x, y, &p, &of_input, &of_product);
+    for (int64_t row = 0; row < rows; row++, p += 3 * H, q += 3 * H, x += 3 * H, y += 3 * H) {
+        const T *old_h = NAME(old_h)(s, at + row), *held_h = ROW_OF(const T, held_h, at + row);
         const T *doutput = (const T *)s->doutput + (at + row) * H;
-        T *d = (T *)s->dpart + (at + row) * 3 * H;
+        T *dh = (T *)s->dh + (begin + row) * H;
         ROWS(j, H) {
-            const V r = AT(gates, j), z = AT(gates + H, j), n = AT(gates + 2 * H, j), one = SPLAT(1);
-            const V upstream = AT(dh + row * H, j) + AT(doutput, j);
-            const V dn = upstream * (one - z) * (one - n * n);
-            const V dr = dn * AT(m + row * H, j) * r * (one - r);
-            const V dz = upstream * (AT(before, j) - n) * z * (one - z);
-            OUT(d, j, dr);
-            OUT(d + H, j, dz);
-            OUT(d + 2 * H, j, dn);
-            OUT(drz + row * 2 * H, j, dr);
-            OUT(drz + (row * 2 + 1) * H, j, dz);
-            OUT(dm + row * H, j, dn * r);
-            OUT(dh + row * H, j, upstream * z);
+            const V r = SIGMOID(GIVEN(0)), z = SIGMOID(GIVEN(H)), m = AT(q + 2 * H, j), one = SPLAT(1);
+            const V n = TANH(FMA(r, m, AT(p + 2 * H, j))), sum = AT(dh, j) + AT(doutput, j);
+            const V upstream = NEW_SHARE(held_h, AT(held_h, j), s->zoneout[0], sum);
+            const V dn = upstream * (one - z) * (one - n * n), dr = dn * m * r * (one - r);
+            const V dz = upstream * (AT(old_h, j) - n) * z * (one - z);
+            OUT(dh, j, FMA(upstream, z, OLD_SHARE(held_h, AT(held_h, j), s->zoneout[0], sum)));
+            /* The normalized parts are not needed any more. */
+            OUT(x, j, dr);
+            OUT(x + H, j, dz);
+            OUT(x + 2 * H, j, dn);
+            OUT(y, j, dr);
+            OUT(y + H, j, dz);
+            OUT(y + 2 * H, j, dn * r);
         }
     }
-    /* The products again, where their norms were. */
-    const T *product = (const T *)s->product + at * 3 * H;
-    for (int64_t r = 0; r < rows; r++) {
-        memcpy(rz + r * 2 * H, product + r * 3 * H, sizeof(T) * 2 * H);
-        memcpy(m + r * H, product + (r * 3 + 2) * H, sizeof(T) * H);
-    }
-    NAME(pull_back)(&s->hidden, rz, drz, NULL, drz, STATISTICS_OF(0), s->dhidden, begin / CHUNK, rows, 2 * H, s->type);
-    NAME(pull_back)(&s->candidate, m, dm, NULL, dm, STATISTICS_OF(1), s->dcandidate, begin / CHUNK, rows, H, s->type);
-    T *dproduct = (T *)s->dproduct + at * 3 * H;
-    for (int64_t r = 0; r < rows; r++) {
-        memcpy(dproduct + r * 3 * H, drz + r * 2 * H, sizeof(T) * 2 * H);
-        memcpy(dproduct + (r * 3 + 2) * H, dm + r * H, sizeof(T) * H);
+    NAME(outputs)(s, at, rows, 3 * H, begin / CHUNK, dinput, dhidden, &of_input, &of_product);
+}
+
+/* ---- the RNN ---- */
+
+void NAME(rnn_forward)(const struct scan *s, int64_t offset, int64_t begin, int64_t end, void *scratch) {
+    const int64_t H = s->width, rows = end - begin, at = offset + begin;
+    struct NAME(moments) of_input, of_product;
+    const T *p, *q = NAME(inputs)(s, begin, at, rows, H, scratch, (T *)((S *)scratch + CHUNK * H), &p, &of_input, &of_product);
+    for (int64_t r = 0; r < rows; r++, p = p ? p + H : NULL, q += H) {
+        const T *old_h = NAME(old_h)(s, at + r), *held_h = ROW_OF(const T, held_h, at + r);
+        T *to = (T *)s->output + (at + r) * H;
+        ROWS(j, H) {
+            const V a = GIVEN(0), new = s->relu ? CHOOSE(a < SPLAT(0), SPLAT(0), a) : TANH(a);
+            OUT(to, j, HELD(held_h, AT(held_h, j), s->zoneout[0], AT(old_h, j), new));
+        }
     }
 }
 
+void NAME(rnn_backward)(const struct scan *s, int64_t offset, int64_t begin, int64_t end, void *scratch) {
+    const int64_t H = s->width, rows = end - begin, at = offset + begin;
+    T *x = scratch, *y = (T *)((S *)scratch + CHUNK * H), *d = y;
+    struct NAME(moments) of_input, of_product;
+    const T *p, *q = NAME(inputs)(s, begin, at, rows, H, x, y, &p, &of_input, &of_product);
+    for (int64_t r = 0; r < rows; r++, p = p ? p + H : NULL, q += H, y += H) {
+        const T *held_h = ROW_OF(const T, held_h, at + r), *doutput = (const T *)s->doutput + (at + r) * H;
+        T *dh = (T *)s->dh + (begin + r) * H;
+        ROWS(j, H) {
+            const V a = GIVEN(0), sum = AT(dh, j) + AT(doutput, j), h = TANH(a);
+            const V upstream = NEW_SHARE(held_h, AT(held_h, j), s->zoneout[0], sum);
+            OUT(dh, j, OLD_SHARE(held_h, AT(held_h, j), s->zoneout[0], sum));
+            OUT(y, j, s->relu ? CHOOSE(a > SPLAT(0), upstream, SPLAT(0)) : upstream * (SPLAT(1) - h * h));
+        }
+    }
+    NAME(outputs)(s, at, rows, H, begin / CHUNK, d, d, &of_input, &of_product);
+}
+
 const struct scan_functions NAME(scan) = {
-    {NAME(lstm_forward), NAME(gru_forward)},
-    {NAME(lstm_backward), NAME(gru_backward)},
+    {NAME(lstm_forward), NAME(gru_forward), NAME(rnn_forward)},
+    {NAME(lstm_backward), NAME(gru_backward), NAME(rnn_backward)},
+    NAME(gather),
+    NAME(settle),
     NAME(product),
     NAME(gradient),
     NAME(pack),
-    NAME(add),
     3 * N,
     sizeof(T),
     sizeof(S),
@@ -360,9 +511,15 @@ const struct scan_functions NAME(scan) = {
 #undef TANH
 #undef WIDEN
 #undef WIDE
+#undef CHOOSE
+#undef TRANSPOSE
 #undef ROWS
 #undef AT
 #undef IN
 #undef OUT
 #undef KEEP
-#undef STATISTICS_OF
+#undef ROW_OF
+#undef HELD
+#undef OLD_SHARE
+#undef NEW_SHARE
+#undef GIVEN
