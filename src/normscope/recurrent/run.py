@@ -18,7 +18,7 @@ from normscope.recurrent.scan import scan
 from normscope.recurrent.sequences import Sequences
 from normscope.recurrent.steps import NormGroups, State, StepNorms, Weights, input_part
 from normscope.specs import NormSpec
-from normscope.torch_internals import BatchNormBase
+from normscope.torch_internals import BatchNormBase, compiler_is_loaded
 
 NormFactory = Callable[[int], nn.Module]
 Norm = str | NormFactory | None
@@ -119,8 +119,9 @@ def norms_of(norms: nn.ModuleDict, mode: Mode, places: Places, hidden_size: int)
     sizes = group_sizes(mode, places, hidden_size)
     groups: dict[str, NormGroups] = {}
     for place, modules in norms.items():
-        for norm in modules.children():
-            _check_rows(norm)
+        if not torch.compiler.is_compiling():
+            for norm in modules.children():
+                _check_rows(norm)
         widths = [hidden_size] if place == "cell" else sizes
         groups[place] = list(zip(widths, modules, strict=True))  # pyright: ignore[reportArgumentType]
     return StepNorms(**groups)
@@ -144,6 +145,14 @@ def draw_weights(module: nn.Module, hidden_size: int, forget_bias: float | None)
     for part in module.modules():
         if part is not module and callable(reset := getattr(part, "reset_parameters", None)):
             reset()
+
+
+def run_apart(compiling: bool) -> Callable[..., tuple[Any, State]]:
+    """Return :func:`run`, as torch.compile leaves it alone unless it is ``compiling`` the layer.
+
+    torch.compile leaves recurrent layers out of its graphs, but would go on with each function that they call.
+    """
+    return torch.compiler.disable(run) if compiler_is_loaded() and not compiling else run
 
 
 def run(
