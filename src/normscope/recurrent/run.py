@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from normscope.norms import NORMS, NormTraits
-from normscope.recurrent import fused
+from normscope.recurrent import fused, fused_triton
 from normscope.recurrent.places import Mode, Places, group_sizes
 from normscope.recurrent.scan import scan
 from normscope.recurrent.sequences import Sequences
@@ -125,8 +125,11 @@ def run(
     # The cell state of half precision is carried in float32.
     states = (states[0], *(one.to(torch.promote_types(one.dtype, torch.float32)) for one in states[1:]))
     resets = sequences.read_resets(reset)
-    reason = fused.reason_against(module, mode, x, states)
-    module.computed_by = f"loop: {reason}" if reason else "cpu"
+    scans: Any = fused_triton if x.is_cuda else fused
+    reason = scans.reason_against(module, mode, x, states)
+    if resets is not None and scans is fused_triton:
+        reason = reason or "resets"
+    module.computed_by = f"loop: {reason}" if reason else scans.BACKEND
     ends: list[State] = []
     for layer in range(module.num_layers):
         outputs = []
@@ -138,7 +141,7 @@ def run(
             state, start = tuple(one[row] for one in states), tuple(one[row] for one in starts)
             if not reason:
                 flat = x.reshape(x.shape[:-1].numel(), x.shape[-1])
-                output, end = fused.run(
+                output, end = scans.run(
                     module, mode, flat, state, start, weights, norms, sequences.sizes, resets, reverse=direction == 1
                 )
                 outputs.append(output.view(*x.shape[:-1], module.hidden_size))
