@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from normscope.arguments import check_argument
 from normscope.norms import BatchNorm, NoNorm, NormTraits
-from normscope.recurrent import fused
+from normscope.recurrent import fused, fused_triton
 from normscope.recurrent.batch_norm import StepBatchNorm
 from normscope.recurrent.places import Mode, Places, group_sizes
 from normscope.recurrent.scan import scan
@@ -204,14 +204,17 @@ def run(
             "batch norm has moments of every time step, and reset starts sequences anew at different ones: use a norm "
             "of rows such as layer_norm"
         )
+    scans: Any = fused_triton if x.is_cuda else fused
     if loop is not None:
         reason = "its steps are measured"
     elif torch.compiler.is_compiling():
         # torch.compile cannot trace what reads whether a mode is active.
         reason = "torch.compile traces the steps"
+    elif resets is not None and scans is fused_triton:
+        reason = "resets"
     else:
-        reason = fused.reason_against(module, mode, x, states)
-    module.computed_by = f"loop: {reason}" if reason else "cpu"
+        reason = scans.reason_against(module, mode, x, states)
+    module.computed_by = f"loop: {reason}" if reason else scans.BACKEND
     ends: list[State] = []
     for layer in range(module.num_layers):
         outputs = []
@@ -238,7 +241,7 @@ def run(
                 )
             else:
                 flat = x.reshape(x.shape[:-1].numel(), x.shape[-1])
-                output, end = fused.run(
+                output, end = scans.run(
                     module, mode, flat, state, start, weights, norms, sequences.sizes, resets, reverse=direction == 1
                 )
                 output = output.view(*x.shape[:-1], module.hidden_size)
