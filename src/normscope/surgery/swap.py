@@ -93,8 +93,8 @@ def _wanted(what: Any) -> list[str | type[nn.Module]]:
     if len({is_recurrent(one) for one in given}) == 2:
         raise ValueError(f"norms and recurrent layers are swapped one after the other, got {label(what)}")
     # Our recurrent classes are derived from torch's, and each class means itself.
-    keys: dict[Any, str] = {kind: key for key, kind in RECURRENT.items()}
-    return [keys[one] if one in keys else one for one in given]
+    keys: dict[Any, Any] = {kind: key for key, kind in RECURRENT.items()}
+    return [keys.get(one, one) for one in given]
 
 
 def _is_wanted(one: ModuleInModel, wanted: Sequence[str | type[nn.Module]]) -> bool:
