@@ -216,6 +216,16 @@ def test_a_given_state_a_reset_and_a_second_call_are_measured() -> None:
     assert second.gain[0] is None
 
 
+def test_a_batch_norm_of_every_step_is_left_as_it_was() -> None:
+    torch.manual_seed(0)
+    lstm = normscope.LSTM(WIDTH, HIDDEN, norm="batch_norm", batch_norm_steps=STEPS, bidirectional=True)
+    before = {name: value.clone() for name, value in lstm.state_dict().items()}
+    forward, backward = step_profile(lstm, inputs("padded"), lambda m, x: m(x)[0].square().mean())
+    assert all(torch.equal(before[name], value) for name, value in lstm.state_dict().items())
+    assert (forward.name, backward.name, backward.norms) == ("l0", "l0_reverse", ())
+    assert all(backward.gradient_h)
+
+
 def test_empty_sequences_and_batches_are_left_out() -> None:
     lstm = nn.LSTM(WIDTH, HIDDEN)
     for shape in ((0, BATCH, WIDTH), (STEPS, 0, WIDTH)):

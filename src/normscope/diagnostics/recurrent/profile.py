@@ -73,7 +73,8 @@ class LayerSteps:
     call: int
     """Index among the calls of the module, from 0."""
     reverse: bool
-    """Whether it runs from the last step to the first."""
+    """Whether it runs from the last step to the first. A layer with batch norm counts steps from where each sequence
+    begins in its direction; its steps are in the order in which they run."""
     steps: int
     """T; of the longest sequence if they differ."""
     sequences: int

@@ -156,7 +156,8 @@ class _Watched:
             # Activations that are recomputed in the backward pass are those of a call that is recorded.
             if not in_backward():
                 for part in self.module.modules():
-                    if id(part) in self.norms:
+                    norm = self.norms.get(id(part))
+                    if norm is not None and norm.traits.statistics in {"features", None}:
                         hooks.callback(part.register_forward_hook(self.hear, with_kwargs=True).remove)
                 rows = [
                     f"l{layer}{each}"

@@ -54,7 +54,13 @@ def figures_of(layer: Mapping[str, Any]) -> list[tuple[str, str, Lines, bool]]:
     memory = next((gate for gate in ("forget gate", "update gate") if gate in layer["closed"]), None)
     if memory:
         gates[f"{memory}, closed"] = _percent(layer["closed"][memory])
-    norms = {f"{norm['place']} {norm['name'].rpartition('.')[2]}": norm["deviation"] for norm in layer["norms"]}
+    places = [norm["place"] for norm in layer["norms"]]
+    summed = "ih" in places and "hh" not in places and layer["kind"] != "GRU"
+    names = {"ih": "W_h h + W_x x" if summed else "W_x x", "hh": "W_h h", "cell": "c"}
+    norms = {
+        names[place] + (f", {places[:at].count(place) + 1}" if places.count(place) > 1 else ""): norm["deviation"]
+        for at, (place, norm) in enumerate(zip(places, layer["norms"], strict=True))
+    }
     gradients = {"of h": layer["gradient_h"], **({"of c": layer["gradient_c"]} if layer["gradient_c"] else {})}
     return [
         ("size", "size of the state", {"h": layer["h"], **({"c": layer["c"]} if layer["c"] else {})}, False),
@@ -123,7 +129,7 @@ def by_step(layer: str, words: str, lines: Lines, *, name: str, logarithmic: boo
 def caption_by_step(layer: str, words: str, lines: Lines) -> str:
     """Describe the first and the last number of every line."""
     parts = [
-        f"{label} {describe(points[0][1], '')} to {describe(points[-1][1], '')}"
+        f"{label}: {describe(points[0][1], '')} to {describe(points[-1][1], '')}"
         for label, points in known_lines(lines).items()
     ]
     return f"{layer}, {words}, first to last step: {'; '.join(parts)}."
