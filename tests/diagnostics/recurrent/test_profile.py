@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 import normscope
+from normscope import torch_internals
 from normscope.diagnostics.gradients.at_norms import gradients_at_norms
 from normscope.diagnostics.recurrent import LayerSteps, NormSteps, step_profile
 from normscope.diagnostics.recurrent.profile import EDGE
@@ -324,7 +325,9 @@ def test_a_compiled_model_is_measured_before_and_after_its_first_call(kind: type
     model: Any = torch.compile(Last(), backend="eager")
     x = inputs("padded")[:3]
     for _ in range(2):
+        frames = torch_internals.compiled_frames()
         (steps,) = step_profile(model, x, lambda m, x: m(x).square().mean())
+        assert torch_internals.compiled_frames() == frames
         assert steps.name == "_orig_mod.rnn.l0"
         assert all(steps.gradient_h)
         model(x)
