@@ -1,9 +1,9 @@
 """Recurrent layers with layer normalization beside PyTorch's without any: ``./run bench recurrent``.
 
 Forward and backward pass of one layer on a CPU, interleaved (A B A B), medians over rounds, as ratios to PyTorch's
-layer. Input and hidden sizes are equal. Then: the steps written out, the same steps scripted (which PyTorch calls
-deprecated) and with a compiled cell; the memory of one forward and backward pass; one step of a stream;
-packed sequences of very different lengths. Under six minutes on two quiet cores; ``--quick`` takes about one.
+layer. Input and hidden sizes are equal. Then: the steps written out, the same steps scripted (``torch.jit.script``,
+which PyTorch calls deprecated) and with a compiled cell; the memory of one forward and backward pass; one step of a
+stream; packed sequences of very different lengths. Under six minutes on two quiet cores; ``--quick`` takes about one.
 """
 
 import argparse
