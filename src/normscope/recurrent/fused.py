@@ -47,12 +47,12 @@ def reason_against(module: Any, mode: Mode, x: Tensor, states: State) -> str:
     """Say why the kernels cannot compute a layer here; return an empty text if they can."""
     places: Places = module.places
     norms = [norm for groups in module.norms.values() for group in groups.values() for norm in group]
-    tensors = [x, *states, *(parameter for parameter in module.parameters())]
+    parameters = list(module.parameters())
     reasons = {
         "there are kernels for the CPU only": x.device.type != "cpu",
         f"there are no kernels for {x.dtype}": x.dtype not in kernels.TYPES,
         "parameters and input differ in dtype or device": any(
-            one.dtype != x.dtype or one.device != x.device for one in module.parameters()
+            one.dtype != x.dtype or one.device != x.device for one in parameters
         ),
         "NORMSCOPE_BACKEND=eager": requested_backend() == "eager",
         "a mode or a transform of torch is active": functorch_is_active()
@@ -60,7 +60,7 @@ def reason_against(module: Any, mode: Mode, x: Tensor, states: State) -> str:
         or dispatch_mode_is_active()
         or is_jit_tracing()
         or torch.is_autocast_enabled("cpu"),
-        "a tensor is of a subclass": any(type(one) not in (Tensor, nn.Parameter) for one in tensors),
+        "a tensor is of a subclass": any(type(one) not in (Tensor, nn.Parameter) for one in (x, *states, *parameters)),
         "the reset gate acts before the product": places.reset == "before",
         "a projection": bool(module.proj_size),
         "a norm has no kernel": any(type(norm) not in NORMS or norm.traits.formula is None for norm in norms),
