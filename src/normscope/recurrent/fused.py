@@ -131,7 +131,7 @@ def run(
         relu=mode == "RNN" and module.nonlinearity == "relu",
         widths=tuple(widths),
         formulas=tuple(None if norm is None else norm.formula for norm in chosen),
-        zoneout=(*regularizers.zoneout, 0.0)[:2],
+        zoneout=(regularizers.zoneout[0], regularizers.zoneout[1] if mode == "LSTM" else 0.0),
     )
     call = _Layer(settings, places, masks, resets)
     h, *c = state
@@ -335,8 +335,10 @@ def _differentiable(
         zip(settings.formulas, (*settings.widths, *settings.widths, size), strict=True)
     ):
         weight, bias = tensors[_FIRST + 2 * index : _FIRST + 2 * index + 2]
-        norm = partial(_row_norm, formula=formula, weight=weight, bias=bias)
-        groups.append(() if formula is None else [(width, norm)])
+        if formula is None:
+            groups.append(())
+        else:
+            groups.append([(width, partial(_row_norm, formula=formula, weight=weight, bias=bias))])
     ih, hh = ([one for group in part for one in group] for part in (groups[:count], groups[count:-1]))
     part = F.linear(named.x, named.weights_ih, named.bias_ih)
     if not settings.summed:

@@ -284,17 +284,16 @@ def backward(
     wide = _statistics(part.dtype)
     dh, dc = dh.clone(memory_format=torch.contiguous_format), None if dc is None else dc.clone()
     alike = scan.summed or (scan.cell != "GRU" and not any(norms[:-1]))
-    dproduct = product if overwrites else _empty(*product.shape, product.dtype)
-    dpart = dproduct if alike else part if overwrites else _empty(*part.shape, part.dtype)
+    dproduct = product if overwrites else _empty(product.shape[0], product.shape[1], product.dtype)
+    dpart = dproduct if alike else part if overwrites else _empty(part.shape[0], part.shape[1], part.dtype)
     chunks = -(-batch // _CHUNK)
     sums = [
         torch.zeros(chunks, 2, size, dtype=wide) if norm is not None and wanted else None
         for norm, wanted, size in zip(norms, wants, (*scan.widths, *scan.widths, width), strict=True)
     ]
     dweights = torch.empty(weights.shape, dtype=wide) if wants_weights else None
-    dstart_h, dstart_c = (
-        None if one is None else torch.zeros_like(like) for one, like in ((states.start_h, dh), (states.start_c, dc))
-    )
+    dstart_h = None if states.start_h is None else torch.zeros_like(dh)
+    dstart_c = None if states.start_c is None or dc is None else torch.zeros_like(dc)
     _run(
         "backward",
         scan,
@@ -316,8 +315,8 @@ def backward(
         dproduct=dproduct,
         dweights=dweights,
     )
-    starts = (None if one is None else one.sum(0) for one in (dstart_h, dstart_c))
-    return Gradients(dpart, dproduct, dweights, dh, dc, *starts, [None if one is None else one.sum(0) for one in sums])
+    start_h, start_c, *totals = (None if one is None else one.sum(0) for one in (dstart_h, dstart_c, *sums))
+    return Gradients(dpart, dproduct, dweights, dh, dc, start_h, start_c, totals)
 
 
 def product(x: Tensor, weights: Tensor, bias: Tensor | None = None, *, transposed: bool) -> Tensor:
