@@ -25,7 +25,7 @@ def loaded(code: str) -> list[str]:
     [
         ("", "import normscope", 3, 60),
         ("import torch", "import normscope; normscope.LayerNorm", 40, 60),
-        ("import torch", "import normscope; normscope.swap", 80, 100),
+        ("import torch", "import normscope; normscope.swap", 90, 110),
         ("import torch", "import normscope; normscope.diagnose", 80, 160),
         ("import torch", "import normscope; normscope.compare", 160, 220),
         ("", "import normscope; normscope.write_report", 45, 280),

@@ -59,6 +59,11 @@ def test_help_teaches_without_torch(tmp_path: Path) -> None:
         (["bench", "--norms", "layernorm"], 2, "did you mean 'layer_norm'?"),
         (["bench", "--shapes", "64"], 2, "shapes must have the form 4096x512,64x1000, got '64'"),
         (["bench", "--dtypes", "float31"], 2, "did you mean 'float32'?"),
+        (["bench", "--cell", "lstm"], 2, "--cell is for recurrent layers: give --recurrent, too"),
+        (["bench", "--recurrent", "--shapes", "8x8"], 2, "give --batch, --hidden and --steps"),
+        (["bench", "--recurrent", "--cell", "lstn"], 2, "did you mean 'lstm'?"),
+        (["bench", "--recurrent", "--batch", "8,0"], 2, "batch must be a number above zero, or several such as 8,64"),
+        (["bench", "--recurrent", "--norms", "frn"], 2, "normalizes each row by itself"),
         (["compare", "digts"], 2, "there is no task 'digts': did you mean 'digits'?"),
         (["compare", "digits", "--norms", "layernorm"], 2, "did you mean 'layer_norm'?"),
         (["compare", "digits", "--placement", "prenorm"], 2, "did you mean 'pre'?"),
@@ -149,6 +154,31 @@ def test_bench_measures_norms_beside_torch(here: CommandLine) -> None:
     costs = json.loads(here(*words, "--json").stdout)
     assert [cost["norm"] for cost in costs["costs"]] == ["ada_norm", "rms_norm"]
     assert all(cost["ratio"] > 0 and cost["forward_us"] > 0 for cost in costs["costs"])
+
+
+def test_bench_measures_recurrent_layers_beside_torch(here: CommandLine) -> None:
+    words = [
+        "bench",
+        "--recurrent",
+        "--cell",
+        "gru",
+        "--norms",
+        "rms_norm",
+        "--batch",
+        "2,3",
+        "--hidden",
+        "8",
+        "--steps",
+        "5",
+        "--seconds",
+        "0.01",
+    ]
+    told = here(*words)
+    assert told.returncode == 0, told.stderr
+    for word in ("gru, 5 steps, batch 2, 8 units, float32", "batch 3", "nn.GRU", "rms_norm", "saved MB", "1 thread"):
+        assert word in told.stdout
+    costs = json.loads(here(*words, "--json").stdout)["costs"]
+    assert [(cost["batch"], cost["norm"]) for cost in costs] == [(2, None), (2, "rms_norm"), (3, None), (3, "rms_norm")]
 
 
 def test_lists_name_everything(here: CommandLine) -> None:

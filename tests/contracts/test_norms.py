@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from normscope.cli.costs import bench
+from normscope.cli.costs.norms import bench_norms
 from normscope.diagnostics.diagnosis import diagnose
 from normscope.inspection import find_norms
 from normscope.norms import NORMS, LayerNorm, ScaleNorm
@@ -136,7 +136,7 @@ def test_compared(user_file, tmp_path: Path) -> None:
 
 
 def test_measured_by_bench() -> None:
-    costs = bench(list(NORMS), [(4, WIDTH)], [torch.bfloat16], seconds=0.01).costs
+    costs = bench_norms(list(NORMS), [(4, WIDTH)], [torch.bfloat16], seconds=0.01).costs
     assert [cost.norm for cost in costs] == list(NORMS)
 
 

@@ -38,9 +38,10 @@ def test_diagnose_says_what_the_page_says(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     space: dict = {}
     with torch.random.fork_rng(devices=[]):
-        first, training, alone = (told(code, page, space) for _, code in blocks(page, "python"))
+        first, training, steps, alone = (told(code, page, space) for _, code in blocks(page, "python"))
     assert first.startswith("['double_norm']\n")
     assert training == ""
     assert "Through training" in (tmp_path / "diagnosis.html").read_text(encoding="utf-8")
+    assert steps == "0.60, 0.68\n['gradient_vanishes_over_steps']\n"
     assert "They differ in whether the mean is subtracted" in alone
     assert "The sharpest of 451 directions" in alone

@@ -137,6 +137,18 @@ class Parametrizes(Plain):
         return super().forward(x)
 
 
+class Recurrent(nn.Module):
+    """torch's LSTM, and a GRU of this package, over the rows as one sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(WIDTH, WIDTH, 2, dropout=0.1, bidirectional=True)
+        self.gru = normscope.GRU(2 * WIDTH, WIDTH, norm="layer_norm", recurrent_dropout=0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gru(self.lstm(x)[0])[0]
+
+
 class Fails(Plain):
     """Raises in the middle of a forward, after it has changed itself."""
 
@@ -191,6 +203,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "changes_attributes": ChangesAttributes,
     "parametrizes": Parametrizes,
     "fails": Fails,
+    "recurrent": Recurrent,
     "parametrized": parametrized,
     "compiled": compiled,
     "lazy": lazy,
@@ -244,6 +257,7 @@ CALLS: dict[str, Callable[[nn.Module], Any]] = {
     "depth_profile": lambda m: diagnostics.depth_profile(m, batch(), loss),
     "gradients_at_norms": lambda m: diagnostics.gradients_at_norms(m, batch(), loss),
     "numeric_range": lambda m: diagnostics.numeric_range(m, batch(), loss),
+    "step_profile": lambda m: diagnostics.step_profile(m, batch(), loss),
     "warmup_features": lambda m: diagnostics.warmup_features(m, batch(), loss, learning_rate=1e-3),
     "gradient_shares": enter(diagnostics.gradient_shares),
     "gradients_through_training": enter(diagnostics.gradients_through_training),

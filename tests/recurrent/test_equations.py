@@ -249,7 +249,7 @@ def test_a_network_whose_gates_get_constants_is_saved_by_eps() -> None:
         (lambda: RNN(WIDTH, H, places=Places(cell="carried")), "no cell state"),
         (lambda: LSTM(WIDTH, H, places=Places(reset="before")), "no reset gate"),
         (lambda: Places(groups="gate"), "groups must be one of 'stacked', 'gates', 'whole', got 'gate'"),
-        (lambda: LSTM(WIDTH, H, norm="batch_norm"), "normalizes each row by itself; BatchNorm shares"),
+        (lambda: LSTM(WIDTH, H, norm="instance_norm"), "each row by itself, or is made .*; InstanceNorm shares"),
     ],
 )
 def test_what_cannot_be_is_refused(build: Any, words: str) -> None:

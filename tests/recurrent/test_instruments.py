@@ -1,5 +1,6 @@
 """The instruments on a model with our recurrent layers: found, swapped and back, diagnosed, and left as it was."""
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -54,3 +55,25 @@ def test_a_model_with_them_is_diagnosed() -> None:
     assert "no norm" not in found.summary().lower()
     assert torch.equal(model(x), want)
     assert model.lstm.computed_by == "cpu"
+
+
+def test_batch_norm_that_is_swapped_in_is_refused_where_it_runs() -> None:
+    model = Tagger()
+    report = normscope.swap(model, "layer_norm", "batch_norm")
+    with pytest.raises(
+        ValueError, match="or is made with norm='batch_norm'; BatchNorm shares its statistics over batch"
+    ):
+        model(batch())
+    report.undo()
+    model(batch())
+
+
+def test_batch_norm_of_time_steps_is_out_of_reach_with_the_reason() -> None:
+    model = Tagger()
+    model.lstm = LSTM(8, 16, norm="batch_norm", batch_norm_steps=5)
+    found, unreachable = normscope.find_norms(model)
+    assert {norm.name.partition(".")[0] for norm in found} == {"gru"}
+    assert {(one.what, one.why) for one in unreachable} == {
+        ("StepBatchNorm", "its forward takes more than one input: x, step")
+    }
+    normscope.diagnose(model, batch(), lambda model, x: model(x).square().mean())

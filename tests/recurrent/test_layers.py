@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from normscope import norms
-from normscope.recurrent import GRU, LSTM, RNN
+from normscope.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 from normscope.recurrent.scan import Regularizers
+from normscope.registry import UnknownName
 from support.pairwise import pairwise
 
 LAYERS = {LSTM: nn.LSTM, GRU: nn.GRU, RNN: nn.RNN}
@@ -127,6 +128,42 @@ def test_every_norm_of_rows(ours: type, norm: str) -> None:
     output, _ = layer(drawn(T, B, WIDTH, dtype=torch.float32))
     output.square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
+
+
+@pytest.mark.parametrize("ours", [*LAYERS, LSTMCell, GRUCell, RNNCell], ids=lambda kind: kind.__name__)
+def test_norms_take_arguments_as_everywhere(ours: type) -> None:
+    layer = ours(WIDTH, H, norm="ada_norm(k=0.3, scale=2)")
+    built = [one for one in layer.modules() if isinstance(one, norms.AdaNorm)]
+    assert {(one.k, one.scale) for one in built} == {(0.3, 2.0)}
+    if issubclass(ours, nn.LSTM | nn.LSTMCell):
+        layer = ours(WIDTH, H, norm="none", cell_norm="rms_norm(eps=0.5)")
+        assert [one.eps for one in layer.modules() if isinstance(one, norms.RMSNorm)] == [0.5]
+
+
+@pytest.mark.parametrize("ours", LAYERS, ids=lambda kind: kind.__name__)
+def test_the_norm_called_none_leaves_torchs_layer(ours: type) -> None:
+    layer, theirs = ours(WIDTH, H, norm="none"), LAYERS[ours](WIDTH, H)
+    assert theirs.load_state_dict(layer.state_dict())
+    x = drawn(T, B, WIDTH, dtype=torch.float32)
+    assert torch.equal(layer(x)[0], theirs(x)[0])
+    assert layer.computed_by == "torch"
+
+
+@pytest.mark.parametrize(
+    ("norm", "error", "words"),
+    [
+        ("ada_norm(q=1)", ValueError, "ada_norm has no argument 'q'; it takes eps"),
+        ("ada_norm(k='a')", TypeError, "k must be a number"),
+        ("layernorm", UnknownName, "did you mean 'layer_norm'"),
+        ("weight_norm", ValueError, "norm must be one norm such as .*, got 'weight_norm'"),
+        ("layer_norm+ada_norm:final", ValueError, "norm must be one norm such as"),
+        (norms.LayerNorm(H), TypeError, "norm must be a string or a function or None"),
+        (lambda width: width, TypeError, "must be a torch.nn.Module, got 5 of type int"),
+    ],
+)
+def test_what_is_no_norm_is_refused(norm: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        RNN(WIDTH, H, norm=norm)
 
 
 @pytest.mark.parametrize("places", ["paper", "per gate", "kiros"])

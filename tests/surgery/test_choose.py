@@ -62,7 +62,9 @@ def test_the_model_itself() -> None:
 
 
 def test_wrong_words() -> None:
-    with pytest.raises(ValueError, match=r"one of none, layer_norm, .*instance_norm, frn, got 'LayerNorm'"):
+    with pytest.raises(
+        ValueError, match=r"one of none, layer_norm, .*instance_norm, frn, rnn, lstm, .*, got 'LayerNorm'"
+    ):
         chosen("LayerNorm")
     with pytest.raises(TypeError, match="a class of modules, got 3"):
         chosen([3])

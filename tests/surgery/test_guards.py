@@ -23,7 +23,7 @@ def module_named(name: str, module: str = "elsewhere") -> nn.Module:
     [
         (lambda: torch.compile(nn.Sequential(nn.LayerNorm(4))), "compiled. Swap in the model that was given to"),
         (lambda: nn.DataParallel(nn.LayerNorm(4)), r"Swap in `model.module`, then wrap it again"),
-        (lambda: nn.Sequential(nn.DataParallel(nn.LayerNorm(4))), "norms of its part '0' cannot"),
+        (lambda: nn.Sequential(nn.DataParallel(nn.LayerNorm(4))), "its part '0' cannot"),
         (lambda: torch.fx.symbolic_trace(nn.Sequential(nn.LayerNorm(4))), "traced graph.* then torch.export it"),
         (lambda: torch.jit.script(nn.Sequential(nn.LayerNorm(4))), "then torch.export or torch.jit.trace it"),
         (lambda: nn.Sequential(nn.LazyLinear(4), nn.LayerNorm(4)), "its part '0' is lazy, .* run a batch first"),

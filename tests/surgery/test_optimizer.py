@@ -97,7 +97,9 @@ def test_no_telling_where_new_parameters_belong() -> None:
     groups = [{"params": network[0].parameters()}, {"params": network[2].parameters()}]
     optimizer = torch.optim.SGD(groups, lr=0.1)
     before = snapshot(optimizer)
-    with pytest.raises(ValueError, match="the optimizer has 2 groups and none holds a parameter of the swapped norms"):
+    with pytest.raises(
+        ValueError, match="the optimizer has 2 groups and none holds a parameter of the swapped modules"
+    ):
         swap(network, "layer_norm", "dyt", optimizer=optimizer)
     assert snapshot(optimizer) == before
     assert isinstance(network[1], nn.LayerNorm)

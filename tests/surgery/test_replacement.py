@@ -202,7 +202,7 @@ def test_a_function_must_make_a_new_module_for_every_norm() -> None:
     one = nn.RMSNorm(6)
     gain = one.weight
     model = nn.Sequential(nn.LayerNorm(6), nn.LayerNorm(6), nn.RMSNorm(6))
-    with pytest.raises(ValueError, match="gave for 1 the very module of 0: it must make a new one for every norm"):
+    with pytest.raises(ValueError, match="gave for 1 the very module of 0: it must make a new one for every place"):
         swap(model, "layer_norm", lambda width: one)
     with pytest.raises(ValueError, match="gave for 0 the very module of 2"):
         swap(model, "layer_norm", lambda width: model[2])
@@ -227,6 +227,6 @@ def ones(module: nn.Module) -> None:
 def test_preserving_wants_numbers() -> None:
     with torch.device("meta"):
         model = nn.Sequential(nn.RMSNorm(6))
-    with pytest.raises(ValueError, match=r"1 norms have none, for they are on the meta device \(0\)"):
+    with pytest.raises(ValueError, match=r"1 modules have no numbers, for they are on the meta device \(0\)"):
         swap(model, "rms_norm", "scale_norm", preserve=True)
     assert type(model[0]) is nn.RMSNorm

@@ -105,6 +105,21 @@ def parse_shapes(text: str) -> list[tuple[int, int]]:
     return shapes
 
 
+def parse_sizes(option: str, text: str) -> list[int]:
+    """Parse whole numbers above zero such as ``8,64``.
+
+    Args:
+        option: What they are, for the message.
+        text: What a person wrote.
+
+    Raises:
+        ValueError: If the text has another form.
+    """
+    if not all(part.strip().isdecimal() and int(part) for part in text.split(",")):
+        raise ValueError(f"{option} must be a number above zero, or several such as 8,64, got {text!r}")
+    return [int(part) for part in text.split(",")]
+
+
 def split_norms(text: str) -> list[str]:
     """Split a list of norms or placements at the commas outside parentheses."""
     # Imported here because it imports torch.

@@ -188,18 +188,50 @@ def cost_tables(costs: Mapping[str, Any]) -> Iterable[Table]:
             table.add_column(head, justify="right", no_wrap=True)
         table.add_column("ratio to", no_wrap=True)
         for cost in group:
-            low, high = cost["quartiles"]
             table.add_row(
                 cost["norm"],
                 f"{cost['forward_us']:,.1f}",
                 f"{cost['backward_us']:,.1f}",
-                Text(f"{cost['ratio']:.2f}", "green" if high < 1 else "red" if low > 1 else ""),
+                _ratio(cost),
                 # The identity moves no data, so its limits are meaningless.
                 *(["", ""] if cost["norm"] == "none" else [f"{100 * cost[f'{k}_limit']:.0f} %" for k in _PASSES]),
                 f"{cost['saved_bytes'] / (rows * width):.2f}",
                 cost["against"],
             )
         yield table
+
+
+def recurrent_cost_tables(costs: Mapping[str, Any]) -> Iterable[Table]:
+    """Yield the cost tables of ``RecurrentCosts.to_dict()``, one per cell, size and dtype."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for cost in costs["costs"]:
+        sizes = f"{cost['steps']:,} steps, batch {cost['batch']:,}, {cost['hidden']:,} units"
+        groups.setdefault(f"{cost['cell']}, {sizes}, {cost['dtype']}", []).append(cost)
+    for title, group in groups.items():
+        table = Table(title=_text(title), title_justify="left", box=box.SIMPLE_HEAD)
+        table.padding = (0, 1, 0, 0)
+        table.add_column("norm", no_wrap=True)
+        for head in ("fwd ms", "bwd ms", "ratio", "saved MB", "ratio"):
+            table.add_column(head, justify="right", no_wrap=True)
+        table.add_column("computed by", overflow="fold")
+        for cost in group:
+            plain = cost["norm"] is None
+            table.add_row(
+                _text(f"nn.{cost['cell'].upper()}" if plain else cost["norm"]),
+                f"{cost['forward_ms']:,.2f}",
+                f"{cost['backward_ms']:,.2f}",
+                Text("") if plain else _ratio(cost),
+                f"{cost['saved_bytes'] / 1e6:,.2f}",
+                "" if plain else f"{cost['memory_ratio']:.2f}",
+                _text(cost["computed_by"]),
+            )
+        yield table
+
+
+def _ratio(cost: Mapping[str, Any]) -> Text:
+    """Return a ratio, green or red if three quarters of the rounds are on one side of 1."""
+    low, high = cost["quartiles"]
+    return Text(f"{cost['ratio']:.2f}", "green" if high < 1 else "red" if low > 1 else "")
 
 
 def _text(text: str, style: str = "") -> Text:

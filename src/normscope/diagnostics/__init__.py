@@ -13,8 +13,10 @@ from normscope.diagnostics.gradients import (
     gradients_at_norms,
     gradients_through_training,
 )
+from normscope.diagnostics.measured import Cause, Finding
 from normscope.diagnostics.numeric_range import NormRange, numeric_range
-from normscope.diagnostics.rules import CAUSES, Cause, Finding
+from normscope.diagnostics.recurrent import LayerSteps, NormSteps, step_profile
+from normscope.diagnostics.rules import CAUSES
 from normscope.diagnostics.warmup import warmup_features
 from normscope.registry import Registry
 
@@ -26,6 +28,7 @@ PROBES: Registry[Callable[..., Any]] = Registry(
         "gradients_through_training": "normscope.diagnostics:gradients_through_training",
         "depth_profile": "normscope.diagnostics:depth_profile",
         "coordinate_check": "normscope.diagnostics:coordinate_check",
+        "step_profile": "normscope.diagnostics:step_profile",
         "warmup_features": "normscope.diagnostics:warmup_features",
         "numeric_range": "normscope.diagnostics:numeric_range",
         "invariances": "normscope.analysis:invariances",
@@ -50,8 +53,10 @@ __all__ = [
     "Finding",
     "GradientShares",
     "GradientStep",
+    "LayerSteps",
     "NormGradients",
     "NormRange",
+    "NormSteps",
     "StackDepth",
     "coordinate_check",
     "depth_profile",
@@ -60,5 +65,6 @@ __all__ = [
     "gradients_at_norms",
     "gradients_through_training",
     "numeric_range",
+    "step_profile",
     "warmup_features",
 ]

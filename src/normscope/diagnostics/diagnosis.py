@@ -17,9 +17,12 @@ from normscope.arguments import check_arguments
 from normscope.diagnostics.depth.profile import StackDepth, read_depth
 from normscope.diagnostics.depth.watch import watch_depth
 from normscope.diagnostics.gradients.at_norms import LostGradient, NormGradients, watch_gradients
+from normscope.diagnostics.measured import Finding, Measured
 from normscope.diagnostics.numeric_range import NormRange, Precision, watch_range
 from normscope.diagnostics.readings import read
-from normscope.diagnostics.rules import Finding, Measured, name_causes
+from normscope.diagnostics.recurrent.profile import LayerSteps
+from normscope.diagnostics.recurrent.watch import watch_steps
+from normscope.diagnostics.rules import name_causes
 from normscope.diagnostics.warmup import Before, Update
 from normscope.diagnostics.warmup import first_update as try_first_update
 from normscope.inspection.find import find_norms
@@ -76,6 +79,7 @@ class Diagnosis:
     readings: Mapping[str, str]
     """Plain-text interpretation of each group of measurements."""
     cost: DiagnosisCost
+    recurrent: tuple[LayerSteps, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return all fields as plain values for JSON; a number that is not finite becomes None."""
@@ -108,7 +112,8 @@ def diagnose(
 
     Costs one forward and one backward pass, and a second forward pass if the learning rate is known. Afterwards the
     model is bit-identical to what it was: parameters, buffers, gradients, modes, attributes, random states and all
-    hooks, also those that its own forward registers. Hooks of the caller run.
+    hooks, also those that its own forward registers. Hooks of the caller run. Recurrent layers run step by step in the
+    place of their kernels, with the same numbers up to rounding.
 
     Args:
         model: Any module, in the mode in which it is to be diagnosed.
@@ -154,6 +159,7 @@ def diagnose(
         gradients = watches.enter_context(watch_gradients(model, found=found, lost=lost))
         depth = watches.enter_context(watch_depth(model, found=found, keep=not_tried is None))
         ranges = watches.enter_context(watch_range(model, found=found, precision=precision, optimizer=optimizer))
+        steps = watches.enter_context(watch_steps(model, found=found))
         with observed_functional_norms(model, found) as unheard:
             value = _check_loss(loss(model, batch))
         by_parameter = gradients_of(value, model)
@@ -162,7 +168,7 @@ def diagnose(
                 f"the loss depends on no parameter of {type(model).__name__}: it must call the model it is given, and "
                 "a model that recomputes activations must do so with use_reentrant=False"
             )
-        stacks = read_depth(depth, by_parameter)
+        stacks, recurrent = read_depth(depth, by_parameter), steps.read()
     loss_value, features, update = float(value.detach()), None, _update_of(optimizer)
     if not_tried is None and not math.isfinite(loss_value):
         not_tried = f"the loss is {loss_value}"
@@ -181,6 +187,8 @@ def diagnose(
         lost=lost,
         unmeasured=(*unreached, *unheard),
         not_tried=not_tried,
+        recurrent=recurrent,
+        unseen=steps.unseen,
     )
     return Diagnosis(
         model=type(model).__name__,
@@ -202,6 +210,7 @@ def diagnose(
             backward_passes=1,
             peak_bytes=memory.peak(),
         ),
+        recurrent=tuple(recurrent),
     )
 
 

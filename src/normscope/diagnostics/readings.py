@@ -5,7 +5,9 @@ from collections.abc import Callable, Sized
 from statistics import median
 
 from normscope.diagnostics.depth.profile import LARGEST_FADE, LARGEST_GROWTH, StackDepth
-from normscope.diagnostics.rules import Measured, lacks_warm_up
+from normscope.diagnostics.measured import Measured
+from normscope.diagnostics.recurrent.reading import read_steps
+from normscope.diagnostics.rules import lacks_warm_up
 
 CALIBRATION = {"configurations": 36, "predictor": 29, "constant": 28}
 """Number of transformers trained with and without warm-up, and how many of them two rules classify correctly.
@@ -29,9 +31,10 @@ def read(measured: Measured) -> dict[str, str]:
     """Return the readings by the keys of :data:`READINGS`.
 
     Each has one paragraph per line: first the measurements, last what they mean, their usual causes and what to try. If
-    nothing was measured, the reading is one sentence that says so.
+    nothing was measured, the reading is one sentence that says so; that of recurrent layers is left out.
     """
-    return {name: reading(measured) for name, reading in READINGS.items()}
+    texts = {name: reading(measured) for name, reading in READINGS.items()}
+    return {name: text for name, text in texts.items() if text}
 
 
 def _gradients(measured: Measured) -> str:
@@ -336,6 +339,7 @@ _PLACES = {
 READINGS: dict[str, Callable[[Measured], str]] = {
     "gradients": _gradients,
     "depth": _depth,
+    "recurrent": read_steps,
     "first_update": _first_update,
     "range": _range,
 }

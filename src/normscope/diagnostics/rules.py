@@ -4,14 +4,11 @@
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass
+from collections.abc import Iterator, Sized
 
 from normscope.diagnostics.depth.profile import LARGEST_GROWTH, StackDepth
-from normscope.diagnostics.depth.watch import DoubleNorm
-from normscope.diagnostics.gradients.at_norms import LostGradient, NormGradients
-from normscope.diagnostics.numeric_range import NormRange
-from normscope.inspection.norm_in_model import Unreachable
+from normscope.diagnostics.measured import Cause, Finding, Measured
+from normscope.diagnostics.recurrent.rules import RECURRENT_CAUSES
 
 REPLACED = 0.5
 """Relative change of the last layer's output at which the first update is said to replace the function.
@@ -48,69 +45,6 @@ MOST_DEAD = 0.5
 
 ONLY_READER = 1e-3
 """Relative difference of two gradient energies up to which a norm counts as the only consumer of another's output."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """Everything that the rules and the readings are computed from."""
-
-    gradients: Sequence[NormGradients]
-    stacks: Sequence[StackDepth]
-    doubles: Sequence[DoubleNorm]
-    ranges: Sequence[NormRange]
-    first_update: Mapping[str, float] | None = None
-    """Result of :func:`~normscope.diagnostics.warmup.warmup_features` at the learning rate of the first step."""
-    warmup: int | None = None
-    """Number of warm-up steps. If None, warm-up is not assessed."""
-    loss: float | None = None
-    """None if the loss was not measured."""
-    lost: Sequence[LostGradient] = ()
-    """Calls of norms without a usable gradient."""
-    unmeasured: Sequence[Unreachable] = ()
-    """Modules that may be norms and were not measured, and norms computed by functions inside a forward."""
-    not_tried: str | None = None
-    """Why there is no ``first_update``."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cause:
-    """A known cause of trouble: how it is detected, and what the user reads about it."""
-
-    name: str
-    """Key in :data:`CAUSES`."""
-    title: str
-    """Heading of a finding."""
-    rule: Callable[[Measured], Iterator[tuple[str, str]]]
-    """Yields the place and the evidence of every occurrence; the place is empty for the whole model."""
-    remedy: str
-    """What to try."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One occurrence of a :class:`Cause` in a model.
-
-    Example:
-        >>> import torch
-        >>> import normscope
-        >>> _ = torch.manual_seed(0)
-        >>> model = torch.nn.Sequential(torch.nn.LayerNorm(8), torch.nn.LayerNorm(8), torch.nn.Linear(8, 1))
-        >>> x, loss = torch.randn(32, 8), lambda model, x: model(x).square().mean()
-        >>> diagnosis = normscope.diagnose(model, x, loss)
-        >>> [(finding.name, finding.where) for finding in diagnosis.findings]
-        [('double_norm', '1')]
-    """
-
-    name: str
-    """Name of the cause."""
-    title: str
-    """Heading of the cause."""
-    where: str
-    """Name of the norm or the stack; empty for the whole model."""
-    evidence: str
-    """The measured numbers, in a sentence."""
-    remedy: str
-    """What to try."""
 
 
 def name_causes(measured: Measured) -> list[Finding]:
@@ -389,6 +323,7 @@ CAUSES: dict[str, Cause] = {
             rule=_overflow,
             remedy="Use bfloat16 or float32 for the residual stream, scale the branches down, or clip the input.",
         ),
+        *RECURRENT_CAUSES,
     )
 }
 """Every known cause by its name, in the order of the page."""

@@ -24,6 +24,7 @@ from normscope.inspection.norm_in_model import (
     FOREIGN_TRAITS,
     TORCH_NORMS,
     UNKNOWN,
+    ModuleInModel,
     NormInModel,
     Unreachable,
     kind_of,
@@ -79,12 +80,22 @@ def find_norms(model: nn.Module, *, for_replacement: bool = False) -> tuple[list
     return found, unreachable
 
 
-def held_in_lists(model: nn.Module, norms: Sequence[NormInModel]) -> list[Unreachable]:
-    """List norms that plain lists or dictionaries hold as well, which nn.Module does not see.
+def within_recurrent(model: nn.Module) -> frozenset[int]:
+    """Return the identities of the modules inside recurrent layers and cells, which are called at every step.
 
     Args:
         model: Any module.
-        norms: Norms of the model.
+    """
+    recurrent = (module for module in model.modules() if isinstance(module, nn.RNNBase | nn.RNNCellBase))
+    return frozenset(id(inner) for module in recurrent for inner in module.modules())
+
+
+def held_in_lists(model: nn.Module, norms: Sequence[ModuleInModel]) -> list[Unreachable]:
+    """List modules that plain lists or dictionaries hold as well, which nn.Module does not see.
+
+    Args:
+        model: Any module.
+        norms: Norms or recurrent layers of the model.
     """
     by_identity = {id(norm.module): norm for norm in norms}
     unreachable = []
@@ -121,7 +132,7 @@ def recognize(names: tuple[str, ...], module: nn.Module, *, for_replacement: boo
         return _LAZY
     if isinstance(module, nn.LocalResponseNorm):
         return "normalizes over neighbouring channels, which no key does"
-    if for_replacement and (why := _held_by_other_library(module)):
+    if for_replacement and (why := held_by_other_library(module)):
         return why
     if base is None:
         equation = observe(module)
@@ -245,8 +256,12 @@ def _is_read_by_quantization(parent: nn.Module | None) -> bool:
     return parent is not None and not {"intrinsic", "quantized"}.isdisjoint(type(parent).__module__.split("."))
 
 
-def _held_by_other_library(module: nn.Module) -> str | None:
-    """Say what prevents the replacement of a norm, or return None if nothing does."""
+def held_by_other_library(module: nn.Module) -> str | None:
+    """Say what prevents the replacement of a module, or return None if nothing does.
+
+    Args:
+        module: A norm or a recurrent layer.
+    """
     if "quantized" in type(module).__module__.split("."):
         return "quantized: swap first, quantize afterwards"
     if "activation_post_process" in children_of(module):

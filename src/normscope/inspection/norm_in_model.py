@@ -13,7 +13,24 @@ from normscope.norms import NORMS, ChannelsFirst, LayerNorm, NormTraits, RMSNorm
 
 
 @dataclass(frozen=True, kw_only=True)
-class NormInModel:
+class ModuleInModel:
+    """A module that a swap can replace, with every name it has in the model."""
+
+    names: tuple[str, ...]
+    """Its names in the model; several for a module that is tied."""
+    kind: str
+    """A key of ``NORMS``, ``group_norm`` or ``instance_norm``; of a recurrent layer a key such as ``lstm``."""
+    module: nn.Module
+    """The module under these names."""
+
+    @property
+    def name(self) -> str:
+        """Return the first name."""
+        return self.names[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormInModel(ModuleInModel):
     """One norm of a model, with every name it has there.
 
     Example:
@@ -24,12 +41,6 @@ class NormInModel:
         (('0',), 'group_norm', 'channels')
     """
 
-    names: tuple[str, ...]
-    """Its names in the model; several for a module that is tied."""
-    kind: str
-    """A key of ``NORMS``, ``group_norm`` or ``instance_norm``."""
-    module: nn.Module
-    """The module under these names."""
     holder: nn.Module
     """The module with the parameters: ``module`` itself, or the norm inside a ``ChannelsFirst``."""
     shape: tuple[int, ...]
@@ -48,11 +59,6 @@ class NormInModel:
     """Whether the features are on axis 1."""
     spatial: tuple[int, ...] = ()
     """Sizes of the axes after the features of an input that it was observed to take; empty if it takes any number."""
-
-    @property
-    def name(self) -> str:
-        """Return the first name."""
-        return self.names[0]
 
     @property
     def sample(self) -> tuple[int, ...]:
@@ -81,7 +87,7 @@ class NormInModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Unreachable:
-    """A norm that can be neither measured nor replaced, or not for the purpose that was asked for."""
+    """A norm or layer that can be neither measured nor replaced, or not for the purpose that was asked for."""
 
     name: str
     """Its place in the model; empty for the model itself."""

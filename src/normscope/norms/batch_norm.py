@@ -204,9 +204,19 @@ class BatchNorm(BatchNormBase):
         """
         if x.is_nested:
             return over_rows(self, x)
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return self._normalize(x, None)
+        return self._normalize(x, (self.running_mean, self.running_var, self.num_batches_tracked))
+
+    def _normalize(self, x: Tensor, running: tuple[Tensor, Tensor, Tensor] | None) -> Tensor:
+        """Normalize by the moments of the batch, or in evaluation by the running ones: mean, variance and count.
+
+        Raises:
+            ValueError: If the batch's moments are needed and it has a single row.
+        """
         check_input(self, x, self.normalized_shape)
-        if not self.training and self.running_mean is not None and self.running_var is not None:
-            return batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.eps).contiguous()
+        if not self.training and running is not None:
+            return batch_norm(x, *running[:2], self.weight, self.bias, self.eps).contiguous()
         axes = len(self.normalized_shape)
         rows = math.prod(x.shape[:-axes])
         if rows == 1:
@@ -218,22 +228,17 @@ class BatchNorm(BatchNormBase):
         wide, scale, middle = in_range(widen(x), tuple(range(x.dim() - axes)), centers=True)
         mean, variance = batch_moments(wide, axes=axes)
         spread = variance * (rows / (rows - 1))
-        if self.training and self.track_running_stats:
+        if self.training and self.track_running_stats and running is not None:
             true = mean.detach() / scale + middle, spread.detach() / scale / scale
-            self._track(*(moment.reshape(mean.shape) for moment in true))
+            share = self._share(running[2].add_(1).to(mean.dtype))
+            for moving, moment in zip(running[:2], true, strict=True):
+                moving.add_((moment.reshape(mean.shape) - moving) * share)
         eps, variance = self.eps * scale * scale, spread if self.unbiased else variance
         return batch_norm(wide, mean, variance, self.weight, self.bias, eps).to(x.dtype).contiguous()
 
-    def _track(self, mean: Tensor, variance: Tensor) -> None:
-        """Move the running moments, if there are any, toward those of a batch."""
-        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
-            return
-        self.num_batches_tracked.add_(1)
-        step = self.momentum
-        if step is None:
-            step = self.num_batches_tracked.to(mean.dtype).reciprocal()
-        self.running_mean.add_((mean - self.running_mean) * step)
-        self.running_var.add_((variance - self.running_var) * step)
+    def _share(self, count: Tensor) -> float | Tensor:
+        """Return the weight of the newest of ``count`` batches in the running moments."""
+        return count.reciprocal() if self.momentum is None else self.momentum
 
     def extra_repr(self) -> str:
         """Return the settings, for ``repr``."""

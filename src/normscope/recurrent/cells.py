@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from normscope.recurrent.places import Mode, Places, find_places
 from normscope.recurrent.run import Norm, build_norms, draw_weights, norms_of, weights_of
 from normscope.recurrent.steps import State, gru_step, input_part, lstm_step, rnn_step
+from normscope.torch_internals import forward_mode_is_active, functorch_is_active
 
 
 class RNNCell(nn.RNNCell):
@@ -54,6 +55,8 @@ class RNNCell(nn.RNNCell):
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """Map ``[B, I]`` and ``[B, H]``, or both without B, to the next ``[B, H]``; without a state it is zero."""
+        if _is_torchs(self):
+            return super().forward(input, hx)
         step = partial(rnn_step, activation=torch.tanh if self.nonlinearity == "tanh" else torch.relu)
         return _step(self, "RNN", step, input, None if hx is None else (hx,))[0]
 
@@ -107,6 +110,8 @@ class LSTMCell(nn.LSTMCell):
 
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """Map ``[B, I]`` and two ``[B, H]``, or all without B, to the next states; without states they are zero."""
+        if _is_torchs(self):
+            return super().forward(input, hx)
         h, c = _step(self, "LSTM", lstm_step, input, hx)
         return h, c
 
@@ -151,17 +156,25 @@ class GRUCell(nn.GRUCell):
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """Map ``[B, I]`` and ``[B, H]``, or both without B, to the next ``[B, H]``; without a state it is zero."""
+        if _is_torchs(self):
+            return super().forward(input, hx)
         return _step(self, "GRU", gru_step, input, None if hx is None else (hx,))[0]
+
+
+def _is_torchs(module: Any) -> bool:
+    """Return whether torch computes the cell: without norm, and outside of what its operations do not know."""
+    return not (module.norms or functorch_is_active() or forward_mode_is_active())
 
 
 def _step(module: Any, mode: Mode, step: Callable[..., State], x: Tensor, hx: State | None) -> State:
     """Check the input as torch's cells do, and compute one step.
 
     Raises:
-        ValueError: If an input or a state has another shape.
+        ValueError: If an input or a state has another number of dimensions.
+        RuntimeError: If one has another size.
     """
     if x.dim() not in (1, 2) or x.shape[-1] != module.input_size:
-        raise ValueError(
+        raise (RuntimeError if x.dim() in (1, 2) else ValueError)(
             f"{type(module).__name__} takes [B, {module.input_size}] or [{module.input_size}], got {list(x.shape)}"
         )
     wanted = (*x.shape[:-1], module.hidden_size)
@@ -169,7 +182,9 @@ def _step(module: Any, mode: Mode, step: Callable[..., State], x: Tensor, hx: St
         hx = (x.new_zeros(wanted),) * (2 if mode == "LSTM" else 1)
     for one in hx:
         if one.shape != wanted:
-            raise ValueError(f"{type(module).__name__} takes states of shape {list(wanted)}, got {list(one.shape)}")
+            raise (RuntimeError if one.dim() in (1, 2) else ValueError)(
+                f"{type(module).__name__} takes states of shape {list(wanted)}, got {list(one.shape)}"
+            )
     weights = weights_of(module, "")
     norms = norms_of(module.norms, mode, module.places, module.hidden_size)
     part = input_part(mode, x, weights, norms, module.places)

@@ -55,7 +55,6 @@ def reason_against(module: Any, mode: Mode, x: Tensor, states: State) -> str:
             one.dtype != x.dtype or one.device != x.device for one in module.parameters()
         ),
         "NORMSCOPE_BACKEND=eager": requested_backend() == "eager",
-        "torch.compile traces the steps": torch.compiler.is_compiling(),
         "a mode or a transform of torch is active": functorch_is_active()
         or forward_mode_is_active()
         or dispatch_mode_is_active()
@@ -65,7 +64,7 @@ def reason_against(module: Any, mode: Mode, x: Tensor, states: State) -> str:
         "the reset gate acts before the product": places.reset == "before",
         "a projection": bool(module.proj_size),
         "a norm has no kernel": any(type(norm) not in NORMS or norm.traits.formula is None for norm in norms),
-        "a norm has hooks": any(map(has_forward_hooks, norms)),
+        "a norm has hooks": any(has_forward_hooks(norm) or "forward" in vars(norm) for norm in norms),
         "a norm requests another backend": any(getattr(norm, "backend", None) not in (None, "cpu") for norm in norms),
     }
     reason = next((words for words, holds in reasons.items() if holds), "")

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from normscope.recurrent.places import Mode, Places, find_places
-from normscope.recurrent.run import Norm, build_norms, draw_weights, run
+from normscope.recurrent.run import Norm, build_norms, draw_weights, run_apart
 from normscope.recurrent.scan import Regularizers
 from normscope.recurrent.steps import gru_step, lstm_step, rnn_step
+from normscope.torch_internals import forward_mode_is_active, functorch_is_active
 
 
 class RNN(nn.RNN):
@@ -31,18 +32,22 @@ class RNN(nn.RNN):
         bidirectional: Whether a second direction runs from the end to the start.
         device: Device of the parameters.
         dtype: dtype of the parameters.
-        norm: Key of ``normscope.norms.NORMS`` such as ``"rms_norm"``, a function ``width -> module``, or None. Its
-            statistics are those of a row; all steps share its parameters.
+        norm: A name such as ``"rms_norm"`` or ``"ada_norm(k=0.3)"``, as :class:`normscope.NormSpec` parses it, a
+            function ``width -> module``, or None. Its statistics are those of a row, or it is ``"batch_norm"``; all
+            steps share its parameters.
         places: ``paper``, ``apart`` (both products normalized by themselves), or
             :class:`~normscope.recurrent.Places`.
         zoneout: Probability that an entry of h keeps its old value, in training; in evaluation, the mean.
         recurrent_dropout: Probability of a zero in the h that ``W_h`` multiplies, in training; one mask per sequence.
         learned_initial_state: Whether the initial state is a parameter, ``initial_h``.
+        batch_norm_steps: With batch norm, the number of time steps with running moments of their own.
 
     Raises:
         TypeError: If an argument has another type.
-        ValueError: If a size is below one, a probability is not in [0, 1), places are unknown, or the statistics of the
-            norm are not those of a row; in ``forward``, if the input has another dtype, or resets another shape.
+        ValueError: If a size is below one, a probability is not in [0, 1), places are unknown, the norm takes no such
+            argument, its statistics are not those of a row, or it is batch norm without ``batch_norm_steps``; in
+            ``forward``, if the input has another dtype, resets have another shape, or batch norm gets resets or in
+            training a step with a single sequence.
         UnknownName: If no norm has the name.
         RuntimeError: In ``forward``, if an input or a state has another shape.
 
@@ -76,6 +81,7 @@ class RNN(nn.RNN):
         zoneout: float = 0.0,
         recurrent_dropout: float = 0.0,
         learned_initial_state: bool = False,
+        batch_norm_steps: int | None = None,
     ) -> None:
         super().__init__(
             input_size,
@@ -91,7 +97,7 @@ class RNN(nn.RNN):
         )
         self.places = find_places("RNN", places)
         self.regularizers = Regularizers(zoneout=(zoneout,), recurrent_dropout=recurrent_dropout)
-        _complete(self, "RNN", norm, None, ("initial_h",) if learned_initial_state else ())
+        _complete(self, "RNN", norm, None, batch_norm_steps, ("initial_h",) if learned_initial_state else ())
 
     def reset_parameters(self) -> None:
         """Draw the weights as torch does, and set the norms as their constructors do."""
@@ -108,11 +114,13 @@ class RNN(nn.RNN):
         Returns:
             ``[T, B, D H]`` in the form of the input, with D directions, and the final h, ``[L, B, H]``.
         """
-        if _is_plain(self) and reset is None:
+        if reset is None and _is_torchs(self):
             self.computed_by = "torch"
             return super().forward(input, hx)
         step = partial(rnn_step, activation=torch.tanh if self.nonlinearity == "tanh" else torch.relu)
-        output, (h,) = run(self, "RNN", step, input, None if hx is None else (hx,), reset)
+        output, (h,) = run_apart(torch.compiler.is_compiling())(
+            self, "RNN", step, input, None if hx is None else (hx,), reset
+        )
         return output, h
 
 
@@ -139,8 +147,9 @@ class LSTM(nn.LSTM):
         proj_size: P, the width of a projection of h; 0 for none.
         device: Device of the parameters.
         dtype: dtype of the parameters.
-        norm: Key of ``normscope.norms.NORMS`` such as ``"rms_norm"``, a function ``width -> module``, or None. Its
-            statistics are those of a row; all steps share its parameters.
+        norm: A name such as ``"rms_norm"`` or ``"ada_norm(k=0.3)"``, as :class:`normscope.NormSpec` parses it, a
+            function ``width -> module``, or None. Its statistics are those of a row, or it is ``"batch_norm"``; all
+            steps share its parameters.
         cell_norm: Norm of c, given as ``norm`` is; ``"same"`` for that of the products.
         places: ``paper``, ``read-out``, ``per gate``, ``kiros``, ``fastrnns``, ``tensorflow``, or
             :class:`~normscope.recurrent.Places`.
@@ -149,18 +158,22 @@ class LSTM(nn.LSTM):
         recurrent_dropout: Probability of a zero in the h that ``W_h`` multiplies, in training; one mask per sequence.
         learned_initial_state: Whether the initial states are parameters, ``initial_h`` and ``initial_c``.
         forget_bias: Sum of both biases of the forget gates at the start; None to draw them.
+        batch_norm_steps: With batch norm, the number of time steps with running moments of their own.
 
     Raises:
         TypeError: If an argument has another type.
-        ValueError: If a size is below one, a probability is not in [0, 1), places are unknown, or the statistics of the
-            norm are not those of a row; in ``forward``, if the input has another dtype, or resets another shape.
+        ValueError: If a size is below one, a probability is not in [0, 1), places are unknown, the norm takes no such
+            argument, its statistics are not those of a row, or it is batch norm without ``batch_norm_steps``; in
+            ``forward``, if the input has another dtype, resets have another shape, or batch norm gets resets or in
+            training a step with a single sequence.
         UnknownName: If no norm has the name.
         RuntimeError: In ``forward``, if an input or a state has another shape.
 
     References:
         Ba et al. (2016). Layer normalization. arXiv:1607.06450, eqs. 20-22. Departs from it in: two biases and the
         order of the gates, as in torch. Zoneout: Krueger et al. (2016), arXiv:1606.01305. Recurrent dropout: Gal,
-        Ghahramani (2015), arXiv:1512.05287. Forget bias: Gers et al. (2000), Jozefowicz et al. (2015).
+        Ghahramani (2015), arXiv:1512.05287. Forget bias: Gers et al. (2000), Jozefowicz et al. (2015). Batch norm:
+        Cooijmans et al. (2016), arXiv:1603.09025, with running moments.
 
     Example:
         >>> import torch
@@ -193,6 +206,7 @@ class LSTM(nn.LSTM):
         recurrent_dropout: float = 0.0,
         learned_initial_state: bool = False,
         forget_bias: float | None = None,
+        batch_norm_steps: int | None = None,
     ) -> None:
         super().__init__(
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, device, dtype
@@ -202,7 +216,8 @@ class LSTM(nn.LSTM):
         zoneouts = zoneout if isinstance(zoneout, tuple) else (zoneout, zoneout)
         self.regularizers = Regularizers(zoneout=zoneouts, recurrent_dropout=recurrent_dropout)
         cell = norm if cell_norm == "same" else cell_norm
-        _complete(self, "LSTM", norm, cell, ("initial_h", "initial_c") if learned_initial_state else ())
+        learned = ("initial_h", "initial_c") if learned_initial_state else ()
+        _complete(self, "LSTM", norm, cell, batch_norm_steps, learned)
         if forget_bias is not None:
             self.reset_parameters()
 
@@ -224,10 +239,10 @@ class LSTM(nn.LSTM):
         Returns:
             ``[T, B, D H or P]`` in the form of the input, with D directions, and the final h and c.
         """
-        if _is_plain(self) and reset is None:
+        if reset is None and _is_torchs(self):
             self.computed_by = "torch"
             return super().forward(input, hx)
-        output, (h, c) = run(self, "LSTM", lstm_step, input, hx, reset)
+        output, (h, c) = run_apart(torch.compiler.is_compiling())(self, "LSTM", lstm_step, input, hx, reset)
         return output, (h, c)
 
 
@@ -252,18 +267,22 @@ class GRU(nn.GRU):
         bidirectional: Whether a second direction runs from the end to the start.
         device: Device of the parameters.
         dtype: dtype of the parameters.
-        norm: Key of ``normscope.norms.NORMS`` such as ``"rms_norm"``, a function ``width -> module``, or None. Its
-            statistics are those of a row; all steps share its parameters.
+        norm: A name such as ``"rms_norm"`` or ``"ada_norm(k=0.3)"``, as :class:`normscope.NormSpec` parses it, a
+            function ``width -> module``, or None. Its statistics are those of a row, or it is ``"batch_norm"``; all
+            steps share its parameters.
         places: ``paper``, ``reset before``, ``per gate``, ``kiros``, ``haste``, or
             :class:`~normscope.recurrent.Places`.
         zoneout: Probability that an entry of h keeps its old value, in training; in evaluation, the mean.
         recurrent_dropout: Probability of a zero in the h that ``W_h`` multiplies, in training; one mask per sequence.
         learned_initial_state: Whether the initial state is a parameter, ``initial_h``.
+        batch_norm_steps: With batch norm, the number of time steps with running moments of their own.
 
     Raises:
         TypeError: If an argument has another type.
-        ValueError: If a size is below one, a probability is not in [0, 1), places are unknown, or the statistics of the
-            norm are not those of a row; in ``forward``, if the input has another dtype, or resets another shape.
+        ValueError: If a size is below one, a probability is not in [0, 1), places are unknown, the norm takes no such
+            argument, its statistics are not those of a row, or it is batch norm without ``batch_norm_steps``; in
+            ``forward``, if the input has another dtype, resets have another shape, or batch norm gets resets or in
+            training a step with a single sequence.
         UnknownName: If no norm has the name.
         RuntimeError: In ``forward``, if an input or a state has another shape.
 
@@ -297,13 +316,14 @@ class GRU(nn.GRU):
         zoneout: float = 0.0,
         recurrent_dropout: float = 0.0,
         learned_initial_state: bool = False,
+        batch_norm_steps: int | None = None,
     ) -> None:
         super().__init__(
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device=device, dtype=dtype
         )
         self.places = find_places("GRU", places)
         self.regularizers = Regularizers(zoneout=(zoneout,), recurrent_dropout=recurrent_dropout)
-        _complete(self, "GRU", norm, None, ("initial_h",) if learned_initial_state else ())
+        _complete(self, "GRU", norm, None, batch_norm_steps, ("initial_h",) if learned_initial_state else ())
 
     def reset_parameters(self) -> None:
         """Draw the weights as torch does, and set the norms as their constructors do."""
@@ -320,21 +340,27 @@ class GRU(nn.GRU):
         Returns:
             ``[T, B, D H]`` in the form of the input, with D directions, and the final h, ``[L, B, H]``.
         """
-        if _is_plain(self) and reset is None:
+        if reset is None and _is_torchs(self):
             self.computed_by = "torch"
             return super().forward(input, hx)
-        output, (h,) = run(self, "GRU", gru_step, input, None if hx is None else (hx,), reset)
+        output, (h,) = run_apart(torch.compiler.is_compiling())(
+            self, "GRU", gru_step, input, None if hx is None else (hx,), reset
+        )
         return output, h
 
 
-def _complete(module: Any, mode: Mode, norm: Norm, cell_norm: Norm, learned: tuple[str, ...]) -> None:
+def _complete(
+    module: Any, mode: Mode, norm: Norm, cell_norm: Norm, batch_norm_steps: int | None, learned: tuple[str, ...]
+) -> None:
     """Add the norms and the learned initial states to what torch's constructor built."""
     module.computed_by = ""
     like = module.weight_ih_l0
     directions = ("", "_reverse") if module.bidirectional else ("",)
     module.norms = nn.ModuleDict(
         {
-            f"l{layer}{direction}": build_norms(mode, module.places, module.hidden_size, norm, cell_norm, like)
+            f"l{layer}{direction}": build_norms(
+                mode, module.places, module.hidden_size, norm, cell_norm, like, batch_norm_steps
+            )
             for layer in range(module.num_layers)
             for direction in directions
         }
@@ -344,12 +370,17 @@ def _complete(module: Any, mode: Mode, norm: Norm, cell_norm: Norm, learned: tup
         module.register_parameter(name, nn.Parameter(like.new_zeros(module.num_layers * len(directions), 1, width)))
 
 
-def _is_plain(module: Any) -> bool:
-    """Return whether the layer is torch's: no norm, no learned start and no dropout of the state."""
+def _is_torchs(module: Any) -> bool:
+    """Return whether torch computes the layer: without norm, learned start and dropout of the state.
+
+    Its operations know neither batches of models nor derivatives in forward mode, which the steps do.
+    """
     regularizers: Regularizers = module.regularizers
     return not (
         any(module.norms.values())
         or hasattr(module, "initial_h")
         or any(regularizers.zoneout)
         or regularizers.recurrent_dropout
+        or functorch_is_active()
+        or forward_mode_is_active()
     )

@@ -65,7 +65,7 @@ def draw_masks(
 
 
 def scan(
-    step: Step,
+    step: Step | Sequence[Step],
     parts: Sequence[Tensor],
     state: State,
     *,
@@ -79,7 +79,7 @@ def scan(
     """Run a cell over a sequence in one direction.
 
     Args:
-        step: The cell.
+        step: The cell, or a cell for every step.
         parts: Per step ``[B_t, G]``; sequences are sorted by falling length, so that the first ``B_t`` are in step t.
         state: Initial states of all sequences.
         reverse: Whether to run from the last step of every sequence to the first one.
@@ -108,8 +108,9 @@ def scan(
             fresh = F.pad(resets[at], (0, size - resets[at].shape[0]))[:, None]
             now = tuple(torch.where(fresh, first, one) for first, one in zip(start, now, strict=True))
         read = now[0] if keep is None else now[0] * keep[:size]
+        cell = step if callable(step) else step[t]
         masks_now = [None if one is None else one[t] for one in held]
-        new = _zone_out(now, step(part, now, read), regularizers.zoneout, masks_now)
+        new = _zone_out(now, cell(part, now, read), regularizers.zoneout, masks_now)
         outputs[t] = new[0]
         state = new if size == state[0].shape[0] else tuple(map(_overwritten, state, new))
     return outputs, state

@@ -55,6 +55,16 @@ class Sequences:
             return like.new_zeros(0, *like.shape)
         return torch.stack(list(steps)) if self.packed is None else torch.cat(list(steps))
 
+    def turn(self, x: Tensor) -> Tensor:
+        """Reverse every sequence in time, within its own length; doing so twice changes nothing."""
+        if self.packed is None:
+            return x.flip(0)
+        sizes = self.packed.batch_sizes
+        lengths = (sizes[:, None] > torch.arange(self.batch)).sum(0)
+        starts = sizes.cumsum(0) - sizes
+        rows = [starts[lengths[:size] - 1 - t] + torch.arange(size) for t, size in enumerate(self.sizes)]
+        return x.index_select(0, torch.cat(rows).to(x.device))
+
     def write(self, output: Tensor) -> Any:
         """Return outputs in the form of the input."""
         if self.packed is not None:

@@ -1,17 +1,20 @@
 """One step of every cell, written out: the specification that every backend is tested against.
 
 A step takes ``part``, what :func:`input_part` returned for it, ``[B, G]``; the state before it; and ``read``, the h
-that the weights multiply, which is that of the state but for dropout.
+that the weights multiply, which is that of the state but for dropout. Given a table ``seen``, it adds the values of its
+gates and other nonlinearities there.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from normscope.recurrent.batch_norm import StepBatchNorm
 from normscope.recurrent.places import Mode, Places
 
 State = tuple[Tensor, ...]
@@ -45,6 +48,26 @@ class StepNorms:
     """Of ``W_h h``."""
     cell: NormGroups = ()
     """Of ``c``."""
+
+    @property
+    def know_time(self) -> bool:
+        """Whether the statistics are those of a time step."""
+        return any(isinstance(norm, StepBatchNorm) for groups in self._places().values() for _, norm in groups)
+
+    def at(self, step: int) -> "StepNorms":
+        """Return the norms of a time step."""
+        return StepNorms(
+            **{
+                name: [
+                    (size, partial(norm, step=step) if isinstance(norm, StepBatchNorm) else norm)
+                    for size, norm in groups
+                ]
+                for name, groups in self._places().items()
+            }
+        )
+
+    def _places(self) -> dict[str, NormGroups]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 def normalize(x: Tensor, groups: NormGroups) -> Tensor:
@@ -81,12 +104,25 @@ def rnn_step(
     norms: StepNorms,
     places: Places,
     activation: Callable[[Tensor], Tensor],
+    seen: dict[str, Tensor] | None = None,
 ) -> State:
     r"""Compute :math:`h_t = f(\mathrm{LN}(W_h h_{t-1} + W_x x_t) + b)` (Ba et al., eq. 4)."""
-    return (activation(_gate_inputs(part, read, weights, norms, places)),)
+    h = activation(_gate_inputs(part, read, weights, norms, places))
+    if seen is not None:
+        seen["h"] = h
+    return (h,)
 
 
-def lstm_step(part: Tensor, state: State, read: Tensor, *, weights: Weights, norms: StepNorms, places: Places) -> State:
+def lstm_step(
+    part: Tensor,
+    state: State,
+    read: Tensor,
+    *,
+    weights: Weights,
+    norms: StepNorms,
+    places: Places,
+    seen: dict[str, Tensor] | None = None,
+) -> State:
     r"""Compute one step of an LSTM.
 
     .. math::
@@ -98,16 +134,29 @@ def lstm_step(part: Tensor, state: State, read: Tensor, *, weights: Weights, nor
         Ba et al. (2016), arXiv:1607.06450, eqs. 20-22. Departs from it in: the order of the gates, which is torch's.
     """
     i, f, g, o = _gate_inputs(part, read, weights, norms, places).chunk(4, -1)
-    c = torch.sigmoid(f) * state[1] + torch.sigmoid(i) * torch.tanh(g)
+    i, f, g, o = torch.sigmoid(i), torch.sigmoid(f), torch.tanh(g), torch.sigmoid(o)
+    c = f * state[1] + i * g
     out = normalize(c, norms.cell)
     if places.cell == "carried":
         c = out
+    out = torch.tanh(out)
+    if seen is not None:
+        seen.update(i=i, f=f, g=g, o=o, out=out)
     # A cell state in float32 beside half-precision gates.
-    h = (torch.sigmoid(o) * torch.tanh(out)).to(part.dtype)
+    h = (o * out).to(part.dtype)
     return (h if weights.hr is None else F.linear(h, weights.hr)), c
 
 
-def gru_step(part: Tensor, state: State, read: Tensor, *, weights: Weights, norms: StepNorms, places: Places) -> State:
+def gru_step(
+    part: Tensor,
+    state: State,
+    read: Tensor,
+    *,
+    weights: Weights,
+    norms: StepNorms,
+    places: Places,
+    seen: dict[str, Tensor] | None = None,
+) -> State:
     r"""Compute one step of a GRU.
 
     .. math::
@@ -135,6 +184,8 @@ def gru_step(part: Tensor, state: State, read: Tensor, *, weights: Weights, norm
         r, z = torch.sigmoid(input_gates + gates).chunk(2, -1)
         candidate = _biased(F.linear(r * read, candidate_weight), bias[1], norms.hh[-1:], places)
         n = torch.tanh(input_candidate + candidate)
+    if seen is not None:
+        seen.update(r=r, z=z, n=n)
     return ((1 - z) * n + z * h,)
 
 

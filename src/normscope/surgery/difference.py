@@ -66,9 +66,9 @@ def measure(old: nn.Module, new: nn.Module, norm: NormInModel, tolerance: float 
             return OutputDifference(trouble=f"the output of {norm.name} is not a number")
 
         def at(size: float) -> float:
-            return _relative(twin.forward(size * x), replaced(size * x))
+            return relative(twin.forward(size * x), replaced(size * x))
 
-        usual = _relative(before, after)
+        usual = relative(before, after)
         sizes = sorted({size for size in (*_meeting(norm), *_meeting(new, norm.shape)) if size < 1}, reverse=True)
         met = {size: at(size) for size in sizes} or {1.0: usual}
         small_size = next((size for size in met if not met[size] <= TOLERANCE), next(iter(met)))
@@ -78,7 +78,7 @@ def measure(old: nn.Module, new: nn.Module, norm: NormInModel, tolerance: float 
             same_from = 0.0 if different is None else (1.0, *_SIZES)[different]
         return OutputDifference(
             usual=usual,
-            by_feature=max(map(_relative, _by_feature(norm, before), _by_feature(norm, after))),
+            by_feature=max(map(relative, _by_feature(norm, before), _by_feature(norm, after))),
             small=met[small_size],
             small_size=small_size,
             same_from=same_from,
@@ -123,7 +123,8 @@ def _with_eps(twin: nn.Module, norm: NormInModel) -> nn.Module:
     return twin
 
 
-def _relative(before: Tensor, after: Tensor) -> float:
+def relative(before: Tensor, after: Tensor) -> float:
+    """Compute the largest difference over the largest entry before."""
     return float((after - before).abs().amax() / before.abs().amax().clamp(min=1e-300))
 
 

@@ -126,7 +126,7 @@ _WRAPPERS = {
 
 
 def check_replaceable(model: nn.Module) -> None:
-    """Refuse a model whose norms another library manages.
+    """Refuse a model that another library manages.
 
     Args:
         model: Any module.
@@ -142,13 +142,13 @@ def check_replaceable(model: nn.Module) -> None:
         where = f"its part {name!r}" if name else type(model).__name__
         for base in type(module).__mro__:
             if base.__name__ in _WRAPPERS and not base.__module__.startswith("normscope"):
-                raise ValueError(f"the norms of {where} cannot be swapped: {_WRAPPERS[base.__name__]}")
+                raise ValueError(f"{where} cannot be changed: {_WRAPPERS[base.__name__]}")
             if base.__module__.split(".")[0] == "peft":
-                raise ValueError(f"the norms of {where} cannot be swapped: {_WRAPPERS['PeftModel']}")
+                raise ValueError(f"{where} cannot be changed: {_WRAPPERS['PeftModel']}")
         if is_compiled_in_place(module):
-            raise ValueError(f"the norms of {where} cannot be swapped: {_WRAPPERS['OptimizedModule']}")
+            raise ValueError(f"{where} cannot be changed: {_WRAPPERS['OptimizedModule']}")
         if any(is_lazy(p) for p in module.parameters(recurse=False)) and not is_lazy_norm(module):
             raise ValueError(f"{where} is lazy, and its shape is not known yet: run a batch first, then swap")
         for key, parameter in parameters_of(module).items():
             if parameter is not None and type(parameter).__name__ == "DTensor":
-                raise ValueError(f"the norms of {where} cannot be swapped: {key} is sharded (DTensor). Swap first")
+                raise ValueError(f"{where} cannot be changed: {key} is sharded (DTensor). Swap first")

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normscope.inspection.norm_in_model import NormInModel
+from normscope.inspection.norm_in_model import ModuleInModel
 from normscope.surgery.guards import disable_fast_path
 from normscope.surgery.optimizer import exchange
 from normscope.surgery.replacement import Replacement
@@ -16,7 +16,7 @@ from normscope.torch_internals import buffers_of, children_of, copy_backward_hoo
 def install(
     model: nn.Module, built: Sequence[Replacement], optimizer: torch.optim.Optimizer | None = None
 ) -> tuple[Callable[[], None], list[str]]:
-    """Put replacements in the places of the norms.
+    """Put replacements in the places of norms or recurrent layers.
 
     Args:
         model: The model for which they were built.
@@ -31,24 +31,24 @@ def install(
         TypeError: If ``optimizer`` is not a ``torch.optim.Optimizer``.
         ValueError: If the optimizer's parameters cannot be exchanged. Nothing is changed then.
     """
-    places = [(*place, one) for one in built for place in places_of(model, one.norm)]
+    places = [(*place, one) for one in built for place in places_of(model, one.old)]
     exchanged = None
     for parent, child, one in places:
         children_of(parent)[child] = one.module
     try:
-        restores = [remember(model, one.norm.name, one.norm.module, one.module) for one in built]
+        restores = [remember(model, one.old.name, one.old.module, one.module) for one in built]
         if optimizer is not None:
             pairs = [
                 (
-                    dict(one.norm.module.named_parameters(prefix=one.norm.name)),
-                    dict(one.module.named_parameters(prefix=one.norm.name)),
+                    dict(one.old.module.named_parameters(prefix=one.old.name)),
+                    dict(one.module.named_parameters(prefix=one.old.name)),
                 )
                 for one in built
             ]
             exchanged = exchange(optimizer, pairs, _without(model, (one.module for one in built)))
     except BaseException:
         for parent, child, one in places:
-            children_of(parent)[child] = one.norm.module
+            children_of(parent)[child] = one.old.module
         raise
     notes, restore_fast_path = disable_fast_path(model, {id(one.module) for one in built})
     undone = False
@@ -65,8 +65,8 @@ def install(
         for restore in restores:
             restore()
         for one in built:
-            for parent, child in places_of(model, one.norm):
-                children_of(parent)[child] = one.norm.module
+            for parent, child in places_of(model, one.old):
+                children_of(parent)[child] = one.old.module
         restore_fast_path()
         if exchanged is not None:
             exchanged.undo({id(p) for p in model.parameters()})
@@ -74,15 +74,15 @@ def install(
     return undo, notes
 
 
-def places_of(model: nn.Module, norm: NormInModel) -> list[tuple[nn.Module, str]]:
-    """Return the parents of a norm, and its name in each.
+def places_of(model: nn.Module, old: ModuleInModel) -> list[tuple[nn.Module, str]]:
+    """Return the parents of a module, and its name in each.
 
     Args:
         model: Any module.
-        norm: A norm of the model.
+        old: A norm or recurrent layer of the model.
     """
     places = []
-    for name in norm.names:
+    for name in old.names:
         parent, _, child = name.rpartition(".")
         places.append((model.get_submodule(parent), child))
     return places
@@ -94,7 +94,7 @@ def _check_installed(model: nn.Module, one: Replacement) -> None:
     Raises:
         RuntimeError: If another module, or no module, is in one of them.
     """
-    for name in one.norm.names:
+    for name in one.old.names:
         try:
             there = model.get_submodule(name)
         except AttributeError:
@@ -116,21 +116,21 @@ def _without(model: nn.Module, parts: Iterable[nn.Module]) -> set[int]:
 
 
 def remember(model: nn.Module, name: str, old: nn.Module, new: nn.Module) -> Callable[[], None]:
-    """Record the state of an old norm when another has just taken its place.
+    """Record the state of an old module when another has just taken its place.
 
-    Tensors that the two share stay shared: if the new norm has another object for one at the end (``to_empty`` creates
-    such), the old norm gets that. Device, dtype, mode and ``requires_grad`` follow what was done to the new norm, or to
-    the model if the new norm has no parameter.
+    Tensors that the two share stay shared: if the new module has another object for one at the end (``to_empty``
+    creates such), the old one gets that. Device, dtype, mode and ``requires_grad`` follow what was done to the new one,
+    or to the model if the new one has no parameter.
 
     Args:
         model: Any module.
-        name: Name of the norm in the model.
-        old: The norm that was replaced.
+        name: Name of the module in the model.
+        old: The module that was replaced.
         new: The replacement.
 
     Returns:
-        A function that restores the values of the old norm to the bit. A tensor on the meta device had no values: it is
-        filled with NaN if it has left that device and the new norm has no value for it.
+        A function that restores the values of the old module to the bit. A tensor on the meta device had no values: it
+        is filled with NaN if it has left that device and the new module has no value for it.
     """
     saved = [
         (entries, key, tensor.detach().clone(), _places(new, tensor))

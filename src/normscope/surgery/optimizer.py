@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 Pair = tuple[Mapping[str, nn.Parameter], Mapping[str, nn.Parameter]]
-"""The old and the new parameters of one norm, by their names in the model."""
+"""The old and the new parameters of one module, by their names in the model."""
 
 _NAMES = ("param_names", "names")
 """Keys of a group with the names of its parameters: torch's, and that of ``norm_parameter_groups``."""
@@ -21,9 +21,9 @@ class Exchanged:
 
     optimizer: torch.optim.Optimizer
     old: Mapping[int, nn.Parameter]
-    """Parameters of the old norms that the optimizer had, by their identities."""
+    """Parameters of the old modules that the optimizer had, by their identities."""
     new: set[int]
-    """Identities of the parameters of the new norms."""
+    """Identities of the parameters of the new modules."""
     group_of: Mapping[int, int]
     order: Sequence[Sequence[nn.Parameter]]
     """The parameters of every group before."""
@@ -72,13 +72,13 @@ class Exchanged:
 def exchange(optimizer: torch.optim.Optimizer, pairs: Sequence[Pair], staying: set[int]) -> Exchanged:
     """Exchange parameters in an optimizer, in place; those that stay keep their place and state.
 
-    New parameters join the group of the first old one of the same norm; those of a norm that had none in the optimizer
-    join the group with most of the others.
+    New parameters join the group of the first old one of the same module that has as many axes, or of its first one;
+    those of a module that had none in the optimizer join the group with most of the others.
 
     Args:
         optimizer: An optimizer of torch's with a state per parameter: any but LBFGS.
-        pairs: Old and new parameters of every norm. Frozen new parameters are not added.
-        staying: Identities of the parameters of the rest of the model, which may be tied to a norm's.
+        pairs: Old and new parameters of every module. Frozen new parameters are not added.
+        staying: Identities of the parameters of the rest of the model, which may be tied to these.
 
     Returns:
         A record with the undo.
@@ -147,8 +147,8 @@ def _homes(
     Raises:
         ValueError: If it is ambiguous.
     """
-    homes = [[group_of[id(p)] for p in old.values() if id(p) in group_of] for old, _ in pairs]
-    every = [home for one in homes for home in one]
+    homes = [[(p.dim(), group_of[id(p)]) for p in old.values() if id(p) in group_of] for old, _ in pairs]
+    every = [home for one in homes for _, home in one]
     count = len(optimizer.param_groups)
     usual = max(set(every), key=every.count) if every else (0 if count == 1 else None)
     coming: dict[int, dict[str, nn.Parameter]] = {}
@@ -157,10 +157,11 @@ def _homes(
         for name, parameter in new.items():
             if id(parameter) in seen or not parameter.requires_grad:
                 continue
-            place = home[0] if home else usual
+            alike = [number for axes, number in home if axes == parameter.dim()]
+            place = (*alike, *(number for _, number in home), usual)[0]
             if place is None:
                 raise ValueError(
-                    f"the optimizer has {count} groups and none holds a parameter of the swapped norms: swap "
+                    f"the optimizer has {count} groups and none holds a parameter of the swapped modules: swap "
                     "first and build the optimizer afterwards"
                 )
             seen.add(id(parameter))

@@ -9,7 +9,14 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from normscope.inspection.norm_in_model import NormInModel, kind_of, known_base, numeric_eps, traits_of
+from normscope.inspection.norm_in_model import (
+    ModuleInModel,
+    NormInModel,
+    kind_of,
+    known_base,
+    numeric_eps,
+    traits_of,
+)
 from normscope.norms import NORMS, NormTraits
 from normscope.norms.checks import example_width
 from normscope.specs import parse_call
@@ -137,14 +144,14 @@ def read_target(to: str | Maker) -> Target:
 
 @dataclass(frozen=True, kw_only=True)
 class Replacement:
-    """A module that can replace a norm, not yet installed."""
+    """A module that can replace a norm or a recurrent layer, not yet installed."""
 
-    norm: NormInModel
+    old: ModuleInModel
     module: nn.Module
     kept: tuple[str, ...]
-    """What the old norm has and the new one takes over."""
+    """What the old module has and the new one takes over."""
     lost: tuple[str, ...]
-    """What the old norm has and the new one does not."""
+    """What the old module has and the new one does not."""
     difference: OutputDifference = field(default_factory=OutputDifference)
     """How far the outputs of the two are apart; NaN if that was not measured."""
     forced: tuple[str, ...] = ()
@@ -179,19 +186,34 @@ def build(
     usual = (torch.get_default_device(), torch.get_default_dtype()) if first is None else (first.device, first.dtype)
     frozen = first is not None and not any(p.requires_grad for p in model.parameters())
     made = [target.build(norm, *_device_and_dtype(norm, usual)) for norm in norms]
-    known = {id(module): name or "the model itself" for name, module in model.named_modules()}
-    for norm, inner in zip(norms, made, strict=True):
-        if id(inner) in known:
-            raise ValueError(
-                f"{target.label} gave for {norm.name} the very module of {known[id(inner)]}: it must make a new one "
-                "for every norm"
-            )
-        known[id(inner)] = norm.name
+    check_new(model, target.label, norms, made)
     ties = Ties.of(model, norms)
     return [
         _fitted(norm, inner, target, ties, preserve=preserve, frozen=frozen, force=force)
         for norm, inner in zip(norms, made, strict=True)
     ]
+
+
+def check_new(model: nn.Module, label: str, old: Sequence[ModuleInModel], made: Sequence[nn.Module]) -> None:
+    """Refuse one module for two places, or one that the model has.
+
+    Args:
+        model: The model.
+        label: What made the modules, for the message.
+        old: What they replace.
+        made: A module for each.
+
+    Raises:
+        ValueError: If a module is not new.
+    """
+    known = {id(module): name or "the model itself" for name, module in model.named_modules()}
+    for one, new in zip(old, made, strict=True):
+        if id(new) in known:
+            raise ValueError(
+                f"{label} gave for {one.name} the very module of {known[id(new)]}: it must make a new one for "
+                "every place"
+            )
+        known[id(new)] = one.name
 
 
 def _device_and_dtype(norm: NormInModel, usual: tuple[torch.device, torch.dtype]) -> tuple[torch.device, torch.dtype]:
@@ -229,7 +251,7 @@ def _fitted(
     if measured.trouble and not force:
         raise ValueError(f"{measured.trouble}. Nothing was changed; force=True puts it in all the same")
     return Replacement(
-        norm=norm,
+        old=norm,
         module=module,
         kept=(*kept, *shared),
         lost=(*lost, *unshared),
@@ -238,11 +260,11 @@ def _fitted(
     )
 
 
-def check_has_values(norms: Sequence[NormInModel]) -> None:
-    """Refuse to preserve the function of norms on the meta device.
+def check_has_values(norms: Sequence[ModuleInModel]) -> None:
+    """Refuse to preserve the function of modules on the meta device.
 
     Args:
-        norms: The norms whose function is to be preserved.
+        norms: The norms or recurrent layers whose function is to be preserved.
 
     Raises:
         ValueError: If a parameter is on the meta device.
@@ -250,7 +272,8 @@ def check_has_values(norms: Sequence[NormInModel]) -> None:
     empty = [norm.name for norm in norms if any(p.is_meta for p in norm.module.parameters())]
     if empty:
         raise ValueError(
-            f"preserve=True compares numbers, and {len(empty)} norms have none, for they are on the meta device "
+            f"preserve=True compares numbers, and {len(empty)} modules have no numbers, for they are on "
+            f"the meta device "
             f"({', '.join(empty[:4])}): give the model its numbers first. Nothing was changed"
         )
 
@@ -271,13 +294,14 @@ def check_preserved(replacements: Sequence[Replacement]) -> None:
     ]
     if other:
         few = "; ".join(
-            f"{one.norm.name}: {one.difference.usual:.2g} of the largest output, {one.difference.by_feature:.2g} of "
+            f"{one.old.name}: {one.difference.usual:.2g} of the largest output, {one.difference.by_feature:.2g} of "
             "the largest in a feature"
             for one in other[:4]
         )
         raise ValueError(
             f"preserve=True wants the same function at the start, and {len(other)} of {len(replacements)} replacements "
-            f"are another one on random rows ({few}). Nothing was changed. For LayerNorm to RMSNorm see to_rms_norm"
+            f"are another one on random rows ({few}). Nothing was changed"
+            f"{'. For LayerNorm to RMSNorm see to_rms_norm' if isinstance(other[0].old, NormInModel) else ''}"
         )
 
 
@@ -296,7 +320,7 @@ def difference_in_small_rows(replacements: Sequence[Replacement]) -> list[str]:
                 f"ones: where eps counts as much as the row ({measured.small_size:.2g}) it differs by "
                 f"{measured.small:.2g} of the largest output. Compare the model's outputs if rows may be that small"
             )
-            notes.setdefault(words, []).append(one.norm.name)
+            notes.setdefault(words, []).append(one.old.name)
     return [f"{', '.join(names[:3])}{', ...' if names[3:] else ''}: {words}" for words, names in notes.items()]
 
 

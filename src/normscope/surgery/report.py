@@ -12,34 +12,34 @@ from normscope.inspection.norm_in_model import Unreachable
 
 @dataclass(frozen=True, kw_only=True)
 class Replaced:
-    """One norm that was replaced."""
+    """One norm or recurrent layer that was replaced."""
 
     name: str
     """Its place in the model."""
     tied: tuple[str, ...]
     """Its further names if the module is tied."""
     old: str
-    """Class of the old norm."""
+    """Class of the old module."""
     new: str
-    """Class of the new norm."""
+    """Class of the new module."""
     parameters_before: int
     parameters_after: int
     kept: tuple[str, ...]
-    """What the new norm takes over from the old one: eps, weight, bias, hooks, ..."""
+    """What the new module takes over from the old one: eps, weight, bias, hooks, ..."""
     lost: tuple[str, ...]
-    """What the old norm has and the new one does not."""
+    """What the old module has and the new one does not."""
     difference: float
     """Largest difference of the outputs on random rows of a size of about one, over the largest old output; 0 for the
-    same function. NaN if the new norm does not run."""
+    same function. NaN if the new module does not run."""
     difference_when_small: float
-    """The same on rows whose size meets the eps of the old or of the new norm."""
+    """The same on rows whose size meets the eps of the old or of the new norm; NaN for a recurrent layer."""
     module: nn.Module = field(repr=False)
-    """The new norm."""
+    """The new module."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SwapReport:
-    """What happened to a model's norms. ``print(report)`` prints a table.
+    """What happened to a model's norms or recurrent layers. ``print(report)`` prints a table.
 
     Example:
         >>> import torch
@@ -56,9 +56,9 @@ class SwapReport:
     """The model's class."""
     replaced: tuple[Replaced, ...]
     skipped: tuple[str, ...]
-    """Norms of the requested kind that ``where`` excludes."""
+    """Modules of the requested kind that ``where`` excludes."""
     unreachable: tuple[Unreachable, ...]
-    """Norms of any kind that cannot be replaced, with the reason."""
+    """Norms or recurrent layers of any kind that cannot be replaced, with the reason."""
     notes: tuple[str, ...]
     """What else was changed or needs attention."""
     parameters_before: int
@@ -70,8 +70,8 @@ class SwapReport:
         """Restore the modules, the values of their parameters and moments to the bit, and the optimizer's groups.
 
         The optimizer's state of these parameters is restored as well, as it belongs to their values. The rest of the
-        model keeps what it learned since. The old norms follow the device, dtype, mode and ``requires_grad`` of the new
-        ones, and hooks added to the new ones stay. Swaps at different places can be undone in any order.
+        model keeps what it learned since. The old modules follow the device, dtype, mode and ``requires_grad`` of the
+        new ones, and hooks added to the new ones stay. Swaps at different places can be undone in any order.
 
         Raises:
             RuntimeError: If it was undone before; if another module is in one of the places, such as one of a later

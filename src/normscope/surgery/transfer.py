@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from normscope.inspection.attribute_reads import is_at, parameter_reads
 from normscope.inspection.find import recognize
-from normscope.inspection.norm_in_model import NormInModel, torch_base, traits_of, unwrapped
+from normscope.inspection.norm_in_model import ModuleInModel, NormInModel, torch_base, traits_of, unwrapped
 from normscope.inspection.probing import Affine, probed_affine
 from normscope.torch_internals import buffers_of, has_gradient_hooks, parameters_of, unsaved_buffers_of
 
@@ -31,7 +31,7 @@ def affine_of(module: nn.Module, shape: tuple[int, ...]) -> Affine:
 
 @dataclass(kw_only=True)
 class Ties:
-    """Parameters that several norms share, and what each was converted to."""
+    """Parameters that several norms or layers share, and what each was converted to."""
 
     elsewhere: set[int] = field(default_factory=set)
     """Identities of the parameters of everything that is not swapped."""
@@ -39,14 +39,14 @@ class Ties:
     """By the identity of the old parameter and the conversion."""
 
     @classmethod
-    def of(cls, model: nn.Module, norms: Sequence[NormInModel]) -> "Ties":
-        """Collect the parameters of a model outside of the norms that are swapped.
+    def of(cls, model: nn.Module, old: Sequence[ModuleInModel]) -> "Ties":
+        """Collect the parameters of a model outside of what is swapped.
 
         Args:
             model: Any module.
-            norms: The norms that are swapped.
+            old: What is swapped.
         """
-        leaving = {id(module) for norm in norms for module in norm.module.modules()}
+        leaving = {id(module) for one in old for module in one.module.modules()}
         rest = (module for module in model.modules() if id(module) not in leaving)
         return cls(elsewhere={id(p) for module in rest for p in parameters_of(module).values() if p is not None})
 

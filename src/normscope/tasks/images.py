@@ -70,20 +70,11 @@ class ImageSplits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageClassification(BaseTask):
-    """Image classification with cross entropy; the metric is the error rate or accuracy on test images, in percent.
-
-    Pixels are standardized with the mean and the variance over all training images.
-    """
+class ImageTask(BaseTask):
+    """Classification of images, in whatever form, with cross entropy; the metric is the error rate or the accuracy."""
 
     datasets: tuple[str, ...]
     """Keys of its data sets."""
-    read: Callable[..., data.ArraySplits]
-    """Reads the original files; with the argument ``seed``, split for that seed."""
-    shape: tuple[int, ...]
-    """Shape of an image in the network's input."""
-    build: Callable[[NormFactory, PlacementLike], nn.Module]
-    """Builds the network."""
     placements: tuple[str, ...]
     """Placements the network supports, default first."""
     steps: int
@@ -105,11 +96,44 @@ class ImageClassification(BaseTask):
 
     @property
     def presets(self) -> Mapping[str, Recipe]:
-        """The same network twice; ``full`` trains until the metric stops improving."""
+        """Training settings by preset; ``full`` trains until the metric stops improving."""
         return {
             preset: Recipe(steps=steps, batch_size=self.batch_size, learning_rate=self.learning_rate)
             for preset, steps in (("small", self.steps), ("full", self.full_steps))
         }
+
+    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Compute the mean cross entropy of a batch in nats, a scalar."""
+        x, y = batch
+        return F.cross_entropy(model(x).float(), y)
+
+    def evaluate(self, model: nn.Module, data: ImageSplits, part: Part) -> tuple[float, np.ndarray]:
+        """Return the mean cross entropy in nats, and 100 or 0 per image, ``[N]`` float32."""
+        images = {"valid": data.valid, "test": data.test}[part]
+        losses, wrong = [], []
+        for x, y in zip(images.x.split(EVALUATION_BATCH), images.y.split(EVALUATION_BATCH), strict=True):
+            logits = model(x).float()
+            losses.append(F.cross_entropy(logits, y, reduction="none"))
+            wrong.append(logits.argmax(-1) != y)
+        scores = 100.0 * torch.cat(wrong).float()
+        if self.accuracy:
+            scores = 100.0 - scores
+        return torch.cat(losses).double().mean().item(), scores.cpu().numpy()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageClassification(ImageTask):
+    """Image classification with cross entropy; the metric is the error rate or accuracy on test images, in percent.
+
+    Pixels are standardized with the mean and the variance over all training images.
+    """
+
+    read: Callable[..., data.ArraySplits]
+    """Reads the original files; with the argument ``seed``, split for that seed."""
+    shape: tuple[int, ...]
+    """Shape of an image in the network's input."""
+    build: Callable[[NormFactory, PlacementLike], nn.Module]
+    """Builds the network."""
 
     def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> nn.Module:
         """Build the network, which is the same in every preset, with arbitrary weights."""
@@ -129,25 +153,7 @@ class ImageClassification(BaseTask):
             ValueError: If ``split`` is not one of these, or a seed is missing or not used.
         """
         check_split(split, self.split_seed)
-        return _load(self.read, self.shape, device, split, self.split_seed)
-
-    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        """Compute the mean cross entropy of a batch in nats, a scalar."""
-        x, y = batch
-        return F.cross_entropy(model(x).float(), y)
-
-    def evaluate(self, model: nn.Module, data: ImageSplits, part: Part) -> tuple[float, np.ndarray]:
-        """Return the mean cross entropy in nats, and 100 or 0 per image, ``[N]`` float32."""
-        images = {"valid": data.valid, "test": data.test}[part]
-        losses, wrong = [], []
-        for x, y in zip(images.x.split(EVALUATION_BATCH), images.y.split(EVALUATION_BATCH), strict=True):
-            logits = model(x).float()
-            losses.append(F.cross_entropy(logits, y, reduction="none"))
-            wrong.append(logits.argmax(-1) != y)
-        scores = 100.0 * torch.cat(wrong).float()
-        if self.accuracy:
-            scores = 100.0 - scores
-        return torch.cat(losses).double().mean().item(), scores.cpu().numpy()
+        return load_images(self.read, self.shape, device, split, self.split_seed)
 
 
 def plain_mlp(*widths: int) -> Callable[[NormFactory, PlacementLike], nn.Module]:
@@ -174,7 +180,7 @@ def residual_mlp(
 
 
 @lru_cache(maxsize=DATA_SETS_KEPT)
-def _load(
+def load_images(
     read: Callable[..., data.ArraySplits], shape: tuple[int, ...], device: torch.device, split: Split, seed: int | None
 ) -> ImageSplits:
     """Read the data; cached, since a worker process computes many runs."""

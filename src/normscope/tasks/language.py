@@ -1,14 +1,15 @@
-"""Byte-level language modelling with a Transformer-XL, evaluated in bits per character."""
+"""Byte-level language modelling, evaluated in bits per character, and the tasks with a Transformer-XL."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from normscope.data import ByteSplits, load_bytes
 from normscope.models import TransformerXL
@@ -36,22 +37,45 @@ VALID_BYTES = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class StreamSize:
-    """Sizes of the network and of its segments."""
+class SegmentSize:
+    """Sizes of the segments that a network reads, and of the network in the form that its builder takes."""
 
     width: int
-    heads: int
-    feed_forward: int
     layers: int
-    dropout: float
     segment: int
     """Bytes per training segment; a batch contains one segment per reader."""
-    memory: int
-    """Number of remembered states per layer in training."""
     test_segment: int
     """Bytes per segment in evaluation; a shorter segment sees more context."""
     test_memory: int
-    """Number of remembered states per layer in evaluation."""
+    """Number of bytes that a reader reads before its share in evaluation, and of a Transformer-XL's states."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamSize(SegmentSize):
+    """Sizes of a Transformer-XL and of its segments."""
+
+    heads: int
+    feed_forward: int
+    dropout: float
+    memory: int
+    """Number of remembered states per layer in training."""
+
+
+def transformer_xl(size: StreamSize, batch: int, norm: NormFactory, placement: PlacementLike) -> TransformerXL:
+    """Build a Transformer-XL with arbitrary weights; ``batch`` is the number of streams read in parallel."""
+    return TransformerXL(
+        vocabulary=VOCABULARY,
+        width=size.width,
+        heads=size.heads,
+        feed_forward=size.feed_forward,
+        layers=size.layers,
+        batch=batch,
+        memory_length=size.memory,
+        dropout=size.dropout,
+        # The memory is longer in evaluation: distances beyond those of training are clamped.
+        clamp_length=size.segment + size.memory - 1,
+        stack=partial(placement.stack, norm=norm),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +89,7 @@ class Streams:
     before_valid: np.ndarray
     """The bytes before the validation part, the context of its first predictions."""
     before_test: np.ndarray
-    size: StreamSize
+    size: SegmentSize
     device: torch.device
     hashes: Mapping[str, str]
 
@@ -108,8 +132,10 @@ class LanguageModel(BaseTask):
     """Keys of its data sets."""
     read: Callable[[], ByteSplits]
     """Reads the original files."""
-    sizes: Mapping[str, StreamSize]
+    sizes: Mapping[str, SegmentSize]
     """Sizes of the network and of segments, by preset."""
+    build: Callable[[Any, int, NormFactory, PlacementLike], nn.Module] = transformer_xl
+    """Builds the network of a size for a number of streams; it has a memory, as ``TransformerXL`` has."""
     presets: Mapping[str, Recipe]
     """Training settings by preset."""
     placements: tuple[str, ...]
@@ -127,26 +153,14 @@ class LanguageModel(BaseTask):
         """Metric of the validation part: the same, over its first bytes."""
         return Metric(name="bits per character", unit="bpc", higher_is_better=False, aggregate="ratio")
 
-    def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> TransformerXL:
+    def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> nn.Module:
         """Build the network of a preset with arbitrary weights.
 
         Raises:
             ValueError: If the norm mixes positions, see :func:`normscope.tasks.task.check_blind`.
         """
         size = self.sizes[preset]
-        model = TransformerXL(
-            vocabulary=VOCABULARY,
-            width=size.width,
-            heads=size.heads,
-            feed_forward=size.feed_forward,
-            layers=size.layers,
-            batch=self.presets[preset].batch_size // size.segment,
-            memory_length=size.memory,
-            dropout=size.dropout,
-            # The memory is longer in evaluation: distances beyond those of training are clamped.
-            clamp_length=size.segment + size.memory - 1,
-            stack=partial(placement.stack, norm=norm),
-        )
+        model = self.build(size, self.presets[preset].batch_size // size.segment, norm, placement)
         check_blind(model, self.name)
         return model
 
@@ -179,7 +193,7 @@ class LanguageModel(BaseTask):
             hashes=text.hashes,
         )
 
-    def loss(self, model: TransformerXL, batch: tuple[Tensor, bool]) -> Tensor:
+    def loss(self, model: Any, batch: tuple[Tensor, bool]) -> Tensor:
         """Compute the mean cross entropy of a segment in nats, a scalar, and advance the model's memory."""
         symbols, first = batch
         if first:
@@ -187,7 +201,7 @@ class LanguageModel(BaseTask):
         logits = model.advance(symbols[:, :-1])
         return F.cross_entropy(logits.float().flatten(0, 1), symbols[:, 1:].flatten())
 
-    def evaluate(self, model: TransformerXL, data: Streams, part: Part) -> tuple[float, np.ndarray]:
+    def evaluate(self, model: Any, data: Streams, part: Part) -> tuple[float, np.ndarray]:
         """Return the mean cross entropy in nats, and bits and bytes per block, ``[E, 2]`` float32.
 
         Every byte is predicted once, from at least ``test_memory`` preceding bytes. The text is divided among parallel
@@ -203,7 +217,7 @@ class LanguageModel(BaseTask):
 
 
 def _nats(
-    model: TransformerXL, text: np.ndarray, before: np.ndarray, readers: int, size: StreamSize, device: torch.device
+    model: Any, text: np.ndarray, before: np.ndarray, readers: int, size: SegmentSize, device: torch.device
 ) -> list[np.ndarray]:
     """Return the negative log-likelihood of every byte in nats, one float64 array per reader."""
     context = len(before)
@@ -218,7 +232,7 @@ def _nats(
     return [share[: end - start] for share, start, end in zip(found, ends[:-1], ends[1:], strict=True)]
 
 
-def _read_rows(model: TransformerXL, rows: Tensor, size: StreamSize) -> Iterator[np.ndarray]:
+def _read_rows(model: Any, rows: Tensor, size: SegmentSize) -> Iterator[np.ndarray]:
     """Yield the negative log-likelihoods of all symbols but the first of each row, ``[B, segment]`` at a time."""
     memory = model.empty_memory(len(rows), size.test_memory)
     for start in range(0, rows.shape[1] - 1, size.test_segment):

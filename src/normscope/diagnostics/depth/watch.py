@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from normscope.diagnostics.depth.layer_stacks import Called, Stack, choose_stacks, find_candidates
-from normscope.inspection.find import find_norms
+from normscope.inspection.find import find_norms, within_recurrent
 from normscope.inspection.norm_in_model import NormInModel
 from normscope.torch_internals import in_backward, sequence_number
 
@@ -121,7 +121,9 @@ def watch_depth(
     candidates = find_candidates(model, listed) if stacks is None else stacks
     watch = DepthWatch(stacks=list(candidates), known=stacks is not None)
     layers = {id(layer): (name, layer) for stack in reversed(candidates) for name, layer in stack.layers}
-    recorder = _Recorder(watch, candidates, layers.values(), keep=keep)
+    inside = within_recurrent(model)
+    stepped = {norm.name for norm in listed if id(norm.module) in inside}
+    recorder = _Recorder(watch, candidates, layers.values(), stepped, keep=keep)
     with ExitStack() as hooks:
         for norm in listed:
             _hook(norm.module, norm.name, recorder.norm_in, recorder.norm_out, hooks)
@@ -147,9 +149,17 @@ class _Recorder:
     """Hooks that fill a :class:`DepthWatch` during a forward pass."""
 
     def __init__(
-        self, watch: DepthWatch, candidates: Sequence[Stack], layers: Iterable[tuple[str, nn.Module]], *, keep: bool
+        self,
+        watch: DepthWatch,
+        candidates: Sequence[Stack],
+        layers: Iterable[tuple[str, nn.Module]],
+        stepped: Collection[str],
+        *,
+        keep: bool,
     ) -> None:
         self.watch, self.keep = watch, keep
+        # Norms inside recurrent layers, which run at every step on what is no output of another norm.
+        self.stepped = stepped
         # References to the outputs are kept: an address identifies a tensor only while the tensor lives.
         self.outputs: list[tuple[str, Tensor]] = []
         self.open_layers: list[LayerCall] = []
@@ -165,12 +175,14 @@ class _Recorder:
             call.norms += 1
             if x is not None and call.x is not None and _same(x, call.x):
                 call.pre = True
+        if name in self.stepped:
+            return
         before = next((first for first, z in self.outputs if x is not None and _same(x, z)), None)
         if before is not None and before != name:
             self.watch.doubles.append(DoubleNorm(first=before, second=name))
 
     def norm_out(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
-        if (z := _first_tensor([output])) is not None:
+        if name not in self.stepped and (z := _first_tensor([output])) is not None:
             self.outputs.append((name, z.detach()))
 
     def layer_in(self, name: str, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:

@@ -1,9 +1,9 @@
 """Gradients before and after every norm in one backward pass, the parts that it removes, and the exact law."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -20,7 +20,7 @@ from normscope.inspection.derivative import (
     is_over_features,
     through_weight,
 )
-from normscope.inspection.find import find_norms
+from normscope.inspection.find import find_norms, within_recurrent
 from normscope.inspection.norm_in_model import NormInModel
 from normscope.inspection.preserve_state import draw_seed, gradients_of, untouched
 from normscope.torch_internals import version_of
@@ -30,7 +30,10 @@ WhyLost = Literal["not finite", "input not finite", "zero", "overwritten", "miss
 
 @dataclass(frozen=True, kw_only=True)
 class NormGradients:
-    """Gradients at one call of one norm. Means are over its rows; shares are of the upstream energy."""
+    """Gradients at one call of one norm; inside a recurrent layer or cell, at the calls of all steps together.
+
+    Means are over its rows; shares are of the upstream energy.
+    """
 
     name: str
     kind: str
@@ -131,7 +134,7 @@ def watch_gradients(
         for norm in listed:
             attach(norm, calls, stack)
         yield result
-    for call in calls:
+    for call in join_steps(calls, within_recurrent(model)):
         if (gradients := read_call(call)) is not None:
             result.append(gradients)
         elif lost is not None:
@@ -208,6 +211,43 @@ def attach(norm: NormInModel, calls: list[NormCall], stack: ExitStack) -> None:
     ]
     for handle in handles:
         stack.callback(handle.remove)
+
+
+def join_steps(calls: Sequence[NormCall], within: Collection[int]) -> list[NormCall]:
+    """Join the calls of every norm inside a recurrent layer or cell to one.
+
+    Args:
+        calls: Calls of norms.
+        within: What :func:`~normscope.inspection.find.within_recurrent` returned.
+    """
+    joined: dict[object, list[NormCall]] = {}
+    for place, call in enumerate(calls):
+        module = id(call.norm.module)
+        joined.setdefault(("steps", module) if module in within else place, []).append(call)
+    return [_joined(each) for each in joined.values()]
+
+
+def _joined(calls: Sequence[NormCall]) -> NormCall:
+    usable = [call for call in calls if call.upstream is not None and call.size is not None]
+    if len(calls) == 1 or not usable:
+        return calls[0]
+    rows = sum(call.shape[0] for call in usable)
+
+    def total(sums: Sequence[Tensor], mean: int) -> Tensor:
+        """Add sums over rows, of which one is a mean over rows."""
+        whole = torch.stack([*sums]).sum(0)
+        whole[mean] = sum(one[mean] * call.shape[0] for one, call in zip(sums, usable, strict=True)) / rows
+        return whole
+
+    arriving = [call.arriving for call in usable if call.arriving is not None]
+    return replace(
+        usable[0],
+        upstream=total([call.upstream for call in usable if call.upstream is not None], 5),
+        size=torch.stack([call.size for call in usable if call.size is not None]).median(),
+        arriving=total(arriving, 2) if len(arriving) == len(usable) else None,
+        shape=(rows, usable[0].shape[1]),
+        overwritten=any(call.overwritten for call in calls),
+    )
 
 
 def _record_upstream(call: NormCall, gradient: Tensor) -> None:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from normscope.arguments import check_arguments
-from normscope.diagnostics.gradients.at_norms import NormCall, NormGradients, attach, read_call
-from normscope.inspection.find import find_norms
+from normscope.diagnostics.gradients.at_norms import NormCall, NormGradients, attach, join_steps, read_call
+from normscope.inspection.find import find_norms, within_recurrent
 from normscope.inspection.norm_in_model import NormInModel
 from normscope.torch_internals import in_backward
 
@@ -133,7 +133,8 @@ class _Probe:
 
     def read(self) -> None:
         """Add the measurements of the present step to the history, if it was measured."""
-        norms = [gradients for call in self.present if (gradients := read_call(call)) is not None]
+        calls = join_steps(self.present, within_recurrent(self.model))
+        norms = [gradients for call in calls if (gradients := read_call(call)) is not None]
         if norms:
             self.history.append(GradientStep(step=self.step, norms=tuple(norms)))
         self.present = []

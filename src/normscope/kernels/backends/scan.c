@@ -82,6 +82,23 @@ INLINE float widen_one_bf16(uint16_t value) {
 INLINE f32 choose_f32(i32 mask, f32 a, f32 b) { return (f32)(((i32)a & mask) | ((i32)b & ~mask)); }
 INLINE f64 choose_f64(i64 mask, f64 a, f64 b) { return (f64)(((i64)a & mask) | ((i64)b & ~mask)); }
 
+/* Transpose a square of vectors: each pass interleaves those of the upper half with those of the lower one. */
+#define TRANSPOSED(V, I, N)                                                                        \
+    INLINE void PASTE(transpose_, V)(V square[N]) {                                                \
+        I low, high;                                                                               \
+        for (int i = 0; i < N; i++) low[i] = i / 2 + i % 2 * N, high[i] = (N + i) / 2 + i % 2 * N; \
+        for (int pass = 1; pass < N; pass *= 2) {                                                  \
+            V next[N];                                                                             \
+            for (int i = 0; i < N / 2; i++) {                                                      \
+                next[2 * i] = __builtin_shuffle(square[i], square[i + N / 2], low);                \
+                next[2 * i + 1] = __builtin_shuffle(square[i], square[i + N / 2], high);           \
+            }                                                                                      \
+            memcpy(square, next, sizeof next);                                                     \
+        }                                                                                          \
+    }
+TRANSPOSED(f32, i32, LANES)
+TRANSPOSED(f64, i64, LANES / 2)
+
 /* e^x for |x| <= 88: Cephes (S. Moshier), expf. */
 INLINE f32 exp_f32(f32 x) {
     const f32 magic = (f32){0} + 0x1.8p23f;

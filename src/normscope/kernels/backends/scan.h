@@ -52,8 +52,8 @@ struct scan {
 /* CHUNK: rows that one thread computes one after the other; the partial sums do not depend on the number of threads.
  * SCRATCH: entries of the statistics' type per unit and row that it needs. */
 enum { CHUNK = 4, SCRATCH = 14 };
-/* Entries that one call of the gradient of weights adds up. */
-enum { MOST_SUMMED = 256 };
+/* Entries that one call of the gradient of weights adds up, and rows whose entries it rearranges at once. */
+enum { MOST_SUMMED = 256, MOST_TALL = 64 };
 
 /* A product out [rows, columns] = start + a [rows, inner] b; rows of start are a stride apart, or there is none. */
 struct product {

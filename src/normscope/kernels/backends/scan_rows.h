@@ -20,6 +20,7 @@
 #define WIDEN PASTE(widen_one_, TYPE)
 #define WIDE PASTE(type_of_, STATISTICS)
 #define CHOOSE PASTE(choose_, STATISTICS)
+#define TRANSPOSE PASTE(transpose_, STATISTICS)
 
 /* A loop over vectors; the last one may be partly filled. */
 #define ROWS(i, width) for (int64_t i = 0, left; left = width - i < N ? width - i : N, i < width; i += N)
@@ -90,7 +91,10 @@ INLINE void NAME(tile_of_gradient)(const S *a, int64_t count, const S *b, S *out
                                    int columns, int add) {
     V sum[TALL][3];
     _Pragma("GCC unroll 8") for (int r = 0; r < TALL; r++)
-        _Pragma("GCC unroll 3") for (int j = 0; j < vectors; j++) sum[r][j] = (V){0};
+        _Pragma("GCC unroll 3") for (int j = 0; j < vectors; j++) {
+            sum[r][j] = (V){0};
+            if (r < rows) __builtin_prefetch(out + r * wide + j * N);
+        }
     for (int64_t k = 0; k < count; k++, a += TALL, b += 3 * N) {
         V columns_[3];
         _Pragma("GCC unroll 3") for (int j = 0; j < vectors; j++) columns_[j] = READ(b + j * N);
@@ -112,20 +116,29 @@ INLINE void NAME(tile_of_gradient)(const S *a, int64_t count, const S *b, S *out
 
 void NAME(gradient)(const void *a_, int64_t stride, const void *packed, int64_t count, int64_t columns, void *out_,
                     int64_t stride_out, int64_t from, int64_t to, int add) {
-    S tile[MOST_SUMMED * TALL];
-    for (int64_t r = from; r < to; r += TALL) {
-        const int tall = to - r < TALL ? (int)(to - r) : TALL;
-        const T *a = (const T *)a_ + r;
+    /* Lines of a are read once: in columns of TALL, each entry of a column behind the other. */
+    S tiles[MOST_TALL * MOST_SUMMED];
+    for (int64_t block = from; block < to; block += MOST_TALL) {
+        const int64_t end = to - block < MOST_TALL ? to : block + MOST_TALL, height = (end - block + TALL - 1) / TALL * TALL;
+        if (height > end - block) memset(tiles, 0, sizeof(S) * height * count);
+        const T *a = (const T *)a_ + block;
         for (int64_t k = 0; k < count; k++, a += stride)
-            if (tall == TALL) for (int i = 0; i < TALL; i++) tile[k * TALL + i] = WIDEN(a[i]);
-            else for (int i = 0; i < TALL; i++) tile[k * TALL + i] = i < tall ? WIDEN(a[i]) : 0;
+            for (int64_t r = 0; r < end - block; r += TALL) {
+                S *tile = tiles + r * count + k * TALL;
+                if (r + TALL <= end - block) for (int i = 0; i < TALL; i++) tile[i] = WIDEN(a[r + i]);
+                else for (int i = 0; r + i < end - block; i++) tile[i] = WIDEN(a[r + i]);
+            }
         for (int64_t first = 0; first < columns; first += 3 * N) {
             const int wide = columns - first < 3 * N ? (int)(columns - first) : 3 * N;
             const S *b = (const S *)packed + first * count;
-            S *out = (S *)out_ + r * stride_out + first;
-            if (wide > 2 * N) NAME(tile_of_gradient)(tile, count, b, out, stride_out, 3, tall, wide, add);
-            else if (wide > N) NAME(tile_of_gradient)(tile, count, b, out, stride_out, 2, tall, wide, add);
-            else NAME(tile_of_gradient)(tile, count, b, out, stride_out, 1, tall, wide, add);
+            for (int64_t r = block; r < end; r += TALL) {
+                const int tall = end - r < TALL ? (int)(end - r) : TALL;
+                const S *tile = tiles + (r - block) * count;
+                S *out = (S *)out_ + r * stride_out + first;
+                if (wide > 2 * N) NAME(tile_of_gradient)(tile, count, b, out, stride_out, 3, tall, wide, add);
+                else if (wide > N) NAME(tile_of_gradient)(tile, count, b, out, stride_out, 2, tall, wide, add);
+                else NAME(tile_of_gradient)(tile, count, b, out, stride_out, 1, tall, wide, add);
+            }
         }
     }
 }
@@ -138,10 +151,16 @@ void NAME(pack)(const void *from, int64_t stride, void *to, int64_t inner, int64
         const T *b = (const T *)from + (transposed ? first * stride : first);
         if (wide < 3 * N) memset(out, 0, sizeof(S) * inner * 3 * N);
         if (transposed)
-            /* Blocks whose lines stay in the first-level cache. */
-            for (int64_t k = 0; k < inner; k += 16)
-                for (int64_t j = 0; j < wide; j++)
-                    for (int64_t i = k; i < k + 16 && i < inner; i++) out[i * 3 * N + j] = WIDEN(b[j * stride + i]);
+            for (int64_t j = 0; j < wide; j += N)
+                for (int64_t k = 0; k < inner; k += N) {
+                    const int64_t rows = wide - j < N ? wide - j : N, left = inner - k < N ? inner - k : N;
+                    V square[N];
+                    for (int i = 0; i < N; i++)
+                        square[i] = i >= rows ? SPLAT(0)
+                                  : left == N ? LOAD(b + (j + i) * stride + k) : LOAD_PART(b + (j + i) * stride + k, (int)left);
+                    TRANSPOSE(square);
+                    for (int i = 0; i < left; i++) WRITE(out + (k + i) * 3 * N + j, square[i]);
+                }
         else
             for (int64_t k = 0; k < inner; k++)
                 ROWS(j, wide) KEEP(out + k * 3 * N, j, AT(b + k * stride, j));
@@ -493,6 +512,7 @@ const struct scan_functions NAME(scan) = {
 #undef WIDEN
 #undef WIDE
 #undef CHOOSE
+#undef TRANSPOSE
 #undef ROWS
 #undef AT
 #undef IN

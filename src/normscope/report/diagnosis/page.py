@@ -9,7 +9,7 @@ from typing import Any
 
 from normscope.arguments import check_arguments
 from normscope.files import write_atomically
-from normscope.report.diagnosis import figures, history
+from normscope.report.diagnosis import figures, history, steps
 from normscope.report.diagnosis.text import (
     GROWING_INPUTS,
     REMOVES,
@@ -115,12 +115,17 @@ def _sections(content: Mapping[str, Any], training: Sequence[Mapping[str, Any]] 
         ("first-update", TITLES["first_update"], [], readings["first_update"], "wide"),
         ("range", TITLES["range"], ranges, readings["range"], "wide"),
     ]
-    steps = [step for step in training or () if step["norms"]]
-    if steps:
-        pictures = [_picture(history.heat_map, steps, history.caption_heat_map(steps), name="training")]
-        reading = f"{_medians(steps)}\n{THROUGH_TRAINING}"
-        if history.sizes_of(steps):
-            pictures.append(_picture(history.growth, steps, history.caption_growth(steps), name="growth"))
+    if "recurrent" in readings:
+        layers, reading = content.get("recurrent", ()), readings["recurrent"]
+        if len(layers) > steps.LAYERS:
+            reading = f"Drawn are the first {steps.LAYERS} of {len(layers)} layers and directions.\n{reading}"
+        parts.insert(2, ("recurrent", TITLES["recurrent"], steps.of_layers(layers), reading, "grid"))
+    known_steps = [step for step in training or () if step["norms"]]
+    if known_steps:
+        pictures = [_picture(history.heat_map, known_steps, history.caption_heat_map(known_steps), name="training")]
+        reading = f"{_medians(known_steps)}\n{THROUGH_TRAINING}"
+        if history.sizes_of(known_steps):
+            pictures.append(_picture(history.growth, known_steps, history.caption_growth(known_steps), name="growth"))
             reading += f" {GROWING_INPUTS}"
         parts.insert(1, ("training", "Through training", pictures, reading, "wide"))
     return [

@@ -9,6 +9,7 @@ from normscope.report.drawing.svg import describe
 TITLES = {
     "gradients": "Re-centering and re-scaling",
     "depth": "Sizes by depth",
+    "recurrent": "Recurrent layers, step by step",
     "first_update": "The first update",
     "range": "Numbers that reach the norms",
 }

@@ -241,14 +241,14 @@ def to_rms_norm(
     return ConversionReport(
         model=type(model).__name__,
         norms=tuple(norm.name for norm in chosen),
-        biased=tuple(one.norm.name for one in built if isinstance(one.module, BiasedRMSNorm)),
+        biased=tuple(one.old.name for one in built if isinstance(one.module, BiasedRMSNorm)),
         centered=tuple(proof.writers),
         untied=tuple(proof.untied),
         unreached=tuple(proof.unreached),
         unvaried=tuple(unvaried),
         same_in_training=proof.same_in_training,
         training=proof.training,
-        lost=tuple(f"{one.norm.name}: {lost}" for one in built for lost in one.lost),
+        lost=tuple(f"{one.old.name}: {lost}" for one in built for lost in one.lost),
         difference=proof.difference,
         own_difference=own_difference,
         outputs=sum(one.numel() for given in proof.before for one in given.values()),
@@ -352,4 +352,4 @@ def _built(norm: NormInModel) -> Replacement:
     module = converted(norm, norm.module)
     module.train(norm.module.training)
     kept, lost = share_hooks(norm.module, module)
-    return Replacement(norm=norm, module=module, kept=tuple(kept), lost=tuple(lost))
+    return Replacement(old=norm, module=module, kept=tuple(kept), lost=tuple(lost))
