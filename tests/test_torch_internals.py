@@ -251,13 +251,13 @@ def test_a_marked_function_is_a_constant_of_the_graph() -> None:
 def test_compiled_frames_are_counted_without_loading_the_compiler() -> None:
     program = (
         "import sys, torch\n"
-        "from normscope.torch_internals import compiled_frames\n"
-        "print(compiled_frames(), 'torch._dynamo' in sys.modules)\n"
+        "from normscope.torch_internals import compiled_frames, compiler_is_loaded\n"
+        "print(compiled_frames(), 'torch._dynamo' in sys.modules, compiler_is_loaded())\n"
         "torch.compile(lambda x: x + 1, backend='eager')(torch.ones(2))\n"
-        "print(compiled_frames())\n"
+        "print(compiled_frames(), compiler_is_loaded())\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["0", "False", "1"], done.stderr
+    assert done.stdout.split() == ["0", "False", "False", "1", "True"], done.stderr
 
 
 def test_a_function_is_mapped_over_nested_containers() -> None:

@@ -207,6 +207,11 @@ def constant_when_compiled(function: _Function) -> _Function:
     return function
 
 
+def compiler_is_loaded() -> bool:
+    """Return whether ``torch.compile`` can be active: its part of torch is imported at its first use."""
+    return "torch._dynamo" in sys.modules
+
+
 def compiled_frames() -> int:
     """Return how many frames of code ``torch.compile`` has looked at in this process; imports nothing."""
     compiler = sys.modules.get("torch._dynamo.utils")

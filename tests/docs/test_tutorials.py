@@ -66,7 +66,7 @@ def test_a_notebook_is_made_from_its_page(page: Path) -> None:
 
 def test_every_tutorial_is_listed() -> None:
     index = (DOCS / "tutorials" / "index.md").read_text(encoding="utf-8")
-    assert len(PAGES) == 3
+    assert len(PAGES) == 4
     for page in PAGES:
         assert f"({page.name})" in index
         assert f"({page.stem}.ipynb)" in index

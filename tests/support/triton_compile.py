@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -25,12 +26,18 @@ TARGETS = {
 }
 SHARED = {"sm_80": 163 * 1024, "sm_90": 227 * 1024, "sm_100": 227 * 1024, "gfx942": 64 * 1024}
 """Bytes of shared memory that a program can have."""
-KERNELS = {
-    name: value
-    for name, value in vars(triton_kernels).items()
-    if isinstance(value, triton.JITFunction) and value.do_not_specialize
-}
-"""What is launched: a kernel has a number that it is not compiled for, a function that kernels call has none."""
+
+
+def kernels_of(module: ModuleType) -> dict[str, triton.JITFunction]:
+    """List what is launched: a kernel has a number that it is not compiled for, and a function has none."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, triton.JITFunction) and value.do_not_specialize
+    }
+
+
+KERNELS = kernels_of(triton_kernels)
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 
 
@@ -63,19 +70,20 @@ class Recorder:
 
 
 @contextmanager
-def machine(name: str) -> Iterator[list[Launch]]:
+def machine(name: str, module: ModuleType = triton_kernels) -> Iterator[list[Launch]]:
     """Make the backend believe in a machine; gives the list that its launches are appended to instead of done."""
     launches: list[Launch] = []
+    kernels = kernels_of(module)
     before = backend.LANES
     driver.set_active(Device(TARGETS[name]))
     set_lanes(TARGETS[name].warp_size)
-    for kernel, value in KERNELS.items():
+    for kernel, value in kernels.items():
         value.device_caches.clear()
-        setattr(triton_kernels, kernel, Recorder(value, launches))
+        setattr(module, kernel, Recorder(value, launches))
     try:
         yield launches
     finally:
-        vars(triton_kernels).update(KERNELS)
+        vars(module).update(kernels)
         set_lanes(before)
 
 

@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache, partial, wraps
+from functools import cache, partial, partialmethod, wraps
 from typing import Any
 from unittest import mock
 
@@ -57,7 +57,9 @@ def run_body(module: str, name: str, arguments: dict[str, Any]) -> None:
     from triton.runtime import interpreter
 
     patch_tensor = partial(patch_tensor_with_index, interpreter._patch_lang_tensor)
+    builder = interpreter.InterpreterBuilder
     with (
+        mock.patch.object(builder, "create_dot", partialmethod(multiply, builder.create_dot)),
         mock.patch.object(interpreter, "_convert_float", convert_float),
         mock.patch.object(interpreter, "_patch_lang_tensor", patch_tensor),
     ):
@@ -74,10 +76,27 @@ def patch_tensor_with_index(patch_tensor: Callable[..., None], tensor: type, sco
     scope.set_attr(tensor, "__index__", lambda scalar: int(scalar.handle.data.item()))
 
 
+def multiply(builder: Any, create_dot: Callable[..., Any], a: Any, b: Any, *rest: Any) -> Any:
+    """Multiply matrices: Triton's interpreter takes the bits of bfloat16 for numbers."""
+    from triton import language
+    from triton.runtime.interpreter import TensorHandle
+
+    a, b = (
+        TensorHandle(widened(one.data).view(np.float32), language.float32) if one.dtype.name == "bf16" else one
+        for one in (a, b)
+    )
+    return create_dot(builder, a, b, *rest)
+
+
+def widened(values: np.ndarray) -> np.ndarray:
+    """Return the bits in float32 of those of bfloat16."""
+    return values.astype(np.uint32) << 16
+
+
 def convert_float(values: np.ndarray, source: Any, target: Any, rounding: Any) -> np.ndarray:
     """Convert between float32 and bfloat16 as a GPU does: Triton's interpreter cuts bits off instead of rounding."""
     if (source.name, target.name) == ("fp32", "bf16"):
         rounded = torch.from_numpy(np.ascontiguousarray(values)).bfloat16()
         return rounded.view(torch.uint16).numpy().reshape(values.shape)
     assert (source.name, target.name) == ("bf16", "fp32")
-    return (values.astype(np.uint32) << 16).reshape(values.shape)
+    return widened(values).reshape(values.shape)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from normscope.recurrent.places import Mode, Places, find_places
 from normscope.recurrent.run import Norm, build_norms, draw_weights, norms_of, weights_of
 from normscope.recurrent.steps import State, gru_step, input_part, lstm_step, rnn_step
+from normscope.torch_internals import forward_mode_is_active, functorch_is_active
 
 
 class RNNCell(nn.RNNCell):
@@ -54,7 +55,7 @@ class RNNCell(nn.RNNCell):
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """Map ``[B, I]`` and ``[B, H]``, or both without B, to the next ``[B, H]``; without a state it is zero."""
-        if not self.norms:
+        if _is_torchs(self):
             return super().forward(input, hx)
         step = partial(rnn_step, activation=torch.tanh if self.nonlinearity == "tanh" else torch.relu)
         return _step(self, "RNN", step, input, None if hx is None else (hx,))[0]
@@ -109,7 +110,7 @@ class LSTMCell(nn.LSTMCell):
 
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """Map ``[B, I]`` and two ``[B, H]``, or all without B, to the next states; without states they are zero."""
-        if not self.norms:
+        if _is_torchs(self):
             return super().forward(input, hx)
         h, c = _step(self, "LSTM", lstm_step, input, hx)
         return h, c
@@ -155,9 +156,14 @@ class GRUCell(nn.GRUCell):
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         """Map ``[B, I]`` and ``[B, H]``, or both without B, to the next ``[B, H]``; without a state it is zero."""
-        if not self.norms:
+        if _is_torchs(self):
             return super().forward(input, hx)
         return _step(self, "GRU", gru_step, input, None if hx is None else (hx,))[0]
+
+
+def _is_torchs(module: Any) -> bool:
+    """Return whether torch computes the cell: without norm, and outside of what its operations do not know."""
+    return not (module.norms or functorch_is_active() or forward_mode_is_active())
 
 
 def _step(module: Any, mode: Mode, step: Callable[..., State], x: Tensor, hx: State | None) -> State:

@@ -37,6 +37,8 @@ from normscope.torch_internals import (
     keeps_graph,
 )
 
+BACKEND = "cpu"
+"""What ``computed_by`` of a layer says."""
 NORMS = (LayerNorm, LayerNormSimple, DetachNorm, AdaNorm, RMSNorm)
 """Classes that the kernels compute, themselves and not their subclasses."""
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from normscope.recurrent.places import Mode, Places, find_places
-from normscope.recurrent.run import Norm, build_norms, draw_weights, run
+from normscope.recurrent.run import Norm, build_norms, draw_weights, run_apart
 from normscope.recurrent.scan import Regularizers
 from normscope.recurrent.steps import gru_step, lstm_step, rnn_step
 from normscope.torch_internals import forward_mode_is_active, functorch_is_active
@@ -118,7 +118,9 @@ class RNN(nn.RNN):
             self.computed_by = "torch"
             return super().forward(input, hx)
         step = partial(rnn_step, activation=torch.tanh if self.nonlinearity == "tanh" else torch.relu)
-        output, (h,) = run(self, "RNN", step, input, None if hx is None else (hx,), reset)
+        output, (h,) = run_apart(torch.compiler.is_compiling())(
+            self, "RNN", step, input, None if hx is None else (hx,), reset
+        )
         return output, h
 
 
@@ -240,7 +242,7 @@ class LSTM(nn.LSTM):
         if reset is None and _is_torchs(self):
             self.computed_by = "torch"
             return super().forward(input, hx)
-        output, (h, c) = run(self, "LSTM", lstm_step, input, hx, reset)
+        output, (h, c) = run_apart(torch.compiler.is_compiling())(self, "LSTM", lstm_step, input, hx, reset)
         return output, (h, c)
 
 
@@ -341,7 +343,9 @@ class GRU(nn.GRU):
         if reset is None and _is_torchs(self):
             self.computed_by = "torch"
             return super().forward(input, hx)
-        output, (h,) = run(self, "GRU", gru_step, input, None if hx is None else (hx,), reset)
+        output, (h,) = run_apart(torch.compiler.is_compiling())(
+            self, "GRU", gru_step, input, None if hx is None else (hx,), reset
+        )
         return output, h
 
 

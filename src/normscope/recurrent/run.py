@@ -11,14 +11,14 @@ from torch.nn import functional as F
 
 from normscope.arguments import check_argument
 from normscope.norms import BatchNorm, NoNorm, NormTraits
-from normscope.recurrent import fused
+from normscope.recurrent import fused, fused_triton
 from normscope.recurrent.batch_norm import StepBatchNorm
 from normscope.recurrent.places import Mode, Places, group_sizes
 from normscope.recurrent.scan import scan
 from normscope.recurrent.sequences import Sequences
 from normscope.recurrent.steps import NormGroups, State, StepNorms, Weights, input_part
 from normscope.specs import NormSpec
-from normscope.torch_internals import BatchNormBase
+from normscope.torch_internals import BatchNormBase, compiler_is_loaded
 
 NormFactory = Callable[[int], nn.Module]
 Norm = str | NormFactory | None
@@ -119,8 +119,9 @@ def norms_of(norms: nn.ModuleDict, mode: Mode, places: Places, hidden_size: int)
     sizes = group_sizes(mode, places, hidden_size)
     groups: dict[str, NormGroups] = {}
     for place, modules in norms.items():
-        for norm in modules.children():
-            _check_rows(norm)
+        if not torch.compiler.is_compiling():
+            for norm in modules.children():
+                _check_rows(norm)
         widths = [hidden_size] if place == "cell" else sizes
         groups[place] = list(zip(widths, modules, strict=True))  # pyright: ignore[reportArgumentType]
     return StepNorms(**groups)
@@ -144,6 +145,14 @@ def draw_weights(module: nn.Module, hidden_size: int, forget_bias: float | None)
     for part in module.modules():
         if part is not module and callable(reset := getattr(part, "reset_parameters", None)):
             reset()
+
+
+def run_apart(compiling: bool) -> Callable[..., tuple[Any, State]]:
+    """Return :func:`run`, as torch.compile leaves it alone unless it is ``compiling`` the layer.
+
+    torch.compile leaves recurrent layers out of its graphs, but would go on with each function that they call.
+    """
+    return torch.compiler.disable(run) if compiler_is_loaded() and not compiling else run
 
 
 def run(
@@ -195,14 +204,17 @@ def run(
             "batch norm has moments of every time step, and reset starts sequences anew at different ones: use a norm "
             "of rows such as layer_norm"
         )
+    scans: Any = fused_triton if x.is_cuda else fused
     if loop is not None:
         reason = "its steps are measured"
     elif torch.compiler.is_compiling():
         # torch.compile cannot trace what reads whether a mode is active.
         reason = "torch.compile traces the steps"
+    elif resets is not None and scans is fused_triton:
+        reason = "resets"
     else:
-        reason = fused.reason_against(module, mode, x, states)
-    module.computed_by = f"loop: {reason}" if reason else "cpu"
+        reason = scans.reason_against(module, mode, x, states)
+    module.computed_by = f"loop: {reason}" if reason else scans.BACKEND
     ends: list[State] = []
     for layer in range(module.num_layers):
         outputs = []
@@ -229,7 +241,7 @@ def run(
                 )
             else:
                 flat = x.reshape(x.shape[:-1].numel(), x.shape[-1])
-                output, end = fused.run(
+                output, end = scans.run(
                     module, mode, flat, state, start, weights, norms, sequences.sizes, resets, reverse=direction == 1
                 )
                 output = output.view(*x.shape[:-1], module.hidden_size)

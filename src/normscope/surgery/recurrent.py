@@ -4,7 +4,6 @@ import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from normscope.registry import look_up
 from normscope.specs import parse_call
 from normscope.surgery.difference import OutputDifference, relative
 from normscope.surgery.guards import share_hooks
-from normscope.surgery.replacement import Maker, Replacement, check_new, read_target
+from normscope.surgery.replacement import Maker, Replacement, check_new
 from normscope.surgery.transfer import Ties
 from normscope.torch_internals import buffers_of, children_of, has_gradient_hooks, parameters_of
 
@@ -190,10 +189,6 @@ def read_recurrent_target(to: str | Maker) -> RecurrentTarget:
         raise ValueError(
             f"{to!r}: {key} takes {', '.join(taken) or 'no arguments'}, got {strange[0]}; the model decides the others"
         )
-    for name in {"norm", "cell_norm"} & set(arguments):
-        if isinstance(arguments[name], str) and "(" in arguments[name]:
-            target = read_target(arguments[name])
-            arguments[name] = partial(target.make, **target.arguments)
     with isolated():
         try:
             make(2, 2, **arguments)

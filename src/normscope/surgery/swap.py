@@ -93,7 +93,7 @@ def _wanted(what: Any) -> list[str | type[nn.Module]]:
     if len({is_recurrent(one) for one in given}) == 2:
         raise ValueError(f"norms and recurrent layers are swapped one after the other, got {label(what)}")
     # Our recurrent classes are derived from torch's, and each class means itself.
-    keys = {kind: key for key, kind in RECURRENT.items()}
+    keys: dict[Any, Any] = {kind: key for key, kind in RECURRENT.items()}
     return [keys.get(one, one) for one in given]
 
 

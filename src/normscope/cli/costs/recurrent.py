@@ -13,7 +13,9 @@ from normscope.cli.costs.timing import Measurement, passes, ratios, saved_bytes,
 from normscope.registry import look_up
 from normscope.surgery.recurrent import RECURRENT, read_recurrent_target
 
-CELLS = {key: kind for key, kind in RECURRENT.items() if issubclass(kind, nn.RNNBase) and f"ln_{key}" in RECURRENT}
+CELLS: dict[str, Callable[..., nn.Module]] = {
+    key: kind for key, kind in RECURRENT.items() if issubclass(kind, nn.RNNBase) and f"ln_{key}" in RECURRENT
+}
 """PyTorch's layers by the names of the command line."""
 
 
@@ -109,7 +111,7 @@ def bench_recurrent(
         longest_wait = 0.0
         for number, (cell, size, dtype) in enumerate(itertools.product(cells, sizes, dtypes)):
             _, hidden, _ = size
-            layers = {None: kinds[cell](hidden, hidden, dtype=dtype)}
+            layers: dict[str | None, nn.Module] = {None: kinds[cell](hidden, hidden, dtype=dtype)}
             for norm in norms:
                 target = targets[cell, norm]
                 layers[norm] = target.make(hidden, hidden, dtype=dtype, **target.arguments)
