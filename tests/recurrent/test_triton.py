@@ -1,8 +1,10 @@
 """The GPU scans on a CPU, run by Triton's interpreter, against the steps written out in float64."""
 
+import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -292,3 +294,44 @@ def test_without_triton_the_steps_are_taken_and_the_reason_is_said() -> None:
         reason = fused_triton.reason_against(layer, "LSTM", torch.zeros(T, B, WIDTH), starts(layer, torch.float32))
     fused_triton._kernels.cache_clear()
     assert reason.startswith("the GPU kernels need Triton: ")
+
+
+def benchmark() -> Any:
+    path = Path(__file__).resolve().parents[2] / "benchmarks" / "recurrent_gpu.py"
+    specification = importlib.util.spec_from_file_location("recurrent_gpu", path)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@interpreted
+def test_benchmark_checks_measures_and_times_no_wrong_layer() -> None:
+    from normscope.kernels.backends import scan_triton
+
+    bench = benchmark()
+    settings = bench.Settings(
+        shapes=((2, 4),), steps=(2,), dtypes=("float32",), rounds=1, checked=((2, 5),), checked_steps=2
+    )
+    said: list[str] = []
+    with on_gpu(resident=True):
+        assert bench.bench(settings, torch.device("cpu"), said.append) == 0
+        assert "| float32 | 2 | 2 | 4 | LSTM |" in "\n".join(said)
+        assert said[-1].startswith("| float32 | 2 | 2 | 4 | RNN |")
+        said.clear()
+        forward = scan_triton.forward
+
+        def wrong(*given: Any, **options: Any) -> Any:
+            output, *kept = forward(*given, **options)
+            return output * (1.1 if output.dtype == torch.float32 else 1.0), *kept
+
+        with mock.patch.object(scan_triton, "forward", wrong):
+            assert bench.bench(settings, torch.device("cpu"), said.append) == 1
+    assert "LSTM, batch 2, hidden 5, torch.float32: result 0 is off by" in said[-1]
+
+
+def test_benchmark_needs_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    with mock.patch.object(torch.cuda, "is_available", return_value=False), mock.patch("sys.argv", ["recurrent_gpu"]):
+        assert benchmark().main() == 2
+    assert "sees no GPU here" in capsys.readouterr().err

@@ -32,7 +32,7 @@ BESIDE = 16 * 1024
 ROWS = 16
 """Sequences of a program that keeps the weights: the height of a product on tensor cores."""
 SUMS = {"BLOCK": 64, "ROWS": 32, "TILES": 8, "num_warps": 4}
-"""Tile of the kernel that sums over rows, and number of tiles of a program."""
+"""Tile of the kernel that sums over rows, and number of tiles that a program sums."""
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1, "RELU": 1}
 _WIDE = {torch.float32: tl.float32, torch.float64: tl.float64}

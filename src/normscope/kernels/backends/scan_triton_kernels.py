@@ -177,8 +177,8 @@ def parameter_sums(
     column = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     chunk = tl.program_id(1).to(tl.int64)
     WIDE: tl.constexpr = partial.dtype.element_ty
-    weights = tl.zeros((ROWS, BLOCK), WIDE)
-    biases = tl.zeros((ROWS, BLOCK), WIDE)
+    weights = tl.zeros((BLOCK,), WIDE)
+    biases = tl.zeros((BLOCK,), WIDE)
     for tile in range(TILES):
         row = (chunk * TILES + tile) * ROWS + tl.arange(0, ROWS)
         here = (row < rows)[:, None] & (column < WIDTH)[None, :]
@@ -188,8 +188,9 @@ def parameter_sums(
         v = tl.load(y + row[:, None] * y_row + column[None, :], mask=here, other=0.0).to(WIDE)
         if PHI & NORM[0]:
             v *= NORM[2] - NORM[3] * v
-        weights += d * v
-        biases += d
+        # Triton 3.8 crashes on some widths if the columns of all tiles are added at the end.
+        weights += tl.sum(d * v, 0)
+        biases += tl.sum(d, 0)
     at = partial + chunk * 2 * WIDTH + column
-    tl.store(at, tl.sum(weights, 0), mask=column < WIDTH)
-    tl.store(at + WIDTH, tl.sum(biases, 0), mask=column < WIDTH)
+    tl.store(at, weights, mask=column < WIDTH)
+    tl.store(at + WIDTH, biases, mask=column < WIDTH)
