@@ -292,6 +292,16 @@ def test_a_call_leaves_the_model_and_the_process_as_they_were(name: str, model_n
         assert differences(before, whole_state(model)) == []
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_recurrent_model_is_diagnosed_and_left_as_it_was() -> None:
+    torch.manual_seed(0)
+    model: Any = torch.compile(Recurrent(), backend="eager")
+    model(batch())
+    before = whole_state(model)
+    assert len(normscope.diagnose(model, batch(), loss).recurrent) == 5
+    assert differences(before, whole_state(model)) == []
+
+
 @pytest.mark.parametrize("name", ["diagnose", "depth_profile", "curvature", "to_rms_norm"])
 def test_a_call_is_not_always_refused(name: str) -> None:
     CALLS[name](PreNorm())

@@ -45,10 +45,11 @@ def test_one_case_can_be_called_alone(fuzz: Path) -> None:
 
 @pytest.mark.slow
 def test_sanitizers_find_nothing_in_the_kernels_and_in_the_modules() -> None:
-    command = [sys.executable, sanitize.__file__, "--cases", "5000", "--calls", "100"]
+    command = [sys.executable, sanitize.__file__, "--cases", "5000", "--calls", "100", "--layers", "80"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 2:
         pytest.skip(done.stdout.strip())
     assert done.returncode == 0, done.stdout + done.stderr
     assert "5000 cases; " in done.stdout
     assert "100 calls of modules: " in done.stdout
+    assert "80 calls of layers: " in done.stdout

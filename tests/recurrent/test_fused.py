@@ -194,6 +194,17 @@ def test_a_gradient_has_the_same_bits_in_every_batch() -> None:
         assert torch.equal(got, want[:, rows])
 
 
+@pytest.mark.parametrize("kind", [LSTM, GRU, RNN])
+def test_no_steps_leave_the_states_as_they_were(kind: type) -> None:
+    layer = kind(WIDTH, H)
+    start = drawn(1, B, H, dtype=torch.float32), drawn(1, B, H, seed=1, dtype=torch.float32)
+    output, end = layer(torch.zeros(0, B, WIDTH), start if kind is LSTM else start[0])
+    assert layer.computed_by == "cpu"
+    assert output.shape == (0, B, H)
+    for one, other in zip(end if kind is LSTM else (end,), start, strict=False):
+        assert torch.equal(one, other)
+
+
 def test_the_products_are_those_of_float64() -> None:
     for dtype, tolerance in ((torch.float64, 1e-13), (torch.float32, 1e-5), (torch.bfloat16, 1e-2)):
         for rows, inner, columns in ((77, 53, 101), (1, 1, 1), (8, 300, 48), (65, 7, 97), (0, 4, 5), (600, 21, 300)):

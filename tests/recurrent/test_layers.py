@@ -14,7 +14,6 @@ from normscope import norms
 from normscope.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 from normscope.recurrent.scan import Regularizers
 from normscope.registry import UnknownName
-from support.pairwise import pairwise
 
 LAYERS = {LSTM: nn.LSTM, GRU: nn.GRU, RNN: nn.RNN}
 WIDTH, H, B, T = 3, 5, 4, 6
@@ -39,7 +38,8 @@ def stepped(ours: type, theirs: nn.RNNBase, **options: Any) -> Any:
 
 
 SWITCH = (True, False)
-CASES = pairwise(tuple(LAYERS), ("padded", "single", "packed", "sorted"), SWITCH, (1, 2), SWITCH, SWITCH, SWITCH)
+FORMS = ("padded", "single", "packed", "sorted")
+CASES = list(itertools.product(LAYERS, FORMS, SWITCH, (1, 2), SWITCH, SWITCH, SWITCH))
 
 
 @pytest.mark.parametrize(("ours", "form", "given", "layers", "bias", "batch_first", "bidirectional"), CASES)
@@ -51,10 +51,14 @@ def test_without_norms_it_is_torchs(
 
 
 @pytest.mark.parametrize("form", ["padded", "single", "packed", "sorted"])
-@pytest.mark.parametrize("bidirectional", [True, False])
-def test_projections_are_torchs(form: str, bidirectional: bool) -> None:
-    options = {"proj_size": 2, "num_layers": 2, "bidirectional": bidirectional}
-    check_parity(LSTM, form, given=True, options=options)
+@pytest.mark.parametrize(
+    ("given", "layers", "bias", "batch_first", "bidirectional"), list(itertools.product(*[SWITCH] * 5))
+)
+def test_projections_are_torchs(
+    form: str, given: bool, layers: bool, bias: bool, batch_first: bool, bidirectional: bool
+) -> None:
+    options = {"num_layers": 1 + layers, "bias": bias, "batch_first": batch_first, "bidirectional": bidirectional}
+    check_parity(LSTM, form, given=given, options={"proj_size": 2, **options})
 
 
 def test_the_relu_of_an_rnn_is_torchs() -> None:

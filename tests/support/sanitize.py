@@ -1,8 +1,8 @@
 """The CPU kernels and their C++ function under AddressSanitizer and UndefinedBehaviorSanitizer.
 
 Builds them as the package does, with the sanitizers' flags behind its own, in a temporary folder; calls the kernels
-from fuzz.c, then the modules of the package from Python. Exit status 0: nothing was found. 1: something was, and what
-it is stands above. 2: this machine has no compiler with sanitizers.
+from fuzz.c, then the modules of the package and its recurrent layers from Python. Exit status 0: nothing was found. 1:
+something was, and what it is stands above. 2: this machine has no compiler with sanitizers.
 """
 
 import argparse
@@ -40,12 +40,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--cases", type=int, default=6000, help="calls of the kernels from C")
     parser.add_argument("--case", type=int, help="the one of them that a failure named")
     parser.add_argument("--calls", type=int, default=600, help="calls of the modules from Python; 0 for none")
+    parser.add_argument("--layers", type=int, default=300, help="calls of recurrent layers, likewise")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args(arguments)
     if asked.inside:
+        from sanitize_layers import call_layers
+
         patch_flags()
-        return call_modules(asked.seed, asked.calls)
+        return call_modules(asked.seed, asked.calls) or call_layers(asked.seed, asked.layers)
     try:
         with tempfile.TemporaryDirectory(prefix="normscope-sanitize-") as scratch:
             return run(Path(scratch), asked)
@@ -71,12 +74,14 @@ def run(scratch: Path, asked: argparse.Namespace) -> int:
     if not asked.calls or asked.case is not None:
         return 0
     build.shim(print)
+    build.scan(print)
     # Python does not link libstdc++, and the sanitizer wants to find there, at once, how exceptions are thrown.
     libraries = [*preloaded(), find("CXX", "libstdc++.so")]
     environment = os.environ | OPTIONS | {"LD_PRELOAD": ":".join(filter(None, libraries))}
     environment |= {"NORMSCOPE_BACKEND": "", "NORMSCOPE_CPU_ISA": ""}
     start = time.monotonic()
     program = [sys.executable, __file__, "--inside", "--seed", str(asked.seed), "--calls", str(asked.calls)]
+    program += ["--layers", str(asked.layers)]
     done = subprocess.run(program, env=environment, check=False)
     if done.returncode:
         print(f"sanitize: FAILED in the modules, status {done.returncode}; see above")

@@ -194,7 +194,9 @@ class _Recurrence(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Any, ...]:
-        kept, inputs = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        # Activation checkpointing lets saved tensors be read once.
+        saved = ctx.saved_tensors
+        kept, inputs = saved[: ctx.count], saved[ctx.count :]
         wants = ctx.needs_input_grad[2:]
         if torch.is_grad_enabled():
             return (None, None, *_differentiable(ctx.settings, ctx.places, inputs, wants, upstream))

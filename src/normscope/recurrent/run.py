@@ -210,6 +210,8 @@ def run(
     elif torch.compiler.is_compiling():
         # torch.compile cannot trace what reads whether a mode is active.
         reason = "torch.compile traces the steps"
+    elif not sequences.sizes:
+        reason = "there are no steps"
     elif resets is not None and scans is fused_triton:
         reason = "resets"
     else:
@@ -273,7 +275,8 @@ def _loop(
     # The time steps of a norm are counted from where each sequence begins in this direction.
     turned = reverse and norms.know_time
     if norms.know_time:
-        products = sequences.steps(F.linear(sequences.turn(x) if turned else x, weights.ih))
+        part = F.linear(sequences.turn(x) if turned else x, weights.ih)
+        products = sequences.steps(part)
         at = [norms.at(t) for t in range(len(products))]
         parts: Sequence[Tensor] = [
             input_part(mode, product, weights, one, module.places, lambda product, _: product)
@@ -281,7 +284,8 @@ def _loop(
         ]
         cell = [partial(step, weights=weights, norms=one, places=module.places) for one in at]
     else:
-        parts = sequences.steps(input_part(mode, x, weights, norms, module.places))
+        part = input_part(mode, x, weights, norms, module.places)
+        parts = sequences.steps(part)
         cell = partial(step, weights=weights, norms=norms, places=module.places)
     steps, end = loop(
         cell,
@@ -293,7 +297,7 @@ def _loop(
         regularizers=module.regularizers,
         training=module.training,
     )
-    output = sequences.join(steps, end[0])
+    output = sequences.join(steps, part[..., : end[0].shape[-1]])
     return sequences.turn(output) if turned else output, end
 
 

@@ -49,10 +49,10 @@ class Sequences:
         """Split per-position values into the steps: ``[B_t, ...]`` each."""
         return x.unbind(0) if self.packed is None else x.split(self.sizes)
 
-    def join(self, steps: Sequence[Tensor], like: Tensor) -> Tensor:
-        """Join the outputs of all steps again; ``like`` has their width, dtype and device."""
+    def join(self, steps: Sequence[Tensor], nothing: Tensor) -> Tensor:
+        """Join the outputs of all steps again; ``nothing`` is what there is without steps."""
         if not steps:
-            return like.new_zeros(0, *like.shape)
+            return nothing
         return torch.stack(list(steps)) if self.packed is None else torch.cat(list(steps))
 
     def turn(self, x: Tensor) -> Tensor:

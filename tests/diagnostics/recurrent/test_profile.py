@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
+from torch.utils.checkpoint import checkpoint
 
 import normscope
 from normscope import torch_internals
@@ -308,6 +309,45 @@ def test_the_steps_of_a_norm_are_one_entry_with_the_rows_of_all() -> None:
     assert told.upstream_variance == pytest.approx(float(came.var(-1, correction=0).mean()), rel=1e-9)
     assert told.recentering == pytest.approx(float(came.mean(-1).square().sum() * came.shape[1] / came.square().sum()))
     assert told.law_error == pytest.approx(0.0, abs=1e-6)
+
+
+class Two(nn.Module):
+    """Two recurrent layers, whose activations may be recomputed in the backward pass."""
+
+    def __init__(self, *, recomputed: bool = False) -> None:
+        super().__init__()
+        self.lstm, self.gru, self.recomputed = normscope.LSTM(WIDTH, HIDDEN), nn.GRU(HIDDEN, HIDDEN), recomputed
+
+    def run(self, x: Tensor) -> Tensor:
+        return self.gru(self.lstm(x)[0])[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(self.run, x, use_reentrant=False) if self.recomputed else self.run(x)
+
+
+def mean_square(model: nn.Module, x: Tensor) -> Tensor:
+    return model(x).float().square().mean()
+
+
+def test_recomputed_activations_are_those_of_the_first_call() -> None:
+    torch.manual_seed(0)
+    model, twin = Two(recomputed=True), Two()
+    twin.load_state_dict(model.state_dict())
+    assert step_profile(model, inputs("padded"), mean_square) == step_profile(twin, inputs("padded"), mean_square)
+
+
+def test_half_precision_and_autocast_are_measured() -> None:
+    def in_autocast(model: nn.Module, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return mean_square(model, x)
+
+    torch.manual_seed(0)
+    model, x = Two(), inputs("padded")
+    wide = step_profile(model, x, mean_square)
+    for told in (step_profile(model, x, in_autocast), step_profile(model.bfloat16(), x.bfloat16(), mean_square)):
+        for steps, exact in zip(told, wide, strict=True):
+            assert steps.h == pytest.approx(exact.h, rel=0.05)
+            assert steps.fade == pytest.approx(exact.fade, rel=0.05)
 
 
 @pytest.mark.filterwarnings("ignore")

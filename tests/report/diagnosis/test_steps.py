@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 import normscope
+from normscope.diagnostics.readings import READINGS
 from normscope.report.diagnosis import steps
 from normscope.report.diagnosis.page import render
+from normscope.report.diagnosis.text import TITLES
 
 
 class Reader(nn.Module):
@@ -38,6 +40,10 @@ def content() -> dict[str, Any]:
 
 def words_of(svg: str) -> str:
     return " ".join(ET.fromstring(svg).itertext())
+
+
+def test_every_reading_has_a_heading_in_the_terminal_and_on_the_page() -> None:
+    assert list(TITLES) == list(READINGS)
 
 
 def test_every_layer_and_direction_is_drawn(content: dict[str, Any]) -> None:

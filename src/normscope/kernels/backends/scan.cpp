@@ -97,7 +97,7 @@ void forward(const scan_functions &f, const scan &call) {
     for (int64_t r = 0; r < call.batch; r++) {
         const int64_t at = last[r], from = at < 0 ? r : at;
         std::memcpy(at_entry(call.end_h, r, row), at_entry(at < 0 ? call.initial_h : call.output, from, row), row);
-        if (call.c) std::memcpy(at_entry(call.end_c, r, wide), at_entry(at < 0 ? call.initial_c : call.c, from, wide), wide);
+        if (call.end_c) std::memcpy(at_entry(call.end_c, r, wide), at_entry(at < 0 ? call.initial_c : call.c, from, wide), wide);
     }
 }
 
