@@ -118,10 +118,16 @@ def by_steps(layer: Any, given: torch.dtype, *, packed: bool) -> list[Tensor]:
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def combined(dtypes: tuple[torch.dtype, ...]) -> list[Any]:
-    """Give every case a form and a dtype in turn, for the interpreter takes seconds for a case."""
+def combined(dtypes: tuple[torch.dtype, ...], *, slow: bool = False) -> list[Any]:
+    """Give every case a form and a dtype in turn: the interpreter takes seconds for a case. Every second is slow."""
     return [
-        pytest.param(name, index // 2 % 2 == 1, dtypes[index % len(dtypes)], id=f"{name}, {index // 2 % 2}")
+        pytest.param(
+            name,
+            index // 2 % 2 == 1,
+            dtypes[index // 4 % len(dtypes)] if slow else dtypes[index % len(dtypes)],
+            id=f"{name}, {index // 2 % 2}",
+            marks=[pytest.mark.slow] if slow and index % 2 else [],
+        )
         for index, name in enumerate(CASES)
     ]
 
@@ -132,7 +138,7 @@ def test_scans_that_keep_the_weights_are_the_steps(name: str, packed: bool, dtyp
     check(name, packed, dtype, resident=True)
 
 
-@pytest.mark.parametrize(("name", "packed", "dtype"), combined((torch.float64, torch.bfloat16)))
+@pytest.mark.parametrize(("name", "packed", "dtype"), combined((torch.float64, torch.bfloat16), slow=True))
 @interpreted
 def test_scans_with_a_product_for_every_step_are_the_steps(name: str, packed: bool, dtype: torch.dtype) -> None:
     check(name, packed, dtype, resident=False)

@@ -22,8 +22,8 @@ MORE_RESIDENT = [
     *(("GRU", 128, torch.bfloat16), ("RNN", 256, torch.bfloat16), ("RELU", 128, torch.float32)),
 ]
 MORE_STEPPED = [
-    *(("LSTM", 256, torch.bfloat16), ("LSTM", 1024, torch.bfloat16), ("LSTM", 4096, torch.float32)),
-    *(("GRU", 1024, torch.float32), ("GRU", 4096, torch.bfloat16), ("RNN", 3000, torch.float16)),
+    *(("LSTM", 256, torch.bfloat16), ("LSTM", 1024, torch.bfloat16), ("LSTM", 2048, torch.float32)),
+    *(("GRU", 1024, torch.float32), ("GRU", 2048, torch.bfloat16), ("RNN", 2000, torch.float16)),
     ("LSTM", 1, torch.float64),
 ]
 

@@ -23,7 +23,7 @@ from normscope.kernels.formula import Formula
 kernels: Any = scan_triton_kernels
 
 TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-WIDEST = 4096
+WIDEST = 2048
 """Most units: a row of more does not fit the registers of a program."""
 RESIDENT = 0 if torch.version.hip else 128 * 1024
 """Most bytes of shared memory for the recurrent weights of a program that keeps them."""
