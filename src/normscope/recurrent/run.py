@@ -211,8 +211,6 @@ def run(
     elif torch.compiler.is_compiling():
         # torch.compile cannot trace what reads whether a mode is active.
         reason = "torch.compile traces the steps"
-    elif not sequences.sizes:
-        reason = "there are no steps"
     elif resets is not None and scans is fused_triton:
         reason = "resets"
     else:
