@@ -23,6 +23,7 @@ from normscope.report.atlas.comparisons import (
 )
 from normscope.results import read_summary, summarize
 from normscope.results.store import write_json
+from normscope.specs import NormSpec
 from normscope.tasks import TASKS
 
 RESULTS = Path(__file__).parents[3] / "docs" / "results"
@@ -81,15 +82,18 @@ def test_a_sentence_says_what_the_summaries_say() -> None:
         wanted: dict[str, Counter[str]] = {}
         for summary in map(read_summary, folders):
             for arm in summary.arms:
-                if arm.norm == norm:
+                if str(NormSpec(arm.norm, arm.arguments)) == norm.replace(", ", ","):
                     word = arm.verdict.partition(" ")[0]
                     word = {"not": NO_CLAIM if "cannot claim anything" in arm.verdict else "undecided"}.get(word, word)
                     wanted.setdefault(word, Counter())[summary.task] += 1
         assert said == wanted
     assert atlas.sentence("rms_norm") == "rms_norm: 1 equivalent (digits), 1 undecided (digits)."
     assert atlas.sentence("batch_norm") == (
-        "batch_norm: 1 better (digits), 1 worse (mnist_mlp_batch4), 2 undecided (digits, mnist_mlp)."
+        "batch_norm: 1 better (digits), 2 undecided (digits, mnist_mlp)."
     )
+    # A norm with other arguments is another norm.
+    assert atlas.sentence("batch_norm(unbiased=True)") == "batch_norm(unbiased=True): 1 worse (mnist_mlp_batch4)."
+    assert atlas.sentence("detach_norm(hold_size=True)") == "detach_norm(hold_size=True): 1 equivalent (ud_ewt)."
 
 
 def test_tuned_and_untuned_arms_are_both_shown(whole_study: Path, tmp_path: Path) -> None:

@@ -98,6 +98,8 @@ def test_every_cell_shows_what_was_measured_and_nothing_else(page: _Page) -> Non
     (worse,) = [cell.text for cell, place in zip(page.cells, wanted, strict=True) if place == ("detach_norm", "ud_ewt")]
     assert worse == (
         "ud_ewtworse−11.68 points[−11.98, −11.38]time ×0.67, memory ×1.008 pairs Details of detach_norm in ud_ewt"
+        "ud_ewt_detach_normworseagainst layer_norm_simple−11.69 points[−12.60, −11.10]time ×1.28, memory ×1.0010 pairs "
+        "Details of detach_norm in ud_ewt_detach_norm"
         "ud_ewt_looksworse−11.87 points[−14.23, −11.29]time ×1.26, memory ×1.0010 pairs "
         "Details of detach_norm in ud_ewt_looks"
     )

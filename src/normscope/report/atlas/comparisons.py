@@ -61,6 +61,12 @@ class Comparison:
     """Whether its learning rate was tuned; None if the study tuned nothing."""
 
     @property
+    def norm(self) -> str:
+        """Norm with its arguments, such as ``ada_norm(k=0.3)``: with other arguments it is another norm."""
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.arm.arguments.items())
+        return f"{self.arm.norm}({arguments})" if arguments else self.arm.norm
+
+    @property
     def network(self) -> str | None:
         """Kind of network; None if the task is not in :data:`NETWORKS`."""
         return NETWORKS.get(self.summary.task)
@@ -139,14 +145,15 @@ class Atlas:
 
     @property
     def norms(self) -> list[str]:
-        """Norms: baselines first, then the one that was measured on the most tasks."""
+        """Norms: baselines first, then those measured on the most tasks; one with arguments after itself without."""
         first = {each.arm.norm for each in self.comparisons if each.outcome == BASELINE}
         tasks = Counter(norm for norm, _ in {(each.arm.norm, each.summary.task) for each in self.comparisons})
-        return sorted(tasks, key=lambda norm: (norm not in first, -tasks[norm], norm))
+        names = {each.norm: each.arm.norm for each in self.comparisons}
+        return sorted(names, key=lambda norm: (names[norm] not in first, -tasks[names[norm]], names[norm], norm))
 
     def at(self, norm: str, task: str) -> list[Comparison]:
         """Return the comparisons of one cell."""
-        return [each for each in self.comparisons if (each.arm.norm, each.summary.task) == (norm, task)]
+        return [each for each in self.comparisons if (each.norm, each.summary.task) == (norm, task)]
 
     def values(self, of: Callable[[Comparison], str | None]) -> list[str | None]:
         """Return the distinct values of a property of the comparisons, in alphabetic order, None last."""
@@ -154,7 +161,7 @@ class Atlas:
 
     def counts(self, norm: str) -> list[tuple[str, list[str]]]:
         """Return the outcomes that a norm has, in the order of :data:`ALL_OUTCOMES`, each with its tasks."""
-        row = [each for each in self.comparisons if each.arm.norm == norm]
+        row = [each for each in self.comparisons if each.norm == norm]
         place = {task: number for number, task in enumerate(self.tasks)}
         row.sort(key=lambda each: place[each.summary.task])
         return [

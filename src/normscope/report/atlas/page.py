@@ -147,14 +147,14 @@ def _view(each: Comparison, atlas: Atlas, usual: str, to_studies: str) -> dict[s
     size = getattr(arm, each.memory)
     ratios = [(each.times("step_ms"), step), (each.times(each.memory), "" if size is None else storage(size))]
     return {
-        "norm": arm.norm,
+        "norm": each.norm,
         "task": summary.task,
         "study": clean(each.study),
         "address": _page_address(each.study, to_studies) if each.has_page else None,
         "outcome": ALL_OUTCOMES.index(each.outcome),
         "kind": kind,
         "badge": badge,
-        "label": arm.label if arm.label != arm.norm else "",
+        "label": arm.label if arm.label != each.norm else "",
         "against": summary.baseline if summary.baseline != usual and not is_baseline else "",
         "value": mean if is_baseline else change(arm.difference, places, summary.metric["unit"]),
         "interval": "" if arm.interval is None else span(arm.interval, places),
