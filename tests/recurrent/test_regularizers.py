@@ -85,6 +85,17 @@ def test_a_learned_initial_state_is_learned(kind: type) -> None:
 
 
 @pytest.mark.parametrize("kind", LAYERS, ids=lambda kind: kind.__name__)
+def test_a_learned_initial_state_is_reset_with_the_rest(kind: type) -> None:
+    layer = kind(WIDTH, H, learned_initial_state=True)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.fill_(9.0)
+    layer.reset_parameters()
+    for name, parameter in layer.named_parameters():
+        assert parameter.abs().max() <= (0 if name.startswith("initial_") else 1), name
+
+
+@pytest.mark.parametrize("kind", LAYERS, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("argument", ["zoneout", "recurrent_dropout"])
 @pytest.mark.parametrize("value", [-0.1, 1.0, float("nan")])
 def test_probabilities_are_checked(kind: type, argument: str, value: float) -> None:

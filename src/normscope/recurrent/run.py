@@ -152,7 +152,8 @@ def run_apart(compiling: bool) -> Callable[..., tuple[Any, State]]:
 
     torch.compile leaves recurrent layers out of its graphs, but would go on with each function that they call.
     """
-    return torch.compiler.disable(run) if compiler_is_loaded() and not compiling else run
+    left_alone: Any = torch.compiler.disable(run) if compiler_is_loaded() and not compiling else run
+    return left_alone
 
 
 def run(
@@ -210,8 +211,6 @@ def run(
     elif torch.compiler.is_compiling():
         # torch.compile cannot trace what reads whether a mode is active.
         reason = "torch.compile traces the steps"
-    elif not sequences.sizes:
-        reason = "there are no steps"
     elif resets is not None and scans is fused_triton:
         reason = "resets"
     else:
