@@ -34,7 +34,7 @@ def _of_rows(norm: Callable[[int], nn.Module]) -> Callable[[int], nn.Module]:
         if getattr(getattr(built, "traits", None), "statistics", None) == "batch":
             raise ValueError(
                 "batch norm has moments of every time step of a sequence, and a text whose state is carried on from "
-                "segment to segment has no such steps: use a norm of rows such as layer_norm"
+                "segment to segment has no such steps: use norms of rows, in a study --norms none,layer_norm,rms_norm"
             )
         return built
 
