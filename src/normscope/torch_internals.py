@@ -184,7 +184,7 @@ def in_backward() -> bool:
 
 def keeps_graph() -> bool:
     """Return whether the backward pass that runs on this thread may run again: ``retain_graph``."""
-    return torch._C._autograd._get_current_graph_task_keep_graph()
+    return torch._C._autograd._get_current_graph_task_keep_graph()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def sequence_number(node: Any) -> int:

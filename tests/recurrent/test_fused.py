@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from normscope import norms
 from normscope.kernels.backends import scan as kernels
-from normscope.recurrent import GRU, LSTM, RNN, Places, fused, scan
+from normscope.recurrent import GRU, LSTM, RNN, Places, eligible, fused, scan
 from normscope.recurrent.scan import draw_masks
 from support.pairwise import pairwise
 
@@ -313,7 +313,7 @@ def test_what_the_kernels_do_not_compute_is_said(layer: Any, reason: str) -> Non
 
 
 def test_the_environment_can_ask_for_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "requested_backend", lambda: "eager")
+    monkeypatch.setattr(eligible, "requested_backend", lambda: "eager")
     layer = LSTM(WIDTH, H)
     layer(drawn(T, B, WIDTH, dtype=torch.float32))
     assert layer.computed_by == "loop: NORMSCOPE_BACKEND=eager"

@@ -1,21 +1,18 @@
 """One layer and direction by the CPU kernels, as a single node of the autograd graph."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from normscope.kernels import BackendUnavailable
-from normscope.kernels import fused as normalize_rows
 from normscope.kernels.backends import build
 from normscope.kernels.backends import scan as kernels
-from normscope.kernels.backends.choice import requested_backend
 from normscope.kernels.formula import Formula
-from normscope.norms import AdaNorm, DetachNorm, LayerNorm, LayerNormSimple, RMSNorm
+from normscope.recurrent.eligible import KernelNorm, common_reason, norms_with_bias, row_norm
 from normscope.recurrent.places import Mode, Places, group_sizes
 from normscope.recurrent.scan import Masks, Regularizers, draw_masks, scan
 from normscope.recurrent.steps import (
@@ -28,47 +25,17 @@ from normscope.recurrent.steps import (
     normalize,
     rnn_step,
 )
-from normscope.torch_internals import (
-    dispatch_mode_is_active,
-    forward_mode_is_active,
-    functorch_is_active,
-    has_forward_hooks,
-    is_jit_tracing,
-    keeps_graph,
-)
+from normscope.torch_internals import keeps_graph
 
 BACKEND = "cpu"
 """What ``computed_by`` of a layer says."""
-NORMS = (LayerNorm, LayerNormSimple, DetachNorm, AdaNorm, RMSNorm)
-"""Classes that the kernels compute, themselves and not their subclasses."""
 
 
 def reason_against(module: Any, mode: Mode, x: Tensor, states: State) -> str:
     """Say why the kernels cannot compute a layer here; return an empty text if they can."""
-    places: Places = module.places
-    norms = [norm for groups in module.norms.values() for group in groups.values() for norm in group]
-    parameters = list(module.parameters())
-    reasons = {
-        "there are kernels for the CPU only": x.device.type != "cpu",
-        f"there are no kernels for {x.dtype}": x.dtype not in kernels.TYPES,
-        "parameters and input differ in dtype or device": any(
-            one.dtype != x.dtype or one.device != x.device for one in parameters
-        ),
-        "NORMSCOPE_BACKEND=eager": requested_backend() == "eager",
-        "a mode or a transform of torch is active": functorch_is_active()
-        or forward_mode_is_active()
-        or dispatch_mode_is_active()
-        or is_jit_tracing()
-        or torch.is_autocast_enabled("cpu"),
-        "a tensor is of a subclass": any(type(one) not in (Tensor, nn.Parameter) for one in (x, *states, *parameters)),
-        "the reset gate acts before the product": places.reset == "before",
-        "a projection": bool(module.proj_size),
-        "a norm has no kernel": any(type(norm) not in NORMS or norm.traits.formula is None for norm in norms),
-        "a norm has hooks": any(has_forward_hooks(norm) or "forward" in vars(norm) for norm in norms),
-        "a norm requests another backend": any(getattr(norm, "backend", None) not in (None, "cpu") for norm in norms),
-    }
-    reason = next((words for words, holds in reasons.items() if holds), "")
-    if reason:
+    if x.device.type != "cpu":
+        return "there are kernels for CPUs and for GPUs with Triton only"
+    if reason := common_reason(module, x, states, BACKEND, kernels.TYPES):
         return reason
     try:
         kernels.load()
@@ -117,10 +84,10 @@ def run(
             None,
         )
     (before_input, *of_input), (before_product, *of_product) = (
-        _norms_with_bias(groups, bias, places, widths, x)
+        norms_with_bias(groups, bias, places, widths, x)
         for groups, bias in zip((norms.ih, norms.hh), biases, strict=True)
     )
-    chosen = [*of_input, *of_product, _Norm.of(norms.cell[0][1], x=x) if norms.cell else None]
+    chosen = [*of_input, *of_product, KernelNorm.of(norms.cell[0][1], x=x) if norms.cell else None]
     parameters = [one for norm in chosen for one in ((None, None) if norm is None else (norm.weight, norm.bias))]
     settings = kernels.Scan(
         cell=mode,
@@ -147,43 +114,12 @@ def run(
     return output, tuple(end)
 
 
-def _norms_with_bias(
-    groups: NormGroups, bias: Tensor | None, places: Places, widths: Sequence[int], x: Tensor
-) -> tuple[Any, ...]:
-    """Return the bias that is added before the norms of a product, and the norms, with the bias after them."""
-    if not groups:
-        return (bias if bias is None or places.bias != "both" else 2 * bias, *(None for _ in widths))
-    before = None if places.bias == "after" else bias
-    shifts = (None,) * len(groups) if bias is None or places.bias == "before" else bias.split(list(widths))
-    return before, *(_Norm.of(norm, x=x, shift=shift) for (_, norm), shift in zip(groups, shifts, strict=True))
-
-
 def _shifted(resets: Sequence[Tensor], sizes: Sequence[int], *, reverse: bool) -> Tensor:
     """Join resets; backwards, an episode ends where the next step, which was computed before, began another."""
     if reverse:
         following = [*resets[1:], resets[0][:0]] if resets else []
         resets = [F.pad(one, (0, size - one.shape[0])) for one, size in zip(following, sizes, strict=True)]
     return torch.cat([*resets]) if resets else torch.zeros(0, dtype=torch.bool)
-
-
-@dataclass(frozen=True)
-class _Norm:
-    """A norm of the family as the kernels take it."""
-
-    formula: Formula
-    weight: Tensor | None
-    bias: Tensor | None
-
-    @classmethod
-    def of(cls, norm: Callable[[Tensor], Tensor], *, x: Tensor, shift: Tensor | None = None) -> "_Norm":
-        """Read a norm; ``shift`` is added to what it returns."""
-        module: Any = norm
-        flags = module.traits.formula
-        eps = torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps if module.eps is None else module.eps
-        weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
-        if shift is not None:
-            bias = shift if bias is None else bias + shift
-        return cls(Formula(flags, eps, getattr(module, "scale", 1.0), getattr(module, "k", 0.0)), weight, bias)
 
 
 @dataclass(frozen=True)
@@ -338,7 +274,7 @@ def _differentiable(
         if formula is None:
             groups.append(())
         else:
-            groups.append([(width, partial(_row_norm, formula=formula, weight=weight, bias=bias))])
+            groups.append([(width, partial(row_norm, formula=formula, weight=weight, bias=bias))])
     ih, hh = ([one for group in part for one in group] for part in (groups[:count], groups[count:-1]))
     part = F.linear(named.x, named.weights_ih, named.bias_ih)
     if not settings.summed:
@@ -367,12 +303,3 @@ def _differentiable(
     needed = [one for one, want in zip(tensors, wanted, strict=True) if want and one is not None]
     grads = iter(torch.autograd.grad(results, needed, upstream[-len(results) :], create_graph=True, allow_unused=True))
     return [next(grads) if want and one is not None else None for one, want in zip(tensors, wanted, strict=True)]
-
-
-def _row_norm(x: Tensor, *, formula: Formula, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    z = normalize_rows(x, (x.shape[-1],), weight, bias, None, *formula)
-    if z is None:
-        raise BackendUnavailable(
-            "the kernels of norms are gone: NORMSCOPE_BACKEND changed between forward and backward"
-        )
-    return z

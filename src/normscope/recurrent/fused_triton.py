@@ -6,12 +6,11 @@ from functools import cache, partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from normscope.kernels.backends.choice import requested_backend
 from normscope.kernels.formula import Formula
-from normscope.recurrent.fused import NORMS, _Norm, _norms_with_bias, _row_norm
+from normscope.recurrent.eligible import KernelNorm, common_reason, norms_with_bias, row_norm
 from normscope.recurrent.places import Mode, Places, group_sizes
 from normscope.recurrent.scan import Regularizers, scan
 from normscope.recurrent.steps import (
@@ -23,13 +22,6 @@ from normscope.recurrent.steps import (
     input_part,
     lstm_step,
     rnn_step,
-)
-from normscope.torch_internals import (
-    dispatch_mode_is_active,
-    forward_mode_is_active,
-    functorch_is_active,
-    has_forward_hooks,
-    is_jit_tracing,
 )
 
 BACKEND = "triton"
@@ -47,39 +39,20 @@ def _kernels() -> Any:
 
 def reason_against(module: Any, mode: Mode, x: Tensor, states: State) -> str:
     """Say why the kernels cannot compute a layer here; return an empty text if they can."""
-    if torch.compiler.is_compiling():
-        return "torch.compile traces the steps"
     kernels = _kernels()
     if isinstance(kernels, str):
         return kernels
-    places: Places = module.places
     regularizers: Regularizers = module.regularizers
     groups = [group for named in module.norms.values() for group in named.values()]
-    norms = [norm for group in groups for norm in group]
-    tensors = [x, *states, *module.parameters()]
     reasons = {
-        f"there are no kernels for {x.dtype}": x.dtype not in kernels.TYPES,
         f"the kernels hold at most {kernels.WIDEST} units": module.hidden_size > kernels.WIDEST,
-        "parameters, state and input differ in dtype or device": any(
-            one.dtype != x.dtype or one.device != x.device for one in (states[0], *module.parameters())
-        ),
-        "NORMSCOPE_BACKEND=eager": requested_backend() == "eager",
-        "a mode or a transform of torch is active": functorch_is_active()
-        or forward_mode_is_active()
-        or dispatch_mode_is_active()
-        or is_jit_tracing()
-        or torch.is_autocast_enabled(x.device.type),
-        "a tensor is of a subclass": any(type(one) not in (Tensor, nn.Parameter) for one in tensors),
-        "the reset gate acts before the product": places.reset == "before",
+        "state and input differ in dtype or device": states[0].dtype != x.dtype or states[0].device != x.device,
         "zoneout": any(regularizers.zoneout),
         "recurrent dropout": module.training and bool(regularizers.recurrent_dropout),
-        "a projection": bool(module.proj_size),
-        "a norm has no kernel": any(type(norm) not in NORMS or norm.traits.formula is None for norm in norms),
-        "a norm has hooks": any(map(has_forward_hooks, norms)),
-        "a norm requests another backend": any(getattr(norm, "backend", None) not in (None, BACKEND) for norm in norms),
     }
     reason = next((words for words, holds in reasons.items() if holds), "")
-    if not reason and any(len({_Norm.of(norm, x=x).formula for norm in group}) > 1 for group in groups):
+    reason = reason or common_reason(module, x, states, BACKEND, kernels.TYPES)
+    if not reason and any(len({KernelNorm.of(norm, x=x).formula for norm in group}) > 1 for group in groups):
         return "the norms of a product differ"
     return reason
 
@@ -106,11 +79,11 @@ def run(
     if summed and weights.bias_ih is not None and weights.bias_hh is not None:
         bias = weights.bias_ih + weights.bias_hh
     widths = group_sizes(mode, places, module.hidden_size)
-    before, *chosen = _norms_with_bias(groups, bias, places, widths, x)
+    before, *chosen = norms_with_bias(groups, bias, places, widths, x)
     part = F.linear(x, weights.ih, before) if summed else input_part(mode, x, weights, norms, places)
     hidden, *parameters = _stacked(chosen, widths, x)
     read, *read_parameters = _stacked(
-        [_Norm.of(norm, x=x) for _, norm in norms.cell], [module.hidden_size] * len(norms.cell), x
+        [KernelNorm.of(norm, x=x) for _, norm in norms.cell], [module.hidden_size] * len(norms.cell), x
     )
     settings = kernels.GpuScan(
         cell="RELU" if mode == "RNN" and module.nonlinearity == "relu" else mode,
@@ -139,7 +112,7 @@ def _wide(x: Tensor) -> torch.dtype:
 
 
 def _stacked(
-    norms: Sequence[_Norm | None], widths: Sequence[int], x: Tensor
+    norms: Sequence[KernelNorm | None], widths: Sequence[int], x: Tensor
 ) -> tuple[Formula | None, Tensor | None, Tensor | None]:
     """Return the formula of some norms, and their weights and biases one after the other, or None for absent ones."""
     first = norms[0] if norms else None
@@ -237,12 +210,12 @@ def _differentiable(
     if settings.hidden is not None:
         split = [[None] * len(widths) if one is None else one.split(widths) for one in parameters[:2]]
         product = [
-            (width, partial(_row_norm, formula=settings.hidden, weight=weight, bias=bias))
+            (width, partial(row_norm, formula=settings.hidden, weight=weight, bias=bias))
             for width, weight, bias in zip(widths, *split, strict=True)
         ]
     read: NormGroups = ()
     if settings.read is not None:
-        read = [(size, partial(_row_norm, formula=settings.read, weight=parameters[2], bias=parameters[3]))]
+        read = [(size, partial(row_norm, formula=settings.read, weight=parameters[2], bias=parameters[3]))]
     step: Callable[..., State] = {"LSTM": lstm_step, "GRU": gru_step}.get(
         settings.cell, partial(rnn_step, activation=torch.relu if settings.cell == "RELU" else torch.tanh)
     )
