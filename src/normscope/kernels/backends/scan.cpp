@@ -2,8 +2,6 @@
 
 #include <ATen/Parallel.h>
 #include <Python.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -187,24 +185,7 @@ PyObject *run(PyObject *, PyObject *const *args, Py_ssize_t count) {
     Py_RETURN_NONE;
 }
 
-// advise(address, bytes): let the system back memory that will be written by large pages, where it has them: one page
-// fault for 2 MiB in place of 512. No promise: where it does not, nothing changes.
-PyObject *advise(PyObject *, PyObject *const *args, Py_ssize_t count) {
-    if (count != 2) {
-        PyErr_SetString(PyExc_TypeError, "expected an address and a number of bytes");
-        return nullptr;
-    }
-    const uintptr_t at = reinterpret_cast<uintptr_t>(PyLong_AsVoidPtr(args[0])), bytes = PyLong_AsSize_t(args[1]);
-    if (PyErr_Occurred()) return nullptr;
-#ifdef MADV_HUGEPAGE
-    const uintptr_t page = sysconf(_SC_PAGESIZE), from = (at + page - 1) / page * page, to = (at + bytes) / page * page;
-    if (from < to) madvise(reinterpret_cast<void *>(from), to - from, MADV_HUGEPAGE);
-#endif
-    Py_RETURN_NONE;
-}
-
 PyMethodDef methods[] = {
-    {"advise", reinterpret_cast<PyCFunction>(reinterpret_cast<void *>(advise)), METH_FASTCALL, nullptr},
     {"forward", reinterpret_cast<PyCFunction>(reinterpret_cast<void *>(run<scan, forward>)), METH_FASTCALL, nullptr},
     {"backward", reinterpret_cast<PyCFunction>(reinterpret_cast<void *>(run<scan, backward>)), METH_FASTCALL, nullptr},
     {"product", reinterpret_cast<PyCFunction>(reinterpret_cast<void *>(run<product, matrix>)), METH_FASTCALL, nullptr},

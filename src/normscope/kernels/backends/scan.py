@@ -20,8 +20,6 @@ TYPES = (torch.float32, torch.float64, torch.bfloat16)
 _CHUNK = 4
 _SCRATCH = 14
 _GROUPS = 4
-_LARGE = 1 << 22
-"""Bytes of a matrix from which large pages are asked for."""
 
 
 class _Functions(ctypes.Structure):
@@ -172,21 +170,13 @@ def load() -> None:
     _functions(torch.float32)
 
 
-def _empty(rows: int, columns: int, dtype: torch.dtype) -> Tensor:
-    """Allocate a matrix that will be written as a whole."""
-    out = torch.empty(rows, columns, dtype=dtype)
-    if out.nbytes >= _LARGE:
-        _module()[1].advise(out.data_ptr(), out.nbytes)
-    return out
-
-
 def _pack(weights: Tensor, *, transposed: bool) -> Tensor:
     """Rearrange ``[G, H]``, or its transpose, into panels for products from the left."""
     functions = _functions(weights.dtype)
     weights = weights.contiguous()
     columns, inner = weights.shape if transposed else weights.shape[::-1]
     panels = -(-columns // functions.panel)
-    packed = _empty(panels * functions.panel, inner, _statistics(weights.dtype))
+    packed = torch.empty(panels * functions.panel, inner, dtype=_statistics(weights.dtype))
     functions.pack(weights.data_ptr(), weights.shape[1], packed.data_ptr(), inner, columns, int(transposed))
     return packed
 
@@ -217,11 +207,11 @@ def forward(
         likewise c after every entry, in the dtype of the statistics; the final h and c.
     """
     entries, width = part.shape[0], states.h.shape[1]
-    output = _empty(entries, width, part.dtype)
-    c = None if states.c is None else _empty(entries, width, states.c.dtype)
+    output = torch.empty(entries, width, dtype=part.dtype)
+    c = None if states.c is None else torch.empty(entries, width, dtype=states.c.dtype)
     product = part
     if not scan.summed:
-        product = _empty(entries if keeps else states.h.shape[0], part.shape[1], part.dtype)
+        product = torch.empty(entries if keeps else states.h.shape[0], part.shape[1], dtype=part.dtype)
     end_h, end_c = torch.empty_like(states.h), None if states.c is None else torch.empty_like(states.c)
     _run(
         "forward",
@@ -284,8 +274,8 @@ def backward(
     wide = _statistics(part.dtype)
     dh, dc = dh.clone(memory_format=torch.contiguous_format), None if dc is None else dc.clone()
     alike = scan.summed or (scan.cell != "GRU" and not any(norms[:-1]))
-    dproduct = product if overwrites else _empty(product.shape[0], product.shape[1], product.dtype)
-    dpart = dproduct if alike else part if overwrites else _empty(part.shape[0], part.shape[1], part.dtype)
+    dproduct = product if overwrites else torch.empty(product.shape[0], product.shape[1], dtype=product.dtype)
+    dpart = dproduct if alike else part if overwrites else torch.empty(part.shape[0], part.shape[1], dtype=part.dtype)
     chunks = -(-batch // _CHUNK)
     sums = [
         torch.zeros(chunks, 2, size, dtype=wide) if norm is not None and wanted else None
@@ -322,7 +312,7 @@ def backward(
 def product(x: Tensor, weights: Tensor, bias: Tensor | None = None, *, transposed: bool) -> Tensor:
     """Multiply ``[N, K]`` by ``[K, M]``, or by the transpose of ``[M, K]``, and add a bias ``[M]``; x is contiguous."""
     columns = weights.shape[0] if transposed else weights.shape[1]
-    out = _empty(x.shape[0], columns, x.dtype)
+    out = torch.empty(x.shape[0], columns, dtype=x.dtype)
     packed = _pack(weights, transposed=transposed)
     start = None if bias is None else bias.contiguous().data_ptr()
     call = _Product(x.data_ptr(), packed.data_ptr(), start, out.data_ptr(), *x.shape, columns, 0)
