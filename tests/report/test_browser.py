@@ -312,7 +312,7 @@ def test_a_filter_leaves_what_it_names_and_the_sentences_follow(browser: Browser
         assert shown.count() == len(wanted)
         assert page.get_by_role("status").inner_text().startswith(f"{len(wanted)} of ")
         after = page.evaluate(SAID)
-        assert "detach_norm 4 worse (mnist_mlp, mnist_mlp_batch4, ud_ewt ×2), 1 undecided (mnist_cnn)." in after
+        assert "detach_norm 5 worse (mnist_mlp, mnist_mlp_batch4, ud_ewt ×3), 1 undecided (mnist_cnn)." in after
         assert not [line for line in after if line.startswith("rms_norm")]
         heads = page.locator(".matrix thead th:visible b").all_inner_texts()
         assert sorted(heads) == ["mnist_cnn", "mnist_mlp", "mnist_mlp_batch4", "ud_ewt"]

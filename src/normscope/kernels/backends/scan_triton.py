@@ -245,7 +245,7 @@ def _constants(scan: tuple[Any, ...], width: int, wide: torch.dtype, resident: b
     }
     if resident:
         return {**constants, "BLOCK": _side(width), "ROWS": ROWS, "num_warps": 8, "num_stages": 1}
-    return {**constants, "BLOCK": block, "num_warps": min(16, max(1, block // 256))}
+    return {**constants, "BLOCK": block, "num_warps": min(16, max(2, block // 64))}
 
 
 def _sums(formula: Formula, dz: Tensor, y: Tensor, factor: Tensor | None = None) -> Tensor:
