@@ -22,7 +22,7 @@ def here(capfd: pytest.CaptureFixture[str]) -> CommandLine:
 def test_it_prints_a_sentence_per_norm_and_writes_the_page(here: CommandLine, tmp_path: Path) -> None:
     told = here("atlas", str(RESULTS), "--out", str(tmp_path / "mine.html"))
     assert told.returncode == 0, told.stderr
-    assert re.search(r"rms_norm\W+1 equivalent \(digits\), 1 undecided \(digits\)\.", told.stdout)
+    assert re.search(r"batch_norm\W+1 better \(digits\), 2 undecided \(digits, mnist_mlp\)\.", told.stdout)
     assert told.stdout.splitlines()[-1] == f"Page: {tmp_path / 'mine.html'}"
     assert [path.name for path in tmp_path.iterdir()] == ["mine.html"]
 

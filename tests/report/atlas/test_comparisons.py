@@ -87,7 +87,9 @@ def test_a_sentence_says_what_the_summaries_say() -> None:
                     word = {"not": NO_CLAIM if "cannot claim anything" in arm.verdict else "undecided"}.get(word, word)
                     wanted.setdefault(word, Counter())[summary.task] += 1
         assert said == wanted
-    assert atlas.sentence("rms_norm") == "rms_norm: 1 equivalent (digits), 1 undecided (digits)."
+    assert atlas.sentence("rms_norm") == (
+        "rms_norm: 2 equivalent (digits, tiny_shakespeare_lstm), 1 undecided (digits)."
+    )
     assert atlas.sentence("batch_norm") == ("batch_norm: 1 better (digits), 2 undecided (digits, mnist_mlp).")
     # A norm with other arguments is another norm.
     assert atlas.sentence("batch_norm(unbiased=True)") == "batch_norm(unbiased=True): 1 worse (mnist_mlp_batch4)."
