@@ -51,11 +51,18 @@ CASES: list[tuple[type, dict[str, Any]]] = [
     (RNN, {"places": Places(bias="both"), "recurrent_dropout": 0.3, "learned_initial_state": True}),
     (RNN, {"norm": None, "zoneout": 0.2, "bias": False}),
 ]
-FORMS = ("padded", "packed", "resets", "packed with resets", "evaluation")
+FORMS = ("padded", "packed", "resets", "packed with resets", "evaluation", "with gaps", "transposed")
 
 
 def drawn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def laid_out(x: Tensor, form: str) -> Tensor:
+    """Return the same numbers in memory of the form."""
+    if form == "with gaps":
+        return torch.stack([x, torch.zeros_like(x)], -1)[..., 0]
+    return x.mT.contiguous().mT if form == "transposed" and x.dim() > 1 else x
 
 
 def built(kind: type, options: dict[str, Any], dtype: torch.dtype) -> Any:
@@ -73,7 +80,7 @@ def values_and_gradients(
     """Run a layer and its backward pass on numbers that are exact in the dtype ``given``."""
 
     def drawn_here(*shape: int, seed: int = 0) -> Tensor:
-        return drawn(*shape, seed=seed, dtype=given or dtype).to(dtype)
+        return laid_out(drawn(*shape, seed=seed, dtype=given or dtype).to(dtype), form)
 
     x = drawn_here(*((B, T, WIDTH) if layer.batch_first else (T, B, WIDTH))).requires_grad_()
     rows = layer.num_layers * (2 if layer.bidirectional else 1)
@@ -88,6 +95,8 @@ def values_and_gradients(
         pack = partial(pack_padded_sequence, lengths=LENGTHS, batch_first=layer.batch_first, enforce_sorted=False)
         feed, resets = pack(x), None if resets is None else pack(resets)
     start = () if hasattr(layer, "initial_h") else states
+    for parameter in layer.parameters():
+        parameter.data = laid_out(parameter.data, form)
     layer.train(form != "evaluation")
     torch.manual_seed(4)
     output, state = layer(feed, (start if isinstance(layer, LSTM) else start[0]) if start else None, reset=resets)

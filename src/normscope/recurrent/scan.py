@@ -55,7 +55,7 @@ def draw_masks(
     if not training:
         return Masks(None, (None,) * len(state))
     p = regularizers.recurrent_dropout
-    dropout = F.dropout(torch.ones_like(state[0]), p) if p else None
+    dropout = F.dropout(torch.ones_like(state[0], memory_format=torch.contiguous_format), p) if p else None
     drawn: list[list[Tensor]] = [[] for _ in state]
     for size in reversed(sizes) if reverse else sizes:
         for masks, one, p in zip(drawn, state, regularizers.zoneout, strict=True):

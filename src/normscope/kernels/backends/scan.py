@@ -222,7 +222,7 @@ def forward(
         keeps=keeps or scan.summed,
         part=part,
         weights=_pack(weights, transposed=True),
-        bias=bias,
+        bias=None if bias is None else bias.contiguous(),
         product=product,
         output=output,
         c=c,
@@ -272,7 +272,8 @@ def backward(
     """
     batch, width = dh.shape
     wide = _statistics(part.dtype)
-    dh, dc = dh.clone(memory_format=torch.contiguous_format), None if dc is None else dc.clone()
+    dh, dc = (None if one is None else one.clone(memory_format=torch.contiguous_format) for one in (dh, dc))
+    assert dh is not None
     alike = scan.summed or (scan.cell != "GRU" and not any(norms[:-1]))
     dproduct = product if overwrites else torch.empty(product.shape[0], product.shape[1], dtype=product.dtype)
     dpart = dproduct if alike else part if overwrites else torch.empty(part.shape[0], part.shape[1], dtype=part.dtype)
@@ -314,7 +315,8 @@ def product(x: Tensor, weights: Tensor, bias: Tensor | None = None, *, transpose
     columns = weights.shape[0] if transposed else weights.shape[1]
     out = torch.empty(x.shape[0], columns, dtype=x.dtype)
     packed = _pack(weights, transposed=transposed)
-    start = None if bias is None else bias.contiguous().data_ptr()
+    bias = None if bias is None else bias.contiguous()
+    start = None if bias is None else bias.data_ptr()
     call = _Product(x.data_ptr(), packed.data_ptr(), start, out.data_ptr(), *x.shape, columns, 0)
     _module()[1].product(ctypes.addressof(_functions(x.dtype)), ctypes.addressof(call))
     return out
@@ -378,6 +380,7 @@ def _run(
         "before": torch.empty(entries, dtype=torch.int64),
     }
     for name, tensor in tensors.items():
+        assert tensor is None or tensor.is_contiguous(), f"the kernels take contiguous memory, and {name} is not"
         setattr(call, name, None if tensor is None else tensor.data_ptr())
     getattr(_module()[1], direction)(ctypes.addressof(functions), ctypes.addressof(call))
 
