@@ -15,7 +15,7 @@ pytestmark = needs_triton
 
 NORMS = {"layer": Formula(CENTER | ROOT, 1e-5), "ada": Formula(CENTER | RELEASED | PHI, 1e-5, 1.0, 0.1)}
 SPILLED = 32
-"""Bytes of a thread that may go to memory: some kinds need up to eight registers too many."""
+"""Bytes of a thread that may go to memory where kinds are unusual: some need up to eight registers too many."""
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1, "RELU": 1}
 RESIDENT = [("LSTM", 128, torch.bfloat16), ("GRU", 50, torch.float32)]
 STEPPED = [("LSTM", 400, torch.float32), ("GRU", 1024, torch.bfloat16)]
@@ -64,14 +64,14 @@ def call(
         scan_triton.backward(scan, parameters, output, h, c, weights, kept, wants=[True] * 5)
 
 
-def check_compiled(machine: str, launches: list[Any], what: str) -> set[str]:
+def check_compiled(machine: str, launches: list[Any], what: str, *, spilled: int = 0) -> set[str]:
     from support import triton_compile
 
     # One launch of every kernel; the two sums of an LSTM are alike.
     for launch in {launch.kernel.__name__: launch for launch in launches}.values():
         program = triton_compile.compiled(launch)
         name = f"{launch.kernel.__name__} of {what} on {machine}"
-        assert triton_compile.spilled(program) <= SPILLED, f"{name} spills registers"
+        assert triton_compile.spilled(program) <= spilled, f"{name} spills registers"
         assert program.metadata.shared <= triton_compile.SHARED[machine], f"{name} has too much shared memory"
         if "float64" not in what:
             assert not triton_compile.has_float64(program), f"{name} has double precision"
@@ -79,14 +79,14 @@ def check_compiled(machine: str, launches: list[Any], what: str) -> set[str]:
 
 
 @compiling
-def test_scans_compile_with_the_registers_there_are() -> None:
+def test_scans_compile_without_spills() -> None:
     check_all("sm_90", RESIDENT, STEPPED)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("machine", ["sm_80", "sm_90", "sm_100"])
 @compiling
-def test_scans_of_every_size_compile_with_the_registers_there_are(machine: str) -> None:
+def test_scans_of_every_size_compile_without_spills(machine: str) -> None:
     check_all(machine, [*RESIDENT, *MORE_RESIDENT], [*STEPPED, *MORE_STEPPED])
 
 
@@ -107,7 +107,7 @@ def check_all(
 @pytest.mark.slow
 @pytest.mark.parametrize("machine", ["sm_80", "sm_90", "sm_100"])
 @compiling
-def test_every_kind_of_scan_compiles_with_the_registers_there_are(machine: str) -> None:
+def test_every_kind_of_scan_compiles_with_few_spills(machine: str) -> None:
     from normscope.kernels.backends import scan_triton_kernels
     from support import triton_compile
 
@@ -119,7 +119,7 @@ def test_every_kind_of_scan_compiles_with_the_registers_there_are(machine: str) 
         with triton_compile.machine(machine, scan_triton_kernels) as launches:
             call(cell, width, dtype, norm=norm, groups=group, summed=cell in ("RNN", "RELU"), sizes=(20,))
             call(cell, width, dtype, norm=norm, groups=group, sizes=(20,), keeps=False)
-            check_compiled(machine, launches, f"{cell}, {group}, {norm}, {width}, {dtype}")
+            check_compiled(machine, launches, f"{cell}, {group}, {norm}, {width}, {dtype}", spilled=SPILLED)
 
 
 @compiling

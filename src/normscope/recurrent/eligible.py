@@ -103,3 +103,19 @@ def row_norm(x: Tensor, *, formula: Formula, weight: Tensor | None, bias: Tensor
             "the kernels of norms are gone: NORMSCOPE_BACKEND changed between forward and backward"
         )
     return z
+
+
+def differentiable_gradients(
+    results: Sequence[Tensor], inputs: Sequence[Tensor | None], wanted: Sequence[bool], upstream: Sequence[Tensor]
+) -> list[Tensor | None]:
+    """Compute the gradients of what the steps written out gave, with graphs of their own.
+
+    Args:
+        results: Outputs, which are left out if there are no steps, and final states.
+        inputs: What the gradients are with respect to.
+        wanted: Which of them are needed; the others are None.
+        upstream: Gradients of the outputs and of the final states.
+    """
+    needed = [one for one, want in zip(inputs, wanted, strict=True) if want and one is not None]
+    grads = iter(torch.autograd.grad(results, needed, upstream[-len(results) :], create_graph=True, allow_unused=True))
+    return [next(grads) if want and one is not None else None for one, want in zip(inputs, wanted, strict=True)]

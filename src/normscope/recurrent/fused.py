@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from normscope.kernels.backends import build
 from normscope.kernels.backends import scan as kernels
 from normscope.kernels.formula import Formula
-from normscope.recurrent.eligible import KernelNorm, common_reason, norms_with_bias, row_norm
+from normscope.recurrent.eligible import KernelNorm, common_reason, differentiable_gradients, norms_with_bias, row_norm
 from normscope.recurrent.places import Mode, Places, group_sizes
 from normscope.recurrent.scan import Masks, Regularizers, draw_masks, scan
 from normscope.recurrent.steps import (
@@ -300,6 +300,4 @@ def _differentiable(
         masks=call.masks,
     )
     results = [torch.cat(outputs), *end] if outputs else [*end]
-    needed = [one for one, want in zip(tensors, wanted, strict=True) if want and one is not None]
-    grads = iter(torch.autograd.grad(results, needed, upstream[-len(results) :], create_graph=True, allow_unused=True))
-    return [next(grads) if want and one is not None else None for one, want in zip(tensors, wanted, strict=True)]
+    return differentiable_gradients(results, tensors, wanted, upstream)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from normscope.kernels.formula import Formula
-from normscope.recurrent.eligible import KernelNorm, common_reason, norms_with_bias, row_norm
+from normscope.recurrent.eligible import KernelNorm, common_reason, differentiable_gradients, norms_with_bias, row_norm
 from normscope.recurrent.places import Mode, Places, group_sizes
 from normscope.recurrent.scan import Regularizers, scan
 from normscope.recurrent.steps import (
@@ -236,6 +236,4 @@ def _differentiable(
         training=False,
     )
     results = [torch.cat(outputs), *end] if outputs else [*end]
-    needed = [one for one, want in zip(inputs, wanted, strict=True) if want and one is not None]
-    grads = iter(torch.autograd.grad(results, needed, upstream[-len(results) :], create_graph=True, allow_unused=True))
-    return [next(grads) if want and one is not None else None for one, want in zip(inputs, wanted, strict=True)]
+    return differentiable_gradients(results, inputs, wanted, upstream)
