@@ -25,6 +25,11 @@ def test_a_misspelt_name_suggests_the_nearest() -> None:
         look_up("norm", NORMS, "adanorm")
 
 
+def test_of_names_that_a_misspelt_one_begins_with_the_longest_is_suggested() -> None:
+    with pytest.raises(LookupError, match="did you mean 'tiny_shakespeare_lstm'"):
+        look_up("task", TASKS, "tiny_shakespeare_lstmm")
+
+
 def test_a_strange_name_lists_them_all() -> None:
     with pytest.raises(LookupError, match="there is no placement 'zzzz': There are preactivation, post, pre"):
         look_up("placement", PLACEMENTS, "zzzz")

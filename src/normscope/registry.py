@@ -39,8 +39,8 @@ class UnknownName(NormscopeError, KeyError):
     """
 
     def __init__(self, kind: str, names: Collection[str], name: str) -> None:
-        begins = [key for key in names if name.startswith(key)]
-        near = begins[:1] or get_close_matches(name, names, n=1, cutoff=0.5)
+        begins = sorted((key for key in names if name.startswith(key)), key=len)
+        near = begins[-1:] or get_close_matches(name, names, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
         super().__init__(f"there is no {kind} {name!r}: {hint}There are {', '.join(names)}")
 

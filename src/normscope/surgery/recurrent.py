@@ -182,7 +182,7 @@ def read_recurrent_target(to: str | Maker) -> RecurrentTarget:
         return RecurrentTarget(label=getattr(to, "__name__", repr(to)), make=to, arguments={})
     key, arguments = parse_call(to, "recurrent layer", "ln_lstm(norm='rms_norm')")
     if key in NORMS:
-        raise ValueError(f"{key} is a norm, which takes no layer's place: write it inside, 'ln_lstm(norm={key!r})'")
+        raise ValueError(f'{key} is a norm and takes no layer\'s place: write it inside, "ln_lstm(norm={key!r})"')
     make = look_up("recurrent layer", RECURRENT, key)
     taken = [p.name for p in inspect.signature(make).parameters.values() if p.kind is p.KEYWORD_ONLY]
     if strange := [name for name in arguments if name not in taken]:

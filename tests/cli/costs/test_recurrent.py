@@ -10,7 +10,7 @@ from normscope.cli.costs.timing import passes, saved_bytes
 
 
 def test_every_layer_has_its_cost_beside_torchs() -> None:
-    norms = ["rms_norm", "ada_norm(scale=2.0)"]
+    norms = ["rms_norm", "ada_norm(scale=2.0)", "batch_norm"]
     sizes = [(2, 8, 3), (3, 4, 5)]
     done: list[int] = []
     measured = bench_recurrent(list(CELLS), norms, sizes, seconds=0.01, callback=done.append)

@@ -103,7 +103,12 @@ def bench_recurrent(
         ValueError: If a norm does not fit into a recurrent layer.
     """
     kinds = {cell: look_up("cell", CELLS, cell) for cell in cells}
-    targets = {(cell, norm): read_recurrent_target(f"ln_{cell}(norm={norm!r})") for cell in cells for norm in norms}
+    # Only batch norm needs the number of steps.
+    longest = max(steps for _, _, steps in sizes)
+    targets = {
+        (cell, norm): read_recurrent_target(f"ln_{cell}(norm={norm!r}, batch_norm_steps={longest})")
+        for cell, norm in itertools.product(cells, norms)
+    }
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
