@@ -414,7 +414,7 @@ def test_lists_that_hold_the_old_layer_are_named() -> None:
             ValueError,
             "core is of the kind lstm, in whose place ln_gru cannot stand: give lstm or ln_",
         ),
-        ("lstm", "rms_norm", ValueError, "rms_norm is a norm .*: write it inside, .ln_lstm.norm=.rms_norm.."),
+        ("lstm", "rms_norm", ValueError, r'''rms_norm is a norm .*: write it inside, "ln_lstm\(norm='rms_norm'\)"'''),
         ("layer_norm", "ln_lstm", ValueError, "ln_lstm is a recurrent layer and layer_norm is not"),
         (["lstm", "layer_norm"], "ln_lstm", ValueError, "swapped one after the other, got lstm . layer_norm"),
         ("lstm", "ln_lstm(num_layers=2)", ValueError, "takes norm, cell_norm, .*, got num_layers; the model decides"),
