@@ -272,8 +272,8 @@ def backward(
     """
     batch, width = dh.shape
     wide = _statistics(part.dtype)
-    dh, dc = (None if one is None else one.clone(memory_format=torch.contiguous_format) for one in (dh, dc))
-    assert dh is not None
+    dh = dh.clone(memory_format=torch.contiguous_format)
+    dc = None if dc is None else dc.clone(memory_format=torch.contiguous_format)
     alike = scan.summed or (scan.cell != "GRU" and not any(norms[:-1]))
     dproduct = product if overwrites else torch.empty(product.shape[0], product.shape[1], dtype=product.dtype)
     dpart = dproduct if alike else part if overwrites else torch.empty(part.shape[0], part.shape[1], dtype=part.dtype)
