@@ -104,6 +104,21 @@ class ReadOutLSTM(nn.Module):
         return torch.sigmoid(o) * torch.tanh(self.norm(c)), c
 
 
+class Start(NamedTuple):
+    """Initial values that are added to those of the layers, so that windows see and paint from the first update on.
+
+    At zero, a grid of five filters sees 5 % of an image and paints a peak of 0.16 of what its patch says, and a canvas
+    of 0 needs hundreds of updates to become as black as most pixels are.
+    """
+
+    canvas: float = 0.0
+    """Logit of all pixels."""
+    variance: float = 0.0
+    """Log of the variance of all filters, in pixels squared."""
+    intensity: float = 0.0
+    """Log of the factor by which a written patch is multiplied."""
+
+
 class Glimpses(NamedTuple):
     """Everything that a pass over the glimpses leaves; T is their number."""
 
@@ -139,13 +154,15 @@ class DRAW(nn.Module):
         read: N of the windows that read.
         write: N of the windows that write.
         norm: Factory of the norms, from the width; one in each LSTM, where its cell is read.
+        start: Initial values of windows and canvas.
 
     Raises:
         ValueError: If the statistics of the norm are not those of a row.
 
     References:
         Gregor et al. (2015). DRAW: A recurrent neural network for image generation. arXiv:1502.04623, eqs. 3-11, 19-29.
-        Departs from it in: nothing; the initial states and the initial canvas are learned, and start at zero.
+        Departs from it in: nothing. Initial states are learned, and start at zero; of the other initial values, torch's
+        and ``start``, the source says nothing.
     """
 
     def __init__(
@@ -158,20 +175,26 @@ class DRAW(nn.Module):
         read: int,
         write: int,
         norm: Callable[[int], nn.Module],
+        start: Start = Start(),
     ) -> None:
         super().__init__()
+        self.start = start
         self.side, self.latent, self.glimpses, self.sizes = side, latent, glimpses, (read, write)
         self.encoder = ReadOutLSTM(2 * read * read + width, width, norm)
         self.posterior = nn.Linear(width, 2 * latent)
         self.decoder = ReadOutLSTM(latent, width, norm)
         self.windows = nn.Linear(width, 2 * WINDOW + write * write)
         self.states = nn.Parameter(torch.zeros(4, width))
-        self.canvas = nn.Parameter(torch.zeros(side, side))
+        self.canvas = nn.Parameter(torch.full((side, side), start.canvas))
+        offsets = torch.zeros(self.windows.out_features)
+        offsets[[2, WINDOW + 2]], offsets[4] = start.variance, -start.intensity
+        self.offsets: Tensor
+        self.register_buffer("offsets", offsets, persistent=False)
 
     def reset_parameters(self) -> None:
-        """Set the initial states and the initial canvas to zero."""
+        """Set the initial states to zero, and the initial canvas to its start."""
         nn.init.zeros_(self.states)
-        nn.init.zeros_(self.canvas)
+        nn.init.constant_(self.canvas, self.start.canvas)
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
         r"""Compute the variational bound of images with one sample of the latent vectors.
@@ -213,7 +236,7 @@ class DRAW(nn.Module):
         # A weight that is computed from others is computed once.
         with parametrize.cached():
             # One product gives the numbers of the window that writes now, and of the one that reads next.
-            numbers = self.windows(h)
+            numbers = self.windows(h) + self.offsets
             for z in noise:
                 if x is not None:
                     looks = place_window(numbers[:, WINDOW : 2 * WINDOW], size=read, side=self.side)
@@ -224,7 +247,7 @@ class DRAW(nn.Module):
                     z = means + logs.exp() * z  # noqa: PLW2901
                     found.reads.append(looks)
                 h, c = self.decoder((z,), h, c)
-                numbers = self.windows(h)
+                numbers = self.windows(h) + self.offsets
                 paints = place_window(numbers[:, :WINDOW], size=write, side=self.side)
                 patches = numbers[:, 2 * WINDOW :].unflatten(-1, (write, write))
                 canvas = canvas + write_window(patches, paints)
