@@ -94,8 +94,10 @@ def read_pictures(path: Path) -> list[Picture]:
     Raises:
         ValueError: If it is damaged, larger than :data:`LARGEST`, or holds anything else; the message names it.
     """
+    # Read outside of the try block: a failing disk is another error.
+    content = io.BytesIO(path.read_bytes())
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(content) as archive:
             entries = archive.infolist()
             if (size := sum(entry.file_size for entry in entries)) > LARGEST + 1000 * len(entries):
                 raise ValueError(f"{size:,} bytes unpacked, expected at most {LARGEST:,}")

@@ -28,8 +28,8 @@ def draw_picture(picture: Picture, style: ArmStyle, *, name: str) -> str:
     title = escape(clean(picture.caption, 400))
     size = f'width="{round(width * scale)}" height="{round(height * scale)}"'
     return (
-        f'<svg viewBox="0 0 {width} {height}" {size} role="img" aria-labelledby="{name}-title {name}-words"><title id="{name}-title">{title}</title>'
-        f'<desc id="{name}-words">{words}</desc>{content}</svg>'
+        f'<svg viewBox="0 0 {width} {height}" {size} role="img" aria-labelledby="{name}-title {name}-words">'
+        f'<title id="{name}-title">{title}</title><desc id="{name}-words">{words}</desc>{content}</svg>'
     )
 
 
