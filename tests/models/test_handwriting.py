@@ -252,7 +252,9 @@ def test_sizes_are_those_of_the_paper() -> None:
         assert model.outputs.out_features == 121
         first, *others = (layer.input_size for layer in model.layers)
         assert (first, others) == (3 + characters_, [403 + characters_] * 2)
-        norms = [norm for layer in model.layers for norm in layer.norms.modules() if isinstance(norm, NORMS["layer_norm"])]
+        norms = [
+            norm for layer in model.layers for norm in layer.norms.modules() if isinstance(norm, NORMS["layer_norm"])
+        ]
         assert [norm.weight.shape[0] for norm in norms] == [1600, 1600, 400] * 3
 
 

@@ -54,9 +54,11 @@ def line_xml(text: str, rng: np.random.Generator) -> bytes:
     strokes = []
     for place, character in enumerate(text):
         shape = np.random.default_rng(ord(character)).integers(-30, 30, (5, 2))
-        points = shape + (1000 + 60 * place, 2000) + rng.integers(-2, 3, (5, 2))
+        points = shape + np.array([1000 + 60 * place, 2000]) + rng.integers(-2, 3, (5, 2))
         rows = "".join(f'      <Point x="{x}" y="{y}" time="{place}.{n}"/>\n' for n, (x, y) in enumerate(points))
-        strokes.append(f'    <Stroke colour="black" start_time="{place}.0" end_time="{place}.4">\n{rows}    </Stroke>\n')
+        strokes.append(
+            f'    <Stroke colour="black" start_time="{place}.0" end_time="{place}.4">\n{rows}    </Stroke>\n'
+        )
     return (
         '<?xml version="1.0" encoding="ISO-8859-1"?>\n<WhiteboardCaptureSession>\n  <WhiteboardDescription>\n'
         '    <SensorLocation corner="top_left"/>\n    <DiagonallyOppositeCoords x="6512" y="1376"/>\n'

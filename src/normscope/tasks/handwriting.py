@@ -10,11 +10,12 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_sequence
 
 from normscope.data import Drawings, DrawingSplits, load_iam_ondb, load_strokes
 from normscope.models import HandwritingNetwork, PenMixture
 from normscope.models.handwriting import clip_gradient
+from normscope.results.pictures import Picture
 from normscope.tasks.batching import BatchOrder, Draw
 from normscope.tasks.recipe import Recipe
 from normscope.tasks.task import (
@@ -283,6 +284,29 @@ class HandwritingTask(BaseTask):
         table = np.concatenate(scores)
         return float(table[:, 0].sum() / table[:, 1].sum()), table.astype(np.float32)
 
+    def pictures(self, model: HandwritingNetwork, data: PenData, generator: torch.Generator) -> list[Picture]:
+        """Return test drawings, and as many that the model draws with as many points (or to the end of their text)."""
+        part = data.test if len(data.test) else data.valid
+        shown = range(min(SHOWN, len(part)))
+        given = [part.points[part.ends[i] : part.ends[i + 1]].cpu() for i in shown]
+        text = part.text(shown) if part.texts else None
+        ends = torch.tensor([len(part.texts[i]) for i in shown]) if part.texts else None
+        sample = model.sample(torch.from_numpy(part.lengths(shown)), generator, text, ends)
+        titles = (
+            "drawings of the data set",
+            "drawn by the network: each with as many points, or to the end of its text",
+        )
+        return [
+            Picture(title, "strokes", self._unscaled(points, data))
+            for title, points in zip(titles, (pad_sequence(given, True, torch.nan), sample), strict=True)
+        ]
+
+    def _unscaled(self, points: Tensor, data: PenData) -> np.ndarray:
+        """Return normalized points in the units of the files."""
+        array = points.numpy().astype(np.float32)
+        array[..., :2] = array[..., :2] * data.deviation + data.mean
+        return array
+
 
 def encode(text: str) -> Tensor:
     """Return the kinds of the characters of a text, ``[U]`` int64; all unknown ones are the last kind."""
@@ -315,7 +339,7 @@ FULL = PenSize(width=400, longest=500)
 
 OMNIGLOT_STROKES = HandwritingTask(
     name="omniglot_strokes",
-    description="characters of 50 alphabets point by point, a stand-in for iam_ondb without its text; three LSTM layers",
+    description="characters of 50 alphabets point by point, a stand-in for iam_ondb without text; three LSTM layers",
     datasets=("omniglot-strokes",),
     read=partial(load_strokes, "omniglot-strokes"),
     sizes={"small": PenSize(width=64, longest=500), "full": FULL},
@@ -325,8 +349,8 @@ OMNIGLOT_STROKES = HandwritingTask(
     },
     spread=True,
     margin=0.02,
-    regime="three LSTM layers of 64 units (400 in full) that predict 30,000 characters of Omniglot point by point, Adam "
-    "with linear decay",
+    regime="three LSTM layers of 64 units (400 in full) that predict 30,000 characters of Omniglot point by point, "
+    "Adam with linear decay",
 )
 
 KANJI_STROKES = dataclasses.replace(

@@ -183,12 +183,12 @@ def open_zip_member(path: Path, member: str) -> Iterator[IO[bytes]]:
             yield stream
 
 
-def read_tar(path: Path, *, most_members: int = MOST_MEMBERS, most_bytes: int = 1 << 24) -> Iterator[tuple[str, bytes]]:
+def read_tar(path: Path, *, most_members: int | None = None, most_bytes: int = 1 << 24) -> Iterator[tuple[str, bytes]]:
     """Yield name and content of every regular file of a tar file, compressed or not; one is in memory at a time.
 
     Args:
         path: The archive.
-        most_members: Maximum number of members.
+        most_members: Maximum number of members; None for ``MOST_MEMBERS``.
         most_bytes: Maximum number of unpacked bytes of a member.
 
     Raises:
@@ -261,12 +261,13 @@ def _open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
         raise ValueError(f"{path} cannot be unpacked: {error}") from error
 
 
-def _members(archive: tarfile.TarFile, path: Path, most: int = MOST_MEMBERS) -> Iterator[tarfile.TarInfo]:
+def _members(archive: tarfile.TarFile, path: Path, most: int | None = None) -> Iterator[tarfile.TarInfo]:
     """Yield the members of an archive.
 
     Raises:
         ValueError: As for :func:`open_tar_member`.
     """
+    most = MOST_MEMBERS if most is None else most
     for count, each in enumerate(archive):
         _check_path(path, each.name)
         if not (each.isreg() or each.isdir()):
