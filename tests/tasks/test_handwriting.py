@@ -187,8 +187,8 @@ def test_variants_are_places_of_norms() -> None:
     assert varied.name == OMNIGLOT_STROKES.name
     assert made(varied).layers[2].places.bias == "both"
     assert made(OMNIGLOT_STROKES).layers[2].places.bias == "after"
-    with pytest.raises(ValueError, match="variants of omniglot_strokes are 'kiros', got 'paper'"):
-        OMNIGLOT_STROKES.varied("paper")
+    assert made(OMNIGLOT_STROKES.varied("per_gate")).layers[0].places.groups == "gates"
+    assert list(OMNIGLOT_STROKES.variants) == ["kiros", "per_gate"]
 
 
 def test_norms_that_see_other_points_are_refused() -> None:

@@ -18,6 +18,7 @@ from normscope.models.handwriting import clip_gradient
 from normscope.results.pictures import Picture
 from normscope.tasks.batching import BatchOrder, Draw
 from normscope.tasks.recipe import Recipe
+from normscope.tasks.recurrent import VARIANTS
 from normscope.tasks.task import (
     DATA_SETS_KEPT,
     TESTED,
@@ -181,18 +182,12 @@ class HandwritingTask(BaseTask):
 
     @property
     def variants(self) -> Mapping[str, str]:
-        """Settings that an arm may change."""
-        return {"kiros": "the bias of the LSTM's gates inside the norms and after them, as in Kiros' code"}
+        """Places of the norms other than the paper's."""
+        return VARIANTS["LSTM"]
 
-    def varied(self, name: str) -> Self:
-        """Return the task with the setting of a variant.
-
-        Raises:
-            ValueError: If there is no such variant.
-        """
-        if name not in self.variants:
-            raise ValueError(f"variants of {self.name} are {', '.join(map(repr, self.variants))}, got {name!r}")
-        return dataclasses.replace(self, places=name)
+    def varied(self, variant: str) -> Self:
+        """Return the task with the norms at other places."""
+        return dataclasses.replace(self, places=variant.replace("_", " "))
 
     def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> nn.Module:
         """Build the network of a preset with arbitrary weights.
