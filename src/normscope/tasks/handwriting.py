@@ -297,10 +297,10 @@ class HandwritingTask(BaseTask):
         ]
 
     def _unscaled(self, points: Tensor, data: PenData) -> np.ndarray:
-        """Return normalized points in the units of the files."""
-        array = points.numpy().astype(np.float32)
-        array[..., :2] = array[..., :2] * data.deviation + data.mean
-        return array
+        """Return normalized points in the units of the files, behind the point where the pen begins."""
+        offsets = points[..., :2].numpy() * data.deviation + data.mean
+        array = np.concatenate([offsets, points[..., 2:].numpy()], axis=-1)
+        return np.pad(array, ((0, 0), (1, 0), (0, 0))).astype(np.float32)
 
 
 def encode(text: str) -> Tensor:
