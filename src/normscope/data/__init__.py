@@ -4,7 +4,14 @@ from normscope.data.download import DataFile, DataSet, Progress
 from normscope.data.readers.characters import ByteSplits, load_bytes
 from normscope.data.readers.files import read_lines
 from normscope.data.readers.iam_ondb import load_iam_ondb
-from normscope.data.readers.images import Arrays, ArraySplits, load_digits, load_mnist
+from normscope.data.readers.images import (
+    Arrays,
+    ArraySplits,
+    BinaryImages,
+    load_binarized_mnist,
+    load_digits,
+    load_mnist,
+)
 from normscope.data.readers.parallel import PairCount, PairFiles, read_pairs, read_tar_pairs
 from normscope.data.readers.sentences import (
     LabelledText,
@@ -47,6 +54,7 @@ __all__ = [
     "SETS",
     "ArraySplits",
     "Arrays",
+    "BinaryImages",
     "ByteSplits",
     "DataDamaged",
     "DataFile",
@@ -70,6 +78,7 @@ __all__ = [
     "cache_folder",
     "fetch",
     "found_hashes",
+    "load_binarized_mnist",
     "load_bytes",
     "load_cr",
     "load_digits",

@@ -17,6 +17,7 @@ TASKS: Registry[Task] = Registry(
         "mnist_mlp": "normscope.tasks.images:MNIST_MLP",
         "mnist_mlp_batch4": "normscope.tasks.images:MNIST_MLP_BATCH4",
         "mnist_cnn": "normscope.tasks.images:MNIST_CNN",
+        "draw_mnist": "normscope.tasks.draw:DRAW_MNIST",
         "sequential_mnist": "normscope.tasks.recurrent:SEQUENTIAL_MNIST",
         "sequential_mnist_gru": "normscope.tasks.recurrent:SEQUENTIAL_MNIST_GRU",
         "permuted_mnist": "normscope.tasks.recurrent:PERMUTED_MNIST",
