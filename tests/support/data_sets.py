@@ -26,6 +26,7 @@ import pytest
 from normscope.data.readers.translation import TESTS
 from normscope.data.registry import SETS
 from normscope.data.store import state
+from support import pen_data
 from support.children.small_sets import MANIFEST, VARIABLE, miniatures
 
 CHILDREN = Path(__file__).parent / "children"
@@ -164,6 +165,8 @@ def write_all(folder: Path) -> None:
     _write_characters(made, draw, english)
     _write_treebanks(made, draw, english)
     _write_images(made)
+    for place, content in pen_data.files().items():
+        made.write(place, content)
     part = folder / f"{MANIFEST}.part"
     part.write_text(json.dumps(made.known))
     os.replace(part, folder / MANIFEST)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from normscope.registry import look_up
+from normscope.results.pictures import Picture
 from normscope.tasks.batching import Draw
 from normscope.tasks.recipe import Recipe
 
@@ -280,6 +281,15 @@ class Task(Protocol):
 
         The number of columns K is determined by the aggregate of the part's metric.
         """
+        ...
+
+
+@runtime_checkable
+class Pictured(Protocol):
+    """A task whose models can be shown in pictures."""
+
+    def pictures(self, model: Any, data: Any, generator: torch.Generator) -> Sequence[Picture]:
+        """Return pictures of what a trained model does, drawn once at the end of a run, from the tested weights."""
         ...
 
 

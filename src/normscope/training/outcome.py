@@ -22,13 +22,14 @@ from normscope.errors import NormscopeError
 from normscope.files import write_atomically
 from normscope.kernels import describe
 from normscope.results.aggregates import AGGREGATES
+from normscope.results.pictures import pack
 from normscope.results.store import SCHEMA, RunFolder, write_json
 from normscope.tasks.custom.task import CustomTask
 from normscope.tasks.recipe import PRECISIONS, Recipe
-from normscope.tasks.task import TESTED, Part, Split, Task, TaskData
+from normscope.tasks.task import TESTED, Part, Pictured, Split, Task, TaskData
 from normscope.training.checkpoint import Progress
 from normscope.training.memory import peak_bytes
-from normscope.training.randomness import generator_states
+from normscope.training.randomness import generator, generator_states
 from normscope.version import __version__
 
 
@@ -219,6 +220,7 @@ class Outcome:
                     return self.end(scored.state, reason=scored.reason)
                 _, scores, value = scored
                 write_atomically(self.folder.examples, _npy(np.ascontiguousarray(scores, dtype=np.float32)))
+            self._draw()
         write_json(
             self.folder.result,
             {
@@ -249,6 +251,15 @@ class Outcome:
         """Return the autocast context of the recipe's precision."""
         wanted = self.recipe.precision != "float32"
         return torch.autocast(self.device.type, dtype=PRECISIONS[self.recipe.precision], enabled=wanted)
+
+    def _draw(self) -> None:
+        """Write the pictures of a task that has any; latent numbers and the like are equal in all runs."""
+        if not isinstance(self.task, Pictured):
+            return
+        self.model.eval()
+        with torch.no_grad(), self.autocast():
+            drawn = self.task.pictures(self.model, self.data, generator(0, "pictures"))
+        write_atomically(self.folder.pictures, pack(drawn))
 
     def _score(self, part: Part) -> tuple[float, np.ndarray, float] | Failure:
         """Evaluate the model; return loss, scores and value, or the reason why one of them is not finite."""
