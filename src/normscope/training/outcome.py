@@ -203,6 +203,7 @@ class Outcome:
             not finite either.
         """
         value = valid_value = selected = None
+        measures: Mapping[str, float] = {}
         if state == "done":
             valid_value, selected = self.progress.best_value, self.progress.best_step
             self.model.load_state_dict(_mean(self.progress.last_weights) or self.progress.best_weights)
@@ -218,6 +219,9 @@ class Outcome:
                 if isinstance(scored, Failure):
                     return self.end(scored.state, reason=scored.reason)
                 _, scores, value = scored
+                measures = self._measure(scores)
+                if broken := [name for name, each in measures.items() if not math.isfinite(each)]:
+                    return self.end("unscored", reason=f"{broken[0]} was {measures[broken[0]]}")
                 write_atomically(self.folder.examples, _npy(np.ascontiguousarray(scores, dtype=np.float32)))
         write_json(
             self.folder.result,
@@ -235,6 +239,7 @@ class Outcome:
                 "parameters": self.parameters,
                 "reason": reason,
                 "seeds": self.progress.seeds or None,
+                **({"measures": dict(measures)} if measures else {}),
             },
         )
         self.folder.checkpoint.unlink(missing_ok=True)
@@ -249,6 +254,13 @@ class Outcome:
         """Return the autocast context of the recipe's precision."""
         wanted = self.recipe.precision != "float32"
         return torch.autocast(self.device.type, dtype=PRECISIONS[self.recipe.precision], enabled=wanted)
+
+    def _measure(self, scores: np.ndarray) -> Mapping[str, float]:
+        self.model.eval()
+        with torch.no_grad(), self.autocast():
+            measures = self.task.measures(self.model, self.data, scores)
+        self.model.train()
+        return measures
 
     def _score(self, part: Part) -> tuple[float, np.ndarray, float] | Failure:
         """Evaluate the model; return loss, scores and value, or the reason why one of them is not finite."""
