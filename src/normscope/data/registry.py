@@ -7,5 +7,5 @@ from normscope.data.sets.parallel import PARALLEL_SETS
 from normscope.data.sets.skip_thoughts import SKIP_THOUGHTS_SETS
 from normscope.data.sets.texts import TEXT_SETS
 
-SETS: dict[str, DataSet] = {**IMAGE_SETS, **TEXT_SETS, **PARALLEL_SETS, **NOVEL_SETS, **SKIP_THOUGHTS_SETS}
+SETS: dict[str, DataSet] = {**IMAGE_SETS, **TEXT_SETS, **NOVEL_SETS, **PARALLEL_SETS, **SKIP_THOUGHTS_SETS}
 """All data sets by name, in the order of tables."""

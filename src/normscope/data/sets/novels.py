@@ -9,10 +9,18 @@ _BOOKS = (
     ("514-little-women.txt.gz", 409101, "947e0e44fbd99136ec381401686f6abaa5e0f1bff87dac688d5ec6df9d91efb2"),
     ("1342-pride-and-prejudice.txt.gz", 258586, "0dafc3cafe50430f848744d55a3a396b0373bb251faa94cd189161461d407c84"),
     ("1400-great-expectations.txt.gz", 392013, "3b8109fb8743341281963b72ccaf152e689abe9e364c2339cb0550cbff0d4000"),
-    ("1661-the-adventures-of-sherlock-holmes.txt.gz", 225965, "178e409c83aa9d2484391273a27a3b92a05a7266047c239aa17874e21ef74a78"),
+    (
+        "1661-the-adventures-of-sherlock-holmes.txt.gz",
+        225965,
+        "178e409c83aa9d2484391273a27a3b92a05a7266047c239aa17874e21ef74a78",
+    ),
     ("2701-moby-dick.txt.gz", 509566, "46f147b0325c75a4cdb4352c0fa813a9a76af2a65b465ba636a8e2b758c65f6d"),
     ("14263-katrine.txt.gz", 142731, "819fc5417014957ab770daae80b24ccb461ed6e42ad57a2ff61c789708b59022"),
-    ("15122-the-little-colonels-hero.txt.gz", 131524, "bec7502b5d34ff0138eeee7f8cf1a09a6346e48f0c59f95b1f5a37f02004484a"),
+    (
+        "15122-the-little-colonels-hero.txt.gz",
+        131524,
+        "bec7502b5d34ff0138eeee7f8cf1a09a6346e48f0c59f95b1f5a37f02004484a",
+    ),
     ("16215-jack-sheppard.txt.gz", 359239, "d6fc9a88116ea63dc123252e9e739b913bd2ab3197437c18473d48ba0afa3aeb"),
 )
 
