@@ -92,6 +92,11 @@ class SkipThoughts(nn.Module):
         conditioned: bool = False,
     ) -> None:
         super().__init__()
+        if getattr(getattr(norm(width), "traits", None), "statistics", None) == "batch":
+            raise ValueError(
+                "with batch norm the vector of a sentence would depend on the other sentences of its batch: use norms "
+                "of rows, in a study --norms none,layer_norm,rms_norm"
+            )
         self.conditioned = conditioned
         self.embedding = UniformEmbedding(vocabulary, features)
 
@@ -144,7 +149,10 @@ class SkipThoughts(nn.Module):
         states = self.decoder(side)(packed, vectors[None])[0].data
         numbers = torch.arange(len(words), device=words.device)[:, None].expand_as(words)
         targets = _pack(words, lengths).data
-        return F.cross_entropy(self.logits(states).float(), targets, reduction="none"), _pack(numbers, lengths).data
+        logits = self.logits(states)
+        # Nats of bfloat16 would have two digits.
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return F.cross_entropy(logits, targets, reduction="none"), _pack(numbers, lengths).data
 
     def next_words(self, vectors: Tensor, side: str, words: Tensor | None, states: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the logits of the next word of each neighboring sentence, one step of its decoder.

@@ -94,7 +94,9 @@ class ArmRuns:
 
     def measures(self) -> dict[str, float] | None:
         """Return the mean over the done runs of each further result in ``result.json``, or None if there is none."""
-        found = [run.result.get("measures") or {} for seed, run in self.runs.items() if seed in self.values and run.result]
+        found = [
+            run.result.get("measures") or {} for seed, run in self.runs.items() if seed in self.values and run.result
+        ]
         names = [name for name in (found[0] if found else ()) if all(name in each for each in found)]
         return {name: float(np.mean([each[name] for each in found])) for name in names} or None
 

@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from pathlib import Path
 
 from normscope.arguments import check_arguments
 from normscope.data.download import Progress
 from normscope.data.readers.files import read_lines
 from normscope.data.readers.novels import read_novels
+from normscope.data.readers.prose import sentences
 from normscope.data.registry import SETS
 from normscope.data.store import found_hashes, locate
 
@@ -36,8 +38,6 @@ HELD_LINES = 10_000
 """First lines of each file of BookCorpus, which are held out."""
 
 _WORD = re.compile(r"n't\b|[a-z]+(?=n't\b)|'(?:s|m|d|re|ve|ll)\b|[^\W_]+|[^\w\s]|_", flags=re.IGNORECASE)
-_END = re.compile(r"(?<=[.!?])([\"')]*)(?:\s+|--)(?=[\"'(]*[A-Z])")
-_TITLES = re.compile(r"(?:^|[\s(\"'])(?:Mr|Mrs|Ms|Dr|St|Capt|Col|Esq|Hon|Jr|Sr|Rev|Messrs|No|[A-Z])\.$")
 
 
 def tokenize(text: str) -> list[str]:
@@ -49,28 +49,11 @@ def tokenize(text: str) -> list[str]:
     return [word.lower() for word in _WORD.findall(text)]
 
 
-def cut_sentences(text: str) -> Iterator[str]:
-    """Yield the sentences of a novel, their tokens between single spaces.
-
-    A paragraph ends at an empty line. Inside it, a sentence ends at a full stop, question or exclamation mark, with
-    closing quotes behind it, before white space or a dash and a capital letter; not after a title or an initial.
-
-    Args:
-        text: Lines with ``\\n`` at their ends.
-    """
-    for paragraph in re.split(r"\n\s*\n", text):
-        begin = 0
-        joined = " ".join(paragraph.split())
-        for end in _END.finditer(joined):
-            if not _TITLES.search(joined[begin : end.start()]):
-                yield from filter(None, (" ".join(tokenize(joined[begin : end.end(1)])),))
-                begin = end.end()
-        yield from filter(None, (" ".join(tokenize(joined[begin:])),))
-
-
 @check_arguments
 def load_novel_sentences(*, progress: Progress | None = None) -> BookSplits:
     """Read the sentences of ``gutenberg-novels``, with two whole novels held out.
+
+    They are cut by :func:`normscope.data.readers.prose.sentences`, which leaves headings out, and :func:`tokenize`.
 
     Raises ``DataNotFound`` or ``DataDamaged`` if the files are not available, and ``ValueError`` as
     :func:`normscope.data.readers.novels.read_novels`.
@@ -129,8 +112,8 @@ def _of_books(texts: list[str]) -> Iterator[str]:
     for number, text in enumerate(texts):
         if number:
             yield ""
-        yield from cut_sentences(text)
+        yield from (" ".join(tokenize(" ".join(tokens))) for tokens in sentences(text))
 
 
-def _of_lines(path, begin: int, end: int | None) -> Iterator[str]:
+def _of_lines(path: Path, begin: int, end: int | None) -> Iterator[str]:
     return (" ".join(line.lower().split()) for line in islice(read_lines(path), begin, end))

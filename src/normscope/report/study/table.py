@@ -183,10 +183,6 @@ def _times(arm: ArmSummary, baseline: ArmSummary | None, field: str) -> str:
 
 
 def measure_rows(summary: Summary) -> list[tuple[str, list[str]]]:
-    """Build the rows of further results: the name, and the mean of every arm to four significant digits."""
+    """Build the rows of further results: the name, and the mean of every arm."""
     names = dict.fromkeys(name for arm in summary.arms for name in arm.measures or ())
-    return [(name, [_measure((arm.measures or {}).get(name)) for arm in summary.arms]) for name in names]
-
-
-def _measure(value: float | None) -> str:
-    return MISSING if value is None else f"{value:.4g}"
+    return [(name, [significant((arm.measures or {}).get(name)) for arm in summary.arms]) for name in names]
