@@ -349,7 +349,7 @@ def _write_sentence_tests(made: _Folder, english: _Language) -> None:
         for number, words in enumerate(_sentences(draw, count, longest=12), 1):
             share = draw.random()
             other = [word if draw.random() < share else draw.randrange(300) for word in words]
-            sides = ("\t".join(" ".join(english.words[word] for word in side).capitalize() for side in (words, other)))
+            sides = "\t".join(" ".join(english.words[word] for word in side).capitalize() for side in (words, other))
             lines.append(f"{number}\t{sides}\t{1 + 4 * share:.1f}\tNEUTRAL")
         made.gzip(f"sentence-eval/sick2014/SICK_{part}.txt.gz", _lines(lines))
 

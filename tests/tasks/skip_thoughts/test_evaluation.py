@@ -81,7 +81,8 @@ def test_relatedness_minimizes_the_cross_entropy_of_soft_targets() -> None:
         return softmax(features @ best[:15].reshape(3, 5) + best[15:], 1) @ np.arange(1, 6)
 
     by_penalty = {
-        penalty: np.corrcoef(predictions(penalty, validation), score(validation))[0, 1] for penalty in (1.0, 16.0, 256.0)
+        penalty: np.corrcoef(predictions(penalty, validation), score(validation))[0, 1]
+        for penalty in (1.0, 16.0, 256.0)
     }
     best = max(by_penalty, key=by_penalty.__getitem__)
     np.testing.assert_allclose(found, predictions(best, test), atol=0.02)

@@ -3,24 +3,30 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
-TITLES = frozenset("mr mrs messrs miss ms master dr st sir madam lord lady captain colonel".split())
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+TITLES = _words("mr mrs messrs miss ms master dr st sir madam lord lady captain colonel")
 """Words before a name that are not taken for one."""
 
-ABBREVIATIONS = frozenset("mr mrs messrs ms dr st rev esq capt col jr vol no etc viz".split())
+ABBREVIATIONS = _words("mr mrs messrs ms dr st rev esq capt col jr vol no etc viz")
 """Words whose full stop does not end a sentence."""
 
-DETERMINERS = frozenset("a an the my his our your their its this that every no".split())
+DETERMINERS = _words("a an the my his our your their its this that every no")
 """Words before a noun phrase; ``her`` is left out, for it stands before a full stop as often as before a noun."""
 
-FOLLOWERS = frozenset(
-    ". , ; : ! ? -- of and was is were are had has that who which in to with for on at from as but by or 's".split()
+FOLLOWERS = _words(
+    ". , ; : ! ? -- of and was is were are had has that who which in to with for on at from as but by or 's"
 )
 """Tokens that follow a noun phrase, and rarely an adjective within it."""
 
-NOT_NOUNS = frozenset(
-    "other others same first second third last next one two three four five six ten very own more most least less "
-    "such only little great good old new whole best former latter rest few many much present".split()
+NOT_NOUNS = _words(
+    "other others same first second third last next one two three four five six ten very own more most less least such "
+    "only little great good old new whole best former latter rest few many much present"
 )
 """Words that stand between a determiner and a follower without naming a thing."""
 
@@ -48,7 +54,7 @@ def sentences(text: str) -> list[list[str]]:
         begin = 0
         for end in _END.finditer(line):
             before = end[1]
-            if end[0][len(before)] == "." and (before.lower() in ABBREVIATIONS or len(before) == 1 and before != "I"):
+            if end[0][len(before)] == "." and (before.lower() in ABBREVIATIONS or (len(before) == 1 and before != "I")):
                 continue
             found.append(_TOKEN.findall(line[begin : end.end()]))
             begin = end.end()
@@ -70,7 +76,7 @@ def find_names(book: Iterable[Sequence[str]], *, least: int = 3) -> frozenset[st
     capital: Counter[str] = Counter()
     small: Counter[str] = Counter()
     for tokens in book:
-        for before, token in zip(tokens, tokens[1:], strict=False):
+        for before, token in pairwise(tokens):
             if token[0].islower():
                 small[token] += 1
             elif token[0].isupper() and (before[0].islower() or before == "," or before.lower() in TITLES):

@@ -59,7 +59,7 @@ TEST_SETS: Mapping[str, Callable[..., LabelledTextSplits]] = {
 EVALUATION_BATCH = 256
 """Sentences per forward pass in tests, sorted by length."""
 
-VALID_TRIPLES = 640
+VALID_TRIPLES = 480
 """Triples of an evaluation on validation data, evenly spaced over the book."""
 
 
@@ -235,8 +235,9 @@ class SkipThoughtsTask(BaseTask):
         lengths = data.valid.sentences.lengths[data.valid.middles[chosen]]
         for rows in np.array_split(np.argsort(lengths, kind="stable"), -(-count // 64)):
             for nats, numbers in _nats(model, data.valid.batch(chosen[rows], data.device)):
-                for column, values in enumerate((nats.cpu().double(), torch.ones(len(nats), dtype=torch.float64))):
-                    scores[rows, column] += np.bincount(numbers.cpu().numpy(), values.numpy(), len(rows))
+                of = numbers.cpu().numpy()
+                scores[rows, 0] += np.bincount(of, nats.cpu().double().numpy(), len(rows))
+                scores[rows, 1] += np.bincount(of, minlength=len(rows))
         return float(scores[:, 0].sum() / scores[:, 1].sum()), scores.astype(np.float32)
 
     def measures(self, model: SkipThoughts, data: SkipThoughtsData, scores: np.ndarray) -> Mapping[str, float]:
