@@ -221,7 +221,7 @@ class Outcome:
                 _, scores, value = scored
                 measures = self._measure(scores)
                 if broken := [name for name, each in measures.items() if not math.isfinite(each)]:
-                    return self.end("unscored", reason=f"{broken[0]} was {measures[broken[0]]}")
+                    return self.end("unscored", reason=f"the result {broken[0]} was {measures[broken[0]]}")
                 write_atomically(self.folder.examples, _npy(np.ascontiguousarray(scores, dtype=np.float32)))
         write_json(
             self.folder.result,

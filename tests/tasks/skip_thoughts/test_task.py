@@ -16,6 +16,7 @@ from torch.nn.utils import clip_grad_norm_
 from normscope.data.readers.book_corpus import load_book_corpus
 from normscope.norms import NORMS
 from normscope.placement import PLACEMENTS
+from normscope.recurrent.places import PLACES
 from normscope.report.drawing.format import significant
 from normscope.results.store import StudyFolder
 from normscope.results.summary import Summary
@@ -30,6 +31,7 @@ from normscope.tasks.skip_thoughts.task import (
     TEST_SETS,
     SkipThoughtsSize,
     encode,
+    sick,
 )
 from normscope.training.randomness import initialize
 from support.in_process import InThisProcess
@@ -89,6 +91,8 @@ def test_words_are_predicted_better_after_training(variant: str | None) -> None:
     task = NOVELS if variant is None else NOVELS.varied(variant)
     model, data = task.network(NORMS["layer_norm"], PLAIN, "small"), task.load(CPU, "study", "small")
     initialize(model, 0)
+    assert model.encoder.places == model.after.places == PLACES["GRU"]["kiros" if variant == "kiros" else "paper"]
+    assert model.before.input_size == (24 if variant == "conditioned" else 8)
     optimizer = task.presets["small"].make_optimizer(model)
     order = data.order(8, lambda epoch: torch.Generator().manual_seed(epoch))
     with torch.no_grad():
@@ -114,6 +118,7 @@ def test_words_are_predicted_better_after_training(variant: str | None) -> None:
     model = model.double()
     vector = model.encode(words, count)
     sides = zip(("before", "after"), others, strict=True)
+    assert task.loss(model, data.valid.batch(np.array([0]), CPU)).item() == pytest.approx(scores[0, 0] / scores[0, 1])
     assert scores[0, 0] == pytest.approx(sum(model.nats(vector, side, *one)[0].sum().item() for side, one in sides))
 
 
@@ -141,7 +146,11 @@ def test_vectors_are_tested_by_a_split_and_beside_the_bag_of_their_words() -> No
     assert np.dot([measures[name] for name in TEST_SETS], sizes) / sum(sizes) == pytest.approx(scores.mean())
     # The first word of a question of the miniature names its kind.
     assert measures["TREC, words"] > 30
-    assert measures["SICK MSE"] > 0
+    # The encoder reads the end of sentences on SICK alone.
+    with torch.no_grad():
+        by_end = [sick(data.pairs, partial(encode, model, device=CPU, end=end)) for end in (False, True)]
+    assert by_end[1] == {name: value for name, value in measures.items() if name.startswith("SICK")}
+    assert by_end[0] != by_end[1]
 
 
 @pytest.mark.usefixtures("small_data")
