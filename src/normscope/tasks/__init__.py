@@ -35,6 +35,8 @@ TASKS: Registry[Task] = Registry(
         "tiny_shakespeare": "normscope.tasks.language:TINY_SHAKESPEARE",
         "tiny_shakespeare_lstm": "normscope.tasks.recurrent:TINY_SHAKESPEARE_LSTM",
         "tiny_shakespeare_gru": "normscope.tasks.recurrent:TINY_SHAKESPEARE_GRU",
+        "novels_skip_thoughts": "normscope.tasks.skip_thoughts.task:NOVELS_SKIP_THOUGHTS",
+        "book_corpus_skip_thoughts": "normscope.tasks.skip_thoughts.task:BOOK_CORPUS_SKIP_THOUGHTS",
         "enwiki_small": "normscope.tasks.language:ENWIKI_SMALL",
         "enwik8": "normscope.tasks.language:ENWIK8",
         "omniglot_strokes": "normscope.tasks.handwriting:OMNIGLOT_STROKES",
