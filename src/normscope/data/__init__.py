@@ -3,6 +3,7 @@
 from normscope.data.download import DataFile, DataSet, Progress
 from normscope.data.readers.characters import ByteSplits, load_bytes
 from normscope.data.readers.files import read_lines
+from normscope.data.readers.iam_ondb import load_iam_ondb
 from normscope.data.readers.images import (
     Arrays,
     ArraySplits,
@@ -23,6 +24,7 @@ from normscope.data.readers.sentences import (
     load_subj,
     read_trees,
 )
+from normscope.data.readers.strokes import Drawings, DrawingSplits, load_strokes
 from normscope.data.readers.translation import Pairs, ParallelSplits, load_parallel
 from normscope.data.readers.treebanks import (
     ParsedSentence,
@@ -60,6 +62,8 @@ __all__ = [
     "DataSet",
     "DataState",
     "DataUnverified",
+    "DrawingSplits",
+    "Drawings",
     "LabelledText",
     "LabelledTextSplits",
     "PairCount",
@@ -79,6 +83,7 @@ __all__ = [
     "load_cr",
     "load_digits",
     "load_ewt",
+    "load_iam_ondb",
     "load_mnist",
     "load_mpqa",
     "load_parallel",
@@ -86,6 +91,7 @@ __all__ = [
     "load_ptb_sample",
     "load_rt",
     "load_sst",
+    "load_strokes",
     "load_subj",
     "locate",
     "read_conllu",

@@ -205,6 +205,7 @@ class Outcome:
             not finite either.
         """
         value = valid_value = selected = None
+        measures: Mapping[str, float] = {}
         if state == "done":
             valid_value, selected = self.progress.best_value, self.progress.best_step
             self.model.load_state_dict(_mean(self.progress.last_weights) or self.progress.best_weights)
@@ -220,6 +221,9 @@ class Outcome:
                 if isinstance(scored, Failure):
                     return self.end(scored.state, reason=scored.reason)
                 _, scores, value = scored
+                measures = self._measure(scores)
+                if broken := [name for name, each in measures.items() if not math.isfinite(each)]:
+                    return self.end("unscored", reason=f"the result {broken[0]} was {measures[broken[0]]}")
                 write_atomically(self.folder.examples, _npy(np.ascontiguousarray(scores, dtype=np.float32)))
             self._draw()
         write_json(
@@ -238,6 +242,7 @@ class Outcome:
                 "parameters": self.parameters,
                 "reason": reason,
                 "seeds": self.progress.seeds or None,
+                **({"measures": dict(measures)} if measures else {}),
             },
         )
         self.folder.checkpoint.unlink(missing_ok=True)
@@ -261,6 +266,13 @@ class Outcome:
         with torch.no_grad(), self.autocast():
             drawn = self.task.pictures(self.model, self.data, generator(0, "pictures"))
         write_atomically(self.folder.pictures, pack(drawn))
+
+    def _measure(self, scores: np.ndarray) -> Mapping[str, float]:
+        self.model.eval()
+        with torch.no_grad(), self.autocast():
+            measures = self.task.measures(self.model, self.data, scores)
+        self.model.train()
+        return measures
 
     def _score(self, part: Part) -> tuple[float, np.ndarray, float] | Failure:
         """Evaluate the model; return loss, scores and value, or the reason why one of them is not finite."""
