@@ -211,7 +211,9 @@ class BinaryImages:
 
 @check_arguments
 def load_binarized_mnist() -> BinaryImages:
-    """Read the fixed binarization of MNIST: 50,000, 10,000 and 10,000 images of 28 x 28 pixels, sorted by digit.
+    """Read the fixed binarization of MNIST: 50,000, 10,000 and 10,000 images of 28 x 28 pixels.
+
+    The test images are sorted by digit, the others are not.
 
     Raises ``DataNotFound`` or ``DataDamaged`` if the files are not available.
 
