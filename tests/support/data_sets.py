@@ -54,6 +54,12 @@ TREES = {"train": 700, "dev": 600, "test": 150}
 DIGITS = {"train": 12_000, "t10k": 2_000}
 """Images of MNIST."""
 
+CAPTIONED = {"train": 400, "val": 40, "test_2016": 30}
+"""Images of Multi30k with ten descriptions each."""
+
+FEATURES = {"train": 60, "val": 1010, "test": 40}
+"""Images of COCO, of 12 features each; of the validation ones, 1,000 are used."""
+
 
 @dataclass(frozen=True)
 class _Language:
@@ -164,6 +170,7 @@ def write_all(folder: Path) -> None:
     _write_characters(made, draw, english)
     _write_treebanks(made, draw, english)
     _write_images(made)
+    _write_captions(made, english, german)
     part = folder / f"{MANIFEST}.part"
     part.write_text(json.dumps(made.known))
     os.replace(part, folder / MANIFEST)
@@ -443,6 +450,26 @@ def _write_images(made: _Folder) -> None:
         values = labels[chosen].astype(np.uint8)
         made.gzip(f"mnist/{part}-labels-idx1-ubyte.gz", struct.pack(">2I", 0x0801, count) + values.tobytes())
         begin += count
+
+
+def _write_captions(made: _Folder, english: _Language, german: _Language) -> None:
+    """Write descriptions of a few things, some of which each description names; and captions with features of them."""
+    draw, rng = random.Random(5), np.random.default_rng(5)
+    for part, count in CAPTIONED.items():
+        scenes = [draw.sample(range(5, 400), 9) for _ in range(count)]
+        for side, language in (("en", english), ("de", german)):
+            for number in range(1, 6):
+                seen = ([0, *draw.sample(scene, 6 - number // 2)] for scene in scenes)
+                texts = (f"{_raw(language.words[word] for word in words)[:-1]}, ...!" for words in seen)
+                made.gzip(f"multi30k/task2/{part}.{number}.{side}.gz", _lines(texts))
+    for part, count in FEATURES.items():
+        scenes = rng.integers(5, 50, (count, 3))
+        texts = (" ".join(english.words[word] for word in rng.permutation(scene)) for scene in scenes for _ in range(5))
+        made.write(f"coco/{part}.txt", _lines(texts))
+        stream = io.BytesIO()
+        vectors = rng.random((count, 12), dtype=np.float32)
+        np.save(stream, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+        made.write(f"coco/images/10crop/{part}.npy", stream.getvalue())
 
 
 def folder_of(temporary: pytest.TempPathFactory) -> Path:

@@ -1,6 +1,14 @@
 """Data sets: download, verification by hash, and readers of the original files. Needs no torch."""
 
 from normscope.data.download import DataFile, DataSet, Progress
+from normscope.data.readers.captions import (
+    CaptionedImages,
+    CaptionSplits,
+    load_coco_captions,
+    load_multi30k_captions,
+    read_captions,
+    read_features,
+)
 from normscope.data.readers.characters import ByteSplits, load_bytes
 from normscope.data.readers.files import read_lines
 from normscope.data.readers.images import Arrays, ArraySplits, load_digits, load_mnist
@@ -46,6 +54,8 @@ __all__ = [
     "ArraySplits",
     "Arrays",
     "ByteSplits",
+    "CaptionSplits",
+    "CaptionedImages",
     "DataDamaged",
     "DataFile",
     "DataNotFound",
@@ -67,11 +77,13 @@ __all__ = [
     "fetch",
     "found_hashes",
     "load_bytes",
+    "load_coco_captions",
     "load_cr",
     "load_digits",
     "load_ewt",
     "load_mnist",
     "load_mpqa",
+    "load_multi30k_captions",
     "load_parallel",
     "load_ptb",
     "load_ptb_sample",
@@ -79,7 +91,9 @@ __all__ = [
     "load_sst",
     "load_subj",
     "locate",
+    "read_captions",
     "read_conllu",
+    "read_features",
     "read_lines",
     "read_pairs",
     "read_tar_pairs",
