@@ -3,6 +3,7 @@
 from normscope.models.attention import Attention, Context, CrossAttention
 from normscope.models.classifiers import MLP, ConvNet, FeatureMLP, ResidualMLP, TextClassifier
 from normscope.models.layers import FeedForward
+from normscope.models.order_embedding import OrderEmbedding
 from normscope.models.recurrent import RecurrentLanguageModel, SequenceClassifier
 from normscope.models.seq2seq import DecoderState, Seq2Seq
 from normscope.models.transformer_xl import Memory, TransformerXL
@@ -17,6 +18,7 @@ __all__ = [
     "FeatureMLP",
     "FeedForward",
     "Memory",
+    "OrderEmbedding",
     "RecurrentLanguageModel",
     "ResidualMLP",
     "Seq2Seq",

@@ -36,6 +36,8 @@ TASKS: Registry[Task] = Registry(
         "tiny_shakespeare_gru": "normscope.tasks.recurrent:TINY_SHAKESPEARE_GRU",
         "enwiki_small": "normscope.tasks.language:ENWIKI_SMALL",
         "enwik8": "normscope.tasks.language:ENWIK8",
+        "multi30k_order": "normscope.tasks.captions:MULTI30K_ORDER",
+        "coco_order": "normscope.tasks.captions:COCO_ORDER",
         "multi30k_de_en": "normscope.tasks.translation.settings:MULTI30K_DE_EN",
         "iwslt14_de_en_sample": "normscope.tasks.translation.settings:IWSLT14_DE_EN_SAMPLE",
         "iwslt14_de_en": "normscope.tasks.translation.settings:IWSLT14_DE_EN",
