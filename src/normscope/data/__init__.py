@@ -11,7 +11,15 @@ from normscope.data.readers.captions import (
 )
 from normscope.data.readers.characters import ByteSplits, load_bytes
 from normscope.data.readers.files import read_lines
-from normscope.data.readers.images import Arrays, ArraySplits, load_digits, load_mnist
+from normscope.data.readers.iam_ondb import load_iam_ondb
+from normscope.data.readers.images import (
+    Arrays,
+    ArraySplits,
+    BinaryImages,
+    load_binarized_mnist,
+    load_digits,
+    load_mnist,
+)
 from normscope.data.readers.parallel import PairCount, PairFiles, read_pairs, read_tar_pairs
 from normscope.data.readers.sentences import (
     LabelledText,
@@ -24,6 +32,7 @@ from normscope.data.readers.sentences import (
     load_subj,
     read_trees,
 )
+from normscope.data.readers.strokes import Drawings, DrawingSplits, load_strokes
 from normscope.data.readers.translation import Pairs, ParallelSplits, load_parallel
 from normscope.data.readers.treebanks import (
     ParsedSentence,
@@ -53,6 +62,7 @@ __all__ = [
     "SETS",
     "ArraySplits",
     "Arrays",
+    "BinaryImages",
     "ByteSplits",
     "CaptionSplits",
     "CaptionedImages",
@@ -62,6 +72,8 @@ __all__ = [
     "DataSet",
     "DataState",
     "DataUnverified",
+    "DrawingSplits",
+    "Drawings",
     "LabelledText",
     "LabelledTextSplits",
     "PairCount",
@@ -76,11 +88,13 @@ __all__ = [
     "cache_folder",
     "fetch",
     "found_hashes",
+    "load_binarized_mnist",
     "load_bytes",
     "load_coco_captions",
     "load_cr",
     "load_digits",
     "load_ewt",
+    "load_iam_ondb",
     "load_mnist",
     "load_mpqa",
     "load_multi30k_captions",
@@ -89,6 +103,7 @@ __all__ = [
     "load_ptb_sample",
     "load_rt",
     "load_sst",
+    "load_strokes",
     "load_subj",
     "locate",
     "read_captions",

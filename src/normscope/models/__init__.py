@@ -2,6 +2,8 @@
 
 from normscope.models.attention import Attention, Context, CrossAttention
 from normscope.models.classifiers import MLP, ConvNet, FeatureMLP, ResidualMLP, TextClassifier
+from normscope.models.draw import DRAW
+from normscope.models.handwriting import HandwritingNetwork, PenMixture
 from normscope.models.layers import FeedForward
 from normscope.models.order_embedding import OrderEmbedding
 from normscope.models.recurrent import RecurrentLanguageModel, SequenceClassifier
@@ -9,6 +11,7 @@ from normscope.models.seq2seq import DecoderState, Seq2Seq
 from normscope.models.transformer_xl import Memory, TransformerXL
 
 __all__ = [
+    "DRAW",
     "MLP",
     "Attention",
     "Context",
@@ -17,8 +20,10 @@ __all__ = [
     "DecoderState",
     "FeatureMLP",
     "FeedForward",
+    "HandwritingNetwork",
     "Memory",
     "OrderEmbedding",
+    "PenMixture",
     "RecurrentLanguageModel",
     "ResidualMLP",
     "Seq2Seq",

@@ -138,6 +138,8 @@ class ArmSummary:
     never does."""
     seconds_to_baseline: float | None = None
     """The same in seconds of training."""
+    measures: Mapping[str, float] | None = None
+    """Means over the done runs of further results by name, on which no verdict rests; None if the task has none."""
     looks: tuple[ArmLook, ...] | None = None
     """Its looks; None for the baseline and in a study without looks."""
     decided_at: int | None = None
@@ -288,6 +290,7 @@ def summarize_arm(card: Mapping[str, Any], standing: Standing, *, shared: int) -
         seconds=timed.median("seconds"),
         steps_to_baseline=reached[0],
         seconds_to_baseline=reached[1],
+        measures=arm.measures(),
         looks=standing.looks,
         decided_at=standing.decided_at,
     )
