@@ -62,6 +62,9 @@ CAPTIONED = {"train": 400, "val": 40, "test_2016": 30}
 FEATURES = {"train": 60, "val": 1010, "test": 40}
 """Images of COCO, of 12 features each; of the validation ones, 1,000 are used."""
 
+BINARY_DIGITS = {"train": 3000, "valid": 300, "test": 200}
+"""Images of binarized MNIST."""
+
 
 @dataclass(frozen=True)
 class _Language:
@@ -175,6 +178,7 @@ def write_all(folder: Path) -> None:
     _write_treebanks(made, draw, english)
     _write_images(made)
     _write_captions(made, english, german)
+    _write_binary_images(made)
     for place, content in pen_data.files().items():
         made.write(place, content)
     part = folder / f"{MANIFEST}.part"
@@ -516,6 +520,24 @@ def _write_captions(made: _Folder, english: _Language, german: _Language) -> Non
         vectors = rng.random((count, 12), dtype=np.float32)
         np.save(stream, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
         made.write(f"coco/images/10crop/{part}.npy", stream.getvalue())
+
+
+def _write_binary_images(made: _Folder) -> None:
+    """Write binarized MNIST's three files: the digits that scikit-learn ships, three times as large, sorted, drawn."""
+    from scipy.io import savemat
+    from sklearn.datasets import load_digits
+
+    rng = np.random.default_rng(1)
+    images, labels = load_digits(return_X_y=True)
+    images = np.pad(np.kron(images.reshape(-1, 8, 8) / 16, np.ones((1, 3, 3))), ((0, 0), (2, 2), (2, 2)))
+    for part, count in BINARY_DIGITS.items():
+        pool = np.arange(0, 1500) if part == "train" else np.arange(1500, len(labels))
+        chosen = np.sort(rng.choice(pool, count))
+        chosen = chosen[np.argsort(labels[chosen], kind="stable")]
+        drawn = rng.random((count, 28, 28)) < images[chosen]
+        stream = io.BytesIO()
+        savemat(stream, {"X": drawn.reshape(count, 784).astype(np.uint8)}, do_compression=True)
+        made.write(f"binarized-mnist/binarized_mnist_{part}.mat", stream.getvalue())
 
 
 def folder_of(temporary: pytest.TempPathFactory) -> Path:
