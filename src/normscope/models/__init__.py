@@ -1,6 +1,7 @@
 """Networks: each takes a factory of its norms, ``norm`` or ``stack``, and imports no norm."""
 
 from normscope.models.attention import Attention, Context, CrossAttention
+from normscope.models.attentive_reader import AttentiveReader, ReaderStart
 from normscope.models.classifiers import MLP, ConvNet, FeatureMLP, ResidualMLP, TextClassifier
 from normscope.models.layers import FeedForward
 from normscope.models.recurrent import RecurrentLanguageModel, SequenceClassifier
@@ -10,6 +11,7 @@ from normscope.models.transformer_xl import Memory, TransformerXL
 __all__ = [
     "MLP",
     "Attention",
+    "AttentiveReader",
     "Context",
     "ConvNet",
     "CrossAttention",
@@ -17,6 +19,7 @@ __all__ = [
     "FeatureMLP",
     "FeedForward",
     "Memory",
+    "ReaderStart",
     "RecurrentLanguageModel",
     "ResidualMLP",
     "Seq2Seq",

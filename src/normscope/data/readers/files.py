@@ -130,20 +130,49 @@ def open_tar_member(path: Path, member: str) -> Iterator[IO[bytes]]:
             name.
         OSError: If the disk cannot be read.
     """
-    try:
-        with tarfile.open(path, "r:*") as archive:
-            chosen = [each for each in _members(archive, path) if each.name == member]
-            _check_count(path, member, len(chosen))
-            stream = archive.extractfile(chosen[0])
-            if stream is None:
-                raise ValueError(f"{path} has a folder, not a file, at {member!r}")
-            yield stream
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} is not a whole tar file: {error}") from error
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise ValueError(f"{path} is not a whole tar file: {error}") from error
+    with _open_tar(path) as archive:
+        chosen = [each for each in _members(archive, path) if each.name == member]
+        _check_count(path, member, len(chosen))
+        stream = archive.extractfile(chosen[0])
+        if stream is None:
+            raise ValueError(f"{path} has a folder, not a file, at {member!r}")
+        yield stream
+
+
+def tar_members(path: Path, *, most: int, largest: int) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and the content of every regular file of a tar file, in order, one in memory at a time.
+
+    For archives of many small files; those of few large ones are read with :func:`open_tar_member`.
+
+    Args:
+        path: The archive, compressed or not.
+        most: Maximum number of members, folders included.
+        largest: Maximum size of a file in bytes.
+
+    Raises:
+        ValueError: If the archive is damaged, or has more members; if a member is a link or a device, is larger, has a
+            path outside the archive's folder, or the name of one before.
+        OSError: If the disk cannot be read.
+    """
+    names: set[str] = set()
+    with _open_tar(path) as archive:
+        while (member := archive.next()) is not None:
+            # The list of members would grow by a kilobyte per file.
+            archive.members.clear()
+            _check_member(path, member)
+            if len(names) == most:
+                raise ValueError(f"{path} has more than {most} members")
+            if member.name in names:
+                raise ValueError(f"{path} has two members named {member.name!r}")
+            names.add(member.name)
+            if member.size > largest:
+                raise ValueError(f"{path}:{member.name} has {member.size} bytes, more than {largest}")
+            if (stream := archive.extractfile(member)) is not None:
+                content = stream.read()
+                if len(content) != member.size:
+                    raise ValueError(f"{path} is not a whole tar file: {member.name} ends early")
+                yield member.name, content
+        _read_to_the_end(archive)
 
 
 @contextmanager
@@ -219,6 +248,25 @@ def _open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
         raise ValueError(f"{path} cannot be unpacked: {error}") from error
 
 
+@contextmanager
+def _open_tar(path: Path) -> Iterator[tarfile.TarFile]:
+    """Open a tar file.
+
+    Raises:
+        ValueError: If it is damaged, now or within the block.
+        OSError: If the disk cannot be read.
+    """
+    try:
+        with tarfile.open(path, "r:*") as archive:
+            yield archive
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} is not a whole tar file: {error}") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise ValueError(f"{path} is not a whole tar file: {error}") from error
+
+
 def _members(archive: tarfile.TarFile, path: Path) -> list[tarfile.TarInfo]:
     """Return the members of an archive.
 
@@ -227,16 +275,29 @@ def _members(archive: tarfile.TarFile, path: Path) -> list[tarfile.TarInfo]:
     """
     members = []
     for each in archive:
-        _check_path(path, each.name)
-        if not (each.isreg() or each.isdir()):
-            raise ValueError(f"{path} has the member {each.name!r}, which is a link or a device, not a file or folder")
+        _check_member(path, each)
         if len(members) == MOST_MEMBERS:
             raise ValueError(f"{path} has more than {MOST_MEMBERS} members")
         members.append(each)
-    # Read to the end: the checksum of a compressed tar file is behind the end of the tar.
+    _read_to_the_end(archive)
+    return members
+
+
+def _read_to_the_end(archive: tarfile.TarFile) -> None:
+    """Read what is left: the checksum of a compressed tar file is behind the end of the tar."""
     while archive.fileobj is not None and archive.fileobj.read(1 << 20):
         pass
-    return members
+
+
+def _check_member(path: Path, member: tarfile.TarInfo) -> None:
+    """Check that a member of a tar file is a file or a folder inside the archive's folder.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    _check_path(path, member.name)
+    if not (member.isreg() or member.isdir()):
+        raise ValueError(f"{path} has the member {member.name!r}, which is a link or a device, not a file or folder")
 
 
 def _check_count(path: Path, member: str, count: int) -> None:
