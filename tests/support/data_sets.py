@@ -181,6 +181,8 @@ def write_all(folder: Path) -> None:
     _write_binary_images(made)
     for place, content in pen_data.files().items():
         made.write(place, content)
+    _write_novels(made, english)
+    _write_news(made, english)
     part = folder / f"{MANIFEST}.part"
     part.write_text(json.dumps(made.known))
     os.replace(part, folder / MANIFEST)
@@ -395,6 +397,67 @@ def _write_characters(made: _Folder, draw: random.Random, english: _Language) ->
     filler = b"<!--" + b"." * (room - len(body)) + b"-->"
     name = "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
     made.write(f"enwiki-xml-small/{name}", bz2.compress(start + body + filler + end, 1))
+
+
+TITLES = {
+    "98-a-tale-of-two-cities": "A Tale of Two Cities",
+    "145-middlemarch": "Middlemarch",
+    "345-dracula": "Dracula",
+    "514-little-women": "Little Women",
+    "1342-pride-and-prejudice": "Pride and Prejudice",
+    "1400-great-expectations": "Great Expectations",
+    "1661-the-adventures-of-sherlock-holmes": "The Adventures of Sherlock Holmes",
+    "2701-moby-dick": "Moby Dick; or The Whale",
+    "14263-katrine": "Katrine",
+    "15122-the-little-colonels-hero": "The Little Colonel's Hero",
+    "16215-jack-sheppard": "Jack Sheppard",
+}
+"""Novels by file."""
+
+
+def _write_novels(made: _Folder, english: _Language) -> None:
+    """Write novels whose nouns go with their verbs, with names of their own, between header and licence."""
+    draw = random.Random(21)
+    nouns, verbs = english.words[100:160], english.words[400:460]
+    for place, (file, title) in enumerate(TITLES.items()):
+        names = [word.capitalize() for word in english.words[600 + 16 * place : 616 + 16 * place]]
+        lines = [
+            f"Title: {title}",
+            "",
+            f"*** START OF THIS PROJECT GUTENBERG EBOOK {title.upper()} ***",
+            "",
+            "CHAPTER I",
+        ]
+        for _ in range(30):
+            lines.append("")
+            for _ in range(4):
+                one, other = draw.sample(range(60), 2)
+                lines.append(f"Then {draw.choice(names)} {verbs[one]} the {nouns[one]},")
+                lines.append(f"and {draw.choice(names)} {verbs[other]} a {nouns[other]}.")
+        lines += ["", f"*** END OF THIS PROJECT GUTENBERG EBOOK {title.upper()} ***", "The licence."]
+        made.gzip(f"gutenberg-novels/{file}.txt.gz", "".join(f"{line}\r\n" for line in lines).encode("ascii"))
+
+
+def _write_news(made: _Folder, english: _Language) -> None:
+    """Write CNN question files: of the entities of an article, the missing one goes with the question's verb."""
+    draw = random.Random(22)
+    verbs = english.words[400:420]
+    members = {}
+    for folder, count in (("training", 200), ("validation", 20), ("test", 20)):
+        for number in range(count):
+            entities = [f"@entity{n}" for n in draw.sample(range(12), 6)]
+            deeds = draw.sample(verbs, 6)
+            article = " ".join(f"{entity} {deed} the {deed} ." for entity, deed in zip(entities, deeds, strict=True))
+            answer = draw.randrange(6)
+            parts = (
+                f"http://www.example.org/{folder}/{number}",
+                article,
+                f"@placeholder {deeds[answer]} the {deeds[answer]}",
+                entities[answer],
+                "\n".join(f"{entity}:{english.words[n].capitalize()}" for n, entity in enumerate(entities)),
+            )
+            members[f"cnn/questions/{folder}/{number:040x}.question"] = "\n\n".join(parts).encode()
+    made.tar("cnn-questions/cnn.tgz", members)
 
 
 _TAGS = (("NOUN", "NN"), ("VERB", "VBD"), ("ADJ", "JJ"), ("ADV", "RB"), ("DET", "DT"), ("PRON", "PRP"), ("ADP", "IN"))

@@ -1,6 +1,7 @@
 """Networks: each takes a factory of its norms, ``norm`` or ``stack``, and imports no norm."""
 
 from normscope.models.attention import Attention, Context, CrossAttention
+from normscope.models.attentive_reader import AttentiveReader, ReaderStart
 from normscope.models.classifiers import MLP, ConvNet, FeatureMLP, ResidualMLP, TextClassifier
 from normscope.models.draw import DRAW
 from normscope.models.handwriting import HandwritingNetwork, PenMixture
@@ -14,6 +15,7 @@ __all__ = [
     "DRAW",
     "MLP",
     "Attention",
+    "AttentiveReader",
     "Context",
     "ConvNet",
     "CrossAttention",
@@ -24,6 +26,7 @@ __all__ = [
     "Memory",
     "OrderEmbedding",
     "PenMixture",
+    "ReaderStart",
     "RecurrentLanguageModel",
     "ResidualMLP",
     "Seq2Seq",

@@ -22,6 +22,8 @@ TASKS: Registry[Task] = Registry(
         "sequential_mnist_gru": "normscope.tasks.recurrent:SEQUENTIAL_MNIST_GRU",
         "permuted_mnist": "normscope.tasks.recurrent:PERMUTED_MNIST",
         "permuted_mnist_gru": "normscope.tasks.recurrent:PERMUTED_MNIST_GRU",
+        "novels_cloze": "normscope.tasks.cloze:NOVELS_CLOZE",
+        "cnn_cloze": "normscope.tasks.cloze:CNN_CLOZE",
         "rt": "normscope.tasks.sentences:RT",
         "cr": "normscope.tasks.sentences:CR",
         "subj": "normscope.tasks.sentences:SUBJ",
