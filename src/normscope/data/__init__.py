@@ -24,6 +24,8 @@ from normscope.data.readers.sentences import (
     load_subj,
     read_trees,
 )
+from normscope.data.readers.skip_thoughts.book_corpus import BookSplits, load_book_corpus, load_novel_sentences
+from normscope.data.readers.skip_thoughts.evaluation import RelatedPairs, RelatedPairSplits, load_sick, load_trec
 from normscope.data.readers.strokes import Drawings, DrawingSplits, load_strokes
 from normscope.data.readers.translation import Pairs, ParallelSplits, load_parallel
 from normscope.data.readers.treebanks import (
@@ -55,6 +57,7 @@ __all__ = [
     "ArraySplits",
     "Arrays",
     "BinaryImages",
+    "BookSplits",
     "ByteSplits",
     "DataDamaged",
     "DataFile",
@@ -72,6 +75,8 @@ __all__ = [
     "ParallelSplits",
     "ParsedSentence",
     "Progress",
+    "RelatedPairSplits",
+    "RelatedPairs",
     "SentimentTree",
     "TreeCount",
     "Treebank",
@@ -79,6 +84,7 @@ __all__ = [
     "fetch",
     "found_hashes",
     "load_binarized_mnist",
+    "load_book_corpus",
     "load_bytes",
     "load_cr",
     "load_digits",
@@ -86,13 +92,16 @@ __all__ = [
     "load_iam_ondb",
     "load_mnist",
     "load_mpqa",
+    "load_novel_sentences",
     "load_parallel",
     "load_ptb",
     "load_ptb_sample",
     "load_rt",
+    "load_sick",
     "load_sst",
     "load_strokes",
     "load_subj",
+    "load_trec",
     "locate",
     "read_conllu",
     "read_lines",

@@ -7,6 +7,7 @@ from normscope.models.handwriting import HandwritingNetwork, PenMixture
 from normscope.models.layers import FeedForward
 from normscope.models.recurrent import RecurrentLanguageModel, SequenceClassifier
 from normscope.models.seq2seq import DecoderState, Seq2Seq
+from normscope.models.skip_thoughts import SkipThoughts
 from normscope.models.transformer_xl import Memory, TransformerXL
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "ResidualMLP",
     "Seq2Seq",
     "SequenceClassifier",
+    "SkipThoughts",
     "TextClassifier",
     "TransformerXL",
 ]

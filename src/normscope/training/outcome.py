@@ -25,8 +25,9 @@ from normscope.results.aggregates import AGGREGATES
 from normscope.results.pictures import pack
 from normscope.results.store import SCHEMA, RunFolder, write_json
 from normscope.tasks.custom.task import CustomTask
+from normscope.tasks.optional import HasMeasures, Pictured
 from normscope.tasks.recipe import PRECISIONS, Recipe
-from normscope.tasks.task import TESTED, Part, Pictured, Split, Task, TaskData
+from normscope.tasks.task import TESTED, Part, Split, Task, TaskData
 from normscope.training.checkpoint import Progress
 from normscope.training.memory import peak_bytes
 from normscope.training.randomness import generator, generator_states
@@ -267,6 +268,8 @@ class Outcome:
         write_atomically(self.folder.pictures, pack(drawn))
 
     def _measure(self, scores: np.ndarray) -> Mapping[str, float]:
+        if not isinstance(self.task, HasMeasures):
+            return {}
         self.model.eval()
         with torch.no_grad(), self.autocast():
             measures = self.task.measures(self.model, self.data, scores)
