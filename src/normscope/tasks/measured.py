@@ -1,21 +1,9 @@
-"""What a task may do beyond the interface on which every study relies."""
+"""Further results of a run, which a task may have beside its metric."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
-
-from normscope.results.pictures import Picture
-
-
-@runtime_checkable
-class Pictured(Protocol):
-    """A task whose models can be shown in pictures."""
-
-    def pictures(self, model: Any, data: Any, generator: torch.Generator) -> Sequence[Picture]:
-        """Return pictures of what a trained model does, drawn once at the end of a run, from the tested weights."""
-        ...
 
 
 @runtime_checkable
