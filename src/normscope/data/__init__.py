@@ -32,6 +32,8 @@ from normscope.data.readers.sentences import (
     load_subj,
     read_trees,
 )
+from normscope.data.readers.skip_thoughts.book_corpus import BookSplits, load_book_corpus, load_novel_sentences
+from normscope.data.readers.skip_thoughts.evaluation import RelatedPairs, RelatedPairSplits, load_sick, load_trec
 from normscope.data.readers.strokes import Drawings, DrawingSplits, load_strokes
 from normscope.data.readers.translation import Pairs, ParallelSplits, load_parallel
 from normscope.data.readers.treebanks import (
@@ -63,6 +65,7 @@ __all__ = [
     "ArraySplits",
     "Arrays",
     "BinaryImages",
+    "BookSplits",
     "ByteSplits",
     "CaptionSplits",
     "CaptionedImages",
@@ -82,6 +85,8 @@ __all__ = [
     "ParallelSplits",
     "ParsedSentence",
     "Progress",
+    "RelatedPairSplits",
+    "RelatedPairs",
     "SentimentTree",
     "TreeCount",
     "Treebank",
@@ -89,6 +94,7 @@ __all__ = [
     "fetch",
     "found_hashes",
     "load_binarized_mnist",
+    "load_book_corpus",
     "load_bytes",
     "load_coco_captions",
     "load_cr",
@@ -98,13 +104,16 @@ __all__ = [
     "load_mnist",
     "load_mpqa",
     "load_multi30k_captions",
+    "load_novel_sentences",
     "load_parallel",
     "load_ptb",
     "load_ptb_sample",
     "load_rt",
+    "load_sick",
     "load_sst",
     "load_strokes",
     "load_subj",
+    "load_trec",
     "locate",
     "read_captions",
     "read_conllu",

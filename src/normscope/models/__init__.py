@@ -9,6 +9,7 @@ from normscope.models.layers import FeedForward
 from normscope.models.order_embedding import OrderEmbedding
 from normscope.models.recurrent import RecurrentLanguageModel, SequenceClassifier
 from normscope.models.seq2seq import DecoderState, Seq2Seq
+from normscope.models.skip_thoughts import SkipThoughts
 from normscope.models.transformer_xl import Memory, TransformerXL
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "ResidualMLP",
     "Seq2Seq",
     "SequenceClassifier",
+    "SkipThoughts",
     "TextClassifier",
     "TransformerXL",
 ]

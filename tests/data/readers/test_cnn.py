@@ -12,7 +12,7 @@ import pytest
 
 from normscope.data.readers.cloze import BLANK, FIRST_IDENTIFIER, UNKNOWN, Size
 from normscope.data.readers.cnn import load_cnn, most_alike, read_question
-from normscope.data.readers.files import tar_members
+from normscope.data.readers.files import read_tar
 from normscope.data.registry import SETS
 
 FILE = """http://www.example.org/1
@@ -74,12 +74,12 @@ def archive(folder: Path, members: dict[str, bytes], kind: bytes = tarfile.REGTY
     return path
 
 
-LIMITS = {"most": 2, "largest": 9}
+LIMITS = {"most_members": 2, "most_bytes": 9}
 
 
 def test_members_of_an_archive_come_in_order(tmp_path: Path) -> None:
     path = archive(tmp_path, {"b": b"1", "a/c": b"22"})
-    assert list(tar_members(path, **LIMITS)) == [("b", b"1"), ("a/c", b"22")]
+    assert list(read_tar(path, **LIMITS)) == [("b", b"1"), ("a/c", b"22")]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_members_of_an_archive_come_in_order(tmp_path: Path) -> None:
 )
 def test_hostile_archives_are_refused(members: dict[str, bytes], kind: bytes, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        list(tar_members(archive(tmp_path, members, kind), **LIMITS))
+        list(read_tar(archive(tmp_path, members, kind), **LIMITS))
 
 
 def test_a_member_of_a_name_before_and_damaged_archives_are_refused(tmp_path: Path) -> None:
@@ -101,11 +101,11 @@ def test_a_member_of_a_name_before_and_damaged_archives_are_refused(tmp_path: Pa
     whole = gzip.decompress(path.read_bytes())
     path.write_bytes(gzip.compress(whole[:1024] + whole))
     with pytest.raises(ValueError, match="two members named 'a'"):
-        list(tar_members(path, **LIMITS))
+        list(read_tar(path, **LIMITS))
     packed = gzip.compress(whole, mtime=0)
     path.write_bytes(packed[:-8] + bytes(8))
     with pytest.raises(ValueError, match=r"cnn\.tgz is not a whole tar file"):
-        list(tar_members(path, **LIMITS))
+        list(read_tar(path, **LIMITS))
 
 
 SIZE = Size(passage=30, around=3, sentences=4, words=25)
