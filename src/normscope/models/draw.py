@@ -119,6 +119,10 @@ class Start(NamedTuple):
     """Log of the factor by which a written patch is multiplied."""
 
 
+NO_START = Start()
+"""Nothing is added."""
+
+
 class Glimpses(NamedTuple):
     """Everything that a pass over the glimpses leaves; T is their number."""
 
@@ -175,7 +179,7 @@ class DRAW(nn.Module):
         read: int,
         write: int,
         norm: Callable[[int], nn.Module],
-        start: Start = Start(),
+        start: Start = NO_START,
     ) -> None:
         super().__init__()
         self.start = start
@@ -244,7 +248,7 @@ class DRAW(nn.Module):
                     h_encoder, c_encoder = self.encoder((seen, h), h_encoder, c_encoder)
                     posteriors.append(self.posterior(h_encoder))
                     means, logs = posteriors[-1].chunk(2, -1)
-                    z = means + logs.exp() * z  # noqa: PLW2901
+                    z = means + logs.exp() * z
                     found.reads.append(looks)
                 h, c = self.decoder((z,), h, c)
                 numbers = self.windows(h) + self.offsets
