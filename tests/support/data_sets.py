@@ -27,6 +27,7 @@ from normscope.data.readers.translation import TESTS
 from normscope.data.registry import SETS
 from normscope.data.store import state
 from support.children.small_sets import MANIFEST, VARIABLE, miniatures
+from support.cifar_data import write_cifar
 
 CHILDREN = Path(__file__).parent / "children"
 
@@ -164,6 +165,7 @@ def write_all(folder: Path) -> None:
     _write_characters(made, draw, english)
     _write_treebanks(made, draw, english)
     _write_images(made)
+    write_cifar(made)
     part = folder / f"{MANIFEST}.part"
     part.write_text(json.dumps(made.known))
     os.replace(part, folder / MANIFEST)

@@ -2,6 +2,7 @@
 
 from normscope.data.download import DataFile, DataSet, Progress
 from normscope.data.readers.characters import ByteSplits, load_bytes
+from normscope.data.readers.cifar import load_cifar10, load_cifar10_part
 from normscope.data.readers.files import read_lines
 from normscope.data.readers.images import Arrays, ArraySplits, load_digits, load_mnist
 from normscope.data.readers.parallel import PairCount, PairFiles, read_pairs, read_tar_pairs
@@ -67,6 +68,8 @@ __all__ = [
     "fetch",
     "found_hashes",
     "load_bytes",
+    "load_cifar10",
+    "load_cifar10_part",
     "load_cr",
     "load_digits",
     "load_ewt",

@@ -85,6 +85,8 @@ class ImageTask(BaseTask):
     """Examples per update."""
     learning_rate: float
     """Adam's initial learning rate."""
+    evaluations: int = Recipe.evaluations
+    """Number of evaluations on the validation data."""
     accuracy: bool
     """Whether the metric is the accuracy, as in the source, or the error rate."""
 
@@ -97,9 +99,9 @@ class ImageTask(BaseTask):
     @property
     def presets(self) -> Mapping[str, Recipe]:
         """Training settings by preset; ``full`` trains until the metric stops improving."""
+        given = {"batch_size": self.batch_size, "learning_rate": self.learning_rate, "evaluations": self.evaluations}
         return {
-            preset: Recipe(steps=steps, batch_size=self.batch_size, learning_rate=self.learning_rate)
-            for preset, steps in (("small", self.steps), ("full", self.full_steps))
+            preset: Recipe(steps=steps, **given) for preset, steps in (("small", self.steps), ("full", self.full_steps))
         }
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -161,9 +163,13 @@ def plain_mlp(*widths: int) -> Callable[[NormFactory, PlacementLike], nn.Module]
     return lambda norm, placement: models.MLP(widths, norm)
 
 
-def convnet(*channels: int, size: int, classes: int) -> Callable[[NormFactory, PlacementLike], nn.Module]:
+def convnet(
+    *channels: int, size: int, classes: int, whole_layers: bool = False
+) -> Callable[[NormFactory, PlacementLike], nn.Module]:
     """Return a function that builds a :class:`normscope.models.ConvNet` of these channels."""
-    return lambda norm, placement: models.ConvNet(channels, size=size, classes=classes, norm=norm)
+    return lambda norm, placement: models.ConvNet(
+        channels, size=size, classes=classes, norm=norm, whole_layers=whole_layers
+    )
 
 
 def residual_mlp(
@@ -185,7 +191,9 @@ def load_images(
 ) -> ImageSplits:
     """Read the data; cached, since a worker process computes many runs."""
     arrays = read() if seed is None else read(seed=seed)
-    counts = np.bincount(arrays.train.x.reshape(-1), minlength=256)
+    # In parts, because numpy converts them to 64 bits.
+    parts = np.array_split(arrays.train.x, max(1, arrays.train.x.size >> 24))
+    counts = np.sum([np.bincount(part.reshape(-1), minlength=256) for part in parts], axis=0)
     levels = np.arange(len(counts))
     mean = np.average(levels, weights=counts)
     deviation = np.sqrt(np.average((levels - mean) ** 2, weights=counts))
@@ -295,4 +303,34 @@ MNIST_CNN = ImageClassification(
             note="no seeds and no spread printed; channels, optimizer, epochs and AdaNorm's C not printed",
         ),
     ),
+)
+
+CIFAR10_PART = ImageClassification(
+    name="cifar10_part",
+    description="half of CIFAR-10 as JPEG, four convolutions of 16 to 64 channels (Ba et al. 2016, 6.7, name no data)",
+    datasets=("cifar10-jpeg",),
+    read=data.load_cifar10_part,
+    shape=(3, 32, 32),
+    build=convnet(3, 16, 32, 64, 64, size=32, classes=10, whole_layers=True),
+    placements=("preactivation",),
+    steps=2000,
+    full_steps=14_000,
+    batch_size=64,
+    learning_rate=2e-3,
+    evaluations=20,
+    accuracy=True,
+    margin=1.0,
+    regime="a four-convolution network (16, 32, 64, 64 channels) on 22,500 JPEG images of CIFAR-10, Adam with linear "
+    "decay, no augmentation",
+)
+
+CIFAR10 = dataclasses.replace(
+    CIFAR10_PART,
+    name="cifar10",
+    description="CIFAR-10 from its own archive, four convolutions of 16 to 64 channels",
+    datasets=("cifar10",),
+    read=data.load_cifar10,
+    full_steps=28_000,
+    regime="a four-convolution network (16, 32, 64, 64 channels) on 45,000 images of CIFAR-10, Adam with linear decay, "
+    "no augmentation",
 )

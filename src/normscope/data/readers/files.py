@@ -130,14 +130,57 @@ def open_tar_member(path: Path, member: str) -> Iterator[IO[bytes]]:
             name.
         OSError: If the disk cannot be read.
     """
+    with _open_tar(path) as archive:
+        chosen = [each for each in _members(archive, path) if each.name == member]
+        _check_count(path, member, len(chosen))
+        stream = archive.extractfile(chosen[0])
+        if stream is None:
+            raise ValueError(f"{path} has a folder, not a file, at {member!r}")
+        yield stream
+
+
+def read_tar(path: Path, *, most_members: int, most_bytes: int) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of every regular file of a tar file in one pass, one file in memory at a time.
+
+    Args:
+        path: The archive, compressed or not.
+        most_members: Maximum number of members.
+        most_bytes: Maximum number of unpacked bytes of all members.
+
+    Raises:
+        ValueError: If the archive is damaged or has more members or bytes than these; if a member is a link, a device,
+            or has a path outside the archive's folder; or if a name occurs twice.
+        OSError: If the disk cannot be read.
+    """
+    names: set[str] = set()
+    members = size = 0
+    with _open_tar(path) as archive:
+        for each in archive:
+            _check_member(path, each)
+            members, size = members + 1, size + each.size
+            if members > most_members:
+                raise ValueError(f"{path} has more than {most_members} members")
+            if size > most_bytes:
+                raise ValueError(f"{path} unpacks to more than {most_bytes:,} bytes")
+            if (stream := archive.extractfile(each)) is not None:
+                if each.name in names:
+                    raise ValueError(f"{path} has two members named {each.name!r}")
+                names.add(each.name)
+                yield each.name, stream.read()
+        _read_to_the_end(archive)
+
+
+@contextmanager
+def _open_tar(path: Path) -> Iterator[tarfile.TarFile]:
+    """Open a tar file, compressed or not.
+
+    Raises:
+        ValueError: If it is damaged, now or within the block.
+        OSError: If the disk cannot be read.
+    """
     try:
         with tarfile.open(path, "r:*") as archive:
-            chosen = [each for each in _members(archive, path) if each.name == member]
-            _check_count(path, member, len(chosen))
-            stream = archive.extractfile(chosen[0])
-            if stream is None:
-                raise ValueError(f"{path} has a folder, not a file, at {member!r}")
-            yield stream
+            yield archive
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is not a whole tar file: {error}") from error
     except OSError as error:
@@ -227,16 +270,29 @@ def _members(archive: tarfile.TarFile, path: Path) -> list[tarfile.TarInfo]:
     """
     members = []
     for each in archive:
-        _check_path(path, each.name)
-        if not (each.isreg() or each.isdir()):
-            raise ValueError(f"{path} has the member {each.name!r}, which is a link or a device, not a file or folder")
+        _check_member(path, each)
         if len(members) == MOST_MEMBERS:
             raise ValueError(f"{path} has more than {MOST_MEMBERS} members")
         members.append(each)
-    # Read to the end: the checksum of a compressed tar file is behind the end of the tar.
+    _read_to_the_end(archive)
+    return members
+
+
+def _read_to_the_end(archive: tarfile.TarFile) -> None:
+    """Read what follows the last member: the checksum of a compressed tar file is behind the end of the tar."""
     while archive.fileobj is not None and archive.fileobj.read(1 << 20):
         pass
-    return members
+
+
+def _check_member(path: Path, member: tarfile.TarInfo) -> None:
+    """Check that a member of a tar file is a file or folder inside the archive's folder.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    _check_path(path, member.name)
+    if not (member.isreg() or member.isdir()):
+        raise ValueError(f"{path} has the member {member.name!r}, which is a link or a device, not a file or folder")
 
 
 def _check_count(path: Path, member: str, count: int) -> None:
