@@ -27,6 +27,7 @@ from normscope.results.verdict import exploratory
 
 _SETTINGS = ("device", "device_name", "backend", "precision", "batch_size", "steps", "threads")
 _LEFT_OUT = ("looks", "changes", "warnings", "splits", "generalizes")
+_NOT_ALWAYS = ("optimizer", "variant")
 _INTERVALS = ("interval", "interval_bca", "interval_examples")
 
 
@@ -126,7 +127,7 @@ class Summary:
         content = {"schema": SCHEMA, **_lists(asdict(self))}
         absent = ("looks", "decided_at") if self.looks is None else ()
         for arm in (*content["arms"], *(content["untuned"] or ())):
-            for name in (*absent, *(("optimizer",) if arm["optimizer"] is None else ())):
+            for name in (*absent, *(each for each in _NOT_ALWAYS if arm[each] is None)):
                 del arm[name]
         return {name: value for name, value in content.items() if value or name not in _LEFT_OUT}
 
@@ -157,7 +158,7 @@ class Summary:
                     row |= {} if self.looks is None else {"looks": json.dumps(_lists(value)) if value else ""}
                 elif (
                     name != "runs"
-                    and (name, value) != ("optimizer", None)
+                    and not (name in _NOT_ALWAYS and value is None)
                     and (name != "decided_at" or self.looks is not None)
                 ):
                     row[name] = value
