@@ -1,4 +1,4 @@
-from normscope.data.registry import PARALLEL_SETS
+from normscope.data.sets.parallel import PARALLEL_SETS
 
 
 def test_only_what_nobody_here_has_seen_is_unverified():

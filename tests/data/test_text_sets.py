@@ -1,6 +1,6 @@
 import re
 
-from normscope.data.registry import TEXT_SETS
+from normscope.data.sets.texts import TEXT_SETS
 
 
 def test_sets_whose_terms_keep_them_from_being_fetched_have_no_address():

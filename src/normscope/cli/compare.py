@@ -85,6 +85,14 @@ def compare(
             show_default=False,
         ),
     ] = "",
+    variants: Annotated[
+        str,
+        Parameter(
+            help="variants of the task to compare, default for the task as it is (`normscope list tasks` names them); "
+            "default: only that",
+            show_default=False,
+        ),
+    ] = "",
     baseline: Annotated[
         str | None, Parameter(help="arm that the others are compared with; default: layer_norm, else the first arm")
     ] = None,
@@ -152,6 +160,7 @@ def compare(
             spending=spending,
             warmups=parse_counts(warmup),
             optimizers=split_norms(optimizer),
+            variants=split_norms(variants),
             steps=options.steps,
             preset=options.preset,
             margin=margin,

@@ -1,6 +1,7 @@
 """``normscope list``, ``new``, ``data`` and ``doctor``: registered names, a template, data sets, the installation."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,7 +40,7 @@ def list_entries(what: Literal["norms", "placements", "tasks", "probes", "all"] 
         rows = [
             (
                 name,
-                describe(TASKS, name, entry.description),
+                describe(TASKS, name, _with_variants(entry.description, entry.variants)),
                 entry.metric.name,
                 entry.placements[0] + (f" and {more} more" if (more := len(entry.placements) - 1) else ""),
                 f"{entry.presets['small'].steps:,} / {entry.presets['full'].steps:,}",
@@ -151,6 +152,11 @@ def doctor() -> None:
 
     rows = [(check.name, check.state, check.found, check.advice) for check in diagnose_installation()]
     open_console().print(rows_table(("part", "state", "details", "advice"), rows, "This installation"))
+
+
+def _with_variants(description: str, variants: Mapping[str, str]) -> str:
+    named = "; ".join(f"{name}: {text}" for name, text in variants.items())
+    return f"{description}. Variants: {named}" if named else description
 
 
 def _first_line(entry: object) -> str:

@@ -26,6 +26,16 @@ class DataFile:
     """Alternative names of the user's file."""
 
 
+def known_file(name: str, size: int, sha256: str, base: str = "") -> DataFile:
+    """Describe a file of known size and hash; its URL is the base and its name."""
+    return DataFile(name=name, sha256=sha256, bytes=size, urls=(base + name,) if base else ())
+
+
+def unseen_file(name: str, address: str) -> DataFile:
+    """Describe a file of unknown size and hash."""
+    return DataFile(name=name, sha256=None, urls=(address,))
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataSet:
     """A published data set."""

@@ -1,7 +1,7 @@
 """Recurrent networks: a classifier of sequences, and a language model that carries its state on."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +22,12 @@ def _layers(
     *,
     layers: int = 1,
     steps: int | None = None,
+    places: str = "paper",
 ) -> LSTM | GRU:
+    given: dict[str, Any] = {"batch_first": True, "norm": norm, "batch_norm_steps": steps, "places": places}
     if cell == "LSTM":
-        return LSTM(inputs, width, layers, batch_first=True, norm=norm, forget_bias=FORGET_BIAS, batch_norm_steps=steps)
-    return GRU(inputs, width, layers, batch_first=True, norm=norm, batch_norm_steps=steps)
+        return LSTM(inputs, width, layers, forget_bias=FORGET_BIAS, **given)
+    return GRU(inputs, width, layers, **given)
 
 
 def _of_rows(norm: Callable[[int], nn.Module]) -> Callable[[int], nn.Module]:
@@ -49,9 +51,9 @@ class SequenceClassifier(nn.Module):
         inputs: Features of a step.
         width: Number of units.
         classes: Number of logits.
-        norm: Factory of the norms, from the width; they stand at the places ``paper`` of :class:`normscope.LSTM` and
-            :class:`normscope.GRU`.
+        norm: Factory of the norms, from the width.
         steps: Number of time steps of which batch norm has moments.
+        places: Where the norms stand, as in :class:`normscope.LSTM` and :class:`normscope.GRU`.
 
     Raises:
         ValueError: If the norm is neither one of rows nor batch norm.
@@ -63,10 +65,18 @@ class SequenceClassifier(nn.Module):
     """
 
     def __init__(
-        self, *, cell: Cell, inputs: int, width: int, classes: int, norm: Callable[[int], nn.Module], steps: int
+        self,
+        *,
+        cell: Cell,
+        inputs: int,
+        width: int,
+        classes: int,
+        norm: Callable[[int], nn.Module],
+        steps: int,
+        places: str = "paper",
     ) -> None:
         super().__init__()
-        self.layer = _layers(cell, inputs, width, norm, steps=steps)
+        self.layer = _layers(cell, inputs, width, norm, steps=steps, places=places)
         self.head = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ _CARD_WIDE = {
     "preset": "preset",
     "revision": "task_revision",
 }
-_ARM_WIDE = ("label", "norm", "placement", "arguments", "learning_rate", "warmup", "optimizer")
+_ARM_WIDE = ("label", "norm", "placement", "arguments", "learning_rate", "warmup", "optimizer", "variant")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,6 +86,8 @@ class ArmSummary:
     """Peak learning rate of its runs."""
     optimizer: str | None = None
     """Optimizer of its runs, if the card names one; else the task's."""
+    variant: str | None = None
+    """Variant of the task, if not the task as it is."""
     parameters: int | None = None
     """Number of trainable parameters of its model; the median where it depends on the split."""
     runs: tuple[RunSummary, ...]
@@ -266,6 +268,7 @@ def summarize_arm(
     return ArmSummary(
         **{key: arm.entry[key] for key in ("label", "norm", "placement", "arguments", "learning_rate")},
         optimizer=arm.entry.get("optimizer"),
+        variant=arm.entry.get("variant"),
         parameters=_parameters(arm),
         runs=tuple(_summarize_run(seed, standing.planned) for seed in standing.planned.seeds),
         mean=float(np.mean(values)) if values else None,

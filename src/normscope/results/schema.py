@@ -65,6 +65,7 @@ CARD = {
             "learning_rate": (POSITIVE, None),
             "warmup?": int,
             "optimizer?": str,
+            "variant?": str,
             "tuned": bool,
             "runs?": {int: str},
         },
@@ -112,7 +113,7 @@ RUN = {
     **dict.fromkeys(
         ("id?", "task?", "label?", "norm?", "placement?", "precision?", "split?", "preset?", "signature?"), str
     ),
-    **dict.fromkeys(("device?", "device_name?", "backend?", "optimizer?"), str),
+    **dict.fromkeys(("device?", "device_name?", "backend?", "optimizer?", "variant?"), str),
     **dict.fromkeys(("revision?", "seed?", "steps?", "batch_size?", "parameters?", "threads?", "warmup?"), int),
     "learning_rate?": float,
     "arguments?": {},

@@ -28,6 +28,7 @@ from normscope.results.verdict import exploratory
 
 _SETTINGS = ("device", "device_name", "backend", "precision", "batch_size", "steps", "threads")
 _LEFT_OUT = ("looks", "changes", "targets", "warnings", "splits", "generalizes")
+_NOT_ALWAYS = ("optimizer", "variant")
 _INTERVALS = ("interval", "interval_bca", "interval_examples")
 
 
@@ -130,7 +131,7 @@ class Summary:
         absent = ("looks", "decided_at") if self.looks is None else ()
         absent += ("targets",) if self.targets is None else ("steps_to_baseline", "seconds_to_baseline")
         for arm in (*content["arms"], *(content["untuned"] or ())):
-            for name in (*absent, *(("optimizer",) if arm["optimizer"] is None else ())):
+            for name in (*absent, *(each for each in _NOT_ALWAYS if arm[each] is None)):
                 del arm[name]
         return {name: value for name, value in content.items() if value or name not in _LEFT_OUT}
 
@@ -161,7 +162,7 @@ class Summary:
                     row |= {} if getattr(self, name) is None else {name: json.dumps(_lists(value)) if value else ""}
                 elif (
                     name != "runs"
-                    and (name, value) != ("optimizer", None)
+                    and not (name in _NOT_ALWAYS and value is None)
                     and (name != "decided_at" or self.looks is not None)
                     and not (name.endswith("_to_baseline") and self.targets is not None)
                 ):

@@ -31,6 +31,8 @@ class Arm:
     """Number of warm-up updates of this arm; None for the task's."""
     optimizer: Optimizer | None = None
     """Optimizer of this arm; None for the task's."""
+    variant: str | None = None
+    """Key of the task's variants; None for the task as it is."""
 
     @classmethod
     def parse(
@@ -41,6 +43,7 @@ class Arm:
         learning_rate: float | None = None,
         warmup: int | None = None,
         optimizer: Optimizer | None = None,
+        variant: str | None = None,
     ) -> "Arm":
         """Build an arm from a norm and a placement in the syntax of the command line.
 
@@ -57,6 +60,7 @@ class Arm:
             learning_rate=learning_rate,
             warmup=warmup,
             optimizer=optimizer,
+            variant=variant,
         )
 
     def content(self) -> dict[str, Any]:
@@ -68,4 +72,5 @@ class Arm:
             "learning_rate": self.learning_rate,
             "warmup": self.warmup,
             **({} if self.optimizer is None else {"optimizer": self.optimizer}),
+            **({} if self.variant is None else {"variant": self.variant}),
         }

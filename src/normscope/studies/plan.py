@@ -18,7 +18,7 @@ from normscope.studies.arm import Arm
 from normscope.studies.spec import StudySpec
 from normscope.tasks import TASKS, CustomTask, Recipe, Split, Task, UserFile
 from normscope.tasks.recipe import OPTIMIZER_NAMES
-from normscope.tasks.task import split_of
+from normscope.tasks.task import in_variant, split_of
 from normscope.training.randomness import initialize
 
 __tracebackhide__ = True
@@ -46,6 +46,8 @@ class RunSpec:
     """Split of the data, by the rule of the study; another one for tuning trials."""
     preset: str = "small"
     """Key of the task's presets."""
+    variant: str | None = None
+    """Variant of the task; left out of the hash where it is None."""
     file: str = ""
     """Location of ``my_file.py:make`` on this machine; not hashed."""
     unknown: tuple[str, ...] = ()
@@ -55,6 +57,8 @@ class RunSpec:
     def id(self) -> str:
         """Hash of the specification; names the run's folder."""
         content = {key: value for key, value in self.to_json().items() if key not in ("label", "file", "unknown")}
+        if self.variant is None:
+            del content["variant"]
         signature = TASKS[self.task].metric.signature if self.task in TASKS else ""
         # Scores of two versions of a scorer are never mixed: each version makes another run.
         content |= {"signature": signature} if signature else {}
@@ -65,6 +69,8 @@ class RunSpec:
         content = self.to_json()
         recipe = content.pop("recipe")
         del content["file"], content["unknown"]
+        if self.variant is None:
+            del content["variant"]
         return {"id": self.id, **content, **{key: value for key, value in recipe.items() if key not in self.unknown}}
 
     def to_json(self) -> dict[str, Any]:
@@ -92,7 +98,7 @@ class RunSpec:
             # This process has loaded another version of the file.
             UserFile.named(self.file).expect(self.revision)
             task = find_task(self.file, anew=True)
-        return task.for_run(self.seed, self.split)
+        return in_variant(task, self.variant).for_run(self.seed, self.split)
 
     def build(self, task: Task | None = None) -> nn.Module:
         """Build the model with its initial weights.
@@ -159,7 +165,7 @@ def plan(
 
 def spec_for(study_spec: StudySpec, arm: Arm, label: str, *, seed: int, split: Literal["study", "tune"]) -> RunSpec:
     """Return the run of one arm and one seed."""
-    task, recipe = find_task(study_spec.task), study_spec.recipe(arm)
+    task, recipe = study_spec.task_of(arm), study_spec.recipe(arm)
     return RunSpec(
         task=study_spec.task_name,
         file=task.location,
@@ -171,6 +177,7 @@ def spec_for(study_spec: StudySpec, arm: Arm, label: str, *, seed: int, split: L
         recipe=recipe,
         split=split_of(study_spec.splits, tune=split == "tune"),
         preset=study_spec.preset,
+        variant=arm.variant,
         unknown=unknown_settings(task, recipe),
     )
 
@@ -288,6 +295,7 @@ def _arm(study_spec: StudySpec, arm: Arm, label: str, *, tuned: bool) -> dict[st
         "learning_rate": None if "learning_rate" in unknown else recipe.learning_rate,
         "warmup": None if "warmup" in unknown else recipe.warmup,
         "optimizer": None if "optimizer" in unknown else recipe.optimizer,
+        **({} if arm.variant is None else {"variant": arm.variant}),
         "tuned": tuned,
         "runs": {str(seed): spec_for(study_spec, arm, label, seed=seed, split="study").id for seed in study_spec.seeds},
     }

@@ -5,7 +5,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from normscope.studies.spec import StudySpec, spec_of_names
+from normscope.studies.spec import DEFAULT_VARIANT, StudySpec, spec_of_names
 
 __tracebackhide__ = True
 
@@ -25,6 +25,7 @@ def call_that_repeats(study_spec: StudySpec, out: Path | None) -> str:
         **({} if looks is None else {"looks": list(looks.pairs), "spending": looks.spending}),
         "warmups": list(dict.fromkeys(arm.warmup for arm in arms if arm.warmup is not None)),
         "optimizers": list(dict.fromkeys(study_spec.recipe(arm).optimizer for arm in arms)),
+        "variants": list(dict.fromkeys(arm.variant or DEFAULT_VARIANT for arm in arms)),
         "baseline": study_spec.labels()[study_spec.baseline],
     }
     options |= {name: getattr(study_spec, name) for name in _OPTIONS}

@@ -13,7 +13,8 @@ from normscope.results.look_plan import LookPlan, Spending
 from normscope.specs import NormSpec, PlacementSpec, find_task
 from normscope.studies.arm import Arm
 from normscope.studies.looks import check_looks, plan_looks, whole_numbers
-from normscope.tasks import TASKS, CustomTask, Recipe, Splits
+from normscope.tasks import TASKS, CustomTask, Recipe, Splits, Task
+from normscope.tasks.task import in_variant
 
 __tracebackhide__ = True
 
@@ -23,6 +24,9 @@ PAPER_NORMS = ("none", "layer_norm", "layer_norm_simple", "detach_norm", "ada_no
 
 GRID = (0.3, 1.0, 3.0)
 """Factors of the task's learning rate in the tuning grid, the same for every arm."""
+
+DEFAULT_VARIANT = "default"
+"""Name of the task as it is among its variants."""
 
 TUNING_SEEDS = (1000,)
 """Seeds reserved for tuning."""
@@ -100,24 +104,26 @@ class StudySpec:
                 raise ValueError(
                     f"task {self.task} takes the placements {', '.join(task.placements)}, got {unsupported[0]!r}"
                 )
-            recipe = self.recipe(arm)
-            task.check(recipe, tune=self.tune)
+            self.task_of(arm).check(self.recipe(arm), tune=self.tune)
 
     def labels(self) -> tuple[str, ...]:
-        """Return the shortest distinct labels: the norm, then placement, warm-up and optimizer if these differ.
+        """Return the shortest distinct labels: the norm, then what differs of placement, warm-up, optimizer, variant.
 
         Learning rates follow where arms differ in nothing else; those of :meth:`with_learning_rates` change no label.
         """
         several = len({arm.placement for arm in self.arms}) > 1
         warmups = len({arm.warmup for arm in self.arms}) > 1
         optimizers = len({arm.optimizer for arm in self.arms}) > 1
-        alike = len({(arm.norm.label, arm.placement, arm.warmup, arm.optimizer) for arm in self.arms}) < len(self.arms)
+        variants = len({arm.variant for arm in self.arms}) > 1
+        parts = {(arm.norm.label, arm.placement, arm.warmup, arm.optimizer, arm.variant) for arm in self.arms}
+        alike = len(parts) < len(self.arms)
         rates = alike and len({arm.learning_rate for arm in self.arms}) > 1
         return tuple(
             arm.norm.label
             + (f"@{arm.placement}" if several else "")
             + (f", warm-up {self.recipe(arm).warmup}" if warmups else "")
             + (f", {self.recipe(arm).optimizer}" if optimizers else "")
+            + (f", {arm.variant or DEFAULT_VARIANT}" if variants else "")
             + (f", rate {self.recipe(arm).learning_rate:g}" if rates else "")
             for arm in self.arms
         )
@@ -126,13 +132,21 @@ class StudySpec:
         """Return the training recipe of an arm's runs."""
         per_arm = {"learning_rate": arm.learning_rate, "warmup": arm.warmup, "optimizer": arm.optimizer}
         return replace(
-            find_task(self.task).presets[self.preset],
+            self.task_of(arm).presets[self.preset],
             steps=self.steps,
             precision=self.precision,
             device=self.device,
             compile=self.compile,
             **{name: value for name, value in per_arm.items() if value is not None},
         )
+
+    def task_of(self, arm: Arm) -> Task:
+        """Return the task in the variant of an arm.
+
+        Raises:
+            UnknownName: If the task has no such variant.
+        """
+        return in_variant(find_task(self.task), arm.variant)
 
     @property
     def comparisons(self) -> int:
@@ -182,6 +196,7 @@ class StudyOptions(TypedDict, total=False):
     spending: Spending | None
     warmups: Sequence[int]
     optimizers: Sequence[str]
+    variants: Sequence[str]
     steps: int | None
     preset: str
     margin: float | None
@@ -207,6 +222,7 @@ def make_study(
     spending: Spending | None = None,
     warmups: Sequence[int] = (),
     optimizers: Sequence[str] = (),
+    variants: Sequence[str] = (),
     steps: int | None = None,
     preset: str = "small",
     margin: float | None = None,
@@ -236,6 +252,7 @@ def make_study(
         warmups: Numbers of warm-up updates to compare; the task's if empty.
         optimizers: Optimizers to compare, of ``adam``, ``radam``, ``sgd`` and ``muon``; the task's if empty. All use
             the arm's learning rate.
+        variants: Variants of the task to compare, ``"default"`` for the task as it is; only that if empty.
         steps: Number of optimizer updates per run; the preset's if None.
         preset: Key of the task's presets.
         margin: Smallest difference worth having, in the metric's unit; the task's if None.
@@ -276,6 +293,7 @@ def make_study(
         spending=spending,
         warmups=warmups,
         optimizers=optimizers,
+        variants=variants,
         steps=steps,
         preset=preset,
         margin=margin,
@@ -301,6 +319,7 @@ def spec_of_names(
     spending: Spending | None = None,
     warmups: Sequence[int] = (),
     optimizers: Sequence[str] = (),
+    variants: Sequence[str] = (),
     steps: int | None = None,
     preset: str = "small",
     margin: float | None = None,
@@ -322,10 +341,11 @@ def spec_of_names(
     usual = entry.presets[preset].optimizer
     chosen: tuple[Any, ...] = tuple(None if each == usual else each for each in optimizers) or (None,)
     arms = tuple(
-        Arm(norm=norm, placement=place, warmup=warmup, optimizer=optimizer)
+        Arm(norm=norm, placement=place, warmup=warmup, optimizer=optimizer, variant=variant)
         for place in wanted
         for warmup in (tuple(warmups) or (None,))
         for optimizer in chosen
+        for variant in (tuple(None if each == DEFAULT_VARIANT else each for each in variants) or (None,))
         # A placement without norms makes a single arm, whatever the norms are.
         for norm in (parsed if place.has_norms else [NormSpec("none")])
     )

@@ -24,6 +24,18 @@ SIDES = {"small": 14, "full": 28}
 WIDTHS = {"small": 64, "full": 100}
 """Number of units by preset; Cooijmans et al. have 100."""
 
+VARIANTS: Mapping[Cell, Mapping[str, str]] = {
+    "LSTM": {
+        "kiros": "the bias added twice, before and after the norms, as in ryankiros/layer-norm",
+        "per_gate": "every gate normalized by itself, instead of all four as one vector",
+    },
+    "GRU": {
+        "kiros": "the bias added before the norms, as in ryankiros/layer-norm",
+        "per_gate": "every gate normalized by itself, instead of both gates as one vector",
+    },
+}
+"""Variants of the tasks by cell, each with a description: places of the norms, underscores for spaces."""
+
 PERMUTATION = "permuted_mnist"
 """Name of the random stream of the one permutation that all images and all seeds share."""
 
@@ -76,6 +88,17 @@ class PixelSequences(ImageTask):
     """LSTM or GRU."""
     permuted: bool
     """Whether the pixels are read in the order of :func:`permutation`."""
+    places: str = "paper"
+    """Where the norms stand in a cell, as in :class:`normscope.LSTM` and :class:`normscope.GRU`."""
+
+    @property
+    def variants(self) -> Mapping[str, str]:
+        """Places of the norms other than the paper's."""
+        return VARIANTS[self.cell]
+
+    def varied(self, variant: str) -> "PixelSequences":
+        """Return the task with the norms at other places."""
+        return dataclasses.replace(self, places=variant.replace("_", " "))
 
     @property
     def presets(self) -> Mapping[str, Recipe]:
@@ -85,7 +108,13 @@ class PixelSequences(ImageTask):
     def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> nn.Module:
         """Build the network of a preset with arbitrary weights."""
         return SequenceClassifier(
-            cell=self.cell, inputs=1, width=WIDTHS[preset], classes=10, norm=norm, steps=SIDES[preset] ** 2
+            cell=self.cell,
+            inputs=1,
+            width=WIDTHS[preset],
+            classes=10,
+            norm=norm,
+            steps=SIDES[preset] ** 2,
+            places=self.places,
         )
 
     def load(self, device: torch.device, split: Split, preset: str) -> ImageSplits:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from normscope.registry import look_up
 from normscope.tasks.batching import Draw
 from normscope.tasks.recipe import Recipe
 
@@ -210,6 +211,14 @@ class Task(Protocol):
         ...
 
     @property
+    def variants(self) -> Mapping[str, str]:
+        """Other settings of the task that arms may have, by name, such as an initialization, each with a description.
+
+        They change the network, the loss or the recipe, never the data, the metric or the split.
+        """
+        ...
+
+    @property
     def published(self) -> tuple[Published, ...]:
         """Published figures for the task."""
         ...
@@ -232,6 +241,10 @@ class Task(Protocol):
     @property
     def train(self) -> TrainLoop | None:
         """The task's training loop; None if :mod:`normscope.training` trains the model."""
+        ...
+
+    def varied(self, variant: str) -> "Task":
+        """Return the task with a setting of :attr:`variants`; :func:`in_variant` checks the name."""
         ...
 
     def for_run(self, seed: int, split: Split) -> "Task":
@@ -298,6 +311,19 @@ class BaseTask:
     train = None
 
     @property
+    def variants(self) -> Mapping[str, str]:
+        """Other settings of the task that arms may have: none, unless a subclass has any."""
+        return {}
+
+    def varied(self, variant: str) -> Self:
+        """Return the task with a setting of :attr:`variants`.
+
+        Raises:
+            NotImplementedError: If the subclass has variants and does not define this.
+        """
+        raise NotImplementedError
+
+    @property
     def metric(self) -> Metric:
         """Metric of the test data.
 
@@ -321,6 +347,21 @@ class BaseTask:
 
     def check(self, recipe: Recipe, *, tune: bool) -> None:
         """Accept every recipe."""
+
+
+def in_variant(task: Task, variant: str | None) -> Task:
+    """Return a task in one of its variants; None for the task as it is.
+
+    Raises:
+        UnknownName: If it has no such variant.
+        ValueError: If it has no variants at all.
+    """
+    if variant is None:
+        return task
+    if not task.variants:
+        raise ValueError(f"task {task.name} has no variants, got {variant!r}")
+    look_up(f"variant of {task.name}", task.variants, variant)
+    return task.varied(variant)
 
 
 def check_split(split: str, seed: int | None = None) -> None:

@@ -4,7 +4,8 @@ import pytest
 
 from normscope.data.readers.parallel import PairCount, PairFiles
 from normscope.data.readers.translation import load_parallel
-from normscope.data.registry import PARALLEL_SETS, SETS
+from normscope.data.registry import SETS
+from normscope.data.sets.parallel import PARALLEL_SETS
 from normscope.data.store import DataUnverified, locate
 from support.data_sets import PAIRS
 

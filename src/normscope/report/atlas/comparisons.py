@@ -62,9 +62,10 @@ class Comparison:
 
     @property
     def norm(self) -> str:
-        """Norm with its arguments, such as ``ada_norm(k=0.3)``: with other arguments it is another norm."""
+        """Norm with its arguments, such as ``ada_norm(k=0.3)``, and the task's variant: each is a row of its own."""
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.arm.arguments.items())
-        return f"{self.arm.norm}({arguments})" if arguments else self.arm.norm
+        norm = f"{self.arm.norm}({arguments})" if arguments else self.arm.norm
+        return f"{norm}, {self.arm.variant}" if self.arm.variant else norm
 
     @property
     def network(self) -> str | None:

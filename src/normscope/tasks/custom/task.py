@@ -66,8 +66,17 @@ class CustomTask:
 
     datasets = ()
     published = ()
+    variants: Mapping[str, str] = {}
     brings_weights = True
     deterministic = False
+
+    def varied(self, variant: str) -> "CustomTask":
+        """Return the task itself, which has no variants.
+
+        Raises:
+            LookupError: Always.
+        """
+        raise LookupError(f"{self.name} has no variants, got {variant!r}")
 
     def for_run(self, seed: int, split: Split) -> "CustomTask":
         """Return the same task for another run; its trial is made by :meth:`network`.

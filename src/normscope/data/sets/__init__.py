@@ -1,0 +1,1 @@
+"""The published data sets by kind: files, hashes, sources and licences."""
