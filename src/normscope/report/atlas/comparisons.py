@@ -116,6 +116,8 @@ class Comparison:
         runs = arm.pop("runs")
         if self.arm.looks is None:
             del arm["looks"], arm["decided_at"]
+        if self.arm.targets is None:
+            del arm["targets"]
         return {
             "study": self.study,
             "task": self.summary.task,
