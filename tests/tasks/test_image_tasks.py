@@ -86,5 +86,9 @@ def test_layer_norm_is_over_all_units_of_a_layer_and_batch_norm_over_a_channel()
     norms = CIFAR10.network(NORMS["layer_norm"], PLACEMENTS["preactivation"], "small").norms
     shapes = [tuple(norm.normalized_shape) for norm in norms if isinstance(norm, LayerNorm)]
     assert shapes == [(32, 32, 16), (16, 16, 32), (8, 8, 64), (4, 4, 64)]
+    norms = CIFAR10.varied("per_position").network(NORMS["layer_norm"], PLACEMENTS["preactivation"], "small").norms
+    assert [norm.normalized_shape for norm in norms] == [(16,), (32,), (64,), (64,)]
+    norms = MNIST_CNN.varied("whole_layers").network(NORMS["layer_norm"], PLACEMENTS["preactivation"], "small").norms
+    assert [norm.normalized_shape for norm in norms] == [(28, 28, 16), (14, 14, 32), (7, 7, 64)]
     norms = CIFAR10.network(NORMS["batch_norm"], PLACEMENTS["preactivation"], "small").norms
     assert [norm.normalized_shape for norm in norms if isinstance(norm, BatchNorm)] == [(16,), (32,), (64,), (64,)]

@@ -2,8 +2,9 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from typing import Self
 
 import numpy as np
 import torch
@@ -136,6 +137,19 @@ class ImageClassification(ImageTask):
     """Shape of an image in the network's input."""
     build: Callable[[NormFactory, PlacementLike], nn.Module]
     """Builds the network."""
+    other_networks: Mapping[str, tuple[str, Callable[[NormFactory, PlacementLike], nn.Module]]] = field(
+        default_factory=dict
+    )
+    """Variants by name: description, and what builds the network."""
+
+    @property
+    def variants(self) -> Mapping[str, str]:
+        """Variants with another network."""
+        return {name: description for name, (description, _) in self.other_networks.items()}
+
+    def varied(self, variant: str) -> Self:
+        """Return the task with the network of a variant."""
+        return dataclasses.replace(self, build=self.other_networks[variant][1])
 
     def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> nn.Module:
         """Build the network, which is the same in every preset, with arbitrary weights."""
@@ -282,6 +296,12 @@ MNIST_CNN = ImageClassification(
     read=data.load_mnist,
     shape=(1, 28, 28),
     build=convnet(1, 16, 32, 64, size=28, classes=10),
+    other_networks={
+        "whole_layers": (
+            "layer norms over all units of a layer, as in Ba et al. (2016), not over the channels of a position",
+            convnet(1, 16, 32, 64, size=28, classes=10, whole_layers=True),
+        )
+    },
     placements=("preactivation",),
     steps=1720,
     full_steps=4300,
@@ -312,6 +332,12 @@ CIFAR10_PART = ImageClassification(
     read=data.load_cifar10_part,
     shape=(3, 32, 32),
     build=convnet(3, 16, 32, 64, 64, size=32, classes=10, whole_layers=True),
+    other_networks={
+        "per_position": (
+            "layer norms over the channels of a position, not over all units of a layer as in Ba et al. (2016)",
+            convnet(3, 16, 32, 64, 64, size=32, classes=10),
+        )
+    },
     placements=("preactivation",),
     steps=2000,
     full_steps=14_000,

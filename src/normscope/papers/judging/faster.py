@@ -18,7 +18,12 @@ _SEEDS = re.compile(r"about (\d+) more seed")
 
 
 def judge_faster(
-    cells: Sequence[Cell], sides: Sequence[tuple[ArmRuns, ArmRuns]], card: Mapping[str, Any], *, task: str, full_steps: int
+    cells: Sequence[Cell],
+    sides: Sequence[tuple[ArmRuns, ArmRuns]],
+    card: Mapping[str, Any],
+    *,
+    task: str,
+    full_steps: int,
 ) -> list[Judgement]:
     """Judge the claims of a study that an arm is faster, with Holm's correction over them.
 
@@ -45,7 +50,10 @@ def judge_faster(
         waiting.append(0 if reached else sum(seed not in both for seed in card["seeds"]))
         count = len(card["seeds"]) if looks is None or not reached else looks.pairs[reached - 1]
         couples.append((arm.until(count), base.until(count)))
-    plan = {**card, "targets": {"values": [BASELINE], "margin": (card.get("targets") or {}).get("margin", DEFAULT_MARGIN)}}
+    plan = {
+        **card,
+        "targets": {"values": [BASELINE], "margin": (card.get("targets") or {}).get("margin", DEFAULT_MARGIN)},
+    }
     _, times = judge_targets(plan, couples, plan=look_plan(card))
     judged = []
     for cell, (arm, base), found, lacking in zip(cells, couples, times, waiting, strict=True):
@@ -91,12 +99,22 @@ def _judge(
     missing = found.verdict[: match.start()]
     words = "; ".join(filter(None, (missing, match[1])))
     if match[2] == "better" or "ahead" in match[1]:
-        return replace(judgement, verdict="reproduced", because="; ".join(filter(None, (missing, _size(cell, judgement)))), direction=1)
+        return replace(
+            judgement,
+            verdict="reproduced",
+            because="; ".join(filter(None, (missing, _size(cell, judgement)))),
+            direction=1,
+        )
     if match[2] == "worse" or "behind" in match[1]:
         why = "; ".join(filter(None, (missing, "ours is slower")))
         return replace(judgement, verdict="not reproduced", because=why, direction=-1)
     if match[2] == "equivalent":
-        return replace(judgement, verdict="not reproduced", because=f"as many updates, within the margin; {words}", within_margin=True)
+        return replace(
+            judgement,
+            verdict="not reproduced",
+            because=f"as many updates, within the margin; {words}",
+            within_margin=True,
+        )
     if more := _SEEDS.search(match[1]):
         return cannot_tell(judgement, found.pairs + int(more[1]), words)
     if f"over {MOST_SEEDS}" in match[1]:
