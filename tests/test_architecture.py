@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "analysis": {"inspection", "norms", "diagnostics", "fits"},
     "models": {"recurrent"},
     "data": set(),
-    "tasks": {"models", "data"},
+    "tasks": {"models", "data", "results"},
     "specs": {"norms", "placement", "tasks"},
     "surgery": {"inspection", "norms", "kernels", "recurrent", "specs"},
     "results": set(),

@@ -14,6 +14,7 @@ import os
 import random
 import struct
 import tarfile
+import textwrap
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ import pytest
 from normscope.data.readers.translation import TESTS
 from normscope.data.registry import SETS
 from normscope.data.store import state
+from support import pen_data
 from support.children.small_sets import MANIFEST, VARIABLE, miniatures
 from support.cifar_data import write_cifar
 
@@ -162,10 +164,14 @@ def write_all(folder: Path) -> None:
     _write_talks(made, draw, english, german)
     _write_reviews(made, draw, english)
     _write_opinions(made, english)
+    _write_novels(made, english)
+    _write_sentence_tests(made, english)
     _write_characters(made, draw, english)
     _write_treebanks(made, draw, english)
     _write_images(made)
     write_cifar(made)
+    for place, content in pen_data.files().items():
+        made.write(place, content)
     part = folder / f"{MANIFEST}.part"
     part.write_text(json.dumps(made.known))
     os.replace(part, folder / MANIFEST)
@@ -311,6 +317,46 @@ def _write_opinions(made: _Folder, english: _Language) -> None:
                 # One phrase in ten stands there three times, and one phrase has both labels.
                 lines += 2 * lines[::10] + [sides[0][1]]
             made.gzip(f"sentence-eval/{name}.{kind}.gz", _lines([*lines, "", " "]))
+
+
+def _write_novels(made: _Folder, english: _Language) -> None:
+    """Write books as Project Gutenberg does, and as BookCorpus does: a sentence a line."""
+    held = {"14263": "Katrine", "15122": "The Little Colonel's Hero"}
+    for number, file in enumerate(SETS["gutenberg-novels"].files):
+        key, _, name = file.name.removesuffix(".txt.gz").partition("-")
+        title = held.get(key, name.replace("-", " ").title())
+        texts = [_raw(english.words[word] for word in words) for words in _sentences(random.Random(number), 160)]
+        lines = ["The Project Gutenberg EBook", "", f"Title: {title}", ""]
+        lines += [f"*** START OF THIS PROJECT GUTENBERG EBOOK {title.upper()} ***", "", "CHAPTER I", ""]
+        for begin in range(0, len(texts), 8):
+            lines += [*textwrap.wrap(" ".join(texts[begin : begin + 8]), 70), ""]
+        lines += [f"*** END OF THIS PROJECT GUTENBERG EBOOK {title.upper()} ***", "", "The licence."]
+        made.gzip(f"gutenberg-novels/{file.name}", "".join(f"{line}\r\n" for line in lines).encode())
+    for part in (1, 2):
+        books = _sentences(random.Random(f"books {part}"), 500)
+        lines = [" ".join([*(english.words[word] for word in words), "."]) for words in books]
+        made.write(f"book-corpus/books_large_p{part}.txt", _lines(lines))
+
+
+def _write_sentence_tests(made: _Folder, english: _Language) -> None:
+    """Write TREC, whose first word names the kind of a question, and SICK, whose pairs share words."""
+    for part, count in (("train", 300), ("test", 60)):
+        draw, kinds = random.Random(f"trec {part}"), ("ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM")
+        lines = []
+        for number, words in enumerate(_sentences(draw, count, longest=12)):
+            kind = number % len(kinds)
+            text = " ".join(english.words[word] for word in [kind, *words])
+            lines.append(f"{kinds[kind]}:fine {text[0].upper()}{text[1:]} ?")
+        made.gzip(f"sentence-eval/TREC.{part}.gz", "".join(f"{line}\n" for line in lines).encode("cp1252"))
+    for part, count in (("train", 120), ("trial", 40), ("test_annotated", 60)):
+        draw = random.Random(f"sick {part}")
+        lines = ["pair_ID\tsentence_A\tsentence_B\trelatedness_score\tentailment_judgment"]
+        for number, words in enumerate(_sentences(draw, count, longest=12), 1):
+            share = draw.random()
+            other = [word if draw.random() < share else draw.randrange(300) for word in words]
+            sides = "\t".join(" ".join(english.words[word] for word in side).capitalize() for side in (words, other))
+            lines.append(f"{number}\t{sides}\t{1 + 4 * share:.1f}\tNEUTRAL")
+        made.gzip(f"sentence-eval/sick2014/SICK_{part}.txt.gz", _lines(lines))
 
 
 def _write_characters(made: _Folder, draw: random.Random, english: _Language) -> None:

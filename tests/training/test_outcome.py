@@ -43,6 +43,10 @@ class Scored:
         scores = model.bias.numpy() + (self.test if part == "test" else 0.0)
         return float(scores.mean()), scores.astype(np.float32)
 
+    def measures(self, model: Any, data: Any, scores: np.ndarray) -> dict[str, float]:
+        assert not model.training
+        return {}
+
 
 class Data:
     def __init__(self) -> None:
@@ -98,6 +102,19 @@ def test_a_test_score_that_is_not_finite_is_a_state(test: float, tmp_path: Path)
     assert (result["state"], result["value"], result["valid_value"]) == ("unscored", None, None)
     assert result["reason"] == f"the test score of 2 of 2 examples was not finite (the first: example 0, {test})"
     assert not (tmp_path / "examples.npy").exists()
+
+
+@pytest.mark.parametrize(("found", "state"), [(3.0, "done"), (float("nan"), "unscored"), (float("inf"), "unscored")])
+def test_further_results_are_of_the_tested_scores_and_finite(found: float, state: str, tmp_path: Path) -> None:
+    one = outcome(tmp_path, test=2.0)
+    task: Any = one.task
+    task.measures = lambda model, data, scores: {"twice": 2.0 * float(scores.mean()), "other": found}
+    validate(one, 3, 1.0)
+    assert one.end("done", reason=None) == state
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result.get("measures") == ({"twice": 6.0, "other": 3.0} if state == "done" else None)
+    assert result["reason"] == (None if state == "done" else f"the result other was {found}")
+    assert (tmp_path / "examples.npy").exists() is (state == "done")
 
 
 @pytest.mark.parametrize(

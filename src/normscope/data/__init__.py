@@ -4,7 +4,15 @@ from normscope.data.download import DataFile, DataSet, Progress
 from normscope.data.readers.characters import ByteSplits, load_bytes
 from normscope.data.readers.cifar import load_cifar10, load_cifar10_part
 from normscope.data.readers.files import read_lines
-from normscope.data.readers.images import Arrays, ArraySplits, load_digits, load_mnist
+from normscope.data.readers.iam_ondb import load_iam_ondb
+from normscope.data.readers.images import (
+    Arrays,
+    ArraySplits,
+    BinaryImages,
+    load_binarized_mnist,
+    load_digits,
+    load_mnist,
+)
 from normscope.data.readers.parallel import PairCount, PairFiles, read_pairs, read_tar_pairs
 from normscope.data.readers.sentences import (
     LabelledText,
@@ -17,6 +25,7 @@ from normscope.data.readers.sentences import (
     load_subj,
     read_trees,
 )
+from normscope.data.readers.strokes import Drawings, DrawingSplits, load_strokes
 from normscope.data.readers.translation import Pairs, ParallelSplits, load_parallel
 from normscope.data.readers.treebanks import (
     ParsedSentence,
@@ -46,6 +55,7 @@ __all__ = [
     "SETS",
     "ArraySplits",
     "Arrays",
+    "BinaryImages",
     "ByteSplits",
     "DataDamaged",
     "DataFile",
@@ -53,6 +63,8 @@ __all__ = [
     "DataSet",
     "DataState",
     "DataUnverified",
+    "DrawingSplits",
+    "Drawings",
     "LabelledText",
     "LabelledTextSplits",
     "PairCount",
@@ -67,12 +79,14 @@ __all__ = [
     "cache_folder",
     "fetch",
     "found_hashes",
+    "load_binarized_mnist",
     "load_bytes",
     "load_cifar10",
     "load_cifar10_part",
     "load_cr",
     "load_digits",
     "load_ewt",
+    "load_iam_ondb",
     "load_mnist",
     "load_mpqa",
     "load_parallel",
@@ -80,6 +94,7 @@ __all__ = [
     "load_ptb_sample",
     "load_rt",
     "load_sst",
+    "load_strokes",
     "load_subj",
     "locate",
     "read_conllu",

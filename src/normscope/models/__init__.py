@@ -2,12 +2,15 @@
 
 from normscope.models.attention import Attention, Context, CrossAttention
 from normscope.models.classifiers import MLP, ConvNet, FeatureMLP, ResidualMLP, TextClassifier
+from normscope.models.draw import DRAW
+from normscope.models.handwriting import HandwritingNetwork, PenMixture
 from normscope.models.layers import FeedForward
 from normscope.models.recurrent import RecurrentLanguageModel, SequenceClassifier
 from normscope.models.seq2seq import DecoderState, Seq2Seq
 from normscope.models.transformer_xl import Memory, TransformerXL
 
 __all__ = [
+    "DRAW",
     "MLP",
     "Attention",
     "Context",
@@ -16,7 +19,9 @@ __all__ = [
     "DecoderState",
     "FeatureMLP",
     "FeedForward",
+    "HandwritingNetwork",
     "Memory",
+    "PenMixture",
     "RecurrentLanguageModel",
     "ResidualMLP",
     "Seq2Seq",

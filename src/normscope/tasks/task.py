@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from normscope.registry import look_up
+from normscope.results.pictures import Picture
 from normscope.tasks.batching import Draw
 from normscope.tasks.recipe import Recipe
 
@@ -282,6 +283,25 @@ class Task(Protocol):
         """
         ...
 
+    def measures(self, model: Any, data: Any, scores: np.ndarray) -> Mapping[str, float]:
+        """Return further results of a tested model by name, beside the metric: no verdict rests on them.
+
+        Args:
+            model: The tested model.
+            data: The data.
+            scores: The scores that :meth:`evaluate` returned for the test data.
+        """
+        ...
+
+
+@runtime_checkable
+class Pictured(Protocol):
+    """A task whose models can be shown in pictures."""
+
+    def pictures(self, model: Any, data: Any, generator: torch.Generator) -> Sequence[Picture]:
+        """Return pictures of what a trained model does, drawn once at the end of a run, from the tested weights."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class BaseTask:
@@ -347,6 +367,10 @@ class BaseTask:
 
     def check(self, recipe: Recipe, *, tune: bool) -> None:
         """Accept every recipe."""
+
+    def measures(self, model: Any, data: Any, scores: np.ndarray) -> Mapping[str, float]:
+        """Return no further results."""
+        return {}
 
 
 def in_variant(task: Task, variant: str | None) -> Task:

@@ -82,7 +82,7 @@ def read_batches(path: Path) -> tuple[Arrays, Arrays]:
         ValueError: If the archive is damaged or hostile, a file is missing or unknown, a file does not hold whole
             records, a label is above 9, or the names of the classes differ; the message contains archive and file.
     """
-    found = dict(read_tar(path, most_members=20, most_bytes=1 << 28))
+    found = dict(read_tar(path, most_members=20, most_bytes=1 << 25))
     if missing := sorted({*_BATCHES, _META} - found.keys()):
         raise ValueError(f"{path} has no {', '.join(missing)}; it has {', '.join(sorted(found)) or 'no files'}")
     if unknown := sorted(found.keys() - {*_BATCHES, _META, *_OTHERS}):
@@ -126,7 +126,7 @@ def read_jpegs(path: Path) -> tuple[Arrays, Arrays]:
             class has another number of images than the rest of its part; the message contains archive and file.
     """
     numbered: dict[str, dict[tuple[int, int], np.ndarray]] = {"train": {}, "test": {}}
-    for name, content in read_tar(path, most_members=80_000, most_bytes=1 << 28):
+    for name, content in read_tar(path, most_members=80_000, most_bytes=1 << 16):
         match = _NAME.fullmatch(name)
         if match is None:
             raise ValueError(

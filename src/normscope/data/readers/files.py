@@ -139,40 +139,9 @@ def open_tar_member(path: Path, member: str) -> Iterator[IO[bytes]]:
         yield stream
 
 
-def read_tar(path: Path, *, most_members: int, most_bytes: int) -> Iterator[tuple[str, bytes]]:
-    """Yield name and content of every regular file of a tar file in one pass, one file in memory at a time.
-
-    Args:
-        path: The archive, compressed or not.
-        most_members: Maximum number of members.
-        most_bytes: Maximum number of unpacked bytes of all members.
-
-    Raises:
-        ValueError: If the archive is damaged or has more members or bytes than these; if a member is a link, a device,
-            or has a path outside the archive's folder; or if a name occurs twice.
-        OSError: If the disk cannot be read.
-    """
-    names: set[str] = set()
-    members = size = 0
-    with _open_tar(path) as archive:
-        for each in archive:
-            _check_member(path, each)
-            members, size = members + 1, size + each.size
-            if members > most_members:
-                raise ValueError(f"{path} has more than {most_members} members")
-            if size > most_bytes:
-                raise ValueError(f"{path} unpacks to more than {most_bytes:,} bytes")
-            if (stream := archive.extractfile(each)) is not None:
-                if each.name in names:
-                    raise ValueError(f"{path} has two members named {each.name!r}")
-                names.add(each.name)
-                yield each.name, stream.read()
-        _read_to_the_end(archive)
-
-
 @contextmanager
 def _open_tar(path: Path) -> Iterator[tarfile.TarFile]:
-    """Open a tar file, compressed or not.
+    """Open a tar file.
 
     Raises:
         ValueError: If it is damaged, now or within the block.
@@ -212,6 +181,36 @@ def open_zip_member(path: Path, member: str) -> Iterator[IO[bytes]]:
             raise ValueError(f"{path} holds {names[:5]}, expected {[member]} alone")
         with archive.open(member) as stream:
             yield stream
+
+
+def read_tar(path: Path, *, most_members: int | None = None, most_bytes: int = 1 << 24) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of every regular file of a tar file, compressed or not; one is in memory at a time.
+
+    Args:
+        path: The archive.
+        most_members: Maximum number of members; None for ``MOST_MEMBERS``.
+        most_bytes: Maximum number of unpacked bytes of a member.
+
+    Raises:
+        ValueError: If the archive is damaged or has more members; or if a member is a link, a device, larger, or has a
+            path outside the archive's folder, or a name occurs twice.
+        OSError: If the disk cannot be read.
+    """
+    seen: set[str] = set()
+    with _open_tar(path) as archive:
+        for each in _members(archive, path, most_members):
+            if not each.isreg():
+                continue
+            if each.name in seen:
+                raise ValueError(f"{path} has two members named {each.name!r}")
+            seen.add(each.name)
+            if each.size > most_bytes:
+                raise ValueError(f"{path}:{each.name} has {each.size:,} bytes, more than {most_bytes:,}")
+            stream = archive.extractfile(each)
+            content = b"" if stream is None else stream.read()
+            if len(content) != each.size:
+                raise ValueError(f"{path} is not a whole tar file: {each.name!r} ends early")
+            yield each.name, content
 
 
 MOST_BYTES = 1 << 28
@@ -262,37 +261,23 @@ def _open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
         raise ValueError(f"{path} cannot be unpacked: {error}") from error
 
 
-def _members(archive: tarfile.TarFile, path: Path) -> list[tarfile.TarInfo]:
-    """Return the members of an archive.
+def _members(archive: tarfile.TarFile, path: Path, most: int | None = None) -> Iterator[tarfile.TarInfo]:
+    """Yield the members of an archive.
 
     Raises:
         ValueError: As for :func:`open_tar_member`.
     """
-    members = []
-    for each in archive:
-        _check_member(path, each)
-        if len(members) == MOST_MEMBERS:
-            raise ValueError(f"{path} has more than {MOST_MEMBERS} members")
-        members.append(each)
-    _read_to_the_end(archive)
-    return members
-
-
-def _read_to_the_end(archive: tarfile.TarFile) -> None:
-    """Read what follows the last member: the checksum of a compressed tar file is behind the end of the tar."""
+    most = MOST_MEMBERS if most is None else most
+    for count, each in enumerate(archive):
+        _check_path(path, each.name)
+        if not (each.isreg() or each.isdir()):
+            raise ValueError(f"{path} has the member {each.name!r}, which is a link or a device, not a file or folder")
+        if count == most:
+            raise ValueError(f"{path} has more than {most} members")
+        yield each
+    # Read to the end: the checksum of a compressed tar file is behind the end of the tar.
     while archive.fileobj is not None and archive.fileobj.read(1 << 20):
         pass
-
-
-def _check_member(path: Path, member: tarfile.TarInfo) -> None:
-    """Check that a member of a tar file is a file or folder inside the archive's folder.
-
-    Raises:
-        ValueError: If it is not.
-    """
-    _check_path(path, member.name)
-    if not (member.isreg() or member.isdir()):
-        raise ValueError(f"{path} has the member {member.name!r}, which is a link or a device, not a file or folder")
 
 
 def _check_count(path: Path, member: str, count: int) -> None:

@@ -21,6 +21,7 @@ NETWORKS = {
     **dict.fromkeys(("mnist_mlp", "mnist_mlp_batch4"), "perceptron"),
     **dict.fromkeys(("mnist_cnn",), "convolutional network"),
     **dict.fromkeys(("sequential_mnist", "permuted_mnist", "tiny_shakespeare_lstm"), "LSTM"),
+    **dict.fromkeys(("omniglot_strokes", "kanji_strokes", "iam_ondb"), "LSTM"),
     **dict.fromkeys(("sequential_mnist_gru", "permuted_mnist_gru", "tiny_shakespeare_gru"), "GRU"),
     **dict.fromkeys(("ud_ewt", "ud_ewt_las", "ptb", "ptb_las", "ptb_wsj_sample"), "perceptron of a parser"),
     **dict.fromkeys(("rt", "sst5", "cr", "subj", "mpqa"), "transformer encoder"),

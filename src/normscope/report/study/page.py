@@ -16,7 +16,7 @@ from normscope.report.study import figures
 from normscope.report.study.folder import RunHistory, StudyRecord, read_study
 from normscope.report.study.looks import describe_plan, look_rows, path
 from normscope.report.study.paired import common_scale, pairs, published_tables, tuned_beside_untuned
-from normscope.report.study.table import breakages, verdict_rows
+from normscope.report.study.table import breakages, measure_rows, verdict_rows
 from normscope.results.schema import FINAL_STATES
 from normscope.results.store import StudyFolder
 from normscope.results.summary import Summary
@@ -108,6 +108,7 @@ def render(study: StudyRecord) -> str:
         breakages=breakages(study),
         plan=describe_plan(summary, declared=bool(study.card.get("source"))) if summary.looks else [],
         look_rows=look_rows(summary) if summary.looks else [],
+        measures=measure_rows(summary),
         published=published_tables(study),
         facts=facts(study),
         strangers=strangers(study),
