@@ -57,6 +57,9 @@ TREES = {"train": 700, "dev": 600, "test": 150}
 DIGITS = {"train": 12_000, "t10k": 2_000}
 """Images of MNIST."""
 
+BINARY_DIGITS = {"train": 3000, "valid": 300, "test": 200}
+"""Images of binarized MNIST."""
+
 
 @dataclass(frozen=True)
 class _Language:
@@ -170,6 +173,7 @@ def write_all(folder: Path) -> None:
     _write_treebanks(made, draw, english)
     _write_images(made)
     write_cifar(made)
+    _write_binary_images(made)
     for place, content in pen_data.files().items():
         made.write(place, content)
     part = folder / f"{MANIFEST}.part"
@@ -491,6 +495,24 @@ def _write_images(made: _Folder) -> None:
         values = labels[chosen].astype(np.uint8)
         made.gzip(f"mnist/{part}-labels-idx1-ubyte.gz", struct.pack(">2I", 0x0801, count) + values.tobytes())
         begin += count
+
+
+def _write_binary_images(made: _Folder) -> None:
+    """Write binarized MNIST's three files: the digits that scikit-learn ships, three times as large, sorted, drawn."""
+    from scipy.io import savemat
+    from sklearn.datasets import load_digits
+
+    rng = np.random.default_rng(1)
+    images, labels = load_digits(return_X_y=True)
+    images = np.pad(np.kron(images.reshape(-1, 8, 8) / 16, np.ones((1, 3, 3))), ((0, 0), (2, 2), (2, 2)))
+    for part, count in BINARY_DIGITS.items():
+        pool = np.arange(0, 1500) if part == "train" else np.arange(1500, len(labels))
+        chosen = np.sort(rng.choice(pool, count))
+        chosen = chosen[np.argsort(labels[chosen], kind="stable")]
+        drawn = rng.random((count, 28, 28)) < images[chosen]
+        stream = io.BytesIO()
+        savemat(stream, {"X": drawn.reshape(count, 784).astype(np.uint8)}, do_compression=True)
+        made.write(f"binarized-mnist/binarized_mnist_{part}.mat", stream.getvalue())
 
 
 def folder_of(temporary: pytest.TempPathFactory) -> Path:

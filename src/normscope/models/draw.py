@@ -119,6 +119,10 @@ class Start(NamedTuple):
     """Log of the factor by which a written patch is multiplied."""
 
 
+NO_START = Start()
+"""Nothing is added."""
+
+
 class Glimpses(NamedTuple):
     """Everything that a pass over the glimpses leaves; T is their number."""
 
@@ -175,7 +179,7 @@ class DRAW(nn.Module):
         read: int,
         write: int,
         norm: Callable[[int], nn.Module],
-        start: Start = Start(),
+        start: Start = NO_START,
     ) -> None:
         super().__init__()
         self.start = start

@@ -2,6 +2,7 @@
 
 import io
 import math
+import struct
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -93,21 +94,25 @@ def read_pictures(path: Path) -> list[Picture]:
     Raises:
         ValueError: If it is damaged, larger than :data:`LARGEST`, or holds anything else; the message names it.
     """
+    # Read outside of the try block: a failing disk is another error.
+    content = io.BytesIO(path.read_bytes())
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(content) as archive:
             entries = archive.infolist()
             if (size := sum(entry.file_size for entry in entries)) > LARGEST + 1000 * len(entries):
                 raise ValueError(f"{size:,} bytes unpacked, expected at most {LARGEST:,}")
             arrays = {entry.filename.removesuffix(".npy"): _array(archive.read(entry)) for entry in entries}
         return _pictures(arrays)
-    except (zipfile.BadZipFile, zlib.error, ValueError, LookupError, OverflowError, EOFError, RuntimeError) as error:
-        if isinstance(error, NotImplementedError | ValueError | RuntimeError):
-            raise ValueError(f"{path} does not hold the pictures of a run: {error}") from error
-        raise ValueError(f"{path} does not hold the pictures of a run: {type(error).__name__}, {error}") from error
+    except (zipfile.BadZipFile, zlib.error, struct.error, ValueError, EOFError, RuntimeError) as error:
+        raise ValueError(f"{path} does not hold the pictures of a run: {error}") from error
 
 
 def _array(content: bytes) -> np.ndarray:
-    """Read one array of known size; ``np.load`` would allocate what the header says."""
+    """Read one array of known size; ``np.load`` would allocate what the header says.
+
+    Raises:
+        ValueError: If the header does not fit the size, or the array holds objects.
+    """
     file = io.BytesIO(content)
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError("an array is not in version 1.0 of the .npy format")

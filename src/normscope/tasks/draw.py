@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from normscope import data
-from normscope.models.draw import DRAW, Glimpses, Start, Window
+from normscope.models.draw import DRAW, NO_START, Glimpses, Start, Window
 from normscope.results.pictures import Picture
 from normscope.tasks.batching import BatchOrder, Draw
 from normscope.tasks.recipe import Recipe
@@ -79,7 +79,7 @@ class DrawSize:
     """Filters along each side of a window that reads."""
     write: int
     """Filters along each side of a window that writes."""
-    start: Start = Start()
+    start: Start = NO_START
     """Initial values of windows and canvas."""
     valid_examples: int | None = None
     """Number of validation images, evenly spaced in the file; None for all."""
@@ -110,7 +110,7 @@ class DrawTask(BaseTask):
 
     def varied(self, variant: str) -> "DrawTask":
         """Return the task with a setting of :attr:`variants`."""
-        sizes = {preset: dataclasses.replace(size, start=Start()) for preset, size in self.sizes.items()}
+        sizes = {preset: dataclasses.replace(size, start=NO_START) for preset, size in self.sizes.items()}
         return dataclasses.replace(self, sizes=sizes)
 
     def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> DRAW:
@@ -143,7 +143,7 @@ class DrawTask(BaseTask):
         return _load(device, split, self.sizes[preset].valid_examples)
 
     def loss(self, model: DRAW, batch: Tensor) -> Tensor:
-        """Compute the mean bound of a batch in nats, with one sample of the latent numbers from the global generator."""
+        """Compute the mean bound of a batch in nats, with a latent sample from the global generator."""
         return model(batch, torch.randn(model.glimpses, len(batch), model.latent, device=batch.device)).mean()
 
     def evaluate(self, model: DRAW, data: BinaryImageSplits, part: Part) -> tuple[float, np.ndarray]:
@@ -239,8 +239,8 @@ DRAW_MNIST = DrawTask(
         ),
     },
     margin=1.0,
-    regime="DRAW on binarized MNIST, 5 glimpses of windows of 5 x 5 and LSTMs of 64 units (small) or 64 glimpses and 256 "
-    "units (full), Adam with linear decay (small) or a constant rate (full)",
+    regime="DRAW on binarized MNIST, 5 glimpses of windows of 5 x 5 and LSTMs of 64 units (small) or 64 glimpses and "
+    "256 units (full), Adam with linear decay (small) or a constant rate (full)",
     published=(
         Published(
             source="Ba, Kiros, Hinton (2016), section 6.4",

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from normscope.registry import look_up
-from normscope.results.pictures import Picture
 from normscope.tasks.batching import Draw
 from normscope.tasks.recipe import Recipe
 
@@ -291,15 +290,6 @@ class Task(Protocol):
             data: The data.
             scores: The scores that :meth:`evaluate` returned for the test data.
         """
-        ...
-
-
-@runtime_checkable
-class Pictured(Protocol):
-    """A task whose models can be shown in pictures."""
-
-    def pictures(self, model: Any, data: Any, generator: torch.Generator) -> Sequence[Picture]:
-        """Return pictures of what a trained model does, drawn once at the end of a run, from the tested weights."""
         ...
 
 

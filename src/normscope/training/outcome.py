@@ -25,8 +25,9 @@ from normscope.results.aggregates import AGGREGATES
 from normscope.results.pictures import pack
 from normscope.results.store import SCHEMA, RunFolder, write_json
 from normscope.tasks.custom.task import CustomTask
+from normscope.tasks.pictured import Pictured
 from normscope.tasks.recipe import PRECISIONS, Recipe
-from normscope.tasks.task import TESTED, Part, Pictured, Split, Task, TaskData
+from normscope.tasks.task import TESTED, Part, Split, Task, TaskData
 from normscope.training.checkpoint import Progress
 from normscope.training.memory import peak_bytes
 from normscope.training.randomness import generator, generator_states

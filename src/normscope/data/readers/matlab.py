@@ -55,7 +55,11 @@ def read_matlab_array(path: Path, name: str) -> np.ndarray:
 
 
 def _elements(content: bytes, order: str) -> Iterator[tuple[int, bytes]]:
-    """Split a series of elements into their types and data; small ones are in their tag."""
+    """Split a series of elements into their types and data; small ones are in their tag.
+
+    Raises:
+        ValueError: If an element is longer than what holds it.
+    """
     place = 0
     while place < len(content):
         kind, size = struct.unpack_from(f"{order}II", content, place)
@@ -70,6 +74,11 @@ def _elements(content: bytes, order: str) -> Iterator[tuple[int, bytes]]:
 
 
 def _unpack(packed: bytes, order: str) -> tuple[int, bytes]:
+    """Unpack a compressed element.
+
+    Raises:
+        ValueError: If it is larger than :data:`LARGEST`, or cut short.
+    """
     stream = zlib.decompressobj()
     content = stream.decompress(packed, LARGEST)
     if stream.unconsumed_tail or not stream.eof:
@@ -78,6 +87,11 @@ def _unpack(packed: bytes, order: str) -> tuple[int, bytes]:
 
 
 def _array(flags: bytes, shape: bytes, numbers: tuple[int, bytes], order: str) -> np.ndarray:
+    """Make an array of its parts.
+
+    Raises:
+        ValueError: If it is not a dense array of real numbers, or has another size.
+    """
     kind, data = numbers
     (word,) = struct.unpack_from(f"{order}I", flags)
     if (word & 0xFF) not in _CLASSES or word & _COMPLEX or kind not in _NUMBERS:
