@@ -29,6 +29,7 @@ from normscope.data.registry import SETS
 from normscope.data.store import state
 from support import pen_data
 from support.children.small_sets import MANIFEST, VARIABLE, miniatures
+from support.cifar_data import write_cifar
 
 CHILDREN = Path(__file__).parent / "children"
 
@@ -178,6 +179,7 @@ def write_all(folder: Path) -> None:
     _write_treebanks(made, draw, english)
     _write_images(made)
     _write_captions(made, english, german)
+    write_cifar(made)
     _write_binary_images(made)
     for place, content in pen_data.files().items():
         made.write(place, content)

@@ -10,6 +10,7 @@ from normscope.data.readers.captions import (
     read_features,
 )
 from normscope.data.readers.characters import ByteSplits, load_bytes
+from normscope.data.readers.cifar import load_cifar10, load_cifar10_part
 from normscope.data.readers.files import read_lines
 from normscope.data.readers.iam_ondb import load_iam_ondb
 from normscope.data.readers.images import (
@@ -96,6 +97,8 @@ __all__ = [
     "load_binarized_mnist",
     "load_book_corpus",
     "load_bytes",
+    "load_cifar10",
+    "load_cifar10_part",
     "load_coco_captions",
     "load_cr",
     "load_digits",

@@ -2,6 +2,7 @@
 
 from normscope.data.download import DataSet
 from normscope.data.sets.captions import CAPTION_SETS
+from normscope.data.sets.cifar import CIFAR_SETS
 from normscope.data.sets.images import IMAGE_SETS
 from normscope.data.sets.novels import NOVEL_SETS
 from normscope.data.sets.parallel import PARALLEL_SETS
@@ -11,6 +12,7 @@ from normscope.data.sets.texts import TEXT_SETS
 
 SETS: dict[str, DataSet] = {
     **IMAGE_SETS,
+    **CIFAR_SETS,
     **TEXT_SETS,
     **NOVEL_SETS,
     **PARALLEL_SETS,

@@ -17,6 +17,8 @@ TASKS: Registry[Task] = Registry(
         "mnist_mlp": "normscope.tasks.images:MNIST_MLP",
         "mnist_mlp_batch4": "normscope.tasks.images:MNIST_MLP_BATCH4",
         "mnist_cnn": "normscope.tasks.images:MNIST_CNN",
+        "cifar10": "normscope.tasks.images:CIFAR10",
+        "cifar10_part": "normscope.tasks.images:CIFAR10_PART",
         "draw_mnist": "normscope.tasks.draw:DRAW_MNIST",
         "sequential_mnist": "normscope.tasks.recurrent:SEQUENTIAL_MNIST",
         "sequential_mnist_gru": "normscope.tasks.recurrent:SEQUENTIAL_MNIST_GRU",
