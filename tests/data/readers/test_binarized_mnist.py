@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
-from normscope.data import BinaryImages, load_binarized_mnist, locate
-from normscope.data.readers import matlab
+from normscope.data import BinaryImages, load_binarized_mnist, locate, matlab
+from normscope.data.matlab import read_matlab_array
 from normscope.data.readers.images import read_binary_images
-from normscope.data.readers.matlab import read_matlab_array
 from normscope.data.registry import SETS
 from support.data_sets import BINARY_DIGITS
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from normscope.arguments import check_arguments
 from normscope.data.download import Progress
+from normscope.data.matlab import read_matlab_array
 from normscope.data.readers.files import shuffled, split_stream
-from normscope.data.readers.matlab import read_matlab_array
 from normscope.data.registry import SETS
 from normscope.data.store import locate
 
