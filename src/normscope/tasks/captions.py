@@ -343,7 +343,7 @@ MULTI30K_ORDER = OrderEmbeddings(
         "full": EmbeddingSize(width=1024, word_width=300),
     },
     presets={
-        "small": Recipe(steps=700, batch_size=BATCH, learning_rate=2e-3, clip=2.0, evaluations=20),
+        "small": Recipe(steps=600, batch_size=BATCH, learning_rate=8e-3, clip=2.0, evaluations=20),
         "full": Recipe(steps=9000, batch_size=BATCH, learning_rate=1e-3, clip=2.0, evaluations=30, schedule="constant"),
     },
     margin=1.0,
