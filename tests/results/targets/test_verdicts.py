@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,7 @@ from normscope.results.matching import read_arms
 from normscope.results.sequential import sequential_p
 from normscope.results.targets import BASELINE, DEFAULT_MARGIN, ArmTarget, TargetPlan, judge_targets, race
 from normscope.results.targets.record import name_target, parse_targets
+from normscope.results.targets.verdicts import claim
 from normscope.results.verdict import look_generators
 from support.curves import reaching, write_curve
 from support.study_folders import Study, read
@@ -145,16 +147,32 @@ def test_who_is_like_the_baseline_is_not_called_slower_to_its_best(tmp_path, rng
     assert found.verdict.startswith("fails to reach it in 6 of 12 seeds; not enough evidence")
 
 
-def test_the_test_and_the_interval_must_be_on_the_same_side(tmp_path):
-    """An arm that reaches its own low best sooner, and never the baseline's, is neither faster nor slower."""
-    study = Study(tmp_path, labels=("base", "arm"), seeds=range(8), targets={"values": [BASELINE], "margin": 1.1})
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        # Faster to its own low best, and it never reaches the baseline's.
+        ([1.8, 1.7, 1.7, 1.7, 1.7], "fails to reach it in 8 of 8 seeds; worse"),
+        # Later at the baseline's best, and better at the end.
+        ([3.0, 2.9, 2.8, 2.7, 0.5], "worse"),
+        ([2.0, 0.9, 0.8, 0.7, 0.6], "better"),
+    ],
+)
+def test_curves_that_cross_have_the_verdict_of_the_ratio(tmp_path, values, words):
+    targets = {"values": [BASELINE], "margin": 1.1}
+    study = Study(tmp_path, labels=("base", "arm"), seeds=range(8), steps=50, targets=targets)
     for seed in study.seeds:
-        write_curve(study, "base", seed, [3.0, 2.5, 2.0, 1.5, 1.0])
-        write_curve(study, "arm", seed, [1.8, 1.7, 1.7, 1.7, 1.7])
-    found = read(study).arms[1].targets[0]
-    assert found.p < 0.05
-    assert found.interval == (pytest.approx(51 / 50), None)
-    assert found.verdict.startswith("fails to reach it in 8 of 8 seeds; not enough evidence")
+        write_curve(study, "base", seed, [3.0, 2.5, 1.5, 1.0, 1.0])
+        write_curve(study, "arm", seed, values)
+    assert read(study).arms[1].targets[0].verdict == words
+
+
+def test_the_test_and_the_interval_must_be_on_the_same_side(tmp_path):
+    study = made(tmp_path, {"base": [80] * 8, "arm": [20] * 8}, seeds=8)
+    arms = read_arms(study.folder, study.card)
+    found = race(study.card, arms[1], arms[0], 1.0, None)
+    assert claim(found, 0.01, alpha=0.05, margin=1.1) == "better"
+    assert claim(replace(found, scores=-found.scores), 0.01, alpha=0.05, margin=1.1) == ""
+    assert claim(found, 0.05, alpha=0.05, margin=1.1) == ""
 
 
 def test_holms_correction_is_over_arms_and_targets(tmp_path):
@@ -234,11 +252,12 @@ def test_a_run_that_was_not_computed_at_a_look_is_no_earlier_look(tmp_path):
 def test_the_summary_has_the_times_and_only_where_the_card_has_targets(tmp_path):
     study = made(tmp_path, {"base": [80] * 8, "arm": [20] * 8}, seeds=8)
     summary = read(study)
-    assert summary.targets == TargetPlan(values=(1.0,), margin=DEFAULT_MARGIN, resolution=10)
+    metric = {"name": "test error", "unit": "%", "higher_is_better": False}
+    assert summary.targets == TargetPlan(values=(1.0,), margin=DEFAULT_MARGIN, resolution=10, metric=metric)
     summary.write(tmp_path)
     assert read_summary(tmp_path) == summary
     content = json.loads((tmp_path / "summary.json").read_text())
-    assert content["targets"] == {"values": [1.0], "margin": 1.1, "resolution": 10}
+    assert content["targets"] == {"values": [1.0], "margin": 1.1, "resolution": 10, "metric": metric}
     # The descriptive time of the median run gives way to the times of the runs.
     assert "steps_to_baseline" not in content["arms"][1]
     assert isinstance(summary.arms[1].targets[0], ArmTarget)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from normscope.results.schema import TARGETS
+from normscope.results.schema import METRIC, TARGETS
 
 Target = float | Literal["baseline"]
 """A value of the validation metric, or ``"baseline"``: for each seed the best one of the baseline's run."""
@@ -32,7 +32,9 @@ class TargetPlan:
     margin: Annotated[float, TARGETS["margin"]] = DEFAULT_MARGIN
     """Times whose ratio lies strictly between 1 / margin and margin are equivalent."""
     resolution: Annotated[int | None, (int, None)] = None
-    """Usual number of updates between two evaluations; None before any run has two."""
+    """Usual number of updates between two evaluations; None before any run has an evaluation."""
+    metric: Annotated[Mapping[str, Any] | None, (None, METRIC)] = None
+    """The metric that the targets are values of."""
 
     def __post_init__(self) -> None:
         if not self.values or len(set(self.values)) < len(self.values):
@@ -42,6 +44,10 @@ class TargetPlan:
                 raise ValueError(f"a target must be a finite number or {BASELINE!r}, got {value!r}")
         if not 1 < self.margin < 100:
             raise ValueError(f"the margin of the targets is a ratio above 1, such as 1.1, got {self.margin}")
+
+    def content(self) -> dict[str, Any]:
+        """Return ``targets`` of card.json."""
+        return {"values": list(self.values), "margin": self.margin}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -132,7 +132,7 @@ def compare_curves(
             if plan is None
             else sequential_p(scores, plan, rng=look_generators(rng)[1], flips_only=True)[-1]
         )
-        if all(run.seconds for run, other, _ in couples for run in (run, other)):
+        if all((each.seconds or 0) > 0 for run, other, _ in couples for each in (run, other)):
             ends = list(zip(*(log_bounds(run, other, seconds=True) for run, other, _ in couples), strict=True))
             seconds = bounded_median(*ends), median_interval(*ends, counts[0])
     reached = sorted(
@@ -231,7 +231,9 @@ def judge_targets(
         for (arm, base), row in zip(couples, races, strict=True)
     ]
     curves = [curve for arm, _ in couples for curve in read_curves(card, arm).values()]
-    return replace(targets, resolution=spacing(curves)), times
+    metric = card.get("valid_metric") or card["metric"]
+    kept = {name: metric[name] for name in ("name", "unit", "higher_is_better")}
+    return replace(targets, resolution=spacing(curves), metric=kept), times
 
 
 def _summarize(
