@@ -37,8 +37,9 @@ def verdict(path, mine, theirs, **card):
 def test_an_arm_that_needs_half_the_updates_is_better(tmp_path):
     found = verdict(tmp_path, [20, 30, 20, 30, 40, 20, 30, 20], [40, 60, 40, 60, 80, 50, 60, 40])
     assert (found.target, found.reached, found.steps, found.seconds) == (1.0, 8, 25.0, 1.25)
-    assert (found.pairs, found.ratio, found.interval) == (8, (0.5, 0.5), (0.4, 0.5))
-    assert (found.ratio_seconds, found.interval_seconds) == ((0.5, 0.5), (0.4, 0.5))
+    # Of the 36 averages of two logarithms 3 are left out: that of 0.4 with itself and two of the seven with a half.
+    assert (found.pairs, found.ratio, found.interval) == (8, (0.5, 0.5), (pytest.approx(0.2**0.5), 0.5))
+    assert (found.ratio_seconds, found.interval_seconds) == (found.ratio, found.interval)
     assert (found.p, found.p_adjusted, found.verdict) == (2 / 2**8, 2 / 2**8, "better")
     assert [(run.seed, run.value, run.step, run.after, run.seconds) for run in found.runs][:2] == [
         (0, 1.0, 20, 10, 1.0),
@@ -50,8 +51,9 @@ def test_an_arm_that_needs_longer_is_worse_and_one_exception_of_eight_is_too_man
     base = [20, 30, 20, 30, 40, 20, 30, 20]
     assert verdict(tmp_path / "a", [2 * step for step in base], base).verdict == "worse"
     found = verdict(tmp_path / "b", [10, *(2 * step for step in base[1:])], base)
-    assert found.interval == (0.5, 2.0)
-    assert found.verdict == "not enough evidence (about 8 more seeds)"
+    # Left out: the average of the exception with itself, and two of seven with the others, which are even.
+    assert found.interval == (1.0, 2.0)
+    assert found.verdict == "not enough evidence (about 3 more seeds)"
 
 
 def test_the_baseline_that_never_arrives_does_not_hide_the_arm_that_does(tmp_path):
@@ -64,15 +66,16 @@ def test_the_baseline_that_never_arrives_does_not_hide_the_arm_that_does(tmp_pat
 
 
 def test_a_censored_run_is_counted_and_weighs_on_the_interval(tmp_path):
-    base = [40, 60, 40, 60, 80, 50, 60, 40, 50, 60]
-    half = [20, 30, 20, 30, 40, 20, 30, 20, 20, 30]
+    base = [40, 60, 40, 60, 80, 50, 60, 40, 50, 60, 40, 60]
+    half = [20, 30, 20, 30, 40, 20, 30, 20, 20, 30, 20, 30]
+    # Twelve of 78 averages are infinite, and 13 are left out.
     found = verdict(tmp_path / "one", [None, *half[1:]], base)
-    assert found.verdict == "fails to reach it in 1 of 10 seeds; better"
-    assert (found.reached, found.interval, found.steps) == (9, (0.4, 0.5), 30.0)
+    assert found.verdict == "fails to reach it in 1 of 12 seeds; better"
+    assert (found.reached, found.interval, found.steps) == (11, (pytest.approx(0.2**0.5), pytest.approx(0.5)), 30.0)
     found = verdict(tmp_path / "two", [None, None, *half[2:]], base)
-    assert found.interval == (0.4, None)
-    assert found.verdict == "fails to reach it in 2 of 10 seeds; not enough evidence (about 19 more seeds)"
-    found = verdict(tmp_path / "most", [None] * 6 + half[6:], base)
+    assert found.interval == (pytest.approx(0.2**0.5), None)
+    assert found.verdict == "fails to reach it in 2 of 12 seeds; not enough evidence (about 2 more seeds)"
+    found = verdict(tmp_path / "most", [None] * 7 + half[7:], base)
     assert found.steps is None
 
 
@@ -93,8 +96,8 @@ def test_a_run_that_diverges_is_censored_where_it_ended(tmp_path):
     found = arm.targets[0]
     assert found.runs[0].step is None
     assert (found.runs[0].after, found.runs[1].step) == (20, 20)
-    # 21 of 40 updates are the least that the first may have needed; the second arrived before it diverged.
-    assert found.interval == (0.5, None)
+    # The first may have needed 21 updates, and so the average with the others is even; the second needed 20.
+    assert found.interval == (1.0, None)
     assert found.verdict.startswith("fails to reach it in 1 of 8 seeds; not enough evidence")
     assert arm.verdict.startswith("fails to train in 2 of 8 seeds")
 

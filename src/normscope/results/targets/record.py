@@ -83,9 +83,9 @@ class ArmTarget:
     pairs: int = 0
     """Number of seeds whose runs have ended in both the arm and the baseline, censored ones included."""
     ratio: Annotated[Bounds | None, (None, _BOUNDS)] = None
-    """Median of the ratios of updates: two equal ends, or the ends between which censored pairs leave it."""
+    """Estimate of the ratio of updates (Hodges and Lehmann): equal ends, or those that censored pairs leave open."""
     interval: Annotated[Bounds | None, (None, _BOUNDS)] = None
-    """Interval of that median at level 1 - alpha, with looks the repeated one."""
+    """Interval of the ratio from signed ranks at level 1 - alpha, with looks the repeated one."""
     ratio_seconds: Annotated[Bounds | None, (None, _BOUNDS)] = None
     """``ratio`` in seconds; it is described and not tested."""
     interval_seconds: Annotated[Bounds | None, (None, _BOUNDS)] = None

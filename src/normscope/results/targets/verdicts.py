@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from normscope.results.look_plan import LookPlan
+from normscope.results.look_plan import LookPlan, nominal_levels
 from normscope.results.look_state import read_earlier
 from normscope.results.matching import ArmRuns
 from normscope.results.sequential import sequential_p
@@ -20,13 +20,13 @@ from normscope.results.statistics import (
     seeds_needed,
     sign_flip_p,
 )
-from normscope.results.targets.medians import bounded_median, left_out, median_interval
+from normscope.results.targets.ranks import hodges_lehmann, left_out, signed_rank_interval
 from normscope.results.targets.record import ArmTarget, Bounds, RunTarget, Target, TargetPlan, read_targets
 from normscope.results.targets.times import Curve, log_bounds, reach_all, read_curves, score, spacing
 from normscope.results.verdict import exploratory, look_generators
 
-_MORE_FOR_MEDIANS = math.pi / 2
-"""Pairs that an interval of the median takes for each pair that one of the mean takes, of Gaussian ratios."""
+_MORE_FOR_RANKS = math.pi / 3
+"""Pairs that an interval from signed ranks takes for each pair that Student's takes, of Gaussian ratios."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Race:
     scores: np.ndarray
     """What the test rests on, ``[pairs]``."""
     ratio: Interval | None
-    """Median ratio, between the bounds that censored pairs leave."""
+    """Estimate of Hodges and Lehmann, between the bounds that censored pairs leave."""
     interval: Interval | None
     """Its interval at level 1 - alpha."""
     narrow: Interval | None
@@ -92,6 +92,7 @@ def compare_curves(
     target: Target,
     plan: LookPlan | None,
     rng: np.random.Generator,
+    **options: Any,
 ) -> Race:
     """Compare curves as :func:`race` does.
 
@@ -102,6 +103,7 @@ def compare_curves(
         target: The target.
         plan: Looks of the study; None without any.
         rng: Random generator of the signs.
+        options: Further arguments of :func:`normscope.results.sequential.sequential_p`.
     """
     mine, theirs = reach_all(target, curves, others), reach_all(target, others, others)
     lost = [
@@ -122,19 +124,20 @@ def compare_curves(
     intervals: list[Interval | None] = [None, None]
     p = seconds = None
     if tested:
+        look = looks.index(pairs)
         counts = [
-            left_out(looks, (level,) if plan is None else plan.spent(level))[looks.index(pairs)]
+            left_out(pairs, level if plan is None else nominal_levels(plan, level)[look])
             for level in (card["alpha"], 2 * card["alpha"])
         ]
-        intervals = [median_interval(*zip(*bounds, strict=True), each) for each in counts]
+        intervals = [signed_rank_interval(*zip(*bounds, strict=True), each) for each in counts]
         p = (
             sign_flip_p(scores, rng=rng)
             if plan is None
-            else sequential_p(scores, plan, rng=look_generators(rng)[1], flips_only=True)[-1]
+            else sequential_p(scores, plan, rng=look_generators(rng)[1], flips_only=True, **options)[-1]
         )
         if all((each.seconds or 0) > 0 for run, other, _ in couples for each in (run, other)):
             ends = list(zip(*(log_bounds(run, other, seconds=True) for run, other, _ in couples), strict=True))
-            seconds = bounded_median(*ends), median_interval(*ends, counts[0])
+            seconds = hodges_lehmann(*ends), signed_rank_interval(*ends, counts[0])
     reached = sorted(
         run.step / run.after if run.after else math.inf
         for run, other, _ in couples
@@ -147,7 +150,7 @@ def compare_curves(
         base=tuple(theirs.values()),
         pairs=pairs,
         scores=scores,
-        ratio=bounded_median(*zip(*bounds, strict=True)) if pairs else None,
+        ratio=hodges_lehmann(*zip(*bounds, strict=True)) if pairs else None,
         interval=intervals[0],
         narrow=intervals[1],
         seconds=seconds,
@@ -303,7 +306,7 @@ def _reason(found: Race, margin: float, alpha: float, comparisons: int, *, has_l
         return f"evaluations are too far apart for a margin of {margin:g}"
     mean, deviation = abs(float(found.scores.mean())), float(found.scores.std(ddof=1)) if found.pairs > 1 else 0.0
     wanted = seeds_needed(sd=deviation, effect=max(mean, math.log(margin) - mean), alpha=alpha / comparisons)
-    more = None if wanted is None else max(1, math.ceil(_MORE_FOR_MEDIANS * wanted) - found.pairs)
+    more = None if wanted is None else max(1, math.ceil(_MORE_FOR_RANKS * wanted) - found.pairs)
     return f"over {MOST_SEEDS} more seeds" if more is None else f"about {more} more seed{'s' * (more != 1)}"
 
 
