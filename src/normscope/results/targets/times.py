@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from normscope.results.matching import ArmRuns, StoredRun
@@ -76,6 +77,14 @@ def _read_curve(run: StoredRun, seed: int, higher_is_better: bool) -> Curve:
         rows=tuple(sorted(rows, key=lambda row: row[0])),
         higher_is_better=higher_is_better,
     )
+
+
+def stamp(path: Path) -> tuple[int, int] | None:
+    """Return when a file was written and its size, None if it does not exist."""
+    if not path.exists():
+        return None
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
 
 
 def reach_all(target: Target, curves: Mapping[int, Curve], base: Mapping[int, Curve]) -> dict[int, RunTarget]:
