@@ -25,7 +25,10 @@ from normscope.tasks.images import DIGITS
 from normscope.tasks.sentences import CR, MPQA, RT, SUBJ, EncoderSize
 
 CPU = torch.device("cpu")
-RESAMPLING = ["digits", "rt", "cr", "subj", "mpqa", "ptb_wsj_sample"]
+RESAMPLING = [
+    *("digits", "rt", "cr", "subj", "mpqa", "ptb_wsj_sample"),
+    *("novels_skip_thoughts", "book_corpus_skip_thoughts"),
+]
 
 
 class Here:
@@ -54,7 +57,7 @@ def test_the_tasks_without_a_test_set_of_their_own_resample_by_default() -> None
 def test_a_task_with_a_test_set_refuses_and_names_those_without() -> None:
     wanted = (
         r"mnist_cnn has a test set of its own and cannot take splits='resampled'; tasks that can: "
-        "digits, rt, cr, subj, mpqa, ptb_wsj_sample$"
+        "digits, rt, cr, subj, mpqa, ptb_wsj_sample, novels_skip_thoughts, book_corpus_skip_thoughts$"
     )
     with pytest.raises(ValueError, match=wanted):
         make_study("mnist_cnn", splits="resampled")

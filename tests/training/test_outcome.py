@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from normscope.results.pictures import Picture, read_pictures
 from normscope.results.store import RunFolder
 from normscope.tasks import Metric, Recipe
 from normscope.training.checkpoint import Progress
@@ -100,6 +101,19 @@ def test_a_test_score_that_is_not_finite_is_a_state(test: float, tmp_path: Path)
     assert not (tmp_path / "examples.npy").exists()
 
 
+@pytest.mark.parametrize(("found", "state"), [(3.0, "done"), (float("nan"), "unscored"), (float("inf"), "unscored")])
+def test_further_results_are_of_the_tested_scores_and_finite(found: float, state: str, tmp_path: Path) -> None:
+    one = outcome(tmp_path, test=2.0)
+    task: Any = one.task
+    task.measures = lambda model, data, scores: {"twice": 2.0 * float(scores.mean()), "other": found}
+    validate(one, 3, 1.0)
+    assert one.end("done", reason=None) == state
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result.get("measures") == ({"twice": 6.0, "other": 3.0} if state == "done" else None)
+    assert result["reason"] == (None if state == "done" else f"the result other was {found}")
+    assert (tmp_path / "examples.npy").exists() is (state == "done")
+
+
 @pytest.mark.parametrize(
     ("location", "bias", "scores", "state", "reason"),
     [
@@ -136,3 +150,37 @@ def test_autocast_follows_the_recipe(tmp_path: Path) -> None:
     x: Tensor = torch.ones(2, 1)
     with outcome(tmp_path).autocast():
         assert nn.functional.linear(x, torch.ones(2, 1)).dtype == torch.float32
+
+
+class Drawn(Scored):
+    """Draws the bias of its model."""
+
+    def pictures(self, model: Any, data: Any, generator: torch.Generator) -> list[Picture]:
+        assert not model.training
+        assert not torch.is_grad_enabled()
+        level = int(model.bias[0])
+        noise = torch.randint(256, (1,), generator=generator).item()
+        return [Picture("bias", "images", np.array([[[[level, noise]]]], np.uint8))]
+
+
+def test_pictures_are_drawn_of_the_tested_weights_of_a_done_run(tmp_path: Path) -> None:
+    arrays = []
+    for name in ("a", "b"):
+        one = outcome(tmp_path / name)
+        object.__setattr__(one, "task", Drawn())
+        one.folder.path.mkdir()
+        assert [validate(one, step, bias) for step, bias in ((1, 5.0), (2, 2.0), (3, 4.0))] == [None] * 3
+        assert one.end("done", reason=None) == "done"
+        arrays.append(read_pictures(one.folder.pictures)[0].array)
+    assert arrays[0].ravel()[0] == 2
+    assert np.array_equal(*arrays)
+
+
+def test_other_tasks_and_runs_have_no_pictures(tmp_path: Path) -> None:
+    one = outcome(tmp_path)
+    validate(one, 1, 1.0)
+    one.end("done", reason=None)
+    assert not one.folder.pictures.exists()
+    object.__setattr__(one, "task", Drawn())
+    one.end("diverged", reason="the loss was nan")
+    assert not one.folder.pictures.exists()

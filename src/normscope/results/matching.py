@@ -92,6 +92,14 @@ class ArmRuns:
         numbers = [result[key] for result in results if result.get(key) is not None]
         return float(np.median(numbers)) if numbers else None
 
+    def measures(self) -> dict[str, float] | None:
+        """Return the mean over the done runs of each further result in ``result.json``, or None if there is none."""
+        found = [
+            run.result.get("measures") or {} for seed, run in self.runs.items() if seed in self.values and run.result
+        ]
+        names = [name for name in (found[0] if found else ()) if all(name in each for each in found)]
+        return {name: float(np.mean([each[name] for each in found])) for name in names} or None
+
     def curve(self) -> list[tuple[int, float, float]]:
         """Return step, median validation loss and median seconds of every evaluation that all done runs made."""
         evaluations: dict[int, list[tuple[float, float]]] = {}

@@ -141,6 +141,8 @@ class ArmSummary:
     """The same in seconds of training."""
     targets: tuple[ArmTarget, ...] | None = None
     """Its times to the targets of the card; None in a study without targets."""
+    measures: Mapping[str, float] | None = None
+    """Means over the done runs of further results by name, on which no verdict rests; None if the task has none."""
     looks: tuple[ArmLook, ...] | None = None
     """Its looks; None for the baseline and in a study without looks."""
     decided_at: int | None = None
@@ -295,6 +297,7 @@ def summarize_arm(
         steps_to_baseline=reached[0],
         seconds_to_baseline=reached[1],
         targets=targets,
+        measures=arm.measures(),
         looks=standing.looks,
         decided_at=standing.decided_at,
     )

@@ -130,6 +130,7 @@ RESULT = {
     **dict.fromkeys(("valid_value?", "step_ms?", "peak_bytes?", "saved_bytes?", "seconds?"), float),
     "reason?": str,
     "seeds?": {str: str},
+    "measures?": {str: float},
 }
 """Shape of result.json."""
 

@@ -120,6 +120,11 @@ class RunFolder:
         return self.path / "examples.npy"
 
     @property
+    def pictures(self) -> Path:
+        """Pictures of the tested model (:mod:`normscope.results.pictures`)."""
+        return self.path / "pictures.npz"
+
+    @property
     def result(self) -> Path:
         """Result, written last: a run that has it has ended."""
         return self.path / "result.json"

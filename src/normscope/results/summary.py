@@ -28,7 +28,7 @@ from normscope.results.verdict import exploratory
 
 _SETTINGS = ("device", "device_name", "backend", "precision", "batch_size", "steps", "threads")
 _LEFT_OUT = ("looks", "changes", "targets", "warnings", "splits", "generalizes")
-_NOT_ALWAYS = ("optimizer", "variant")
+_NOT_ALWAYS = ("optimizer", "variant", "measures")
 _INTERVALS = ("interval", "interval_bca", "interval_examples")
 
 
@@ -154,7 +154,7 @@ class Summary:
             for name, value in asdict(arm).items():
                 if name in _INTERVALS:
                     row[f"{name}_low"], row[f"{name}_high"] = value or (None, None)
-                elif name == "arguments":
+                elif name == "arguments" or (name == "measures" and value):
                     row[name] = json.dumps(value) if value else ""
                 elif name == "unpaired":
                     row[name] = " ".join(map(str, value))

@@ -22,13 +22,16 @@ from normscope.errors import NormscopeError
 from normscope.files import write_atomically
 from normscope.kernels import describe
 from normscope.results.aggregates import AGGREGATES
+from normscope.results.pictures import pack
 from normscope.results.store import SCHEMA, RunFolder, write_json
 from normscope.tasks.custom.task import CustomTask
+from normscope.tasks.measured import HasMeasures
+from normscope.tasks.pictured import Pictured
 from normscope.tasks.recipe import PRECISIONS, Recipe
 from normscope.tasks.task import TESTED, Part, Split, Task, TaskData
 from normscope.training.checkpoint import Progress
 from normscope.training.memory import peak_bytes
-from normscope.training.randomness import generator_states
+from normscope.training.randomness import generator, generator_states
 from normscope.version import __version__
 
 
@@ -203,6 +206,7 @@ class Outcome:
             not finite either.
         """
         value = valid_value = selected = None
+        measures: Mapping[str, float] = {}
         if state == "done":
             valid_value, selected = self.progress.best_value, self.progress.best_step
             self.model.load_state_dict(_mean(self.progress.last_weights) or self.progress.best_weights)
@@ -218,7 +222,11 @@ class Outcome:
                 if isinstance(scored, Failure):
                     return self.end(scored.state, reason=scored.reason)
                 _, scores, value = scored
+                measures = self._measure(scores)
+                if broken := [name for name, each in measures.items() if not math.isfinite(each)]:
+                    return self.end("unscored", reason=f"the result {broken[0]} was {measures[broken[0]]}")
                 write_atomically(self.folder.examples, _npy(np.ascontiguousarray(scores, dtype=np.float32)))
+            self._draw()
         write_json(
             self.folder.result,
             {
@@ -235,6 +243,7 @@ class Outcome:
                 "parameters": self.parameters,
                 "reason": reason,
                 "seeds": self.progress.seeds or None,
+                **({"measures": dict(measures)} if measures else {}),
             },
         )
         self.folder.checkpoint.unlink(missing_ok=True)
@@ -249,6 +258,24 @@ class Outcome:
         """Return the autocast context of the recipe's precision."""
         wanted = self.recipe.precision != "float32"
         return torch.autocast(self.device.type, dtype=PRECISIONS[self.recipe.precision], enabled=wanted)
+
+    def _draw(self) -> None:
+        """Write the pictures of a task that has any; latent numbers and the like are equal in all runs."""
+        if not isinstance(self.task, Pictured):
+            return
+        self.model.eval()
+        with torch.no_grad(), self.autocast():
+            drawn = self.task.pictures(self.model, self.data, generator(0, "pictures"))
+        write_atomically(self.folder.pictures, pack(drawn))
+
+    def _measure(self, scores: np.ndarray) -> Mapping[str, float]:
+        if not isinstance(self.task, HasMeasures):
+            return {}
+        self.model.eval()
+        with torch.no_grad(), self.autocast():
+            measures = self.task.measures(self.model, self.data, scores)
+        self.model.train()
+        return measures
 
     def _score(self, part: Part) -> tuple[float, np.ndarray, float] | Failure:
         """Evaluate the model; return loss, scores and value, or the reason why one of them is not finite."""

@@ -130,14 +130,26 @@ def open_tar_member(path: Path, member: str) -> Iterator[IO[bytes]]:
             name.
         OSError: If the disk cannot be read.
     """
+    with _open_tar(path) as archive:
+        chosen = [each for each in _members(archive, path) if each.name == member]
+        _check_count(path, member, len(chosen))
+        stream = archive.extractfile(chosen[0])
+        if stream is None:
+            raise ValueError(f"{path} has a folder, not a file, at {member!r}")
+        yield stream
+
+
+@contextmanager
+def _open_tar(path: Path) -> Iterator[tarfile.TarFile]:
+    """Open a tar file.
+
+    Raises:
+        ValueError: If it is damaged, now or within the block.
+        OSError: If the disk cannot be read.
+    """
     try:
         with tarfile.open(path, "r:*") as archive:
-            chosen = [each for each in _members(archive, path) if each.name == member]
-            _check_count(path, member, len(chosen))
-            stream = archive.extractfile(chosen[0])
-            if stream is None:
-                raise ValueError(f"{path} has a folder, not a file, at {member!r}")
-            yield stream
+            yield archive
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is not a whole tar file: {error}") from error
     except OSError as error:
@@ -169,6 +181,36 @@ def open_zip_member(path: Path, member: str) -> Iterator[IO[bytes]]:
             raise ValueError(f"{path} holds {names[:5]}, expected {[member]} alone")
         with archive.open(member) as stream:
             yield stream
+
+
+def read_tar(path: Path, *, most_members: int | None = None, most_bytes: int = 1 << 24) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of every regular file of a tar file, compressed or not; one is in memory at a time.
+
+    Args:
+        path: The archive.
+        most_members: Maximum number of members; None for ``MOST_MEMBERS``.
+        most_bytes: Maximum number of unpacked bytes of a member.
+
+    Raises:
+        ValueError: If the archive is damaged or has more members; or if a member is a link, a device, larger, or has a
+            path outside the archive's folder, or a name occurs twice.
+        OSError: If the disk cannot be read.
+    """
+    seen: set[str] = set()
+    with _open_tar(path) as archive:
+        for each in _members(archive, path, most_members):
+            if not each.isreg():
+                continue
+            if each.name in seen:
+                raise ValueError(f"{path} has two members named {each.name!r}")
+            seen.add(each.name)
+            if each.size > most_bytes:
+                raise ValueError(f"{path}:{each.name} has {each.size:,} bytes, more than {most_bytes:,}")
+            stream = archive.extractfile(each)
+            content = b"" if stream is None else stream.read()
+            if len(content) != each.size:
+                raise ValueError(f"{path} is not a whole tar file: {each.name!r} ends early")
+            yield each.name, content
 
 
 MOST_BYTES = 1 << 28
@@ -219,24 +261,27 @@ def _open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
         raise ValueError(f"{path} cannot be unpacked: {error}") from error
 
 
-def _members(archive: tarfile.TarFile, path: Path) -> list[tarfile.TarInfo]:
-    """Return the members of an archive.
+def _members(archive: tarfile.TarFile, path: Path, most: int | None = None) -> Iterator[tarfile.TarInfo]:
+    """Yield the members of an archive.
 
     Raises:
         ValueError: As for :func:`open_tar_member`.
     """
-    members = []
-    for each in archive:
+    most = MOST_MEMBERS if most is None else most
+    count = 0
+    while (each := archive.next()) is not None:
+        # The list of members would grow by a kilobyte per file.
+        archive.members.clear()
         _check_path(path, each.name)
         if not (each.isreg() or each.isdir()):
             raise ValueError(f"{path} has the member {each.name!r}, which is a link or a device, not a file or folder")
-        if len(members) == MOST_MEMBERS:
-            raise ValueError(f"{path} has more than {MOST_MEMBERS} members")
-        members.append(each)
+        if count == most:
+            raise ValueError(f"{path} has more than {most} members")
+        count += 1
+        yield each
     # Read to the end: the checksum of a compressed tar file is behind the end of the tar.
     while archive.fileobj is not None and archive.fileobj.read(1 << 20):
         pass
-    return members
 
 
 def _check_count(path: Path, member: str, count: int) -> None:

@@ -9,6 +9,11 @@ def _mnist_file(name: str, size: int, sha256: str) -> DataFile:
     return DataFile(name=name, sha256=sha256, bytes=size, urls=tuple(mirror + name for mirror in mirrors))
 
 
+def _binarized(part: str, size: int, sha256: str) -> DataFile:
+    """Describe one of the three parts."""
+    return DataFile(name=f"binarized_mnist_{part}.mat", sha256=sha256, bytes=size)
+
+
 IMAGE_SETS: dict[str, DataSet] = {
     "digits": DataSet(
         name="digits",
@@ -52,6 +57,21 @@ IMAGE_SETS: dict[str, DataSet] = {
         ),
         licence="none stated on the home page; often given as CC BY-SA 3.0; unclear",
         home="http://yann.lecun.com/exdb/mnist/",
+    ),
+    "binarized-mnist": DataSet(
+        name="binarized-mnist",
+        what="70,000 digits of MNIST, 28 x 28, each pixel drawn once as 0 or 1: the fixed binarization",
+        files=(
+            _binarized("train", 2852060, "79a0312c7389d855cfc97e3812de3998417c5829d8a51543b56a90a91252ae7e"),
+            _binarized("valid", 571883, "7436afc856959075c7787025bb8a4ba2b520b9230ee39667c66aa7dd2819dd68"),
+            _binarized("test", 490132, "5bc30222e1e7896cbccd1e1db6b28540cc1230f4d2d5473841a5f6cc54be8d38"),
+        ),
+        licence="as mnist",
+        home="http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/",
+        bring=(
+            "the three files binarized_mnist_PART.amat of https://github.com/mingzhang-yin/ARM-gradient, which are "
+            "MATLAB files, renamed to .mat"
+        ),
     ),
 }
 """Data sets of images, by name."""

@@ -1,12 +1,13 @@
 """A study folder as its page needs it: card, summary, and every run of the arms with its evaluations."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from normscope.arguments import check_arguments
 from normscope.results.per_arm import RunSummary
+from normscope.results.pictures import Picture, read_pictures
 from normscope.results.schema import FINAL_STATES, RunState
 from normscope.results.store import StudyFolder
 from normscope.results.summary import Summary, read_summary
@@ -31,6 +32,8 @@ class RunHistory:
     """result.json; empty for a run that has not ended."""
     metrics: tuple[Mapping[str, Any], ...]
     """Evaluations in the order of the steps."""
+    pictures: tuple[Picture, ...] = ()
+    """Pictures of the tested model, of the first run of an arm that has any."""
 
     @property
     def broke(self) -> bool:
@@ -84,11 +87,25 @@ def read_study(directory: Path) -> StudyRecord:
                 " they are not about the same study"
             )
     runs = tuple(_read_run(folder, arm.label, run) for arm in summary.arms for run in arm.runs)
+    runs = tuple(_add_pictures(folder, summary, runs))
     tuned = {run.id for arm in summary.arms for run in arm.runs}
     others = ((arm.label, run) for arm in summary.untuned or () for run in arm.runs)
     untuned = tuple(_read_run(folder, label, run) for label, run in others if run.id is None or run.id not in tuned)
     table = folder.table.read_text(encoding="utf-8") if folder.table.exists() else None
     return StudyRecord(directory=directory, card=card, summary=summary, runs=runs, untuned_runs=untuned, table=table)
+
+
+def _add_pictures(folder: StudyFolder, summary: Summary, runs: Sequence[RunHistory]) -> Iterator[RunHistory]:
+    """Read the pictures of the first run of every arm that has any; those of all runs would make a large page."""
+    identities = [run.id for arm in summary.arms for run in arm.runs]
+    shown: set[str] = set()
+    for identity, run in zip(identities, runs, strict=True):
+        path = None if identity is None or run.label in shown else folder.run(identity).pictures
+        if path is not None and run.state == "done" and path.exists():
+            shown.add(run.label)
+            yield replace(run, pictures=tuple(read_pictures(path)))
+        else:
+            yield run
 
 
 def _read_run(folder: StudyFolder, label: str, run: RunSummary) -> RunHistory:

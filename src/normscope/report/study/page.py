@@ -16,7 +16,8 @@ from normscope.report.study import figures
 from normscope.report.study.folder import RunHistory, StudyRecord, read_study
 from normscope.report.study.looks import describe_plan, look_rows, path
 from normscope.report.study.paired import common_scale, pairs, published_tables, tuned_beside_untuned
-from normscope.report.study.table import breakages, verdict_rows
+from normscope.report.study.pictures import draw_picture
+from normscope.report.study.table import breakages, measure_rows, verdict_rows
 from normscope.report.study.targets import crossings, describe_targets, target_rows, target_sentences
 from normscope.results.schema import FINAL_STATES
 from normscope.results.store import StudyFolder
@@ -111,6 +112,7 @@ def render(study: StudyRecord) -> str:
         look_rows=look_rows(summary) if summary.looks else [],
         times=describe_targets(summary),
         target_rows=target_rows(summary),
+        measures=measure_rows(summary),
         published=published_tables(study),
         facts=facts(study),
         strangers=strangers(study),
@@ -120,6 +122,10 @@ def render(study: StudyRecord) -> str:
             if isinstance(drawn, dict)
             else [Markup(svg) for svg in drawn]
             for name, drawn in pictures.items()
+        },
+        drawn={
+            caption: [(label, seed, Markup(svg)) for label, seed, svg in rows]
+            for caption, rows in _drawn(study, styles).items()
         },
         island=Markup(island(summary.to_dict())),
         downloads=_downloads(study),
@@ -254,6 +260,17 @@ def _curves(study: StudyRecord, styles: Mapping[str, ArmStyle]) -> dict[str, str
         for label, runs in groups.items()
         if any(run.metrics for run in runs)
     }
+
+
+def _drawn(study: StudyRecord, styles: Mapping[str, ArmStyle]) -> dict[str, list[tuple[str, int, str]]]:
+    """Draw the pictures of runs by caption, each with its arm and seed, so that the arms are beside each other."""
+    drawn: dict[str, list[tuple[str, int, str]]] = {}
+    for run in study.runs:
+        for place, picture in enumerate(run.pictures):
+            style = styles[run.label]
+            svg = draw_picture(picture, style, name=f"picture-{style.index}-{place}")
+            drawn.setdefault(picture.caption, []).append((run.label, run.seed, svg))
+    return drawn
 
 
 def _gradients(study: StudyRecord, styles: Mapping[str, ArmStyle]) -> dict[str, str]:

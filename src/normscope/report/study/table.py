@@ -188,3 +188,9 @@ def _times(arm: ArmSummary, baseline: ArmSummary | None, field: str) -> str:
     if baseline is None or arm is baseline or getattr(arm, field) is None or not getattr(baseline, field):
         return ""
     return f"\N{MULTIPLICATION SIGN}{getattr(arm, field) / getattr(baseline, field):.2f}"
+
+
+def measure_rows(summary: Summary) -> list[tuple[str, list[str]]]:
+    """Build the rows of further results: the name, and the mean of every arm."""
+    names = dict.fromkeys(name for arm in summary.arms for name in arm.measures or ())
+    return [(name, [significant((arm.measures or {}).get(name)) for arm in summary.arms]) for name in names]
