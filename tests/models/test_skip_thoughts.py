@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from normscope.models.skip_thoughts import END, SkipThoughts
+from normscope.models import SkipThoughts
+from normscope.models.skip_thoughts import END
 from normscope.norms import NORMS
 from normscope.training.randomness import initialize
 

@@ -44,10 +44,6 @@ class Scored:
         scores = model.bias.numpy() + (self.test if part == "test" else 0.0)
         return float(scores.mean()), scores.astype(np.float32)
 
-    def measures(self, model: Any, data: Any, scores: np.ndarray) -> dict[str, float]:
-        assert not model.training
-        return {}
-
 
 class Data:
     def __init__(self) -> None:

@@ -1,6 +1,7 @@
 """All published data sets, joined from :mod:`normscope.data.sets`."""
 
 from normscope.data.download import DataSet
+from normscope.data.sets.captions import CAPTION_SETS
 from normscope.data.sets.cifar import CIFAR_SETS
 from normscope.data.sets.images import IMAGE_SETS
 from normscope.data.sets.novels import NOVEL_SETS
@@ -15,6 +16,7 @@ SETS: dict[str, DataSet] = {
     **TEXT_SETS,
     **NOVEL_SETS,
     **PARALLEL_SETS,
+    **CAPTION_SETS,
     **SKIP_THOUGHTS_SETS,
     **STROKE_SETS,
 }

@@ -282,16 +282,6 @@ class Task(Protocol):
         """
         ...
 
-    def measures(self, model: Any, data: Any, scores: np.ndarray) -> Mapping[str, float]:
-        """Return further results of a tested model by name, beside the metric: no verdict rests on them.
-
-        Args:
-            model: The tested model.
-            data: The data.
-            scores: The scores that :meth:`evaluate` returned for the test data.
-        """
-        ...
-
 
 @dataclass(frozen=True, kw_only=True)
 class BaseTask:
@@ -357,10 +347,6 @@ class BaseTask:
 
     def check(self, recipe: Recipe, *, tune: bool) -> None:
         """Accept every recipe."""
-
-    def measures(self, model: Any, data: Any, scores: np.ndarray) -> Mapping[str, float]:
-        """Return no further results."""
-        return {}
 
 
 def in_variant(task: Task, variant: str | None) -> Task:

@@ -25,6 +25,7 @@ from normscope.results.aggregates import AGGREGATES
 from normscope.results.pictures import pack
 from normscope.results.store import SCHEMA, RunFolder, write_json
 from normscope.tasks.custom.task import CustomTask
+from normscope.tasks.measured import HasMeasures
 from normscope.tasks.pictured import Pictured
 from normscope.tasks.recipe import PRECISIONS, Recipe
 from normscope.tasks.task import TESTED, Part, Split, Task, TaskData
@@ -268,6 +269,8 @@ class Outcome:
         write_atomically(self.folder.pictures, pack(drawn))
 
     def _measure(self, scores: np.ndarray) -> Mapping[str, float]:
+        if not isinstance(self.task, HasMeasures):
+            return {}
         self.model.eval()
         with torch.no_grad(), self.autocast():
             measures = self.task.measures(self.model, self.data, scores)

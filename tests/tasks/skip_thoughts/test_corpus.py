@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from normscope.tasks.skip_thoughts.corpus import (
+    BookWords,
     LengthBatches,
     Ragged,
     Triples,
-    Vocabulary,
     encode_texts,
     learn_vocabulary,
     middles,
@@ -18,7 +18,7 @@ from normscope.tasks.skip_thoughts.corpus import (
 from normscope.training.randomness import generator
 
 CPU = torch.device("cpu")
-WORDS = Vocabulary(numbers={"a": 2, "b": 3, "c": 4})
+WORDS = BookWords(numbers={"a": 2, "b": 3, "c": 4})
 
 
 def test_the_most_frequent_words_have_the_lowest_numbers() -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.nn.utils import clip_grad_norm_
 
-from normscope.data.readers.book_corpus import load_book_corpus
+from normscope.data.readers.skip_thoughts.book_corpus import load_book_corpus
 from normscope.norms import NORMS
 from normscope.placement import PLACEMENTS
 from normscope.recurrent.places import PLACES
@@ -24,11 +24,11 @@ from normscope.studies.compare import compare
 from normscope.studies.spec import make_study
 from normscope.tasks import TASKS, Recipe
 from normscope.tasks.skip_thoughts.corpus import Ragged, Triples
+from normscope.tasks.skip_thoughts.data import TEST_SETS
 from normscope.tasks.skip_thoughts.evaluation import folded_scores, nested_scores
 from normscope.tasks.skip_thoughts.task import (
     BOOK_CORPUS_SKIP_THOUGHTS,
     NOVELS_SKIP_THOUGHTS,
-    TEST_SETS,
     SkipThoughtsSize,
     encode,
     sick,

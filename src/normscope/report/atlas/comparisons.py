@@ -23,6 +23,7 @@ NETWORKS = {
     **dict.fromkeys(("sequential_mnist", "permuted_mnist", "tiny_shakespeare_lstm"), "LSTM"),
     **dict.fromkeys(("omniglot_strokes", "kanji_strokes", "iam_ondb"), "LSTM"),
     **dict.fromkeys(("sequential_mnist_gru", "permuted_mnist_gru", "tiny_shakespeare_gru"), "GRU"),
+    **dict.fromkeys(("multi30k_order", "coco_order"), "GRU"),
     **dict.fromkeys(("ud_ewt", "ud_ewt_las", "ptb", "ptb_las", "ptb_wsj_sample"), "perceptron of a parser"),
     **dict.fromkeys(("rt", "sst5", "cr", "subj", "mpqa"), "transformer encoder"),
     **dict.fromkeys(("enwiki_small", "enwik8", "tiny_shakespeare"), "Transformer-XL"),

@@ -78,10 +78,6 @@ class CustomTask:
         """
         raise LookupError(f"{self.name} has no variants, got {variant!r}")
 
-    def measures(self, model: Any, data: Any, scores: np.ndarray) -> Mapping[str, float]:
-        """Return no further results."""
-        return {}
-
     def for_run(self, seed: int, split: Split) -> "CustomTask":
         """Return the same task for another run; its trial is made by :meth:`network`.
 

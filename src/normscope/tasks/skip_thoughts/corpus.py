@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from normscope.data.readers.book_corpus import tokenize
+from normscope.data.readers.skip_thoughts.book_corpus import tokenize
 from normscope.models.skip_thoughts import END
 from normscope.tasks.batching import Draw
 
@@ -28,7 +28,7 @@ MOST_SYMBOLS = 2**16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Vocabulary:
+class BookWords:
     """The most frequent words of the training books."""
 
     numbers: Mapping[str, int]
@@ -44,7 +44,7 @@ class Vocabulary:
         return [self.numbers.get(word, UNKNOWN) for word in words]
 
 
-def learn_vocabulary(sentences: Iterable[str], size: int) -> Vocabulary:
+def learn_vocabulary(sentences: Iterable[str], size: int) -> BookWords:
     """Build the vocabulary of the most frequent words, equally frequent ones in alphabetical order.
 
     Args:
@@ -60,7 +60,7 @@ def learn_vocabulary(sentences: Iterable[str], size: int) -> Vocabulary:
     if not counts:
         raise ValueError("expected sentences with words, got none")
     kept = sorted(counts, key=lambda word: (-counts[word], word))[: size - 2]
-    return Vocabulary(numbers={word: number for number, word in enumerate(kept, 2)})
+    return BookWords(numbers={word: number for number, word in enumerate(kept, 2)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,7 @@ class Triples:
     """``[M]`` int64."""
 
     @classmethod
-    def of(cls, lines: Iterable[str], vocabulary: Vocabulary) -> "Triples":
+    def of(cls, lines: Iterable[str], vocabulary: BookWords) -> "Triples":
         """Encode books, an empty line between two."""
         sentences = Ragged.of(vocabulary.encode(line.split()) for line in lines)
         return cls(sentences=sentences, middles=middles(sentences.lengths))
@@ -178,6 +178,6 @@ class LengthBatches:
         return [groups[place] for place in torch.randperm(len(groups), generator=generator).tolist()]
 
 
-def encode_texts(texts: Iterable[str], vocabulary: Vocabulary) -> Ragged:
+def encode_texts(texts: Iterable[str], vocabulary: BookWords) -> Ragged:
     """Encode sentences whose vectors are tested: tokenized, at most :data:`MOST_EVALUATED` words, at least one."""
     return Ragged.of(vocabulary.encode(tokenize(text)[:MOST_EVALUATED]) or [UNKNOWN] for text in texts)

@@ -2,28 +2,17 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from itertools import chain
 from typing import Literal, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from normscope.data import LabelledTextSplits, load_cr, load_mpqa, load_rt, load_subj
-from normscope.data.readers.book_corpus import BookSplits, load_book_corpus, load_novel_sentences
-from normscope.data.readers.evaluation import load_sick, load_trec
-from normscope.models.skip_thoughts import SkipThoughts
-from normscope.tasks.batching import Draw
+from normscope.data import BookSplits, load_book_corpus, load_novel_sentences
+from normscope.models import SkipThoughts
 from normscope.tasks.recipe import Recipe
-from normscope.tasks.skip_thoughts.corpus import (
-    LengthBatches,
-    Ragged,
-    Triples,
-    Vocabulary,
-    encode_texts,
-    learn_vocabulary,
-)
+from normscope.tasks.skip_thoughts.corpus import Ragged
+from normscope.tasks.skip_thoughts.data import SkipThoughtsData, books_of, pairs_of, test_sets_of, vocabulary_of
 from normscope.tasks.skip_thoughts.evaluation import (
     correlations,
     folded_scores,
@@ -35,7 +24,6 @@ from normscope.tasks.skip_thoughts.evaluation import (
     split_scores,
 )
 from normscope.tasks.task import (
-    DATA_SETS_KEPT,
     TESTED,
     BaseTask,
     Metric,
@@ -46,15 +34,6 @@ from normscope.tasks.task import (
     check_blind,
     check_split,
 )
-
-TEST_SETS: Mapping[str, Callable[..., LabelledTextSplits]] = {
-    "MR": load_rt,
-    "CR": load_cr,
-    "SUBJ": load_subj,
-    "MPQA": load_mpqa,
-    "TREC": load_trec,
-}
-"""Readers of the sets of classes on which vectors are tested."""
 
 EVALUATION_BATCH = 256
 """Sentences per forward pass in tests, sorted by length."""
@@ -73,56 +52,6 @@ class SkipThoughtsSize:
     width: int
     test: Literal["split", "folds"]
     """One split into training, validation and test part, or nested ten-fold cross-validation, as published."""
-
-
-Labelled = tuple[Ragged, np.ndarray]
-"""Sentences and their labels ``[N]`` int64."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TestSet:
-    """A set of classes, in its three parts."""
-
-    name: str
-    train: Labelled
-    valid: Labelled
-    test: Labelled
-
-    __test__ = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class SkipThoughtsData:
-    """Triples to train and to validate, and the sets that test vectors: none in the splits for tuning."""
-
-    train: Triples
-    valid: Triples
-    sets: tuple[TestSet, ...]
-    pairs: tuple[tuple[Ragged, Ragged, np.ndarray], ...]
-    """First and second sentences of SICK and their relatedness ``[N]``, to train, to validate and to test."""
-    order_seed: int | None
-    """Seed of the order of examples in cross-validation."""
-    test: Literal["split", "folds"]
-    hashes: Mapping[str, str]
-    device: torch.device
-
-    @property
-    def counts(self) -> Mapping[str, int]:
-        """Number of training sentences that no triple has in its middle."""
-        return {"not in the middle of a triple": len(self.train.sentences.lengths) - len(self.train.middles)}
-
-    @property
-    def train_examples(self) -> int:
-        """Number of training triples."""
-        return len(self.train.middles)
-
-    def order(self, batch_size: int, draw: Draw) -> LengthBatches:
-        """Return the order of batches: sentences of one length in the middle."""
-        return LengthBatches(self.train.sentences.lengths[self.train.middles], batch_size, draw)
-
-    def batch(self, indices: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
-        """Return the sentences in the middle, before and after, each padded ``[B, T]`` with its lengths ``[B]``."""
-        return self.train.batch(indices.numpy(), self.device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +107,7 @@ class SkipThoughtsTask(BaseTask):
         """
         size = self.sizes[preset]
         model = SkipThoughts(
-            vocabulary=_vocabulary(self.read, size.vocabulary).size,
+            vocabulary=vocabulary_of(self.read, size.vocabulary).size,
             features=size.features,
             width=size.width,
             norm=norm,
@@ -203,13 +132,13 @@ class SkipThoughtsTask(BaseTask):
         """
         check_split(split, self.split_seed)
         size = self.sizes[preset]
-        books = _books(self.read, size.vocabulary, split not in TESTED)
-        sets, hashes = _test_sets(self.read, size.vocabulary, self.split_seed) if split in TESTED else ((), {})
+        books = books_of(self.read, size.vocabulary, split not in TESTED)
+        sets, hashes = test_sets_of(self.read, size.vocabulary, self.split_seed) if split in TESTED else ((), {})
         return SkipThoughtsData(
             train=books.train,
             valid=books.valid,
             sets=sets,
-            pairs=_pairs(self.read, size.vocabulary)[0] if split in TESTED else (),
+            pairs=pairs_of(self.read, size.vocabulary)[0] if split in TESTED else (),
             order_seed=self.split_seed,
             test=size.test,
             hashes={**books.hashes, **hashes},
@@ -306,65 +235,6 @@ def _right(data: SkipThoughtsData, vectors: Callable[[Ragged], np.ndarray]) -> l
         x, y = x[order], y[order]
         found.append(folded_scores((x, y), test) if one.name == "TREC" else nested_scores(x, y))
     return found
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Books:
-    train: Triples
-    valid: Triples
-    hashes: Mapping[str, str]
-
-
-@lru_cache(maxsize=DATA_SETS_KEPT)
-def _read(read: Callable[[], BookSplits]) -> BookSplits:
-    """Read the books; cached, since a worker process computes many runs."""
-    return read()
-
-
-@lru_cache(maxsize=DATA_SETS_KEPT)
-def _vocabulary(read: Callable[[], BookSplits], size: int) -> Vocabulary:
-    books = _read(read)
-    return learn_vocabulary(chain(books.train(), books.tune_valid()), size)
-
-
-@lru_cache(maxsize=DATA_SETS_KEPT)
-def _books(read: Callable[[], BookSplits], size: int, tune: bool) -> _Books:
-    books, vocabulary = _read(read), _vocabulary(read, size)
-    train = books.train() if tune else chain(books.train(), [""], books.tune_valid())
-    return _Books(
-        train=Triples.of(train, vocabulary),
-        valid=Triples.of((books.tune_valid if tune else books.valid)(), vocabulary),
-        hashes=books.hashes,
-    )
-
-
-@lru_cache(maxsize=DATA_SETS_KEPT)
-def _test_sets(
-    read: Callable[[], BookSplits], size: int, seed: int | None
-) -> tuple[tuple[TestSet, ...], Mapping[str, str]]:
-    vocabulary = _vocabulary(read, size)
-    sets, hashes = [], _pairs(read, size)[1]
-    for name, load in TEST_SETS.items():
-        texts = load(seed=seed)
-        parts = {
-            part: (encode_texts(getattr(texts, part).sentences, vocabulary), getattr(texts, part).labels)
-            for part in ("train", "valid", "test")
-        }
-        sets.append(TestSet(name=name, **parts))
-        hashes = {**hashes, **texts.hashes}
-    return tuple(sets), hashes
-
-
-@lru_cache(maxsize=DATA_SETS_KEPT)
-def _pairs(
-    read: Callable[[], BookSplits], size: int
-) -> tuple[tuple[tuple[Ragged, Ragged, np.ndarray], ...], Mapping[str, str]]:
-    vocabulary, pairs = _vocabulary(read, size), load_sick()
-    parts = (pairs.train, pairs.valid, pairs.test)
-    encoded = tuple(
-        (encode_texts(part.first, vocabulary), encode_texts(part.second, vocabulary), part.scores) for part in parts
-    )
-    return encoded, pairs.hashes
 
 
 SIZES = {

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from normscope.data.readers.evaluation import KINDS, load_sick, load_trec, read_questions, read_sick
+from normscope.data import RelatedPairs, RelatedPairSplits, load_sick, load_trec
+from normscope.data.readers.skip_thoughts.evaluation import KINDS, read_questions, read_sick
 
 HEADER = "pair_ID\tsentence_A\tsentence_B\trelatedness_score\tentailment_judgment"
 
@@ -33,7 +34,7 @@ def test_a_question_of_another_form_is_named_with_its_line(line: str, tmp_path: 
 
 def test_pairs_and_their_relatedness(tmp_path: Path) -> None:
     lines = f"{HEADER}\r\n7\tA dog runs\tA dog walks\t3.5\tNEUTRAL\r\n9\tA\tB\t5\tENTAILMENT\r\n"
-    pairs = read_sick(write(tmp_path, lines.encode()))
+    pairs: RelatedPairs = read_sick(write(tmp_path, lines.encode()))
     assert (pairs.first, pairs.second) == (("A dog runs", "A"), ("A dog walks", "B"))
     assert pairs.scores.tolist() == [3.5, 5.0]
 
@@ -67,6 +68,13 @@ def test_a_tenth_of_the_questions_is_held_out_and_equal_ones_together() -> None:
     assert whole[0] == whole[1]
     assert fixed.valid.sentences != drawn.valid.sentences
     assert set(fixed.train.labels) == set(range(6))
+
+
+@pytest.mark.usefixtures("small_data")
+def test_the_parts_of_sick_are_the_published_files() -> None:
+    sick: RelatedPairSplits = load_sick()
+    assert [len(part.scores) for part in (sick.train, sick.valid, sick.test)] == [120, 40, 60]
+    assert len(sick.hashes) == 3
 
 
 @pytest.mark.real_data("trec", "sick2014")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from normscope.data.readers.book_corpus import load_book_corpus, tokenize
-from normscope.data.store import DataUnverified
+from normscope.data import BookSplits, DataUnverified, load_book_corpus, load_novel_sentences
+from normscope.data.readers.skip_thoughts.book_corpus import tokenize
 
 FIRST = "one .\ntwo .\n\nThree  is here .\nfour .\n"
 SECOND = "five .\nsix .\nseven .\n"
@@ -54,3 +54,22 @@ def test_a_byte_that_is_no_text_is_named_with_its_line(corpus: Path) -> None:
         books = load_book_corpus(held=1)
     with pytest.raises(ValueError, match=r"books_large_p1.txt, line 3, byte 1"):
         list(books.train())
+
+
+@pytest.mark.usefixtures("small_data")
+def test_two_novels_are_held_out_whole_and_headings_left_out() -> None:
+    books = load_novel_sentences()
+    assert isinstance(books, BookSplits)
+    train, *held = (list(read()) for read in (books.train, books.tune_valid, books.valid))
+    assert train.count("") == 8
+    assert all(len(each) >= 100 and "" not in each for each in held)
+    assert not any("chapter" in line.split() for line in (*train, *held[0], *held[1]))
+    assert all(line.endswith(" .") for line in train if line)
+
+
+def test_novels_without_those_that_are_held_out_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "normscope.data.readers.skip_thoughts.book_corpus.read_novels", lambda progress: {"Katrine": "A.", "B": "C."}
+    )
+    with pytest.raises(ValueError, match=r"has no \[\"The Little Colonel's Hero\"\], which are held out"):
+        load_novel_sentences()

@@ -1,0 +1,1 @@
+"""What skip-thoughts are trained on, and what their vectors are tested on."""
