@@ -57,7 +57,8 @@ def judge_faster(
     _, times = judge_targets(plan, couples, plan=look_plan(card))
     judged = []
     for cell, (arm, base), found, lacking in zip(cells, couples, times, waiting, strict=True):
-        (target,) = found or ()
+        assert found is not None
+        (target,) = found
         judged.append(_judge(cell, task, arm, base, card, target, lacking, full_steps))
     return judged
 
