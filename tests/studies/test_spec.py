@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from normscope.studies.spec import GRID, PAPER_NORMS, Arm, StudyOptions, StudySpec, make_study
+from normscope.studies.options import StudyOptions
+from normscope.studies.spec import GRID, PAPER_NORMS, Arm, StudySpec, make_study
 from normscope.tasks import TASKS, ImageClassification, Recipe
 
 
