@@ -45,9 +45,10 @@ def test_half_the_updates_are_faster(tmp_path: Path) -> None:
     assert (found.verdict, found.direction, found.pairs) == ("reproduced", 1, 8)
     assert found.because == "the direction, and the published ratio is within our interval"
     assert found.ours == pytest.approx(0.5)
-    assert found.interval == pytest.approx((0.4, 0.5))
+    # The ends are geometric means of two ratios: of 0.4 and 0.5, and of 0.5 twice.
+    assert found.interval == pytest.approx((math.sqrt(0.4 * 0.5), 0.5))
     (row,) = result_rows([found.to_dict()])
-    assert row[1:3] == ("×0.50", "×0.50 (×0.40 to ×0.50)")
+    assert row[1:3] == ("×0.50", "×0.50 (×0.45 to ×0.50)")
     assert obstacle(found, minutes=1.0, examples=None) is None
 
 
