@@ -12,6 +12,7 @@ from normscope.papers.ba2016.settings import (
     STAND_INS,
 )
 from normscope.papers.judging.cell import Paper, PaperArm, PaperStudy, Probe, Setup
+from normscope.results.targets import BASELINE, TargetPlan
 from normscope.studies.looks import plan_looks
 from normscope.studies.spec import Arm, StudySpec
 from normscope.tasks import TASKS
@@ -33,7 +34,7 @@ WHOLE_LAYERS = "whole_layers"
 
 
 def studies(task: str, setup: Setup) -> tuple[PaperStudy, ...]:
-    """Build the study of a task: the arms of the paper, and the network without a norm as baseline.
+    """Build the study of a task: the arms of the paper, the network without a norm as baseline, its best as target.
 
     Raises:
         ValueError: If the preset is unknown.
@@ -66,6 +67,7 @@ def studies(task: str, setup: Setup) -> tuple[PaperStudy, ...]:
         compile=setup.compile,
         splits=next(iter(entry.splits)),
         tune=setup.tune,
+        targets=TargetPlan(values=(BASELINE,)),
     )
     labels = dict(zip(wanted, spec.labels(), strict=True))
     return (PaperStudy(name=task + "-tuned" * setup.tune, spec=spec, labels=labels),)
