@@ -36,7 +36,10 @@ MAY_IMPORT = {
     "training": {"tasks", "results", "diagnostics", "version", "kernels"},
     "report": {"results"},
     "studies": {"specs", "norms", "placement", "tasks", "training", "diagnostics", "results", "report", "data"},
-    "papers": {"norms", "placement", "studies", "results", "report", "data", "tasks", "models", "training", "fits"},
+    "papers": {
+        *("norms", "placement", "studies", "results", "report", "data", "tasks", "models", "training", "fits"),
+        "analysis",
+    },
     "cli": {
         *("norms", "kernels", "placement", "diagnostics", "data", "tasks", "specs", "studies", "results", "report"),
         *("papers", "surgery"),

@@ -47,7 +47,7 @@ def test_every_task_builds_with_every_norm_and_placement(name: str) -> None:
             if norm in MIXES_POSITIONS and name != "mnist_cnn":
                 continue
             # Batch norm has moments of every time step, and texts and drawings have none.
-            stepless = ("_lstm", "_gru", "_skip_thoughts", "_strokes", "_ondb")
+            stepless = ("_lstm", "_gru", "_skip_thoughts", "_strokes", "_ondb", "_order")
             if norm == "batch_norm" and name.endswith(stepless) and "mnist" not in name:
                 continue
             assert isinstance(task.network(NORMS[norm], PLACEMENTS[place], "small"), nn.Module)

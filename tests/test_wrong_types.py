@@ -301,6 +301,12 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]], dict[st
     },
     "load_digits": (data.load_digits, dict, {"seed": ["1", 2.5, True, [1]]}),
     "load_ptb_sample": (data.load_ptb_sample, dict, {"seed": ["1", 2.5, True, [1]]}),
+    "read_captions": (
+        data.read_captions,
+        lambda: {"path": Path("nowhere"), "images": 1},
+        {"path": PATH, "images": WHOLE},
+    ),
+    "read_features": (data.read_features, lambda: {"path": Path("nowhere")}, {"path": PATH}),
     **{
         name: (_exhausted(getattr(data, name)), lambda: {"path": Path("nowhere")}, {"path": PATH})
         for name in ("read_lines", "read_trees", "read_conllu")

@@ -59,5 +59,6 @@ def test_hashes_and_sizes_are_those_of_the_folder_that_the_sets_were_taken_from(
                 assert file.bytes == (root / place).stat().st_size
                 checked += 1
     # mnist 4, rt 2, sst 3, enwiki 1, text 1, ewt 3, iwslt14 6, iwslt15 twice 2, wmt 6, evb 3, multi30k 6,
-    # sentence-eval 11, ptb-wsj-sample 1, gutenberg-novels 11, strokes 2, binarized-mnist 3.
-    assert checked == 67
+    # sentence-eval 11, ptb-wsj-sample 1, gutenberg-novels 11, strokes 2, binarized-mnist 3, cifar10-jpeg 1,
+    # multi30k-task2 30.
+    assert checked == 98

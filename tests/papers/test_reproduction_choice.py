@@ -7,7 +7,7 @@ import pytest
 
 from normscope.papers import PAPERS, ReproductionRequest, choose, missing
 from normscope.papers.judging.cell import Paper, Setup
-from normscope.papers.reproduction import missing_packages
+from normscope.papers.request import missing_packages
 
 pytestmark = pytest.mark.usefixtures("small_data")
 

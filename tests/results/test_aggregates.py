@@ -45,7 +45,7 @@ def noisy(references: list[str], share: float, seed: int) -> list[str]:
 
 def test_every_aggregate_goes_by_its_key() -> None:
     assert all(key == aggregate.name for key, aggregate in AGGREGATES.items())
-    assert [aggregate.width for aggregate in AGGREGATES.values()] == [1, 2, 2, 10]
+    assert [aggregate.width for aggregate in AGGREGATES.values()] == [1, 2, 2, 10, 8]
 
 
 def test_by_hand() -> None:
@@ -57,6 +57,16 @@ def test_by_hand() -> None:
     assert RATIO.value(attached) == pytest.approx(0.8, rel=1e-15)
     # An example of no words is no error as long as another one has some.
     assert RATIO.value(np.array([[0, 0], [1.5, 2.0]])) == 0.75
+
+
+def test_recalls_of_a_hand_computed_case() -> None:
+    recalls = AGGREGATES["retrieval"]
+    scores = np.array([[100, 100, 100, 1, 20, 60, 80, 7], [0, 0, 100, 9, 0, 20, 60, 11]], dtype=np.float32)
+    # The ranks, columns 3 and 7, are kept for their means, and no part of the value.
+    assert recalls.value(scores) == pytest.approx((50 + 50 + 100 + 10 + 40 + 70) / 6, rel=1e-15)
+    ranks = [recalls.columns.index(f"{sought} mean rank") for sought in ("caption", "image")]
+    assert scores.mean(0)[ranks].tolist() == [5, 9]
+    assert aggregates.share_limits(recalls, "%", scores) == (0.0, 100.0)
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_the_line_that_repeats_a_study_names_them() -> None:
 
 
 def test_an_unknown_optimizer_is_named() -> None:
-    with pytest.raises(ValueError, match="optimizer must be one of adam, radam, sgd, muon, got 'lion'"):
+    with pytest.raises(ValueError, match="optimizer must be one of adam, adam_kiros2015, radam, sgd, muon, got 'lion'"):
         make_study("digits", optimizers=["lion"])
     with pytest.raises(TypeError, match=r"optimizers must be a sequence of strings, got 'muon'"):
         make_study("digits", optimizers="muon")

@@ -29,6 +29,7 @@ from normscope.data.registry import SETS
 from normscope.data.store import state
 from support import pen_data
 from support.children.small_sets import MANIFEST, VARIABLE, miniatures
+from support.cifar_data import write_cifar
 
 CHILDREN = Path(__file__).parent / "children"
 
@@ -55,6 +56,12 @@ TREES = {"train": 700, "dev": 600, "test": 150}
 
 DIGITS = {"train": 12_000, "t10k": 2_000}
 """Images of MNIST."""
+
+CAPTIONED = {"train": 400, "val": 40, "test_2016": 30}
+"""Images of Multi30k with ten descriptions each."""
+
+FEATURES = {"train": 60, "val": 1010, "test": 40}
+"""Images of COCO, of 12 features each; of the validation ones, 1,000 are used."""
 
 BINARY_DIGITS = {"train": 3000, "valid": 300, "test": 200}
 """Images of binarized MNIST."""
@@ -171,9 +178,13 @@ def write_all(folder: Path) -> None:
     _write_characters(made, draw, english)
     _write_treebanks(made, draw, english)
     _write_images(made)
+    _write_captions(made, english, german)
+    write_cifar(made)
     _write_binary_images(made)
     for place, content in pen_data.files().items():
         made.write(place, content)
+    _write_novels(made, english)
+    _write_news(made, english)
     part = folder / f"{MANIFEST}.part"
     part.write_text(json.dumps(made.known))
     os.replace(part, folder / MANIFEST)
@@ -390,6 +401,67 @@ def _write_characters(made: _Folder, draw: random.Random, english: _Language) ->
     made.write(f"enwiki-xml-small/{name}", bz2.compress(start + body + filler + end, 1))
 
 
+TITLES = {
+    "98-a-tale-of-two-cities": "A Tale of Two Cities",
+    "145-middlemarch": "Middlemarch",
+    "345-dracula": "Dracula",
+    "514-little-women": "Little Women",
+    "1342-pride-and-prejudice": "Pride and Prejudice",
+    "1400-great-expectations": "Great Expectations",
+    "1661-the-adventures-of-sherlock-holmes": "The Adventures of Sherlock Holmes",
+    "2701-moby-dick": "Moby Dick; or The Whale",
+    "14263-katrine": "Katrine",
+    "15122-the-little-colonels-hero": "The Little Colonel's Hero",
+    "16215-jack-sheppard": "Jack Sheppard",
+}
+"""Novels by file."""
+
+
+def _write_novels(made: _Folder, english: _Language) -> None:
+    """Write novels whose nouns go with their verbs, with names of their own, between header and licence."""
+    draw = random.Random(21)
+    nouns, verbs = english.words[100:160], english.words[400:460]
+    for place, (file, title) in enumerate(TITLES.items()):
+        names = [word.capitalize() for word in english.words[600 + 16 * place : 616 + 16 * place]]
+        lines = [
+            f"Title: {title}",
+            "",
+            f"*** START OF THIS PROJECT GUTENBERG EBOOK {title.upper()} ***",
+            "",
+            "CHAPTER I",
+        ]
+        for _ in range(30):
+            lines.append("")
+            for _ in range(4):
+                one, other = draw.sample(range(60), 2)
+                lines.append(f"Then {draw.choice(names)} {verbs[one]} the {nouns[one]},")
+                lines.append(f"and {draw.choice(names)} {verbs[other]} a {nouns[other]}.")
+        lines += ["", f"*** END OF THIS PROJECT GUTENBERG EBOOK {title.upper()} ***", "The licence."]
+        made.gzip(f"gutenberg-novels/{file}.txt.gz", "".join(f"{line}\r\n" for line in lines).encode("ascii"))
+
+
+def _write_news(made: _Folder, english: _Language) -> None:
+    """Write CNN question files: of the entities of an article, the missing one goes with the question's verb."""
+    draw = random.Random(22)
+    verbs = english.words[400:420]
+    members = {}
+    for folder, count in (("training", 200), ("validation", 20), ("test", 20)):
+        for number in range(count):
+            entities = [f"@entity{n}" for n in draw.sample(range(12), 6)]
+            deeds = draw.sample(verbs, 6)
+            article = " ".join(f"{entity} {deed} the {deed} ." for entity, deed in zip(entities, deeds, strict=True))
+            answer = draw.randrange(6)
+            parts = (
+                f"http://www.example.org/{folder}/{number}",
+                article,
+                f"@placeholder {deeds[answer]} the {deeds[answer]}",
+                entities[answer],
+                "\n".join(f"{entity}:{english.words[n].capitalize()}" for n, entity in enumerate(entities)),
+            )
+            members[f"cnn/questions/{folder}/{number:040x}.question"] = "\n\n".join(parts).encode()
+    made.tar("cnn-questions/cnn.tgz", members)
+
+
 _TAGS = (("NOUN", "NN"), ("VERB", "VBD"), ("ADJ", "JJ"), ("ADV", "RB"), ("DET", "DT"), ("PRON", "PRP"), ("ADP", "IN"))
 _SMALL = {"DET", "ADJ", "ADP"}
 _RELATIONS = {
@@ -493,6 +565,26 @@ def _write_images(made: _Folder) -> None:
         values = labels[chosen].astype(np.uint8)
         made.gzip(f"mnist/{part}-labels-idx1-ubyte.gz", struct.pack(">2I", 0x0801, count) + values.tobytes())
         begin += count
+
+
+def _write_captions(made: _Folder, english: _Language, german: _Language) -> None:
+    """Write descriptions of a few things, some of which each description names; and captions with features of them."""
+    draw, rng = random.Random(5), np.random.default_rng(5)
+    for part, count in CAPTIONED.items():
+        scenes = [draw.sample(range(5, 400), 9) for _ in range(count)]
+        for side, language in (("en", english), ("de", german)):
+            for number in range(1, 6):
+                seen = ([0, *draw.sample(scene, 6 - number // 2)] for scene in scenes)
+                texts = (f"{_raw(language.words[word] for word in words)[:-1]}, ...!" for words in seen)
+                made.gzip(f"multi30k/task2/{part}.{number}.{side}.gz", _lines(texts))
+    for part, count in FEATURES.items():
+        scenes = rng.integers(5, 50, (count, 3))
+        texts = (" ".join(english.words[word] for word in rng.permutation(scene)) for scene in scenes for _ in range(5))
+        made.write(f"coco/{part}.txt", _lines(texts))
+        stream = io.BytesIO()
+        vectors = rng.random((count, 12), dtype=np.float32)
+        np.save(stream, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+        made.write(f"coco/images/10crop/{part}.npy", stream.getvalue())
 
 
 def _write_binary_images(made: _Folder) -> None:

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from normscope.norms import NORMS, LayerNorm
+from normscope.norms import NORMS, BatchNorm, LayerNorm
 from normscope.placement import PLACEMENTS
 from normscope.specs import NormSpec
 from normscope.tasks import TASKS
-from normscope.tasks.images import DIGITS, MNIST_CNN, MNIST_MLP, MNIST_MLP_BATCH4
-from support import data_sets
+from normscope.tasks.images import CIFAR10, CIFAR10_PART, DIGITS, MNIST_CNN, MNIST_MLP, MNIST_MLP_BATCH4
+from support import cifar_data, data_sets
 
-ALL = [DIGITS, MNIST_MLP, MNIST_MLP_BATCH4, MNIST_CNN]
+ALL = [DIGITS, MNIST_MLP, MNIST_MLP_BATCH4, MNIST_CNN, CIFAR10, CIFAR10_PART]
 
 
 @pytest.mark.parametrize("task", ALL, ids=lambda task: task.name)
@@ -24,7 +24,7 @@ def test_entries_are_whole(task: Any) -> None:
     for published in task.published:
         for text in published.rows:
             assert NormSpec.parse(text).build(8) is not None
-    assert bool(task.published) is (task is not DIGITS)
+    assert bool(task.published) is (task not in (DIGITS, CIFAR10, CIFAR10_PART))
 
 
 @pytest.mark.parametrize("task", ALL, ids=lambda task: task.name)
@@ -64,3 +64,31 @@ def test_mnist_is_read_from_its_four_files() -> None:
     assert data.test.x.shape == (data_sets.DIGITS["t10k"], 1, 28, 28)
     assert data.test.y.bincount(minlength=10).min() > 100
     assert np.isclose(data.train.x.mean().item(), 0, atol=1e-4)
+
+
+@pytest.mark.usefixtures("small_data")
+@pytest.mark.parametrize("task", [CIFAR10, CIFAR10_PART], ids=lambda task: task.name)
+def test_cifar_10_has_ten_classes_in_every_part(task: Any) -> None:
+    data = task.load(torch.device("cpu"), "study", "small")
+    tuning = task.load(torch.device("cpu"), "tune", "small")
+    assert data.train.x.shape[1:] == (3, 32, 32)
+    assert len(data.test.y) == 10 * cifar_data.TEST
+    assert len(data.valid.y) == len(tuning.valid.y) == cifar_data.TRAIN
+    assert tuning.train_examples + 2 * len(tuning.valid.y) == 10 * cifar_data.TRAIN
+    for part in (data.train, data.valid, data.test, tuning.valid):
+        assert part.y.bincount(minlength=10).min() > 0
+    assert np.isclose(data.train.x.mean().item(), 0, atol=1e-4)
+    assert np.isclose(data.train.x.std().item(), 1, atol=1e-3)
+
+
+def test_layer_norm_is_over_all_units_of_a_layer_and_batch_norm_over_a_channel() -> None:
+    """Ba et al. (2016), eq. (3): over the H hidden units of a layer, each with a gain and a bias of its own."""
+    norms = CIFAR10.network(NORMS["layer_norm"], PLACEMENTS["preactivation"], "small").norms
+    shapes = [tuple(norm.normalized_shape) for norm in norms if isinstance(norm, LayerNorm)]
+    assert shapes == [(32, 32, 16), (16, 16, 32), (8, 8, 64), (4, 4, 64)]
+    norms = CIFAR10.varied("per_position").network(NORMS["layer_norm"], PLACEMENTS["preactivation"], "small").norms
+    assert [norm.normalized_shape for norm in norms] == [(16,), (32,), (64,), (64,)]
+    norms = MNIST_CNN.varied("whole_layers").network(NORMS["layer_norm"], PLACEMENTS["preactivation"], "small").norms
+    assert [norm.normalized_shape for norm in norms] == [(28, 28, 16), (14, 14, 32), (7, 7, 64)]
+    norms = CIFAR10.network(NORMS["batch_norm"], PLACEMENTS["preactivation"], "small").norms
+    assert [norm.normalized_shape for norm in norms if isinstance(norm, BatchNorm)] == [(16,), (32,), (64,), (64,)]

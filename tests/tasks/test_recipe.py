@@ -1,5 +1,6 @@
 """Recipes: looks, learning rates by hand, optimizers against torch's own, and what is refused."""
 
+import copy
 import dataclasses
 import itertools
 import math
@@ -11,7 +12,8 @@ import torch
 from torch import nn
 
 from normscope.tasks import Recipe
-from normscope.tasks.recipe import OPTIMIZERS, SCHEDULES
+from normscope.tasks.adam_kiros2015 import AdamKiros2015
+from normscope.tasks.recipe import CLIP_RULES, OPTIMIZERS, SCHEDULES
 
 RECIPE = Recipe(steps=60, batch_size=16, learning_rate=3e-3)
 
@@ -146,8 +148,30 @@ class Both(torch.optim.Optimizer):
             part.step()
 
 
+class KirosLoop(torch.optim.Optimizer):
+    """The loop of the published code, training/optim.py of skip-thoughts, number by number in float64."""
+
+    def __init__(self, parameters: Iterator[nn.Parameter], rate: float, b2: float) -> None:
+        self.parameters, self.rate, self.b2 = list(parameters), rate, b2
+        self.i = 0.0
+        self.m = [torch.zeros_like(one, dtype=torch.float64) for one in self.parameters]
+        self.v = [torch.zeros_like(one, dtype=torch.float64) for one in self.parameters]
+
+    def step(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        self.i += 1
+        fix1, fix2 = 1 - 0.1**self.i, 1 - self.b2**self.i
+        lr_t = self.rate * math.sqrt(fix2) / fix1
+        for n, parameter in enumerate(self.parameters):
+            assert parameter.grad is not None
+            g = parameter.grad.double()
+            self.m[n] = 0.1 * g + (1 - 0.1) * self.m[n]
+            self.v[n] = self.b2 * g**2 + (1 - self.b2) * self.v[n]
+            parameter.data -= (lr_t * self.m[n] / (self.v[n].sqrt() + 1e-8)).float()
+
+
 PEERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": lambda groups: torch.optim.Adam(groups, lr=0.01, betas=(0.9, 0.98)),
+    "adam_kiros2015": lambda groups: KirosLoop(groups, 0.01, 0.02),
     "radam": lambda groups: torch.optim.RAdam(groups, lr=0.01, betas=(0.9, 0.98)),
     "sgd": lambda groups: torch.optim.SGD(groups, lr=0.01),
     "muon": Both,
@@ -172,6 +196,73 @@ def test_adams_first_update_is_the_sign_of_the_gradient() -> None:
     before = dict(Network().named_parameters())
     for (name, found), gradient in zip(after(recipe.make_optimizer, 1).items(), upstream(0), strict=True):
         torch.testing.assert_close(found, before[name].detach() - 0.01 * gradient.sign(), rtol=0, atol=1e-6)
+
+
+def test_adam_of_the_skip_thoughts_begins_too_fast() -> None:
+    """A constant gradient moves Adam by the rate at every update; without correction by 3.5 times that, then 6.6."""
+    moves = []
+    parameter = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    optimizer = AdamKiros2015([parameter], lr=1.0, eps=0.0)
+    for _ in range(100):
+        before = parameter.item()
+        parameter.grad = torch.full((1,), 0.3, dtype=torch.float64)
+        optimizer.step()
+        moves.append(before - parameter.item())
+    assert moves[0] == pytest.approx(0.1 * math.sqrt(0.999) / (math.sqrt(0.001) * 0.9), rel=1e-12)
+    assert moves[0] == pytest.approx(3.5, abs=0.02)
+    assert max(moves) == pytest.approx(6.6, abs=0.05)
+    before = parameter.item()
+    loss = optimizer.step(lambda: parameter.sum() * 2)
+    assert loss is not None
+    assert loss.item() == 2 * before
+
+
+def test_adam_of_the_skip_thoughts_resumes_to_the_bit() -> None:
+    recipe = dataclasses.replace(RECIPE, optimizer="adam_kiros2015")
+    network = Network()
+    made = recipe.make_optimizer(network)
+    for step in range(6):
+        if step == 3:
+            state = copy.deepcopy((network.state_dict(), made.state_dict()))
+            network = Network()
+            made = recipe.make_optimizer(network)
+            network.load_state_dict(state[0])
+            made.load_state_dict(state[1])
+        for parameter, gradient in zip(network.parameters(), upstream(step), strict=True):
+            parameter.grad = gradient
+        made.step()
+    whole = after(recipe.make_optimizer, 6)
+    assert all(torch.equal(parameter, whole[name]) for name, parameter in network.named_parameters())
+
+
+@pytest.mark.parametrize("rule", CLIP_RULES)
+@pytest.mark.parametrize("clip", [0.0, 0.5, 2.0, 50.0])
+def test_gradients_are_clipped_by_hand(rule: str, clip: float) -> None:
+    network = Network()
+    gradients = list(upstream(1))
+    for parameter, gradient in zip(network.parameters(), gradients, strict=True):
+        parameter.grad = gradient.clone()
+    recipe = dataclasses.replace(RECIPE, clip=clip, clip_rule=rule)
+    whole = math.sqrt(sum(float(gradient.double().square().sum()) for gradient in gradients))
+    recipe.clip_gradients(network)
+    for parameter, gradient in zip(network.parameters(), gradients, strict=True):
+        length = {"tensor": float(gradient.double().norm())}.get(rule, whole)
+        if rule == "reader2016":
+            # switch(g2 > clip ** 2, g * clip / sqrt(g2)), where g2 is the length and not its square.
+            factor = clip / math.sqrt(length) if clip and length > clip**2 else 1.0
+        else:
+            factor = min(1.0, clip / length) if clip else 1.0
+        # torch adds 1e-6 to the length.
+        torch.testing.assert_close(parameter.grad, factor * gradient, rtol=1e-5, atol=1e-6)
+    assert 2.0**2 < whole < 50
+
+
+def test_the_usual_rule_of_clipping_changes_no_name() -> None:
+    content = RECIPE.content()
+    assert set(content) == {field.name for field in dataclasses.fields(Recipe)} - {"clip_rule"}
+    other = dataclasses.replace(RECIPE, clip_rule="tensor").content()
+    assert other == {**content, "clip_rule": "tensor"}
+    assert Recipe(**other).content() == other
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -233,7 +324,8 @@ def test_norms_and_biases_of_a_network_do_not_decay() -> None:
         ({"weight_decay": math.nan}, "weight_decay must be finite and not negative, got nan"),
         ({"beta2": 1.0}, r"beta2 must be from 0 to below 1, got 1\.0"),
         ({"beta2": math.nan}, "beta2 must be from 0 to below 1, got nan"),
-        ({"optimizer": "adamw"}, "optimizer must be one of adam, radam, sgd, muon, got 'adamw'"),
+        ({"optimizer": "adamw"}, "optimizer must be one of adam, adam_kiros2015, radam, sgd, muon, got 'adamw'"),
+        ({"clip_rule": "value"}, "clip_rule must be one of norm, tensor, reader2016, got 'value'"),
         ({"schedule": "cosine"}, "schedule must be one of linear, inverse_sqrt, constant, got 'cosine'"),
         ({"precision": "float8"}, "precision must be one of float32, bfloat16, got 'float8'"),
         ({"device": "mps"}, "device must be cpu, or cuda with or without a number, got .mps."),

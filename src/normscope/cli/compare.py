@@ -81,7 +81,8 @@ def compare(
     optimizer: Annotated[
         str,
         Parameter(
-            help="optimizers to compare: adam, radam, sgd, muon, all at the arm's learning rate; default: the task's",
+            help="optimizers to compare: adam, adam_kiros2015, radam, sgd, muon, all at the arm's learning rate; "
+            "default: the task's",
             show_default=False,
         ),
     ] = "",

@@ -39,13 +39,13 @@ STYLES = {"reproduced": "bold green", "not reproduced": "bold red", "cannot": "y
 
 
 def reproduce(
-    paper: Annotated[str, Parameter(help="paper to reproduce: xu2019 or xiong2020")],
+    paper: Annotated[str, Parameter(help="paper to reproduce: xu2019, xiong2020 or ba2016")],
     /,
     *,
     only: Annotated[
         str,
         Parameter(
-            help="tasks, tables and figures to reproduce, such as rt,table3 (see --list); default: all",
+            help="tasks, tables, figures and probes to reproduce, such as rt,table3 (see --list); default: all",
             show_default=False,
         ),
     ] = "",
@@ -95,7 +95,7 @@ def reproduce(
     """Reproduce a paper: run or resume its studies, and report a verdict per published result.
 
     Differences between norms are compared on paired seeds, not single values; for BLEU only their signs, because
-    neither paper names its scorer. Shortened runs and baselines that do not train give no verdict. Writes
+    these papers do not name their scorers. Shortened runs and baselines that do not train give no verdict. Writes
     reproduce.json and reproduce.md beside the studies, but with --read-only. It can be stopped at any time: the same
     command resumes it.
 
@@ -108,6 +108,8 @@ def reproduce(
     normscope reproduce xu2019 --only rt,sst5 --no-tune
 
     normscope reproduce xiong2020 --only gradients
+
+    normscope reproduce ba2016 --only cifar10_part,table1 --until-decided
     """
     from normscope.papers import ReproductionRequest, Setting
 
@@ -161,6 +163,8 @@ def _list_cells(request: "ReproductionRequest") -> None:
     _write(console, f"--only accepts tasks: {', '.join(available)}; tables: {', '.join(paper.tables)}")
     for figure, description in paper.figures.items():
         _write(console, f"and {figure}: {description}")
+    for name, probe in paper.probes.items():
+        _write(console, f"and {name}: {probe.what} ({probe.source}), computed in a second")
     if len(paper.norms_at) > 1:
         _write(console, f"--norms-at accepts {' or '.join(paper.norms_at)}")
 
@@ -176,7 +180,7 @@ def _reproduce(request: "ReproductionRequest", *, json_output: bool = False) -> 
 
     console = open_console(stderr=json_output)
     chosen = choose(request)
-    parts = ", ".join((*chosen.tasks, *chosen.figures)) or "nothing that can be run here"
+    parts = ", ".join((*chosen.tasks, *chosen.figures, *chosen.probes)) or "nothing that can be run here"
     action = "reading" if request.read_only else "running or resuming"
     _write(console, f"{chosen.paper.title}\n{action} {parts} in {request.folder}")
     bar = Progress(
@@ -254,12 +258,14 @@ def _print(console: Console, content: Mapping[str, Any]) -> None:
         AUDIT,
         COST,
         OBSTACLES,
+        STATEMENT,
         audit_rows,
         cost_rows,
         gradient_rows,
         obstacle_rows,
         result_rows,
         setting_words,
+        statement_rows,
     )
 
     cells = [cell for cell in content["cells"] if cell["kind"] == "count" or cell["id"] in content["asked"]]
@@ -281,6 +287,9 @@ def _print(console: Console, content: Mapping[str, Any]) -> None:
         console.print(rows_table(AUDIT, audit_rows(audited), "Evidence for the published results"))
     if content["not_drawn"]:
         _write(console, f"Gradients at initialization: not run here: {content['not_drawn']}")
+    for probe in content.get("probes", ()):
+        title = f"{probe['source']}: {probe['what']}"
+        console.print(_verdicts(STATEMENT, statement_rows(probe), title, console.width))
     if content["gradients"]:
         lines = gradient_rows(content["gradients"]["lines"])
         console.print(_results(lines, "Gradient norms at initialization, slopes", console.width))
@@ -300,18 +309,24 @@ def _cells(rows: Sequence[Sequence[str]], title: str, width: int) -> Table:
 
 
 def _results(rows: Sequence[Sequence[str]], title: str, width: int) -> Table:
-    """Build the table of verdicts; below :data:`WIDE` columns without the reasons, which are on the page."""
+    """Build the table of verdicts on figures."""
     from normscope.papers.judging.tables import RESULT
 
-    columns = RESULT if width >= WIDE else RESULT[:-1]
+    return _verdicts(RESULT, rows, title, width)
+
+
+def _verdicts(names: Sequence[str], rows: Sequence[Sequence[str]], title: str, width: int) -> Table:
+    """Build a table of verdicts; below :data:`WIDE` columns without the reasons, which are on the page."""
+    columns = names if width >= WIDE else names[:-1]
+    verdict = names.index("verdict")
     table = Table(title=Text(title, "table.title"), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
     for name in columns:
         # Numbers are not wrapped; text is wrapped between words.
         least = max(map(len, {"verdict": ("not reproduced",), "claim": ("difference of the two",)}.get(name, (name,))))
         table.add_column(name, min_width=least, no_wrap=name in ("published", "epsilon"))
     for row in rows:
-        style = next((style for word, style in STYLES.items() if row[4].startswith(word)), "")
-        table.add_row(*(Text(cell, style if at == 4 else "") for at, cell in enumerate(row[: len(columns)])))
+        style = next((style for word, style in STYLES.items() if row[verdict].startswith(word)), "")
+        table.add_row(*(Text(cell, style if at == verdict else "") for at, cell in enumerate(row[: len(columns)])))
     return table
 
 

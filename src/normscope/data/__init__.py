@@ -1,7 +1,16 @@
 """Data sets: download, verification by hash, and readers of the original files. Needs no torch."""
 
 from normscope.data.download import DataFile, DataSet, Progress
+from normscope.data.readers.captions import (
+    CaptionedImages,
+    CaptionSplits,
+    load_coco_captions,
+    load_multi30k_captions,
+    read_captions,
+    read_features,
+)
 from normscope.data.readers.characters import ByteSplits, load_bytes
+from normscope.data.readers.cifar import load_cifar10, load_cifar10_part
 from normscope.data.readers.files import read_lines
 from normscope.data.readers.iam_ondb import load_iam_ondb
 from normscope.data.readers.images import (
@@ -59,6 +68,8 @@ __all__ = [
     "BinaryImages",
     "BookSplits",
     "ByteSplits",
+    "CaptionSplits",
+    "CaptionedImages",
     "DataDamaged",
     "DataFile",
     "DataNotFound",
@@ -86,12 +97,16 @@ __all__ = [
     "load_binarized_mnist",
     "load_book_corpus",
     "load_bytes",
+    "load_cifar10",
+    "load_cifar10_part",
+    "load_coco_captions",
     "load_cr",
     "load_digits",
     "load_ewt",
     "load_iam_ondb",
     "load_mnist",
     "load_mpqa",
+    "load_multi30k_captions",
     "load_novel_sentences",
     "load_parallel",
     "load_ptb",
@@ -103,7 +118,9 @@ __all__ = [
     "load_subj",
     "load_trec",
     "locate",
+    "read_captions",
     "read_conllu",
+    "read_features",
     "read_lines",
     "read_pairs",
     "read_tar_pairs",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -81,26 +82,45 @@ class ConvNet(nn.Module):
 
     The ReLU is omitted after norms that include an activation (``brings_activation``).
 
-    Norms act on channels-last feature maps, ``[B, H, W, C]``: layer norms over the channels of a position, batch
-    normalization over batch and positions, filter response normalization over positions.
+    Norms act on channels-last feature maps, ``[B, H, W, C]``: layer norms over the channels of a position or, with
+    ``whole_layers``, over all units of the layer, batch normalization over batch and positions, filter response
+    normalization over positions.
 
     Args:
         channels: Channels of the input and of every convolution.
         size: Height and width of the input, divisible by ``2 ** (number of poolings)``.
         classes: Number of logits.
-        norm: Factory of the norms, from the number of channels.
+        norm: Factory of the norms, from the number of channels or, with ``whole_layers``, from ``(H, W, C)``.
+        whole_layers: Whether norms whose statistics are over features are over all units of a layer, each of which
+            has a weight and a bias of its own.
 
     Raises:
         ValueError: If the size is not divisible.
+
+    References:
+        Ba, Kiros, Hinton (2016). Layer normalization. arXiv:1607.06450, sections 3 and 6.7, for ``whole_layers``.
+        Departs from it in: the architecture, which the paper does not print.
     """
 
-    def __init__(self, channels: Sequence[int], *, size: int, classes: int, norm: Callable[[int], nn.Module]) -> None:
+    def __init__(
+        self,
+        channels: Sequence[int],
+        *,
+        size: int,
+        classes: int,
+        norm: Callable[[Any], nn.Module],
+        whole_layers: bool = False,
+    ) -> None:
         super().__init__()
         halvings = len(channels) - 2
         if size % 2**halvings:
             raise ValueError(f"an image of {size} x {size} cannot be halved {halvings} times")
         self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(channels))
         self.norms = nn.ModuleList(norm(width) for width in channels[1:])
+        for number, made in enumerate(self.norms if whole_layers else ()):
+            if getattr(getattr(made, "traits", None), "statistics", None) == "features":
+                side = size // 2**number
+                self.norms[number] = norm((side, side, channels[number + 1]))
         self.pool = nn.MaxPool2d(2)
         self.head = nn.Linear(channels[-1] * (size // 2**halvings) ** 2, classes)
 

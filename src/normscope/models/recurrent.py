@@ -13,6 +13,8 @@ Cell = Literal["LSTM", "GRU"]
 FORGET_BIAS = 1.0
 """Sum of both biases of an LSTM's forget gates at the start (Jozefowicz et al. 2015)."""
 
+CARRIED = "a text whose state is carried on from segment to segment has no such steps"
+
 
 def _layers(
     cell: Cell,
@@ -30,13 +32,20 @@ def _layers(
     return GRU(inputs, width, layers, **given)
 
 
-def _of_rows(norm: Callable[[int], nn.Module]) -> Callable[[int], nn.Module]:
+def of_rows(norm: Callable[[int], nn.Module], obstacle: str) -> Callable[[int], nn.Module]:
+    """Return the factory of a norm, or, for batch norm, one that refuses to build it.
+
+    Args:
+        norm: Factory of the norms, from the width.
+        obstacle: Why there are no moments of every time step, after "and".
+    """
+
     def make(width: int) -> nn.Module:
         built = norm(width)
         if getattr(getattr(built, "traits", None), "statistics", None) == "batch":
             raise ValueError(
-                "batch norm has moments of every time step of a sequence, and a text whose state is carried on from "
-                "segment to segment has no such steps: use norms of rows, in a study --norms none,layer_norm,rms_norm"
+                f"batch norm has moments of every time step of a sequence, and {obstacle}: use norms of rows, in a "
+                "study --norms none,layer_norm,rms_norm"
             )
         return built
 
@@ -111,7 +120,7 @@ class RecurrentLanguageModel(nn.Module):
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, width)
-        self.layers = _layers(cell, width, width, _of_rows(norm), layers=layers)
+        self.layers = _layers(cell, width, width, of_rows(norm, CARRIED), layers=layers)
         self.logits = nn.Linear(width, vocabulary)
         self.states = 2 if cell == "LSTM" else 1
         self.memory: Tensor

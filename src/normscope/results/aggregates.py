@@ -1,4 +1,4 @@
-"""Values of a test set from per-example scores: mean, ratio, percentage or corpus BLEU; numpy only."""
+"""Values of a test set from per-example scores: mean, ratio, percentage, corpus BLEU or recalls; numpy only."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -189,6 +189,14 @@ def _bleu(totals: np.ndarray, examples: int) -> np.ndarray:
     return np.where(zero, 0.0, 100.0 * brevity * np.exp(np.log(precision).mean(axis=-1)))
 
 
+_RECALLS = (0, 1, 2, 4, 5, 6)
+"""Columns of the recalls of ``retrieval``."""
+
+
+def _retrieval(totals: np.ndarray, examples: int) -> np.ndarray:
+    return totals[..., _RECALLS].mean(axis=-1) / examples
+
+
 AGGREGATES: dict[str, Aggregate] = {
     "mean": Aggregate(name="mean", columns=("score",), formula=_mean),
     "ratio": Aggregate(name="ratio", columns=("numerator", "denominator"), formula=_ratio),
@@ -202,6 +210,13 @@ AGGREGATES: dict[str, Aggregate] = {
             *(f"{order}-grams" for order in range(1, 5)),
         ),
         formula=_bleu,
+    ),
+    "retrieval": Aggregate(
+        name="retrieval",
+        columns=tuple(
+            f"{sought} {measure}" for sought in ("caption", "image") for measure in ("R@1", "R@5", "R@10", "mean rank")
+        ),
+        formula=_retrieval,
     ),
 }
 """Aggregates by the name that the metric of a card has."""
@@ -223,7 +238,7 @@ def share_limits(aggregate: Aggregate, unit: str, scores: np.ndarray) -> Interva
     elif aggregate.name == "percentage":
         inside = bool(((scores[..., 0] >= 0) & (scores[..., 0] <= scores[..., 1])).all())
     else:
-        inside = aggregate.name == "bleu"
+        inside = aggregate.name in {"bleu", "retrieval"}
     return (0.0, 100.0) if inside else None
 
 

@@ -12,6 +12,7 @@ from normscope.results.look_plan import LookPlan
 from normscope.results.matching import ArmRuns, compare_scores, pair_values, read_scores
 from normscope.results.schema import RunState
 from normscope.results.statistics import Interval, bca_interval, holm
+from normscope.results.targets.record import ArmTarget
 from normscope.results.verdict import Evidence, verdict, weigh
 
 
@@ -134,10 +135,12 @@ class ArmSummary:
     seconds: float | None = None
     """Duration of a run."""
     steps_to_baseline: int | None = None
-    """Updates until the median validation loss reaches the baseline's final one, to the nearest evaluation; None if it
-    never does."""
+    """In a study without targets, a description: updates until the median validation loss reaches the baseline's final
+    one, to the nearest evaluation; None if it never does."""
     seconds_to_baseline: float | None = None
     """The same in seconds of training."""
+    targets: tuple[ArmTarget, ...] | None = None
+    """Its times to the targets of the card; None in a study without targets."""
     measures: Mapping[str, float] | None = None
     """Means over the done runs of further results by name, on which no verdict rests; None if the task has none."""
     looks: tuple[ArmLook, ...] | None = None
@@ -238,7 +241,9 @@ def stand_once(
     return standings
 
 
-def summarize_arm(card: Mapping[str, Any], standing: Standing, *, shared: int) -> ArmSummary:
+def summarize_arm(
+    card: Mapping[str, Any], standing: Standing, *, shared: int, targets: tuple[ArmTarget, ...] | None = None
+) -> ArmSummary:
     """Build the summary of an arm.
 
     Args:
@@ -246,6 +251,7 @@ def summarize_arm(card: Mapping[str, Any], standing: Standing, *, shared: int) -
         standing: The arm, its runs and its verdict.
         shared: Number of first seeds that every arm has. Costs are over these: how busy the machine was changes during
             a study, and arms that stop at different looks would otherwise be timed at different moments.
+        targets: Its times to the targets of the card; None if the card has none.
     """
     arm, base, evidence = standing.arm, standing.base, standing.evidence
     timed = arm.until(shared)
@@ -259,7 +265,7 @@ def summarize_arm(card: Mapping[str, Any], standing: Standing, *, shared: int) -
             bca = bca_interval(differences, level=1 - card["alpha"], rng=arm.generator())
         if evidence.difference is not None and base.sd:
             effect = evidence.difference / base.sd
-    reached = _reaching(timed.curve(), base.until(shared).curve())
+    reached = _reaching(timed.curve(), base.until(shared).curve()) if targets is None else (None, None)
     peak_bytes, saved_bytes = timed.median("peak_bytes"), timed.median("saved_bytes")
     return ArmSummary(
         **{key: arm.entry[key] for key in ("label", "norm", "placement", "arguments", "learning_rate")},
@@ -290,6 +296,7 @@ def summarize_arm(card: Mapping[str, Any], standing: Standing, *, shared: int) -
         seconds=timed.median("seconds"),
         steps_to_baseline=reached[0],
         seconds_to_baseline=reached[1],
+        targets=targets,
         measures=arm.measures(),
         looks=standing.looks,
         decided_at=standing.decided_at,

@@ -44,6 +44,8 @@ POSITIVE = Between(0, sys.float_info.max)
 METRIC = {"name": str, "unit": str, "higher_is_better": bool, "aggregate?": tuple(AGGREGATES), "signature?": str}
 """The metric of a study, and the one that evaluations on the validation set use."""
 _POINT = {"learning_rate": POSITIVE, "values": [(float, None), ...], "losses?": [(float, None)]}
+TARGETS = {"values": [(float, "baseline"), ...], "margin": Between(1, 100)}
+"""The targets of the validation metric, in card.json."""
 TUNING = {"grid": [POSITIVE], "seeds": [int], "arms": {str: {"chosen": POSITIVE, "curve": [_POINT, ...]}}}
 """The learning rates that were tried, in card.json and in summary.json."""
 
@@ -89,6 +91,7 @@ CARD = {
     "looks?": {"pairs": [int, ...], "spending": get_args(Spending)},
     "continues?": {"pairs": [int, ...], "spending": get_args(Spending), "seen": int},
     "changes?": [int, ...],
+    "targets?": TARGETS,
     "shared?": [str],
     "source?": {"name": str, "kind": str, "sha256": str, "read": [str]},
     "warnings?": [str],

@@ -23,10 +23,11 @@ from normscope.results.schema import CARD, METRIC, POSITIVE, TUNING, Between, ch
 from normscope.results.seeding import SHARED, describe_shared, shared
 from normscope.results.statistics import MOST_SEEDS, seeds_needed
 from normscope.results.store import SCHEMA, StudyFolder, read_json, write_json
+from normscope.results.targets import TargetPlan, judge_targets
 from normscope.results.verdict import exploratory
 
 _SETTINGS = ("device", "device_name", "backend", "precision", "batch_size", "steps", "threads")
-_LEFT_OUT = ("looks", "changes", "warnings", "splits", "generalizes")
+_LEFT_OUT = ("looks", "changes", "targets", "warnings", "splits", "generalizes")
 _NOT_ALWAYS = ("optimizer", "variant", "measures")
 _INTERVALS = ("interval", "interval_bca", "interval_examples")
 
@@ -87,6 +88,8 @@ class Summary:
     """Its planned looks and how far it came; None for a fixed number of seeds."""
     changes: tuple[int, ...] = ()
     """``changes`` of the card: not empty if its plan was changed after a result; then its p values are exploratory."""
+    targets: TargetPlan | None = None
+    """Its targets of the validation metric; None if it has none."""
 
     @property
     def caution(self) -> str:
@@ -126,6 +129,7 @@ class Summary:
         """Return the content of ``summary.json``; what only some studies have is left out where it is empty."""
         content = {"schema": SCHEMA, **_lists(asdict(self))}
         absent = ("looks", "decided_at") if self.looks is None else ()
+        absent += ("targets",) if self.targets is None else ("steps_to_baseline", "seconds_to_baseline")
         for arm in (*content["arms"], *(content["untuned"] or ())):
             for name in (*absent, *(each for each in _NOT_ALWAYS if arm[each] is None)):
                 del arm[name]
@@ -154,12 +158,13 @@ class Summary:
                     row[name] = json.dumps(value) if value else ""
                 elif name == "unpaired":
                     row[name] = " ".join(map(str, value))
-                elif name == "looks":
-                    row |= {} if self.looks is None else {"looks": json.dumps(_lists(value)) if value else ""}
+                elif name in ("looks", "targets"):
+                    row |= {} if getattr(self, name) is None else {name: json.dumps(_lists(value)) if value else ""}
                 elif (
                     name != "runs"
                     and not (name in _NOT_ALWAYS and value is None)
                     and (name != "decided_at" or self.looks is not None)
+                    and not (name.endswith("_to_baseline") and self.targets is not None)
                 ):
                     row[name] = value
             row |= {f"seed_{run.seed}": run.state if run.value is None else run.value for run in arm.runs}
@@ -237,7 +242,12 @@ def summarize(directory: Path, *, workers: int = 1) -> Summary:
     else:
         standings = list(path.standings())
     shared = min(len(standing.arm.seeds) for standing in standings)
-    every = [summarize_arm(card, standing, shared=shared) for standing in standings]
+    sides = [(standing.arm, standing.base) for standing in standings]
+    targets, times = judge_targets(card, sides, plan=plan, open_runs=_count_open(arms))
+    every = [
+        summarize_arm(card, standing, shared=shared, targets=reached)
+        for standing, reached in zip(standings, times, strict=True)
+    ]
     tuned = sum(standing.arm.entry["tuned"] for standing in standings)
     summaries = [group for group in (tuple(every[:tuned]), tuple(every[tuned:])) if group]
     used = {run.folder.path.name for arm in arms for run in arm.runs.values()}
@@ -275,6 +285,7 @@ def summarize(directory: Path, *, workers: int = 1) -> Summary:
         looks=None if path is None else path.state,
         changes=tuple(card.get("changes") or ()),
         generalizes=card.get("generalizes") or "",
+        targets=targets,
     )
 
 

@@ -76,6 +76,7 @@ class RunSpec:
     def to_json(self) -> dict[str, Any]:
         """Return the specification as JSON, to be sent to another process."""
         norm = {"norm": self.norm.name, "arguments": dict(self.norm.arguments), "placement": self.placement.text}
+        norm["recipe"] = self.recipe.content()
         return {**{name: norm.get(name, value) for name, value in asdict(self).items()}, **norm}
 
     @staticmethod

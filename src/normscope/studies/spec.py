@@ -250,8 +250,8 @@ def make_study(
         spending: How alpha is spent over the looks: early (``"pocock"``), late (``"obrien_fleming"``), or in between
             (``"kim_demets"``, the default).
         warmups: Numbers of warm-up updates to compare; the task's if empty.
-        optimizers: Optimizers to compare, of ``adam``, ``radam``, ``sgd`` and ``muon``; the task's if empty. All use
-            the arm's learning rate.
+        optimizers: Optimizers to compare, of ``adam``, ``adam_kiros2015``, ``radam``, ``sgd`` and ``muon``; the task's
+            if empty. All use the arm's learning rate.
         variants: Variants of the task to compare, ``"default"`` for the task as it is; only that if empty.
         steps: Number of optimizer updates per run; the preset's if None.
         preset: Key of the task's presets.

@@ -339,7 +339,7 @@ OMNIGLOT_STROKES = HandwritingTask(
     read=partial(load_strokes, "omniglot-strokes"),
     sizes={"small": PenSize(width=64, longest=500), "full": FULL},
     presets={
-        "small": Recipe(steps=1000, batch_size=32, learning_rate=2e-2, clip=1.0, evaluations=20),
+        "small": Recipe(steps=1000, batch_size=32, learning_rate=1e-2, clip=1.0, evaluations=20),
         "full": Recipe(steps=40_000, batch_size=8, learning_rate=1e-3, clip=1.0, evaluations=40),
     },
     spread=True,
@@ -366,7 +366,7 @@ IAM_ONDB = dataclasses.replace(
     read=load_iam_ondb,
     sizes={"small": PenSize(width=64, longest=200), "full": FULL},
     presets={
-        "small": Recipe(steps=500, batch_size=8, learning_rate=5e-3, clip=1.0, evaluations=20),
+        "small": Recipe(steps=500, batch_size=8, learning_rate=1e-2, clip=1.0, evaluations=20),
         "full": Recipe(steps=60_000, batch_size=8, learning_rate=1e-3, clip=1.0, evaluations=40),
     },
     spread=False,

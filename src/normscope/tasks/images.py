@@ -2,8 +2,9 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from typing import Self
 
 import numpy as np
 import torch
@@ -85,6 +86,8 @@ class ImageTask(BaseTask):
     """Examples per update."""
     learning_rate: float
     """Adam's initial learning rate."""
+    evaluations: int = Recipe.evaluations
+    """Number of evaluations on the validation data."""
     accuracy: bool
     """Whether the metric is the accuracy, as in the source, or the error rate."""
 
@@ -97,9 +100,9 @@ class ImageTask(BaseTask):
     @property
     def presets(self) -> Mapping[str, Recipe]:
         """Training settings by preset; ``full`` trains until the metric stops improving."""
+        given = {"batch_size": self.batch_size, "learning_rate": self.learning_rate, "evaluations": self.evaluations}
         return {
-            preset: Recipe(steps=steps, batch_size=self.batch_size, learning_rate=self.learning_rate)
-            for preset, steps in (("small", self.steps), ("full", self.full_steps))
+            preset: Recipe(steps=steps, **given) for preset, steps in (("small", self.steps), ("full", self.full_steps))
         }
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -134,6 +137,19 @@ class ImageClassification(ImageTask):
     """Shape of an image in the network's input."""
     build: Callable[[NormFactory, PlacementLike], nn.Module]
     """Builds the network."""
+    other_networks: Mapping[str, tuple[str, Callable[[NormFactory, PlacementLike], nn.Module]]] = field(
+        default_factory=dict
+    )
+    """Variants by name: description, and what builds the network."""
+
+    @property
+    def variants(self) -> Mapping[str, str]:
+        """Variants with another network."""
+        return {name: description for name, (description, _) in self.other_networks.items()}
+
+    def varied(self, variant: str) -> Self:
+        """Return the task with the network of a variant."""
+        return dataclasses.replace(self, build=self.other_networks[variant][1])
 
     def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> nn.Module:
         """Build the network, which is the same in every preset, with arbitrary weights."""
@@ -161,9 +177,13 @@ def plain_mlp(*widths: int) -> Callable[[NormFactory, PlacementLike], nn.Module]
     return lambda norm, placement: models.MLP(widths, norm)
 
 
-def convnet(*channels: int, size: int, classes: int) -> Callable[[NormFactory, PlacementLike], nn.Module]:
+def convnet(
+    *channels: int, size: int, classes: int, whole_layers: bool = False
+) -> Callable[[NormFactory, PlacementLike], nn.Module]:
     """Return a function that builds a :class:`normscope.models.ConvNet` of these channels."""
-    return lambda norm, placement: models.ConvNet(channels, size=size, classes=classes, norm=norm)
+    return lambda norm, placement: models.ConvNet(
+        channels, size=size, classes=classes, norm=norm, whole_layers=whole_layers
+    )
 
 
 def residual_mlp(
@@ -185,7 +205,9 @@ def load_images(
 ) -> ImageSplits:
     """Read the data; cached, since a worker process computes many runs."""
     arrays = read() if seed is None else read(seed=seed)
-    counts = np.bincount(arrays.train.x.reshape(-1), minlength=256)
+    # In parts, because numpy converts them to 64 bits.
+    parts = np.array_split(arrays.train.x, max(1, arrays.train.x.size >> 24))
+    counts = np.sum([np.bincount(part.reshape(-1), minlength=256) for part in parts], axis=0)
     levels = np.arange(len(counts))
     mean = np.average(levels, weights=counts)
     deviation = np.sqrt(np.average((levels - mean) ** 2, weights=counts))
@@ -274,6 +296,12 @@ MNIST_CNN = ImageClassification(
     read=data.load_mnist,
     shape=(1, 28, 28),
     build=convnet(1, 16, 32, 64, size=28, classes=10),
+    other_networks={
+        "whole_layers": (
+            "layer norms over all units of a layer, as in Ba et al. (2016), not over the channels of a position",
+            convnet(1, 16, 32, 64, size=28, classes=10, whole_layers=True),
+        )
+    },
     placements=("preactivation",),
     steps=1720,
     full_steps=4300,
@@ -295,4 +323,40 @@ MNIST_CNN = ImageClassification(
             note="no seeds and no spread printed; channels, optimizer, epochs and AdaNorm's C not printed",
         ),
     ),
+)
+
+CIFAR10_PART = ImageClassification(
+    name="cifar10_part",
+    description="half of CIFAR-10 as JPEG, four convolutions of 16 to 64 channels (Ba et al. 2016, 6.7, name no data)",
+    datasets=("cifar10-jpeg",),
+    read=data.load_cifar10_part,
+    shape=(3, 32, 32),
+    build=convnet(3, 16, 32, 64, 64, size=32, classes=10, whole_layers=True),
+    other_networks={
+        "per_position": (
+            "layer norms over the channels of a position, not over all units of a layer as in Ba et al. (2016)",
+            convnet(3, 16, 32, 64, 64, size=32, classes=10),
+        )
+    },
+    placements=("preactivation",),
+    steps=2000,
+    full_steps=14_000,
+    batch_size=64,
+    learning_rate=2e-3,
+    evaluations=20,
+    accuracy=True,
+    margin=1.0,
+    regime="a four-convolution network (16, 32, 64, 64 channels) on 22,500 JPEG images of CIFAR-10, Adam with linear "
+    "decay, no augmentation",
+)
+
+CIFAR10 = dataclasses.replace(
+    CIFAR10_PART,
+    name="cifar10",
+    description="CIFAR-10 from its own archive, four convolutions of 16 to 64 channels",
+    datasets=("cifar10",),
+    read=data.load_cifar10,
+    full_steps=28_000,
+    regime="a four-convolution network (16, 32, 64, 64 channels) on 45,000 images of CIFAR-10, Adam with linear decay, "
+    "no augmentation",
 )

@@ -2,25 +2,33 @@
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
 
+from normscope.tasks.adam_kiros2015 import AdamKiros2015
 from normscope.tasks.muon import MuonWithAdamW, hidden_matrices
 
 __tracebackhide__ = True
 
 Precision = Literal["float32", "bfloat16"]
-Optimizer = Literal["adam", "radam", "sgd", "muon"]
+Optimizer = Literal["adam", "adam_kiros2015", "radam", "sgd", "muon"]
 Schedule = Literal["linear", "inverse_sqrt", "constant"]
+ClipRule = Literal["norm", "tensor", "reader2016"]
 
 PRECISIONS: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """Dtype of the forward pass: bfloat16 by autocast, with parameters and optimizer in float32."""
 
 SCHEDULES = get_args(Schedule)
 """Learning rate after the warm-up: linear decay to zero, decay as 1 / sqrt(step), or constant."""
+
+CLIP_RULES = get_args(ClipRule)
+"""What is clipped to a length c: the whole gradient, or each parameter's by itself, as in the code of the order
+embeddings (Vendrov et al. 2016). In the code of the attentive reader, which Ba et al. (2016) used, it is the whole
+gradient, but only from a length n of c^2 on, and by the factor c / sqrt(n): the length is compared as if it were
+squared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +66,8 @@ class Recipe:
     """Number of updates over which the learning rate grows linearly from 0; 0 means no warm-up."""
     clip: float = 0.0
     """Maximum L2 norm of the gradient; 0 means no clipping."""
+    clip_rule: ClipRule = "norm"
+    """One of :data:`CLIP_RULES`."""
     average: int = 1
     """Number of last evaluations whose weights are averaged and tested; 1 tests the best evaluation instead."""
     compile: bool = False
@@ -82,7 +92,8 @@ class Recipe:
                 raise ValueError(f"{name} must be finite and not negative, got {getattr(self, name)!r}")
         if not 0 <= self.beta2 < 1:
             raise ValueError(f"beta2 must be from 0 to below 1, got {self.beta2!r}")
-        for name, known in (("precision", PRECISIONS), ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+        choices = {"precision": PRECISIONS, "optimizer": OPTIMIZERS, "schedule": SCHEDULES, "clip_rule": CLIP_RULES}
+        for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
         try:
@@ -113,6 +124,31 @@ class Recipe:
         if self.schedule == "linear":
             return self.learning_rate * (1.0 - (step - self.warmup) / max(self.steps - self.warmup, 1))
         return self.learning_rate
+
+    def content(self) -> dict[str, Any]:
+        """Return the settings by name, as JSON; without ``clip_rule`` where that is the usual one.
+
+        Runs are named by it, and the names of those from before there were rules stay as they were.
+        """
+        content = asdict(self)
+        if self.clip_rule == "norm":
+            del content["clip_rule"]
+        return content
+
+    def clip_gradients(self, model: nn.Module) -> None:
+        """Clip the gradients of a model's parameters in place, by :attr:`clip_rule`."""
+        if not self.clip:
+            return
+        if self.clip_rule == "tensor":
+            for parameter in model.parameters():
+                nn.utils.clip_grad_norm_(parameter, self.clip)
+        elif self.clip_rule == "reader2016":
+            length = nn.utils.get_total_norm([one.grad for one in model.parameters() if one.grad is not None])
+            for parameter in model.parameters():
+                if parameter.grad is not None and length > self.clip**2:
+                    parameter.grad.mul_(self.clip / length.sqrt())
+        else:
+            nn.utils.clip_grad_norm_(model.parameters(), self.clip)
 
     def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """Build the optimizer for a model's parameters.
@@ -146,6 +182,7 @@ OPTIMIZERS: dict[Optimizer, Callable[[Iterable, Recipe], torch.optim.Optimizer]]
     "adam": lambda groups, recipe: torch.optim.AdamW(
         groups, lr=recipe.learning_rate, betas=(0.9, recipe.beta2), weight_decay=recipe.weight_decay, fused=True
     ),
+    "adam_kiros2015": lambda groups, recipe: AdamKiros2015(groups, lr=recipe.learning_rate, betas=(0.9, recipe.beta2)),
     "radam": lambda groups, recipe: torch.optim.RAdam(
         groups,
         lr=recipe.learning_rate,
@@ -162,6 +199,7 @@ OPTIMIZERS: dict[Optimizer, Callable[[Iterable, Recipe], torch.optim.Optimizer]]
 
 OPTIMIZER_NAMES: dict[Optimizer, str] = {
     "adam": "Adam",
+    "adam_kiros2015": "Adam of the skip-thoughts code (without bias correction)",
     "radam": "RAdam",
     "sgd": "SGD",
     "muon": "Muon (AdamW for embeddings, input, output, gains and biases)",

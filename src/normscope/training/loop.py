@@ -173,8 +173,7 @@ class _Run:
                 return False
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
-        if self.recipe.clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        self.recipe.clip_gradients(self.model)
         self.optimizer.step()
         self.progress.losses.append(self.loss)
         return True

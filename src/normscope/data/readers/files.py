@@ -268,12 +268,16 @@ def _members(archive: tarfile.TarFile, path: Path, most: int | None = None) -> I
         ValueError: As for :func:`open_tar_member`.
     """
     most = MOST_MEMBERS if most is None else most
-    for count, each in enumerate(archive):
+    count = 0
+    while (each := archive.next()) is not None:
+        # The list of members would grow by a kilobyte per file.
+        archive.members.clear()
         _check_path(path, each.name)
         if not (each.isreg() or each.isdir()):
             raise ValueError(f"{path} has the member {each.name!r}, which is a link or a device, not a file or folder")
         if count == most:
             raise ValueError(f"{path} has more than {most} members")
+        count += 1
         yield each
     # Read to the end: the checksum of a compressed tar file is behind the end of the tar.
     while archive.fileobj is not None and archive.fileobj.read(1 << 20):

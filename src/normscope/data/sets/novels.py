@@ -1,4 +1,4 @@
-"""Novels in the public domain."""
+"""Novels in the public domain, and questions on news."""
 
 from normscope.data.download import DataFile, DataSet
 
@@ -36,5 +36,14 @@ NOVEL_SETS: dict[str, DataSet] = {
             "`gzip -n -9`"
         ),
     ),
+    "cnn-questions": DataSet(
+        name="cnn-questions",
+        what="CNN question files of Hermann et al. (2015): 380,298 to train, 3,924 to validate, 3,198 to test",
+        # The home page serves the archive behind a form: there is no address to download it from.
+        files=(DataFile(name="cnn.tgz", sha256=None),),
+        licence="none stated; the articles are CNN's, research use; unclear",
+        home="https://cs.nyu.edu/~kcho/DMQA/",
+        bring='the archive "CNN, Questions" of that page, which unpacks to cnn/questions/{training,validation,test}',
+    ),
 }
-"""Data sets of novels, by name."""
+"""Data sets of novels and of questions on news, by name."""

@@ -1,6 +1,6 @@
 """Published cells as data: what a paper prints, where, and how it can be compared with our runs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -16,7 +16,9 @@ class PaperArm:
     """An arm of a paper, in the numbers of the paper; None for what it does not vary."""
 
     norm: str
-    """Key of ``NORMS``."""
+    """A norm, as on the command line."""
+    variant: str | None = None
+    """Variant of the task."""
     placement: str | None = None
     """Key of ``PLACEMENTS``."""
     warmup: int | None = None
@@ -37,7 +39,7 @@ class Epsilon:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One published result: a figure, a difference, or a run that diverged."""
+    """One published result: a figure, a difference, a run that diverged, or a faster one."""
 
     id: str
     """Unique in its paper, such as ``rt/ada_norm-layer_norm``."""
@@ -45,8 +47,9 @@ class Cell:
     """Tables in which it is printed, as on the command line: ``table1``."""
     source: str
     """Source for readers, and how the figure was read."""
-    kind: Literal["value", "difference", "diverges"]
-    """A figure, arm minus baseline, or the claim that the arm does not train where the baseline does."""
+    kind: Literal["value", "difference", "diverges", "faster"]
+    """A figure; arm minus baseline; the claim that the arm does not train where the baseline does; or the ratio of the
+    updates that the arm needs for the baseline's best validation value to those of the baseline."""
     says: str
     """Claim in words."""
     task: str
@@ -55,12 +58,16 @@ class Cell:
     """Tasks that may be run if the data of the paper are missing; results always name the stand-in."""
     metric: Metric
     """Name, unit, direction; the signature is empty if the paper does not print the settings of its scorer."""
+    measure: str = ""
+    """Name of the figure among the ``measures`` of a run or the columns of its scores; empty for the task's metric."""
+    chance: float | None = None
+    """What a network reaches that has learned nothing; None if :mod:`normscope.papers.judging.agreement` knows it."""
     arm: PaperArm
     """Arm of the paper."""
     baseline: PaperArm | None = None
     """Arm that it is compared with; for ``diverges`` the arm that trains. None for a ``value``."""
     published: float | None = None
-    """Figure or difference in the metric's unit; None if only words are printed."""
+    """Figure or difference in the metric's unit, or ratio; None if only words are printed: better, or faster."""
     printed: tuple[float, ...] = ()
     """Printed figures of arm and baseline, if any."""
     examples: int | None = None
@@ -77,15 +84,28 @@ class Cell:
     def __post_init__(self) -> None:
         if (self.kind == "value") != (self.baseline is None):
             raise ValueError(f"{self.id}: a cell has a baseline unless it is a value, got {self.baseline}")
-        if self.kind != "diverges" and self.published is None:
+        if self.kind == "value" and self.published is None:
             raise ValueError(f"{self.id}: a {self.kind} needs its published number")
-        if len(self.printed) == 2 and abs(self.printed[0] - self.printed[1] - (self.published or 0.0)) > 1e-9:
+        if self.kind == "faster" and not (self.published is None or self.published > 0):
+            raise ValueError(f"{self.id}: a ratio of updates is positive, got {self.published}")
+        if (
+            self.kind == "difference"
+            and len(self.printed) == 2
+            and abs(self.printed[0] - self.printed[1] - (self.published or 0.0)) > 1e-9
+        ):
             raise ValueError(f"{self.id}: {self.printed[0]} - {self.printed[1]} is not {self.published}")
 
     @property
     def places(self) -> tuple[str, ...]:
         """Task of the paper and its stand-ins."""
         return (self.task, *self.stand_ins)
+
+    @property
+    def direction(self) -> int:
+        """Sign of the published difference; if only words are printed, that of an arm that is better."""
+        if self.published is None:
+            return 1 if self.metric.higher_is_better else -1
+        return (self.published > 0) - (self.published < 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +185,34 @@ class MakeStudies(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Statement:
+    """A printed statement about an equation beside what a computation in float64 says; no data, no training."""
+
+    says: str
+    """Statement in words."""
+    published: str
+    """What the paper prints."""
+    ours: str
+    """What was measured."""
+    verdict: Literal["reproduced", "not reproduced"]
+    """Whether the two agree."""
+    because: str
+    """Reason, with the deviation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """A table or section of statements about equations."""
+
+    what: str
+    """Description in a line."""
+    source: str
+    """Where the statements are printed."""
+    run: Callable[[], tuple[Statement, ...]]
+    """Computes all statements, in a second or two."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Paper:
     """A paper: its results, and the studies that reproduce them."""
 
@@ -182,6 +230,8 @@ class Paper:
     """Difference of every stand-in from the data set of the paper."""
     figures: Mapping[str, str]
     """Figures that can be reproduced, with a description."""
+    probes: Mapping[str, "Probe"] = field(default_factory=dict)
+    """Statements about equations, by the name of their table or section."""
     norms_at: tuple[NormsAt, ...] = ("all",)
     """Supported values of :attr:`Setup.norms_at`."""
 

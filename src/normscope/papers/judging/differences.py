@@ -104,7 +104,7 @@ def weigh(
         failed=len(lost),
         unscored=sum("failed" not in pair for pair in lost),
         comparisons=comparisons,
-        untrained=_untrained(cell, task, arm, base),
+        untrained=untrained(cell, task, arm, base),
         dead=_dead(cell, task, arm),
     )
 
@@ -130,21 +130,21 @@ def _interval(differences: np.ndarray, looks: LookPlan | None, level: float) -> 
 
 def _dead(cell: Cell, task: str, arm: ArmRuns) -> str:
     values = list(arm.values.values())
-    if not values or trains(values, task, cell.metric):
+    if not values or trains(values, task, cell.metric, cell.chance):
         return ""
     return f"the arm learns nothing here: its mean is {np.mean(values):.4g} {cell.metric.unit}"
 
 
-def _untrained(cell: Cell, task: str, arm: ArmRuns, base: ArmRuns) -> str:
+def untrained(cell: Cell, task: str, arm: ArmRuns, base: ArmRuns) -> str:
     """Return the reason if the baseline is at chance, or always diverges while the arm is at chance."""
-    if trains(base.values.values(), task, cell.metric) or (
-        not base.values and trains(arm.values.values(), task, cell.metric)
+    if trains(base.values.values(), task, cell.metric, cell.chance) or (
+        not base.values and trains(arm.values.values(), task, cell.metric, cell.chance)
     ):
         return ""
     if not base.values:
         return "no run of the baseline trains, and the arm learns nothing"
     mean = np.mean(list(base.values.values()))
-    return f"its mean is {mean:.4g} {cell.metric.unit}, chance reaches {limit(task, cell.metric):.4g}"
+    return f"its mean is {mean:.4g} {cell.metric.unit}, chance reaches {limit(task, cell.metric, cell.chance):.4g}"
 
 
 def _has_value(pair: tuple[float | str, float | str]) -> bool:
@@ -224,7 +224,7 @@ def judge_difference(
     side = side_of(interval, significant=significant) * (1 if cell.metric.higher_is_better else -1)
     margin = card["margin"]
     base = replace(base, direction=side or None, within_margin=-margin <= wide[0] and wide[1] <= margin)
-    apart = other_scorer(cell, base.signature)
+    apart = "the paper prints none" if cell.published is None else other_scorer(cell, base.signature)
     ends = (interval, evidence.seeds, wide)
     return _compare(base, evidence, ends, card["alpha"], significant=significant, apart=apart, failed=failed)
 
@@ -240,7 +240,9 @@ def _compare(
     failed: str,
 ) -> Judgement:
     """Compare the difference of trained, finished pairs with the published one; ``ends``: hull, over seeds, wide."""
-    published, epsilon = base.cell.published or 0.0, base.epsilon.value if base.epsilon else 0.0
+    assert isinstance(base.cell, Cell)
+    published = float(base.cell.direction) if base.cell.published is None else base.cell.published
+    epsilon = base.epsilon.value if base.epsilon else 0.0
     interval, seeds, wide = ends
     note = f"; sizes are not compared: {apart}" if apart else ""
     verdict = decide(published, epsilon, interval, significant=significant, sizes=None if apart else wide)
@@ -278,7 +280,7 @@ def _judge_ranks(
     if not significant:
         return cannot_tell(base, max(least, base.pairs + 1), words)
     direction = 1 if better > worse else -1
-    claimed = (cell.published or 0.0) * (1 if cell.metric.higher_is_better else -1)
+    claimed = cell.direction * (1 if cell.metric.higher_is_better else -1)
     same = (claimed > 0) == (direction > 0) and claimed != 0
     return replace(base, verdict="reproduced" if same else "not reproduced", because=words, direction=direction)
 

@@ -42,7 +42,7 @@ def obstacle(
 
     Returns:
         ``{"kind", "words", "minutes", "examples"}``, with None for what does not apply; None if it is decided,
-        or not a claim. ``kind`` is ``data``, ``time``, ``examples``, ``training``, ``scorer`` or ``size``.
+        or not a claim. ``kind`` is ``data``, ``time``, ``examples``, ``training``, ``scorer``, ``size`` or ``curves``.
     """
     cell, verdict = judgement.cell, judgement.verdict
     if not isinstance(cell, Cell) or cell.kind == "value" or verdict in ("reproduced", "not reproduced"):
@@ -67,7 +67,7 @@ def obstacle(
     elif "train" in verdict:
         found |= {"kind": "training", "words": judgement.because or verdict.removeprefix("cannot tell: ")}
     else:
-        kind = "scorer" if "scorer" in verdict else "size"
+        kind = "scorer" if "scorer" in verdict else "curves" if verdict.endswith("times do not decide") else "size"
         found |= {"kind": kind, "words": judgement.because or verdict.removeprefix("cannot tell: ")}
     if stand_in and found["kind"] != "data":
         found["words"] += f"; and on a stand-in: {stand_in}"

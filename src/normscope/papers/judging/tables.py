@@ -156,6 +156,8 @@ def markdown(content: Mapping[str, Any]) -> str:
         lines += [*_table(RESULT, gradient_rows(content["gradients"]["lines"])), ""]
     elif content["not_drawn"]:
         lines += ["## Gradients at initialization", "", f"Not run here: {content['not_drawn']}.", ""]
+    for probe in content.get("probes", ()):
+        lines += [f"## {probe['source']}: {probe['what']}", "", *_table(STATEMENT, statement_rows(probe)), ""]
     if content["cells"]:
         lines += ["## Evidence behind the published figures", "", *_table(AUDIT, audit_rows(content["cells"])), ""]
     reasons = dict.fromkeys(row["epsilon_reason"] for row in content["cells"] if row["epsilon_reason"])
@@ -182,13 +184,30 @@ def gradient_rows(lines: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     return rows
 
 
+PLACES_OF = {"%": 2, "bpc": 2, "BLEU": 1, "nats": 2, "correlation": 3, "squared points": 3}
+"""Number of decimals of a published figure by its unit; 1 for other units."""
+
+WORDS = {"diverges": "diverges", "faster": "faster", "difference": "better"}
+"""Published results without a figure."""
+
+
+STATEMENT = ("statement", "published", "ours", "verdict", "because")
+
+
+def statement_rows(probe: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return one row of :data:`STATEMENT` per statement of a probe."""
+    return [tuple(each[name] for name in ("says", *STATEMENT[1:])) for each in probe["statements"]]
+
+
 def number(value: float | None, row: Mapping[str, Any]) -> str:
-    """Write a figure with the decimals of the paper, a difference with its sign; empty for None."""
+    """Write a figure with the decimals of the paper, a difference with its sign; words if only words are printed."""
     if value is None:
-        return "diverges" if row["kind"] == "diverges" else ""
+        return WORDS.get(row["kind"], "")
     if row["kind"] == "count":
         return f"{value:g}"
-    places = {"%": 2, "bpc": 2, "BLEU": 1}.get(row["unit"], 1)
+    if row["kind"] == "faster":
+        return f"×{value:.2f}"
+    places = PLACES_OF.get(row["unit"], 1)
     if row["unit"] == "BLEU" and round(value, 1) != value:
         places = 2
     return f"{value:+.{places}f}" if row["kind"] == "difference" else f"{value:.{places}f}"
@@ -199,7 +218,11 @@ def _ours(row: Mapping[str, Any]) -> str:
         return ""
     if row["kind"] == "count":
         return f"{row['ours']:g}"
-    places = 3 if row["unit"] == "bpc" else 2
+    if row["kind"] == "faster":
+        low, high = row["interval"] or (None, None)
+        ends = " to ".join("any" if end is None or not end else f"×{end:.2f}" for end in (low, high))
+        return f"×{row['ours']:.2f}" + (f" ({ends})" if row["interval"] else "")
+    places = 3 if row["unit"] in ("bpc", "correlation", "squared points") else 2
     sign = "+" if row["kind"] == "difference" else ""
     if row["interval"] is None:
         return f"{row['ours']:{sign}.{places}f}"

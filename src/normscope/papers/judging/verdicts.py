@@ -10,6 +10,9 @@ import numpy as np
 from normscope.papers.judging.agreement import RANGES, Judgement, cannot_tell, learned
 from normscope.papers.judging.cell import Cell, Count, Paper, PaperArm
 from normscope.papers.judging.differences import cut_short, judge_difference, look_plan, looks_of, weigh
+from normscope.papers.judging.faster import judge_faster
+from normscope.papers.judging.measures import measured
+from normscope.results.aggregates import AGGREGATES
 from normscope.results.look_state import read_earlier
 from normscope.results.matching import ArmRuns, read_arms
 from normscope.results.statistics import LEAST_PAIRS, holm, proportion_interval, t_interval, within
@@ -70,7 +73,7 @@ def judge_broken(
 def _broken(cell: Cell, task: str, arm: ArmRuns) -> tuple[int, int]:
     """Count the broken runs, and all that ended and could be computed and scored."""
     ended = [state for state in arm.ended.values() if state not in LOST]
-    broken = sum(isinstance(state, str) or not learned(state, task, cell.metric) for state in ended)
+    broken = sum(isinstance(state, str) or not learned(state, task, cell.metric, cell.chance) for state in ended)
     return broken, len(ended)
 
 
@@ -186,25 +189,30 @@ def judge_study(
     arms = {arm.entry["label"]: arm for arm in (reversed(read) if tuned else read)}
     held = [cell for cell in cells if all(labels.get(side) in arms for side in _sides(cell))]
     for cell in held:
-        _check_metric(cell, card["metric"], directory)
+        if not cell.measure:
+            _check_metric(cell, card["metric"], directory)
     # A value has no baseline: its own arm stands in its place and is not used.
-    sides = {cell.id: (arms[labels[cell.arm]], arms[labels[_sides(cell)[-1]]]) for cell in held}
+    sides = {cell.id: _runs_of(cell, arms, labels, card) for cell in held}
+    cards = {cell.id: _card_of(cell, card) for cell in held}
     differences = [cell for cell in held if cell.kind == "difference"]
-    evidence = {
-        cell.id: weigh(cell, task, arm, base, card, len(differences))
-        for cell in differences
-        for arm, base in [sides[cell.id]]
-    }
+    evidence = {cell.id: weigh(cell, task, *sides[cell.id], cards[cell.id], len(differences)) for cell in differences}
     adjusted = dict(zip(evidence, holm([each.p for each in evidence.values()]), strict=True))
+    races = [cell for cell in held if cell.kind == "faster"]
+    times = judge_faster(races, [sides[cell.id] for cell in races], card, task=task, full_steps=full_steps)
+    faster = {each.cell.id: each for each in times}
     judged = []
     for cell in held:
-        arm, base = sides[cell.id]
+        (arm, base), card_of_cell = sides[cell.id], cards[cell.id]
         if cell.kind == "difference":
-            judgement = judge_difference(cell, task, evidence[cell.id], adjusted[cell.id], card, full_steps=full_steps)
+            judgement = judge_difference(
+                cell, task, evidence[cell.id], adjusted[cell.id], card_of_cell, full_steps=full_steps
+            )
+        elif cell.kind == "faster":
+            judgement = faster[cell.id]
         elif cell.kind == "diverges":
             judgement = judge_broken(cell, task, arm, base, card, full_steps=full_steps)
         else:
-            judgement = judge_value(cell, task, arm, card)
+            judgement = judge_value(cell, task, arm, card_of_cell)
         judged.append(_with_caution(judgement, caution_of(card)))
     return judged
 
@@ -223,6 +231,28 @@ def _with_caution(judgement: Judgement, caution: str) -> Judgement:
     decided = caution and judgement.verdict in ("reproduced", "not reproduced")
     because = f"{judgement.because}; {caution}" if decided else judgement.because
     return replace(judgement, caution=caution, because=because)
+
+
+def _runs_of(
+    cell: Cell, arms: Mapping[str, ArmRuns], labels: Mapping[PaperArm, str], card: Mapping[str, Any]
+) -> tuple[ArmRuns, ArmRuns]:
+    """Return the arm and the baseline of a cell, with the values of its measure."""
+    sides = _sides(cell)
+    arm, base = arms[labels[sides[0]]], arms[labels[sides[-1]]]
+    if not cell.measure:
+        return arm, base
+    aggregate = AGGREGATES[card["metric"].get("aggregate") or "mean"]
+    return measured(arm, aggregate, cell.measure), measured(base, aggregate, cell.measure)
+
+
+def _card_of(cell: Cell, card: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the card as if the measure of a cell were its metric; the margin is then that of the cell."""
+    if not cell.measure:
+        return card
+    metric = {"name": cell.metric.name, "unit": cell.metric.unit, "higher_is_better": cell.metric.higher_is_better}
+    same = cell.metric.unit == card["metric"]["unit"]
+    margin = cell.epsilon.value if cell.epsilon is not None else card["margin"] if same else 0.0
+    return {**card, "metric": metric, "margin": margin}
 
 
 def _sides(cell: Cell) -> list[PaperArm]:

@@ -19,10 +19,11 @@ SCHEMA = 1
 NETWORKS = {
     **dict.fromkeys(("digits",), "residual perceptron"),
     **dict.fromkeys(("mnist_mlp", "mnist_mlp_batch4"), "perceptron"),
-    **dict.fromkeys(("mnist_cnn",), "convolutional network"),
+    **dict.fromkeys(("mnist_cnn", "cifar10", "cifar10_part"), "convolutional network"),
     **dict.fromkeys(("sequential_mnist", "permuted_mnist", "tiny_shakespeare_lstm"), "LSTM"),
     **dict.fromkeys(("omniglot_strokes", "kanji_strokes", "iam_ondb"), "LSTM"),
     **dict.fromkeys(("sequential_mnist_gru", "permuted_mnist_gru", "tiny_shakespeare_gru"), "GRU"),
+    **dict.fromkeys(("multi30k_order", "coco_order"), "GRU"),
     **dict.fromkeys(("ud_ewt", "ud_ewt_las", "ptb", "ptb_las", "ptb_wsj_sample"), "perceptron of a parser"),
     **dict.fromkeys(("rt", "sst5", "cr", "subj", "mpqa"), "transformer encoder"),
     **dict.fromkeys(("enwiki_small", "enwik8", "tiny_shakespeare"), "Transformer-XL"),
@@ -117,6 +118,8 @@ class Comparison:
         runs = arm.pop("runs")
         if self.arm.looks is None:
             del arm["looks"], arm["decided_at"]
+        if self.arm.targets is None:
+            del arm["targets"]
         return {
             "study": self.study,
             "task": self.summary.task,

@@ -23,7 +23,7 @@ class Stop(BaseException):
     """Leaves a user's training loop. Not an ``Exception``, so that ``except Exception`` in the loop cannot catch it."""
 
 
-_OWN = ("optimizer", "beta2", "weight_decay", "schedule", "warmup", "clip", "average")
+_OWN = ("optimizer", "beta2", "weight_decay", "schedule", "warmup", "clip", "clip_rule", "average")
 """Settings of a recipe that a training function chooses itself unless it takes the recipe."""
 
 _NOT_GIVEN = Recipe(steps=1000, batch_size=1, learning_rate=1e-3)

@@ -1,0 +1,141 @@
+"""Claims that an arm trains faster: the ratio of the updates that it needs for the baseline's best value."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from normscope.papers.judging.agreement import Judgement, cannot_tell
+from normscope.papers.judging.cell import Cell
+from normscope.papers.judging.differences import cut_short, look_plan, untrained
+from normscope.results.matching import ArmRuns
+from normscope.results.statistics import LEAST_PAIRS, MOST_SEEDS
+from normscope.results.targets import BASELINE, DEFAULT_MARGIN, ArmTarget, judge_targets
+
+_WORDS = re.compile(r"(?:^|; )((better|worse|equivalent|not enough evidence).*)$")
+_SEEDS = re.compile(r"about (\d+) more seed")
+
+
+def judge_faster(
+    cells: Sequence[Cell],
+    sides: Sequence[tuple[ArmRuns, ArmRuns]],
+    card: Mapping[str, Any],
+    *,
+    task: str,
+    full_steps: int,
+) -> list[Judgement]:
+    """Judge the claims of a study that an arm is faster, with Holm's correction over them.
+
+    The target is the best validation value of the baseline with the same seed. A run that never reaches it is censored:
+    it counts as slower than any that does. The ratio is in updates; that in seconds depends on the machine.
+
+    Args:
+        cells: Cells of the kind ``faster``.
+        sides: Arm and baseline of each.
+        card: Card of the study.
+        task: Task of our runs.
+        full_steps: Number of updates of the task's preset; a study with fewer is cut short.
+
+    Returns:
+        One judgement per cell.
+
+    Raises:
+        ValueError: If a file of evaluations cannot be read.
+    """
+    couples, waiting = [], []
+    for arm, base in sides:
+        looks, both = look_plan(card), arm.ended.keys() & base.ended.keys()
+        reached = 0 if looks is None else looks.reached(len(both))
+        waiting.append(0 if reached else sum(seed not in both for seed in card["seeds"]))
+        count = len(card["seeds"]) if looks is None or not reached else looks.pairs[reached - 1]
+        couples.append((arm.until(count), base.until(count)))
+    plan = {
+        **card,
+        "targets": {"values": [BASELINE], "margin": (card.get("targets") or {}).get("margin", DEFAULT_MARGIN)},
+    }
+    _, times = judge_targets(plan, couples, plan=look_plan(card))
+    judged = []
+    for cell, (arm, base), found, lacking in zip(cells, couples, times, waiting, strict=True):
+        (target,) = found or ()
+        judged.append(_judge(cell, task, arm, base, card, target, lacking, full_steps))
+    return judged
+
+
+def _judge(
+    cell: Cell,
+    task: str,
+    arm: ArmRuns,
+    base: ArmRuns,
+    card: Mapping[str, Any],
+    found: ArmTarget,
+    waiting: int,
+    full_steps: int,
+) -> Judgement:
+    ends, interval = _bounds(found.ratio), _bounds(found.interval)
+    ours = None if ends is None or not math.isclose(*ends) else ends[0]
+    judgement = Judgement(
+        cell=cell,
+        task=task,
+        verdict="",
+        because="",
+        ours=ours,
+        interval=interval if ours is not None or interval is None else _hull(ends, interval),
+        interval_seeds=interval,
+        pairs=found.pairs,
+    )
+    if not found.pairs:
+        return replace(judgement, verdict="not run here", because="no pair of runs has ended")
+    if card["steps"] < full_steps:
+        return cut_short(judgement, card, full_steps)
+    if waiting:
+        why = f"{found.pairs} pairs have ended, {waiting} of {len(card['seeds'])} seeds have not"
+        return cannot_tell(judgement, max(LEAST_PAIRS, len(card["seeds"])), why)
+    if reason := untrained(cell, task, arm, base):
+        return replace(judgement, verdict="cannot tell: the baseline does not train", because=reason)
+    match = _WORDS.search(found.verdict)
+    if match is None:
+        raise ValueError(f"{cell.id}: expected a verdict on times to a target, got {found.verdict!r}")
+    missing = found.verdict[: match.start()]
+    words = "; ".join(filter(None, (missing, match[1])))
+    if match[2] == "better" or "ahead" in match[1]:
+        return replace(
+            judgement,
+            verdict="reproduced",
+            because="; ".join(filter(None, (missing, _size(cell, judgement)))),
+            direction=1,
+        )
+    if match[2] == "worse" or "behind" in match[1]:
+        why = "; ".join(filter(None, (missing, "ours is slower")))
+        return replace(judgement, verdict="not reproduced", because=why, direction=-1)
+    if match[2] == "equivalent":
+        return replace(
+            judgement,
+            verdict="not reproduced",
+            because=f"as many updates, within the margin; {words}",
+            within_margin=True,
+        )
+    if more := _SEEDS.search(match[1]):
+        return cannot_tell(judgement, found.pairs + int(more[1]), words)
+    if f"over {MOST_SEEDS}" in match[1]:
+        return cannot_tell(judgement, None, words)
+    return replace(judgement, verdict="cannot tell: the times do not decide", because=words)
+
+
+def _size(cell: Cell, judgement: Judgement) -> str:
+    """Compare the published ratio with our interval."""
+    if cell.published is None or judgement.interval is None:
+        return "the direction"
+    low, high = judgement.interval
+    if low <= cell.published <= high:
+        return "the direction, and the published ratio is within our interval"
+    return f"the direction; the gain is {'smaller' if cell.published < low else 'larger'} than published"
+
+
+def _bounds(ends: tuple[float | None, float | None] | None) -> tuple[float, float] | None:
+    """Return the ends with 0 and infinity in the place of the unknown ones."""
+    return None if ends is None else (ends[0] or 0.0, math.inf if ends[1] is None else ends[1])
+
+
+def _hull(first: tuple[float, float] | None, second: tuple[float, float]) -> tuple[float, float]:
+    return second if first is None else (min(first[0], second[0]), max(first[1], second[1]))

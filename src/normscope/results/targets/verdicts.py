@@ -1,0 +1,321 @@
+"""The verdict on times to a target: which arm is faster, slower or equal; Holm's correction over arms and targets."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from normscope.results.look_plan import LookPlan
+from normscope.results.look_state import read_earlier
+from normscope.results.matching import ArmRuns
+from normscope.results.sequential import sequential_p
+from normscope.results.statistics import (
+    LEAST_PAIRS,
+    MOST_SEEDS,
+    Interval,
+    fewest_pairs,
+    holm,
+    seeds_needed,
+    sign_flip_p,
+)
+from normscope.results.targets.medians import bounded_median, left_out, median_interval
+from normscope.results.targets.record import ArmTarget, Bounds, RunTarget, Target, TargetPlan, read_targets
+from normscope.results.targets.times import Curve, log_bounds, reach_all, read_curves, score, spacing
+from normscope.results.verdict import exploratory, look_generators
+
+_MORE_FOR_MEDIANS = math.pi / 2
+"""Pairs that an interval of the median takes for each pair that one of the mean takes, of Gaussian ratios."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Race:
+    """An arm against the baseline on the way to one target, before Holm's correction; ratios are logarithms."""
+
+    target: Target
+    """The target."""
+    runs: tuple[RunTarget, ...]
+    """Times of the arm's runs that ended."""
+    base: tuple[RunTarget, ...]
+    """The same of the baseline."""
+    pairs: int
+    """Number of pairs."""
+    scores: np.ndarray
+    """What the test rests on, ``[pairs]``."""
+    ratio: Interval | None
+    """Median ratio, between the bounds that censored pairs leave."""
+    interval: Interval | None
+    """Its interval at level 1 - alpha."""
+    narrow: Interval | None
+    """The same at level 1 - 2 alpha, for the comparison with the margin."""
+    seconds: tuple[Interval, Interval] | None
+    """``ratio`` and ``interval`` in seconds; None where seconds are missing."""
+    p: float | None
+    """p-value of the sign-flip test; None at a number of pairs that is no look."""
+    unknown: int
+    """Number of pairs of which neither run reaches the target."""
+    lost: int
+    """Number of runs that were not computed to their end and had not reached the target."""
+    step: float
+    """Median of the ratio of the evaluation that reached the target to the one before."""
+
+    @property
+    def side(self) -> int:
+        """-1 if test and interval say that the arm is faster, 1 if both say slower, else 0."""
+        low, high = self.interval or (-math.inf, math.inf)
+        total = float(self.scores.sum())
+        return -1 if high < 0 and total < 0 else 1 if low > 0 and total > 0 else 0
+
+
+def race(card: Mapping[str, Any], arm: ArmRuns, base: ArmRuns, target: Target, plan: LookPlan | None) -> Race:
+    """Compare the times of an arm and of the baseline to one target, over the seeds of the arm.
+
+    Args:
+        card: Card of the study.
+        arm: The arm with the runs up to its last look.
+        base: The baseline with the same seeds.
+        target: The target.
+        plan: Looks of the study; None without any.
+
+    Raises:
+        ValueError: If a file of evaluations cannot be read.
+    """
+    curves, others = read_curves(card, arm), read_curves(card, base)
+    return compare_curves(card, curves, others, target, plan, arm.generator())
+
+
+def compare_curves(
+    card: Mapping[str, Any],
+    curves: Mapping[int, Curve],
+    others: Mapping[int, Curve],
+    target: Target,
+    plan: LookPlan | None,
+    rng: np.random.Generator,
+) -> Race:
+    """Compare curves as :func:`race` does.
+
+    Args:
+        card: ``alpha`` and, where it is known, the number of ``steps`` of a run.
+        curves: Curves of the arm, by seed in the order of the looks.
+        others: Curves of the baseline.
+        target: The target.
+        plan: Looks of the study; None without any.
+        rng: Random generator of the signs.
+    """
+    mine, theirs = reach_all(target, curves, others), reach_all(target, others, others)
+    lost = [
+        seed
+        for side, times in ((curves, mine), (others, theirs))
+        for seed, run in times.items()
+        if run.step is None and side[seed].state == "failed"
+    ]
+    couples = [
+        (mine[seed], theirs[seed], score(target, curves[seed], others[seed], card.get("steps") or 0))
+        for seed in mine
+        if seed in theirs and seed not in lost
+    ]
+    pairs, scores = len(couples), np.array([each for *_, each in couples], dtype=np.float64)
+    looks = (pairs,) if plan is None else plan.pairs
+    tested = pairs > 0 and pairs in looks and not (plan and lost)
+    bounds = [log_bounds(run, other) for run, other, _ in couples]
+    intervals: list[Interval | None] = [None, None]
+    p = seconds = None
+    if tested:
+        counts = [
+            left_out(looks, (level,) if plan is None else plan.spent(level))[looks.index(pairs)]
+            for level in (card["alpha"], 2 * card["alpha"])
+        ]
+        intervals = [median_interval(*zip(*bounds, strict=True), each) for each in counts]
+        p = (
+            sign_flip_p(scores, rng=rng)
+            if plan is None
+            else sequential_p(scores, plan, rng=look_generators(rng)[1], flips_only=True)[-1]
+        )
+        if all(run.seconds for run, other, _ in couples for run in (run, other)):
+            ends = list(zip(*(log_bounds(run, other, seconds=True) for run, other, _ in couples), strict=True))
+            seconds = bounded_median(*ends), median_interval(*ends, counts[0])
+    reached = sorted(
+        run.step / run.after if run.after else math.inf
+        for run, other, _ in couples
+        for run in (run, other)
+        if run.step is not None
+    )
+    return Race(
+        target=target,
+        runs=tuple(mine.values()),
+        base=tuple(theirs.values()),
+        pairs=pairs,
+        scores=scores,
+        ratio=bounded_median(*zip(*bounds, strict=True)) if pairs else None,
+        interval=intervals[0],
+        narrow=intervals[1],
+        seconds=seconds,
+        p=p,
+        unknown=sum(run.step is None and other.step is None for run, other, _ in couples),
+        lost=len(lost),
+        step=reached[len(reached) // 2] if reached else math.inf,
+    )
+
+
+def claim(found: Race, p_adjusted: float | None, *, alpha: float, margin: float, caution: str = "") -> str:
+    """Return the claim that a race supports, or an empty text.
+
+    ``better`` and ``worse``: the adjusted p is below alpha, and the interval excludes a ratio of 1 on the side of the
+    test. ``equivalent``: the 1 - 2 alpha interval lies within the margin, and so does the ratio of two successive
+    evaluations, since times closer than that are not told apart. Where both hold it is ``equivalent``, with the side.
+    """
+    if found.lost or found.p is None or found.pairs < LEAST_PAIRS:
+        return ""
+    differs = p_adjusted is not None and p_adjusted < alpha and found.side != 0
+    low, high = found.narrow or (-math.inf, math.inf)
+    if -math.log(margin) < low and high < math.log(margin) and found.step < margin:
+        words = "equivalent", f"{'ahead' if found.side < 0 else 'behind'}, by less than the margin" * differs
+    elif differs:
+        words = "better" if found.side < 0 else "worse", ""
+    else:
+        return ""
+    notes = "; ".join(filter(None, (words[1], caution)))
+    return f"{words[0]} ({notes})" if notes else words[0]
+
+
+def judge_targets(
+    card: Mapping[str, Any],
+    couples: Sequence[tuple[ArmRuns, ArmRuns]],
+    *,
+    plan: LookPlan | None = None,
+    open_runs: int = 0,
+) -> tuple[TargetPlan | None, list[tuple[ArmTarget, ...] | None]]:
+    """Judge every arm's times to every target of a card.
+
+    Args:
+        card: Card of the study.
+        couples: Every arm with its baseline, baselines included, with the runs up to the arm's last look.
+        plan: Looks of the study; None without any.
+        open_runs: Number of planned runs that have not ended; without looks nothing is claimed while there are any.
+
+    Returns:
+        The targets, and for each arm its times to each of them; None for all if the card has none.
+
+    Raises:
+        ValueError: If a file of evaluations cannot be read.
+    """
+    targets = read_targets(card)
+    if targets is None:
+        return None, [None] * len(couples)
+    earlier, waiting = read_earlier(card), ""
+    if open_runs and plan is None:
+        waiting = f"{open_runs} planned run{'s' * (open_runs != 1)} not ended"
+    races = [
+        [race(card, arm, base, target, None if arm is base else plan) for target in targets.values]
+        for arm, base in couples
+    ]
+    tested = [each for (arm, base), row in zip(couples, races, strict=True) for each in row if arm is not base]
+    adjusted = iter(holm([each.p for each in tested]))
+    times = [
+        tuple(
+            _summarize(
+                each,
+                None if arm is base else next(adjusted),
+                alpha=card["alpha"],
+                margin=targets.margin,
+                comparisons=len(tested),
+                has_looks=plan is not None,
+                waiting=waiting,
+                caution=exploratory(card.get("changes") or (), len(card["seeds"]))
+                or (earlier.caution if earlier else ""),
+                is_baseline=arm is base,
+            )
+            for each in row
+        )
+        for (arm, base), row in zip(couples, races, strict=True)
+    ]
+    curves = [curve for arm, _ in couples for curve in read_curves(card, arm).values()]
+    return replace(targets, resolution=spacing(curves)), times
+
+
+def _summarize(
+    found: Race,
+    p_adjusted: float | None,
+    *,
+    alpha: float,
+    margin: float,
+    comparisons: int,
+    has_looks: bool,
+    waiting: str,
+    caution: str,
+    is_baseline: bool,
+) -> ArmTarget:
+    runs = found.runs
+    times = {"target": found.target, "runs": runs, "reached": sum(run.step is not None for run in runs)}
+    times |= {"steps": _median(runs, seconds=False), "seconds": _median(runs, seconds=True)}
+    if is_baseline:
+        return ArmTarget(**times, verdict="baseline")
+    words = ""
+    if not waiting:
+        words = claim(found, p_adjusted, alpha=alpha, margin=margin, caution=caution)
+    decided = found.pairs if words and has_looks else None
+    words = (
+        words or f"not enough evidence ({waiting or _reason(found, margin, alpha, comparisons, has_looks=has_looks)})"
+    )
+    return ArmTarget(
+        **times,
+        pairs=found.pairs,
+        ratio=_ratios(found.ratio),
+        interval=_ratios(found.interval),
+        ratio_seconds=_ratios(found.seconds and found.seconds[0]),
+        interval_seconds=_ratios(found.seconds and found.seconds[1]),
+        p=found.p,
+        p_adjusted=p_adjusted,
+        verdict="; ".join([*describe_missing(found), words]),
+        decided_at=decided,
+    )
+
+
+def describe_missing(found: Race) -> list[str]:
+    """Return in how many seeds the arm and the baseline never reach the target, each in words if it is any."""
+    parts = []
+    for subject, runs in (("", found.runs), ("the baseline ", found.base)):
+        missing = sum(run.step is None for run in runs)
+        if missing:
+            parts.append(f"{subject}fails to reach it in {missing} of {len(runs)} seed{'s' * (len(runs) != 1)}")
+    return parts
+
+
+def _reason(found: Race, margin: float, alpha: float, comparisons: int, *, has_looks: bool) -> str:
+    """Return why a race supports no claim."""
+    least = fewest_pairs(alpha / comparisons)
+    if found.lost:
+        return f"{found.lost} run{'s' * (found.lost != 1)} could not be computed to the end"
+    if found.p is None:
+        return "no look has been reached" if has_looks else "no pair has ended"
+    if found.pairs < least:
+        return (
+            f"{found.pairs} seed{'s' * (found.pairs != 1)} cannot claim anything with {comparisons} "
+            f"comparison{'s' * (comparisons != 1)} of times"
+        )
+    if found.ratio is not None and any(map(math.isinf, found.ratio)) and found.unknown:
+        return f"neither run reaches it in {found.unknown} of {found.pairs} pairs"
+    low, high = found.narrow or (-math.inf, math.inf)
+    if -math.log(margin) < low and high < math.log(margin):
+        return f"evaluations are too far apart for a margin of {margin:g}"
+    mean, deviation = abs(float(found.scores.mean())), float(found.scores.std(ddof=1)) if found.pairs > 1 else 0.0
+    wanted = seeds_needed(sd=deviation, effect=max(mean, math.log(margin) - mean), alpha=alpha / comparisons)
+    more = None if wanted is None else max(1, math.ceil(_MORE_FOR_MEDIANS * wanted) - found.pairs)
+    return f"over {MOST_SEEDS} more seeds" if more is None else f"about {more} more seed{'s' * (more != 1)}"
+
+
+def _median(runs: Sequence[RunTarget], *, seconds: bool) -> float | None:
+    times = [math.inf if run.step is None else run.seconds if seconds else float(run.step) for run in runs]
+    known = [time for time in times if time is not None]
+    middle = float(np.median(known)) if known and len(known) == len(times) else math.inf
+    return middle if math.isfinite(middle) else None
+
+
+def _ratios(ends: Interval | None) -> Bounds | None:
+    """Return the ratios of logarithms; None for an end without a bound."""
+    if ends is None:
+        return None
+    # Ratios of whole numbers went through logarithms.
+    low, high = (None if math.isinf(end) else float(f"{math.exp(end):.12g}") for end in ends)
+    return low, high
