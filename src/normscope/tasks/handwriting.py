@@ -290,7 +290,7 @@ class HandwritingTask(BaseTask):
         sample = model.sample(torch.from_numpy(part.lengths(shown)), generator, text, ends)
         titles = (
             "drawings of the data set",
-            "drawn by the network: each with as many points, or to the end of its text",
+            f"drawn by the network, each with as many points{', or to the end of its text' if text is not None else ''}",
         )
         return [
             Picture(title, "strokes", self._unscaled(points, data))
