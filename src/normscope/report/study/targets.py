@@ -33,9 +33,10 @@ def describe_targets(summary: Summary) -> list[str]:
     return [
         f"Updates until the first evaluation at which a run's best {metric['name']} so far is as good as a target."
         f"{spacing}"
-        f" The ratio is the median over seeds of the arm's updates over those of {summary.baseline} with the same seed:"
-        f" below 1 is faster. A run that never arrives counts as later than its last evaluation; where that leaves a"
-        f" ratio open, its bounds are given. Seconds are those of this machine, described and not tested.",
+        f" The ratio is that of the arm's updates over those of {summary.baseline} with the same seed, as Hodges"
+        f" and Lehmann estimate it over the seeds: below 1 is faster. A run that never arrives counts as later than its"
+        f" last evaluation; where that leaves a ratio open, its bounds are given. Seconds are those of this machine,"
+        f" described and not tested.",
         f"Better is faster, worse is slower, equivalent: a ratio between 1/{margin:g} and {margin:g}. A claim needs the"
         f" {level(summary.alpha)} interval and a sign-flip test, corrected for all arms and targets (Holm): any false"
         f" claim on times has a probability of at most {summary.alpha:g}, beside that of the verdicts above."
