@@ -102,3 +102,18 @@ def test_reading_an_empty_folder_says_what_was_not_run(here: Callable[..., Told]
     assert told.returncode == 0, told.stderr
     assert "not run here" in told.stdout
     assert "no study of it in runs/xu2019" in " ".join(told.stdout.split())
+
+
+def test_statements_about_equations_are_shown_with_their_verdicts(here: Callable[..., Told], tmp_path: Path) -> None:
+    told = here("ba2016", "--only", "table1", "--no-tune", "--out", "there", cwd=tmp_path, COLUMNS="200")
+    assert told.returncode == 0, told.stderr
+    assert "Table 1 and section 5.1: invariances of batch, weight and layer norm" in told.stdout
+    (line,) = [line for line in told.stdout.splitlines() if "all three methods are invariant" in line]
+    assert "not reproduced" in line
+    narrow = here("ba2016", "--only", "table1", "--read-only", "--out", "there", cwd=tmp_path, COLUMNS="80")
+    assert narrow.returncode == 0, narrow.stderr
+    assert "of its length" in told.stdout
+    assert "of its length" not in narrow.stdout
+    listed = here("ba2016", "--list", "--only", "section6.7", cwd=tmp_path, COLUMNS="250")
+    assert "a ConvNet with LN trains faster than without" in listed.stdout
+    assert "section5.2: Fisher matrices of normalized models" in listed.stdout

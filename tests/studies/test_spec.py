@@ -2,12 +2,18 @@
 
 import dataclasses
 import inspect
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from normscope.studies.spec import GRID, PAPER_NORMS, Arm, StudyOptions, StudySpec, make_study
+from normscope.results.store import StudyFolder, write_json
+from normscope.studies.compare import StudyMismatch, check_folder
+from normscope.studies.options import StudyOptions
+from normscope.studies.plan import plan, record
+from normscope.studies.repeat import call_that_repeats
+from normscope.studies.spec import GRID, PAPER_NORMS, Arm, StudySpec, make_study
 from normscope.tasks import TASKS, ImageClassification, Recipe
 
 
@@ -258,6 +264,35 @@ def test_the_options_of_compare_are_those_of_make_study() -> None:
     assert list(StudyOptions.__annotations__) == [name for name in parameters if name != "task"]
     for name, kind in StudyOptions.__annotations__.items():
         assert kind == parameters[name].annotation, name
+
+
+def test_targets_belong_to_the_question() -> None:
+    plain = make_study("digits", norms=["layer_norm", "rms_norm"], seeds=8)
+    study = make_study("digits", norms=["layer_norm", "rms_norm"], seeds=8, targets=["12", "baseline"])
+    assert study.targets is not None
+    assert (study.targets.values, study.targets.margin) == ((12.0, "baseline"), 1.1)
+    wide = make_study("digits", norms=["layer_norm", "rms_norm"], seeds=8, targets=[12, "baseline"], target_margin=1.2)
+    assert len({plain.id, study.id, wide.id}) == 3
+    card = record(study, command="", tuned=None, tuning=None)
+    assert card["targets"] == {"values": [12.0, "baseline"], "margin": 1.1}
+    assert "targets" not in record(plain, command="", tuned=None, tuning=None)
+    # The runs are the same, so that they can be reused.
+    assert [spec.id for spec in plan(study)] == [spec.id for spec in plan(plain)]
+    assert "targets=[12.0, 'baseline'], target_margin=1.2" in call_that_repeats(wide, None)
+    assert "target" not in call_that_repeats(plain, None)
+    for wrong in (["best"], [12, 12.0]):
+        with pytest.raises(ValueError, match="target"):
+            make_study("digits", targets=wrong)
+
+
+def test_a_folder_takes_more_seeds_and_no_other_targets(tmp_path: Path) -> None:
+    norms = ["layer_norm", "rms_norm"]
+    study, folder = make_study("digits", norms=norms, seeds=8, targets=[12]), StudyFolder(tmp_path)
+    write_json(folder.card, record(study, command="", tuned=None, tuning=None))
+    check_folder(make_study("digits", norms=norms, seeds=9, targets=[12]), folder)
+    for other in ({"targets": [13]}, {"targets": [12, "baseline"]}, {}, {"targets": [12], "target_margin": 1.3}):
+        with pytest.raises(StudyMismatch, match="only more seeds may be added"):
+            check_folder(make_study("digits", norms=norms, seeds=9, **other), folder)
 
 
 def test_a_number_of_seeds_means_the_first_ones() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from normscope.data.readers.cifar import CLASSES
+from normscope.data.readers.cifar10.records import CLASSES
 
 TRAIN, TEST = 60, 20
 """Images of every class."""

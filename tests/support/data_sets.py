@@ -14,7 +14,6 @@ import os
 import random
 import struct
 import tarfile
-import textwrap
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -173,7 +172,7 @@ def write_all(folder: Path) -> None:
     _write_talks(made, draw, english, german)
     _write_reviews(made, draw, english)
     _write_opinions(made, english)
-    _write_novels(made, english)
+    _write_books(made, english)
     _write_sentence_tests(made, english)
     _write_characters(made, draw, english)
     _write_treebanks(made, draw, english)
@@ -332,19 +331,8 @@ def _write_opinions(made: _Folder, english: _Language) -> None:
             made.gzip(f"sentence-eval/{name}.{kind}.gz", _lines([*lines, "", " "]))
 
 
-def _write_novels(made: _Folder, english: _Language) -> None:
-    """Write books as Project Gutenberg does, and as BookCorpus does: a sentence a line."""
-    held = {"14263": "Katrine", "15122": "The Little Colonel's Hero"}
-    for number, file in enumerate(SETS["gutenberg-novels"].files):
-        key, _, name = file.name.removesuffix(".txt.gz").partition("-")
-        title = held.get(key, name.replace("-", " ").title())
-        texts = [_raw(english.words[word] for word in words) for words in _sentences(random.Random(number), 160)]
-        lines = ["The Project Gutenberg EBook", "", f"Title: {title}", ""]
-        lines += [f"*** START OF THIS PROJECT GUTENBERG EBOOK {title.upper()} ***", "", "CHAPTER I", ""]
-        for begin in range(0, len(texts), 8):
-            lines += [*textwrap.wrap(" ".join(texts[begin : begin + 8]), 70), ""]
-        lines += [f"*** END OF THIS PROJECT GUTENBERG EBOOK {title.upper()} ***", "", "The licence."]
-        made.gzip(f"gutenberg-novels/{file.name}", "".join(f"{line}\r\n" for line in lines).encode())
+def _write_books(made: _Folder, english: _Language) -> None:
+    """Write books as BookCorpus does: a sentence a line."""
     for part in (1, 2):
         books = _sentences(random.Random(f"books {part}"), 500)
         lines = [" ".join([*(english.words[word] for word in words), "."]) for words in books]

@@ -45,7 +45,7 @@ def test_entries_are_whole() -> None:
         assert (full.batch_size, full.learning_rate, full.clip, full.schedule) == (128, 1e-3, 2.0, "constant")
         assert all(recipe.evaluations >= 20 for recipe in task.presets.values())
         assert (task.similarity, task.hinge, task.places) == ("order", 0.05, "paper")
-        assert set(task.variants) == {"symmetric", "kiros"}
+        assert set(task.variants) == {"symmetric", "tensor_clip", "kiros"}
     # Every 300 updates of 100 epochs of 113,287 images.
     full = COCO_ORDER.presets["full"]
     assert full.steps == 100 * (113_287 // BATCH) == 300 * full.evaluations
@@ -253,6 +253,9 @@ def test_the_size_of_the_paper_is_started(task: Any) -> None:
 @pytest.mark.usefixtures("small_data")
 def test_variants_change_one_setting() -> None:
     assert MULTI30K_ORDER.varied("symmetric") == dataclasses.replace(MULTI30K_ORDER, similarity="cosine", hinge=0.2)
+    clipped = COCO_ORDER.varied("tensor_clip")
+    assert {(one.clip, one.clip_rule) for one in clipped.presets.values()} == {(2.0, "tensor")}
+    assert dataclasses.replace(clipped, presets=COCO_ORDER.presets) == COCO_ORDER
     model = MULTI30K_ORDER.varied("kiros").network(NORMS["layer_norm"], PLAIN, "small")
     assert model.similarity == "order"
     assert model.encoder.places.bias == "before"

@@ -16,6 +16,8 @@ from normscope.cli.parsing import (
     JSON,
     LAST_LOOK,
     LOOKS,
+    TARGET,
+    TARGET_MARGIN,
     UNTIL_DECIDED,
     RunOptions,
     as_argument,
@@ -66,6 +68,8 @@ def compare(
         Literal["pocock", "obrien_fleming", "kim_demets"] | None,
         Parameter(help="spending of alpha: early (pocock), late (obrien_fleming), or in between (kim_demets, default)"),
     ] = None,
+    target: TARGET = "",
+    target_margin: TARGET_MARGIN = 1.1,
     minutes: Annotated[
         float | None, Parameter(help="stop a study with looks after this time; the same command resumes it")
     ] = None,
@@ -132,6 +136,8 @@ def compare(
 
     normscope compare digits --until-decided --max-seeds 40 --minutes 60
 
+    normscope compare digits --target 10,baseline
+
     normscope compare mnist_mlp --tune --out studies/mnist
 
     normscope compare my_file.py:make
@@ -159,6 +165,8 @@ def compare(
             until_decided=until_decided,
             max_seeds=max_seeds,
             spending=spending,
+            targets=split_norms(target),
+            target_margin=target_margin,
             warmups=parse_counts(warmup),
             optimizers=split_norms(optimizer),
             variants=split_norms(variants),
@@ -318,10 +326,12 @@ def _report_failures(summary: "Summary", folder: Path) -> None:
 
 
 def _print_summary(summary: "Summary", console: Console) -> None:
-    from normscope.cli.tables import verdict_table
+    from normscope.cli.tables import target_tables, verdict_table
 
     title = summary.question + ("" if summary.untuned is None else " Every arm at its tuned learning rate:")
     console.print(verdict_table(summary, summary.arms, title, width=console.width))
     if summary.untuned is not None:
         title = "The same, untuned: every arm at the task's learning rate:"
         console.print(verdict_table(summary, summary.untuned, title, width=console.width))
+    for table in target_tables(summary, width=console.width):
+        console.print(table)

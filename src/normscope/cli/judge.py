@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from normscope.cli.gate import EXIT_CODES, GATE, GATE_ARM, Decision, check_gate_arm, decision, gate
-from normscope.cli.parsing import JSON, given, parse_counts, shell_words
+from normscope.cli.parsing import JSON, TARGET, TARGET_MARGIN, given, parse_counts, shell_words
 
 if TYPE_CHECKING:
     from normscope.results.foreign import Judgment
@@ -49,6 +49,9 @@ def judge(
         str | None,
         Parameter(help="column with a list per run: the scores of its test examples; their mean is the metric"),
     ] = None,
+    seconds: Annotated[
+        str | None, Parameter(help="column of the seconds since a run began, beside the steps, for times to a target")
+    ] = None,
     pattern: Annotated[
         str | None,
         Parameter(help="arm and seed in the names of runs, such as '(?P<arm>.+)-(?P<seed>\\d+)'; default: ...seed3..."),
@@ -67,6 +70,8 @@ def judge(
         Literal["pocock", "obrien_fleming", "kim_demets"] | None,
         Parameter(help="spending of alpha: early (pocock), late (obrien_fleming), or in between (kim_demets, default)"),
     ] = None,
+    target: TARGET = "",
+    target_margin: TARGET_MARGIN = 1.1,
     gate_exit: Annotated[GATE, Parameter(name="--gate")] = False,
     gate_arm: GATE_ARM = None,
     html: Annotated[Path | None, Parameter(help="file for the page of the study")] = None,
@@ -88,6 +93,8 @@ def judge(
 
     normscope judge mlruns --metric test_loss --margin 0.01 --out study
 
+    normscope judge curves.csv --margin 0.01 --step step --seconds elapsed --target 3.2,baseline
+
     Raises:
         TableUnusable: If the table cannot be read, or no verdict can rest on it.
         ValueError: If options exclude each other.
@@ -104,6 +111,7 @@ def judge(
             columns=ColumnOptions(
                 **{"metric": metric, "seed": seed, "arm": arm, "task": task, "step": step, "state": state},
                 scores=scores,
+                seconds=seconds,
                 pattern=pattern,
             ),
             margin=margin,
@@ -113,6 +121,8 @@ def judge(
             alpha=alpha,
             looks=parse_counts(looks),
             spending=spending,
+            targets=[part.strip() for part in target.split(",") if part.strip()],
+            target_margin=target_margin,
             out=out if out is not None else Path(scratch) / "study",
             command=shell_words("normscope", *given()),
         )
@@ -165,7 +175,7 @@ def _content(judged: "list[Judgment]", decided: Decision) -> dict[str, Any]:
 
 
 def _print(judged: "list[Judgment]", console: Any) -> None:
-    from normscope.cli.tables import look_tables, verdict_table
+    from normscope.cli.tables import look_tables, target_tables, verdict_table
 
     for each in judged:
         console.print(f"{'; '.join(each.reading)}.", markup=False, highlight=False, soft_wrap=True)
@@ -174,3 +184,5 @@ def _print(judged: "list[Judgment]", console: Any) -> None:
         if each.summary.looks is not None and each.summary.looks.reached:
             for table in look_tables(each.summary, width=console.width):
                 console.print(table)
+        for table in target_tables(each.summary, width=console.width):
+            console.print(table)

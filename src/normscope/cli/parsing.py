@@ -35,6 +35,19 @@ LOOKS = Annotated[
 ]
 """The option ``--looks`` of the same commands."""
 
+TARGET = Annotated[
+    str,
+    Parameter(
+        help="values of the validation metric, and baseline for the best one of the baseline's run of each seed, such "
+        "as 3.2,baseline: the updates until a run is as good are compared, too",
+        show_default=False,
+    ),
+]
+"""The option ``--target`` of ``compare`` and ``judge``."""
+
+TARGET_MARGIN = Annotated[float, Parameter(help="times to a target whose ratio is below this are equivalent")]
+"""The option ``--target-margin`` of the same commands."""
+
 LAST_LOOK = Annotated[int | None, Parameter(help="number of seeds at the last look; default: that of the looks")]
 """The option ``--max-seeds`` of the same commands."""
 

@@ -75,8 +75,9 @@ def reproduce(
     tune: Annotated[
         bool,
         Parameter(
+            negative="--no-tune",
             help="tune the learning rate of every arm first, with equal budgets, and choose the initialization of the "
-            "network without norms; the verdicts are those of the tuned arms, with the untuned ones beside them"
+            "network without norms; the verdicts are those of the tuned arms, with the untuned ones beside them",
         ),
     ] = True,
     read_only: Annotated[

@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from normscope.report.drawing.format import decimals, fixed
+from normscope.report.drawing.format import decimals, fixed, ratio, split_target
 from normscope.results import ArmSummary, Summary
+from normscope.results.targets.record import name_target
 
 WIDE = 120
 """Minimum terminal width for the cost columns."""
@@ -159,6 +160,53 @@ def look_tables(summary: Summary, *, width: int) -> Iterable[Table]:
             table.add_row(_text(arm.label), *cells, _text(arm.verdict, style))
         if table.row_count:
             yield table
+
+
+def target_tables(summary: Summary, *, width: int) -> Iterable[Table]:
+    """Yield a table per target: for each arm the number of runs that reached it, the time, its ratio, and the verdict.
+
+    Args:
+        summary: Summary of the study; one without targets has no table.
+        width: Width of the terminal.
+    """
+    if summary.targets is None:
+        return
+    metric, interval = summary.targets.metric or summary.metric, f"{100 * (1 - summary.alpha):g} % interval"
+    spacing = f", evaluations {summary.targets.resolution} apart" if summary.targets.resolution else ""
+    for place, target in enumerate(summary.targets.values):
+        for arms, side in ((summary.arms, ""), (summary.untuned or (), ", untuned")):
+            heading = f"Updates to {name_target(target, metric['unit'])} in {metric['name']}{side}"
+            margin = f"equivalent below a ratio of {summary.targets.margin:g}"
+            table = Table(title=_text(heading), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1))
+            table.caption, table.caption_justify = (
+                _text(f"Ratios are to {summary.baseline}; {margin}{spacing}."),
+                "left",
+            )
+            wide = (interval, "seconds", "adj. p") if width >= WIDE else (interval,) if width >= _WIDE_LOOK else ()
+            for name in ("arm", "reached", "updates", "ratio", *wide, "verdict"):
+                is_number = name not in ("arm", "verdict")
+                table.add_column(name, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
+            for arm in arms:
+                each = (arm.targets or ())[place]
+                numbers = {
+                    interval: "" if each.interval is None else ratio(each.interval),
+                    "seconds": "" if each.ratio_seconds is None else ratio(each.ratio_seconds),
+                    "adj. p": _number(each.p_adjusted, ".3f"),
+                }
+                # The column of runs that reached it says what the verdict begins with.
+                _, words = split_target(each.verdict)
+                style = next((style for word, style in STYLES.items() if words.startswith(word)), "")
+                reached = _text(f"{each.reached} of {len(each.runs)}", "bold red" * (each.reached < len(each.runs)))
+                table.add_row(
+                    _text(arm.label),
+                    reached,
+                    _number(each.steps, ",.0f"),
+                    "" if each.ratio is None else ratio(each.ratio),
+                    *(numbers[name] for name in wide),
+                    _text(words, style),
+                )
+            if table.row_count:
+                yield table
 
 
 def _ends(interval: tuple[float, float] | None, places: int) -> str:

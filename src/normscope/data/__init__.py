@@ -10,7 +10,8 @@ from normscope.data.readers.captions import (
     read_features,
 )
 from normscope.data.readers.characters import ByteSplits, load_bytes
-from normscope.data.readers.cifar import load_cifar10, load_cifar10_part
+from normscope.data.readers.cifar10.jpegs import load_cifar10_part
+from normscope.data.readers.cifar10.records import load_cifar10
 from normscope.data.readers.files import read_lines
 from normscope.data.readers.iam_ondb import load_iam_ondb
 from normscope.data.readers.images import (

@@ -14,7 +14,7 @@ from normscope.models.recurrent import FORGET_BIAS
 from normscope.recurrent import LSTM, Places
 
 POINTS_PER_CHARACTER = 25
-"""Number of points in which a window moves on by one character at the start, as people write (Graves, section 5.1)."""
+"""Number of points in which a window moves on by one character at the start, as in IAM-OnDB (Graves, section 5)."""
 
 LARGEST_LOG_DEVIATION = 10.0
 """Bound of the logarithm of a standard deviation, so that no square overflows."""
@@ -40,15 +40,15 @@ class PenMixture:
     """
 
     end: Tensor
-    """:math:`\\hat e`, ``[...]``."""
+    """e before the logistic function, ``[...]``."""
     log_weights: Tensor
-    """:math:`\\log\\pi`, ``[..., M]``."""
+    """Logarithms of the weights, ``[..., M]``."""
     means: Tensor
     """``[..., 2, M]``."""
     log_deviations: Tensor
-    """:math:`\\log\\sigma`, ``[..., 2, M]``."""
+    """Logarithms of the standard deviations, ``[..., 2, M]``."""
     correlation_inputs: Tensor
-    """:math:`\\hat\\rho`, ``[..., M]``."""
+    """Correlations before tanh, ``[..., M]``."""
 
     @classmethod
     def read(cls, outputs: Tensor) -> "PenMixture":
@@ -172,16 +172,6 @@ class HandwritingNetwork(nn.Module):
         Graves (2013). arXiv:1308.0850, sections 2, 4 and 5: prediction without text, synthesis with it.
         Ba, Kiros, Hinton (2016). Layer normalization. arXiv:1607.06450, section 6.5 and eqs. 20-22.
         Departs from them in: no peepholes, as in Ba et al.; a forget bias that starts at 1.
-
-    Example:
-        >>> import torch
-        >>> from torch.nn.utils.rnn import pack_sequence
-        >>> from normscope import LayerNorm
-        >>> from normscope.models import HandwritingNetwork
-        >>> network = HandwritingNetwork(width=8, layers=3, mixtures=2, norm=LayerNorm)
-        >>> outputs, state = network(pack_sequence([torch.zeros(5, 3), torch.zeros(4, 3)]))
-        >>> outputs.shape, len(state.layers)
-        (torch.Size([9, 13]), 3)
     """
 
     def __init__(
@@ -321,7 +311,7 @@ def clip_gradient(x: Tensor, bound: float) -> Tensor:
     """Return x; its gradient is clipped to ``[-bound, bound]`` entry by entry.
 
     References:
-        Graves (2013). arXiv:1308.0850, section 4.1: 100 for the derivatives of a network's outputs.
+        Graves (2013). arXiv:1308.0850, section 4.2: 100 for the derivatives of a network's outputs.
     """
     return _ClippedGradient.apply(x, bound)  # pyright: ignore[reportReturnType]
 

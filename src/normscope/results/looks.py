@@ -16,6 +16,8 @@ from normscope.results.matching import ArmRuns, pair_values
 from normscope.results.per_arm import ArmLook, Standing, weigh_arm
 from normscope.results.sequential import boundary, chance_of_decision, continued_p
 from normscope.results.statistics import holm
+from normscope.results.targets.path import TargetPath
+from normscope.results.targets.record import read_targets
 from normscope.results.verdict import (
     Evidence,
     beyond_seeds,
@@ -49,6 +51,11 @@ class _Course:
     """Why it does not go on although it is undecided."""
     is_final: bool = False
     """Whether no further run could change that."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its metric may still be decided; it may go on for its times to targets alone."""
+        return not self.claim and not self.is_final
 
     def open_runs(self, pairs: int) -> dict[Any, ArmRuns]:
         """Return the runs up to a number of pairs that have not ended, with their arm."""
@@ -85,6 +92,9 @@ class LookPath:
         self.courses = [_Course(arm=arm, base=base) for arm, base in self.couples if arm is not base]
         self.comparisons = len(self.courses)
         self.earlier = read_earlier(self.card)
+        targets = read_targets(self.card)
+        sides = [(course.arm, course.base) for course in self.courses]
+        self.times = None if targets is None else TargetPath(self.card, targets, self.plan, sides)
         self.going: list[_Course] = []
         tuned = not self.card.get("tune") or self.card.get("tuning") is not None
         for look, pairs in enumerate(self.plan.pairs):
@@ -96,22 +106,26 @@ class LookPath:
         self.going = []
 
     def _goes_on(self, course: _Course, pairs: int) -> bool:
-        if course.claim or course.is_final:
-            return False
         # Stopping is not binding: an arm whose runs are there all the same is tested.
-        return not course.stopped or self.keep_going or not course.open_runs(pairs)
+        anyway = self.keep_going or not course.open_runs(pairs)
+        if self.times is not None and self.times.goes_on(self.courses.index(course), anyway=anyway):
+            return True
+        return course.is_open and (anyway or not course.stopped)
 
     def _test(self, look: int) -> None:
         """Test the arms that went on to a look, and decide which go on from there."""
         card, pairs, self.reached = self.card, self.plan.pairs[look], look + 1
-        for course in self.going:
+        if self.times is not None:
+            self.times.test([self.courses.index(course) for course in self.going], pairs)
+        going = [course for course in self.going if course.is_open]
+        for course in going:
             course.pairs, course.stopped = pairs, ""
             course.evidence = self._weigh_once(course, pairs)
         p = [course.evidence and course.evidence.p for course in self.courses]
         adjusted = holm(p)
         caution, is_continued = exploratory(card.get("changes") or (), len(card["seeds"])), self._is_continued(pairs)
         for index, course in enumerate(self.courses):
-            if course not in self.going or course.evidence is None:
+            if course not in going or course.evidence is None:
                 continue
             course.p_adjusted = adjusted[index]
             failures = describe_failures(*(side.ended for side in self._sides(course, pairs)))
@@ -217,7 +231,8 @@ class LookPath:
         )
 
     def _ending(self) -> Literal["decided", "maximum", "hopeless"]:
-        undecided = [course for course in self.courses if not course.claim and course.stopped]
+        undecided: list[Any] = [course for course in self.courses if not course.claim and course.stopped]
+        undecided += [] if self.times is None else self.times.undecided
         if not undecided:
             return "decided"
         return "maximum" if any(course.pairs == self.plan.pairs[-1] for course in undecided) else "hopeless"
@@ -229,11 +244,11 @@ class LookPath:
         for arm, base in self.couples:
             if arm is base:
                 own = [course for course in self.courses if course.base is base]
-                side = arm.until(max(following if course in self.going else course.pairs for course in own))
+                side = arm.until(max(following if course in self.going else self._pairs(course) for course in own))
                 yield Standing(arm=side, base=side, planned=side, evidence=None, p_adjusted=None, verdict="baseline")
                 continue
             course = next(courses)
-            planned = following if course in self.going else course.pairs
+            planned = following if course in self.going else self._pairs(course)
             pairs = course.pairs or planned
             evidence = course.evidence or weigh_arm(
                 self.card, arm.until(pairs), base.until(pairs), self.comparisons, plan=self.plan
@@ -249,10 +264,21 @@ class LookPath:
                 decided_at=course.pairs if course.claim else None,
             )
 
+    def _pairs(self, course: _Course) -> int:
+        """Return the number of pairs at the last look of an arm, be it for its metric or for its times."""
+        return max(course.pairs, 0 if self.times is None else self.times.pairs(self.courses.index(course)))
+
+    def looked(self) -> list[list[tuple[Any, str]]] | None:
+        """Return for every couple its times at their last looks, as :func:`judge_targets` takes them."""
+        if self.times is None:
+            return None
+        courses, none = iter(range(len(self.courses))), [(None, "")] * len(self.times.targets.values)
+        return [none if arm is base else self.times.looked(next(courses)) for arm, base in self.couples]
+
     def _words(self, course: _Course) -> str:
         if course.claim:
             return course.claim
-        if course in self.going:
+        if course in self.going and course.is_open:
             cost = describe_next(self.state.next, self.workers)
             return f"not enough evidence ({'next' if self.reached else 'first'} look at {cost})"
         failures = describe_failures(course.arm.until(course.pairs).ended, course.base.until(course.pairs).ended)

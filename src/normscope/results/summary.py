@@ -242,8 +242,9 @@ def summarize(directory: Path, *, workers: int = 1) -> Summary:
     else:
         standings = list(path.standings())
     shared = min(len(standing.arm.seeds) for standing in standings)
-    sides = [(standing.arm, standing.base) for standing in standings]
-    targets, times = judge_targets(card, sides, plan=plan, open_runs=_count_open(arms))
+    sides = [(standing.planned, standing.base) for standing in standings]
+    looked = None if path is None else path.looked()
+    targets, times = judge_targets(card, sides, plan=plan, open_runs=_count_open(arms), looked=looked)
     every = [
         summarize_arm(card, standing, shared=shared, targets=reached)
         for standing, reached in zip(standings, times, strict=True)

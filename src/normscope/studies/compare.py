@@ -21,11 +21,12 @@ from normscope.results.summary import runs_to_look
 from normscope.specs import find_task
 from normscope.studies.engines.engine import Engine, EngineError, RunEvent
 from normscope.studies.engines.local import LocalEngine
+from normscope.studies.options import StudyOptions
 from normscope.studies.plan import RunSpec, plan, record
 from normscope.studies.preflight import preflight
 from normscope.studies.repeat import call_that_repeats
 from normscope.studies.run import forget
-from normscope.studies.spec import StudyOptions, StudySpec, make_study
+from normscope.studies.spec import StudySpec, make_study
 from normscope.studies.tuning import tune, tuning_plan
 
 __tracebackhide__ = True
@@ -297,8 +298,9 @@ def _adds_seeds(study_spec: StudySpec, existing: Mapping[str, Any]) -> bool:
     wanted = record(study_spec, command="", tuned=None, tuning=None)
     same = all(existing.get(key, value) == value for key, value in wanted.items() if key not in _SEED_FIELDS)
     arms = [[{**arm, "runs": None} for arm in side["arms"]] for side in (wanted, existing)]
-    # Cards from before there was a choice of splits do not have it.
+    # Cards from before there was a choice of splits do not have it; what some cards lack must be lacking in both.
     same = same and existing.get("splits", "published") == study_spec.splits
+    same = same and existing.get("targets") == wanted.get("targets")
     return same and not study_spec.tune and arms[0] == arms[1] and set(existing["seeds"]) < set(study_spec.seeds)
 
 

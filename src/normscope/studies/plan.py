@@ -247,6 +247,7 @@ def record(
         ],
         "seeds": list(study_spec.seeds),
         **({} if study_spec.looks is None else {"looks": asdict(study_spec.looks)}),
+        **({} if study_spec.targets is None else {"targets": study_spec.targets.content()}),
         "splits": study_spec.splits,
         "generalizes": task.splits[study_spec.splits],
         "preset": study_spec.preset,

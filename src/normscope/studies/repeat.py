@@ -17,12 +17,13 @@ def call_that_repeats(study_spec: StudySpec, out: Path | None) -> str:
         study_spec: Specification of the study.
         out: Its folder; None for the default.
     """
-    arms, looks = study_spec.arms, study_spec.looks
+    arms, looks, targets = study_spec.arms, study_spec.looks, study_spec.targets
     options: dict[str, Any] = {
         "norms": list(dict.fromkeys(str(arm.norm) for arm in arms)),
         "placements": list(dict.fromkeys(arm.placement.text for arm in arms)),
         "seeds": list(study_spec.seeds),
         **({} if looks is None else {"looks": list(looks.pairs), "spending": looks.spending}),
+        **({} if targets is None else {"targets": list(targets.values), "target_margin": targets.margin}),
         "warmups": list(dict.fromkeys(arm.warmup for arm in arms if arm.warmup is not None)),
         "optimizers": list(dict.fromkeys(study_spec.recipe(arm).optimizer for arm in arms)),
         "variants": list(dict.fromkeys(arm.variant or DEFAULT_VARIANT for arm in arms)),

@@ -5,11 +5,12 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal, get_args
 
 from normscope.arguments import check_arguments
 from normscope.placement import PLACEMENTS
 from normscope.results.look_plan import LookPlan, Spending
+from normscope.results.targets.record import DEFAULT_MARGIN, TargetPlan, parse_targets
 from normscope.specs import NormSpec, PlacementSpec, find_task
 from normscope.studies.arm import Arm
 from normscope.studies.looks import check_looks, plan_looks, whole_numbers
@@ -74,6 +75,8 @@ class StudySpec:
     """Whether each arm's learning rate is first tuned over :data:`GRID`, on a separate split and separate seeds."""
     looks: LookPlan | None = None
     """Numbers of pairs after which the arms are tested, the last of which is the number of seeds; None to test once."""
+    targets: TargetPlan | None = None
+    """Targets of the validation metric, the times to which are compared, too."""
 
     def __post_init__(self) -> None:
         task = find_task(self.task)
@@ -168,6 +171,8 @@ class StudySpec:
         content = {**asdict(self), "arms": arms, "task": self.task_name, "revision": task.revision, "recipes": recipes}
         if self.looks is None:
             del content["looks"]
+        del content["targets"]
+        content |= {"targets": self.targets.content()} if self.targets else {}
         signature = task.metric.signature
         content |= {"signature": signature} if signature else {}
         # Studies from before there was a choice keep their names.
@@ -184,31 +189,6 @@ class StudySpec:
         return replace(self, arms=arms)
 
 
-class StudyOptions(TypedDict, total=False):
-    """Keyword arguments of :func:`make_study`."""
-
-    norms: Sequence[str]
-    placements: Sequence[str]
-    seeds: int | Sequence[int] | None
-    looks: Sequence[int]
-    until_decided: bool
-    max_seeds: int | None
-    spending: Spending | None
-    warmups: Sequence[int]
-    optimizers: Sequence[str]
-    variants: Sequence[str]
-    steps: int | None
-    preset: str
-    margin: float | None
-    baseline: str | None
-    precision: Literal["float32", "bfloat16"]
-    device: str
-    compile: bool
-    splits: Splits | None
-    tune: bool
-    question: str | None
-
-
 @check_arguments
 def make_study(
     task: str,
@@ -220,6 +200,8 @@ def make_study(
     until_decided: bool = False,
     max_seeds: int | None = None,
     spending: Spending | None = None,
+    targets: Sequence[float | str] = (),
+    target_margin: float = DEFAULT_MARGIN,
     warmups: Sequence[int] = (),
     optimizers: Sequence[str] = (),
     variants: Sequence[str] = (),
@@ -249,6 +231,9 @@ def make_study(
         max_seeds: Number of seeds at which a study with looks ends at the latest; the last look's if None.
         spending: How alpha is spent over the looks: early (``"pocock"``), late (``"obrien_fleming"``), or in between
             (``"kim_demets"``, the default).
+        targets: Values of the validation metric, and ``"baseline"`` for the best one of the baseline's run of each
+            seed: the updates that each run takes to them are compared, too. Empty for none.
+        target_margin: Times whose ratio lies between 1 / margin and margin are equivalent.
         warmups: Numbers of warm-up updates to compare; the task's if empty.
         optimizers: Optimizers to compare, of ``adam``, ``adam_kiros2015``, ``radam``, ``sgd`` and ``muon``; the task's
             if empty. All use the arm's learning rate.
@@ -291,6 +276,8 @@ def make_study(
         until_decided=until_decided,
         max_seeds=max_seeds,
         spending=spending,
+        targets=targets,
+        target_margin=target_margin,
         warmups=warmups,
         optimizers=optimizers,
         variants=variants,
@@ -317,6 +304,8 @@ def spec_of_names(
     until_decided: bool = False,
     max_seeds: int | None = None,
     spending: Spending | None = None,
+    targets: Sequence[float | str] = (),
+    target_margin: float = DEFAULT_MARGIN,
     warmups: Sequence[int] = (),
     optimizers: Sequence[str] = (),
     variants: Sequence[str] = (),
@@ -365,6 +354,7 @@ def spec_of_names(
         margin=entry.margin if margin is None else margin,
         seeds=numbers,
         looks=plan,
+        targets=TargetPlan(values=parse_targets(targets), margin=target_margin) if targets else None,
         steps=entry.presets[preset].steps if steps is None else steps,
         preset=preset,
         splits=next(iter(entry.splits)) if splits is None else splits,

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -173,15 +173,20 @@ class OrderEmbeddings(BaseTask):
 
     @property
     def variants(self) -> Mapping[str, str]:
-        """Other settings: the similarity, and places of the norms."""
+        """Other settings: the similarity, what is clipped, and places of the norms."""
         return {
             "symmetric": "cosine instead of the order: no absolute values, margin 0.2",
+            "tensor_clip": "the gradient of each parameter clipped by itself, as in the code of Vendrov et al.",
             "kiros": "the bias added before the norms of the GRU, as in ryankiros/layer-norm",
         }
 
     def varied(self, variant: str) -> Self:
         """Return the task with a setting of :attr:`variants`."""
-        change = {"symmetric": {"similarity": "cosine", "hinge": 0.2}, "kiros": {"places": "kiros"}}[variant]
+        change: dict[str, Any] = {
+            "symmetric": {"similarity": "cosine", "hinge": 0.2},
+            "tensor_clip": {"presets": {name: replace(one, clip_rule="tensor") for name, one in self.presets.items()}},
+            "kiros": {"places": "kiros"},
+        }[variant]
         return replace(self, **change)
 
     def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> OrderEmbedding:
@@ -338,7 +343,7 @@ MULTI30K_ORDER = OrderEmbeddings(
         "full": EmbeddingSize(width=1024, word_width=300),
     },
     presets={
-        "small": Recipe(steps=700, batch_size=BATCH, learning_rate=2e-3, clip=2.0, evaluations=20),
+        "small": Recipe(steps=600, batch_size=BATCH, learning_rate=8e-3, clip=2.0, evaluations=20),
         "full": Recipe(steps=9000, batch_size=BATCH, learning_rate=1e-3, clip=2.0, evaluations=30, schedule="constant"),
     },
     margin=1.0,

@@ -34,7 +34,7 @@ NOISE_SEEDS: Mapping[Part, int] = {"valid": 64_001, "test": 64_002}
 """Seeds of the latent noise of an evaluation. Every image has its own, the same in all runs and evaluations."""
 
 TUNING_STRIDE = 10
-"""One training image of so many is held out for tuning; the file is sorted by digit."""
+"""One training image of so many is held out for tuning."""
 
 
 @dataclass(frozen=True, kw_only=True)

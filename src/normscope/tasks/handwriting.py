@@ -146,7 +146,8 @@ class HandwritingTask(BaseTask):
     References:
         Graves (2013). arXiv:1308.0850, sections 4 and 5. Ba et al. (2016). arXiv:1607.06450, section 6.5.
         Departs from them in: the derivatives inside the LSTM layers, which Graves clips at 10 and the kernels here do
-        not show; the recipe clips the norm of the whole gradient instead. A text ends the drawing of a sample only.
+        not show; the recipe clips the norm of the whole gradient instead. IAM-OnDB as it is: Graves fills gaps and
+        removes long steps, by thresholds that he does not print.
     """
 
     datasets: tuple[str, ...]
@@ -163,7 +164,7 @@ class HandwritingTask(BaseTask):
     conditioned: bool = False
     """Whether the network reads the text."""
     output_clip: float = 100.0
-    """Bound of the derivatives of a point's loss with respect to the outputs (Graves, section 4.1)."""
+    """Bound of the derivatives of a point's loss with respect to the outputs (Graves, section 4.2)."""
     places: str = "paper"
     """Places of the norms in :class:`normscope.LSTM`."""
 
@@ -289,7 +290,7 @@ class HandwritingTask(BaseTask):
         sample = model.sample(torch.from_numpy(part.lengths(shown)), generator, text, ends)
         titles = (
             "drawings of the data set",
-            "drawn by the network: each with as many points, or to the end of its text",
+            f"drawn by the network, each with as many points{', or to the end of its text' if text is not None else ''}",
         )
         return [
             Picture(title, "strokes", self._unscaled(points, data))

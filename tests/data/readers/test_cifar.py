@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from normscope.data import load_cifar10, load_cifar10_part
-from normscope.data.readers.cifar import CLASSES, PIXELS, decode_jpeg, read_batches, read_jpegs
+from normscope.data.readers.cifar10.jpegs import decode_jpeg, read_jpegs
+from normscope.data.readers.cifar10.records import CLASSES, PIXELS, read_batches
 from normscope.data.readers.files import read_tar
 from support import cifar_data
 

@@ -34,7 +34,7 @@ def printed(table: str) -> list[list[float]]:
 def test_every_cell_of_the_tables_is_there_as_it_is_printed(name: str, table: str, row: int) -> None:
     cells = [cell for cell in BA2016.cells if cell.tables == (name,)]
     wanted = printed(table)
-    values = [cell.published for cell in cells if cell.kind == "value"]
+    values = [cell.published or 0.0 for cell in cells if cell.kind == "value"]
     assert sorted(values) == sorted(value for line in wanted for value in line)
     by_row: dict[str, list[float]] = {}
     for cell in cells:

@@ -45,9 +45,10 @@ def test_half_the_updates_are_faster(tmp_path: Path) -> None:
     assert (found.verdict, found.direction, found.pairs) == ("reproduced", 1, 8)
     assert found.because == "the direction, and the published ratio is within our interval"
     assert found.ours == pytest.approx(0.5)
-    assert found.interval == pytest.approx((0.4, 0.5))
+    # The ends are geometric means of two ratios: of 0.4 and 0.5, and of 0.5 twice.
+    assert found.interval == pytest.approx((math.sqrt(0.4 * 0.5), 0.5))
     (row,) = result_rows([found.to_dict()])
-    assert row[1:3] == ("×0.50", "×0.50 (×0.40 to ×0.50)")
+    assert row[1:3] == ("×0.50", "×0.50 (×0.45 to ×0.50)")
     assert obstacle(found, minutes=1.0, examples=None) is None
 
 
@@ -56,7 +57,7 @@ def test_only_words_are_a_claim_too(tmp_path: Path) -> None:
     found = judged(tmp_path / "a", HALF, BASE, cell)
     assert (found.verdict, found.because) == ("reproduced", "the direction")
     assert result_rows([found.to_dict()])[0][1] == "faster"
-    assert audit(cell).words == "words about a curve of one run each, as far as is printed"
+    assert audit(cell).words == "words alone, on one run each as far as is printed"
     found = judged(tmp_path / "b", BASE, HALF, cell)
     assert (found.verdict, found.direction) == ("not reproduced", -1)
     assert found.because.endswith("ours is slower")
@@ -171,5 +172,6 @@ def test_a_difference_in_words_has_a_direction_and_no_size(tmp_path: Path) -> No
         "the direction; sizes are not compared: the paper prints none",
     )
     assert result_rows([found.to_dict()])[0][1] == "better"
+    assert found.epsilon is None
     (found,) = judge_study([replace(cell, arm=PLAIN, baseline=NORMED)], tmp_path, LABELS, task="digits", full_steps=100)
     assert found.verdict == "not reproduced"

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from normscope.results.targets import BASELINE, RunTarget
-from normscope.results.targets.times import log_bounds, reach_all, score, spacing
+from normscope.results.targets.times import Curve, log_bounds, reach_all, score, spacing
 from support.curves import curve
 
 LOG = pytest.approx
@@ -52,13 +52,14 @@ def test_ratios_of_times_and_the_bounds_that_censored_runs_leave():
     ("target", "arm", "base", "ratio"),
     [
         (2.0, [3, 2, 2, 1], [3, 3, 3, 2], 0.5),
-        (2.0, [3, 2, 2, 1], [3, 3, 3, 3], 20 / 50),
+        (2.0, [3, 2, 2, 1], [3, 3, 3, 3], 20 / 51),
         (2.0, [3, 3, 3, 3], [3, 3, 3, 3], 1.0),
-        # Both reach 1.5, the worse of 1.5 and 1: the arm at 40, the baseline at 20.
-        (BASELINE, [3, 2, 2, 1.5], [2, 1.5, 1.2, 1], 2.0),
-        (BASELINE, [2, 1, 1, 1], [3, 2, 1.5, 1.5], 20 / 30),
+        # Both reach 1.5, the arm at 40, the baseline at 20; the arm never reaches 1.
+        (BASELINE, [3, 2, 2, 1.5], [2, 1.5, 1.2, 1], (40 / 20 * 51 / 20) ** 0.5),
+        # Both reach 1.5, the arm at 20, the baseline at 30, which never reaches 1.
+        (BASELINE, [2, 1, 1, 1], [3, 2, 1.5, 1.5], (20 / 30 * 20 / 51) ** 0.5),
         (BASELINE, [2, 1, 1, 1], [2, 1, 1, 1], 1.0),
-        (BASELINE, [2, 1], [], 20 / 50),
+        (BASELINE, [2, 1], [], 20 / 51),
         (BASELINE, [], [], 1.0),
     ],
 )
@@ -69,8 +70,16 @@ def test_the_score_of_a_pair_changes_its_sign_with_the_places(target, arm, base,
 
 
 def test_a_run_that_trained_longer_than_planned_is_the_longest():
-    assert score(1.0, curve([2, 2, 2]), curve([1]), 0) == LOG(math.log(3))
+    assert score(1.0, curve([2, 2, 2]), curve([1]), 0) == LOG(math.log(3.1))
     assert score(1.0, curve([]), curve([]), 0) == 0.0
+
+
+def test_a_target_that_is_reached_before_the_first_update():
+    early, late = ([RunTarget(seed=0, value=1.0, step=step, after=0)] for step in (0, 40))
+    assert log_bounds(early[0], late[0]) == (-math.inf, LOG(-math.log(40)))
+    assert log_bounds(early[0], early[0]) == (-math.inf, math.inf)
+    runs = [Curve(seed=0, state="done", rows=((0, 1.0, None), (9, 2.0, None)), higher_is_better=False), curve([2, 1])]
+    assert score(1.0, *runs, 20) == LOG(-math.log(20))
 
 
 def test_spacing_is_the_usual_one():

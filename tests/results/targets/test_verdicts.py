@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,7 @@ from normscope.results.matching import read_arms
 from normscope.results.sequential import sequential_p
 from normscope.results.targets import BASELINE, DEFAULT_MARGIN, ArmTarget, TargetPlan, judge_targets, race
 from normscope.results.targets.record import name_target, parse_targets
+from normscope.results.targets.verdicts import claim
 from normscope.results.verdict import look_generators
 from support.curves import reaching, write_curve
 from support.study_folders import Study, read
@@ -35,8 +37,9 @@ def verdict(path, mine, theirs, **card):
 def test_an_arm_that_needs_half_the_updates_is_better(tmp_path):
     found = verdict(tmp_path, [20, 30, 20, 30, 40, 20, 30, 20], [40, 60, 40, 60, 80, 50, 60, 40])
     assert (found.target, found.reached, found.steps, found.seconds) == (1.0, 8, 25.0, 1.25)
-    assert (found.pairs, found.ratio, found.interval) == (8, (0.5, 0.5), (0.4, 0.5))
-    assert (found.ratio_seconds, found.interval_seconds) == ((0.5, 0.5), (0.4, 0.5))
+    # Of the 36 averages of two logarithms 3 are left out: that of 0.4 with itself and two of the seven with a half.
+    assert (found.pairs, found.ratio, found.interval) == (8, (0.5, 0.5), (pytest.approx(0.2**0.5), 0.5))
+    assert (found.ratio_seconds, found.interval_seconds) == (found.ratio, found.interval)
     assert (found.p, found.p_adjusted, found.verdict) == (2 / 2**8, 2 / 2**8, "better")
     assert [(run.seed, run.value, run.step, run.after, run.seconds) for run in found.runs][:2] == [
         (0, 1.0, 20, 10, 1.0),
@@ -48,8 +51,9 @@ def test_an_arm_that_needs_longer_is_worse_and_one_exception_of_eight_is_too_man
     base = [20, 30, 20, 30, 40, 20, 30, 20]
     assert verdict(tmp_path / "a", [2 * step for step in base], base).verdict == "worse"
     found = verdict(tmp_path / "b", [10, *(2 * step for step in base[1:])], base)
-    assert found.interval == (0.5, 2.0)
-    assert found.verdict == "not enough evidence (about 8 more seeds)"
+    # Left out: the average of the exception with itself, and two of seven with the others, which are even.
+    assert found.interval == (1.0, 2.0)
+    assert found.verdict == "not enough evidence (about 3 more seeds)"
 
 
 def test_the_baseline_that_never_arrives_does_not_hide_the_arm_that_does(tmp_path):
@@ -62,15 +66,16 @@ def test_the_baseline_that_never_arrives_does_not_hide_the_arm_that_does(tmp_pat
 
 
 def test_a_censored_run_is_counted_and_weighs_on_the_interval(tmp_path):
-    base = [40, 60, 40, 60, 80, 50, 60, 40, 50, 60]
-    half = [20, 30, 20, 30, 40, 20, 30, 20, 20, 30]
+    base = [40, 60, 40, 60, 80, 50, 60, 40, 50, 60, 40, 60]
+    half = [20, 30, 20, 30, 40, 20, 30, 20, 20, 30, 20, 30]
+    # Twelve of 78 averages are infinite, and 13 are left out.
     found = verdict(tmp_path / "one", [None, *half[1:]], base)
-    assert found.verdict == "fails to reach it in 1 of 10 seeds; better"
-    assert (found.reached, found.interval, found.steps) == (9, (0.4, 0.5), 30.0)
+    assert found.verdict == "fails to reach it in 1 of 12 seeds; better"
+    assert (found.reached, found.interval, found.steps) == (11, (pytest.approx(0.2**0.5), pytest.approx(0.5)), 30.0)
     found = verdict(tmp_path / "two", [None, None, *half[2:]], base)
-    assert found.interval == (0.4, None)
-    assert found.verdict == "fails to reach it in 2 of 10 seeds; not enough evidence (about 19 more seeds)"
-    found = verdict(tmp_path / "most", [None] * 6 + half[6:], base)
+    assert found.interval == (pytest.approx(0.2**0.5), None)
+    assert found.verdict == "fails to reach it in 2 of 12 seeds; not enough evidence (about 2 more seeds)"
+    found = verdict(tmp_path / "most", [None] * 7 + half[7:], base)
     assert found.steps is None
 
 
@@ -91,8 +96,8 @@ def test_a_run_that_diverges_is_censored_where_it_ended(tmp_path):
     found = arm.targets[0]
     assert found.runs[0].step is None
     assert (found.runs[0].after, found.runs[1].step) == (20, 20)
-    # 21 of 40 updates are the least that the first may have needed; the second arrived before it diverged.
-    assert found.interval == (0.5, None)
+    # The first may have needed 21 updates, and so the average with the others is even; the second needed 20.
+    assert found.interval == (1.0, None)
     assert found.verdict.startswith("fails to reach it in 1 of 8 seeds; not enough evidence")
     assert arm.verdict.startswith("fails to train in 2 of 8 seeds")
 
@@ -145,16 +150,32 @@ def test_who_is_like_the_baseline_is_not_called_slower_to_its_best(tmp_path, rng
     assert found.verdict.startswith("fails to reach it in 6 of 12 seeds; not enough evidence")
 
 
-def test_the_test_and_the_interval_must_be_on_the_same_side(tmp_path):
-    """An arm that reaches its own low best sooner, and never the baseline's, is neither faster nor slower."""
-    study = Study(tmp_path, labels=("base", "arm"), seeds=range(8), targets={"values": [BASELINE], "margin": 1.1})
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        # Faster to its own low best, and it never reaches the baseline's.
+        ([1.8, 1.7, 1.7, 1.7, 1.7], "fails to reach it in 8 of 8 seeds; worse"),
+        # Later at the baseline's best, and better at the end.
+        ([3.0, 2.9, 2.8, 2.7, 0.5], "worse"),
+        ([2.0, 0.9, 0.8, 0.7, 0.6], "better"),
+    ],
+)
+def test_curves_that_cross_have_the_verdict_of_the_ratio(tmp_path, values, words):
+    targets = {"values": [BASELINE], "margin": 1.1}
+    study = Study(tmp_path, labels=("base", "arm"), seeds=range(8), steps=50, targets=targets)
     for seed in study.seeds:
-        write_curve(study, "base", seed, [3.0, 2.5, 2.0, 1.5, 1.0])
-        write_curve(study, "arm", seed, [1.8, 1.7, 1.7, 1.7, 1.7])
-    found = read(study).arms[1].targets[0]
-    assert found.p < 0.05
-    assert found.interval == (pytest.approx(51 / 50), None)
-    assert found.verdict.startswith("fails to reach it in 8 of 8 seeds; not enough evidence")
+        write_curve(study, "base", seed, [3.0, 2.5, 1.5, 1.0, 1.0])
+        write_curve(study, "arm", seed, values)
+    assert read(study).arms[1].targets[0].verdict == words
+
+
+def test_the_test_and_the_interval_must_be_on_the_same_side(tmp_path):
+    study = made(tmp_path, {"base": [80] * 8, "arm": [20] * 8}, seeds=8)
+    arms = read_arms(study.folder, study.card)
+    found = race(study.card, arms[1], arms[0], 1.0, None)
+    assert claim(found, 0.01, alpha=0.05, margin=1.1) == "better"
+    assert claim(replace(found, scores=-found.scores), 0.01, alpha=0.05, margin=1.1) == ""
+    assert claim(found, 0.05, alpha=0.05, margin=1.1) == ""
 
 
 def test_holms_correction_is_over_arms_and_targets(tmp_path):
@@ -234,11 +255,12 @@ def test_a_run_that_was_not_computed_at_a_look_is_no_earlier_look(tmp_path):
 def test_the_summary_has_the_times_and_only_where_the_card_has_targets(tmp_path):
     study = made(tmp_path, {"base": [80] * 8, "arm": [20] * 8}, seeds=8)
     summary = read(study)
-    assert summary.targets == TargetPlan(values=(1.0,), margin=DEFAULT_MARGIN, resolution=10)
+    metric = {"name": "test error", "unit": "%", "higher_is_better": False}
+    assert summary.targets == TargetPlan(values=(1.0,), margin=DEFAULT_MARGIN, resolution=10, metric=metric)
     summary.write(tmp_path)
     assert read_summary(tmp_path) == summary
     content = json.loads((tmp_path / "summary.json").read_text())
-    assert content["targets"] == {"values": [1.0], "margin": 1.1, "resolution": 10}
+    assert content["targets"] == {"values": [1.0], "margin": 1.1, "resolution": 10, "metric": metric}
     # The descriptive time of the median run gives way to the times of the runs.
     assert "steps_to_baseline" not in content["arms"][1]
     assert isinstance(summary.arms[1].targets[0], ArmTarget)

@@ -122,9 +122,10 @@ def test_words_are_predicted_better_after_training(variant: str | None) -> None:
     assert scores[0, 0] == pytest.approx(sum(model.nats(vector, side, *one)[0].sum().item() for side, one in sides))
 
 
+@HELD
 @pytest.mark.usefixtures("small_data")
 def test_vectors_are_tested_by_a_split_and_beside_the_bag_of_their_words() -> None:
-    task, model = NOVELS.for_run(5, "resampled"), NOVELS.network(NORMS["layer_norm"], PLAIN, "small")
+    task, model = BOOK_CORPUS.for_run(5, "resampled"), BOOK_CORPUS.network(NORMS["layer_norm"], PLAIN, "small")
     initialize(model, 0)
     data = task.load(CPU, "resampled", "small")
     with torch.no_grad():

@@ -16,7 +16,7 @@ from normscope.data.store import found_hashes, locate
 
 LISTS = {"train": ("trainset.txt", "testset_t.txt"), "valid": ("testset_v.txt",), "test": ("testset_f.txt",)}
 """Lists of forms of each part: the training set with the second validation set, the first validation set, and the final
-test set. Graves (2013, section 4.1) also trains on the test set, and so has none."""
+test set. Graves (2013, section 4) also trains on the test set, and so has none."""
 
 MOST_MEMBERS = 40_000
 """Maximum number of members of an archive; that of the lines has 12,179 files."""

@@ -11,8 +11,8 @@ import numpy as np
 
 from normscope.arguments import check_arguments
 from normscope.data.download import Progress
+from normscope.data.matlab import read_matlab_array
 from normscope.data.readers.files import shuffled, split_stream
-from normscope.data.readers.matlab import read_matlab_array
 from normscope.data.registry import SETS
 from normscope.data.store import locate
 
@@ -211,7 +211,9 @@ class BinaryImages:
 
 @check_arguments
 def load_binarized_mnist() -> BinaryImages:
-    """Read the fixed binarization of MNIST: 50,000, 10,000 and 10,000 images of 28 x 28 pixels, sorted by digit.
+    """Read the fixed binarization of MNIST: 50,000, 10,000 and 10,000 images of 28 x 28 pixels.
+
+    The test images are sorted by digit, the others are not.
 
     Raises ``DataNotFound`` or ``DataDamaged`` if the files are not available.
 

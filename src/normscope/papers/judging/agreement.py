@@ -184,7 +184,9 @@ def not_run(cell: Cell, reason: str, *, task: str = "", margin: float | None = N
         task=task,
         verdict="not run here",
         because=reason,
-        epsilon=epsilon_of(cell, margin or 0.0) if wide and cell.kind == "difference" else None,
+        epsilon=epsilon_of(cell, margin or 0.0)
+        if wide and cell.kind == "difference" and cell.published is not None
+        else None,
     )
 
 

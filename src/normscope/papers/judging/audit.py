@@ -77,11 +77,10 @@ def audit(cell: Cell) -> Audit:
     """Return the evidence behind a published cell."""
     if cell.kind == "diverges":
         return Audit(words="one run, as far as is printed; what counts as diverging is not said")
-    if cell.kind == "faster":
-        figure = "words" if cell.published is None else "a sentence"
-        return Audit(words=f"{figure} about a curve of one run each, as far as is printed")
     if cell.published is None:
-        return Audit(words="words about a curve of one run each, as far as is printed")
+        return Audit(words="words alone, on one run each as far as is printed")
+    if cell.kind == "faster":
+        return Audit(words="a sentence on the curves of one run each, as far as is printed")
     if cell.metric.unit == "%" and cell.examples is not None and cell.printed:
         return _audit_share(cell, cell.examples)
     if cell.metric.unit == "BLEU":

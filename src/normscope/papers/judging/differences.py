@@ -181,7 +181,8 @@ def judge_difference(
         card: Card of the study.
         full_steps: Number of updates of the task's preset; a study with fewer is cut short.
     """
-    epsilon, interval = epsilon_of(cell, card["margin"]), _hull(evidence.seeds, evidence.examples)
+    epsilon = None if cell.published is None else epsilon_of(cell, card["margin"])
+    interval = _hull(evidence.seeds, evidence.examples)
     wide = _hull(evidence.seeds_wide, evidence.examples_wide)
     base = Judgement(
         cell=cell,

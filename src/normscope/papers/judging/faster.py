@@ -11,7 +11,7 @@ from normscope.papers.judging.cell import Cell
 from normscope.papers.judging.differences import cut_short, look_plan, untrained
 from normscope.results.matching import ArmRuns
 from normscope.results.statistics import LEAST_PAIRS, MOST_SEEDS
-from normscope.results.targets import BASELINE, DEFAULT_MARGIN, ArmTarget, judge_targets
+from normscope.results.targets import BASELINE, DEFAULT_MARGIN, ArmTarget, judge_targets, race
 
 _WORDS = re.compile(r"(?:^|; )((better|worse|equivalent|not enough evidence).*)$")
 _SEEDS = re.compile(r"about (\d+) more seed")
@@ -43,21 +43,22 @@ def judge_faster(
     Raises:
         ValueError: If a file of evaluations cannot be read.
     """
-    couples, waiting = [], []
+    couples, looked, waiting, looks = [], [], [], look_plan(card)
     for arm, base in sides:
-        looks, both = look_plan(card), arm.ended.keys() & base.ended.keys()
+        both = arm.ended.keys() & base.ended.keys()
         reached = 0 if looks is None else looks.reached(len(both))
         waiting.append(0 if reached else sum(seed not in both for seed in card["seeds"]))
         count = len(card["seeds"]) if looks is None or not reached else looks.pairs[reached - 1]
         couples.append((arm.until(count), base.until(count)))
-    plan = {
-        **card,
-        "targets": {"values": [BASELINE], "margin": (card.get("targets") or {}).get("margin", DEFAULT_MARGIN)},
-    }
-    _, times = judge_targets(plan, couples, plan=look_plan(card))
+        looked.append([(race(card, *couples[-1], BASELINE, looks) if reached else None, "")])
+    margin = (card.get("targets") or {}).get("margin", DEFAULT_MARGIN)
+    _, times = judge_targets(
+        {**card, "targets": {"values": [BASELINE], "margin": margin}}, couples, plan=looks, looked=looked
+    )
     judged = []
     for cell, (arm, base), found, lacking in zip(cells, couples, times, waiting, strict=True):
-        (target,) = found or ()
+        assert found is not None
+        (target,) = found
         judged.append(_judge(cell, task, arm, base, card, target, lacking, full_steps))
     return judged
 

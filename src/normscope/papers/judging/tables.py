@@ -214,14 +214,14 @@ def number(value: float | None, row: Mapping[str, Any]) -> str:
 
 
 def _ours(row: Mapping[str, Any]) -> str:
+    if row["kind"] == "faster":
+        # Censored runs may leave the ratio, or an end of its interval, open.
+        ends = " to ".join(f"×{end:.2f}" if end else "any" for end in row["interval"] or ())
+        return " ".join(filter(None, (row["ours"] and f"×{row['ours']:.2f}", ends and f"({ends})")))
     if row["ours"] is None:
         return ""
     if row["kind"] == "count":
         return f"{row['ours']:g}"
-    if row["kind"] == "faster":
-        low, high = row["interval"] or (None, None)
-        ends = " to ".join("any" if end is None or not end else f"×{end:.2f}" for end in (low, high))
-        return f"×{row['ours']:.2f}" + (f" ({ends})" if row["interval"] else "")
     places = 3 if row["unit"] in ("bpc", "correlation", "squared points") else 2
     sign = "+" if row["kind"] == "difference" else ""
     if row["interval"] is None:

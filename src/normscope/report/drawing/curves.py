@@ -39,14 +39,43 @@ class Frame:
     """Whether that axis is logarithmic, by field."""
 
 
-def frame(groups: Sequence[Sequence[RunHistory]], steps: int, metric: Mapping[str, Any]) -> Frame:
+@dataclass(frozen=True, kw_only=True)
+class Crossing:
+    """Where the runs of an arm reach one target of the validation metric."""
+
+    name: str
+    """The target in words."""
+    value: float | None
+    """Its value; None if every seed has its own."""
+    points: tuple[tuple[int, int, float], ...]
+    """Seed, step and value of the evaluation at which each run that reaches it does."""
+    step: float | None
+    """Median step over the seeds; None if too few runs reach it."""
+    baseline: float | None
+    """The same of the baseline."""
+    words: str
+    """Description."""
+
+
+_MARKERS = "osD^v"
+
+
+def frame(
+    groups: Sequence[Sequence[RunHistory]], steps: int, metric: Mapping[str, Any], targets: Sequence[float] = ()
+) -> Frame:
     """Choose axes that show the values from a quarter of the training on, and the final median of every arm.
 
     Neither the first steps nor runs without a value nor rare outliers thus flatten the part in which the arms differ.
+
+    Args:
+        groups: Runs of each arm.
+        steps: End of the step axis.
+        metric: Validation metric.
+        targets: Values of it that are shown, too.
     """
     limits, logarithmic = {}, {}
     for field, higher in zip(_FIELDS, (metric["higher_is_better"], False), strict=True):
-        ends: list[float] = []
+        ends: list[float] = [*targets] if field == _FIELDS[0] else []
         for runs in groups:
             middle = median(runs, field, higher_is_better=higher)[1]
             ends += [float(value) for value in middle[-1:] if np.isfinite(value)]
@@ -96,6 +125,7 @@ def learning(
     *,
     name: str,
     data: str = "validation set",
+    crossings: Sequence[Crossing] = (),
 ) -> str:
     """Draw the validation metric (top) and the training loss (bottom, if any run has one) of an arm over the steps.
 
@@ -111,6 +141,8 @@ def learning(
         points: Largest number of points per line; of more evaluations, evenly spaced ones are drawn.
         name: Prefix of ids, unique in the page.
         data: What the metric was measured on.
+        crossings: Where the runs reach the targets of the metric: marked by hollow shapes, with a line at the median of
+            the arm and a broken one at that of the baseline.
 
     Returns:
         An ``<svg>`` element.
@@ -143,7 +175,35 @@ def learning(
                 grid, middle = median(group, field, higher_is_better=higher)
                 chosen = _thin(len(grid), points)
                 plot.plot(grid[chosen], middle[chosen], color=colour, linestyle=line, linewidth=width, zorder=3)
-        return to_svg(figure, name=name, title=f"Learning curves of {label}", words=_words(runs, metric, data))
+            for shape, crossing in enumerate(crossings if field == _FIELDS[0] else ()):
+                _cross(plot, crossing, style, _MARKERS[shape % len(_MARKERS)], metric["unit"])
+        words = "; ".join([_words(runs, metric, data).removesuffix("."), *(each.words for each in crossings)])
+        return to_svg(figure, name=name, title=f"Learning curves of {label}", words=f"{words}.")
+
+
+def _cross(plot: Any, crossing: Crossing, style: ArmStyle, marker: str, unit: str) -> None:
+    """Mark where each seed reaches a target, and the medians of the arm and of the baseline."""
+    low, high = plot.get_ylim()
+    if crossing.value is not None:
+        plot.axhline(crossing.value, color=_MUTED, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
+    for step, colour, line in ((crossing.baseline, _INK, (0, (4, 2))), (crossing.step, style.colour, "-")):
+        if step is not None:
+            plot.axvline(step, color=colour, linewidth=0.9, linestyle=line, zorder=1.5)
+    for seed, step, value in crossing.points:
+        tip = f"seed {seed} reaches {crossing.name} at step {step}: {describe(value, unit)}"
+        plot.plot(
+            [step],
+            # Early crossings may lie outside the frame.
+            [np.clip(value, low, high)],
+            marker,
+            color="none",
+            markeredgecolor=style.colour,
+            markersize=5.5,
+            markeredgewidth=1.3,
+            clip_on=False,
+            zorder=4,
+            gid=mark(style.index, tip),
+        )
 
 
 def _seed_line(plot: Any, run: RunHistory, field: str, style: ArmStyle, points: int) -> None:

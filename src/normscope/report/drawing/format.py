@@ -9,6 +9,7 @@ from normscope.results.per_arm import ArmSummary
 from normscope.results.schema import FINAL_STATES
 from normscope.results.statistics import Interval
 from normscope.results.summary import Summary
+from normscope.results.targets.record import Bounds
 from normscope.results.verdict import FAILURES
 
 MISSING = "\N{EM DASH}"
@@ -67,6 +68,17 @@ def probability(value: float | None) -> str:
     if value is None:
         return MISSING
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def ratio(bounds: Bounds | None) -> str:
+    """Write a ratio of times, or what is known of it: ``0.62``, ``0.55 to 0.71``, ``at most 0.5``, ``not bounded``."""
+    low, high = bounds or (None, None)
+    if low is None and high is None:
+        return MISSING if bounds is None else "not bounded"
+    ends = [significant(end) for end in (low, high) if end is not None]
+    if len(ends) == 1:
+        return f"at {'most' if low is None else 'least'} {ends[0]}"
+    return ends[0] if low == high else " to ".join(ends)
 
 
 def significant(value: float | None, digits: int = 3) -> str:
@@ -135,6 +147,13 @@ def split_verdict(arm: ArmSummary) -> tuple[str, str]:
     parts = arm.verdict.split("; ")
     failures = list(takewhile(lambda part: part.startswith(tuple(FAILURES.values())), parts))
     return "; ".join(failures), "; ".join(parts[len(failures) :])
+
+
+def split_target(verdict: str) -> tuple[str, str]:
+    """Split the verdict on times to a target into the runs that never reach it and the rest; either may be empty."""
+    parts = verdict.split("; ")
+    missing = list(takewhile(lambda part: "fails to reach it" in part, parts))
+    return "; ".join(missing), "; ".join(parts[len(missing) :])
 
 
 def verdict_kind(verdict: str) -> VerdictKind:

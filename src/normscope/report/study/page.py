@@ -18,6 +18,7 @@ from normscope.report.study.looks import describe_plan, look_rows, path
 from normscope.report.study.paired import common_scale, pairs, published_tables, tuned_beside_untuned
 from normscope.report.study.pictures import draw_picture
 from normscope.report.study.table import breakages, measure_rows, verdict_rows
+from normscope.report.study.targets import crossings, describe_targets, target_rows, target_sentences
 from normscope.results.schema import FINAL_STATES
 from normscope.results.store import StudyFolder
 from normscope.results.summary import Summary
@@ -109,6 +110,8 @@ def render(study: StudyRecord) -> str:
         breakages=breakages(study),
         plan=describe_plan(summary, declared=bool(study.card.get("source"))) if summary.looks else [],
         look_rows=look_rows(summary) if summary.looks else [],
+        times=describe_targets(summary),
+        target_rows=target_rows(summary),
         measures=measure_rows(summary),
         published=published_tables(study),
         facts=facts(study),
@@ -189,7 +192,14 @@ def _answers(summary: Summary) -> list[dict[str, Any]]:
     """Build the sentences of the answer: arms that fail to train first, the baseline last, the others in order."""
     parts = [(arm, split_verdict(arm)[0]) for arm in summary.arms]
     parts.sort(key=lambda part: (not part[1], part[0].label == summary.baseline))
-    return [{"label": arm.label, "broken": failures, "sentence": sentence(arm, summary)} for arm, failures in parts]
+    return [
+        {
+            "label": arm.label,
+            "broken": failures,
+            "sentence": " ".join([sentence(arm, summary), *target_sentences(arm, summary)]),
+        }
+        for arm, failures in parts
+    ]
 
 
 def _groups(study: StudyRecord) -> dict[str, list[RunHistory]]:
@@ -228,13 +238,24 @@ def _pairs(study: StudyRecord, styles: Mapping[str, ArmStyle]) -> dict[str, str]
 def _curves(study: StudyRecord, styles: Mapping[str, ArmStyle]) -> dict[str, str]:
     metric = study.card.get("valid_metric") or study.summary.metric
     groups = _groups(study)
-    shared = curves.frame(list(groups.values()), study.last_step, metric)
+    goals = () if study.summary.targets is None else study.summary.targets.values
+    fixed = [float(goal) for goal in goals if not isinstance(goal, str)]
+    shared = curves.frame(list(groups.values()), study.last_step, metric, fixed)
+    arms = {arm.label: arm for arm in study.summary.arms}
     points = max(20, min(200, _POINTS // max(1, 2 * len(study.runs))))
     baseline = groups.get(study.summary.baseline, [])
     data = "logged data" if study.card.get("source") else "validation set"
     return {
         label: curves.learning(
-            runs, baseline, styles[label], metric, shared, points, name=f"curves-{styles[label].index}", data=data
+            runs,
+            baseline,
+            styles[label],
+            metric,
+            shared,
+            points,
+            name=f"curves-{styles[label].index}",
+            data=data,
+            crossings=crossings(runs, arms[label], arms[study.summary.baseline], metric["unit"]),
         )
         for label, runs in groups.items()
         if any(run.metrics for run in runs)

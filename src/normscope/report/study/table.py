@@ -135,7 +135,7 @@ def _details(arm: ArmSummary, places: int) -> tuple[TableCell, ...]:
     unpaired = f"without a partner: seeds {', '.join(map(str, arm.unpaired))}" if arm.unpaired else ""
     undecided = "not enough evidence" in arm.verdict
     improvement = MISSING if arm.improvement is None else f"{arm.improvement:.0%}"
-    reached, arguments = arm.steps_to_baseline, ", ".join(f"{key}={value}" for key, value in arm.arguments.items())
+    arguments = ", ".join(f"{key}={value}" for key, value in arm.arguments.items())
     return (
         _cell("Standard deviation over seeds", number(arm.sd, places + 1), arm.sd),
         _cell("Worst seed", worst, arm.worst),
@@ -150,11 +150,19 @@ def _details(arm: ArmSummary, places: int) -> tuple[TableCell, ...]:
         _cell("Learning rate", rate(arm.learning_rate), arm.learning_rate),
         *(_cell(head, storage(getattr(arm, field)), getattr(arm, field)) for field, head in _MEMORY.items()),
         _cell("Time of one run", duration(arm.seconds), arm.seconds),
-        _cell("Updates to the baseline's final validation loss", number(reached, 0), reached),
-        _cell("Time to it", duration(arm.seconds_to_baseline), arm.seconds_to_baseline),
+        *(_reaching(arm) if arm.targets is None else ()),
         _cell("Placement", arm.placement or MISSING, arm.placement),
         _cell("Arguments", arguments or "none", arm.arguments),
         *_path(arm),
+    )
+
+
+def _reaching(arm: ArmSummary) -> tuple[TableCell, TableCell]:
+    """Build the descriptive times of an arm of a study without targets."""
+    reached = arm.steps_to_baseline
+    return (
+        _cell("Updates to the baseline's final validation loss", number(reached, 0), reached),
+        _cell("Time to it", duration(arm.seconds_to_baseline), arm.seconds_to_baseline),
     )
 
 

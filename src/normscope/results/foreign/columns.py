@@ -65,6 +65,7 @@ class Columns:
     state: str | None = None
     run: str | None = None
     scores: str | None = None
+    seconds: str | None = None
     reading: tuple[str, ...] = ()
     """How each column was read, in words."""
 
@@ -80,6 +81,7 @@ class ColumnOptions:
     step: str | None = None
     state: str | None = None
     scores: str | None = None
+    seconds: str | None = None
     pattern: str | None = None
     """Regular expression with the groups arm and seed, for the names of runs."""
 
@@ -110,15 +112,15 @@ def read_columns(table: ForeignTable, options: ColumnOptions) -> tuple[ForeignTa
         TableUnusable: If a column is not there, or cannot be inferred; the message lists the candidates.
     """
     table, names = _spread(table, options)
-    given = {each: getattr(options, each) for each in ("seed", "task", "step", "state", "scores")}
+    given = {each: getattr(options, each) for each in ("seed", "task", "step", "state", "scores", "seconds")}
     options = replace(options, **{each: _find(table, name, each) for each, name in given.items() if name})
     step = options.step or _named(table, _STEPS)
     state = options.state or _state(table)
     run = next((name for known in _RUNS for name in table.columns if leaf(name) == known), None)
     task = options.task or _named(table, _TASKS)
     table, seed, from_names = _seed(table, options, run)
-    metrics = _metrics(table, options, names, {seed, step, task, state})
-    fixed = {seed, step, state, task, run, *metrics}
+    metrics = _metrics(table, options, names, {seed, step, task, state, options.seconds})
+    fixed = {seed, step, state, task, run, options.seconds, *metrics}
     arm = _arm(table, options, seed, task, step, fixed, from_names)
     reading = [
         f"arm = {_column(arm, from_names)}",
@@ -127,6 +129,7 @@ def read_columns(table: ForeignTable, options: ColumnOptions) -> tuple[ForeignTa
         *([f"step = column {step}"] if step else []),
         *([f"state = column {state}"] if state else []),
         *([f"scores of test examples = column {options.scores}"] if options.scores else []),
+        *([f"seconds of training = column {options.seconds}"] if options.seconds else []),
     ]
     if options.scores and len(metrics) > 1:
         raise TableUnusable(f"scores are those of one metric, got {', '.join(metrics)}: choose one with --metric")
@@ -139,6 +142,7 @@ def read_columns(table: ForeignTable, options: ColumnOptions) -> tuple[ForeignTa
         state=state,
         run=run,
         scores=options.scores,
+        seconds=options.seconds,
         reading=tuple(reading),
     )
 

@@ -15,6 +15,7 @@ from normscope.results.foreign.table import ForeignTable, TableUnusable
 from normscope.results.look_plan import DEFAULT_SPENDING, LookPlan, Spending
 from normscope.results.statistics import LEAST_PAIRS
 from normscope.results.summary import Summary, summarize
+from normscope.results.targets.record import DEFAULT_MARGIN, TargetPlan, parse_targets
 
 _BASELINES = ("layer_norm", "layernorm", "ln", "baseline", "base", "control")
 
@@ -47,11 +48,14 @@ def judge(
     step: str | None = None,
     state: str | None = None,
     scores: str | None = None,
+    seconds: str | None = None,
     pattern: str | None = None,
     unit: str = "",
     alpha: float = 0.05,
     looks: Sequence[int] = (),
     spending: Spending | None = None,
+    targets: Sequence[float | str] = (),
+    target_margin: float = DEFAULT_MARGIN,
     out: Path | None = None,
 ) -> Summary:
     r"""Judge a table of runs that any program wrote: which arm is better than the baseline, which worse or equivalent?
@@ -70,12 +74,16 @@ def judge(
         state: Column of states such as finished and crashed.
         scores: Column with a list per run, the scores of its test examples, whose mean is the metric: a claim must then
             hold over test examples, too.
+        seconds: Column of the seconds since a run began, in a table with a row per step, for times to a target.
         pattern: Regular expression with the groups ``arm`` and ``seed`` for names of runs that have both.
         unit: Unit of the metric.
         alpha: Accepted probability of any false claim.
         looks: Numbers of pairs at which the results are read, such as ``(10, 15, 20)``, if they were planned before the
             first run; the table may hold any number of seeds up to the last. Seeds count in ascending order.
         spending: How alpha is spent over the looks; None for the default.
+        targets: Values of the metric, and ``"baseline"`` for the best one of the baseline's run of each seed: the
+            steps that each run takes to them are compared, too, in a table with a row per step.
+        target_margin: Times whose ratio lies between 1 / margin and margin are equivalent.
         out: Folder in which the table is kept as a study, for :func:`normscope.write_report`; none if None.
 
     Returns:
@@ -102,6 +110,7 @@ def judge(
         columns=ColumnOptions(
             **{"metric": metric, "seed": seed, "arm": arm, "task": task, "step": step, "state": state},
             scores=scores,
+            seconds=seconds,
             pattern=pattern,
         ),
         margin=margin,
@@ -111,6 +120,8 @@ def judge(
         alpha=alpha,
         looks=looks,
         spending=spending,
+        targets=targets,
+        target_margin=target_margin,
         out=out,
         only=True,
     )
@@ -128,6 +139,8 @@ def judge_all(
     alpha: float = 0.05,
     looks: Sequence[int] = (),
     spending: Spending | None = None,
+    targets: Sequence[float | str] = (),
+    target_margin: float = DEFAULT_MARGIN,
     out: Path | None = None,
     command: str = "",
     only: bool = False,
@@ -144,6 +157,8 @@ def judge_all(
         alpha: Accepted probability of any false claim, per study.
         looks: Numbers of pairs at which the results are read.
         spending: How alpha is spent over them.
+        targets: Values of the metrics, and ``"baseline"``.
+        target_margin: Times whose ratio lies between 1 / margin and margin are equivalent.
         out: Folder of the study; of several, the folder that holds theirs.
         command: Command that repeats it, for the page.
         only: Whether several studies are refused.
@@ -159,7 +174,13 @@ def judge_all(
     if not 0 < alpha < 0.5:
         raise TableUnusable(f"alpha must be between 0 and 0.5, got {alpha}")
     plan = _plan(looks, spending)
+    goals = TargetPlan(values=parse_targets(targets), margin=target_margin) if targets else None
     table, found = read_columns(read_table(Path(source)), columns)
+    if goals is not None and found.step is None:
+        raise TableUnusable(
+            f"{table.source} has no column of steps: times to a target need a row per evaluation of every run, "
+            "with its step; name the column with --step"
+        )
     directions = {metric: _direction(metric, higher_is_better) for metric in found.metrics}
     parts = [
         (task, metric, groups)
@@ -194,6 +215,7 @@ def judge_all(
                 margin=margin,
                 alpha=alpha,
                 looks=plan,
+                targets=goals,
                 command=command or f"normscope.judge({table.source!r}, margin={margin!r}, ...)",
                 reading=reading,
                 warnings=[*table.notes, *differing_settings(groups, found, found.metrics)],

@@ -44,8 +44,8 @@ class ForeignRun:
     """Value at its last step; None unless it is done."""
     reason: str | None
     """Why it has no value."""
-    history: tuple[tuple[int, float], ...]
-    """Step and finite value of every row that has both."""
+    history: tuple[tuple[int, float, float | None], ...]
+    """Step and finite value of every row that has both, and its seconds of training."""
     last_step: int | None
     """Last step with a value."""
     scores: tuple[float, ...] | None = None
@@ -143,7 +143,9 @@ def _read_run(arm: str, seed: int, rows: Sequence[ForeignRow], metric: str, colu
         elif not math.isfinite(value):
             state, reason = "diverged", f"{metric} is {value} ({last.place})"
     history = tuple(
-        (at, number) for at, number, _ in full if at is not None and isinstance(number, float) and math.isfinite(number)
+        (at, number, _seconds(row, columns))
+        for at, number, row in full
+        if at is not None and isinstance(number, float) and math.isfinite(number)
     )
     return ForeignRun(
         arm=arm,
@@ -188,6 +190,18 @@ def _step(row: ForeignRow, columns: Columns) -> int | None:
     if not text.isdecimal() or len(text) > _DIGITS:
         raise TableUnusable(f"{row.place} has {columns.step} {text!r}, which is not a number of steps")
     return int(text)
+
+
+def _seconds(row: ForeignRow, columns: Columns) -> float | None:
+    """Return the seconds of training at a row; None if it has none.
+
+    Raises:
+        TableUnusable: If they are not a number of seconds.
+    """
+    seconds = read_number(row.values.get(columns.seconds), columns.seconds, row.place) if columns.seconds else None
+    if seconds is not None and (isinstance(seconds, str) or not 0 <= seconds < math.inf):
+        raise TableUnusable(f"{row.place} has {columns.seconds} {seconds}, which are not seconds since the run began")
+    return seconds
 
 
 def _end(rows: Sequence[ForeignRow], columns: Columns) -> tuple[str, str | None]:

@@ -12,9 +12,10 @@ from normscope.results.foreign.runs import ForeignRun
 from normscope.results.foreign.table import ForeignTable, TableUnusable
 from normscope.results.look_plan import LookPlan
 from normscope.results.store import SCHEMA, StudyFolder, write_json
+from normscope.results.targets.record import TargetPlan
 
 _POINTS = 500
-"""Largest number of points of a run's curve that is kept; it is drawn and decides nothing."""
+"""Largest number of points of a run's curve that is kept where it is drawn and decides nothing."""
 
 _ENDED = ("done", "diverged", "failed")
 
@@ -31,6 +32,7 @@ def write_study(
     margin: float,
     alpha: float,
     looks: LookPlan | None,
+    targets: TargetPlan | None = None,
     command: str,
     reading: Sequence[str],
     warnings: Sequence[str],
@@ -48,6 +50,7 @@ def write_study(
         margin: Smallest difference worth having.
         alpha: Accepted probability of any false claim.
         looks: Looks that were planned; None for a fixed number of seeds.
+        targets: Targets of the metric; None for none.
         command: Command that repeats the verdict.
         reading: How the table was read.
         warnings: Sentences on what the numbers leave out.
@@ -73,6 +76,7 @@ def write_study(
         ],
         "seeds": list(seeds),
         **({"looks": {"pairs": list(looks.pairs), "spending": looks.spending}} if looks else {}),
+        **({"targets": targets.content()} if targets else {}),
         **({"steps": steps.pop()} if len(steps) == 1 else {}),
         "regime": f"the networks, data and recipe behind {table.source}, over other seeds"
         + (
@@ -90,7 +94,7 @@ def write_study(
         card["changes"] = changes
     write_json(StudyFolder(folder).card, card)
     for run in runs:
-        _write_run(StudyFolder(folder), run, task)
+        _write_run(StudyFolder(folder), run, task, every_point=targets is not None)
 
 
 def order_seeds(folder: Path | None, runs: Sequence[ForeignRun], looks: LookPlan | None, source: str) -> list[int]:
@@ -147,7 +151,7 @@ def _check_folder(study: StudyFolder, card: dict[str, Any]) -> dict[str, Any]:
             raise TableUnusable(f"{study.path} is not empty and holds no study: choose another folder with --out")
         return {}
     existing = study.read_card()
-    same = ("question", "task", "metric", "margin", "alpha", "baseline", "looks")
+    same = ("question", "task", "metric", "margin", "alpha", "baseline", "looks", "targets")
     differing = [key for key in same if existing.get(key) != card.get(key)]
     if differing or "source" not in existing:
         key = differing[0] if differing else "source"
@@ -158,8 +162,14 @@ def _check_folder(study: StudyFolder, card: dict[str, Any]) -> dict[str, Any]:
     return existing
 
 
-def _write_run(study: StudyFolder, run: ForeignRun, task: str) -> None:
+def _write_run(study: StudyFolder, run: ForeignRun, task: str, *, every_point: bool) -> None:
     """Write the files of one run; a run that has not ended has no result.
+
+    Args:
+        study: Folder of the study.
+        run: The run.
+        task: Name of the task.
+        every_point: Whether its curve decides something, so that every point is kept.
 
     Raises:
         TableUnusable: If the folder has another result of the run.
@@ -180,13 +190,13 @@ def _write_run(study: StudyFolder, run: ForeignRun, task: str) -> None:
         **{"seed": run.seed, "split": "study"},
     }
     _write(folder.description, description)
-    every = -(-len(run.history) // _POINTS)
+    every = 1 if every_point else -(-len(run.history) // _POINTS)
     rows = [
-        json.dumps({"step": step, "valid_value": value}) + "\n"
-        for place, (step, value) in enumerate(run.history)
+        json.dumps({"step": step, "valid_value": value} | ({} if seconds is None else {"seconds": seconds})) + "\n"
+        for place, (step, value, seconds) in enumerate(run.history)
         if place % every == 0 or place == len(run.history) - 1
     ]
-    if len(rows) > 1:
+    if len(rows) > 1 or every_point:
         folder.metrics.write_text("".join(rows), encoding="utf-8")
     if run.scores is not None:
         np.save(folder.examples, np.array(run.scores, dtype=np.float32))

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from normscope.results.schema import TARGETS
+from normscope.results.schema import METRIC, TARGETS
 
 Target = float | Literal["baseline"]
 """A value of the validation metric, or ``"baseline"``: for each seed the best one of the baseline's run."""
@@ -32,7 +32,9 @@ class TargetPlan:
     margin: Annotated[float, TARGETS["margin"]] = DEFAULT_MARGIN
     """Times whose ratio lies strictly between 1 / margin and margin are equivalent."""
     resolution: Annotated[int | None, (int, None)] = None
-    """Usual number of updates between two evaluations; None before any run has two."""
+    """Usual number of updates between two evaluations; None before any run has an evaluation."""
+    metric: Annotated[Mapping[str, Any] | None, (None, METRIC)] = None
+    """The metric that the targets are values of."""
 
     def __post_init__(self) -> None:
         if not self.values or len(set(self.values)) < len(self.values):
@@ -42,6 +44,10 @@ class TargetPlan:
                 raise ValueError(f"a target must be a finite number or {BASELINE!r}, got {value!r}")
         if not 1 < self.margin < 100:
             raise ValueError(f"the margin of the targets is a ratio above 1, such as 1.1, got {self.margin}")
+
+    def content(self) -> dict[str, Any]:
+        """Return ``targets`` of card.json."""
+        return {"values": list(self.values), "margin": self.margin}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +83,9 @@ class ArmTarget:
     pairs: int = 0
     """Number of seeds whose runs have ended in both the arm and the baseline, censored ones included."""
     ratio: Annotated[Bounds | None, (None, _BOUNDS)] = None
-    """Median of the ratios of updates: two equal ends, or the ends between which censored pairs leave it."""
+    """Estimate of the ratio of updates (Hodges and Lehmann): equal ends, or those that censored pairs leave open."""
     interval: Annotated[Bounds | None, (None, _BOUNDS)] = None
-    """Interval of that median at level 1 - alpha, with looks the repeated one."""
+    """Interval of the ratio from signed ranks at level 1 - alpha, with looks the repeated one."""
     ratio_seconds: Annotated[Bounds | None, (None, _BOUNDS)] = None
     """``ratio`` in seconds; it is described and not tested."""
     interval_seconds: Annotated[Bounds | None, (None, _BOUNDS)] = None

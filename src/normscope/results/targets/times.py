@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from normscope.results.matching import ArmRuns, StoredRun
@@ -68,12 +69,22 @@ def _read_curve(run: StoredRun, seed: int, higher_is_better: bool) -> Curve:
         for row in run.folder.read_metrics()
         if row.get("valid_value") is not None
     ]
+    if below := [step for step, *_ in rows if step < 0]:
+        raise ValueError(f"{run.folder.metrics} has an evaluation at step {below[0]}, expected 0 or more")
     return Curve(
         seed=seed,
         state=run.result["state"],
         rows=tuple(sorted(rows, key=lambda row: row[0])),
         higher_is_better=higher_is_better,
     )
+
+
+def stamp(path: Path) -> tuple[int, int] | None:
+    """Return when a file was written and its size, None if it does not exist."""
+    if not path.exists():
+        return None
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
 
 
 def reach_all(target: Target, curves: Mapping[int, Curve], base: Mapping[int, Curve]) -> dict[int, RunTarget]:
@@ -101,17 +112,21 @@ def _log_time(run: RunTarget, *, seconds: bool) -> tuple[float, float]:
         least = run.seconds if seconds else run.after and run.after + 1
         return math.log(least) if least else -math.inf, math.inf
     time = run.seconds if seconds else run.step
-    low = math.log(time) if time else -math.inf
-    return low, low
+    # What has the value before its first update needs one at most.
+    return (math.log(time),) * 2 if time else (-math.inf, 0.0)
 
 
 def score(target: Target, arm: Curve, base: Curve, longest: int) -> float:
     r"""Compute what the test of a pair rests on: the logarithm of a ratio of two times, in updates.
 
     It changes its sign if the two runs change places, so that it is symmetric about zero where they are exchangeable.
-    A run that does not reach the target counts as if it did at the end of the longest training. Where the target is
-    ``"baseline"``, both runs go to the worse of their two best values instead, which both reach: the baseline always
-    reaches its own best, and a run like it in half of the seeds only.
+    A run that never reaches a value counts as if it did one update after the longest training. Where the target is
+    ``"baseline"``, the ratio to the baseline's best is not such a score: the baseline always reaches it, and a run like
+    it in half of the seeds. In its place stands the mean of two logarithms: of the ratio of the times to the worse of
+    the two best values, which both reach, and of the ratio of the times in which each reaches the other's best,
+
+    .. math::
+        \tfrac12 \ln \frac{t_a(w)}{t_b(w)} + \tfrac12 \ln \frac{t_a(b^*)}{t_b(a^*)}.
 
     Args:
         target: The target.
@@ -120,11 +135,25 @@ def score(target: Target, arm: Curve, base: Curve, longest: int) -> float:
         longest: Number of updates of a run.
     """
     longest = max(longest, arm.end, base.end)
-    value = None if target == BASELINE else float(target)
-    if target == BASELINE and arm.best is not None and base.best is not None:
-        value = (min if arm.higher_is_better else max)(arm.best, base.best)
-    times = [curve.reach(curve.best if value is None else value).step or longest for curve in (arm, base)]
-    return math.log(times[0]) - math.log(times[1]) if longest else 0.0
+
+    def compare(mine: float | None, other: float | None) -> float:
+        # Without a value of the other run, each goes to its own best.
+        steps = (
+            arm.reach(arm.best if mine is None else mine).step,
+            base.reach(base.best if other is None else other).step,
+        )
+        return _log_steps(steps[0], longest) - _log_steps(steps[1], longest)
+
+    if target != BASELINE:
+        return compare(float(target), float(target))
+    worse = None
+    if arm.best is not None and base.best is not None:
+        worse = (min if arm.higher_is_better else max)(arm.best, base.best)
+    return (compare(worse, worse) + compare(base.best, arm.best)) / 2
+
+
+def _log_steps(step: int | None, longest: int) -> float:
+    return math.log(longest + 1 if step is None else max(step, 1))
 
 
 def spacing(curves: Sequence[Curve]) -> int | None:

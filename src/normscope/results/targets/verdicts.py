@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from normscope.results.look_plan import LookPlan
+from normscope.results.look_plan import LookPlan, nominal_levels
 from normscope.results.look_state import read_earlier
 from normscope.results.matching import ArmRuns
 from normscope.results.sequential import sequential_p
@@ -20,13 +20,13 @@ from normscope.results.statistics import (
     seeds_needed,
     sign_flip_p,
 )
-from normscope.results.targets.medians import bounded_median, left_out, median_interval
+from normscope.results.targets.ranks import hodges_lehmann, left_out, signed_rank_interval
 from normscope.results.targets.record import ArmTarget, Bounds, RunTarget, Target, TargetPlan, read_targets
-from normscope.results.targets.times import Curve, log_bounds, reach_all, read_curves, score, spacing
+from normscope.results.targets.times import Curve, log_bounds, reach_all, read_curves, score, spacing, stamp
 from normscope.results.verdict import exploratory, look_generators
 
-_MORE_FOR_MEDIANS = math.pi / 2
-"""Pairs that an interval of the median takes for each pair that one of the mean takes, of Gaussian ratios."""
+_MORE_FOR_RANKS = math.pi / 3
+"""Pairs that an interval from signed ranks takes for each pair that Student's takes, of Gaussian ratios."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Race:
     scores: np.ndarray
     """What the test rests on, ``[pairs]``."""
     ratio: Interval | None
-    """Median ratio, between the bounds that censored pairs leave."""
+    """Estimate of Hodges and Lehmann, between the bounds that censored pairs leave."""
     interval: Interval | None
     """Its interval at level 1 - alpha."""
     narrow: Interval | None
@@ -55,6 +55,8 @@ class Race:
     """p-value of the sign-flip test; None at a number of pairs that is no look."""
     unknown: int
     """Number of pairs of which neither run reaches the target."""
+    unbounded: tuple[int, int]
+    """Number of pairs whose ratio has no lower, and no upper bound."""
     lost: int
     """Number of runs that were not computed to their end and had not reached the target."""
     step: float
@@ -66,6 +68,9 @@ class Race:
         low, high = self.interval or (-math.inf, math.inf)
         total = float(self.scores.sum())
         return -1 if high < 0 and total < 0 else 1 if low > 0 and total > 0 else 0
+
+
+_races: dict[Any, Race] = {}
 
 
 def race(card: Mapping[str, Any], arm: ArmRuns, base: ArmRuns, target: Target, plan: LookPlan | None) -> Race:
@@ -81,8 +86,20 @@ def race(card: Mapping[str, Any], arm: ArmRuns, base: ArmRuns, target: Target, p
     Raises:
         ValueError: If a file of evaluations cannot be read.
     """
-    curves, others = read_curves(card, arm), read_curves(card, base)
-    return compare_curves(card, curves, others, target, plan, arm.generator())
+    files = [
+        (seed, run.folder.metrics, run.result["state"], stamp(run.folder.metrics))
+        for side in (arm, base)
+        for seed, run in sorted(side.runs.items())
+        if run.result is not None
+    ]
+    metric = card.get("valid_metric") or card["metric"]
+    settings = card["alpha"], card.get("steps"), metric["higher_is_better"], tuple(arm.seeds)
+    key = (arm.entry["label"], target, plan, *settings, *files)
+    # A run that has ended does not change, and a study with looks is followed anew from its files at every look.
+    if key not in _races:
+        curves, others = read_curves(card, arm), read_curves(card, base)
+        _races[key] = compare_curves(card, curves, others, target, plan, arm.generator())
+    return _races[key]
 
 
 def compare_curves(
@@ -92,6 +109,7 @@ def compare_curves(
     target: Target,
     plan: LookPlan | None,
     rng: np.random.Generator,
+    **options: Any,
 ) -> Race:
     """Compare curves as :func:`race` does.
 
@@ -102,6 +120,7 @@ def compare_curves(
         target: The target.
         plan: Looks of the study; None without any.
         rng: Random generator of the signs.
+        options: Further arguments of :func:`normscope.results.sequential.sequential_p`.
     """
     mine, theirs = reach_all(target, curves, others), reach_all(target, others, others)
     lost = [
@@ -122,19 +141,20 @@ def compare_curves(
     intervals: list[Interval | None] = [None, None]
     p = seconds = None
     if tested:
+        look = looks.index(pairs)
         counts = [
-            left_out(looks, (level,) if plan is None else plan.spent(level))[looks.index(pairs)]
+            left_out(pairs, level if plan is None else nominal_levels(plan, level)[look])
             for level in (card["alpha"], 2 * card["alpha"])
         ]
-        intervals = [median_interval(*zip(*bounds, strict=True), each) for each in counts]
+        intervals = [signed_rank_interval(*zip(*bounds, strict=True), each) for each in counts]
         p = (
             sign_flip_p(scores, rng=rng)
             if plan is None
-            else sequential_p(scores, plan, rng=look_generators(rng)[1], flips_only=True)[-1]
+            else sequential_p(scores, plan, rng=look_generators(rng)[1], flips_only=True, **options)[-1]
         )
-        if all(run.seconds for run, other, _ in couples for run in (run, other)):
+        if all((each.seconds or 0) > 0 for run, other, _ in couples for each in (run, other)):
             ends = list(zip(*(log_bounds(run, other, seconds=True) for run, other, _ in couples), strict=True))
-            seconds = bounded_median(*ends), median_interval(*ends, counts[0])
+            seconds = hodges_lehmann(*ends), signed_rank_interval(*ends, counts[0])
     reached = sorted(
         run.step / run.after if run.after else math.inf
         for run, other, _ in couples
@@ -147,12 +167,13 @@ def compare_curves(
         base=tuple(theirs.values()),
         pairs=pairs,
         scores=scores,
-        ratio=bounded_median(*zip(*bounds, strict=True)) if pairs else None,
+        ratio=hodges_lehmann(*zip(*bounds, strict=True)) if pairs else None,
         interval=intervals[0],
         narrow=intervals[1],
         seconds=seconds,
         p=p,
         unknown=sum(run.step is None and other.step is None for run, other, _ in couples),
+        unbounded=(sum(low == -math.inf for low, _ in bounds), sum(high == math.inf for _, high in bounds)),
         lost=len(lost),
         step=reached[len(reached) // 2] if reached else math.inf,
     )
@@ -185,14 +206,17 @@ def judge_targets(
     *,
     plan: LookPlan | None = None,
     open_runs: int = 0,
+    looked: Sequence[Sequence[tuple[Race | None, str]]] | None = None,
 ) -> tuple[TargetPlan | None, list[tuple[ArmTarget, ...] | None]]:
     """Judge every arm's times to every target of a card.
 
     Args:
         card: Card of the study.
-        couples: Every arm with its baseline, baselines included, with the runs up to the arm's last look.
+        couples: Every arm with its baseline, baselines included.
         plan: Looks of the study; None without any.
         open_runs: Number of planned runs that have not ended; without looks nothing is claimed while there are any.
+        looked: For each couple and target the pairs at its last look, None before the first, and why no runs are made
+            for it although it is undecided. None in a study without looks.
 
     Returns:
         The targets, and for each arm its times to each of them; None for all if the card has none.
@@ -206,12 +230,18 @@ def judge_targets(
     earlier, waiting = read_earlier(card), ""
     if open_runs and plan is None:
         waiting = f"{open_runs} planned run{'s' * (open_runs != 1)} not ended"
+    if looked is None:
+        looked = [[(None, "")] * len(targets.values)] * len(couples)
     races = [
-        [race(card, arm, base, target, None if arm is base else plan) for target in targets.values]
-        for arm, base in couples
+        [
+            (found or _so_far(race(card, arm, base, target, None if arm is base else plan), plan), stopped)
+            for target, (found, stopped) in zip(targets.values, row, strict=True)
+        ]
+        for (arm, base), row in zip(couples, looked, strict=True)
     ]
-    tested = [each for (arm, base), row in zip(couples, races, strict=True) for each in row if arm is not base]
+    tested = [each for (arm, base), row in zip(couples, races, strict=True) for each, _ in row if arm is not base]
     adjusted = iter(holm([each.p for each in tested]))
+    caution = exploratory(card.get("changes") or (), len(card["seeds"])) or (earlier.caution if earlier else "")
     times = [
         tuple(
             _summarize(
@@ -222,16 +252,23 @@ def judge_targets(
                 comparisons=len(tested),
                 has_looks=plan is not None,
                 waiting=waiting,
-                caution=exploratory(card.get("changes") or (), len(card["seeds"]))
-                or (earlier.caution if earlier else ""),
+                stopped=stopped,
+                caution=caution,
                 is_baseline=arm is base,
             )
-            for each in row
+            for each, stopped in row
         )
         for (arm, base), row in zip(couples, races, strict=True)
     ]
     curves = [curve for arm, _ in couples for curve in read_curves(card, arm).values()]
-    return replace(targets, resolution=spacing(curves)), times
+    metric = card.get("valid_metric") or card["metric"]
+    kept = {name: metric[name] for name in ("name", "unit", "higher_is_better")}
+    return replace(targets, resolution=spacing(curves), metric=kept), times
+
+
+def _so_far(found: Race, plan: LookPlan | None) -> Race:
+    """Return a race without what is computed at a look only, where the study has looks and has reached none."""
+    return found if plan is None else replace(found, p=None, interval=None, narrow=None, seconds=None)
 
 
 def _summarize(
@@ -243,6 +280,7 @@ def _summarize(
     comparisons: int,
     has_looks: bool,
     waiting: str,
+    stopped: str,
     caution: str,
     is_baseline: bool,
 ) -> ArmTarget:
@@ -255,9 +293,9 @@ def _summarize(
     if not waiting:
         words = claim(found, p_adjusted, alpha=alpha, margin=margin, caution=caution)
     decided = found.pairs if words and has_looks else None
-    words = (
-        words or f"not enough evidence ({waiting or _reason(found, margin, alpha, comparisons, has_looks=has_looks)})"
-    )
+    if not words:
+        why = _reason(found, margin, alpha, comparisons, has_looks=has_looks)
+        words = f"not enough evidence ({waiting or '; '.join(filter(None, (stopped, why)))})"
     return ArmTarget(
         **times,
         pairs=found.pairs,
@@ -301,7 +339,7 @@ def _reason(found: Race, margin: float, alpha: float, comparisons: int, *, has_l
         return f"evaluations are too far apart for a margin of {margin:g}"
     mean, deviation = abs(float(found.scores.mean())), float(found.scores.std(ddof=1)) if found.pairs > 1 else 0.0
     wanted = seeds_needed(sd=deviation, effect=max(mean, math.log(margin) - mean), alpha=alpha / comparisons)
-    more = None if wanted is None else max(1, math.ceil(_MORE_FOR_MEDIANS * wanted) - found.pairs)
+    more = None if wanted is None else max(1, math.ceil(_MORE_FOR_RANKS * wanted) - found.pairs)
     return f"over {MOST_SEEDS} more seeds" if more is None else f"about {more} more seed{'s' * (more != 1)}"
 
 
