@@ -27,8 +27,7 @@ from normscope.results.look_plan import LookPlan, Spending
 from normscope.results.sequential import DEFAULT_SPENDING
 from normscope.results.statistics import holm, sign_flip_p
 from normscope.results.store import SCHEMA, read_json, write_json
-from normscope.results.targets import BASELINE
-from normscope.results.targets.record import Target
+from normscope.results.targets.record import BASELINE, Target
 from normscope.results.targets.times import Curve, reach_all
 from normscope.results.targets.verdicts import claim, compare_curves
 
