@@ -304,7 +304,7 @@ NOVELS_CLOZE = Cloze(
         ),
     },
     presets={
-        "small": Recipe(steps=2000, batch_size=64, learning_rate=4e-3, clip=5.0, evaluations=20),
+        "small": Recipe(steps=1600, batch_size=64, learning_rate=4e-3, clip=5.0, evaluations=20),
         "full": Recipe(steps=60_000, batch_size=64, learning_rate=8e-5, evaluations=60, **PUBLISHED),
     },
     margin=1.0,
