@@ -154,6 +154,25 @@ def test_without_a_start_parameters_begin_as_torch_draws_them() -> None:
     assert 0.95 < model.passage.weight_hh_l0.abs().max() * 32**0.5 <= 1
 
 
+def test_embeddings_and_output_start_from_vectors() -> None:
+    vectors = torch.zeros(11, 6)
+    vectors[4:9] = torch.nn.functional.normalize(torch.randn(5, 6), dim=1)
+    model = AttentiveReader(norm=LayerNorm, **{**SIZES, "joint": 6}, vectors=vectors)
+    plain = AttentiveReader(norm=LayerNorm, **{**SIZES, "joint": 6})
+    for one in (model, plain):
+        initialize(one, 5)
+    for weights, others in (
+        (model.embedding.weight, plain.embedding.weight),
+        (model.logits.weight, plain.logits.weight),
+    ):
+        torch.testing.assert_close(weights[4:9].norm(dim=1), torch.full((5,), 0.15 * 6**0.5))
+        torch.testing.assert_close(weights[4:9] / (0.15 * 6**0.5), vectors[4:9])
+        assert torch.equal(weights[9:], others[9:])
+    assert torch.equal(model.attend.weight, plain.attend.weight)
+    scaled = AttentiveReader(norm=LayerNorm, **SIZES, vectors=vectors, start=ReaderStart(scale=0.05))
+    assert scaled.embedding.weight.abs().max() <= 0.0095
+
+
 @pytest.mark.parametrize(("scale", "low", "high"), [(0.05, 5e-8, 1e-7), (0.3, 7e-5, 1.3e-4), (1.0, 0.009, 0.016)])
 def test_layer_norm_is_a_linear_amplifier_where_the_first_preactivations_are_small(
     scale: float, low: float, high: float

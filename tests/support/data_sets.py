@@ -408,7 +408,7 @@ TITLES = {
 def _write_novels(made: _Folder, english: _Language) -> None:
     """Write novels whose nouns go with their verbs, with names of their own, between header and licence."""
     draw = random.Random(21)
-    nouns, verbs = english.words[100:160], english.words[400:460]
+    nouns, verbs = english.words[100:130], english.words[400:430]
     for place, (file, title) in enumerate(TITLES.items()):
         names = [word.capitalize() for word in english.words[600 + 16 * place : 616 + 16 * place]]
         lines = [
@@ -421,7 +421,7 @@ def _write_novels(made: _Folder, english: _Language) -> None:
         for _ in range(30):
             lines.append("")
             for _ in range(4):
-                one, other = draw.sample(range(60), 2)
+                one, other = draw.sample(range(30), 2)
                 lines.append(f"Then {draw.choice(names)} {verbs[one]} the {nouns[one]},")
                 lines.append(f"and {draw.choice(names)} {verbs[other]} a {nouns[other]}.")
         lines += ["", f"*** END OF THIS PROJECT GUTENBERG EBOOK {title.upper()} ***", "The licence."]
@@ -590,7 +590,9 @@ def _write_binary_images(made: _Folder) -> None:
         drawn = rng.random((count, 28, 28)) < images[chosen]
         stream = io.BytesIO()
         savemat(stream, {"X": drawn.reshape(count, 784).astype(np.uint8)}, do_compression=True)
-        made.write(f"binarized-mnist/binarized_mnist_{part}.mat", stream.getvalue())
+        # The text of the header ends with the time of writing.
+        content = b"MATLAB 5.0 MAT-file".ljust(116) + stream.getvalue()[116:]
+        made.write(f"binarized-mnist/binarized_mnist_{part}.mat", content)
 
 
 def folder_of(temporary: pytest.TempPathFactory) -> Path:

@@ -144,7 +144,8 @@ def test_variants_change_what_they_say() -> None:
     assert len(list(network("everywhere", "batch_norm").join_mean)) == 2
     assert type(network("everywhere", "batch_norm").join_mean[1]) is NORMS["batch_norm"]
     assert type(network(None, "batch_norm").join_mean[1]) is torch.nn.Identity
-    clipped = in_variant(NOVELS_CLOZE, "clip_100")
-    assert {recipe.clip for recipe in clipped.presets.values()} == {100.0}
-    recipes = dict(NOVELS_CLOZE.presets)
-    assert {name: dataclasses.replace(one, clip=recipes[name].clip) for name, one in clipped.presets.items()} == recipes
+    clipped, recipes = in_variant(NOVELS_CLOZE, "clip_100").presets, NOVELS_CLOZE.presets
+    assert {(recipe.clip, recipe.clip_rule) for recipe in clipped.values()} == {(10.0, "reader2016")}
+    same = {"clip": 5.0, "clip_rule": "norm"}
+    assert dataclasses.replace(clipped["small"], **same) == recipes["small"]
+    assert clipped["full"] == recipes["full"]

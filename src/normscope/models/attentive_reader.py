@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +56,8 @@ class AttentiveReader(nn.Module):
         dropout: Probability of a zero in an embedding and in g, in training.
         start: How parameters are drawn; None for torch's ways, forget gates with a bias of 1, and normal embeddings
             with a standard deviation of 0.1.
+        vectors: Vectors of the symbols, ``[vocabulary, width]``, from which embeddings and the rows of W start if they
+            are not zero and ``joint`` is ``width``, with a standard deviation of 0.15; not used with ``start``.
 
     Raises:
         ValueError: If the norm is neither one of rows nor batch norm.
@@ -88,12 +91,15 @@ class AttentiveReader(nn.Module):
         everywhere: bool = False,
         dropout: float = 0.0,
         start: ReaderStart | None = None,
+        vectors: Tensor | None = None,
     ) -> None:
         super().__init__()
+        if vectors is not None:
+            vectors = vectors * (0.15 * width**0.5)
 
-        def linear(inputs: int, outputs: int, *, bias: bool = False, scaled: bool = False) -> nn.Module:
+        def linear(inputs: int, outputs: int, *, bias: bool = False, **given: Any) -> nn.Module:
             layer = _Linear(inputs, outputs, bias=bias)
-            layer.begin(start, scaled=scaled)
+            layer.begin(start, **given)
             return layer
 
         def behind(width: int) -> nn.Module:
@@ -113,7 +119,7 @@ class AttentiveReader(nn.Module):
             return layer
 
         self.embedding = _Embedding(vocabulary, width, padding_idx=PADDING)
-        self.embedding.begin(start)
+        self.embedding.begin(start, vectors)
         self.passage, self.query = (lstm(length) for length in steps)
         self.attend_passage = nn.Sequential(linear(units, units, bias=True, scaled=True), behind(units))
         self.attend_query = nn.Sequential(linear(units, units), behind(units))
@@ -122,7 +128,7 @@ class AttentiveReader(nn.Module):
         self.join_read = nn.Sequential(linear(units, joint), behind(joint))
         self.join_query = nn.Sequential(linear(units, joint, bias=True), behind(joint))
         self.join_mean = nn.Sequential(linear(units, joint), behind(joint))
-        self.logits = linear(joint, vocabulary, bias=True)
+        self.logits = linear(joint, vocabulary, bias=True, vectors=vectors if joint == width else None)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, passage: Tensor, query: Tensor, candidates: Tensor | None = None) -> Tensor:
@@ -168,9 +174,17 @@ class AttentiveReader(nn.Module):
         return pad_packed_sequence(output, batch_first=True)[0], last[0], filled
 
 
+def _copy_rows(vectors: Tensor | None, weight: Tensor) -> None:
+    """Copy the rows that are not zero."""
+    if vectors is not None:
+        with torch.no_grad():
+            given = vectors.any(1)
+            weight[given] = vectors[given].to(weight)
+
+
 class _Linear(nn.Linear):
-    def begin(self, start: ReaderStart | None, *, scaled: bool) -> None:
-        self.start, self.scaled = start, scaled
+    def begin(self, start: ReaderStart | None, *, scaled: bool = False, vectors: Tensor | None = None) -> None:
+        self.start, self.scaled, self.vectors = start, scaled, vectors
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -182,17 +196,20 @@ class _Linear(nn.Linear):
                 nn.init.xavier_uniform_(self.weight)
             if self.bias is not None:
                 nn.init.zeros_(self.bias)
+        else:
+            _copy_rows(getattr(self, "vectors", None), self.weight)
 
 
 class _Embedding(nn.Embedding):
-    def begin(self, start: ReaderStart | None) -> None:
-        self.start = start
+    def begin(self, start: ReaderStart | None, vectors: Tensor | None) -> None:
+        self.start, self.vectors = start, vectors
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         start = getattr(self, "start", None)
         if start is None:
             nn.init.normal_(self.weight, std=0.1)
+            _copy_rows(getattr(self, "vectors", None), self.weight)
         else:
             nn.init.uniform_(self.weight, -0.19 * start.scale, 0.19 * start.scale)
         with torch.no_grad():

@@ -51,12 +51,17 @@ STARTS: Mapping[str, ReaderStart] = {
 VARIANTS: Mapping[str, str] = {
     "kiros": "the bias added twice, before and after the norms, as in ryankiros/layer-norm",
     "everywhere": "norms behind the linear maps of attention and output, too: BN-everywhere of Cooijmans et al.",
-    "clip_100": "gradients clipped at 100: the published clip of 10 compares the norm with its square",
+    "clip_100": "gradients clipped from a length of 100 on: the published clip compares the length with a square",
     "reader_init": "init_0.05 with all gates equal, as in the published code, which seeds every draw alike",
     "init_0.05": "square matrices 0.05 x orthogonal, embeddings within 0.0095, forget bias 0: the published scale",
     "init_0.3": "the same with square matrices 0.3 x orthogonal, and embeddings within 0.057",
     "init_1": "the same with orthogonal square matrices, and embeddings within 0.19",
 }
+
+
+PUBLISHED_CLIP: Mapping[str, Any] = {"clip": 10.0, "clip_rule": "reader2016"}
+PUBLISHED: Mapping[str, Any] = {"schedule": "constant", **PUBLISHED_CLIP}
+"""Settings of a recipe in the published code."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +175,7 @@ class Cloze(BaseTask):
 
     def varied(self, variant: str) -> Self:
         """Return the task with one of the variants."""
-        recipes = {name: dataclasses.replace(one, clip=100.0) for name, one in self.presets.items()}
+        recipes = {name: dataclasses.replace(one, **PUBLISHED_CLIP) for name, one in self.presets.items()}
         return dataclasses.replace(self, variant=variant, presets=recipes if variant == "clip_100" else self.presets)
 
     @property
@@ -190,8 +195,9 @@ class Cloze(BaseTask):
             ValueError: If the norm is neither one of rows nor batch norm.
         """
         size = self.sizes[preset]
+        splits = _read(self.read, size.questions)
         return AttentiveReader(
-            vocabulary=len(_read(self.read, size.questions).vocabulary),
+            vocabulary=len(splits.vocabulary),
             width=size.width,
             units=size.units,
             joint=size.joint,
@@ -201,6 +207,7 @@ class Cloze(BaseTask):
             everywhere=self.variant == "everywhere",
             dropout=size.dropout,
             start=STARTS.get(self.variant),
+            vectors=None if splits.vectors is None else torch.from_numpy(splits.vectors),
         )
 
     def load(self, device: torch.device, split: Split, preset: str) -> ClozeData:
@@ -286,18 +293,22 @@ NOVELS_CLOZE = Cloze(
     read=load_novels_cloze,
     sizes={
         "small": ReaderSize(
-            questions=Size(near=2, passage=64, around=8, words=8000), width=64, units=64, joint=64, dropout=0.2
+            questions=Size(near=2, passage=64, around=3, words=8000, vectors=64),
+            width=64,
+            units=64,
+            joint=64,
+            dropout=0.3,
         ),
         "full": ReaderSize(
             questions=Size(passage=700, around=40, words=30_000), width=240, units=240, joint=600, dropout=0.5
         ),
     },
     presets={
-        "small": Recipe(steps=2000, batch_size=64, learning_rate=3e-3, clip=5.0, evaluations=20),
-        "full": Recipe(steps=60_000, batch_size=64, learning_rate=8e-5, clip=10.0, schedule="constant", evaluations=60),
+        "small": Recipe(steps=1600, batch_size=64, learning_rate=4e-3, clip=5.0, evaluations=20),
+        "full": Recipe(steps=60_000, batch_size=64, learning_rate=8e-5, evaluations=60, **PUBLISHED),
     },
     margin=1.0,
-    regime="an attentive reader with LSTMs of 64 units (240 in full) on cloze questions from nine novels, Adam with "
+    regime="an attentive reader with LSTMs of 64 units (240 in full) on cloze questions from eight novels, Adam with "
     "linear decay (a constant rate in full)",
 )
 
@@ -324,9 +335,7 @@ CNN_CLOZE = Cloze(
     },
     presets={
         "small": Recipe(steps=6000, batch_size=64, learning_rate=2e-3, clip=5.0, evaluations=20),
-        "full": Recipe(
-            steps=800_000, batch_size=64, learning_rate=8e-5, clip=10.0, schedule="constant", evaluations=800
-        ),
+        "full": Recipe(steps=800_000, batch_size=64, learning_rate=8e-5, evaluations=800, **PUBLISHED),
     },
     margin=0.5,
     regime="an attentive reader with LSTMs of 64 units (240 in full) on CNN questions cut to four sentences, Adam with "

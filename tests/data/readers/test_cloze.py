@@ -169,7 +169,7 @@ def test_questions_of_the_novels_are_whole(small_size: Size) -> None:
 
 @pytest.mark.real_data("gutenberg-novels")
 def test_guesses_on_the_novels_are_those_of_the_guide() -> None:
-    splits = load_novels_cloze(Size(near=2, passage=64, around=5, words=8000))
+    splits = load_novels_cloze(Size(near=2, passage=64, around=3, words=8000))
     assert (len(splits.train), len(splits.valid), len(splits.test)) == (36_722, 1_688, 4_930)
     found = {name: round(value, 1) for name, value in baselines(splits).items()}
     assert found == {

@@ -13,6 +13,7 @@ from normscope.data.download import Progress
 from normscope.data.readers.files import shuffled
 from normscope.data.readers.novels import read_novels
 from normscope.data.readers.prose import find_names, find_nouns, sentences
+from normscope.data.readers.word_vectors import word_vectors
 from normscope.data.registry import SETS
 from normscope.data.store import found_hashes, locate
 
@@ -65,6 +66,8 @@ class ClozeSplits:
     """sha256 of every source file by name; recorded with every run."""
     counts: Mapping[str, int]
     """Numbers of questions that were left out, by reason."""
+    vectors: np.ndarray | None = None
+    """Vectors of the symbols, ``[V, D]`` float32, of length one, and zero where there is none."""
 
 
 class Cut(NamedTuple):
@@ -129,6 +132,8 @@ class Size:
     """Sentences that are kept, those that share most words with the query; None keeps all."""
     words: int
     """Size of the vocabulary, without the first symbols."""
+    vectors: int = 0
+    """Width of word vectors that are computed from the training text; 0 for none."""
 
 
 IDENTIFIERS = 48
@@ -177,6 +182,13 @@ def load_novels_cloze(size: Size, *, progress: Progress | None = None) -> ClozeS
         return _join([_of_book(books[title], names[title], nouns, symbols, title, size) for title in titles])
 
     last = part(learned[-1:])
+    vectors = None
+    if size.vectors:
+        # Two symbols of padding end a sentence: no word is a neighbour of one beyond it.
+        running = (symbols.get(t.lower(), UNKNOWN) for title in learned for s in books[title] for t in (*s, "", ""))
+        rng = np.random.default_rng(0)
+        text = np.fromiter(running, dtype=np.int32)
+        vectors = word_vectors(text, len(symbols), size.vectors, rng, first=FIRST_IDENTIFIER)
     return ClozeSplits(
         train=_join([part(learned[:-1]), last]),
         valid=part(held[:VALID_BOOKS]),
@@ -186,6 +198,7 @@ def load_novels_cloze(size: Size, *, progress: Progress | None = None) -> ClozeS
         identifiers=IDENTIFIERS,
         hashes=found_hashes(dataset, paths),
         counts={},
+        vectors=vectors,
     )
 
 
