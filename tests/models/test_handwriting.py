@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pack_sequence
 
 from normscope.models import HandwritingNetwork, PenMixture
 from normscope.models.handwriting import CharacterWindow, clip_gradient
-from normscope.norms import NORMS
+from normscope.norms import NORMS, LayerNorm
 from normscope.training.randomness import initialize
 
 NETWORK: dict[str, Any] = {"width": 6, "layers": 3, "mixtures": 3}
@@ -74,7 +74,8 @@ def test_the_density_is_that_of_scipy_and_integrates_to_one() -> None:
     for m, weight in enumerate(weights):
         cross = rho[m] * sizes[0, m] * sizes[1, m]
         covariance = [[sizes[0, m] ** 2, cross], [cross, sizes[1, m] ** 2]]
-        density += weight * scipy.stats.multivariate_normal.pdf(grid, [mu_x[m], mu_y[m]], covariance)
+        gaussian: Any = scipy.stats.multivariate_normal
+        density += weight * gaussian.pdf(grid, [mu_x[m], mu_y[m]], covariance)
     points = torch.from_numpy(grid)
     lifted = 1 / (1 + math.exp(e[0]))
     total = 0.0
@@ -114,11 +115,12 @@ def test_drawn_points_have_the_moments_of_the_mixture() -> None:
     error = 6 * (mixture.variance / count).sqrt()
     assert ((points[:, :2].mean(0) - mixture.mean).abs() < error).all()
     assert abs(float(points[:, 2].mean() - pen.mean)) < 6 * math.sqrt(0.25 / count)
-    own = torch.cov(points[:, :2].T)[0, 1]
     weights, parts = mixture.mixture_distribution.probs, mixture.component_distribution
+    assert isinstance(parts, MultivariateNormal)
     centred = parts.mean - mixture.mean
-    wanted = (weights * (parts.covariance_matrix[:, 0, 1] + centred[:, 0] * centred[:, 1])).sum()
-    assert float(own) == pytest.approx(float(wanted), abs=0.05)
+    within = parts.covariance_matrix + centred[:, :, None] * centred[:, None]
+    # Six standard errors of a variance of about 6.
+    torch.testing.assert_close(points[:, :2].T.cov(), (weights[:, None, None] * within).sum(0), rtol=0, atol=0.12)
 
 
 @torch.no_grad()
@@ -185,7 +187,7 @@ def test_the_networks_are_graves_equations_point_by_point(norm: str, text: bool)
                 alpha, beta, step = F.linear(h[0], model.window.weight, model.window.bias).exp().split(2)
                 kappa = kappa + step
                 u = torch.arange(1, 6)
-                phi = sum(alpha[k] * torch.exp(-beta[k] * (kappa[k] - u) ** 2) for k in range(2))
+                phi = torch.stack([alpha[k] * torch.exp(-beta[k] * (kappa[k] - u) ** 2) for k in range(2)]).sum(0)
                 w = phi @ characters()[0]
             for n in (1, 2):
                 h[n], c[n] = ba_lstm(model.layers[n], torch.cat([x, w, h[n - 1]]), h[n], c[n])
@@ -247,15 +249,13 @@ def test_a_sample_ends_when_the_window_has_passed_the_text() -> None:
 
 def test_sizes_are_those_of_the_paper() -> None:
     for characters_, wanted in ((57, 3_676_551), (0, 3_390_921)):
-        model = HandwritingNetwork(width=400, layers=3, mixtures=20, norm=NORMS["layer_norm"], characters=characters_)
+        model: Any = HandwritingNetwork(width=400, layers=3, mixtures=20, norm=LayerNorm, characters=characters_)
         assert sum(p.numel() for p in model.parameters()) == wanted
         assert model.outputs.out_features == 121
         first, *others = (layer.input_size for layer in model.layers)
         assert (first, others) == (3 + characters_, [403 + characters_] * 2)
-        norms = [
-            norm for layer in model.layers for norm in layer.norms.modules() if isinstance(norm, NORMS["layer_norm"])
-        ]
-        assert [norm.weight.shape[0] for norm in norms] == [1600, 1600, 400] * 3
+        norms = [one for one in model.modules() if isinstance(one, LayerNorm)]
+        assert [one.weight.shape[0] for one in norms] == [1600, 1600, 400] * 3
 
 
 def test_gradients_are_clipped_entry_by_entry() -> None:

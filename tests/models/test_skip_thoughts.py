@@ -62,12 +62,13 @@ def test_teacher_forcing_equals_decoding_step_by_step(norm: str, conditioned: bo
                     expected[row].append(losses)
         for row, losses in enumerate(expected):
             torch.testing.assert_close(nats[numbers == row], torch.stack(losses))
-    assert not torch.allclose(*(model.nats(vectors, side, words, lengths)[0] for side in ("before", "after")))
+    before, after = (model.nats(vectors, side, words, lengths)[0] for side in ("before", "after"))
+    assert not torch.allclose(before, after)
 
 
 def test_a_decoder_starts_at_the_vector_and_with_a_zero_for_a_word() -> None:
     """One step by the paper's equations 23 to 25, in torch's order of gates: r, z, n."""
-    model = build("none")
+    model: Any = build("none")
     vectors = torch.randn(2, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     logits, states = model.next_words(vectors, "after", None, vectors)
     recurrent = vectors @ model.after.weight_hh_l0.T
@@ -87,7 +88,7 @@ def test_a_conditioned_decoder_reads_the_vector_at_every_step() -> None:
 
 
 def test_initial_weights_are_those_of_the_published_code() -> None:
-    model = SkipThoughts(vocabulary=300, features=20, width=40, norm=NORMS["layer_norm"])
+    model: Any = SkipThoughts(vocabulary=300, features=20, width=40, norm=NORMS["layer_norm"])
     initialize(model, 0)
     for gru in (model.encoder, model.before, model.after):
         for gate in gru.weight_hh_l0.chunk(3):

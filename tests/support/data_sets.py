@@ -590,7 +590,9 @@ def _write_binary_images(made: _Folder) -> None:
         drawn = rng.random((count, 28, 28)) < images[chosen]
         stream = io.BytesIO()
         savemat(stream, {"X": drawn.reshape(count, 784).astype(np.uint8)}, do_compression=True)
-        made.write(f"binarized-mnist/binarized_mnist_{part}.mat", stream.getvalue())
+        # The text of the header ends with the time of writing.
+        content = b"MATLAB 5.0 MAT-file".ljust(116) + stream.getvalue()[116:]
+        made.write(f"binarized-mnist/binarized_mnist_{part}.mat", content)
 
 
 def folder_of(temporary: pytest.TempPathFactory) -> Path:

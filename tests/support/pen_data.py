@@ -1,5 +1,6 @@
 """Invented drawings in the formats of the published ones: arrays of points, and a miniature of IAM-OnDB."""
 
+import gzip
 import io
 import tarfile
 
@@ -69,12 +70,12 @@ def line_xml(text: str, rng: np.random.Generator) -> bytes:
 def tarred(members: dict[str, bytes]) -> bytes:
     """Write files as a compressed tar file."""
     stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w:gz", compresslevel=1) as archive:
+    with tarfile.open(fileobj=stream, mode="w") as archive:
         for name, content in members.items():
             member = tarfile.TarInfo(name)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
-    return stream.getvalue()
+    return gzip.compress(stream.getvalue(), 1, mtime=0)
 
 
 def iam_ondb() -> dict[str, bytes]:

@@ -134,6 +134,7 @@ def test_pictures_are_of_the_model_and_equal_for_equal_generators(split: str) ->
     source = found.test if split == "study" else found.valid
     assert seen.array.shape == (6, 6, 28, 28)
     np.testing.assert_array_equal(seen.array[-1, 0], source[-1] * 255)
+    assert seen.boxes is not None
     assert np.isnan(seen.boxes[:, 0]).all()
     # The canvas begins nearly black, and every box has the width of four strides.
     assert seen.array[:, 1].mean() < 30

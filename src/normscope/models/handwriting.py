@@ -191,7 +191,7 @@ class HandwritingNetwork(nn.Module):
             for below in range(layers)
         )
         self.window = CharacterWindow(width, windows) if characters else None
-        self.characters, self.windows = characters, windows
+        self.width, self.characters, self.windows = width, characters, windows
         self.outputs = nn.Linear(layers * width, 6 * mixtures + 1)
 
     def forward(
@@ -233,9 +233,8 @@ class HandwritingNetwork(nn.Module):
         """Run the first layer point by point, with the window: return its h, the windows, and both states."""
         assert self.window is not None
         batch, length, _ = text.shape
-        width = self.layers[0].hidden_size  # pyright: ignore[reportAttributeAccessIssue]
         if start is None:
-            start = (text.new_zeros(1, batch, width),) * 2
+            start = (text.new_zeros(1, batch, self.width),) * 2
         if window is None:
             window = (
                 text.new_zeros(batch, self.characters),
@@ -279,7 +278,7 @@ class HandwritingNetwork(nn.Module):
             ``[B, T, 3]``, NaN after the end of a drawing.
         """
         x = self.outputs.weight.new_zeros(len(lengths), 3)
-        state: PenState | None = None
+        state: Any = None
         drawn: list[Tensor] = []
         alive = torch.ones(len(lengths), dtype=torch.bool)
         for step in range(int(lengths.max())):

@@ -31,12 +31,12 @@ class _Encoder(GRU):
     def reset_parameters(self) -> None:
         """Draw input weights uniformly and an orthogonal recurrent matrix per gate, and set biases to 0."""
         super().reset_parameters()
-        with torch.no_grad():
-            nn.init.uniform_(self.weight_ih_l0, -SCALE, SCALE)
-            for gate in self.weight_hh_l0.chunk(3):
-                nn.init.orthogonal_(gate)
-            self.bias_ih_l0.zero_()
-            self.bias_hh_l0.zero_()
+        weights = {name: weight.detach() for name, weight in self.named_parameters(recurse=False)}
+        nn.init.uniform_(weights["weight_ih_l0"], -SCALE, SCALE)
+        for gate in weights["weight_hh_l0"].chunk(3):
+            nn.init.orthogonal_(gate)
+        for name in ("bias_ih_l0", "bias_hh_l0"):
+            nn.init.zeros_(weights[name])
 
 
 class _Images(nn.Linear):

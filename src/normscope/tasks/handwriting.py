@@ -290,7 +290,7 @@ class HandwritingTask(BaseTask):
         sample = model.sample(torch.from_numpy(part.lengths(shown)), generator, text, ends)
         titles = (
             "drawings of the data set",
-            f"drawn by the network, each with as many points{', or to the end of its text' if text is not None else ''}",
+            f"drawn by the network, each with as many points{'' if text is None else ', or to the end of its text'}",
         )
         return [
             Picture(title, "strokes", self._unscaled(points, data))
@@ -344,7 +344,7 @@ OMNIGLOT_STROKES = HandwritingTask(
         "full": Recipe(steps=40_000, batch_size=8, learning_rate=1e-3, clip=1.0, evaluations=40),
     },
     spread=True,
-    margin=0.02,
+    margin=0.05,
     regime="three LSTM layers of 64 units (400 in full) that predict 30,000 characters of Omniglot point by point, "
     "Adam with linear decay",
 )

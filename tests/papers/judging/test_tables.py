@@ -36,6 +36,8 @@ def test_numbers_have_the_papers_decimals() -> None:
     for name, words in wanted.items():
         assert number(cells[name].published, {"kind": cells[name].kind, "unit": cells[name].metric.unit}) == words
     assert number(31.16, {"kind": "value", "unit": "BLEU"}) == "31.16"
+    assert number(1e-7, {"kind": "value", "unit": "nats"}) == "1e-07"
+    assert number(0.0, {"kind": "difference", "unit": "%"}) == "+0.00"
 
 
 def test_rows_show_the_interval_and_leave_out_what_is_not_known() -> None:

@@ -6,8 +6,16 @@ from pathlib import Path
 import pytest
 
 import normscope
+from normscope.results import ArmSummary
 from normscope.results.foreign import TableUnusable
+from normscope.results.targets import ArmTarget
 from support.tracker_exports import losses
+
+
+def times(arm: ArmSummary) -> tuple[ArmTarget, ...]:
+    assert arm.targets is not None
+    return arm.targets
+
 
 HISTORIES = ("wandb", "wandb_chart.csv", "mlruns", "mlflow.db", "tensorboard", "tensorboard_csv", "trackio")
 
@@ -17,15 +25,15 @@ def test_every_format_with_steps_has_the_same_times(name: str, exports: Path) ->
     summary = normscope.judge(exports / name, margin=0.005, targets=["baseline", 0.96])
     assert summary.targets is not None
     assert (summary.targets.values, summary.targets.resolution) == (("baseline", 0.96), 10)
-    arms = {arm.label: arm.targets or () for arm in summary.arms}
+    arms = {arm.label: times(arm) for arm in summary.arms}
     assert [run.step for run in arms["layer_norm"][0].runs] == [30] * 8
     assert arms["rms_norm"][0].verdict == "fails to reach it in 8 of 8 seeds; worse"
     # 31 of 30 steps are the least that an arm needs that never arrives; one run of the other diverged at 30.
     assert arms["rms_norm"][0].interval == (pytest.approx(31 / 30), None)
     assert arms["none"][0].reached == 0
-    for label, (_, fixed) in arms.items():
+    for label, found in arms.items():
         first = [next((step for step, loss in losses(label, seed) if loss <= 0.96), None) for seed in range(8)]
-        assert [run.step for run in fixed.runs] == first
+        assert [run.step for run in found[1].runs] == first
 
 
 def curves(path: Path, *, seeds: int = 8, points: int = 10, change: dict[str, object] | None = None) -> Path:
@@ -46,7 +54,7 @@ OPTIONS = {"margin": 0.1, "metric": "value", "higher_is_better": False, "seconds
 def test_seconds_are_those_of_their_column(tmp_path: Path) -> None:
     out = tmp_path / "study"
     summary = normscope.judge(curves(tmp_path / "curves.jsonl"), targets=[2.0], out=out, **OPTIONS)
-    found = (summary.arms[1].targets or ())[0]
+    found = times(summary.arms[1])[0]
     assert (found.steps, found.seconds, found.verdict) == (20.0, 4.0, "better")
     assert found.ratio_seconds == found.ratio == (0.4, 0.4)
     assert json.loads((out / "card.json").read_text())["targets"] == {"values": [2.0], "margin": 1.1}
@@ -60,7 +68,7 @@ def test_every_point_of_a_long_curve_counts(tmp_path: Path) -> None:
     """Without targets a curve is drawn from at most 500 points."""
     source = curves(tmp_path / "curves.jsonl", seeds=2, points=1203)
     summary = normscope.judge(source, targets=[-36.0], **OPTIONS)
-    assert [run.step for run in (summary.arms[1].targets or ())[0].runs] == [780, 780]
+    assert [run.step for run in times(summary.arms[1])[0].runs] == [780, 780]
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,13 @@ def test_no_runs_are_made_for_times_that_cannot_be_decided(tmp_path):
     assert len(runs_to_look(tmp_path, keep_going=True)) == 8
 
 
+def test_no_runs_are_made_for_equal_times_that_evaluations_do_not_resolve(tmp_path):
+    study = planned(tmp_path)
+    fill(study, range(8), values=3.0 + 0.02 * SPREAD[::-1], steps=[50], base_steps=[50])
+    assert (read(study).looks.ended, runs_to_look(tmp_path)) == ("hopeless", [])
+    assert "evaluations are too far apart for a margin of 1.1" in read(study).arms[1].targets[0].verdict
+
+
 def test_an_arm_whose_metric_failed_goes_on_for_its_times(tmp_path):
     study = planned(tmp_path)
     fill(study, range(8), values=3.0 + 0.02 * SPREAD[::-1], steps=CLOSE, base_steps=[50])

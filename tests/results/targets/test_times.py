@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from normscope.results.targets import BASELINE, RunTarget
+from normscope.results.targets import RunTarget
+from normscope.results.targets.record import BASELINE
 from normscope.results.targets.times import Curve, log_bounds, reach_all, score, spacing
 from support.curves import curve
 

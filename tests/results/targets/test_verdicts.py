@@ -11,8 +11,8 @@ from normscope.results import read_summary
 from normscope.results.look_plan import LookPlan
 from normscope.results.matching import read_arms
 from normscope.results.sequential import sequential_p
-from normscope.results.targets import BASELINE, DEFAULT_MARGIN, ArmTarget, TargetPlan, judge_targets, race
-from normscope.results.targets.record import name_target, parse_targets
+from normscope.results.targets import ArmTarget, TargetPlan, judge_targets, race
+from normscope.results.targets.record import BASELINE, DEFAULT_MARGIN, name_target, parse_targets
 from normscope.results.targets.verdicts import claim
 from normscope.results.verdict import look_generators
 from support.curves import reaching, write_curve

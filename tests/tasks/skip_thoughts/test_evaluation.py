@@ -1,9 +1,12 @@
 """Tests of vectors against plain scripts of scikit-learn and scipy, on given vectors."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
+from scipy.stats import spearmanr
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_predict
 
@@ -32,7 +35,7 @@ def test_nested_cross_validation_is_scikit_learns() -> None:
     x, y = examples(120)
     folds = KFold(4)
     search = GridSearchCV(LogisticRegression(max_iter=1000), {"C": [2**power for power in range(9)]}, cv=folds)
-    expected = cross_val_predict(search, x, y, cv=folds) == y
+    expected = np.asarray(cross_val_predict(search, x, y, cv=folds)) == y
     assert np.array_equal(nested_scores(x, y, folds=4), expected)
     assert 0.6 < expected.mean() < 1
 
@@ -93,6 +96,10 @@ def test_measures_of_pairs_by_hand() -> None:
     features = pair_features(np.array([[1.0, 2.0]]), np.array([[3.0, -1.0]]))
     assert features.tolist() == [[2.0, 3.0, 3.0, -2.0]]
     found = correlations(np.array([1.0, 2.0, 4.0]), np.array([1.0, 3.0, 2.0]))
+    scores = np.round(RNG.normal(size=40), 1)
+    predicted = np.round(scores + RNG.normal(size=40), 1)
+    theirs: Any = spearmanr(predicted, scores)
+    assert correlations(predicted, scores)["rho"] == pytest.approx(theirs[0])
     assert found == {"r": pytest.approx(0.3273, abs=1e-4), "rho": pytest.approx(0.5), "MSE": pytest.approx(5 / 3)}
 
 

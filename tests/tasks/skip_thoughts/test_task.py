@@ -193,7 +193,7 @@ def test_a_study_shows_the_further_results(tmp_path: Path, monkeypatch: pytest.M
     card = make_study("novels_skip_thoughts", norms=["none", "layer_norm"], seeds=[0, 1])
     summary = compare(card, out=tmp_path / "study", engine=InThisProcess())
     results = [
-        json.loads(StudyFolder(tmp_path / "study").run(run.id).result.read_text())
+        json.loads(StudyFolder(tmp_path / "study").run(run.id or "").result.read_text())
         for run in summary.arms[1].runs
     ]  # fmt: skip
     assert summary.arms[1].measures == {
@@ -202,6 +202,7 @@ def test_a_study_shows_the_further_results(tmp_path: Path, monkeypatch: pytest.M
     }
     assert "SICK rho" in results[0]["measures"]
     assert json.loads(summary_row(summary)["measures"]) == summary.arms[1].measures
+    assert summary.arms[1].measures
     page = (tmp_path / "study" / "report.html").read_text()
     assert "Further results" in page
     assert f">{significant(summary.arms[1].measures['MR, words'])}<" in page

@@ -12,7 +12,8 @@ from normscope.papers.ba2016.settings import (
     STAND_INS,
 )
 from normscope.papers.judging.cell import Paper, PaperArm, PaperStudy, Probe, Setup
-from normscope.results.targets import BASELINE, TargetPlan
+from normscope.results.targets import TargetPlan
+from normscope.results.targets.record import BASELINE
 from normscope.studies.looks import plan_looks
 from normscope.studies.spec import Arm, StudySpec
 from normscope.tasks import TASKS

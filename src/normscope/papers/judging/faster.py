@@ -11,7 +11,8 @@ from normscope.papers.judging.cell import Cell
 from normscope.papers.judging.differences import cut_short, look_plan, untrained
 from normscope.results.matching import ArmRuns
 from normscope.results.statistics import LEAST_PAIRS, MOST_SEEDS
-from normscope.results.targets import BASELINE, DEFAULT_MARGIN, ArmTarget, judge_targets, race
+from normscope.results.targets import ArmTarget, judge_targets, race
+from normscope.results.targets.record import BASELINE, DEFAULT_MARGIN
 
 _WORDS = re.compile(r"(?:^|; )((better|worse|equivalent|not enough evidence).*)$")
 _SEEDS = re.compile(r"about (\d+) more seed")

@@ -210,6 +210,8 @@ def number(value: float | None, row: Mapping[str, Any]) -> str:
     places = PLACES_OF.get(row["unit"], 1)
     if row["unit"] == "BLEU" and round(value, 1) != value:
         places = 2
+    if value and not round(value, places):
+        return f"{value:g}"
     return f"{value:+.{places}f}" if row["kind"] == "difference" else f"{value:.{places}f}"
 
 

@@ -118,8 +118,9 @@ class Comparison:
         runs = arm.pop("runs")
         if self.arm.looks is None:
             del arm["looks"], arm["decided_at"]
-        if self.arm.targets is None:
-            del arm["targets"]
+        for name in ("targets", "measures"):
+            if getattr(self.arm, name) is None:
+                del arm[name]
         return {
             "study": self.study,
             "task": self.summary.task,

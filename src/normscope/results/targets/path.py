@@ -106,10 +106,10 @@ class TargetPath:
         if course.pairs == most:
             return f"at the maximum of {most} seeds"
         (rng,) = course.arm.generator().spawn(1)
+        # Equivalence is out of reach where evaluations are too far apart.
+        margin = math.log(self.targets.margin) if found.step < self.targets.margin else 0.0
         # All of alpha, as if everything else were decided: the most that this may come to have.
-        chance = chance_of_decision(
-            found.scores, self.plan, margin=math.log(self.targets.margin), alpha=self.card["alpha"], rng=rng
-        )
+        chance = chance_of_decision(found.scores, self.plan, margin=margin, alpha=self.card["alpha"], rng=rng)
         if chance < UNLIKELY or not self._can_be_bounded(found):
             return f"stopped at {course.pairs} of {most} seeds: a decision is unlikely"
         return ""

@@ -113,7 +113,7 @@ def _log_time(run: RunTarget, *, seconds: bool) -> tuple[float, float]:
         return math.log(least) if least else -math.inf, math.inf
     time = run.seconds if seconds else run.step
     # What has the value before its first update needs one at most.
-    return (math.log(time),) * 2 if time else (-math.inf, 0.0)
+    return (math.log(time), math.log(time)) if time else (-math.inf, 0.0)
 
 
 def score(target: Target, arm: Curve, base: Curve, longest: int) -> float:

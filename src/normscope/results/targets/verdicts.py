@@ -137,7 +137,7 @@ def compare_curves(
     pairs, scores = len(couples), np.array([each for *_, each in couples], dtype=np.float64)
     looks = (pairs,) if plan is None else plan.pairs
     tested = pairs > 0 and pairs in looks and not (plan and lost)
-    bounds = [log_bounds(run, other) for run, other, _ in couples]
+    lower, upper = _columns([log_bounds(run, other) for run, other, _ in couples])
     intervals: list[Interval | None] = [None, None]
     p = seconds = None
     if tested:
@@ -146,14 +146,14 @@ def compare_curves(
             left_out(pairs, level if plan is None else nominal_levels(plan, level)[look])
             for level in (card["alpha"], 2 * card["alpha"])
         ]
-        intervals = [signed_rank_interval(*zip(*bounds, strict=True), each) for each in counts]
+        intervals = [signed_rank_interval(lower, upper, each) for each in counts]
         p = (
             sign_flip_p(scores, rng=rng)
             if plan is None
             else sequential_p(scores, plan, rng=look_generators(rng)[1], flips_only=True, **options)[-1]
         )
         if all((each.seconds or 0) > 0 for run, other, _ in couples for each in (run, other)):
-            ends = list(zip(*(log_bounds(run, other, seconds=True) for run, other, _ in couples), strict=True))
+            ends = _columns([log_bounds(run, other, seconds=True) for run, other, _ in couples])
             seconds = hodges_lehmann(*ends), signed_rank_interval(*ends, counts[0])
     reached = sorted(
         run.step / run.after if run.after else math.inf
@@ -167,16 +167,20 @@ def compare_curves(
         base=tuple(theirs.values()),
         pairs=pairs,
         scores=scores,
-        ratio=hodges_lehmann(*zip(*bounds, strict=True)) if pairs else None,
+        ratio=hodges_lehmann(lower, upper) if pairs else None,
         interval=intervals[0],
         narrow=intervals[1],
         seconds=seconds,
         p=p,
         unknown=sum(run.step is None and other.step is None for run, other, _ in couples),
-        unbounded=(sum(low == -math.inf for low, _ in bounds), sum(high == math.inf for _, high in bounds)),
+        unbounded=(lower.count(-math.inf), upper.count(math.inf)),
         lost=len(lost),
         step=reached[len(reached) // 2] if reached else math.inf,
     )
+
+
+def _columns(bounds: Sequence[Interval]) -> tuple[list[float], list[float]]:
+    return [low for low, _ in bounds], [high for _, high in bounds]
 
 
 def claim(found: Race, p_adjusted: float | None, *, alpha: float, margin: float, caution: str = "") -> str:
@@ -242,7 +246,7 @@ def judge_targets(
     tested = [each for (arm, base), row in zip(couples, races, strict=True) for each, _ in row if arm is not base]
     adjusted = iter(holm([each.p for each in tested]))
     caution = exploratory(card.get("changes") or (), len(card["seeds"])) or (earlier.caution if earlier else "")
-    times = [
+    times: list[tuple[ArmTarget, ...] | None] = [
         tuple(
             _summarize(
                 each,
