@@ -15,9 +15,9 @@ PASSAGE = torch.tensor([[3, 4, 5, 6, 7, 8, 9], [10, 4, 6, 5, 0, 0, 0]])
 QUERY = torch.tensor([[5, 2, 6, 7], [3, 2, 10, 0]])
 
 
-def build(norm: Any = LayerNorm, **given: Any) -> AttentiveReader:
+def build(norm: Any = LayerNorm, **given: Any) -> Any:
     torch.manual_seed(3)
-    model = AttentiveReader(norm=norm, **{**SIZES, **given}).double()
+    model: Any = AttentiveReader(norm=norm, **{**SIZES, **given}).double()
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.5)
     with torch.no_grad():
@@ -25,7 +25,7 @@ def build(norm: Any = LayerNorm, **given: Any) -> AttentiveReader:
     return model
 
 
-def by_hand(model: AttentiveReader, passage: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+def by_hand(model: Any, passage: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
     """Compute the weights and the logits of one question, word by word."""
     passage, query = passage[passage != 0], query[query != 0]
     read = model.passage(model.embedding(passage)[None])[0][0]
@@ -114,8 +114,8 @@ def test_gradients_of_short_rows_are_finite_without_biases(scale: float) -> None
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
 
 
-def started(start: ReaderStart | None, norm: Any = LayerNorm) -> AttentiveReader:
-    model = AttentiveReader(vocabulary=400, width=32, units=32, joint=40, norm=norm, steps=(7, 4), start=start)
+def started(start: ReaderStart | None, norm: Any = LayerNorm) -> Any:
+    model: Any = AttentiveReader(vocabulary=400, width=32, units=32, joint=40, norm=norm, steps=(7, 4), start=start)
     initialize(model, 5)
     return model
 
@@ -157,8 +157,8 @@ def test_without_a_start_parameters_begin_as_torch_draws_them() -> None:
 def test_embeddings_and_output_start_from_vectors() -> None:
     vectors = torch.zeros(11, 6)
     vectors[4:9] = torch.nn.functional.normalize(torch.randn(5, 6), dim=1)
-    model = AttentiveReader(norm=LayerNorm, **{**SIZES, "joint": 6}, vectors=vectors)
-    plain = AttentiveReader(norm=LayerNorm, **{**SIZES, "joint": 6})
+    model: Any = AttentiveReader(norm=LayerNorm, **{**SIZES, "joint": 6}, vectors=vectors)
+    plain: Any = AttentiveReader(norm=LayerNorm, **{**SIZES, "joint": 6})
     for one in (model, plain):
         initialize(one, 5)
     for weights, others in (

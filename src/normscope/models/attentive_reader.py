@@ -160,7 +160,8 @@ class AttentiveReader(nn.Module):
 
         The state before it is zero, so this is W_x x alone.
         """
-        return F.linear(self.embedding(passage[:, 0]), self.passage.weight_ih_l0)
+        layer: Any = self.passage
+        return F.linear(self.embedding(passage[:, 0]), layer.weight_ih_l0)
 
     def _read(self, layer: LSTM, symbols: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the outputs ``[B, T, units]``, the last one ``[B, units]``, and where there are words, ``[B, T]``."""
@@ -224,11 +225,12 @@ class _LSTM(LSTM):
     def reset_parameters(self) -> None:
         super().reset_parameters()
         if (start := getattr(self, "start", None)) is not None:
-            gates = [*self.weight_ih_l0.chunk(4), *self.weight_hh_l0.chunk(4)]
+            layer: Any = self
+            gates = [*layer.weight_ih_l0.chunk(4), *layer.weight_hh_l0.chunk(4)]
             with torch.no_grad():
                 for gate in gates:
                     nn.init.orthogonal_(gate, start.scale)
                     if start.equal_gates:
                         gate.copy_(gates[0] if gate.shape == gates[0].shape else gates[4])
-            nn.init.zeros_(self.bias_ih_l0)
-            nn.init.zeros_(self.bias_hh_l0)
+            nn.init.zeros_(layer.bias_ih_l0)
+            nn.init.zeros_(layer.bias_hh_l0)

@@ -232,7 +232,7 @@ def _of_book(
 
 def _arrays(
     passage: np.ndarray, query: np.ndarray, candidates: np.ndarray, answer: int, names_from: int, size: Size
-) -> tuple[np.ndarray, ...]:
+) -> tuple[Any, ...]:
     """Cut a passage and a query, and give the names their identifiers."""
     at = passage[:, None] == candidates
     mentions = at.sum(0)
@@ -262,7 +262,7 @@ def query_around(query: Any, around: int, blank: str | int = BLANK) -> Any:
     return query[max(0, place - around) : place + around + 1]
 
 
-def stack(questions: Sequence[tuple[np.ndarray, ...]], size: Size) -> ClozeQuestions:
+def stack(questions: Sequence[tuple[Any, ...]], size: Size) -> ClozeQuestions:
     """Pad questions on the right and stack them.
 
     Args:

@@ -147,7 +147,9 @@ def load_cnn(size: Size, *, progress: Progress | None = None) -> ClozeSplits:
         for part, questions in tokens.items()
     }
     return ClozeSplits(
-        **parts,
+        train=parts["train"],
+        valid=parts["valid"],
+        test=parts["test"],
         held_for_tuning=max(1, len(parts["train"]) // 100),
         vocabulary=(
             "",

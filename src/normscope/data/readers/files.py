@@ -271,7 +271,7 @@ def _members(archive: tarfile.TarFile, path: Path, most: int | None = None) -> I
     count = 0
     while (each := archive.next()) is not None:
         # The list of members would grow by a kilobyte per file.
-        archive.members.clear()
+        archive.members.clear()  # pyright: ignore[reportAttributeAccessIssue]
         _check_path(path, each.name)
         if not (each.isreg() or each.isdir()):
             raise ValueError(f"{path} has the member {each.name!r}, which is a link or a device, not a file or folder")
