@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
+from typing import Any
 
 import numpy as np
 
@@ -204,12 +205,14 @@ def german_vectors(train: Sequence[str], *others: Sequence[str], components: int
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.preprocessing import normalize
 
+    # The annotation of dtype is that of its default.
+    single: Any = np.float32
     weights = TfidfVectorizer(
-        tokenizer=str.split, token_pattern=None, lowercase=False, min_df=2, sublinear_tf=True, dtype=np.float32
+        tokenizer=str.split, token_pattern=None, lowercase=False, min_df=2, sublinear_tf=True, dtype=single
     )
     rows = [weights.fit_transform(train), *(weights.transform(texts) for texts in others)]
     reduce = TruncatedSVD(components, random_state=0).fit(rows[0])
-    return [normalize(reduce.transform(part)).astype(np.float32) for part in rows]
+    return [np.asarray(normalize(reduce.transform(part)), dtype=np.float32) for part in rows]
 
 
 def _aligned(paths: Sequence[Path]) -> Iterator[tuple[str, ...]]:

@@ -104,13 +104,14 @@ def _fisher_statements() -> Iterator[Statement]:
         exact = definition(x, weight, bias, None, "none", family)
         closed = standard_fisher(x, weight, bias, family=family)
         yield _compared("eq. (12), no normalization", family, closed, exact)
-    for method, name in (("batch", "batch"), ("weight", "weight"), ("layer", "layer")):
+    methods: tuple[Method, ...] = ("batch", "weight", "layer")
+    for method in methods:
         for family in get_args(Family):
             exact = definition(x, weight, bias, gain, method, family)
             printed = normalized_fisher(x, weight, bias, gain, method=method, family=family, printed=True)
             whole = normalized_fisher(x, weight, bias, gain, method=method, family=family)
             beside = f"with the derivatives across outputs {_deviation(whole, exact):.1e}" if method == "layer" else ""
-            yield _compared(f"eq. (13), {name} normalization", family, printed, exact, beside)
+            yield _compared(f"eq. (13), {method} normalization", family, printed, exact, beside)
 
 
 def _compared(says: str, family: str, closed: Tensor, exact: Tensor, beside: str = "") -> Statement:

@@ -50,8 +50,9 @@ def judge_faster(
         reached = 0 if looks is None else looks.reached(len(both))
         waiting.append(0 if reached else sum(seed not in both for seed in card["seeds"]))
         count = len(card["seeds"]) if looks is None or not reached else looks.pairs[reached - 1]
-        couples.append((arm.until(count), base.until(count)))
-        looked.append([(race(card, *couples[-1], BASELINE, looks) if reached else None, "")])
+        arm, base = arm.until(count), base.until(count)
+        couples.append((arm, base))
+        looked.append([(race(card, arm, base, BASELINE, looks) if reached else None, "")])
     margin = (card.get("targets") or {}).get("margin", DEFAULT_MARGIN)
     _, times = judge_targets(
         {**card, "targets": {"values": [BASELINE], "margin": margin}}, couples, plan=looks, looked=looked
