@@ -31,7 +31,7 @@ if given := os.environ.pop("NORMSCOPE_DATA", str(SHARED) if SHARED.is_dir() else
     os.environ[REAL] = given
 
 
-MOST_OF_REAL_DATA = 40
+MOST_OF_REAL_DATA = 50
 """So many tests may need the published sets; all others make do with what anybody has."""
 
 

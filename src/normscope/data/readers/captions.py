@@ -205,11 +205,9 @@ def german_vectors(train: Sequence[str], *others: Sequence[str], components: int
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.preprocessing import normalize
 
-    # The annotation of dtype is that of its default.
-    single: Any = np.float32
-    weights = TfidfVectorizer(
-        tokenizer=str.split, token_pattern=None, lowercase=False, min_df=2, sublinear_tf=True, dtype=single
-    )
+    # Annotated as scikit-learn's defaults are, not as what it takes.
+    given: dict[str, Any] = {"tokenizer": str.split, "token_pattern": None, "dtype": np.float32}
+    weights = TfidfVectorizer(lowercase=False, min_df=2, sublinear_tf=True, **given)
     rows = [weights.fit_transform(train), *(weights.transform(texts) for texts in others)]
     reduce = TruncatedSVD(components, random_state=0).fit(rows[0])
     return [np.asarray(normalize(reduce.transform(part)), dtype=np.float32) for part in rows]
