@@ -49,8 +49,8 @@ def test_the_type_that_a_reader_returns_is_exported(read: Callable[..., Any], re
 def test_every_function_with_a_progress_callback_takes_the_exported_type() -> None:
     functions = [value for name in data.__all__ if inspect.isfunction(value := getattr(data, name))]
     hints = [get_type_hints(function)["progress"] for function in functions if "progress" in get_type_hints(function)]
-    assert len(hints) == 13
-    assert hints == [Progress | None] * 13
+    assert len(hints) == 22
+    assert hints == [Progress | None] * 22
 
 
 def test_the_parts_of_a_parallel_corpus_are_pairs_or_missing() -> None:

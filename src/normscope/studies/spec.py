@@ -165,7 +165,7 @@ class StudySpec:
     @property
     def id(self) -> str:
         """Hash of the specification, the task's revision, the recipes and the tuning grid; names the study's folder."""
-        recipes = [asdict(self.recipe(arm)) for arm in self.arms]
+        recipes = [self.recipe(arm).content() for arm in self.arms]
         task = find_task(self.task)
         arms = [arm.content() for arm in self.arms]
         content = {**asdict(self), "arms": arms, "task": self.task_name, "revision": task.revision, "recipes": recipes}

@@ -344,7 +344,7 @@ OMNIGLOT_STROKES = HandwritingTask(
         "full": Recipe(steps=40_000, batch_size=8, learning_rate=1e-3, clip=1.0, evaluations=40),
     },
     spread=True,
-    margin=0.05,
+    margin=0.02,
     regime="three LSTM layers of 64 units (400 in full) that predict 30,000 characters of Omniglot point by point, "
     "Adam with linear decay",
 )

@@ -179,7 +179,7 @@ def test_tensors_are_moved_wherever_they_are() -> None:
     assert to_device(Encoding({"ids": x}), meta)["ids"].device == meta
 
 
-OURS = {"optimizer", "beta2", "weight_decay", "schedule", "warmup", "clip", "average", "evaluations"}
+OURS = {"optimizer", "beta2", "weight_decay", "schedule", "warmup", "clip", "clip_rule", "average", "evaluations"}
 NO_LOSS = {"loss": None, "batches": None}
 
 

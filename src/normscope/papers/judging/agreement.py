@@ -21,7 +21,7 @@ RIGHT = {
     "cifar10": (10.0, 10_000, "one of ten classes"),
     "cifar10_part": (10.0, 5_000, "one of ten classes"),
     "cnn_cloze": (4.0, 3_198, "one of about 26 entities"),
-    "novels_cloze": (10.0, 1_000, "one of ten candidates"),
+    "novels_cloze": (10.0, 4_930, "one of ten candidates"),
     "coco_order": (0.54, 5_000, "mean of 1, 5 and 10 of 1,000, both ways"),
     "multi30k_order": (0.54, 1_000, "mean of 1, 5 and 10 of 1,000, both ways"),
     "book_corpus_skip_thoughts": (56.7, 35_536, "always the largest class of each set"),
