@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "registry": set(),
     "arguments": set(),
     "files": set(),
+    "npy": set(),
     "fits": set(),
     "torch_internals": set(),
     "kernels": set(),
@@ -52,7 +53,7 @@ MAY_IMPORT = {
 }
 """From a part to the parts it may import; lazy imports count, too."""
 
-EVERYWHERE = {"arguments", "errors", "files", "registry", "torch_internals"}
+EVERYWHERE = {"arguments", "errors", "files", "npy", "registry", "torch_internals"}
 """Parts that import nothing of ours and that every part may import."""
 
 WITHOUT_TORCH = {"results", "report", "data"}

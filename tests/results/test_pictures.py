@@ -74,8 +74,8 @@ def test_files_of_others_are_refused(tmp_path: Path) -> None:
         (zipped(**caption, **{"0.images": IMAGES, "0.strokes": STROKES}), "got .'images', 'strokes'"),
         (zipped(**caption, **{"0.images": IMAGES, "weights": STROKES}), "unexpected arrays 'weights'"),
         (zipped(**{"0.caption": np.array(1), "0.images": IMAGES}), "caption 0 must be a text"),
-        (zipped(**caption, **{"0.images": np.array([[[[object()]]]])}), "in Fortran order, or holds objects"),
-        (zipped(**caption, **{"0.images": np.asfortranarray(IMAGES)}), "in Fortran order, or holds objects"),
+        (zipped(**caption, **{"0.images": np.array([[[[object()]]]])}), "in Fortran order or with objects"),
+        (zipped(**caption, **{"0.images": np.asfortranarray(IMAGES)}), "in Fortran order or with objects"),
         (b"PK", "not a zip file"),
     ):
         with pytest.raises(ValueError, match=rf"(?s)p\.npz does not hold the pictures of a run: .*{message}"):

@@ -72,7 +72,10 @@ def test_every_variant_builds(name: str) -> None:
 
 
 def test_a_variant_that_does_not_exist_is_named() -> None:
-    with pytest.raises(UnknownName, match="there is no variant of sequential_mnist 'kirros': did you mean 'kiros'"):
+    with pytest.raises(
+        UnknownName,
+        match=r"no variant of sequential_mnist 'kirros': did you mean 'kiros'.* There are default, kiros, per_gate",
+    ):
         make_study("sequential_mnist", norms=["none"], variants=["kirros"])
     with pytest.raises(ValueError, match="task digits has no variants, got 'kiros'"):
         make_study("digits", norms=["none"], variants=["kiros"])

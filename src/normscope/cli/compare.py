@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 from rich.console import Console
 
+from normscope.cli.engine import DEFAULT_ENGINE, EngineOptions, make_engine
 from normscope.cli.gate import EXIT_CODES, GATE, GATE_ARM, check_gate_arm, gate
 from normscope.cli.parsing import (
     DEFAULTS,
@@ -121,6 +122,7 @@ def compare(
     gate_arm: GATE_ARM = None,
     json_output: JSON = False,
     options: RunOptions = DEFAULTS,
+    engine_options: EngineOptions = DEFAULT_ENGINE,
 ) -> None:
     """Train a task with each norm on the same seeds, and test whether a norm makes a difference.
 
@@ -227,7 +229,7 @@ def compare(
                 summary = run_study(
                     study_spec,
                     out=folder,
-                    workers=options.workers,
+                    engine=make_engine(engine_options, study_spec, workers=options.workers),
                     callback=callback,
                     command=shell_words("normscope", *given()),
                     retry_failed=retry_failed,

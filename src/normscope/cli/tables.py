@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from normscope.report.drawing.format import decimals, fixed, ratio, split_target
+from normscope.report.drawing.format import decimals, fixed, ratio
 from normscope.results import ArmSummary, Summary
-from normscope.results.targets.record import name_target
+from normscope.results.targets.record import name_target, split_target
 
 WIDE = 120
 """Minimum terminal width for the cost columns."""

@@ -8,35 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from normscope.models.kiros import KirosGRU, UniformEmbedding
 from normscope.models.recurrent import of_rows
-from normscope.recurrent import GRU
 
 Similarity = Literal["order", "cosine"]
-
-SCALE = 0.1
-"""Largest absolute value of an initial embedding or input weight."""
 
 LENGTHS = "the last steps are those of a single sentence, as sentences differ in length"
 
 _NUMBERS_AT_ONCE = 2**19
-
-
-class _Words(nn.Embedding):
-    def reset_parameters(self) -> None:
-        """Draw uniformly, as the public code does."""
-        nn.init.uniform_(self.weight, -SCALE, SCALE)
-
-
-class _Encoder(GRU):
-    def reset_parameters(self) -> None:
-        """Draw input weights uniformly and an orthogonal recurrent matrix per gate, and set biases to 0."""
-        super().reset_parameters()
-        weights = {name: weight.detach() for name, weight in self.named_parameters(recurse=False)}
-        nn.init.uniform_(weights["weight_ih_l0"], -SCALE, SCALE)
-        for gate in weights["weight_hh_l0"].chunk(3):
-            nn.init.orthogonal_(gate)
-        for name in ("bias_ih_l0", "bias_hh_l0"):
-            nn.init.zeros_(weights[name])
 
 
 class _Images(nn.Linear):
@@ -86,8 +65,8 @@ class OrderEmbedding(nn.Module):
     ) -> None:
         super().__init__()
         self.similarity: Similarity = similarity
-        self.words = _Words(vocabulary, word_width)
-        self.encoder = _Encoder(word_width, width, batch_first=True, norm=of_rows(norm, LENGTHS), places=places)
+        self.words = UniformEmbedding(vocabulary, word_width)
+        self.encoder = KirosGRU(word_width, width, batch_first=True, norm=of_rows(norm, LENGTHS), places=places)
         self.images = _Images(image_width, width)
 
     def forward(self, tokens: Tensor, lengths: Tensor, features: Tensor) -> Tensor:

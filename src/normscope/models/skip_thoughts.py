@@ -7,47 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
-from normscope.recurrent import GRU
+from normscope.models.kiros import KirosGRU, UniformEmbedding, UniformLinear
+from normscope.models.recurrent import of_rows
 
 END = 0
 """Number of the symbol behind the last word, and of padding."""
 
-SCALE = 0.1
-"""Weights are drawn uniformly from -0.1 to 0.1."""
-
-
-class KirosGRU(GRU):
-    """A GRU with the initial weights of Kiros' code: uniform, orthogonal for every gate's ``U``, biases zero."""
-
-    def reset_parameters(self) -> None:
-        """Draw the weights, and set the norms as their constructors do."""
-        super().reset_parameters()
-        with torch.no_grad():
-            for name, parameter in self.named_parameters(recurse=False):
-                if name.startswith("bias"):
-                    nn.init.zeros_(parameter)
-                elif "_hh_" in name:
-                    for gate in parameter.chunk(3):
-                        nn.init.orthogonal_(gate)
-                else:
-                    nn.init.uniform_(parameter, -SCALE, SCALE)
-
-
-class UniformEmbedding(nn.Embedding):
-    """Embeddings drawn uniformly from -0.1 to 0.1."""
-
-    def reset_parameters(self) -> None:
-        """Draw the weights."""
-        nn.init.uniform_(self.weight, -SCALE, SCALE)
-
-
-class UniformLinear(nn.Linear):
-    """A linear map with weights drawn uniformly from -0.1 to 0.1, and biases of zero."""
-
-    def reset_parameters(self) -> None:
-        """Draw the weights."""
-        nn.init.uniform_(self.weight, -SCALE, SCALE)
-        nn.init.zeros_(self.bias)
+LENGTHS = "the vector of a sentence would depend on the other sentences of its batch"
 
 
 class SkipThoughts(nn.Module):
@@ -92,16 +58,11 @@ class SkipThoughts(nn.Module):
         conditioned: bool = False,
     ) -> None:
         super().__init__()
-        if getattr(getattr(norm(width), "traits", None), "statistics", None) == "batch":
-            raise ValueError(
-                "with batch norm the vector of a sentence would depend on the other sentences of its batch: use norms "
-                "of rows, in a study --norms none,layer_norm,rms_norm"
-            )
         self.conditioned = conditioned
         self.embedding = UniformEmbedding(vocabulary, features)
 
         def gru(inputs: int) -> KirosGRU:
-            return KirosGRU(inputs, width, batch_first=True, norm=norm, places=places)
+            return KirosGRU(inputs, width, batch_first=True, norm=of_rows(norm, LENGTHS), places=places)
 
         self.encoder = gru(features)
         self.before, self.after = (gru(features + width if conditioned else features) for _ in range(2))

@@ -1,7 +1,6 @@
 """Pictures that a run leaves: images with boxes, and pen strokes, in one file without pickles; numpy only."""
 
 import io
-import struct
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
+
+from normscope.npy import check_array, read_npy
 
 Kind = Literal["images", "strokes"]
 
@@ -57,12 +58,9 @@ class Picture:
 
 
 def _check(name: str, array: np.ndarray, dtype: str, shape: tuple[int | None, ...]) -> None:
-    fits = len(array.shape) == len(shape) and all(
-        size > 0 and wanted in (None, size) for size, wanted in zip(array.shape, shape, strict=True)
-    )
-    if array.dtype.str != dtype or not fits:
-        sizes = ", ".join("any" if size is None else str(size) for size in shape)
-        raise ValueError(f"{name} must be {np.dtype(dtype)} [{sizes}], got {array.dtype} {list(array.shape)}")
+    check_array(name, array, dtype, shape)
+    if 0 in array.shape:
+        raise ValueError(f"{name} must not be empty, got {array.dtype} {list(array.shape)}")
     if np.isinf(array).any():
         raise ValueError(f"{name} must be finite or NaN, got infinity")
 
@@ -100,25 +98,10 @@ def read_pictures(path: Path) -> list[Picture]:
             entries = archive.infolist()
             if (size := sum(entry.file_size for entry in entries)) > LARGEST + 1000 * len(entries):
                 raise ValueError(f"{size:,} bytes unpacked, expected at most {LARGEST:,}")
-            arrays = {entry.filename.removesuffix(".npy"): _array(archive.read(entry)) for entry in entries}
+            arrays = {entry.filename.removesuffix(".npy"): read_npy(archive.read(entry)) for entry in entries}
         return _pictures(arrays)
-    except (zipfile.BadZipFile, zlib.error, struct.error, ValueError, EOFError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, RuntimeError) as error:
         raise ValueError(f"{path} does not hold the pictures of a run: {error}") from error
-
-
-def _array(content: bytes) -> np.ndarray:
-    """Read one array of known size; ``np.load`` would allocate what the header says.
-
-    Raises:
-        ValueError: If the header does not fit the size, or the array is in Fortran order or holds objects.
-    """
-    file = io.BytesIO(content)
-    if np.lib.format.read_magic(file) != (1, 0):
-        raise ValueError("an array is not in version 1.0 of the .npy format")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    if fortran or dtype.hasobject:
-        raise ValueError(f"an array of {dtype} {list(shape)} is in Fortran order, or holds objects")
-    return np.frombuffer(content, dtype, offset=file.tell()).reshape(shape)
 
 
 def _pictures(arrays: dict[str, np.ndarray]) -> list[Picture]:

@@ -5,7 +5,8 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from normscope.studies.spec import DEFAULT_VARIANT, StudySpec, spec_of_names
+from normscope.studies.spec import StudySpec, spec_of_names
+from normscope.tasks.task import DEFAULT_VARIANT
 
 __tracebackhide__ = True
 

@@ -15,7 +15,7 @@ from normscope.specs import NormSpec, PlacementSpec, find_task
 from normscope.studies.arm import Arm
 from normscope.studies.looks import check_looks, plan_looks, whole_numbers
 from normscope.tasks import TASKS, CustomTask, Recipe, Splits, Task
-from normscope.tasks.task import in_variant
+from normscope.tasks.task import DEFAULT_VARIANT, in_variant
 
 __tracebackhide__ = True
 
@@ -25,9 +25,6 @@ PAPER_NORMS = ("none", "layer_norm", "layer_norm_simple", "detach_norm", "ada_no
 
 GRID = (0.3, 1.0, 3.0)
 """Factors of the task's learning rate in the tuning grid, the same for every arm."""
-
-DEFAULT_VARIANT = "default"
-"""Name of the task as it is among its variants."""
 
 TUNING_SEEDS = (1000,)
 """Seeds reserved for tuning."""

@@ -140,10 +140,10 @@ class CaptionData:
 class OrderEmbeddings(BaseTask):
     """Retrieval of images by captions and of captions by images.
 
-    The metric is the mean of R@1, R@5 and R@10 in both directions. It is fixed before the runs, unlike the better
-    direction, is steadier than any of the six, of which no one is lost, and follows from the published tables; the
-    public code selects its model by the sum of three of them. R@K and mean rank of each direction follow from the
-    scores of the run, see :func:`retrieval_scores`.
+    The metric is the mean of R@1, R@5 and R@10 in both directions. Which direction is better is known only after the
+    runs; the mean is fixed before them, varies less between seeds than any of the six, and can be computed from
+    published tables. The public code selects its model by the sum of three of the six. The scores of a run contain R@K
+    and mean rank of each direction, see :func:`retrieval_scores`.
     """
 
     datasets: tuple[str, ...]

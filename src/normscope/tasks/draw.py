@@ -173,6 +173,7 @@ class DrawTask(BaseTask):
         shown = sorted({round(place) for place in np.linspace(0, model.glimpses - 1, 7)})
         numbers = ", ".join(str(place + 1) for place in shown)
         rebuilt, boxes = _table(seen, seen.reads, shown)
+        painted, written = _table(made, made.writes, shown)
         originals = images.mul(255).byte().cpu().numpy()[:, None]
         samples = model.generate(noise(48)).canvases[-1].sigmoid().mul(255).byte().cpu().numpy()
         return [
@@ -182,10 +183,14 @@ class DrawTask(BaseTask):
                 np.concatenate([originals, rebuilt], 1),
                 np.concatenate([np.full_like(boxes[:, :1], np.nan), boxes], 1),
             ),
-            Picture(f"Images from the prior after glimpses {numbers}; boxes: where a glimpse wrote", "images",
-                    *_table(made, made.writes, shown)),
+            Picture(
+                f"Images from the prior after glimpses {numbers}; boxes: where a glimpse wrote",
+                "images",
+                painted,
+                written,
+            ),
             Picture("Samples from the prior, as probabilities", "images", samples.reshape(4, 12, *samples.shape[1:])),
-        ]  # fmt: skip
+        ]
 
 
 def _table(found: Glimpses, windows: Sequence[Window], shown: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -9,12 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from normscope.registry import look_up
+from normscope.registry import UnknownName
 from normscope.tasks.batching import Draw
 from normscope.tasks.recipe import Recipe
 
 Splits = Literal["published", "resampled"]
 """Rule of a study: the data set's one split for all seeds, or a split of its own for every seed, equal in all arms."""
+
+DEFAULT_VARIANT = "default"
+"""Name of the task as it is, among its variants."""
 
 Split = Literal["study", "tune", "resampled", "resampled_tune"]
 """Split of a run. ``"tune"`` splits the published training data only, so that tuning never uses a study's validation or
@@ -360,7 +363,8 @@ def in_variant(task: Task, variant: str | None) -> Task:
         return task
     if not task.variants:
         raise ValueError(f"task {task.name} has no variants, got {variant!r}")
-    look_up(f"variant of {task.name}", task.variants, variant)
+    if variant not in task.variants:
+        raise UnknownName(f"variant of {task.name}", [DEFAULT_VARIANT, *task.variants], variant)
     return task.varied(variant)
 
 

@@ -58,9 +58,9 @@ def refused(path, words):
 def test_a_wrong_array_is_refused(tmp_path):
     points, lengths = good()["valid_points"], good()["valid_lengths"]
     refused(broken(tmp_path, other=points), "holds .*'other.npy'")
-    refused(broken(tmp_path, valid_points=points.astype(np.int32)), "valid_points is int32 .*, expected int16")
+    refused(broken(tmp_path, valid_points=points.astype(np.int32)), "valid_points must be int16 .*, got int32")
     refused(
-        broken(tmp_path, valid_points=points[:, :2]), r"valid_points is int16 \[\d+, 2\], expected int16 \[any, 3\]"
+        broken(tmp_path, valid_points=points[:, :2]), r"valid_points must be int16 \[any, 3\], got int16 \[\d+, 2\]"
     )
     refused(broken(tmp_path, valid_lengths=lengths[:-1]), r"valid: the lengths add up to \d+ of \d+ points")
     refused(broken(tmp_path, valid_lengths=lengths[:0], valid_points=points[:0]), "valid: .* there is no drawing")
@@ -86,12 +86,12 @@ def test_pickles_and_headers_that_promise_more_are_refused(tmp_path, peak):
     np.lib.format.write_array_header_1_0(stream, {"descr": "<i2", "fortran_order": False, "shape": (2**40, 3)})
     path = tmp_path / "b.npz"
     np.savez(path, **{**good(), "train_points": np.array([{}])})
-    refused(path, "train_points is object")
+    refused(path, "train_points is not a whole .npy array: object .* with objects")
     with zipfile.ZipFile(path, "w") as archive:
         for name, array in good().items():
             content = io.BytesIO()
             np.save(content, array)
             archive.writestr(f"{name}.npy", stream.getvalue() if name == "train_points" else content.getvalue())
-    assert peak(lambda: refused(path, "train_points has 0 bytes, which do not fit")) < 2**22
+    assert peak(lambda: refused(path, "train_points is not a whole .npy array: 0 bytes, which do not fit")) < 2**22
     path.write_bytes(path.read_bytes()[:-40])
     refused(path, "is not a whole zip file")

@@ -9,9 +9,10 @@ from rich.console import Console
 
 from normscope.cli.tables import target_tables
 from normscope.report import write_report
-from normscope.report.drawing.format import ratio, split_target
+from normscope.report.drawing.format import ratio
 from normscope.report.study.targets import crossings, describe_targets, target_rows, target_sentences
 from normscope.results import Summary, summarize
+from normscope.results.targets.record import split_target
 from support.curves import reaching, write_curve
 from support.study_folders import Study
 

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from normscope.data.download import Progress
 from normscope.data.readers.files import read_lines
 from normscope.data.registry import SETS
 from normscope.data.store import found_hashes, locate
+from normscope.npy import HEADER_ERRORS
 
 PER_IMAGE = 5
 """Captions per image; those of image i have the numbers 5 i to 5 i + 4."""
@@ -128,8 +128,7 @@ def read_features(path: Path) -> np.ndarray:
     """
     try:
         features = np.lib.format.open_memmap(path, mode="r")
-    # What numpy raises for headers that are no Python literals, or have impossible shapes.
-    except (ValueError, SyntaxError, TypeError, OverflowError, TokenError) as error:
+    except HEADER_ERRORS as error:
         raise ValueError(f"{path} is not a whole .npy file of numbers: {error}") from error
     if features.dtype != np.float32 or features.ndim != 2 or 0 in features.shape:
         raise ValueError(f"{path} must have float32 [images, features], got {features.dtype} {list(features.shape)}")
@@ -205,7 +204,7 @@ def german_vectors(train: Sequence[str], *others: Sequence[str], components: int
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.preprocessing import normalize
 
-    # Annotated as scikit-learn's defaults are, not as what it takes.
+    # scikit-learn annotates these arguments with the types of their defaults only.
     given: dict[str, Any] = {"tokenizer": str.split, "token_pattern": None, "dtype": np.float32}
     weights = TfidfVectorizer(lowercase=False, min_df=2, sublinear_tf=True, **given)
     rows = [weights.fit_transform(train), *(weights.transform(texts) for texts in others)]

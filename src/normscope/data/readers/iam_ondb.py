@@ -57,7 +57,7 @@ def load_iam_ondb(*, progress: Progress | None = None) -> DrawingSplits:
     texts = _texts(paths["ascii-all.tar.gz"])
     lines = _lines(paths["lineStrokes-all.tar.gz"])
     places: dict[str, str] = {}
-    parts, untold = {}, 0
+    parts, untranscribed = {}, 0
     for part, names in LISTS.items():
         drawings, transcriptions = [], []
         for name in names:
@@ -71,7 +71,7 @@ def load_iam_ondb(*, progress: Progress | None = None) -> DrawingSplits:
                 for line, points in sorted(lines.pop(form).items()):
                     written = texts.get(form, [])
                     if not 1 <= line <= len(written):
-                        untold += 1
+                        untranscribed += 1
                         continue
                     drawings.append(points)
                     transcriptions.append(written[line - 1])
@@ -84,7 +84,7 @@ def load_iam_ondb(*, progress: Progress | None = None) -> DrawingSplits:
         )
     left_out = {
         "line of a form that no list names": sum(map(len, lines.values())),
-        "line without a transcription": untold,
+        "line without a transcription": untranscribed,
     }
     return DrawingSplits(
         **parts,

@@ -1,7 +1,5 @@
 """Drawings by a pen: Omniglot and KanjiVG as offsets between points, from flat arrays without pickles."""
 
-import io
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from normscope.data.download import Progress
 from normscope.data.readers.files import read_zip
 from normscope.data.registry import SETS
 from normscope.data.store import locate
+from normscope.npy import check_array, read_npy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,25 +115,17 @@ def read_strokes(path: Path, *, begins_with_zeros: bool = False) -> dict[str, Dr
 
 
 def _array(content: bytes, where: str, dtype: str, shape: tuple[int | None, ...]) -> np.ndarray:
-    """Read an array of the ``.npy`` format, whose header is checked before memory is allocated.
+    """Read an array.
 
     Raises:
         ValueError: If it is damaged, or has another dtype or shape.
     """
-    stream = io.BytesIO(content)
     try:
-        if (version := np.lib.format.read_magic(stream)) != (1, 0):
-            raise ValueError(f"version {version} of the .npy format, expected (1, 0)")
-        found, fortran, kind = np.lib.format.read_array_header_1_0(stream)
-    except (ValueError, EOFError) as error:
+        array = read_npy(content)
+    except ValueError as error:
         raise ValueError(f"{where} is not a whole .npy array: {error}") from error
-    fits = len(found) == len(shape) and all(want in (None, size) for size, want in zip(found, shape, strict=True))
-    if fortran or kind.str != dtype or not fits:
-        sizes = ", ".join("any" if want is None else str(want) for want in shape)
-        raise ValueError(f"{where} is {kind} {list(found)}, expected {np.dtype(dtype)} [{sizes}] in C order")
-    if len(content) - stream.tell() != math.prod(found) * kind.itemsize:
-        raise ValueError(f"{where} has {len(content) - stream.tell()} bytes, which do not fit {kind} {list(found)}")
-    return np.frombuffer(content, kind, offset=stream.tell()).reshape(found)
+    check_array(where, array, dtype, shape)
+    return array
 
 
 def _drawings(points: np.ndarray, lengths: np.ndarray, where: str, begins_with_zeros: bool) -> Drawings:

@@ -12,9 +12,8 @@ from normscope.papers.judging.differences import cut_short, look_plan, untrained
 from normscope.results.matching import ArmRuns
 from normscope.results.statistics import LEAST_PAIRS, MOST_SEEDS
 from normscope.results.targets import ArmTarget, judge_targets, race
-from normscope.results.targets.record import BASELINE, DEFAULT_MARGIN
+from normscope.results.targets.record import BASELINE, DEFAULT_MARGIN, split_target
 
-_WORDS = re.compile(r"(?:^|; )((better|worse|equivalent|not enough evidence).*)$")
 _SEEDS = re.compile(r"about (\d+) more seed")
 
 
@@ -96,33 +95,31 @@ def _judge(
         return cannot_tell(judgement, max(LEAST_PAIRS, len(card["seeds"])), why)
     if reason := untrained(cell, task, arm, base):
         return replace(judgement, verdict="cannot tell: the baseline does not train", because=reason)
-    match = _WORDS.search(found.verdict)
-    if match is None:
-        raise ValueError(f"{cell.id}: expected a verdict on times to a target, got {found.verdict!r}")
-    missing = found.verdict[: match.start()]
-    words = "; ".join(filter(None, (missing, match[1])))
-    if match[2] == "better" or "ahead" in match[1]:
+    missing, words = split_target(found.verdict)
+    if words.startswith("better") or "ahead" in words:
         return replace(
             judgement,
             verdict="reproduced",
             because="; ".join(filter(None, (missing, _size(cell, judgement)))),
             direction=1,
         )
-    if match[2] == "worse" or "behind" in match[1]:
+    if words.startswith("worse") or "behind" in words:
         why = "; ".join(filter(None, (missing, "ours is slower")))
         return replace(judgement, verdict="not reproduced", because=why, direction=-1)
-    if match[2] == "equivalent":
+    if words.startswith("equivalent"):
         return replace(
             judgement,
             verdict="not reproduced",
-            because=f"as many updates, within the margin; {words}",
+            because=f"as many updates, within the margin; {found.verdict}",
             within_margin=True,
         )
-    if more := _SEEDS.search(match[1]):
-        return cannot_tell(judgement, found.pairs + int(more[1]), words)
-    if f"over {MOST_SEEDS}" in match[1]:
-        return cannot_tell(judgement, None, words)
-    return replace(judgement, verdict="cannot tell: the times do not decide", because=words)
+    if not words.startswith("not enough evidence"):
+        raise ValueError(f"{cell.id}: expected a verdict on times to a target, got {found.verdict!r}")
+    if more := _SEEDS.search(words):
+        return cannot_tell(judgement, found.pairs + int(more[1]), found.verdict)
+    if f"over {MOST_SEEDS}" in words:
+        return cannot_tell(judgement, None, found.verdict)
+    return replace(judgement, verdict="cannot tell: the times do not decide", because=found.verdict)
 
 
 def _size(cell: Cell, judgement: Judgement) -> str:

@@ -149,13 +149,6 @@ def split_verdict(arm: ArmSummary) -> tuple[str, str]:
     return "; ".join(failures), "; ".join(parts[len(failures) :])
 
 
-def split_target(verdict: str) -> tuple[str, str]:
-    """Split the verdict on times to a target into the runs that never reach it and the rest; either may be empty."""
-    parts = verdict.split("; ")
-    missing = list(takewhile(lambda part: "fails to reach it" in part, parts))
-    return "; ".join(missing), "; ".join(parts[len(missing) :])
-
-
 def verdict_kind(verdict: str) -> VerdictKind:
     """Return the kind of a verdict by its first words."""
     for kind in VERDICTS:

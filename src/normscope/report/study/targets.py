@@ -12,13 +12,12 @@ from normscope.report.drawing.format import (
     probability,
     ratio,
     significant,
-    split_target,
     verdict_kind,
 )
 from normscope.report.study.folder import RunHistory
 from normscope.results.per_arm import ArmSummary
 from normscope.results.summary import Summary
-from normscope.results.targets.record import BASELINE, ArmTarget, name_target
+from normscope.results.targets.record import BASELINE, ArmTarget, name_target, split_target
 
 _FASTER = {"better": "faster", "worse": "slower", "equivalent": "equivalent"}
 

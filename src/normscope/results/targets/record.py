@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Annotated, Any, Literal
 
 from normscope.results.schema import METRIC, TARGETS
@@ -136,3 +137,10 @@ def parse_targets(values: Sequence[float | str]) -> tuple[Target, ...]:
 def name_target(target: Target, unit: str = "") -> str:
     """Return a target in words: ``3.2 nats``, or ``the baseline's best``."""
     return "the baseline's best" if target == BASELINE else f"{target:g} {unit}".strip()
+
+
+def split_target(verdict: str) -> tuple[str, str]:
+    """Split the verdict on times to a target into the runs that never reach it and the rest; either may be empty."""
+    parts = verdict.split("; ")
+    missing = list(takewhile(lambda part: "fails to reach it" in part, parts))
+    return "; ".join(missing), "; ".join(parts[len(missing) :])

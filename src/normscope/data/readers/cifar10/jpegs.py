@@ -79,7 +79,7 @@ def decode_jpeg(content: bytes, where: str) -> np.ndarray:
     Raises:
         ValueError: If it is not a whole JPEG, or has another size or number of channels.
     """
-    from PIL import Image  # Pillow comes with matplotlib
+    from PIL import Image
 
     try:
         with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
