@@ -169,8 +169,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="kills-") as name:
         names = [name] + ([str(arguments.also / Path(name).name)] if arguments.also else [])
         folder, whole, log = Path(name) / "killed", Path(name) / "whole", Path(name) / "log"
-        began = time.monotonic()
         specs = plan(study_of(arguments))
+        # What is imported at the first run is then there in every process that begins.
+        execute(specs[0], StudyFolder(Path(name) / "first"), lambda step, loss: False)
+        began = time.monotonic()
         done, changed = disturb(arguments, specs, [Path(name) / "killed" for name in names], log)
         took = time.monotonic() - began
         lines = [line.split() for line in log.read_text().splitlines()]
