@@ -1,9 +1,9 @@
 """Leases on a network file system: two clients of one server on the loopback, ``./run bench network_folder``.
 
 An sshd of its own serves a folder, which sshfs mounts twice: two clients with caches of their own stand for two
-machines. The checks of ``normscope doctor``, leases between the two clients, and the trial of ``kills.py`` with processes
-on both. Needs root, /dev/fuse, and on Debian ``apt-get install sshfs openssh-server``. sshfs, as NFS, has no call that
-exchanges two names. The kernel's NFS client is not needed.
+machines. The checks of ``normscope doctor``, leases between the two clients, and the trial of ``kills.py`` with
+processes on both. Needs root, /dev/fuse, and on Debian ``apt-get install sshfs openssh-server``. sshfs, as NFS,
+has no call that exchanges two names. The kernel's NFS client is not needed.
 """
 
 import argparse
@@ -36,9 +36,9 @@ def two_clients() -> Iterator[tuple[Path, Path]]:
         for key in ("host", "user"):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", home / key], check=True)
         settings = {
-            "Port": PORT, "ListenAddress": "127.0.0.1", "HostKey": home / "host", "PidFile": "none", "StrictModes": "no",
-            "AuthorizedKeysFile": home / "user.pub", "UsePAM": "no", "PasswordAuthentication": "no",
-            "Subsystem": "sftp internal-sftp",
+            "Port": PORT, "ListenAddress": "127.0.0.1", "HostKey": home / "host", "PidFile": "none",
+            "StrictModes": "no", "AuthorizedKeysFile": home / "user.pub", "UsePAM": "no",
+            "PasswordAuthentication": "no", "Subsystem": "sftp internal-sftp",
         }  # fmt: skip
         (home / "config").write_text("".join(f"{key} {value}\n" for key, value in settings.items()))
         Path("/run/sshd").mkdir(exist_ok=True)
@@ -99,7 +99,8 @@ def between_clients(one: Path, other: Path) -> Iterator[str]:
             os.waitpid(process, 0)
         began = time.monotonic()
         with wait_for(other / "lease") as lease:
-            yield f"holder {'killed' if kill else 'stopped'}: taken by the other client {time.monotonic() - began:.2f} s later"
+            took = time.monotonic() - began
+            yield f"holder {'killed' if kill else 'stopped'}: taken by the other client {took:.2f} s later"
             if not kill:
                 os.kill(process, signal.SIGCONT)
                 os.waitpid(process, 0)
