@@ -129,7 +129,7 @@ def disturb(
             done["killed"] += 1
         else:
             os.kill(victim, signal.SIGSTOP)
-            sleeping[victim] = time.monotonic() + moments.uniform(0, 4) * arguments.lease
+            sleeping[victim] = time.monotonic() + moments.uniform(0, 8) * arguments.lease
             done["stopped"] += 1
     return done, changed
 
@@ -190,7 +190,7 @@ def main() -> None:
         ]
         facts = [
             ("kills (SIGKILL), each replaced by a new process", done["killed"]),
-            ("stops (SIGSTOP), each woken up after 0 to 4 leases", done["stopped"]),
+            ("stops (SIGSTOP), each woken up after 0 to 8 leases", done["stopped"]),
             ("runs", len(specs)),
             ("runs with a result", sum(StudyFolder(folder).run(spec.id).finished() for spec in specs)),
             ("attempts begun", events["began"]),
