@@ -108,9 +108,9 @@ class _WatchOfLease:
 
     def __call__(self, step: int, loss: float) -> bool:
         """Pass on the progress; check the lease as often as it is refreshed, and after each longer stop."""
-        now = time.monotonic()
         if self.watch(step, loss):
             return True
+        now = time.monotonic()
         if now - self.checked_at < leases.LEASE_SECONDS / leases.BEATS:
             return False
         self.checked_at = now
