@@ -17,9 +17,8 @@ from normscope.cli.diagnose import diagnose
 from normscope.cli.judge import judge
 from normscope.cli.listing import data, doctor, list_entries, new
 from normscope.cli.parsing import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, remember
-from normscope.cli.report import atlas, report
+from normscope.cli.report import atlas, report, status
 from normscope.cli.reproduce import reproduce
-from normscope.cli.status import status
 
 app = App(
     name="normscope",
