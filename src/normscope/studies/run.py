@@ -45,7 +45,7 @@ def execute(spec: RunSpec, study: StudyFolder, watch: Watch) -> str:
     # The user's code may change the working directory.
     folder = StudyFolder(study.path.absolute()).run(spec.id)
     folder.path.mkdir(parents=True, exist_ok=True)
-    with _holding(folder) as held:
+    with holding(folder) as held:
         if not held or folder.finished():
             return "elsewhere"
         # Training rewrites the description in full; a run that fails earlier needs one, too.
@@ -98,7 +98,7 @@ def fail(spec: RunSpec, study: StudyFolder, reason: str, *, details: str = "") -
         ``"failed"``; or ``"elsewhere"`` if the run is finished or another process holds its lock.
     """
     folder = study.run(spec.id)
-    with _holding(folder) as held:
+    with holding(folder) as held:
         if not held or folder.finished():
             return "elsewhere"
         if not folder.description.exists():
@@ -117,7 +117,7 @@ def forget(spec: RunSpec, study: StudyFolder) -> None:
     folder = study.run(spec.id)
     if folder.state() not in ("failed", "unscored"):
         return
-    with _holding(folder) as held:
+    with holding(folder) as held:
         # Another process may have computed it again in the meantime.
         if held and folder.state() in ("failed", "unscored"):
             for path in (folder.checkpoint, folder.error, folder.result):
@@ -125,7 +125,7 @@ def forget(spec: RunSpec, study: StudyFolder) -> None:
 
 
 @contextmanager
-def _holding(folder: RunFolder) -> Iterator[bool]:
+def holding(folder: RunFolder) -> Iterator[bool]:
     """Hold a run's lock within the block; yield False if another process holds it."""
     lock = FileLock(folder.lock)
     try:
