@@ -1,7 +1,7 @@
 """Try the Ray engine for real: two nodes on this machine, one killed in mid-run, the driver killed, no shared folder.
 
-usage: ./run cluster ray [--write] [--venv DIR]     the trial, a few minutes; --write renews docs/results/clusters/ray.md
-       ./run cluster ray measure [--venv DIR]       start-up, overhead per run, efficiency over two nodes
+usage: ./run cluster ray [--write] [--part NAME]   the trial, or a part; --write renews docs/results/clusters/ray.md
+       ./run cluster ray measure                   start-up, overhead per run, efficiency over two nodes
 
 Ray is installed into an environment of its own, beside this one's packages (in the cache, unless --venv names a
 folder). The nodes are those of `ray start`, at 127.0.0.2 and 127.0.0.3; they, and all that they started, are ended when
@@ -15,12 +15,11 @@ import platform
 import secrets
 import signal
 import subprocess
-import sys
 import sysconfig
 import tempfile
 import time
 import venv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,8 +31,16 @@ ROOT = Path(__file__).resolve().parents[1]
 RAY = "ray==2.60.0"
 HEAD, SECOND, PORT = "127.0.0.2", "127.0.0.3", 6479
 PAGE = ROOT / "docs" / "results" / "clusters" / "ray.md"
-import os as _os; FIRST=int(_os.environ.get("FIRST","0"))
-OF_TIME = {"seconds", "step_ms", "peak_bytes", "minutes", "command", "seconds_to_baseline", "seconds_to_target", "seconds_ratio"}
+OF_TIME = {
+    "seconds",
+    "step_ms",
+    "peak_bytes",
+    "minutes",
+    "command",
+    "seconds_to_baseline",
+    "seconds_to_target",
+    "seconds_ratio",
+}
 """Fields that measure time or memory of this very computation; everything else must be equal."""
 
 
@@ -61,6 +68,7 @@ class Cluster:
 
     @property
     def environment(self) -> dict[str, str]:
+        """Environment of the nodes and of the drivers."""
         mine = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "OMP_"))}
         return {
             **mine,
@@ -102,6 +110,7 @@ class Cluster:
         return len(pids)
 
     def stop(self) -> None:
+        """Kill all nodes."""
         for ip in reversed([*self.nodes]):
             self.kill(ip)
 
@@ -144,6 +153,7 @@ class Trial:
         self.started = time.monotonic()
 
     def say(self, words: str) -> None:
+        """Print a line, and keep it for the page."""
         self.lines.append(words)
         print(f"{time.monotonic() - self.started:5.0f} s  {words}", flush=True)
 
@@ -172,12 +182,21 @@ class Trial:
             )
 
     def finish(self, process: subprocess.Popen, out: Path) -> str:
+        """Wait for the end of a study; return its output.
+
+        Raises:
+            RuntimeError: If it failed.
+        """
         if status := process.wait(900):
             raise RuntimeError(f"exit status {status}:\n{out.with_suffix('.log').read_text()}")
         return out.with_suffix(".log").read_text()
 
     def expect_equal(self, local: Path, other: Path) -> None:
-        """Compare every run and the summary of two studies."""
+        """Compare every run and the summary of two studies.
+
+        Raises:
+            RuntimeError: If a number differs.
+        """
         runs = sorted(path.name for path in (local / "runs").iterdir())
         for run in runs:
             ours, theirs = (StudyFolder(out).run(run) for out in (local, other))
@@ -249,8 +268,12 @@ def no_shared_folder(trial: Trial, address: tuple[str, ...], steps: int) -> None
     process = trial.compare(out, *options, *address)
     until(lambda: len(checkpoints()) == 2, "two runs have sent checkpoints", process)
     before = {run: (run / "metrics.jsonl").read_bytes() for run in checkpoints()}
-    trial.say(f"* both running runs have sent a checkpoint; node {SECOND} killed: {trial.cluster.kill(SECOND)} processes")
-    until(lambda: "the run goes to another node" in out.with_suffix(".log").read_text(), "the death is noticed", process)
+    trial.say(
+        f"* both running runs have sent a checkpoint; node {SECOND} killed: {trial.cluster.kill(SECOND)} processes"
+    )
+    until(
+        lambda: "the run goes to another node" in out.with_suffix(".log").read_text(), "the death is noticed", process
+    )
     trial.cluster.start(SECOND, hidden=hidden)
     until(lambda: any((run / "result.json").exists() for run in before), "a run ends", process)
     process.kill()
@@ -261,12 +284,11 @@ def no_shared_folder(trial: Trial, address: tuple[str, ...], steps: int) -> None
     kept = all((run / "metrics.jsonl").read_bytes().startswith(rows) for run, rows in before.items())
     trial.expect(
         before and kept,
-        f"the {len(before)} runs went on from their checkpoints: their first rows of metrics, with the seconds in them, "
-        "are those from before",
+        f"the {len(before)} runs went on from their checkpoints: the first rows of their metrics, seconds included, are "
+        "those from before",
     )
     trial.expect_equal(local, out)
     trial.cluster.stop()
-    trial.expect(not [*Path(tempfile.gettempdir()).glob("normscope-ray-*/study")][:0], "the cluster is stopped")
 
 
 def refusals(trial: Trial, address: tuple[str, ...]) -> None:
@@ -283,7 +305,9 @@ def refusals(trial: Trial, address: tuple[str, ...]) -> None:
         process = trial.compare(out, *options, *address)
         process.wait(120)
         sentence = out.with_suffix(".log").read_text().strip().splitlines()[-1]
-        trial.expect(process.returncode == 1 and "has n" in sentence and not [*out.glob("runs/*/result.json")], sentence)
+        trial.expect(
+            process.returncode == 1 and "has n" in sentence and not [*out.glob("runs/*/result.json")], sentence
+        )
         trial.cluster.kill(SECOND)
     trial.cluster.stop()
 
@@ -291,9 +315,20 @@ def refusals(trial: Trial, address: tuple[str, ...]) -> None:
 def long_steps(trial: Trial, seconds: float = 40) -> int:
     """Return the number of updates that take so many seconds here, in hundreds."""
     out = trial.work / "pilot"
-    trial.finish(trial.compare(out, "digits", "--norms", "none", "--seeds", "0-1", "--steps", "300", "--workers", "2"), out)
+    trial.finish(
+        trial.compare(out, "digits", "--norms", "none", "--seeds", "0-1", "--steps", "300", "--workers", "2"), out
+    )
     results = [StudyFolder(out).run(path.name).read_result() for path in (out / "runs").iterdir()]
     return round(3 * seconds / max(result["seconds"] for result in results)) * 100
+
+
+def measure(python: Path) -> None:
+    """Print the start-up time, the overhead per run over the local engine, and the efficiency over two nodes."""
+    with cluster(python) as made:
+        for ip in (HEAD, SECOND):
+            made.start(ip, cpus=2)
+        program = [str(python), "-P", str(Path(__file__).with_name("ray_measure.py")), f"{HEAD}:{PORT}"]
+        subprocess.run(program, check=True, env=made.environment, cwd=made.work)
 
 
 @contextmanager
@@ -308,18 +343,20 @@ def cluster(python: Path) -> Iterator[Cluster]:
             made.stop()
 
 
-def trial(python: Path, *, write: bool) -> None:
+def trial(python: Path, *, part: str, write: bool) -> None:
+    """Run the trial, or a part of it."""
     with cluster(python) as made:
         it = Trial(made)
         address = ("--engine", "ray", "--address", f"{HEAD}:{PORT}")
-        parts: Sequence[tuple[str, Callable[[], None]]] = (
-            ("Nodes that see the study's folder", lambda: shared_folder(it, address)),
-            ("Nodes that do not", lambda: no_shared_folder(it, address, long_steps(it))),
-            ("Nodes with something else installed", lambda: refusals(it, address)),
-        )[FIRST:]
-        for title, part in parts:
-            it.say(f"\n## {title}\n")
-            part()
+        parts: dict[str, tuple[str, Callable[[], None]]] = {
+            "shared": ("Nodes that see the study's folder", lambda: shared_folder(it, address)),
+            "apart": ("Nodes that do not", lambda: no_shared_folder(it, address, long_steps(it))),
+            "refusals": ("Nodes with something else installed", lambda: refusals(it, address)),
+        }
+        for name, (title, run) in parts.items():
+            if part in ("", name):
+                it.say(f"\n## {title}\n")
+                run()
         minutes = (time.monotonic() - it.started) / 60
     if write:
         import torch
@@ -334,7 +371,11 @@ def trial(python: Path, *, write: bool) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="./run cluster ray", description=__doc__.splitlines()[0])
     parser.add_argument("what", nargs="?", choices=["trial", "measure"], default="trial")
-    parser.add_argument("--venv", type=Path, default=cache_folder() / "ray-venv")
+    parser.add_argument("--part", choices=["shared", "apart", "refusals"], default="", help="a part of the trial")
+    parser.add_argument("--venv", type=Path, default=cache_folder() / "ray-venv", help="environment with Ray")
     parser.add_argument("--write", action="store_true", help=f"write {PAGE.relative_to(ROOT)}")
     given = parser.parse_args()
-    trial(install(given.venv), write=given.write)
+    if given.what == "measure":
+        measure(install(given.venv))
+    else:
+        trial(install(given.venv), part=given.part, write=given.write)

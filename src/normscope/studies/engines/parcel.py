@@ -1,10 +1,12 @@
 """The files of a run as one value, for machines that share no folder; a parcel that arrives is read as a stranger's."""
 
+import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from normscope.results.store import RunFolder
+from normscope.tasks import UserFile
 
 LIMITS = {
     "run.json": 16 << 20,
@@ -65,3 +67,11 @@ def check_content(files: Mapping[str, bytes], identity: str) -> None:
         if "result.json" in files:
             folder.read_result()
             folder.read_examples()
+
+
+def user_texts(location: str) -> dict[str, bytes]:
+    """Return the user's file and what it imports from beside it, by path relative to its folder."""
+    if not location:
+        return {}
+    file = UserFile.named(location)
+    return {os.path.relpath(path, file.path.parent): text for path, text in file.texts().items()}

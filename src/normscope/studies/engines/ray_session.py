@@ -1,5 +1,6 @@
 """Runs as tasks of a Ray cluster: submission, reports, files that come back, crashes, deaths of nodes, and the end."""
 
+import json
 import os
 import secrets
 import time
@@ -8,15 +9,13 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from normscope.files import write_atomically
 from normscope.results.schema import FINAL_STATES
-from normscope.results.store import StudyFolder
+from normscope.results.store import LeaseLost, RunFolder, StudyFolder
 from normscope.studies.engines import parcel, ray_node
 from normscope.studies.engines.engine import GRACE_SECONDS, EngineError, RunEvent
 from normscope.studies.engines.local import PATIENCE_SECONDS, POLL_SECONDS, WORKER_ENVIRONMENT
 from normscope.studies.plan import RunSpec
 from normscope.studies.run import fail, holding
-from normscope.tasks import UserFile
 
 if TYPE_CHECKING:
     from normscope.studies.engines.ray import RayEngine
@@ -48,7 +47,9 @@ class _Flight:
     heard_at: float | None = None
     """Time of the last report; None if the task has not begun."""
     lease: ExitStack = field(default_factory=ExitStack)
-    """Holds the run for a node that does not share the folder."""
+    """Holds the run for a node that does not share the folder, until it is closed."""
+    held: RunFolder | None = None
+    """The run's folder, while this process holds it."""
     taken: bool = False
     """Whether another process holds the run."""
 
@@ -138,8 +139,8 @@ class Session:
             return self.slots
         nodes = [(node["NodeManagerAddress"], node["Resources"]) for node in self.ray.nodes() if node["Alive"]]
         has = "; ".join(f"{at} has CPU={has.get('CPU', 0):g} GPU={has.get('GPU', 0):g}" for at, has in nodes)
-        wanted = f"CPU={self.engine.cpus_per_run:g} GPU={self.engine.gpus_per_run:g}"
-        raise EngineError(f"no node of {self.engine.address} has {wanted} for a run: {has}")
+        wanted = f"CPU={self.engine.cpus_per_run:g} GPU={self.engine.gpus_per_run:g} for a run"
+        raise EngineError(f"no node of {self.engine.address} has {wanted}: {has}")
 
     def _compare(self, host: str, found: Mapping[str, str]) -> None:
         """Compare the versions of a node with those of this process.
@@ -188,7 +189,7 @@ class Session:
                 "token": self.token,
                 "shared": self.engine.shared,
                 "files": files,
-                "texts": _texts(spec.file),
+                "texts": parcel.user_texts(spec.file),
                 "environment": {
                     **WORKER_ENVIRONMENT,
                     **{name: os.environ[name] for name in FORWARDED if name in os.environ},
@@ -211,7 +212,7 @@ class Session:
             if self.flights.pop(flight.attempt, None) is not None:
                 with flight.lease:
                     end = self._result(flight)
-                    if not end.get("shared", True) and end.get("files") and not flight.taken:
+                    if end.get("files"):
                         self._publish(flight, end["files"])
                 self._end(flight, end)
         if time.monotonic() - self.checked_at > 2 * POLL_SECONDS:
@@ -227,7 +228,7 @@ class Session:
             self.has_progress = True
             self.deaths.pop(flight.spec.id, None)
         flight.heard_at, flight.host, flight.step = time.monotonic(), report["host"], report["step"]
-        if report["files"] and not flight.taken:
+        if report["files"]:
             self._publish(flight, report["files"])
         if not flight.taken:
             self._tell(flight.spec, "running", flight.step)
@@ -236,7 +237,8 @@ class Session:
         """Hold a run for a node that cannot; return False if another process holds it."""
         folder = self.study.run(flight.spec.id)
         folder.path.mkdir(parents=True, exist_ok=True)
-        flight.taken = not flight.lease.enter_context(holding(folder)) or folder.finished()
+        flight.held = flight.lease.enter_context(holding(folder))
+        flight.taken = flight.held is None or flight.held.finished()
         return not flight.taken
 
     def _publish(self, flight: _Flight, files: object) -> None:
@@ -245,16 +247,24 @@ class Session:
         Raises:
             EngineError: If they are not the files of this run.
         """
-        folder = self.study.run(flight.spec.id)
+        held = flight.held
+        if held is None or flight.taken:
+            return
         try:
             checked = parcel.check_parcel(files)
             parcel.check_content(checked, flight.spec.id)
-        except ValueError as error:
-            raise EngineError(f"the node {flight.host} sent unusable files for {folder.path}: {error}") from error
-        for name, content in checked.items():
-            write_atomically(folder.path / name, content)
-        if "result.json" in checked:
-            folder.checkpoint.unlink(missing_ok=True)
+        except (ValueError, FileNotFoundError) as error:
+            raise EngineError(f"the node {flight.host} sent unusable files for {held.path}: {error}") from error
+        try:
+            for name, content in checked.items():
+                if name == "result.json":
+                    held.publish(json.loads(content))
+                    held.checkpoint.unlink(missing_ok=True)
+                else:
+                    held.write(held.path / name, content)
+        except LeaseLost:
+            flight.taken = True
+            self.mailbox.stop.remote(flight.attempt)
 
     def _result(self, flight: _Flight) -> dict[str, Any]:
         """Return how a task has ended.
@@ -281,9 +291,8 @@ class Session:
             EngineError: If no run can be computed on the node, or its versions differ.
         """
         spec, host = flight.spec, end.get("host", flight.host)
-        if log := end.get("log"):
-            with self.study.workers_log.open("ab") as file:
-                file.write(log.encode(errors="replace"))
+        with self.study.workers_log.open("ab") as file:
+            file.write(end.get("log", "").encode(errors="replace"))
         state = "elsewhere" if flight.taken else end["end"]
         if state == "mismatch":
             self._compare(host, end["versions"])
@@ -310,8 +319,7 @@ class Session:
         Raises:
             EngineError: If :data:`NODES` nodes died under it without progress.
         """
-        spec = flight.spec
-        self.queue.insert(0, spec)
+        self.queue.insert(0, spec := flight.spec)
         self.deaths[spec.id] = self.deaths.get(spec.id, 0) + 1
         if self.deaths[spec.id] >= NODES and not self.stopping:
             raise EngineError(
@@ -329,8 +337,9 @@ class Session:
         """
         self.crashes[spec.id] = self.crashes.get(spec.id, 0) + 1
         code = end.get("code")
-        how = f"by signal {-code}" if code is not None and code < 0 else f"with exit status {code}"
-        how = "with its Ray process" if code is None else how
+        how = (
+            "with its Ray process" if code is None else f"by signal {-code}" if code < 0 else f"with exit status {code}"
+        )
         if self.crashes[spec.id] >= self.engine.attempts:
             why = " (often due to lack of memory)" if code in (-9, None) else ""
             reason = f"its worker ended {how}, {self.engine.attempts} times{why}"
@@ -389,11 +398,3 @@ class Session:
 
     def _tell(self, spec: RunSpec, state: str, step: int, note: str = "") -> None:
         self.callback(RunEvent(spec=spec, state=state, step=step, note=note))
-
-
-def _texts(location: str) -> dict[str, bytes]:
-    """Return the user's file and what it imports from beside it, by path relative to its folder."""
-    if not location:
-        return {}
-    file = UserFile.named(location)
-    return {os.path.relpath(path, file.path.parent): text for path, text in file.texts().items()}
