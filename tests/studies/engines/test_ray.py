@@ -74,12 +74,6 @@ def test_runs_on_an_accelerator_reserve_one(tmp_path: Path) -> None:
         RayEngine(address="h:1").run(specs, StudyFolder(tmp_path), print)
 
 
-def test_finished_runs_need_no_cluster(tmp_path: Path) -> None:
-    (spec,) = runs(steps=2)
-    execute(spec, StudyFolder(tmp_path), lambda step, loss: False)
-    RayEngine(address="h:1").run([spec], StudyFolder(tmp_path), print)
-
-
 @pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")
 def test_a_missing_ray_is_named_with_the_way_out(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"pip install 'normscope\[ray\]', here and on every node"):
@@ -92,6 +86,10 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunSpec, StudyFolder
     (spec,), study = runs(), StudyFolder(tmp_path_factory.mktemp("done"))
     assert execute(spec, study, lambda step, loss: False) == "done"
     return spec, study
+
+
+def test_finished_runs_need_no_cluster(done: tuple[RunSpec, StudyFolder]) -> None:
+    RayEngine(address="h:1").run([done[0]], done[1], print)
 
 
 def test_a_parcel_has_the_files_of_a_run_with_the_result_last(done: tuple[RunSpec, StudyFolder]) -> None:

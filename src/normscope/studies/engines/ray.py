@@ -75,9 +75,11 @@ class RayEngine:
         waiting = [spec for spec in specs if not study.run(spec.id).finished()]
         if not waiting:
             return
-        for spec in waiting:
-            if spec.recipe.device != "cpu" and not self.gpus_per_run:
-                raise EngineError(f"the runs are for the device {spec.recipe.device!r}: gpus_per_run must be above 0")
+        for device in {spec.recipe.device for spec in waiting} - {"cpu"}:
+            if not self.gpus_per_run:
+                raise EngineError(f"the runs are for the device {device!r}: gpus_per_run must be above 0")
+            if ":" in device:
+                raise EngineError(f"Ray chooses the GPU of a run: the device must be 'cuda', got {device!r}")
         with _connected(self.address) as ray, _token(study) as token:
             try:
                 session = Session(self, ray, waiting, study, callback, token)
@@ -119,8 +121,7 @@ def _connected(address: str) -> Iterator[Any]:
         raise EngineError("the engine ray needs the package ray: pip install 'normscope[ray]', here and on every node")
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
-
+    ray: Any = importlib.import_module("ray")
     if ray.is_initialized():
         if (other := ray.get_runtime_context().gcs_address) != address:
             raise EngineError(f"this process is connected to the Ray cluster {other}, not {address}: ray.shutdown()")

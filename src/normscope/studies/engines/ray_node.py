@@ -6,10 +6,12 @@ worker stays for the next run of the same Ray process, which saves it the import
 """
 
 import functools
+import importlib
 import json
 import os
 import queue
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -42,7 +44,7 @@ SCRATCH_SECONDS = 3600.0
 """Age at which a temporary folder that no process holds is deleted."""
 
 _VERSIONS = """
-import hashlib, importlib.metadata, importlib.util, json, pathlib, platform
+import hashlib, importlib.metadata, importlib.util, json, pathlib, platform, runpy
 
 found = {"Python": ".".join(platform.python_version_tuple()[:2])}
 for name in ("ray", "torch", "numpy"):
@@ -50,6 +52,9 @@ for name in ("ray", "torch", "numpy"):
         found[name] = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         found[name] = ""
+if (torch := importlib.util.find_spec("torch")) is not None:
+    # With the build, such as +cu130; importing torch takes seconds.
+    found["torch"] = runpy.run_path(str(pathlib.Path(torch.origin).with_name("version.py")))["__version__"]
 package = importlib.util.find_spec("normscope")
 found["normscope"] = ""
 if package is not None:
@@ -75,7 +80,7 @@ def versions() -> dict[str, str]:
 
 def look(token: Mapping[str, str]) -> dict[str, Any]:
     """Return the host name and the versions of a node, and whether it sees the study's folder."""
-    return {"host": os.uname().nodename, "versions": versions(), "sees": sees(token)}
+    return {"host": socket.gethostname(), "versions": versions(), "sees": sees(token)}
 
 
 def sees(token: Mapping[str, str]) -> bool:
@@ -125,7 +130,7 @@ def compute(request: Mapping[str, Any], mailbox: Any) -> dict[str, Any]:
         ``"no start"`` or ``"mismatch"``; with ``files`` the files of the run if it was computed in a temporary folder.
     """
     shared = sees(request["token"]) if request["shared"] is None else request["shared"]
-    about = {"attempt": request["attempt"], "host": os.uname().nodename, "shared": shared}
+    about = {"attempt": request["attempt"], "host": socket.gethostname(), "shared": shared}
     if versions() != request["versions"]:
         return {**about, "end": "mismatch", "versions": versions()}
     with _scratch() as scratch:
@@ -162,8 +167,7 @@ class _Watch:
 
     def report(self, step: int) -> bool:
         """Report a step; return whether the run is to stop."""
-        import ray
-
+        ray: Any = importlib.import_module("ray")
         self.reported_at = time.monotonic()
         answer = self.mailbox.report.remote({**self.about, "step": step, "files": self._new_checkpoint()})
         # While the main thread of a task waits for an object, Ray gives its processor to another task.

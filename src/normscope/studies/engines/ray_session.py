@@ -15,7 +15,7 @@ from normscope.studies.engines import parcel, ray_node
 from normscope.studies.engines.engine import GRACE_SECONDS, EngineError, RunEvent
 from normscope.studies.engines.local import PATIENCE_SECONDS, POLL_SECONDS, WORKER_ENVIRONMENT
 from normscope.studies.plan import RunSpec
-from normscope.studies.run import fail, holding
+from normscope.studies.run import fail, holding, in_a_line
 
 if TYPE_CHECKING:
     from normscope.studies.engines.ray import RayEngine
@@ -30,9 +30,6 @@ SILENCE_SECONDS = 60.0
 
 NODES = 6
 """Number of nodes that may die in a row under one run that makes no progress before the engine gives up."""
-
-FORWARDED = (*WORKER_ENVIRONMENT, "NORMSCOPE_BACKEND")
-"""Environment variables of this process that workers on the nodes get."""
 
 
 @dataclass(kw_only=True)
@@ -76,6 +73,9 @@ class Session:
         self.all_see = bool(engine.shared)
         self.has_progress = self.stopping = False
         self.checked_at = 0.0
+        self.environment = {**WORKER_ENVIRONMENT, "PYTHONUNBUFFERED": "1", "PYTHONHASHSEED": "0"}
+        for name in (*WORKER_ENVIRONMENT, "NORMSCOPE_BACKEND"):
+            self.environment |= {name: os.environ[name]} if name in os.environ else {}
         for module in (ray_node, parcel):
             ray.cloudpickle.register_pickle_by_value(module)
         self.versions = ray_node.versions()
@@ -190,12 +190,7 @@ class Session:
                 "shared": self.engine.shared,
                 "files": files,
                 "texts": parcel.user_texts(spec.file),
-                "environment": {
-                    **WORKER_ENVIRONMENT,
-                    **{name: os.environ[name] for name in FORWARDED if name in os.environ},
-                    "PYTHONUNBUFFERED": "1",
-                    "PYTHONHASHSEED": "0",
-                },
+                "environment": self.environment,
                 "versions": self.versions,
             }
             ref = self.task.options(name=f"{spec.label} seed {spec.seed}").remote(request, self.mailbox)
@@ -282,7 +277,9 @@ class Session:
         except (errors.NodeDiedError, errors.ObjectLostError, errors.TaskUnschedulableError):
             return {"end": "lost"}
         except errors.RayError as error:
-            raise EngineError(f"a task of Ray failed on {flight.host or 'a node'}: {error}") from error
+            # Ray's message ends with the traceback on the node.
+            cause = in_a_line(getattr(error, "cause", None) or error)
+            raise EngineError(f"a task of Ray failed on {flight.host or 'a node'}: {cause}") from error
 
     def _end(self, flight: _Flight, end: Mapping[str, Any]) -> None:
         """Process the end of an attempt.
@@ -360,6 +357,8 @@ class Session:
         """Give up the attempts whose nodes have not reported; whatever they still send is ignored."""
         now = time.monotonic()
         for flight in list(self.flights.values()):
+            if not self.slots:
+                self._tell(flight.spec, "planned", flight.step, "no node has room for a run; waiting for one")
             if flight.heard_at is not None and now - flight.heard_at > SILENCE_SECONDS:
                 self.ray.cancel(flight.ref, force=True)
                 self.mailbox.stop.remote(flight.attempt)
