@@ -28,7 +28,8 @@ from normscope.files import cache_folder
 from normscope.results.store import RunFolder, StudyFolder
 
 ROOT = Path(__file__).resolve().parents[1]
-RAY = "ray==2.60.0"
+CONSTRAINTS = (ROOT / "requirements" / "constraints.txt").read_text().splitlines()
+RAY = next(line for line in CONSTRAINTS if line.startswith("ray=="))
 HEAD, SECOND, PORT = "127.0.0.2", "127.0.0.3", 6479
 PAGE = ROOT / "docs" / "results" / "clusters" / "ray.md"
 OF_TIME = {
