@@ -1,7 +1,6 @@
 """Try the Ray engine for real: two nodes on this machine, one killed in mid-run, the driver killed, no shared folder.
 
 usage: ./run cluster ray [--write] [--part NAME]   the trial, or a part; --write renews docs/results/clusters/ray.md
-       ./run cluster ray measure                   start-up, overhead per run, efficiency over two nodes
 
 Ray is installed into an environment of its own, beside this one's packages (in the cache, unless --venv names a
 folder). The nodes are those of `ray start`, at 127.0.0.2 and 127.0.0.3; they, and all that they started, are ended when
@@ -19,7 +18,7 @@ import sysconfig
 import tempfile
 import time
 import venv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +30,8 @@ ROOT = Path(__file__).resolve().parents[1]
 CONSTRAINTS = (ROOT / "requirements" / "constraints.txt").read_text().splitlines()
 RAY = next(line for line in CONSTRAINTS if line.startswith("ray=="))
 HEAD, SECOND, PORT = "127.0.0.2", "127.0.0.3", 6479
+ADDRESS = ("--engine", "ray", "--address", f"{HEAD}:{PORT}")
+VENV = cache_folder() / "ray-venv"
 PAGE = ROOT / "docs" / "results" / "clusters" / "ray.md"
 OF_TIME = {
     "seconds",
@@ -132,7 +133,7 @@ def descendants(root: int) -> list[int]:
     return found
 
 
-def until(condition: Callable[[], object], what: str, process: subprocess.Popen, seconds: float = 300) -> None:
+def until(condition: Callable[[], object], what: str, process: subprocess.Popen, seconds: float = 600) -> None:
     """Wait for a condition.
 
     Raises:
@@ -188,7 +189,7 @@ class Trial:
         Raises:
             RuntimeError: If it failed.
         """
-        if status := process.wait(900):
+        if status := process.wait(1800):
             raise RuntimeError(f"exit status {status}:\n{out.with_suffix('.log').read_text()}")
         return out.with_suffix(".log").read_text()
 
@@ -243,7 +244,7 @@ def shared_folder(trial: Trial, address: tuple[str, ...]) -> None:
     until(lambda: all((run / "result.json").exists() for run in lost), "the run is computed elsewhere", process)
     trial.expect(lost, f"its run was computed again, on {HEAD}")
     process.send_signal(signal.SIGINT)
-    process.wait(60)
+    process.wait(300)
     output = out.with_suffix(".log").read_text()
     trial.expect(process.returncode == 130 and "Resume with:" in output, "Ctrl-C: exit status 130, and how to go on")
     trial.cluster.start(SECOND)
@@ -310,7 +311,7 @@ def refusals(trial: Trial, address: tuple[str, ...]) -> None:
         trial.cluster.start(SECOND, PYTHONPATH=path)
         out = trial.work / f"refused-{name}"
         process = trial.compare(out, *options, *address)
-        process.wait(120)
+        process.wait(600)
         sentence = out.with_suffix(".log").read_text().strip().splitlines()[-1]
         trial.expect(
             process.returncode == 1 and "has n" in sentence and not [*out.glob("runs/*/result.json")], sentence
@@ -329,15 +330,6 @@ def long_steps(trial: Trial, seconds: float = 50) -> int:
     return round(15 * seconds / max(result["seconds"] for result in results)) * 100
 
 
-def measure(python: Path) -> None:
-    """Print the start-up time, the overhead per run over the local engine, and the efficiency over two nodes."""
-    with cluster(python) as made:
-        for ip in (HEAD, SECOND):
-            made.start(ip, cpus=2)
-        program = [str(python), "-P", str(Path(__file__).with_name("ray_measure.py")), f"{HEAD}:{PORT}"]
-        subprocess.run(program, check=True, env=made.environment, cwd=made.work)
-
-
 @contextmanager
 def cluster(python: Path) -> Iterator[Cluster]:
     """Give a cluster without nodes, in a folder of its own; end what was started."""
@@ -350,15 +342,39 @@ def cluster(python: Path) -> Iterator[Cluster]:
             made.stop()
 
 
+@contextmanager
+def two_nodes(words: Sequence[str], *, cpus: int) -> Iterator[Callable[[Path], None]]:
+    """Start two nodes for the block, for a measurement.
+
+    Args:
+        words: Command line of a study, without engine and folder.
+        cpus: CPUs per node.
+
+    Yields:
+        What begins the study in a folder, and returns at once; the end of the block waits for it.
+    """
+    with cluster(install(VENV)) as made:
+        for ip in (HEAD, SECOND):
+            made.start(ip, cpus=cpus)
+        processes: list[subprocess.Popen] = []
+
+        def begin(study: Path) -> None:
+            program = [str(made.python), "-P", "-m", "normscope", *words, *ADDRESS, f"--out={study}"]
+            processes.append(subprocess.Popen(program, stdout=subprocess.DEVNULL, env=made.environment))
+
+        yield begin
+        for process in processes:
+            process.wait()
+
+
 def trial(python: Path, *, part: str, steps: int | None, write: bool) -> None:
     """Run the trial, or a part of it."""
     with cluster(python) as made:
         it = Trial(made)
-        address = ("--engine", "ray", "--address", f"{HEAD}:{PORT}")
         parts: dict[str, tuple[str, Callable[[], None]]] = {
-            "shared": ("Nodes that see the study's folder", lambda: shared_folder(it, address)),
-            "apart": ("Nodes that do not", lambda: no_shared_folder(it, address, steps or long_steps(it))),
-            "refusals": ("Nodes with something else installed", lambda: refusals(it, address)),
+            "shared": ("Nodes that see the study's folder", lambda: shared_folder(it, ADDRESS)),
+            "apart": ("Nodes that do not", lambda: no_shared_folder(it, ADDRESS, steps or long_steps(it))),
+            "refusals": ("Nodes with something else installed", lambda: refusals(it, ADDRESS)),
         }
         for name, (title, run) in parts.items():
             if part in ("", name):
@@ -377,13 +393,9 @@ def trial(python: Path, *, part: str, steps: int | None, write: bool) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="./run cluster ray", description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="?", choices=["trial", "measure"], default="trial")
     parser.add_argument("--part", choices=["shared", "apart", "refusals"], default="", help="a part of the trial")
     parser.add_argument("--steps", type=int, help="updates of the long runs; default: as many as take 50 seconds")
-    parser.add_argument("--venv", type=Path, default=cache_folder() / "ray-venv", help="environment with Ray")
+    parser.add_argument("--venv", type=Path, default=VENV, help="environment with Ray")
     parser.add_argument("--write", action="store_true", help=f"write {PAGE.relative_to(ROOT)}")
     given = parser.parse_args()
-    if given.what == "measure":
-        measure(install(given.venv))
-    else:
-        trial(install(given.venv), part=given.part, steps=given.steps, write=given.write)
+    trial(install(given.venv), part=given.part, steps=given.steps, write=given.write)

@@ -351,7 +351,7 @@ def test_an_unknown_benchmark_or_cluster_is_answered_with_the_known_ones(checkou
     assert "no benchmark 'nroms'; there are: norms" in err
     (checkout.root / "cluster").mkdir()
     (checkout.root / "cluster" / "ray.py").write_text("import sys; print(sys.argv[1:])")
-    assert checkout.run("--here", "cluster", "ray", "measure") == (0, "['measure']\n", "")
+    assert checkout.run("--here", "cluster", "ray", "--write") == (0, "['--write']\n", "")
     status, _, err = checkout.run("--here", "cluster")
     assert status == 1
     assert "no cluster ''; there are: ray" in err
