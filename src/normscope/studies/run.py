@@ -190,8 +190,10 @@ def holding(folder: RunFolder) -> Iterator[RunFolder | None]:
             held.write(held.holder, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), sync=False)
             yield held
         finally:
+            # In a folder that became read-only it stays, as if the process had been killed.
             if not lease.is_lost():
-                held.holder.unlink(missing_ok=True)
+                with suppress(OSError):
+                    held.holder.unlink()
 
 
 def _failure(reason: str) -> dict[str, object]:
