@@ -2,25 +2,27 @@
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
 import torch
-from filelock import FileLock
 
 from normscope import data
 from normscope.arguments import check_arguments
 from normscope.errors import NormscopeError
+from normscope.files import leftovers, write_atomically
 from normscope.report import write_report
 from normscope.results import Summary, summarize
 from normscope.results.schema import FINAL_STATES
-from normscope.results.store import StudyFolder, write_json
+from normscope.results.store import LeaseLost, StudyFolder, to_json
 from normscope.results.summary import runs_to_look
 from normscope.specs import find_task
 from normscope.studies.deadline import Deadline, LeftToOthers, TimeIsUp, check_limits
 from normscope.studies.engines.engine import Engine, EngineError, RunEvent
 from normscope.studies.engines.local import LocalEngine
+from normscope.studies.lease import Lease, is_marker, wait_for
 from normscope.studies.options import StudyOptions
 from normscope.studies.plan import RunSpec, plan, record
 from normscope.studies.preflight import preflight
@@ -288,8 +290,8 @@ def _refuse_files(study: StudyFolder) -> None:
         StudyMismatch: If it has such a file.
     """
     names = [study.summary, study.table, study.report, study.workers_log]
-    # A process that was killed before it wrote card.json leaves an empty lock file.
-    names += [study.lock] if study.lock.is_file() and study.lock.stat().st_size else []
+    # A process that was killed before it wrote card.json leaves its lease.
+    names += [study.lease] if study.lease.exists() and not is_marker(study.lease) else []
     conflict = next((path for path in names if path.exists() or path.is_symlink()), None)
     if conflict is not None:
         raise StudyMismatch(
@@ -322,27 +324,36 @@ def _write_specification(study_spec: StudySpec, study: StudyFolder, content: Map
         StudyMismatch: If the folder belongs to another study.
     """
     study.path.mkdir(parents=True, exist_ok=True)
-    with FileLock(study.lock):
-        check_folder(study_spec, study)
-        existing = study.read_card() if study.card.exists() else {}
-        same_plan = existing.get("id") == study_spec.id
-        if same_plan and content["tuning"] in (None, existing.get("tuning")):
+    while True:
+        with wait_for(study.lease) as lease, suppress(LeaseLost):
+            for leftover in leftovers(study.card):
+                leftover.unlink(missing_ok=True)
+            check_folder(study_spec, study)
+            _write_card(study_spec, study, content, lease)
             return
-        changes = [*existing.get("changes", [])]
-        is_first_tuning = same_plan and existing.get("tuning") is None
-        named = {
-            identity
-            for arm in (*existing.get("arms", []), *content["arms"])
-            for identity in (arm.get("runs") or {}).values()
-        }
-        if not is_first_tuning and any(study.run(identity).finished() for identity in named):
-            continues = (
-                None if same_plan or changes or study_spec.looks is None else _looks_seen(existing, study_spec, study)
-            )
-            changes += [] if continues else [len(existing.get("seeds", []))]
-            content = {**content, **({"continues": continues} if continues else {})}
-        command = existing["command"] if same_plan else content["command"]
-        write_json(study.card, {**content, **({"changes": changes} if changes else {}), "command": command})
+
+
+def _write_card(study_spec: StudySpec, study: StudyFolder, content: Mapping[str, Any], lease: Lease) -> None:
+    existing = study.read_card() if study.card.exists() else {}
+    same_plan = existing.get("id") == study_spec.id
+    if same_plan and content["tuning"] in (None, existing.get("tuning")):
+        return
+    changes = [*existing.get("changes", [])]
+    is_first_tuning = same_plan and existing.get("tuning") is None
+    named = {
+        identity
+        for arm in (*existing.get("arms", []), *content["arms"])
+        for identity in (arm.get("runs") or {}).values()
+    }
+    if not is_first_tuning and any(study.run(identity).finished() for identity in named):
+        continues = (
+            None if same_plan or changes or study_spec.looks is None else _looks_seen(existing, study_spec, study)
+        )
+        changes += [] if continues else [len(existing.get("seeds", []))]
+        content = {**content, **({"continues": continues} if continues else {})}
+    command = existing["command"] if same_plan else content["command"]
+    content = {**content, **({"changes": changes} if changes else {}), "command": command}
+    write_atomically(study.card, to_json(content), check=lease.check)
 
 
 def _looks_seen(card: Mapping[str, Any], study_spec: StudySpec, study: StudyFolder) -> dict[str, Any] | None:
