@@ -251,7 +251,7 @@ class Trials:
 
     def starts(self, study: Path) -> int:
         """Count how often the jobs of a study began."""
-        return sum(log.read_text().count("Does the norm matter") for log in (study / "slurm").iterdir())
+        return sum(log.read_text().count(". Folder: ") for log in (study / "slurm").iterdir())
 
     def nodes(self) -> None:
         """Kill a node in the middle of a study."""
@@ -345,7 +345,7 @@ def describe(cluster: Cluster, names: list[str]) -> Iterator[str]:
     yield "# Slurm, once for real\n"
     yield f"`./run cluster slurm --only {','.join(names)}` on {now:%Y-%m-%d}: a controller and two node daemons on one"
     yield f"machine ({platform.machine()}, {os.cpu_count()} cores, other work beside it), no accounting, no cgroups.\n"
-    yield f"* {cluster.ask('sbatch', '--version')}, Python {platform.python_version()}, torch {torch.__version__}, "
+    yield f"* {cluster.ask('sbatch', '--version')}, Python {platform.python_version()}, torch {torch.__version__},"
     yield f"  normscope {normscope.__version__} ({git.stdout.strip()})"
     yield f"* Nodes: {cluster.ask('sinfo', '-h', '-N', '-o', '%N with %c CPUs (%T)').replace(chr(10), ', ')}\n"
 
