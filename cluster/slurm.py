@@ -246,7 +246,7 @@ class Trials:
             raise RuntimeError(f"{study.name} differs from the local engine in {found}")
         scores = len(list(study.glob("runs/*/examples.npy")))
         self.say(
-            f"equal to the local engine's: the summary but for costs and versions, and the bytes of {scores} files of scores"
+            f"equal to the local engine's: the summary but for costs and versions, bytes of {scores} files of scores"
         )
 
     def starts(self, study: Path) -> int:
