@@ -4,6 +4,7 @@ import importlib.util
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ import pytest
 
 from normscope.cli.engine import EngineOptions, make_engine
 from normscope.results.store import StudyFolder
-from normscope.studies.engines import parcel, ray_node
+from normscope.studies.engines import parcel, ray, ray_node
 from normscope.studies.engines.engine import EngineError, RunEvent
 from normscope.studies.engines.parcel import check_content, check_parcel, pack
 from normscope.studies.engines.ray import RayEngine, check_address
@@ -153,6 +154,21 @@ def test_a_node_sees_the_folder_if_the_token_in_it_is_the_drivers(tmp_path: Path
     assert sees(token)
 
 
+def test_tokens_of_killed_drivers_are_deleted(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    here = f".ray-{socket.gethostname()}-"
+    for name in (f"{here}{dead.pid}", f"{here}{os.getppid()}", f".ray-other-{dead.pid}", f"{here}x"):
+        (tmp_path / name).touch()
+    with ray._token(StudyFolder(tmp_path)) as token:
+        assert sees(token)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"{here}{os.getppid()}",
+        f".ray-other-{dead.pid}",
+        f"{here}x",
+    }
+
+
 def test_versions_are_those_of_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
@@ -216,6 +232,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         patch.setenv("RAY_AUTH_TOKEN_PATH", str(work / "token"))
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_ADDRESS", "10.255.255.1:1")
+        patch.setenv("RAY_worker_niceness", "0")
         options = ["--head", "--node-ip-address=127.0.0.2", f"--port={port}", "--num-cpus=2", "--num-gpus=0"]
         options += ["--include-dashboard=false", "--disable-usage-stats", "--object-store-memory=100000000", "--block"]
         with (work / "log").open("wb") as log:
