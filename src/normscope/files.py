@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -151,6 +152,18 @@ def leftovers(path: Path) -> Iterator[Path]:
     return path.parent.glob(f".{path.name}.*{_SUFFIX}")
 
 
+def is_abandoned(path: Path) -> bool:
+    """Return whether nobody has written to a temporary file or folder for an hour.
+
+    The lock of a cache on a network file system may exclude only the processes of one machine: another one may still
+    be writing.
+    """
+    with suppress(FileNotFoundError):
+        return time.time() - path.stat().st_mtime > _ABANDONED_SECONDS
+    return False
+
+
+_ABANDONED_SECONDS = 3600.0
 _SUFFIX = ".part"
 _NO_LINKS = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV)
 """Numbers of the errors with which file systems refuse hard links."""
