@@ -158,7 +158,7 @@ def test_the_time_is_up_between_runs_and_the_same_call_goes_on(tmp_path: Path, m
     whole = compare(study_of((8, 10, 12)), out=tmp_path / "whole", engine=Planted(effects, 0.3))
     out = tmp_path / "cut"
     now = [0.0]
-    monkeypatch.setattr(sys.modules["normscope.studies.compare"].time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(sys.modules["normscope.studies.deadline"].time, "monotonic", lambda: now[0])
     slow = Planted(effects, 0.3, after_run=lambda study: now.append(now.pop() + 60.0))
     first = compare(study_of((8, 10, 12)), out=out, engine=slow, minutes=8.5)
     assert len(slow.computed) == 9

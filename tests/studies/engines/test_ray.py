@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from normscope.cli.engine import EngineOptions, make_engine
+from normscope.cli.engine import EngineOptions, check_engine, make_engine
 from normscope.results.store import StudyFolder
 from normscope.studies.engines import parcel, ray, ray_node
 from normscope.studies.engines.engine import EngineError, RunEvent
@@ -65,8 +65,8 @@ def test_command_line_makes_the_engine() -> None:
     options = EngineOptions(engine="ray", address="h:1", cpus_per_run=2, gpus_per_run=0.5, shared_folder=False)
     expected = RayEngine(address="h:1", cpus_per_run=2, gpus_per_run=0.5, at_most=3, shared=False)
     assert make_engine(options, study, workers=3) == expected
-    with pytest.raises(ValueError, match="--address is for --engine ray; the engine is local"):
-        make_engine(EngineOptions(address="h:1"), study, workers=None)
+    with pytest.raises(ValueError, match="--address is for --engine ray"):
+        check_engine(EngineOptions(address="h:1"))
 
 
 def test_runs_on_an_accelerator_reserve_one(tmp_path: Path) -> None:
