@@ -172,7 +172,6 @@ def test_tokens_of_killed_drivers_are_deleted(tmp_path: Path) -> None:
 def test_versions_are_those_of_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    versions.cache_clear()
     found = versions()
     assert found["Python"] == ".".join(map(str, sys.version_info[:2]))
     assert (found["torch"], found["numpy"]) == (torch.__version__, np.__version__)
@@ -181,13 +180,10 @@ def test_versions_are_those_of_a_worker(tmp_path: Path, monkeypatch: pytest.Monk
     (package / "__init__.py").write_text("")
     (package / "version.py").write_text("__version__ = '7'")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    versions.cache_clear()
     other = versions()["normscope"]
     assert other.startswith("7 (source files ")
     (package / "version.py").write_text("__version__ = '7' ")
-    versions.cache_clear()
     assert versions()["normscope"] not in (other, found["normscope"])
-    versions.cache_clear()
 
 
 def test_folders_of_killed_processes_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,6 +215,18 @@ def test_a_users_file_is_copied_to_a_node_that_lacks_it(tmp_path: Path) -> None:
 
 
 # With a real cluster, where Ray is installed: CI has no Ray, which is large.
+
+
+def test_what_nodes_execute_imports_nothing_of_ours() -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'normscope[ray]'")
+    from ray import cloudpickle
+
+    for module in (ray_node, parcel):
+        cloudpickle.register_pickle_by_value(module)
+    sent = cloudpickle.dumps([ray_node.look, ray_node.compute, Mailbox])
+    program = "import sys; sys.modules['normscope'] = None; from ray import cloudpickle; "
+    program += "look, *_ = cloudpickle.loads(sys.stdin.buffer.read()); print(look({'path': '', 'content': ''})['sees'])"
+    assert subprocess.run([sys.executable, "-c", program], input=sent, capture_output=True).stdout == b"False\n"
 
 
 @pytest.fixture(scope="module")
