@@ -70,7 +70,7 @@ _OPTIONS = {
     "slurm": ("jobs", "jobs_at_once", "sbatch", "dry_run"),
     "ray": ("address", "cpus_per_run", "gpus_per_run", "shared_folder"),
 }
-"""Options that one engine alone has."""
+"""Options that belong to one engine."""
 
 
 def check_engine(options: EngineOptions, **given: bool) -> None:
@@ -86,7 +86,7 @@ def check_engine(options: EngineOptions, **given: bool) -> None:
     for engine, names in _OPTIONS.items():
         for name in names:
             if options.engine != engine and getattr(options, name) not in (None, False, ()):
-                raise ValueError(f"--{name.replace('_', '-')} is for --engine {engine}")
+                raise ValueError(f"--{name.replace('_', '-')} is for --engine {engine}; the engine is {options.engine}")
     for name, is_given in given.items():
         if options.engine == "slurm" and is_given:
             raise ValueError(f"--{name} is not possible with --engine slurm, which returns before the first run")
@@ -103,21 +103,21 @@ def make_engine(options: EngineOptions, study_spec: "StudySpec", *, workers: int
     Raises:
         ValueError: If an option is out of range.
     """
+    if options.engine == "ray":
+        from normscope.studies.engines.ray import RayEngine
+
+        gpus = 0.0 if study_spec.device == "cpu" else 1.0
+        return RayEngine(
+            address=options.address or "",
+            cpus_per_run=1 if options.cpus_per_run is None else options.cpus_per_run,
+            gpus_per_run=gpus if options.gpus_per_run is None else options.gpus_per_run,
+            at_most=workers,
+            shared=options.shared_folder,
+        )
     from normscope.studies.compare import default_workers
     from normscope.studies.engines.local import LocalEngine
 
-    if options.engine != "ray":
-        return LocalEngine(workers=default_workers(study_spec) if workers is None else workers)
-    from normscope.studies.engines.ray import RayEngine
-
-    gpus = 0.0 if study_spec.device == "cpu" else 1.0
-    return RayEngine(
-        address=options.address or "",
-        cpus_per_run=1 if options.cpus_per_run is None else options.cpus_per_run,
-        gpus_per_run=gpus if options.gpus_per_run is None else options.gpus_per_run,
-        at_most=workers,
-        shared=options.shared_folder,
-    )
+    return LocalEngine(workers=default_workers(study_spec) if workers is None else workers)
 
 
 def submit_to_slurm(

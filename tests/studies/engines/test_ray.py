@@ -65,7 +65,7 @@ def test_command_line_makes_the_engine() -> None:
     options = EngineOptions(engine="ray", address="h:1", cpus_per_run=2, gpus_per_run=0.5, shared_folder=False)
     expected = RayEngine(address="h:1", cpus_per_run=2, gpus_per_run=0.5, at_most=3, shared=False)
     assert make_engine(options, study, workers=3) == expected
-    with pytest.raises(ValueError, match="--address is for --engine ray"):
+    with pytest.raises(ValueError, match="--address is for --engine ray; the engine is local"):
         check_engine(EngineOptions(address="h:1"))
 
 
