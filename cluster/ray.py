@@ -398,4 +398,6 @@ if __name__ == "__main__":
     parser.add_argument("--venv", type=Path, default=VENV, help="environment with Ray")
     parser.add_argument("--write", action="store_true", help=f"write {PAGE.relative_to(ROOT)}")
     given = parser.parse_args()
+    # A shell that starts this in the background has it ignore Ctrl-C, and the commands below would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     trial(install(given.venv), part=given.part, steps=given.steps, write=given.write)

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ import pytest
 
 from normscope.cli.engine import EngineOptions, check_engine, make_engine
 from normscope.results.store import StudyFolder
-from normscope.studies.engines import parcel, ray_node
+from normscope.studies.engines import parcel, ray, ray_node
 from normscope.studies.engines.engine import EngineError, RunEvent
 from normscope.studies.engines.parcel import check_content, check_parcel, pack
 from normscope.studies.engines.ray import RayEngine, check_address
@@ -153,10 +154,24 @@ def test_a_node_sees_the_folder_if_the_token_in_it_is_the_drivers(tmp_path: Path
     assert sees(token)
 
 
+def test_tokens_of_killed_drivers_are_deleted(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    here = f".ray-{socket.gethostname()}-"
+    for name in (f"{here}{dead.pid}", f"{here}{os.getppid()}", f".ray-other-{dead.pid}", f"{here}x"):
+        (tmp_path / name).touch()
+    with ray._token(StudyFolder(tmp_path)) as token:
+        assert sees(token)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"{here}{os.getppid()}",
+        f".ray-other-{dead.pid}",
+        f"{here}x",
+    }
+
+
 def test_versions_are_those_of_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    versions.cache_clear()
     found = versions()
     assert found["Python"] == ".".join(map(str, sys.version_info[:2]))
     assert (found["torch"], found["numpy"]) == (torch.__version__, np.__version__)
@@ -165,13 +180,10 @@ def test_versions_are_those_of_a_worker(tmp_path: Path, monkeypatch: pytest.Monk
     (package / "__init__.py").write_text("")
     (package / "version.py").write_text("__version__ = '7'")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    versions.cache_clear()
     other = versions()["normscope"]
     assert other.startswith("7 (source files ")
     (package / "version.py").write_text("__version__ = '7' ")
-    versions.cache_clear()
     assert versions()["normscope"] not in (other, found["normscope"])
-    versions.cache_clear()
 
 
 def test_folders_of_killed_processes_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,6 +217,18 @@ def test_a_users_file_is_copied_to_a_node_that_lacks_it(tmp_path: Path) -> None:
 # With a real cluster, where Ray is installed: CI has no Ray, which is large.
 
 
+def test_what_nodes_execute_imports_nothing_of_ours() -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'normscope[ray]'")
+    from ray import cloudpickle
+
+    for module in (ray_node, parcel):
+        cloudpickle.register_pickle_by_value(module)
+    sent = cloudpickle.dumps([ray_node.look, ray_node.compute, Mailbox])
+    program = "import sys; sys.modules['normscope'] = None; from ray import cloudpickle; "
+    program += "look, *_ = cloudpickle.loads(sys.stdin.buffer.read()); print(look({'path': '', 'content': ''})['sees'])"
+    assert subprocess.run([sys.executable, "-c", program], input=sent, capture_output=True).stdout == b"False\n"
+
+
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start a node with two CPUs, which sees what this process sees."""
@@ -216,6 +240,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         patch.setenv("RAY_AUTH_TOKEN_PATH", str(work / "token"))
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_ADDRESS", "10.255.255.1:1")
+        patch.setenv("RAY_worker_niceness", "0")
         options = ["--head", "--node-ip-address=127.0.0.2", f"--port={port}", "--num-cpus=2", "--num-gpus=0"]
         options += ["--include-dashboard=false", "--disable-usage-stats", "--object-store-memory=100000000", "--block"]
         with (work / "log").open("wb") as log:
@@ -282,9 +307,13 @@ def test_an_interrupted_run_goes_on_where_it_was(shared: bool | None, address: s
     steps: list[int] = []
 
     def interrupt_at(count: int) -> Callable[[RunEvent], None]:
+        interrupted: list[int] = []
+
         def callback(event: RunEvent) -> None:
             steps.append(event.step)
-            if event.state == "running" and event.step and len(steps) >= count:
+            # A second interrupt would not wait for the checkpoint.
+            if event.state == "running" and event.step and len(steps) >= count and not interrupted:
+                interrupted.append(event.step)
                 raise KeyboardInterrupt
 
         return callback

@@ -5,7 +5,6 @@ import os
 import re
 import secrets
 import socket
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -153,8 +152,16 @@ def _sentence(error: BaseException) -> str:
 
 @contextmanager
 def _token(study: StudyFolder) -> Iterator[Mapping[str, str]]:
-    """Write a file in the study's folder by which nodes recognize it."""
-    path, content = study.path.absolute() / f".ray-{uuid.uuid4().hex}", secrets.token_hex(16)
+    """Write a file in the study's folder by which nodes recognize it; delete those that killed processes left."""
+    name, content = f".ray-{socket.gethostname()}-", secrets.token_hex(16)
+    for left in study.path.glob(f"{name}*"):
+        try:
+            os.kill(int(left.name.removeprefix(name)), 0)
+        except ProcessLookupError:
+            left.unlink(missing_ok=True)
+        except (OSError, ValueError):
+            continue
+    path = study.path.absolute() / f"{name}{os.getpid()}"
     write_atomically(path, content.encode())
     try:
         yield {"path": str(path), "content": content}

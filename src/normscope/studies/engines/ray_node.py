@@ -5,7 +5,6 @@ the worker process of the local engine (:mod:`normscope.studies.engines.worker`)
 worker stays for the next run of the same Ray process, which saves it the import of torch.
 """
 
-import functools
 import importlib
 import json
 import os
@@ -67,7 +66,6 @@ print(json.dumps(found))
 """
 
 
-@functools.cache
 def versions() -> dict[str, str]:
     """Return the versions that decide a run's numbers, as a worker of this interpreter sees them; empty if missing.
 
@@ -131,8 +129,10 @@ def compute(request: Mapping[str, Any], mailbox: Any) -> dict[str, Any]:
     """
     shared = sees(request["token"]) if request["shared"] is None else request["shared"]
     about = {"attempt": request["attempt"], "host": socket.gethostname(), "shared": shared}
-    if versions() != request["versions"]:
-        return {**about, "end": "mismatch", "versions": versions()}
+    if not _found:
+        _found.update(versions())
+    if _found != request["versions"]:
+        return {**about, "end": "mismatch", "versions": _found}
     with _scratch() as scratch:
         study = Path(request["study"]) if shared else scratch / "study"
         folder = study / "runs" / request["spec"]["id"]
@@ -247,6 +247,9 @@ class _Worker:
         start, self.log_read = max(self.log_read, size - LOG_BYTES), size
         return os.pread(self.log.fileno(), size - start, start).decode(errors="replace")
 
+
+_found: dict[str, str] = {}
+"""The versions of this node. The driver, whose module is what Ray sends, leaves it empty."""
 
 _workers: list[_Worker] = []
 """The worker of this Ray process, for its next run."""

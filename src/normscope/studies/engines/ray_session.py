@@ -299,7 +299,9 @@ class Session:
             raise EngineError(f"a worker on the node {host} ended with exit status {end['code']}:\n{end['log']}")
         if state == "elsewhere":
             self.elsewhere[spec.id] = spec
-            self._tell(spec, "elsewhere", 0, "" if self.queue or self.flights else "another process computes this run")
+            idle = not self.queue and not self.flights
+            note = "another process computes this run" if idle else ""
+            self.callback(RunEvent(spec=spec, state="elsewhere", step=0, note=note, idle=idle))
         elif state == "lost":
             self._lose(flight)
         elif state == "crash":
@@ -341,8 +343,7 @@ class Session:
             why = " (often due to lack of memory)" if code in (-9, None) else ""
             reason = f"its worker ended {how}, {self.engine.attempts} times{why}"
             state = fail(spec, self.study, reason, details=f"{reason}, the last on {host}:\n{end.get('log', '')}")
-            if state == "elsewhere":
-                self.elsewhere[spec.id] = spec
+            self.elsewhere |= {spec.id: spec} if state == "elsewhere" else {}
             self._tell(spec, state, spec.recipe.steps)
         else:
             self.queue.insert(0, spec)
