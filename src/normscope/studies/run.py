@@ -14,9 +14,11 @@ from normscope.data import DataDamaged
 from normscope.files import write_atomically
 from normscope.results.store import SCHEMA, RunFolder, StudyFolder, write_json
 from normscope.studies.plan import RunSpec
+from normscope.studies.ranks import ranks_of
 from normscope.tasks import UserCodeError, UserFileChanged
 from normscope.training.loop import train
 from normscope.training.outcome import Interrupted, Watch
+from normscope.training.ranks import RankDied
 
 __tracebackhide__ = True
 
@@ -40,6 +42,7 @@ def execute(spec: RunSpec, study: StudyFolder, watch: Watch) -> str:
         OSError: If a file cannot be read or written, such as on a full disk.
         DataDamaged: If a file of the data set was changed since the study began.
         UserFileChanged: If the user's file was edited since the study began.
+        RankDied: If another process of a run on several devices was killed.
         KeyboardInterrupt: If the user interrupts it.
     """
     # The user's code may change the working directory.
@@ -52,7 +55,7 @@ def execute(spec: RunSpec, study: StudyFolder, watch: Watch) -> str:
         write_json(folder.description, {"schema": SCHEMA, **spec.identity()})
         try:
             task = spec.begin()
-            with task.context():
+            with ranks_of(spec, folder) as ranks, task.context():
                 return train(
                     task,
                     partial(spec.build, task),
@@ -63,10 +66,11 @@ def execute(spec: RunSpec, study: StudyFolder, watch: Watch) -> str:
                     folder=folder,
                     identity=spec.identity(),
                     watch=watch,
+                    ranks=ranks,
                 )
         except Interrupted:
             return "interrupted"
-        except (OSError, DataDamaged, UserFileChanged, KeyboardInterrupt):
+        except (OSError, DataDamaged, UserFileChanged, KeyboardInterrupt, RankDied):
             raise
         except UserCodeError as error:
             write_atomically(folder.error, f"{error}\n".encode(errors="replace"))
