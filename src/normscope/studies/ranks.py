@@ -68,7 +68,8 @@ def ranks_of(spec: RunSpec, folder: RunFolder) -> Iterator[Ranks | None]:
     finally:
         ended.set()
         for other in others:
-            assert other.stdin is not None and other.stdout is not None
+            assert other.stdin is not None
+            assert other.stdout is not None
             other.kill()
             other.wait()
             other.stdin.close()

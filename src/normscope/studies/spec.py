@@ -68,7 +68,7 @@ class StudySpec:
     compile: bool = False
     """Whether ``torch.compile`` compiles the training loss."""
     devices_per_run: int = 1
-    """Number of processes, each with its device, that share every batch of a run; left out of the hash where it is 1."""
+    """Number of processes, each with its device, that share every batch of a run; not hashed where it is 1."""
     splits: Splits = "published"
     """Whether every seed draws its own split of training, validation and test data, the same for every arm."""
     tune: bool = False

@@ -224,7 +224,11 @@ def part_of_batch(batch: Any, part: int, parts: int) -> tuple[Any, int]:
     if len(sizes) != 1:
         raise ValueError(
             "a batch that processes share has tensors [B, ...] with one B, got "
-            + (f"first axes of {', '.join(map(str, sorted(sizes)))}" if sizes else f"no tensor in {type(batch).__name__}")
+            + (
+                f"first axes of {', '.join(map(str, sorted(sizes)))}"
+                if sizes
+                else f"no tensor in {type(batch).__name__}"
+            )
         )
     size = sizes.pop()
     return found, size * (part + 1) // parts - size * part // parts

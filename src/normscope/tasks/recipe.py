@@ -105,7 +105,9 @@ class Recipe:
         if kind not in ("cpu", "cuda"):
             raise ValueError(f"device must be cpu, or cuda with or without a number, got {self.device!r}")
         if self.devices_per_run > 1 and torch.device(self.device).index is not None:
-            raise ValueError(f"a run on {self.devices_per_run} devices cannot be on {self.device} alone: leave the number out")
+            raise ValueError(
+                f"a run on {self.devices_per_run} devices cannot be on {self.device} alone: leave the number out"
+            )
 
     def evaluates_after(self, done: int) -> bool:
         """Return whether the model is evaluated after ``done`` updates; true after the last."""

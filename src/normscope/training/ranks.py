@@ -57,7 +57,7 @@ class Ranks:
     def share(self, model: nn.Module, loss: Callable[[nn.Module, Any], Tensor]) -> Callable[[Any], Tensor]:
         """Return the loss of a batch's part; its backward pass adds up the gradients of all processes.
 
-        Weights, and at every step buffers, become those of process 0. Batch norms take their moments over all processes.
+        Weights, and at every step buffers, become those of process 0. Batch norms take moments over all processes.
 
         Args:
             model: The model, which stays the plain module that is evaluated and saved.
@@ -106,7 +106,9 @@ def joined(meeting: Path, rank: int, count: int, device: torch.device) -> Iterat
         RuntimeError: If this process is in a process group already.
     """
     if dist.is_initialized():
-        raise RuntimeError("this process is in a process group of torch.distributed: a run on several devices makes its")
+        raise RuntimeError(
+            "this process is in a process group of torch.distributed: a run on several devices makes its"
+        )
     if device.type == "cuda":
         torch.cuda.set_device(rank)
     method, hook = meeting.absolute().as_uri(), sys.excepthook
@@ -134,8 +136,8 @@ def check_norms(model: nn.Module, devices: int) -> None:
         spans = getattr(module, "spans_processes", False) or isinstance(module, nn.SyncBatchNorm)
         if (is_of_batch and not spans) or getattr(traits, "holds_size", False):
             raise ValueError(
-                f"{type(module).__name__} at {name!r} depends on all rows of a batch, and its sums cannot be taken over "
-                f"the {devices} devices of a run: use normscope.BatchNorm, torch's SyncBatchNorm, or a norm of rows"
+                f"{type(module).__name__} at {name!r} depends on all rows of a batch, and cannot add them up over the "
+                f"{devices} devices of a run: use normscope.BatchNorm, torch's SyncBatchNorm, or a norm of rows"
             )
 
 

@@ -1,5 +1,6 @@
 """A run with the training loop of a custom task: not resumable, and monitored through its callback."""
 
+import contextlib
 import math
 import operator
 import time
@@ -84,10 +85,8 @@ def follow(loop: TrainLoop, outcome: Outcome, seed: int) -> State:
     callback = _Callback(outcome, lambda step, loss: False)
     seed_dropout(seed, 0, outcome.device)
     outcome.model.train()
-    try:
+    with contextlib.suppress(Stop):
         loop(outcome.model, callback, outcome.recipe, group=dist.group.WORLD)
-    except Stop:
-        pass
     return "diverged" if callback.diverged else "done"
 
 

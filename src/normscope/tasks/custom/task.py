@@ -97,8 +97,8 @@ class CustomTask:
         Raises:
             ValueError: If a training function without the parameter ``recipe`` is given another recipe than the
                 trial's; if the precision or the compilation of a training function is changed; if learning rates are to
-                be tuned and the function has no parameter ``split``, so tuning would use the study's validation data; if
-                several devices are to share the batches and the trial does not say how.
+                be tuned and the function has no parameter ``split``, so tuning would use the study's validation data;
+                if several devices are to share the batches and the trial does not say how.
         """
         given = self.trial.recipe
         if recipe.devices_per_run > 1:
