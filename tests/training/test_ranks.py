@@ -101,8 +101,12 @@ def by_itself(norm, placement, seed):
 '''
 
 
+SHARDED = f"{Path(__file__).resolve().parents[2] / 'examples' / 'sharded.py'}:make"
+
+
 def spec_of(task: str, norm: str, devices: int) -> RunSpec:
-    (spec,) = plan(make_study(task, norms=[norm], seeds=1, devices_per_run=devices))
+    steps = 6 if task == SHARDED else None
+    (spec,) = plan(make_study(task, norms=[norm], seeds=1, steps=steps, devices_per_run=devices))
     return spec
 
 
@@ -131,7 +135,8 @@ def as_one_of_two(rank: int, folder: Path, task: str, cases: list[tuple[str, str
     torch.set_num_threads(1)
     for norm, name in cases:
         with joined(folder / f"{name}.meeting", rank, 2, torch.device("cpu")) as ranks:
-            spec = spec_of(f"{task}:{'by_itself' if name.startswith('loop') else 'make'}", norm, 2)
+            tasks = {"loop": f"{task}:by_itself", "sharded": SHARDED}
+            spec = spec_of(tasks.get(name, f"{task}:make"), norm, 2)
             if name == "two-then-one" and rank:
                 # The first process stops after the first step, and leaves this one in the next.
                 with pytest.raises(RuntimeError):
@@ -156,9 +161,10 @@ def test_two_processes_compute_what_one_does_and_take_each_others_checkpoints(tm
     for norm in ("layer_norm", "batch_norm"):
         assert train_as(spec_of(task, norm, 1), alone / norm, None) == "done"
     assert train_as(spec_of(f"{file}:by_itself", "layer_norm", 1), alone / "loop", None) == "done"
+    assert train_as(spec_of(SHARDED, "ada_norm", 1), alone / "sharded", None) == "done"
     # One process stops this run after its first step, and two go on.
     assert train_as(spec_of(task, "layer_norm", 1), tmp_path / "one-then-two", None, stop_at=1) == "interrupted"
-    cases = [("layer_norm", "plain"), ("batch_norm", "batch"), ("layer_norm", "loop")]
+    cases = [("layer_norm", "plain"), ("batch_norm", "batch"), ("layer_norm", "loop"), ("ada_norm", "sharded")]
     cases += [("layer_norm", "one-then-two"), ("layer_norm", "two-then-one")]
     other = multiprocessing.get_context("spawn").Process(target=as_one_of_two, args=(1, tmp_path, str(file), cases))
     other.start()
@@ -170,14 +176,17 @@ def test_two_processes_compute_what_one_does_and_take_each_others_checkpoints(tm
         "layer_norm": ("plain", "one-then-two", "two-then-one"),
         "batch_norm": ("batch",),
         "loop": ("loop",),
+        "sharded": ("sharded",),
     }.items():
         for name in names:
-            # The loop reports the loss of its own half.
-            found, want = (torch.tensor(measured(path))[:, [0, 2] if name == "loop" else [0, 1, 2]]
-                           for path in (tmp_path / name, alone / norm))  # fmt: skip
-            torch.testing.assert_close(found, want, rtol=0, atol=1e-10, msg=lambda words, name=name: f"{name}: {words}")
-            result = json.loads(RunFolder(tmp_path / name).result.read_text())
-            assert result["value"] == pytest.approx(json.loads(RunFolder(alone / norm).result.read_text())["value"])
+            # A loop of the user's reports the loss of its own half.
+            columns = [0, 2] if name in ("loop", "sharded") else [0, 1, 2]
+            found, want = (torch.tensor(measured(path))[:, columns] for path in (tmp_path / name, alone / norm))
+            # The example computes in float32.
+            atol = 1e-5 if name == "sharded" else 1e-10
+            torch.testing.assert_close(found, want, rtol=0, atol=atol, msg=lambda words, name=name: f"{name}: {words}")
+            values = [json.loads(RunFolder(one).result.read_text())["value"] for one in (tmp_path / name, alone / norm)]
+            assert values[0] == pytest.approx(values[1], abs=1e-5)
 
 
 def others_of_this_process() -> list[int]:

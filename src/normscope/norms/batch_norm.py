@@ -93,8 +93,9 @@ class BatchNorm(BatchNormBase):
     running ones updated; in evaluation the running moments are used. The running variance has the divisor n - 1, as
     torch's. The state dict has the keys of ``torch.nn.BatchNorm1d``. An empty batch changes nothing. The output has the
     dtype of the input, also under autocast. In training, ``across``, a function that sums a tensor over processes
-    (differentiably), makes the moments those of the rows of all of them. Rows of a training batch are not independent, and ``torch.vmap`` over them
-    cannot update the running moments: use evaluation mode or ``track_running_stats=False``.
+    (differentiably), makes the moments those of the rows of all of them. Rows of a training batch are not independent,
+    and ``torch.vmap`` over them cannot update the running moments: use evaluation mode, or leave those moments out
+    by ``track_running_stats=False``.
 
     Args:
         normalized_shape: Width, or sizes of the trailing axes, each place of which is a feature.

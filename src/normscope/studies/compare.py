@@ -1,11 +1,10 @@
 """Run a study: check its folder, compute the missing runs, and write the summary and the report."""
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 import torch
 from filelock import FileLock
@@ -20,7 +19,7 @@ from normscope.results.store import StudyFolder, write_json
 from normscope.results.summary import runs_to_look
 from normscope.specs import find_task
 from normscope.studies.engines.engine import Engine, EngineError, RunEvent
-from normscope.studies.engines.local import LocalEngine
+from normscope.studies.engines.sizing import local_engine
 from normscope.studies.options import StudyOptions
 from normscope.studies.plan import RunSpec, plan, record
 from normscope.studies.preflight import preflight
@@ -54,19 +53,13 @@ def default_folder(study_spec: StudySpec) -> Path:
     return Path("runs") / f"{study_spec.task_name.replace('.py:', '-')}-{study_spec.id}"
 
 
-def default_workers(study_spec: StudySpec) -> int:
-    """Return the number of CPU cores available to this process, or 1 for an accelerator."""
-    if torch.device(study_spec.device).type != "cpu":
-        return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @check_arguments
 def compare(
     study: StudySpec | str,
     *,
     out: Path | None = None,
     workers: int | None = None,
+    workers_per_device: int | Literal["auto"] | None = None,
     engine: Engine | None = None,
     callback: Callable[[RunEvent], None] | None = None,
     command: str | None = None,
@@ -83,7 +76,9 @@ def compare(
     Args:
         study: The specification that :func:`make_study` returns, or the name of a task, with ``options``.
         out: The study's folder; ``runs/<task>-<hash>`` if None.
-        workers: Number of processes of the local engine; one per core if None.
+        workers: Number of processes of the local engine in all.
+        workers_per_device: Number of processes on each device, or ``"auto"`` to add some while that makes the study
+            faster; if neither is given, one per core of a CPU, and ``"auto"`` for CUDA.
         engine: Engine that computes the runs; the local engine if None.
         callback: Called with one event per run at the beginning, and then at each progress or change of state.
         command: Command that repeats the study, shown in the report; a line of Python if None.
@@ -128,7 +123,7 @@ def compare(
         raise TypeError(f"options are only allowed with the name of a task, got a StudySpec and {', '.join(options)}")
     check_limits(study, minutes=minutes, keep_going=keep_going)
     folder = StudyFolder(default_folder(study) if out is None else Path(out))
-    engine = engine or LocalEngine(workers=default_workers(study) if workers is None else workers)
+    engine = engine or local_engine(study, workers=workers, workers_per_device=workers_per_device)
     at_a_time: int = getattr(engine, "workers", 1)
     command = command or call_that_repeats(study, out)
     deadline = _Deadline(callback or (lambda event: None), minutes)
@@ -207,7 +202,7 @@ def _prepare(
     shared: list[str] = []
     before = states(known_runs(study_spec, study, keep_going=keep_going), study)
     if before["open"] or (retry_failed and (before["failed"] or before["unscored"])):
-        check_device(study_spec.device)
+        check_device(study_spec.device, study_spec.devices_per_run)
         for name in find_task(study_spec.task).datasets:
             data.locate(data.SETS[name])
         shared = preflight(study_spec)
@@ -356,11 +351,11 @@ def _looks_seen(card: Mapping[str, Any], study_spec: StudySpec, study: StudyFold
     return {**card["looks"], "seen": seen}
 
 
-def check_device(name: str) -> None:
-    """Check that a device exists.
+def check_device(name: str, devices_per_run: int = 1) -> None:
+    """Check that a device exists, and on CUDA as many as a run has.
 
     Raises:
-        EngineError: If it does not.
+        EngineError: If it does not, or there are too few.
     """
     device = torch.device(name)
     count = torch.cuda.device_count()
@@ -368,6 +363,8 @@ def check_device(name: str) -> None:
         raise EngineError(
             f"device {name!r} does not exist: torch {torch.__version__} finds {count or 'no'} CUDA devices here"
         )
+    if device.type != "cpu" and devices_per_run > count:
+        raise EngineError(f"a run on {devices_per_run} devices needs as many: torch finds {count} CUDA devices here")
 
 
 def _begin(

@@ -50,7 +50,9 @@ def ranks_of(spec: RunSpec, folder: RunFolder) -> Iterator[Ranks | None]:
             other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             others.append(other)
             request = {"spec": spec.to_json(), "folder": str(folder.path), "meeting": str(place / "meeting")}
-            _write(other, {**request, "rank": rank, "threads": torch.get_num_threads()})
+            on_cuda = torch.device(spec.recipe.device).type == "cuda"
+            fraction = torch.cuda.get_per_process_memory_fraction() if on_cuda else 1.0
+            _write(other, {**request, "rank": rank, "threads": torch.get_num_threads(), "memory_fraction": fraction})
         for other in others:
             assert other.stdout is not None
             if not other.stdout.readline():

@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import torch
 from filelock import FileLock, Timeout
 
 from normscope.data import DataDamaged
 from normscope.files import write_atomically
 from normscope.results.store import SCHEMA, RunFolder, StudyFolder, write_json
+from normscope.studies.engines.devices import is_limited
 from normscope.studies.plan import RunSpec
 from normscope.studies.ranks import ranks_of
 from normscope.tasks import UserCodeError, UserFileChanged
@@ -35,8 +37,9 @@ def execute(spec: RunSpec, study: StudyFolder, watch: Watch) -> str:
         watch: Callback that receives the progress, and may stop the run.
 
     Returns:
-        The final state; ``"interrupted"`` if ``watch`` stopped the run; or ``"elsewhere"`` if another process computes
-        the run or has finished it.
+        The final state; ``"interrupted"`` if ``watch`` stopped the run; ``"crowded"`` if it needs more memory than its
+        share of a device that other runs use; or ``"elsewhere"`` if another process computes the run or has finished
+        it.
 
     Raises:
         OSError: If a file cannot be read or written, such as on a full disk.
@@ -73,15 +76,26 @@ def execute(spec: RunSpec, study: StudyFolder, watch: Watch) -> str:
         except (OSError, DataDamaged, UserFileChanged, KeyboardInterrupt, RankDied):
             raise
         except UserCodeError as error:
+            if _is_crowded_out(error, spec):
+                return "crowded"
             write_atomically(folder.error, f"{error}\n".encode(errors="replace"))
             _write_failure(folder.result, error.reason)
             return "failed"
         except BaseException as error:
+            if _is_crowded_out(error, spec):
+                return "crowded"
             # An error of a norm or a model fails this run, not the study; its traceback is written beside the result.
             # This includes exceptions that are not an Exception, such as CancelledError and GeneratorExit.
             write_atomically(folder.error, traceback.format_exc().encode(errors="replace"))
             _write_failure(folder.result, in_a_line(error))
             return "failed"
+
+
+def _is_crowded_out(error: BaseException | None, spec: RunSpec) -> bool:
+    """Return whether an error is a lack of memory on a device that other runs share."""
+    while error is not None and not isinstance(error, torch.OutOfMemoryError):
+        error = error.__cause__ or error.__context__
+    return error is not None and is_limited(torch.device(spec.recipe.device))
 
 
 def in_a_line(error: BaseException) -> str:

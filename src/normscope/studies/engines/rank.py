@@ -38,6 +38,8 @@ def main() -> None:
     spec = RunSpec.from_json(request["spec"])
     events.write("ready\n")
     device = torch.device(spec.recipe.device)
+    if device.type == "cuda":
+        torch.cuda.set_per_process_memory_fraction(request["memory_fraction"], request["rank"])
     try:
         with joined(Path(request["meeting"]), request["rank"], spec.recipe.devices_per_run, device) as ranks:
             task = spec.begin()
