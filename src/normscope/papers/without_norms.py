@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from normscope.results.store import SCHEMA, RunFolder, StudyFolder, read_json, write_json
-from normscope.studies.compare import check_device
+from normscope.studies.engines.devices import check_device
 from normscope.studies.engines.engine import RunEvent
 from normscope.studies.engines.sizing import local_engine
 from normscope.studies.plan import RunSpec

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from normscope.studies.engines.engine import EngineError
 from normscope.studies.engines.growth import SPARE
 
 __tracebackhide__ = True
@@ -47,6 +48,22 @@ def slots_of(device: str, devices_per_run: int) -> tuple[Slot, ...]:
     )
     # check_device reports devices that are missing, before the first run; a finished study needs none.
     return slots or (Slot(name=device),)
+
+
+def check_device(name: str, devices_per_run: int = 1) -> None:
+    """Check that a device exists, and on CUDA as many as a run has.
+
+    Raises:
+        EngineError: If it does not, or there are too few.
+    """
+    device = torch.device(name)
+    count = torch.cuda.device_count()
+    if device.type != "cpu" and (device.index or 0) >= count:
+        raise EngineError(
+            f"device {name!r} does not exist: torch {torch.__version__} finds {count or 'no'} CUDA devices here"
+        )
+    if device.type != "cpu" and devices_per_run > count:
+        raise EngineError(f"a run on {devices_per_run} devices needs as many: torch finds {count} CUDA devices here")
 
 
 def cores() -> int:
