@@ -199,11 +199,11 @@ def check_divisible(task: Any, devices: int) -> None:
     Raises:
         ValueError: If they cannot; the message has the task's reason, the attribute ``undivided``.
     """
-    reason = getattr(task, "undivided", "")
+    name, reason = task.name, getattr(task, "undivided", "")
     if not reason and not isinstance(task, HasTerms):
         reason = "it does not say of how many terms its loss is the mean (a method terms(batch))"
     if devices > 1 and reason:
-        raise ValueError(f"{task.name} cannot be trained on {devices} devices per run: {reason}")
+        raise ValueError(f"{name} cannot be trained on {devices} devices per run: {reason}")
 
 
 def part_of_batch(batch: Any, part: int, parts: int) -> tuple[Any, int]:

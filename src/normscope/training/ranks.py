@@ -65,7 +65,7 @@ class Ranks:
         """
         for module in model.modules():
             if getattr(module, "spans_processes", False):
-                module.across = self.total  # pyright: ignore[reportAttributeAccessIssue]
+                module.across = self.total  # pyright: ignore[reportArgumentType]
         shared = DistributedDataParallel(_Loss(model, loss), find_unused_parameters=True)
         shared.register_comm_hook(None, _add_up)
         return shared
@@ -171,7 +171,10 @@ class _Sum(torch.autograd.Function):
         return total
 
 
-def _add_up(state: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+def _add_up(
+    state: None,
+    bucket: dist.GradBucket,  # pyright: ignore[reportPrivateImportUsage]
+) -> torch.futures.Future[Tensor]:
     """Add up gradients; without a hook, DistributedDataParallel averages them."""
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     assert work is not None

@@ -106,7 +106,6 @@ class _Worker:
         self.slot = slot
         self.of_slot = 1
         """Number of workers of its slot when it was given its run."""
-        self.is_dismissed = False
         self.spec: RunSpec | None = None
         self.step = 0
         self.was_ready = False
@@ -131,7 +130,6 @@ class _Worker:
             return
 
     def dismiss(self) -> None:
-        self.is_dismissed = True
         assert self.process.stdin is not None
         try:
             self.process.stdin.close()
@@ -148,8 +146,10 @@ class _Pool:
         callback: Callable[[RunEvent], None],
     ) -> None:
         self.slots, self.growth, self.study, self.callback = engine.slots, engine.growth, study, callback
-        self.size = engine.workers if self.growth is None else self.growth.per_slot * len(self.slots)
-        """Number of workers that are to have runs."""
+        # Number of workers that are to have runs.
+        self.size = min(engine.workers, len(waiting))
+        if self.growth is not None:
+            self.size = self.growth.per_slot * len(self.slots)
         self.queue = list(waiting.values())
         self.elsewhere: dict[str, RunSpec] = {}
         self.crashes: dict[str, int] = {}
