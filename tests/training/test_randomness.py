@@ -88,3 +88,12 @@ def test_dropout_masks_depend_on_seed_and_step_alone() -> None:
     assert torch.equal(masks[0], masks[1])
     seed_dropout(1, 10, torch.device("cpu"))
     assert not torch.equal(masks[0], drop(torch.ones(64)))
+
+
+def test_processes_of_a_run_draw_masks_of_their_own_and_the_first_those_of_a_run_alone() -> None:
+    def mask(**rank: int) -> list[float]:
+        seed_dropout(3, 7, torch.device("cpu"), **rank)
+        return torch.rand(8).tolist()
+
+    assert mask(rank=0) == mask()
+    assert len({tuple(mask(rank=rank)) for rank in range(3)}) == 3

@@ -183,6 +183,7 @@ def compare(
             precision=options.precision,
             device=options.device,
             compile=options.compile,
+            devices_per_run=engine_options.devices_per_run,
             splits=splits,
             tune=tune,
         )
@@ -225,6 +226,9 @@ def compare(
 
             def callback(event: RunEvent) -> None:
                 spec = event.spec
+                if event.is_of_engine:
+                    console.print(event.note, markup=False, highlight=False, soft_wrap=True)
+                    return
                 name = f"{spec.label} seed {spec.seed}"
                 of = 0 if "steps" in spec.unknown else spec.recipe.steps
                 progress.callback(spec.id, name, event.state, min(event.step, of), of=of, note=event.note)

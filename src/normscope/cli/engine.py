@@ -62,11 +62,23 @@ class EngineOptions:
             "default: each node looks"
         ),
     ] = None
+    workers_per_device: Annotated[
+        int | Literal["auto"] | None,
+        Parameter(
+            help="number of worker processes on each device, such as 4 small runs on one GPU; auto: add workers while "
+            "that makes the study faster; default: one per core of a CPU, auto on GPUs",
+            show_default=False,
+        ),
+    ] = None
+    devices_per_run: Annotated[
+        int, Parameter(help="number of devices that share every batch of a run; with --device cpu, processes")
+    ] = 1
 
 
 DEFAULT_ENGINE = EngineOptions()
 
 _OPTIONS = {
+    "local": ("workers_per_device",),
     "slurm": ("jobs", "jobs_at_once", "sbatch", "dry_run"),
     "ray": ("address", "cpus_per_run", "gpus_per_run", "shared_folder"),
 }
@@ -98,7 +110,8 @@ def make_engine(options: EngineOptions, study_spec: "StudySpec", *, workers: int
     Args:
         options: Options of the command line.
         study_spec: Study whose runs it computes.
-        workers: Number of processes, or of runs at a time; one per core, or as many as a cluster has room for, if None.
+        workers: Number of processes, or of runs at a time; None for what the options say, or as many as a cluster has
+            room for.
 
     Raises:
         ValueError: If an option is out of range.
@@ -106,18 +119,18 @@ def make_engine(options: EngineOptions, study_spec: "StudySpec", *, workers: int
     if options.engine == "ray":
         from normscope.studies.engines.ray import RayEngine
 
-        gpus = 0.0 if study_spec.device == "cpu" else 1.0
+        devices = study_spec.devices_per_run
+        gpus = 0.0 if study_spec.device == "cpu" else devices
         return RayEngine(
             address=options.address or "",
-            cpus_per_run=1 if options.cpus_per_run is None else options.cpus_per_run,
+            cpus_per_run=devices if options.cpus_per_run is None else options.cpus_per_run,
             gpus_per_run=gpus if options.gpus_per_run is None else options.gpus_per_run,
             at_most=workers,
             shared=options.shared_folder,
         )
-    from normscope.studies.compare import default_workers
-    from normscope.studies.engines.local import LocalEngine
+    from normscope.studies.engines.sizing import local_engine
 
-    return LocalEngine(workers=default_workers(study_spec) if workers is None else workers)
+    return local_engine(study_spec, workers=workers, workers_per_device=options.workers_per_device)
 
 
 def submit_to_slurm(

@@ -62,7 +62,7 @@ class RunOptions:
         Literal["small", "full"],
         Parameter(help="small for a laptop; full for the paper's size, or training until the results stop improving"),
     ] = "small"
-    workers: Annotated[int | None, Parameter(help="number of worker processes; default: one per core")] = None
+    workers: Annotated[int | None, Parameter(help="number of worker processes in all; default: one per core")] = None
     device: Annotated[str, Parameter(help="device, such as cpu, cuda or cuda:1")] = "cpu"
     precision: Annotated[Literal["float32", "bfloat16"], Parameter(help="precision of the forward pass")] = "float32"
     compile: Annotated[

@@ -225,6 +225,9 @@ class _Stages:
 
     def run(self, event: "RunEvent") -> None:
         """Update the bar of the studies with an event of a run."""
+        if event.is_of_engine:
+            self.studies.console.print(event.note, markup=False, highlight=False, soft_wrap=True)
+            return
         if not self.started:
             self.studies.__enter__()
             self.started = True

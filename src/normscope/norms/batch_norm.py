@@ -92,8 +92,10 @@ class BatchNorm(BatchNormBase):
     The moments of a feature are taken over all other axes. In training the moments of the batch are used and the
     running ones updated; in evaluation the running moments are used. The running variance has the divisor n - 1, as
     torch's. The state dict has the keys of ``torch.nn.BatchNorm1d``. An empty batch changes nothing. The output has the
-    dtype of the input, also under autocast. Rows of a training batch are not independent, and ``torch.vmap`` over them
-    cannot update the running moments: use evaluation mode or ``track_running_stats=False``.
+    dtype of the input, also under autocast. In training, ``across``, a function that sums a tensor over processes
+    (differentiably), makes the moments those of the rows of all of them. Rows of a training batch are not independent,
+    and ``torch.vmap`` over them cannot update the running moments: use evaluation mode, or leave those moments out
+    by ``track_running_stats=False``.
 
     Args:
         normalized_shape: Width, or sizes of the trailing axes, each place of which is a feature.
@@ -152,6 +154,7 @@ class BatchNorm(BatchNormBase):
         self.affine = affine
         self.track_running_stats = track_running_stats
         self.unbiased = unbiased
+        self.across: Callable[[Tensor], Tensor] | None = None
         shape = self.normalized_shape
         self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype)) if affine else None
         self.bias = nn.Parameter(torch.empty(shape, device=device, dtype=dtype)) if affine and bias else None
@@ -188,6 +191,9 @@ class BatchNorm(BatchNormBase):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
+    spans_processes = True
+    """Whether ``across`` has an effect."""
+
     __call__: Callable[[Tensor], Tensor]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -219,6 +225,13 @@ class BatchNorm(BatchNormBase):
             return batch_norm(x, *running[:2], self.weight, self.bias, self.eps).contiguous()
         axes = len(self.normalized_shape)
         rows = math.prod(x.shape[:-axes])
+        if self.training and self.across is not None:
+            wide = widen(x)
+            mean, variance, spread = self._moments_across(wide, axes)
+            if self.track_running_stats and running is not None:
+                self._move(running, mean.detach(), spread.detach())
+            variance = spread if self.unbiased else variance
+            return batch_norm(wide, mean, variance, self.weight, self.bias, self.eps).to(x.dtype).contiguous()
         if rows == 1:
             raise ValueError(f"{self} expects more than one row in training, got {list(x.shape)}")
         if rows == 0:
@@ -229,12 +242,30 @@ class BatchNorm(BatchNormBase):
         mean, variance = batch_moments(wide, axes=axes)
         spread = variance * (rows / (rows - 1))
         if self.training and self.track_running_stats and running is not None:
-            true = mean.detach() / scale + middle, spread.detach() / scale / scale
-            share = self._share(running[2].add_(1).to(mean.dtype))
-            for moving, moment in zip(running[:2], true, strict=True):
-                moving.add_((moment.reshape(mean.shape) - moving) * share)
+            self._move(running, mean.detach() / scale + middle, spread.detach() / scale / scale)
         eps, variance = self.eps * scale * scale, spread if self.unbiased else variance
         return batch_norm(wide, mean, variance, self.weight, self.bias, eps).to(x.dtype).contiguous()
+
+    def _moments_across(self, x: Tensor, axes: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the moments of the rows of all processes, as in ``batch_moments``, and the variance for n - 1.
+
+        Raises:
+            ValueError: If there is a single row.
+        """
+        assert self.across is not None
+        over = tuple(range(x.dim() - axes))
+        rows = self.across(x.new_tensor(math.prod(x.shape[:-axes])))
+        if rows == 1:
+            raise ValueError(f"{self} expects more than one row in training, got {list(x.shape)} over all processes")
+        mean = self.across(x.sum(over)) / rows
+        variance = self.across((x - mean).square().sum(over)) / rows
+        return mean, variance, variance * (rows / (rows - 1))
+
+    def _move(self, running: tuple[Tensor, Tensor, Tensor], *moments: Tensor) -> None:
+        """Move the running mean and variance towards those of a batch."""
+        share = self._share(running[2].add_(1).to(moments[0].dtype))
+        for moving, moment in zip(running[:2], moments, strict=True):
+            moving.add_((moment.reshape(moving.shape) - moving) * share)
 
     def _share(self, count: Tensor) -> float | Tensor:
         """Return the weight of the newest of ``count`` batches in the running moments."""

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from normscope.results.store import SCHEMA, RunFolder, StudyFolder, read_json, write_json
-from normscope.studies.compare import default_workers
+from normscope.studies.engines.devices import check_device
 from normscope.studies.engines.engine import RunEvent
-from normscope.studies.engines.local import LocalEngine
+from normscope.studies.engines.sizing import local_engine
 from normscope.studies.plan import RunSpec
-from normscope.studies.preflight import check_device
 from normscope.studies.spec import Arm, StudySpec
 from normscope.studies.tuning import tune, tuning_plan
 from normscope.tasks import TASKS
@@ -68,7 +67,7 @@ def choose_without_norms(
     check_device(spec.device)
     arms = tuple(Arm.parse("none", text) for text in candidates(spec.task))
     trials = replace(spec, arms=arms, baseline=0, question="Which placement without norms?", tune=True)
-    engine = LocalEngine(workers=default_workers(spec) if workers is None else workers)
+    engine = local_engine(spec, workers=workers)
     study = StudyFolder(folder / "without_norms")
     for each in tuning_plan(trials):
         callback(RunEvent(spec=each, state="planned", step=0))

@@ -59,6 +59,9 @@ class StepBatchNorm(BatchNorm):
         if self.weight is not None:
             nn.init.constant_(self.weight, 0.1)
 
+    spans_processes = False
+    """Not: at a late time step some processes may have no sequence."""
+
     __call__: Callable[..., Tensor]
 
     def forward(self, x: Tensor, step: int = 0) -> Tensor:

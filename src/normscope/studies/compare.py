@@ -1,13 +1,10 @@
 """Run a study: check its folder, compute the missing runs, and write the summary and the report."""
 
-import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
-
-import torch
+from typing import Any, Literal, Unpack
 
 from normscope import data
 from normscope.arguments import check_arguments
@@ -20,12 +17,13 @@ from normscope.results.store import LeaseLost, StudyFolder, to_json
 from normscope.results.summary import runs_to_look
 from normscope.specs import find_task
 from normscope.studies.deadline import Deadline, LeftToOthers, TimeIsUp, check_limits
+from normscope.studies.engines.devices import check_device
 from normscope.studies.engines.engine import Engine, EngineError, RunEvent
-from normscope.studies.engines.local import LocalEngine
+from normscope.studies.engines.sizing import local_engine
 from normscope.studies.lease import Lease, is_marker, wait_for
 from normscope.studies.options import StudyOptions
 from normscope.studies.plan import RunSpec, plan, record
-from normscope.studies.preflight import check_device, preflight
+from normscope.studies.preflight import preflight
 from normscope.studies.repeat import call_that_repeats
 from normscope.studies.run import forget
 from normscope.studies.spec import StudySpec, make_study
@@ -43,19 +41,13 @@ def default_folder(study_spec: StudySpec) -> Path:
     return Path("runs") / f"{study_spec.task_name.replace('.py:', '-')}-{study_spec.id}"
 
 
-def default_workers(study_spec: StudySpec) -> int:
-    """Return the number of CPU cores available to this process, or 1 for an accelerator."""
-    if torch.device(study_spec.device).type != "cpu":
-        return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @check_arguments
 def compare(
     study: StudySpec | str,
     *,
     out: Path | None = None,
     workers: int | None = None,
+    workers_per_device: int | Literal["auto"] | None = None,
     engine: Engine | None = None,
     callback: Callable[[RunEvent], None] | None = None,
     command: str | None = None,
@@ -73,7 +65,9 @@ def compare(
     Args:
         study: The specification that :func:`make_study` returns, or the name of a task, with ``options``.
         out: The study's folder; ``runs/<task>-<hash>`` if None.
-        workers: Number of processes of the local engine; one per core if None.
+        workers: Number of processes of the local engine in all.
+        workers_per_device: Number of processes on each device, or ``"auto"`` to add some while that makes the study
+            faster; if neither is given, one per core of a CPU, and ``"auto"`` for CUDA.
         engine: Engine that computes the runs; the local engine if None.
         callback: Called with one event per run at the beginning, and then at each progress or change of state.
         command: Command that repeats the study, shown in the report; a line of Python if None.
@@ -121,7 +115,7 @@ def compare(
         raise TypeError(f"options are only allowed with the name of a task, got a StudySpec and {', '.join(options)}")
     check_limits(study, minutes=minutes, keep_going=keep_going)
     folder = StudyFolder(default_folder(study) if out is None else Path(out))
-    engine = engine or LocalEngine(workers=default_workers(study) if workers is None else workers)
+    engine = engine or local_engine(study, workers=workers, workers_per_device=workers_per_device)
     at_a_time: int = getattr(engine, "workers", 1)
     command = command or call_that_repeats(study, out)
     deadline = Deadline(callback or (lambda event: None), minutes, leave_after)
@@ -219,7 +213,7 @@ def prepare(
     if before["open"] or (retry_failed and (before["failed"] or before["unscored"])):
         tried = study_spec
         try:
-            check_device(study_spec.device)
+            check_device(study_spec.device, study_spec.devices_per_run)
         except EngineError:
             if not elsewhere:
                 raise

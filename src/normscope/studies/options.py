@@ -29,6 +29,7 @@ class StudyOptions(TypedDict, total=False):
     precision: Literal["float32", "bfloat16"]
     device: str
     compile: bool
+    devices_per_run: int
     splits: Splits | None
     tune: bool
     question: str | None

@@ -20,6 +20,7 @@ from normscope.tasks import TASKS, CustomTask, Recipe, Split, Task, UserFile
 from normscope.tasks.recipe import OPTIMIZER_NAMES
 from normscope.tasks.task import in_variant, split_of
 from normscope.training.randomness import initialize
+from normscope.training.ranks import check_norms
 
 __tracebackhide__ = True
 
@@ -108,7 +109,8 @@ class RunSpec:
             task: Task that :meth:`begin` returned; if None, a new one.
 
         Raises:
-            ValueError: If a norm or a placement of the arm is used nowhere in the network.
+            ValueError: If a norm or a placement of the arm is used nowhere in the network, or processes that share a
+                batch cannot compute a norm.
         """
         task = self.begin() if task is None else task
         norm, counters = _counted(self.norm.factory)
@@ -122,6 +124,7 @@ class RunSpec:
         nowhere = [part.where.text for part in placement.parts if not part.used]
         if nowhere:
             raise ValueError(f"arm {self.label} has a placement for {nowhere[0]}, which does not occur in {self.task}")
+        check_norms(model, self.recipe.devices_per_run)
         if not task.brings_weights:
             initialize(model, self.seed)
         if self.norm.parametrization:
@@ -252,6 +255,7 @@ def record(
         "generalizes": task.splits[study_spec.splits],
         "preset": study_spec.preset,
         **known,
+        **({} if study_spec.devices_per_run == 1 else {"devices_per_run": study_spec.devices_per_run}),
         "batch_unit": None if known["batch_size"] is None else task.batch_unit,
         "tune": study_spec.tune,
         "regime": "; ".join([training[0], *([", ".join(training[1:])] if training[1:] else [])]),

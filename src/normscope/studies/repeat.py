@@ -91,7 +91,18 @@ def _describe(options: Mapping[str, Any], study_spec: StudySpec) -> bool:
         return False
 
 
-_OPTIONS = ("steps", "preset", "margin", "precision", "device", "compile", "splits", "tune", "question")
+_OPTIONS = (
+    "steps",
+    "preset",
+    "margin",
+    "precision",
+    "device",
+    "compile",
+    "devices_per_run",
+    "splits",
+    "tune",
+    "question",
+)
 """Fields of :class:`StudySpec` that are options of :func:`make_study`."""
 
 

@@ -9,14 +9,19 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
+import torch
+
 from normscope.data import DataDamaged
 from normscope.files import leftovers
 from normscope.results.store import SCHEMA, LeaseLost, RunFolder, StudyFolder, to_json
 from normscope.studies import lease as leases
+from normscope.studies.engines.devices import is_limited
 from normscope.studies.plan import RunSpec
+from normscope.studies.ranks import ranks_of
 from normscope.tasks import UserCodeError, UserFileChanged
 from normscope.training.loop import train
 from normscope.training.outcome import Interrupted, Watch
+from normscope.training.ranks import RankDied
 
 __tracebackhide__ = True
 
@@ -32,13 +37,15 @@ def execute(spec: RunSpec, study: StudyFolder, watch: Watch) -> str:
         watch: Callback that receives the progress, and may stop the run.
 
     Returns:
-        The final state; ``"interrupted"`` if ``watch`` stopped the run; or ``"elsewhere"`` if another process computes
-        the run, has taken it over, or has finished it.
+        The final state; ``"interrupted"`` if ``watch`` stopped the run; ``"crowded"`` if it needs more memory than its
+        share of a device that other runs use; or ``"elsewhere"`` if another process computes the run, has taken it
+        over, or has finished it.
 
     Raises:
         OSError: If a file cannot be read or written, such as on a full disk.
         DataDamaged: If a file of the data set was changed since the study began.
         UserFileChanged: If the user's file was edited since the study began.
+        RankDied: If another process of a run on several devices was killed.
         KeyboardInterrupt: If the user interrupts it.
     """
     # The user's code may change the working directory.
@@ -61,13 +68,14 @@ def _compute(spec: RunSpec, folder: RunFolder, watch: Watch) -> str:
         OSError: As for :func:`execute`.
         DataDamaged: As for :func:`execute`.
         UserFileChanged: As for :func:`execute`.
+        RankDied: As for :func:`execute`.
         KeyboardInterrupt: As for :func:`execute`.
     """
     # Training rewrites the description in full; a run that fails earlier needs one, too.
     folder.write(folder.description, to_json({"schema": SCHEMA, **spec.identity()}))
     try:
         task = spec.begin()
-        with task.context():
+        with ranks_of(spec, folder) as ranks, task.context():
             return train(
                 task,
                 partial(spec.build, task),
@@ -78,17 +86,22 @@ def _compute(spec: RunSpec, folder: RunFolder, watch: Watch) -> str:
                 folder=folder,
                 identity=spec.identity(),
                 watch=_WatchOfLease(watch, folder),
+                ranks=ranks,
             )
     except Interrupted:
         folder.check()
         return "interrupted"
-    except (OSError, DataDamaged, UserFileChanged, KeyboardInterrupt, LeaseLost):
+    except (OSError, DataDamaged, UserFileChanged, KeyboardInterrupt, LeaseLost, RankDied):
         raise
     except UserCodeError as error:
+        if _is_crowded_out(error, spec):
+            return "crowded"
         folder.write(folder.error, f"{error}\n".encode(errors="replace"))
         folder.publish(_failure(error.reason))
         return "failed"
     except BaseException as error:
+        if _is_crowded_out(error, spec):
+            return "crowded"
         # An error of a norm or a model fails this run, not the study; its traceback is written beside the result.
         # This includes exceptions that are not an Exception, such as CancelledError and GeneratorExit.
         folder.write(folder.error, traceback.format_exc().encode(errors="replace"))
@@ -123,6 +136,13 @@ def _is_lost(folder: RunFolder) -> bool:
     except LeaseLost:
         return True
     return False
+
+
+def _is_crowded_out(error: BaseException | None, spec: RunSpec) -> bool:
+    """Return whether an error is a lack of memory on a device that other runs share."""
+    while error is not None and not isinstance(error, torch.OutOfMemoryError):
+        error = error.__cause__ or error.__context__
+    return error is not None and is_limited(torch.device(spec.recipe.device))
 
 
 def in_a_line(error: BaseException) -> str:

@@ -15,6 +15,7 @@ from normscope.specs import NormSpec, PlacementSpec, find_task
 from normscope.studies.arm import Arm
 from normscope.studies.looks import check_looks, plan_looks, whole_numbers
 from normscope.tasks import TASKS, CustomTask, Recipe, Splits, Task
+from normscope.tasks.batching import check_divisible
 from normscope.tasks.task import DEFAULT_VARIANT, in_variant
 
 __tracebackhide__ = True
@@ -66,6 +67,8 @@ class StudySpec:
     """Device in torch's syntax."""
     compile: bool = False
     """Whether ``torch.compile`` compiles the training loss."""
+    devices_per_run: int = 1
+    """Number of processes, each with its device, that share every batch of a run; not hashed where it is 1."""
     splits: Splits = "published"
     """Whether every seed draws its own split of training, validation and test data, the same for every arm."""
     tune: bool = False
@@ -105,6 +108,7 @@ class StudySpec:
                     f"task {self.task} takes the placements {', '.join(task.placements)}, got {unsupported[0]!r}"
                 )
             self.task_of(arm).check(self.recipe(arm), tune=self.tune)
+            check_divisible(self.task_of(arm), self.devices_per_run)
 
     def labels(self) -> tuple[str, ...]:
         """Return the shortest distinct labels: the norm, then what differs of placement, warm-up, optimizer, variant.
@@ -137,6 +141,7 @@ class StudySpec:
             precision=self.precision,
             device=self.device,
             compile=self.compile,
+            devices_per_run=self.devices_per_run,
             **{name: value for name, value in per_arm.items() if value is not None},
         )
 
@@ -168,6 +173,8 @@ class StudySpec:
         content = {**asdict(self), "arms": arms, "task": self.task_name, "revision": task.revision, "recipes": recipes}
         if self.looks is None:
             del content["looks"]
+        if self.devices_per_run == 1:
+            del content["devices_per_run"]
         del content["targets"]
         content |= {"targets": self.targets.content()} if self.targets else {}
         signature = task.metric.signature
@@ -209,6 +216,7 @@ def make_study(
     precision: Literal["float32", "bfloat16"] = "float32",
     device: str = "cpu",
     compile: bool = False,
+    devices_per_run: int = 1,
     splits: Splits | None = None,
     tune: bool = False,
     question: str | None = None,
@@ -243,6 +251,7 @@ def make_study(
         precision: ``"float32"`` or ``"bfloat16"``.
         device: Device in torch's syntax.
         compile: Whether ``torch.compile`` compiles the training loss.
+        devices_per_run: Number of processes, each with its device, that share every batch of a run.
         splits: ``"resampled"`` if every seed draws its own split of training, validation and test data, the same for
             every arm; ``"published"`` for one split; the task's default if None.
         tune: Whether each arm's learning rate is tuned first, with the same budget per arm.
@@ -285,6 +294,7 @@ def make_study(
         precision=precision,
         device=device,
         compile=compile,
+        devices_per_run=devices_per_run,
         splits=splits,
         tune=tune,
         question=question,

@@ -1,11 +1,17 @@
-"""Random-access batch orders: of equal size, of stream segments, and of sequences by number of tokens."""
+"""Random-access batch orders: of equal size, of stream segments, and of sequences by number of tokens.
+
+And the division of a batch among the processes of a run.
+"""
 
 from bisect import bisect_right
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 Draw = Callable[[int], torch.Generator]
 """Returns the random generator of an epoch, by its number from 0."""
@@ -176,3 +182,68 @@ def _cuts(lengths: np.ndarray, tokens: int) -> list[int]:
         if start == len(lengths):
             return cuts
         cuts.append(start)
+
+
+@runtime_checkable
+class HasTerms(Protocol):
+    """A task whose loss is a mean over terms of a batch, so that several processes can share the batch."""
+
+    def terms(self, batch: Any) -> int:
+        """Return the number of terms of which the loss of a batch is the mean: of examples, tokens or points."""
+        ...
+
+
+def check_divisible(task: Any, devices: int) -> None:
+    """Check that several devices can share the batches of a task.
+
+    Raises:
+        ValueError: If they cannot; the message has the task's reason, the attribute ``undivided``.
+    """
+    name, reason = task.name, getattr(task, "undivided", "")
+    if not reason and not isinstance(task, HasTerms):
+        reason = "it does not say of how many terms its loss is the mean (a method terms(batch))"
+    if devices > 1 and reason:
+        raise ValueError(f"{name} cannot be trained on {devices} devices per run: {reason}")
+
+
+def part_of_batch(batch: Any, part: int, parts: int) -> tuple[Any, int]:
+    """Return consecutive examples of a batch and their number: all tensors in it are cut along the first axis.
+
+    Parts differ by one example at most, and together they are the batch. Padding stays as it is.
+
+    Args:
+        batch: Tensors and arrays ``[B, ...]`` in tuples, lists, dictionaries and dataclasses; other values are kept.
+        part: Which part, from 0.
+        parts: Number of parts.
+
+    Raises:
+        ValueError: If the first axes differ in size, or there is no tensor.
+    """
+    sizes: set[int] = set()
+    found = _cut(batch, part, parts, sizes)
+    if len(sizes) != 1:
+        raise ValueError(
+            "a batch that processes share has tensors [B, ...] with one B, got "
+            + (
+                f"first axes of {', '.join(map(str, sorted(sizes)))}"
+                if sizes
+                else f"no tensor in {type(batch).__name__}"
+            )
+        )
+    size = sizes.pop()
+    return found, size * (part + 1) // parts - size * part // parts
+
+
+def _cut(batch: Any, part: int, parts: int, sizes: set[int]) -> Any:
+    if isinstance(batch, PackedSequence):
+        raise ValueError("a packed sequence has no axis of examples and cannot be shared by processes")
+    if isinstance(batch, Tensor | np.ndarray) and batch.ndim:
+        sizes.add(len(batch))
+        return batch[len(batch) * part // parts : len(batch) * (part + 1) // parts]
+    if is_dataclass(batch) and not isinstance(batch, type):
+        return replace(batch, **{one.name: _cut(getattr(batch, one.name), part, parts, sizes) for one in fields(batch)})
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(_cut(one, part, parts, sizes) for one in batch))
+    if isinstance(batch, list | tuple):
+        return type(batch)(_cut(one, part, parts, sizes) for one in batch)
+    return {key: _cut(one, part, parts, sizes) for key, one in batch.items()} if isinstance(batch, dict) else batch

@@ -217,6 +217,8 @@ class OrderEmbeddings(BaseTask):
         check_split(split)
         return _load(self.read, self.at_least, device, split)
 
+    undivided = "its loss compares every caption with every image of the batch"
+
     def loss(self, model: OrderEmbedding, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """Compute the sum of the hinge losses over all contrastive pairs of a batch, a scalar."""
         return contrastive_loss(model(*batch), self.hinge)

@@ -244,6 +244,10 @@ class Cloze(BaseTask):
         logits = model(batch.passages, batch.queries, batch.candidates)
         return F.cross_entropy(logits.float(), batch.targets)
 
+    def terms(self, batch: Questions) -> int:
+        """Return the number of questions of a batch, of which the loss is the mean."""
+        return len(batch.targets)
+
     def evaluate(self, model: Any, data: ClozeData, part: Part) -> tuple[float, np.ndarray]:
         """Return the mean cross entropy in nats, and 100 or 0 per question, ``[N]`` float32."""
         questions = {"valid": data.valid, "test": data.test}[part]

@@ -146,6 +146,10 @@ class DrawTask(BaseTask):
         """Compute the mean bound of a batch in nats, with a latent sample from the global generator."""
         return model(batch, torch.randn(model.glimpses, len(batch), model.latent, device=batch.device)).mean()
 
+    def terms(self, batch: Tensor) -> int:
+        """Return the number of images of a batch, of which the loss is the mean."""
+        return len(batch)
+
     def evaluate(self, model: DRAW, data: BinaryImageSplits, part: Part) -> tuple[float, np.ndarray]:
         """Return the mean bound, and the bound of every image in nats, ``[N]`` float32.
 

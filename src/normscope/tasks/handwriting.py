@@ -257,6 +257,8 @@ class HandwritingTask(BaseTask):
             counts=splits.left_out,
         )
 
+    undivided = "its batches are packed sequences, and the bound of its gradients depends on their number of points"
+
     def loss(self, model: Any, batch: PenBatch) -> Tensor:
         """Compute the mean negative log-likelihood of the points of a batch in nats, a scalar."""
         outputs, _ = model(batch.points, batch.text)

@@ -110,6 +110,10 @@ class ImageTask(BaseTask):
         x, y = batch
         return F.cross_entropy(model(x).float(), y)
 
+    def terms(self, batch: tuple[Tensor, Tensor]) -> int:
+        """Return the number of images of a batch, of which the loss is the mean."""
+        return len(batch[1])
+
     def evaluate(self, model: nn.Module, data: ImageSplits, part: Part) -> tuple[float, np.ndarray]:
         """Return the mean cross entropy in nats, and 100 or 0 per image, ``[N]`` float32."""
         images = {"valid": data.valid, "test": data.test}[part]

@@ -193,6 +193,8 @@ class LanguageModel(BaseTask):
             hashes=text.hashes,
         )
 
+    undivided = "its model carries the memory of all streams of a batch from update to update"
+
     def loss(self, model: Any, batch: tuple[Tensor, bool]) -> Tensor:
         """Compute the mean cross entropy of a segment in nats, a scalar, and advance the model's memory."""
         symbols, first = batch

@@ -72,9 +72,11 @@ class Recipe:
     """Number of last evaluations whose weights are averaged and tested; 1 tests the best evaluation instead."""
     compile: bool = False
     """Whether ``torch.compile`` compiles the training loss: faster on an accelerator, with different rounding."""
+    devices_per_run: int = 1
+    """Number of processes, each with its device, that share every batch of the run."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "evaluations", "average"):
+        for name in ("steps", "batch_size", "evaluations", "average", "devices_per_run"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
@@ -102,6 +104,10 @@ class Recipe:
             raise ValueError(f"device must be cpu, or cuda with or without a number, got {self.device!r}") from error
         if kind not in ("cpu", "cuda"):
             raise ValueError(f"device must be cpu, or cuda with or without a number, got {self.device!r}")
+        if self.devices_per_run > 1 and torch.device(self.device).index is not None:
+            raise ValueError(
+                f"a run on {self.devices_per_run} devices cannot be on {self.device} alone: leave the number out"
+            )
 
     def evaluates_after(self, done: int) -> bool:
         """Return whether the model is evaluated after ``done`` updates; true after the last."""
@@ -126,14 +132,14 @@ class Recipe:
         return self.learning_rate
 
     def content(self) -> dict[str, Any]:
-        """Return the settings by name, as JSON; without ``clip_rule`` where that is the usual one.
+        """Return the settings by name, as JSON; without ``clip_rule`` and ``devices_per_run`` where they are usual.
 
-        Runs are named by it, and the names of those from before there were rules stay as they were.
+        Runs are named by it, and the names of those from before there were such settings stay as they were. The number
+        of devices is part of the name, since dropout draws other masks on two devices than on one: runs of one seed
+        whose masks differ are not paired.
         """
-        content = asdict(self)
-        if self.clip_rule == "norm":
-            del content["clip_rule"]
-        return content
+        usual = {"clip_rule": "norm", "devices_per_run": 1}
+        return {name: value for name, value in asdict(self).items() if usual.get(name) != value}
 
     def clip_gradients(self, model: nn.Module) -> None:
         """Clip the gradients of a model's parameters in place, by :attr:`clip_rule`."""

@@ -195,6 +195,10 @@ class SentenceClassification(BaseTask):
         x, y = batch
         return F.cross_entropy(model(x).float(), y)
 
+    def terms(self, batch: tuple[Tensor, Tensor]) -> int:
+        """Return the number of sentences of a batch, of which the loss is the mean."""
+        return len(batch[1])
+
     def evaluate(self, model: TextClassifier, data: SentenceSplits, part: Part) -> tuple[float, np.ndarray]:
         """Return the mean cross entropy in nats, and 100 or 0 per sentence, ``[N]`` float32."""
         sentences = {"valid": data.valid, "test": data.test}[part]

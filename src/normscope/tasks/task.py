@@ -48,8 +48,8 @@ NormFactory = Callable[[int], nn.Module]
 TrainCallback = Callable[[int, float], None]
 """Takes the number of updates made and the last training loss; raises an exception to end the run."""
 
-TrainLoop = Callable[[nn.Module, TrainCallback, Recipe], None]
-"""Trains a model in place and calls the callback every few updates."""
+TrainLoop = Callable[..., None]
+"""Takes a model, a callback and a recipe: trains the model in place and calls the callback every few updates."""
 
 
 @dataclass(frozen=True, kw_only=True)

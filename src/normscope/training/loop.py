@@ -9,11 +9,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from normscope.diagnostics import gradient_shares
 from normscope.diagnostics.gradients.shares import GradientShares
 from normscope.results.store import RunFolder
+from normscope.tasks.batching import HasTerms
 from normscope.tasks.recipe import Recipe
 from normscope.tasks.task import Split, Task, TaskData
 from normscope.training import checkpoint
@@ -21,7 +22,8 @@ from normscope.training.checkpoint import Progress
 from normscope.training.memory import count_saved, reset_peak, watch_update
 from normscope.training.outcome import PROGRESS_SECONDS, Interrupted, Outcome, State, Watch
 from normscope.training.randomness import generator, seed_dropout
-from normscope.training.user_loop import drive
+from normscope.training.ranks import Ranks
+from normscope.training.user_loop import drive, follow
 
 CHECKPOINT_SECONDS = 20.0
 """Minimum wall time between checkpoints, which bounds the work lost by a kill."""
@@ -41,6 +43,7 @@ def train(
     folder: RunFolder,
     identity: Mapping[str, Any],
     watch: Watch,
+    ranks: Ranks | None = None,
 ) -> State:
     """Train a model, or continue an interrupted run, and write its result.
 
@@ -59,6 +62,8 @@ def train(
         folder: Folder of the run; the caller holds its lease.
         identity: Description of the run, written to ``run.json`` before step 0.
         watch: Called a few times per second.
+        ranks: The processes that share the batches, each of which calls this function; the first alone evaluates,
+            writes, and calls ``watch``. None if there is one.
 
     Returns:
         ``"done"``; ``"diverged"`` if a loss is not finite; or ``"unscored"`` if a score is not finite.
@@ -76,14 +81,22 @@ def train(
             outcome = Outcome(
                 task=task, data=data, model=model, recipe=recipe, split=split, folder=folder, progress=Progress()
             )
+            if ranks is not None and ranks.rank:
+                return follow(task.train, outcome, seed)
             outcome.begin(identity)
-            return drive(task.train, outcome, seed, watch)
+            return drive(task.train, outcome, seed, watch, shared=ranks is not None)
+        if ranks is not None and ranks.rank:
+            # The first process has read the checkpoint, or set a damaged one aside.
+            ranks.wait()
+            return _Run(task, data, model, seed, recipe, split, folder, watch, ranks).follow()
         try:
-            run = _Run(task, data, model, seed, recipe, split, folder, watch)
+            run = _Run(task, data, model, seed, recipe, split, folder, watch, ranks)
         except checkpoint.CheckpointDamaged as error:
             checkpoint.set_aside(folder)
             warnings.warn(f"{error}; the run begins again, and the file is kept as checkpoint.damaged", stacklevel=2)
-            run = _Run(task, data, build().to(device), seed, recipe, split, folder, watch)
+            run = _Run(task, data, build().to(device), seed, recipe, split, folder, watch, ranks)
+        if ranks is not None:
+            ranks.wait()
         return run.execute(identity)
 
 
@@ -98,9 +111,10 @@ class _Run:
         split: Split,
         folder: RunFolder,
         watch: Watch,
+        ranks: Ranks | None,
     ) -> None:
         self.task, self.data, self.model, self.seed, self.recipe = task, data, model, seed, recipe
-        self.folder, self.watch = folder, watch
+        self.folder, self.watch, self.ranks = folder, watch, ranks
         self.device = torch.device(recipe.device)
         self.order = data.order(recipe.batch_size, partial(generator, seed, "data"))
         self.optimizer = recipe.make_optimizer(model)
@@ -108,14 +122,29 @@ class _Run:
         self.outcome = Outcome(
             task=task, data=data, model=model, recipe=recipe, split=split, folder=folder, progress=self.progress
         )
-        self.compute_loss = torch.compile(task.loss, dynamic=True) if recipe.compile else task.loss
+        loss = torch.compile(task.loss, dynamic=True) if recipe.compile else task.loss
+        self.compute_loss: Callable[[Any], Tensor] = partial(loss, model)
         self.loss = math.nan
         self.shares: dict[str, GradientShares] = {}
+
+    def follow(self) -> State:
+        """Make the updates of a process that is not the first."""
+        self._begin()
+        while self.progress.step < self.recipe.steps:
+            if not self._update(evaluates=False):
+                return "diverged"
+        return "done"
+
+    def _begin(self) -> None:
+        self.model.train()
+        if self.ranks is not None:
+            loss = self.compute_loss
+            self.compute_loss = self.ranks.share(self.model, lambda model, batch: loss(batch))
 
     def execute(self, identity: Mapping[str, Any]) -> State:
         reset_peak(self.device)
         self.outcome.begin(identity)
-        self.model.train()
+        self._begin()
         started = time.perf_counter() - self.progress.seconds
         saved_at = watched_at = time.perf_counter()
         took = 0.0
@@ -163,12 +192,20 @@ class _Run:
             group["lr"] = self.recipe.learning_rate_at(step)
         seed_dropout(self.seed, step, self.device)
         batch = self.data.batch(self.order.batch(step))
+        if self.ranks is not None:
+            batch = self.ranks.part(batch)
+            seed_dropout(self.seed, step, self.device, rank=self.ranks.rank)
         with gradient_shares(self.model) if evaluates else nullcontext({}) as self.shares:
             with count_saved(self.model) if step == 0 else nullcontext([0]) as saved, self.outcome.autocast():
-                loss = self.compute_loss(self.model, batch)
+                loss = self.compute_loss(batch)
             self.progress.saved_bytes += saved[0]
             self.progress.step = step + 1
-            self.loss = loss.item()
+            if self.ranks is None:
+                self.loss = loss.item()
+            else:
+                assert isinstance(self.task, HasTerms)
+                self.loss, weight = self.ranks.weigh(loss, self.task.terms(batch))
+                loss = loss * weight
             if not math.isfinite(self.loss):
                 return False
             self.optimizer.zero_grad(set_to_none=True)

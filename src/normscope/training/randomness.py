@@ -57,9 +57,16 @@ def initialize(model: nn.Module, seed: int) -> None:
             reset()
 
 
-def seed_dropout(seed: int, step: int, device: torch.device) -> None:
-    """Seed the global generator of dropout, so that the masks of a step depend only on seed and step."""
-    value = seed_for(seed, "dropout", step)
+def seed_dropout(seed: int, step: int, device: torch.device, *, rank: int = 0) -> None:
+    """Seed the global generator of dropout, so that the masks of a step depend only on seed, step and rank.
+
+    Args:
+        seed: The run's seed.
+        step: Number of updates made.
+        device: Device of the model.
+        rank: Number of the process among those that share the batches; the stream of the first is that of a run alone.
+    """
+    value = seed_for(seed, "dropout", step, *([rank] if rank else []))
     if device.type == "cpu":
         torch.default_generator.manual_seed(value)
     else:

@@ -1,11 +1,13 @@
 """A run with the training loop of a custom task: not resumable, and monitored through its callback."""
 
+import contextlib
 import math
 import operator
 import time
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from normscope.tasks.custom.trial import Stop
 from normscope.tasks.task import TrainLoop
@@ -16,7 +18,7 @@ from normscope.training.randomness import seed_dropout
 __tracebackhide__ = True
 
 
-def drive(loop: TrainLoop, outcome: Outcome, seed: int, watch: Watch) -> State:
+def drive(loop: TrainLoop, outcome: Outcome, seed: int, watch: Watch, *, shared: bool = False) -> State:
     """Run a training loop and write the result of the run.
 
     The model is evaluated once, at the end. The global random generators are seeded with the run's seed.
@@ -26,6 +28,7 @@ def drive(loop: TrainLoop, outcome: Outcome, seed: int, watch: Watch) -> State:
         outcome: Outcome of the run, at its beginning.
         seed: Seed of the run.
         watch: Called a few times per second, from the loop's callback.
+        shared: Whether other processes follow this one, so that the loop is given the process group.
 
     Returns:
         ``"done"``; ``"diverged"`` if a reported loss or a weight is not finite; or ``"unscored"`` if only a score is
@@ -43,7 +46,7 @@ def drive(loop: TrainLoop, outcome: Outcome, seed: int, watch: Watch) -> State:
     begin = time.perf_counter()
     # Keep the original stop reason even if the user's function swallowed the exception.
     try:
-        loop(outcome.model, callback, outcome.recipe)
+        loop(outcome.model, callback, outcome.recipe, **({"group": dist.group.WORLD} if shared else {}))
     except Stop:
         pass
     except Exception:
@@ -63,6 +66,28 @@ def drive(loop: TrainLoop, outcome: Outcome, seed: int, watch: Watch) -> State:
     if (failure := outcome.validate({})) is not None:
         return outcome.end(failure.state, reason=f"{failure.reason} after training")
     return outcome.end("done", reason=None)
+
+
+def follow(loop: TrainLoop, outcome: Outcome, seed: int) -> State:
+    """Run a training loop in a process that is not the first of a run: nothing is evaluated or written.
+
+    Args:
+        loop: The training loop of the task, which is given the process group.
+        outcome: Outcome of the run, at its beginning.
+        seed: Seed of the run.
+
+    Returns:
+        ``"done"``, or ``"diverged"`` if a reported loss is not finite.
+
+    Raises:
+        UserCodeError: If the loop fails.
+    """
+    callback = _Callback(outcome, lambda step, loss: False)
+    seed_dropout(seed, 0, outcome.device)
+    outcome.model.train()
+    with contextlib.suppress(Stop):
+        loop(outcome.model, callback, outcome.recipe, group=dist.group.WORLD)
+    return "diverged" if callback.diverged else "done"
 
 
 class _Callback:

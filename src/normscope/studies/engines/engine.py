@@ -28,6 +28,8 @@ class RunEvent:
     """Message for the user, such as which process the engine is waiting for."""
     idle: bool = False
     """Whether the engine has nothing left to do but to wait for the process that computes this run."""
+    is_of_engine: bool = False
+    """Whether the message is about the engine and not about the run, whose state is then not reported."""
 
 
 class Engine(Protocol):

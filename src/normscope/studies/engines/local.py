@@ -1,4 +1,4 @@
-"""The local engine: single-threaded worker processes, by default one per core."""
+"""The local engine: single-threaded worker processes, by default one per core, or as many as a GPU has use for."""
 
 import json
 import os
@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from normscope.results.store import RunFolder, StudyFolder
+from normscope.studies.engines.devices import Slot
 from normscope.studies.engines.engine import GRACE_SECONDS, EngineError, RunEvent
+from normscope.studies.engines.growth import Growth
 from normscope.studies.plan import RunSpec
 from normscope.studies.run import fail
 
@@ -50,7 +52,12 @@ class LocalEngine:
     """
 
     workers: int
-    """Number of processes; at least 1."""
+    """Number of processes, at first if ``growth`` is given; at least 1."""
+    slots: tuple[Slot, ...] = (Slot(name="this machine"),)
+    """Devices, over which the workers are spread."""
+    growth: Growth | None = None
+    """Decides how many workers each slot has as the runs go on; None to keep ``workers``. What it has found holds for
+    later runs of the engine, too."""
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -73,13 +80,13 @@ class LocalEngine:
         waiting = {spec.id: spec for spec in specs if not study.run(spec.id).finished()}
         if not waiting:
             return
-        _Pool(min(self.workers, len(waiting)), waiting, study, callback).run()
+        _Pool(self, waiting, study, callback).run()
 
 
 class _Worker:
     """A worker process, and a thread that puts its messages in a queue shared by all workers."""
 
-    def __init__(self, log: int, messages: "queue.Queue[tuple[_Worker, str]]") -> None:
+    def __init__(self, log: int, messages: "queue.Queue[tuple[_Worker, str]]", slot: Slot) -> None:
         self.process = subprocess.Popen(
             # -P: files in the current folder, such as queue.py, must not shadow modules.
             [sys.executable, "-P", "-m", "normscope.studies.engines.worker"],
@@ -88,8 +95,17 @@ class _Worker:
             stderr=log,
             text=True,
             # PYTHONHASHSEED: a vocabulary made from a set must be the same in all workers and on resumption.
-            env={**WORKER_ENVIRONMENT, **os.environ, "PYTHONUNBUFFERED": "1", "PYTHONHASHSEED": "0"},
+            env={
+                **WORKER_ENVIRONMENT,
+                **os.environ,
+                **slot.environment,
+                "PYTHONUNBUFFERED": "1",
+                "PYTHONHASHSEED": "0",
+            },
         )
+        self.slot = slot
+        self.of_slot = 1
+        """Number of workers of its slot when it was given its run."""
         self.spec: RunSpec | None = None
         self.step = 0
         self.was_ready = False
@@ -102,11 +118,12 @@ class _Worker:
                 messages.put((self, line))
         messages.put((self, ""))
 
-    def send(self, spec: RunSpec, study: StudyFolder) -> None:
-        self.spec, self.step = spec, 0
+    def send(self, spec: RunSpec, study: StudyFolder, of_slot: int, *, is_shared: bool) -> None:
+        self.spec, self.step, self.of_slot = spec, 0, of_slot
+        request = {"spec": spec.to_json(), "study": str(study.path), "of_slot": of_slot, "is_shared": is_shared}
         assert self.process.stdin is not None
         try:
-            self.process.stdin.write(json.dumps({"spec": spec.to_json(), "study": str(study.path)}) + "\n")
+            self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
         except BrokenPipeError:
             # The worker has crashed; the end of its output, which is read next, puts the run back in the queue.
@@ -122,9 +139,17 @@ class _Worker:
 
 class _Pool:
     def __init__(
-        self, size: int, waiting: dict[str, RunSpec], study: StudyFolder, callback: Callable[[RunEvent], None]
+        self,
+        engine: LocalEngine,
+        waiting: dict[str, RunSpec],
+        study: StudyFolder,
+        callback: Callable[[RunEvent], None],
     ) -> None:
-        self.size, self.study, self.callback = size, study, callback
+        self.slots, self.growth, self.study, self.callback = engine.slots, engine.growth, study, callback
+        # Number of workers that are to have runs.
+        self.size = min(engine.workers, len(waiting))
+        if self.growth is not None:
+            self.size = self.growth.per_slot * len(self.slots)
         self.queue = list(waiting.values())
         self.elsewhere: dict[str, RunSpec] = {}
         self.crashes: dict[str, int] = {}
@@ -132,23 +157,54 @@ class _Pool:
         self.messages: queue.Queue[tuple[_Worker, str]] = queue.Queue()
         self.checked_at = 0.0
         self.workers: set[_Worker] = set()
+        self.leaving: set[_Worker] = set()
         self.log = study.workers_log
 
     def run(self) -> None:
         with self.log.open("ab") as log:
             try:
-                for _ in range(self.size):
+                for _ in range(min(self.size, len(self.queue))):
                     self._start(log.fileno())
                 while self.queue or self.elsewhere or any(worker.spec for worker in self.workers):
                     self._receive(log.fileno())
                     if time.monotonic() - self.checked_at > POLL_SECONDS:
                         self._check_elsewhere()
                     self._assign()
+                    self._grow(log.fileno())
             finally:
                 self._dismiss_all()
 
     def _start(self, log: int) -> None:
-        self.workers.add(_Worker(log, self.messages))
+        staff = [worker.slot for worker in self.workers]
+        self.workers.add(_Worker(log, self.messages, min(self.slots, key=staff.count)))
+
+    def _grow(self, log: int) -> None:
+        """Start or dismiss workers, if it has been found that more or fewer are better."""
+        if self.growth is not None:
+            self._resize(self.growth.decide(len(self.queue)), self.growth.per_slot * len(self.slots))
+        idle = [worker for worker in self.workers if worker.spec is None]
+        for _ in range(min(self.size - len(self.workers), len(self.queue) - len(idle))):
+            self._start(log)
+        for worker in idle:
+            # The others go on: a surplus worker ends with its run.
+            if self._at(worker.slot) > self.of_slot:
+                self.workers.discard(worker)
+                worker.dismiss()
+                self.leaving.add(worker)
+
+    def _resize(self, why: str, size: int) -> None:
+        self.size = size
+        specs = [worker.spec for worker in self.workers if worker.spec is not None]
+        for spec in specs[:1] if why else []:
+            self.callback(RunEvent(spec=spec, state="running", step=0, note=why, is_of_engine=True))
+
+    @property
+    def of_slot(self) -> int:
+        """Number of workers of each slot."""
+        return -(-self.size // len(self.slots))
+
+    def _at(self, slot: Slot, *, busy: bool = False) -> int:
+        return sum(worker.slot == slot and (worker.spec is not None or not busy) for worker in self.workers)
 
     def _receive(self, log: int) -> None:
         """Process the next message of a worker; return after :data:`POLL_SECONDS` without one.
@@ -160,6 +216,8 @@ class _Pool:
             worker, line = self.messages.get(timeout=POLL_SECONDS)
         except queue.Empty:
             return
+        if worker in self.leaving:
+            return
         if not line:
             self._replace(worker, log)
             return
@@ -170,10 +228,29 @@ class _Pool:
             raise EngineError(f"a worker cannot continue: {event['reason']}")
         elif worker.spec is not None and event["event"] == "progress":
             worker.step, self.has_progress = event["step"], True
+            if self.growth is not None:
+                spec, memory = worker.spec, event["memory"]
+                self.growth.observe(worker, spec.id, spec.label, worker.step, memory and tuple(memory))
             self.callback(RunEvent(spec=worker.spec, state="running", step=worker.step))
         elif worker.spec is not None:
             spec, worker.spec, self.has_progress = worker.spec, None, True
-            self._end(spec, event["state"])
+            if event["state"] == "crowded":
+                self._shrink(worker, spec)
+            else:
+                self._end(spec, event["state"])
+
+    def _shrink(self, worker: _Worker, spec: RunSpec) -> None:
+        """Go on with half as many workers per slot, and put back a run that did not fit beside the others."""
+        self.queue.insert(0, spec)
+        if worker.of_slot > self.of_slot:
+            # Another run has said so before.
+            return
+        half = max(1, worker.of_slot // 2)
+        self.size = half * len(self.slots)
+        why = f"{half} per device from here on: a run did not fit into the memory beside {worker.of_slot - 1} others"
+        if self.growth is not None:
+            self.growth.per_slot, self.growth.is_settled = half, True
+        self.callback(RunEvent(spec=spec, state="running", step=0, note=f"workers: {why}", is_of_engine=True))
 
     def _end(self, spec: RunSpec, state: str) -> None:
         if state == "elsewhere":
@@ -237,13 +314,15 @@ class _Pool:
     def _assign(self) -> None:
         """Assign queued runs to idle workers."""
         for worker in self.workers:
-            while self.queue and worker.was_ready and worker.spec is None:
+            free = self._at(worker.slot, busy=True) < self.of_slot
+            while self.queue and worker.was_ready and worker.spec is None and free:
                 spec = self.queue.pop(0)
                 folder = self.study.run(spec.id)
                 if folder.finished():
                     self.callback(RunEvent(spec=spec, state=folder.read_result()["state"], step=spec.recipe.steps))
                     continue
-                worker.send(spec, self.study)
+                grows = self.growth is not None and not self.growth.is_settled
+                worker.send(spec, self.study, self.of_slot, is_shared=grows or self.of_slot > 1)
 
     def _dismiss_all(self) -> None:
         """End all workers by closing their input; those that have not written their checkpoints in time are killed.
@@ -261,9 +340,9 @@ class _Pool:
                         self.callback(RunEvent(spec=worker.spec, state="running", step=worker.step, note=note))
                 self._end_within(GRACE_SECONDS - PATIENCE_SECONDS)
         finally:
-            for worker in self.workers:
+            for worker in self.workers | self.leaving:
                 worker.process.kill()
-            for worker in self.workers:
+            for worker in self.workers | self.leaving:
                 worker.process.wait()
 
     def _end_within(self, seconds: float) -> bool:

@@ -23,9 +23,11 @@ from typing import Any, TextIO
 import torch
 
 from normscope.results.store import StudyFolder
+from normscope.studies.engines.devices import limit_memory, memory_of
 from normscope.studies.engines.engine import GRACE_SECONDS
 from normscope.studies.plan import RunSpec
 from normscope.studies.run import execute, fail, in_a_line
+from normscope.training import Watch
 
 __tracebackhide__ = True
 
@@ -47,14 +49,11 @@ def main() -> None:
     for line in inbox:
         request = json.loads(line)
         spec = RunSpec.from_json(request["spec"])
-
-        def watch(step: int, loss: float) -> bool:
-            _send(events, {"event": "progress", "step": step, "loss": loss if math.isfinite(loss) else None})
-            return stop.is_set()
-
+        device, workers = torch.device(spec.recipe.device), request["of_slot"]
+        limit_memory(device, workers, is_shared=request["is_shared"])
         study = StudyFolder(Path(request["study"]))
         try:
-            state = execute(spec, study, watch)
+            state = execute(spec, study, _watch(events, stop, device, workers))
         except (OSError, ValueError) as error:
             # A fault of the machine or of the data: the run stays resumable, and a traceback would not help.
             _send(events, {"event": "fault", "reason": in_a_line(error)})
@@ -62,7 +61,20 @@ def main() -> None:
         except KeyboardInterrupt as error:
             # SIGINT is ignored: the code of the run raised it.
             state = fail(spec, study, in_a_line(error), details=traceback.format_exc())
+        if state == "crowded":
+            torch.cuda.empty_cache()
         _send(events, {"event": "end", "state": state})
+
+
+def _watch(events: TextIO, stop: threading.Event, device: torch.device, workers: int) -> Watch:
+    """Return the callback of a run that reports its progress and memory, and stops it when the engine has ended."""
+
+    def watch(step: int, loss: float) -> bool:
+        progress = {"step": step, "loss": loss if math.isfinite(loss) else None}
+        _send(events, {"event": "progress", **progress, "memory": memory_of(device, workers)})
+        return stop.is_set()
+
+    return watch
 
 
 def _leave_to_engine(worker: int) -> Callable[[int, FrameType | None], None]:

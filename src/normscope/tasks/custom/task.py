@@ -97,12 +97,17 @@ class CustomTask:
         Raises:
             ValueError: If a training function without the parameter ``recipe`` is given another recipe than the
                 trial's; if the precision or the compilation of a training function is changed; if learning rates are to
-                be tuned and the function has no parameter ``split``, so tuning would use the study's validation data.
+                be tuned and the function has no parameter ``split``, so tuning would use the study's validation data;
+                if several devices are to share the batches and the trial does not say how.
         """
         given = self.trial.recipe
+        if recipe.devices_per_run > 1:
+            self.trial.check_divisible(self.name)
         if self.trial.train is not None and (recipe.compile, recipe.precision) != (given.compile, given.precision):
             raise ValueError(f"{self.name} trains by itself: choose its precision and compile it in the file")
-        if not self.trial.uses_recipe and (tune or replace(recipe, device=given.device) != given):
+        if not self.trial.uses_recipe and (
+            tune or replace(recipe, device=given.device, devices_per_run=given.devices_per_run) != given
+        ):
             raise ValueError(self._follows_no_recipe)
         if tune and not self._takes_split:
             raise ValueError(
@@ -241,6 +246,16 @@ class CustomTask:
             raise TypeError(f"loss must return a scalar tensor of a floating-point dtype, got {loss.dtype}")
         return loss.reshape(())
 
+    def terms(self, batch: Any) -> int:
+        """Call the user's number of terms of a batch.
+
+        Raises:
+            UserCodeError: If the function fails.
+        """
+        assert self.trial.terms is not None
+        with user_code(self.name):
+            return int(self.trial.terms(batch))
+
     def evaluate(self, model: nn.Module, data: Any, part: Part) -> tuple[float, np.ndarray]:
         """Return per-example scores and the mean of the first column (lower is better), used to break ties.
 
@@ -270,7 +285,7 @@ class CustomTask:
         mean = float(scores.reshape(len(scores), -1)[:, 0].mean(dtype=np.float64))
         return -mean if self.metric.higher_is_better else mean, scores
 
-    def _train(self, model: nn.Module, callback: TrainCallback, recipe: Recipe) -> None:
+    def _train(self, model: nn.Module, callback: TrainCallback, recipe: Recipe, group: Any = None) -> None:
         """Call the user's training function.
 
         Raises:
@@ -281,7 +296,7 @@ class CustomTask:
         # torch's generator has drawn the initial weights: continue from its state.
         seed_numpy_and_python()
         with user_code(self.name):
-            made = self.trial.call_train(model, callback, recipe)
+            made = self.trial.call_train(model, callback, recipe, group)
         if isinstance(made, nn.Module) and made is not model:
             raise ValueError(
                 f"train of {self.name} returned another {type(made).__name__}, but the model that it was given is "

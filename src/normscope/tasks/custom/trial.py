@@ -71,10 +71,15 @@ class Trial:
     """Function of the model and a batch; returns the training loss, a scalar."""
     batches: Callable[[int], Any] | Sequence[Any] | None = None
     """Function of the step, counted from 0, returning its batch; or all batches of an epoch, reshuffled per epoch."""
+    terms: Callable[[Any], int] | None = None
+    """Function of a batch; returns the number of terms of which its loss is the mean, such as examples or tokens.
+    Needed for several devices per run, which cut the tensors of a batch along their first axis."""
     train: Callable[..., None] | None = None
     """``train(model, callback)`` trains the model in place and calls ``callback(step, loss)`` regularly, so that the
     run can be watched and stopped. ``train(model, callback, recipe)`` also takes the run's :class:`Recipe`: its steps
-    and its learning rate can then be set and tuned from the command line."""
+    and its learning rate can then be set and tuned from the command line. With a parameter ``group`` it can train on
+    several devices per run: each process calls it with the process group of ``torch.distributed``, or None if there is
+    one device, and the model of the first is evaluated."""
     recipe: Recipe = _NOT_GIVEN
     """Training settings; the batch size is only reported, since the batches are the user's. What is not given here and
     not followed by ``train`` either is unknown, and reported nowhere."""
@@ -90,7 +95,7 @@ class Trial:
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
                 raise TypeError(f"{name} must be a {kind.__name__}, got {getattr(self, name)!r}")
-        for name in ("evaluate", "loss", "train"):
+        for name in ("evaluate", "loss", "terms", "train"):
             if not callable(given := getattr(self, name)) and not (given is None and name != "evaluate"):
                 raise TypeError(f"{name} must be a function, got {given!r}")
         if isinstance(self.placements, str):
@@ -125,13 +130,35 @@ class Trial:
             names |= set() if self.uses_recipe or given else {"learning_rate"}
         return frozenset(name for name in names if getattr(recipe, name) == getattr(self.recipe, name))
 
-    def call_train(self, model: nn.Module, callback: TrainCallback, recipe: Recipe) -> Any:
+    def check_divisible(self, name: str) -> None:
+        """Check that several devices can share the batches.
+
+        Raises:
+            ValueError: If they cannot; the message says what is missing.
+        """
+        if self.train is not None and not _takes_group(self.train):
+            raise ValueError(
+                f"{name} trains by itself: to train on several devices per run its function must take the process "
+                "group, train(model, callback, recipe, group)"
+            )
+        if self.train is None and self.terms is None:
+            raise ValueError(
+                f"{name} does not say of how many terms the loss of a batch is the mean, which several devices per run "
+                "need: Trial(terms=lambda batch: len(batch[0]))"
+            )
+
+    def call_train(self, model: nn.Module, callback: TrainCallback, recipe: Recipe, group: Any = None) -> Any:
         """Call ``train`` with the arguments it takes, and return its result."""
         assert self.train is not None
         how = _recipe_of(self.train)
-        return self.train(
-            model, callback, *((recipe,) if how == "third" else ()), **({how: recipe} if how == "recipe" else {})
-        )
+        named = {"recipe": recipe} if how == "recipe" else {}
+        named |= {"group": group} if _takes_group(self.train) else {}
+        return self.train(model, callback, *((recipe,) if how == "third" else ()), **named)
+
+
+def _takes_group(train: Callable[..., Any]) -> bool:
+    parameter = inspect.signature(train).parameters.get("group")
+    return parameter is not None and parameter.kind is not inspect.Parameter.POSITIONAL_ONLY
 
 
 def _recipe_of(train: Callable[..., Any]) -> Literal["recipe", "third"] | None:
@@ -143,7 +170,7 @@ def _recipe_of(train: Callable[..., Any]) -> Literal["recipe", "third"] | None:
     if "recipe" in parameters and parameters["recipe"].kind is not inspect.Parameter.POSITIONAL_ONLY:
         return "recipe"
     places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    third = [parameter for parameter in parameters.values() if parameter.kind in places][2:3]
+    third = [each for each in parameters.values() if each.kind in places and each.name != "group"][2:3]
     many = any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters.values())
     return "third" if any(each.default is each.empty for each in third) or (not third and many) else None
 
@@ -156,11 +183,12 @@ def _check_train(train: Callable[..., Any]) -> None:
     """
     how = _recipe_of(train)
     given: tuple[None, ...] = (None, None, None) if how == "third" else (None, None)
+    named = {"recipe": how == "recipe", "group": _takes_group(train)}
     try:
-        inspect.signature(train).bind(*given, **({"recipe": None} if how == "recipe" else {}))
+        inspect.signature(train).bind(*given, **{name: None for name, taken in named.items() if taken})
     except TypeError as error:
         raise TypeError(
-            "train must take model and callback, or model, callback and recipe, got "
+            "train must take model and callback, or model, callback and recipe, and may take group, got "
             f"train{inspect.signature(train)}: {error}"
         ) from None
 

@@ -203,6 +203,10 @@ class Parsing(BaseTask):
         x, y = batch
         return F.cross_entropy(model(x).float(), y)
 
+    def terms(self, batch: tuple[Tensor, Tensor]) -> int:
+        """Return the number of transitions of a batch, of which the loss is the mean."""
+        return len(batch[1])
+
     def evaluate(self, model: FeatureMLP, data: ParserSplits, part: Part) -> tuple[float, np.ndarray]:
         """Parse a part of the data; return its loss, and right heads and words per sentence, ``[S, 2]`` float32.
 

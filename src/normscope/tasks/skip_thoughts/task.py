@@ -150,6 +150,10 @@ class SkipThoughtsTask(BaseTask):
         nats = _nats(model, batch)
         return torch.cat([side for side, _ in nats]).mean()
 
+    def terms(self, batch: tuple[tuple[Tensor, Tensor], ...]) -> int:
+        """Return the number of predicted words of a batch, of which the loss is the mean."""
+        return sum(int(lengths.sum()) for _, lengths in batch[1:])
+
     def evaluate(self, model: SkipThoughts, data: SkipThoughtsData, part: Part) -> tuple[float, np.ndarray]:
         """Return, to validate, the nats per word, and nats and words per triple, ``[E, 2]`` float32.
 

@@ -193,6 +193,10 @@ class Translation(BaseTask):
         logits, wanted = _predict(model, batch)
         return F.cross_entropy(logits, wanted, label_smoothing=LABEL_SMOOTHING)
 
+    def terms(self, batch: PairBatch) -> int:
+        """Return the number of target tokens of a batch, of which the loss is the mean."""
+        return int((batch.target[:, 1:] != PAD).sum())
+
     def evaluate(self, model: Seq2Seq, data: Translations, part: Part) -> tuple[float, np.ndarray]:
         """Evaluate the model on a part of the data.
 
