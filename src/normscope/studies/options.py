@@ -31,4 +31,5 @@ class StudyOptions(TypedDict, total=False):
     compile: bool
     splits: Splits | None
     tune: bool
+    stack_seeds: bool
     question: str | None

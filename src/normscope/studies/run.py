@@ -3,8 +3,8 @@
 import os
 import socket
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -17,11 +17,12 @@ from normscope.studies.plan import RunSpec
 from normscope.tasks import UserCodeError, UserFileChanged
 from normscope.training.loop import train
 from normscope.training.outcome import Interrupted, Watch
+from normscope.training.stacked import Member, train_stacked
 
 __tracebackhide__ = True
 
 
-def execute(spec: RunSpec, study: StudyFolder, watch: Watch) -> str:
+def execute(spec: RunSpec, study: StudyFolder, watch: Watch, *, beside: Sequence[RunSpec] = ()) -> str:
     """Compute one run, unless it is finished or another process holds its lock.
 
     The operating system releases the lock when the process ends, for any reason. After an exception the run can be
@@ -31,6 +32,7 @@ def execute(spec: RunSpec, study: StudyFolder, watch: Watch) -> str:
         spec: Specification of the run.
         study: Folder of the study.
         watch: Callback that receives the progress, and may stop the run.
+        beside: Further runs to compute in one stack with a stacked run, each unless it is finished or held elsewhere.
 
     Returns:
         The final state; ``"interrupted"`` if ``watch`` stopped the run; or ``"elsewhere"`` if another process computes
@@ -42,6 +44,8 @@ def execute(spec: RunSpec, study: StudyFolder, watch: Watch) -> str:
         UserFileChanged: If the user's file was edited since the study began.
         KeyboardInterrupt: If the user interrupts it.
     """
+    if spec.stacked:
+        return _execute_stack((spec, *beside), study, watch)
     # The user's code may change the working directory.
     folder = StudyFolder(study.path.absolute()).run(spec.id)
     folder.path.mkdir(parents=True, exist_ok=True)
@@ -78,6 +82,49 @@ def execute(spec: RunSpec, study: StudyFolder, watch: Watch) -> str:
             write_atomically(folder.error, traceback.format_exc().encode(errors="replace"))
             _write_failure(folder.result, in_a_line(error))
             return "failed"
+
+
+def _execute_stack(specs: Sequence[RunSpec], study: StudyFolder, watch: Watch) -> str:
+    """Compute the runs of a stack that are neither finished nor held elsewhere; return the state of the first.
+
+    Raises:
+        OSError: As for :func:`execute`.
+        DataDamaged: As for :func:`execute`.
+        KeyboardInterrupt: As for :func:`execute`.
+    """
+    with ExitStack() as held:
+        folders = {spec.id: StudyFolder(study.path.absolute()).run(spec.id) for spec in specs}
+        free = []
+        for spec in specs:
+            folder = folders[spec.id]
+            folder.path.mkdir(parents=True, exist_ok=True)
+            if held.enter_context(_holding(folder)) and not folder.finished():
+                write_json(folder.description, {"schema": SCHEMA, **spec.identity()})
+                free.append(spec)
+        if specs[0] not in free:
+            return "elsewhere"
+        try:
+            members = [
+                Member(
+                    task=(task := spec.begin()),
+                    build=partial(spec.build, task),
+                    seed=spec.seed,
+                    folder=folders[spec.id],
+                    identity=spec.identity(),
+                )
+                for spec in free
+            ]
+            train_stacked(members, recipe=specs[0].recipe, split=specs[0].split, preset=specs[0].preset, watch=watch)
+        except Interrupted:
+            return folders[specs[0].id].state() or "interrupted"
+        except (OSError, DataDamaged, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            for folder in (folders[spec.id] for spec in free):
+                if not folder.finished():
+                    write_atomically(folder.error, traceback.format_exc().encode(errors="replace"))
+                    _write_failure(folder.result, in_a_line(error))
+        return folders[specs[0].id].read_result()["state"]
 
 
 def in_a_line(error: BaseException) -> str:

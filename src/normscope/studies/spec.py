@@ -14,6 +14,7 @@ from normscope.results.targets.record import DEFAULT_MARGIN, TargetPlan, parse_t
 from normscope.specs import NormSpec, PlacementSpec, find_task
 from normscope.studies.arm import Arm
 from normscope.studies.looks import check_looks, plan_looks, whole_numbers
+from normscope.studies.stacks import check_stack
 from normscope.tasks import TASKS, CustomTask, Recipe, Splits, Task
 from normscope.tasks.task import DEFAULT_VARIANT, in_variant
 
@@ -72,6 +73,8 @@ class StudySpec:
     """Whether each arm's learning rate is first tuned over :data:`GRID`, on a separate split and separate seeds."""
     looks: LookPlan | None = None
     """Numbers of pairs after which the arms are tested, the last of which is the number of seeds; None to test once."""
+    stack_seeds: bool = False
+    """Whether the seeds of an arm are computed as one stacked model, see :mod:`normscope.training.stacked`."""
     targets: TargetPlan | None = None
     """Targets of the validation metric, the times to which are compared, too."""
 
@@ -105,6 +108,8 @@ class StudySpec:
                     f"task {self.task} takes the placements {', '.join(task.placements)}, got {unsupported[0]!r}"
                 )
             self.task_of(arm).check(self.recipe(arm), tune=self.tune)
+            if self.stack_seeds:
+                check_stack(task, self.recipe(arm))
 
     def labels(self) -> tuple[str, ...]:
         """Return the shortest distinct labels: the norm, then what differs of placement, warm-up, optimizer, variant.
@@ -175,6 +180,8 @@ class StudySpec:
         # Studies from before there was a choice keep their names.
         if self.splits == "published":
             del content["splits"]
+        if not self.stack_seeds:
+            del content["stack_seeds"]
         content |= {"grid": GRID, "tuning_seeds": TUNING_SEEDS} if self.tune else {}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
@@ -211,6 +218,7 @@ def make_study(
     compile: bool = False,
     splits: Splits | None = None,
     tune: bool = False,
+    stack_seeds: bool = False,
     question: str | None = None,
 ) -> StudySpec:
     """Build the specification of a study from names; omitted values default to the task's.
@@ -246,6 +254,8 @@ def make_study(
         splits: ``"resampled"`` if every seed draws its own split of training, validation and test data, the same for
             every arm; ``"published"`` for one split; the task's default if None.
         tune: Whether each arm's learning rate is tuned first, with the same budget per arm.
+        stack_seeds: Whether the seeds of an arm are trained as one stacked model where that is possible: faster for
+            small networks, equal to single runs up to rounding, and without times and memory of their own.
         question: Title of the report; derived from the task if None.
 
     Raises:
@@ -287,6 +297,7 @@ def make_study(
         compile=compile,
         splits=splits,
         tune=tune,
+        stack_seeds=stack_seeds,
         question=question,
     )
 

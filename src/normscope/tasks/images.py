@@ -88,6 +88,7 @@ class ImageTask(BaseTask):
     """Adam's initial learning rate."""
     evaluations: int = Recipe.evaluations
     """Number of evaluations on the validation data."""
+    stacks = True
     accuracy: bool
     """Whether the metric is the accuracy, as in the source, or the error rate."""
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from normscope.results.store import RunFolder, StudyFolder
 from normscope.studies.engines.engine import GRACE_SECONDS, EngineError, RunEvent
-from normscope.studies.plan import RunSpec
+from normscope.studies.plan import RunSpec, stacked_with
 from normscope.studies.run import fail
 
 __tracebackhide__ = True
@@ -102,11 +102,12 @@ class _Worker:
                 messages.put((self, line))
         messages.put((self, ""))
 
-    def send(self, spec: RunSpec, study: StudyFolder) -> None:
+    def send(self, spec: RunSpec, study: StudyFolder, beside: Sequence[RunSpec]) -> None:
         self.spec, self.step = spec, 0
+        request = {"spec": spec.to_json(), "study": str(study.path), "beside": [each.to_json() for each in beside]}
         assert self.process.stdin is not None
         try:
-            self.process.stdin.write(json.dumps({"spec": spec.to_json(), "study": str(study.path)}) + "\n")
+            self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
         except BrokenPipeError:
             # The worker has crashed; the end of its output, which is read next, puts the run back in the queue.
@@ -243,7 +244,7 @@ class _Pool:
                 if folder.finished():
                     self.callback(RunEvent(spec=spec, state=folder.read_result()["state"], step=spec.recipe.steps))
                     continue
-                worker.send(spec, self.study)
+                worker.send(spec, self.study, stacked_with(spec, self.queue, self.study, len(self.workers)))
 
     def _dismiss_all(self) -> None:
         """End all workers by closing their input; those that have not written their checkpoints in time are killed.

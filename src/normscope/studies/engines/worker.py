@@ -44,6 +44,7 @@ def main() -> None:
     for line in inbox:
         request = json.loads(line)
         spec = RunSpec.from_json(request["spec"])
+        beside = [RunSpec.from_json(one) for one in request.get("beside", ())]
 
         def watch(step: int, loss: float) -> bool:
             _send(events, {"event": "progress", "step": step, "loss": loss if math.isfinite(loss) else None})
@@ -51,7 +52,7 @@ def main() -> None:
 
         study = StudyFolder(Path(request["study"]))
         try:
-            state = execute(spec, study, watch)
+            state = execute(spec, study, watch, beside=beside)
         except (OSError, ValueError) as error:
             # A fault of the machine or of the data: the run stays resumable, and a traceback would not help.
             _send(events, {"event": "fault", "reason": in_a_line(error)})
