@@ -33,11 +33,11 @@ def norm(
     bias: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
     """Normalize as :func:`normscope.kernels.autograd.norm` does, inside transforms of ``torch.func``."""
-    shapes = ((x, (-1, width)), (residual, (-1, width)), (weight, (1, width)), (bias, (1, width)))
-    flat = [None if one is None else one.reshape(shape) for one, shape in shapes]
+    rows, added = (one if one is None or one.dim() == 2 else one.reshape(-1, width) for one in (x, residual))
+    flat = (one if one is None or one.dim() == 1 else one.reshape(-1) for one in (weight, bias))
     only_maps = transforms_active() == {"vmap"}
-    z, total, *_ = apply_in_transforms(TransformedNorm, _Call(backend, formula, only_maps), *flat)
-    return z.view(x.shape), None if total is None else total.view(x.shape)
+    z, total, *_ = apply_in_transforms(TransformedNorm, _Call(backend, formula, only_maps), rows, added, *flat)
+    return tuple(one if one is None or x.dim() == 2 else one.view(x.shape) for one in (z, total))  # pyright: ignore
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,16 @@ class _Call:
 
 
 class TransformedNorm(torch.autograd.Function):
-    """A member of the family over the rows of a matrix, in G equal groups with their own weights and biases [G, H]."""
+    """A member of the family over the rows of a matrix, which may come in G equal groups.
+
+    Weight and bias are [H] for all rows, or [G, H] for as many groups.
+    """
 
     @staticmethod
     def forward(call: _Call, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
         """Compute z, the sum with the residual, the means and the mean squares, None where there is none."""
         x, residual, weight, bias = (None if one is None else one.contiguous() for one in tensors)
-        return call.backend.forward(call.formula, x, residual, _alone(weight), _alone(bias))
+        return call.backend.forward(call.formula, x, residual, weight, bias)
 
     @staticmethod
     def outside(call: _Call, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -67,10 +70,10 @@ class TransformedNorm(torch.autograd.Function):
         x, residual, weight, bias = tensors
         shim = call.backend.load().shim if call.only_maps and x is not None and x.is_cpu else None
         if shim is not None and x is not None:
-            groups = () if weight is None else (len(weight),)
+            groups = () if weight is None or weight.dim() == 1 else (len(weight),)
             z = shim.norm(x, (x.shape[1],), weight, bias, residual, *call.formula, *groups)
             if z is not None:
-                return (*((z, None) if residual is None else z), None, None)
+                return (z, None, None, None) if residual is None else (*z, None, None)
         return apply_outside_transforms(TransformedNorm, call, *tensors)
 
     @staticmethod
@@ -95,7 +98,7 @@ class TransformedNorm(torch.autograd.Function):
             return None, dtotal, dtotal if wants_residual else None, None, None
         kept, mean, square, weight = ctx.saved_tensors
         if forward_mode_is_active():
-            dx, *learned = _closed_form(ctx.call.formula, dz, kept, square, weight)
+            dx, *learned = gradients_of_groups(ctx.call.formula, dz, kept, square, weight)
             dx = dx if dtotal is None else dx + dtotal
         else:
             call = replace(ctx.call, wants_weight=wanted[0], wants_bias=wanted[1])
@@ -112,8 +115,8 @@ class TransformedNorm(torch.autograd.Function):
         dims, size = in_dims[1:], info.batch_size
         folded = [_fold(one, dim, size) for one, dim in zip(tensors[:2], dims, strict=False)]
         parameters = list(zip(tensors[2:], dims[2:], strict=True))
-        grouped = any(one is not None and (dim is not None or len(one) > 1) for one, dim in parameters)
-        folded += [_fold(one, dim, size) if grouped else one for one, dim in parameters]
+        grouped = any(one is not None and (dim is not None or one.dim() == 2) for one, dim in parameters)
+        folded += [_fold_parameter(one, dim, size) if grouped else one for one, dim in parameters]
         return _unfold(apply_in_transforms(TransformedNorm, call, *folded), size)
 
 
@@ -122,16 +125,14 @@ class TransformedBackward(torch.autograd.Function):
 
     @staticmethod
     def forward(call: _Call, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-        """Compute the gradients of the input, and those of weight and bias, ``[G, H]``, None if not wanted."""
+        """Compute the gradients of the input, and those of weight and bias, None if not wanted."""
         dz, dtotal, x, mean, square, weight = (None if one is None else one.contiguous() for one in tensors)
         assert dz is not None
         assert square is not None
         if is_readable(dz, dtotal, x):
             wanted = call.wants_weight, call.wants_bias
-            given = dz, dtotal, x, mean, square, _alone(weight), *wanted
-            dx, *learned = call.backend.backward(call.formula, *given)
-            return dx, *(one if one is None else one.view(-1, one.shape[-1]) for one in learned)
-        dx, dweight, dbias = _closed_form(call.formula, dz, x, square, weight)
+            return call.backend.backward(call.formula, dz, dtotal, x, mean, square, weight, *wanted)
+        dx, dweight, dbias = gradients_of_groups(call.formula, dz, x, square, weight)
         dx = dx if dtotal is None else dx + dtotal
         return dx, dweight if call.wants_weight else None, dbias if call.wants_bias else None
 
@@ -159,7 +160,7 @@ class TransformedBackward(torch.autograd.Function):
             tensors = list(given)
             for place, one in zip(places, moving, strict=True):
                 tensors[place] = one
-            results = _closed_form(ctx.formula, *tensors)
+            results = gradients_of_groups(ctx.formula, *tensors)
             return [one for place in wanted if (one := results[place]) is not None]
 
         results, pull = torch.func.vjp(closed_form, *(given[place] for place in places))
@@ -172,38 +173,40 @@ class TransformedBackward(torch.autograd.Function):
         """Fold the batch into the rows, and into the groups where there are sums over rows."""
         *rows, weight = tensors
         *dims, dim = in_dims[1:]
-        folded = [_fold(one, each, info.batch_size) for one, each in zip(rows, dims, strict=True)]
-        if weight is not None and (dim is not None or len(weight) > 1 or call.wants_weight or call.wants_bias):
-            weight = _fold(weight, dim, info.batch_size)
-        return _unfold(apply_in_transforms(TransformedBackward, call, *folded, weight), info.batch_size)
+        size = info.batch_size
+        folded = [_fold(one, each, size) for one, each in zip(rows, dims, strict=True)]
+        has_groups = weight is not None and weight.dim() - (dim is not None) == 2
+        if has_groups or dim is not None or call.wants_weight or call.wants_bias:
+            weight = _fold_parameter(weight, dim, size)
+        dx, *learned = apply_in_transforms(TransformedBackward, call, *folded, weight)
+        (dx,), _ = _unfold([dx], size)
+        if has_groups:
+            learned, _ = _unfold(learned, size)
+        return (dx, *learned), (0, *(None if one is None else 0 for one in learned))
 
 
 def _given(one: object) -> bool:
     return one is not None
 
 
-def _alone(parameter: Tensor | None) -> Tensor | None:
-    """Return the weight of a single group as a vector."""
-    return parameter[0] if parameter is not None and len(parameter) == 1 else parameter
-
-
 def _fold(tensor: Tensor | None, dim: int | None, size: int) -> Tensor | None:
-    """Fold a batch into the first axis."""
+    """Fold a batch into the first axis: that of the rows, or of the groups."""
     if tensor is None:
         return None
-    batch = tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+    batch = tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0) if dim else tensor
     return batch.flatten(0, 1)
 
 
+def _fold_parameter(parameter: Tensor | None, dim: int | None, size: int) -> Tensor | None:
+    """Make a batch of vectors a matrix with a row per group, and fold a batch of such matrices into one."""
+    if parameter is None:
+        return None
+    if parameter.dim() - (dim is not None) == 2:
+        return _fold(parameter, dim, size)
+    return parameter.expand(size, -1) if dim is None else parameter.movedim(dim, 0) if dim else parameter
+
+
 def _unfold(tensors: Sequence[Tensor | None], size: int) -> tuple[Any, ...]:
-    """Return the batches of results with the axes of the batch."""
+    """Return the batches of results, with the axes of the batch."""
     batches = tuple(one if one is None else one.unflatten(0, (size, -1)) for one in tensors)
     return batches, tuple(None if one is None else 0 for one in batches)
-
-
-def _closed_form(
-    formula: Formula, dz: Tensor, x: Tensor | None, square: Tensor, weight: Tensor | None
-) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Compute the gradients in differentiable operations; those of the parameters are ``[G, H]``."""
-    dx, *learned = gradients_of_groups(formula, dz, x, square, _alone(weight))
-    return dx, *(one if one is None else one.view(-1, one.shape[-1]) for one in learned)

@@ -1,6 +1,7 @@
 """What can be trained as one stacked model of several seeds."""
 
 from normscope.tasks import TASKS, Recipe, Task
+from normscope.tasks.stackable import Stackable
 
 __tracebackhide__ = True
 
@@ -11,8 +12,8 @@ def check_stack(task: Task, recipe: Recipe) -> None:
     Raises:
         ValueError: If they cannot; the message has the reason.
     """
-    able = ", ".join(name for name, entry in TASKS.items() if getattr(entry, "stacks", False))
-    if not getattr(task, "stacks", False):
+    able = ", ".join(name for name, entry in TASKS.items() if isinstance(entry, Stackable))
+    if not isinstance(task, Stackable):
         raise ValueError(
             f"the seeds of {task.name} cannot be stacked: that needs batches of equal shapes, a loss that torch.vmap "
             f"maps, and no dropout; tasks that can: {able}. Leave out stack_seeds (--stack-seeds)"

@@ -88,7 +88,6 @@ class ImageTask(BaseTask):
     """Adam's initial learning rate."""
     evaluations: int = Recipe.evaluations
     """Number of evaluations on the validation data."""
-    stacks = True
     accuracy: bool
     """Whether the metric is the accuracy, as in the source, or the error rate."""
 
@@ -110,6 +109,12 @@ class ImageTask(BaseTask):
         """Compute the mean cross entropy of a batch in nats, a scalar."""
         x, y = batch
         return F.cross_entropy(model(x).float(), y)
+
+    def stacked_losses(self, model: Callable[[Tensor], Tensor], batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Compute :meth:`loss` of every member of a stack, ``[S]``, from batches ``[S, B, ...]``."""
+        x, y = batch
+        logits = model(x).float()
+        return F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view(y.shape).mean(1)
 
     def evaluate(self, model: nn.Module, data: ImageSplits, part: Part) -> tuple[float, np.ndarray]:
         """Return the mean cross entropy in nats, and 100 or 0 per image, ``[N]`` float32."""

@@ -311,9 +311,6 @@ class BaseTask:
     location = ""
     brings_weights = False
     deterministic = True
-    stacks = False
-    """Whether the seeds of an arm can be trained as one stacked model: batches of tensors of equal shapes, and a loss
-    that ``torch.vmap`` maps and that draws no random numbers."""
     train = None
 
     @property
