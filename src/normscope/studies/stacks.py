@@ -1,7 +1,7 @@
 """What can be trained as one stacked model of several seeds."""
 
 from normscope.tasks import TASKS, Recipe, Task
-from normscope.tasks.stackable import Stackable
+from normscope.tasks.batching import Stackable
 
 __tracebackhide__ = True
 

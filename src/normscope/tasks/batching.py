@@ -2,6 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -176,3 +177,17 @@ def _cuts(lengths: np.ndarray, tokens: int) -> list[int]:
         if start == len(lengths):
             return cuts
         cuts.append(start)
+
+
+@runtime_checkable
+class Stackable(Protocol):
+    """A task whose batches are tuples of tensors of equal shapes in every update, and whose loss draws no numbers."""
+
+    def stacked_losses(self, model: Callable[[Tensor], Tensor], batch: Any) -> Tensor:
+        """Compute the training loss of every member of a stack, ``[S]``.
+
+        Args:
+            model: Maps the inputs of all members, ``[S, B, ...]``, each by its own weights.
+            batch: The batches of all members, stacked.
+        """
+        ...
