@@ -109,7 +109,7 @@ class StudySpec:
                 )
             self.task_of(arm).check(self.recipe(arm), tune=self.tune)
             if self.stack_seeds:
-                check_stack(task, self.recipe(arm))
+                check_stack(task, arm.norm, self.recipe(arm))
 
     def labels(self) -> tuple[str, ...]:
         """Return the shortest distinct labels: the norm, then what differs of placement, warm-up, optimizer, variant.
