@@ -17,7 +17,7 @@ from normscope.results.store import RunFolder, StudyFolder
 from normscope.studies.plan import RunSpec, plan, stacked_with
 from normscope.studies.run import execute
 from normscope.studies.spec import StudySpec, make_study
-from normscope.tasks.images import ImageTask
+from normscope.tasks import ImageClassification
 from normscope.training import stacked
 
 SEEDS = range(4)
@@ -194,7 +194,7 @@ def test_only_missing_runs_are_stacked_and_those_held_elsewhere_are_left(tmp_pat
 
 def test_an_error_fails_every_run_that_has_not_ended(tmp_path: Path) -> None:
     specs = runs_of(steps=2)[:2]
-    with patch.object(ImageTask, "stacked_losses", side_effect=RuntimeError("no such loss")):
+    with patch.object(ImageClassification, "stacked_losses", side_effect=RuntimeError("no such loss")):
         compute(specs, tmp_path)
     for spec in specs:
         folder = StudyFolder(tmp_path).run(spec.id)
@@ -215,6 +215,7 @@ def test_workers_share_the_seeds_of_an_arm() -> None:
     ("task", "options", "reason"),
     [
         ("rt", {}, "dropout; tasks that can: .*digits"),
+        ("sequential_mnist", {}, "sequential_mnist cannot be stacked"),
         ("digits", {"compile": True}, "torch.compile"),
         ("digits", {"precision": "bfloat16"}, "bfloat16"),
         ("digits", {"norms": ["weight_norm"]}, "weight_norm"),
