@@ -73,6 +73,9 @@ def assert_same_run(got: RunFolder, want: RunFolder, atol: float = 2e-5) -> None
 )
 def test_a_seed_of_several_is_the_seed_alone(task: str, norm: str, tmp_path: Path) -> None:
     specs = runs_of(task, norm, steps=5)[:3]
+    if norm == "batch_norm":
+        # The gradients of biases in front of a batch norm are rounding alone, which Adam would divide by their size.
+        specs = [replace(spec, recipe=replace(spec.recipe, optimizer="sgd")) for spec in specs]
     folder = compute(specs, tmp_path / "together")
     assert_same_run(folder.run(specs[2].id), alone(specs[2], tmp_path / "alone"))
 
