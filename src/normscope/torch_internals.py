@@ -11,7 +11,10 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch._functorch.autograd_function import VmapInfo
 from torch.autograd import forward_ad
+from torch.autograd.forward_ad import _set_fwd_grad_enabled
+from torch.autograd.function import _SingleLevelFunction
 from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase
 from torch.nn.modules.module import _global_forward_hooks_with_kwargs, _WrappedHook, register_module_forward_hook
 from torch.nn.utils._expanded_weights.expanded_weights_impl import ExpandedWeight
@@ -160,6 +163,103 @@ def is_functorch_wrapper(tensor: Tensor) -> bool:
 def functorch_is_active() -> bool:
     """Return whether code runs inside a transform of ``torch.func``; ``torch.compile`` can trace the call."""
     return torch._C._are_functorch_transforms_active()
+
+
+def transforms_active() -> set[str]:
+    """Return the kinds of the transforms of ``torch.func`` in which code runs: vmap, grad, jvp, functionalize."""
+    functorch: Any = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
+    return {interpreter.key().name.lower() for interpreter in functorch.get_interpreter_stack() or ()}
+
+
+def apply_in_transforms(function: type[Any], constant: Any, *tensors: Tensor | None) -> Any:
+    """Apply an autograd function with ``setup_context`` and ``vmap`` inside ``vmap`` and ``grad`` of ``torch.func``.
+
+    It does what ``function.apply(constant, *tensors)`` does, in a tenth of the time: that one makes a class per call,
+    reads the signature of ``forward`` and looks for tensors in every argument.
+
+    Args:
+        function: The function; its forward pass returns a tuple of tensors and None, none of them an input. Outside of
+            all transforms its method ``outside`` is called, with the same arguments.
+        constant: The first argument, which has no tensors.
+        tensors: The others.
+    """
+    functorch: Any = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
+    # What a backward pass saved may be wrapped for a transform that has ended.
+    tensors, top = functorch.unwrap_dead_wrappers(tensors), functorch.peek_interpreter_stack()
+    if top is None:
+        return function.outside(constant, *tensors)
+    level = top.level()
+    if top.key() == functorch.TransformType.Grad:
+        allowed = functorch.get_single_level_autograd_function_allowed()
+        functorch.set_single_level_autograd_function_allowed(True)
+        try:
+            return _AtLevel.apply((function, constant, level, functorch.CGradInterpreterPtr(top)), *tensors)
+        finally:
+            functorch.set_single_level_autograd_function_allowed(allowed)
+    pairs = [(None, None) if one is None else functorch._unwrap_batched(one, level) for one in tensors]
+    popped = functorch.pop_dynamic_layer_stack()
+    try:
+        given, dims = [one for one, _ in pairs], [dim for _, dim in pairs]
+        if not any(dim is not None for dim in dims):
+            return apply_in_transforms(function, constant, *given)
+        info = VmapInfo(functorch.CVmapInterpreterPtr(top).batchSize(), "error")
+        results, places = function.vmap(info, (None, *dims), constant, *given)
+    finally:
+        functorch.push_dynamic_layer_stack(popped)
+    return tuple(
+        one if one is None or dim is None else functorch._add_batch_dim(one, dim, level)
+        for one, dim in zip(results, places, strict=True)
+    )
+
+
+def apply_outside_transforms(function: type[Any], constant: Any, *tensors: Tensor | None) -> Any:
+    """Apply such an autograd function outside of all transforms."""
+    if torch.is_grad_enabled() and any(one is not None and one.requires_grad for one in tensors):
+        return _Outside.apply((function, constant), *tensors)
+    return function.forward(constant, *tensors)
+
+
+class _Outside(torch.autograd.Function):
+    """The node of an autograd function outside of all transforms."""
+
+    @staticmethod
+    def forward(ctx: Any, at: tuple[Any, ...], *tensors: Tensor | None) -> Any:
+        ctx.function, constant = at
+        results = ctx.function.forward(constant, *tensors)
+        ctx.function.setup_context(ctx, (constant, *tensors), results)
+        return results
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Any) -> Any:
+        return ctx.function.backward(ctx, *upstream)
+
+
+class _AtLevel(_SingleLevelFunction):
+    """The node of an autograd function at one level of ``grad``."""
+
+    @staticmethod
+    def forward(at: tuple[Any, ...], *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+        function, constant, level, interpreter = at
+        functorch: Any = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
+        given = [None if one is None else functorch._unwrap_for_grad(one, level) for one in tensors]
+        popped = functorch.pop_dynamic_layer_stack()
+        try:
+            # The node itself is made without gradients; those of the levels below are as outside of this one.
+            with torch.set_grad_enabled(interpreter.prevGradMode()), _set_fwd_grad_enabled(True):
+                results = apply_in_transforms(function, constant, *given)
+        finally:
+            functorch.push_dynamic_layer_stack(popped)
+        return tuple(None if one is None else functorch._wrap_for_grad(one, level) for one in results)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        at, *tensors = inputs
+        ctx.function = at[0]
+        ctx.function.setup_context(ctx, (at[1], *tensors), output)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Any) -> Any:
+        return ctx.function.backward(ctx, *upstream)
 
 
 def forward_mode_is_active() -> bool:

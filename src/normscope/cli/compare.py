@@ -186,6 +186,7 @@ def compare(
             devices_per_run=engine_options.devices_per_run,
             splits=splits,
             tune=tune,
+            stack_seeds=engine_options.stack_seeds,
         )
         check_limits(study_spec, minutes=minutes, keep_going=keep_going)
         check_gate_arm(study_spec.labels(), study_spec.labels()[study_spec.baseline], gate_arm)

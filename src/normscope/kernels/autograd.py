@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from normscope.kernels.formula import Formula, gradients
-from normscope.torch_internals import is_functorch_wrapper, is_zero_without_memory
+from normscope.kernels.scaling import is_readable
 
 
 def norm(
@@ -76,7 +76,7 @@ class FamilyNorm(torch.autograd.Function):
             return None, None, dtotal, dtotal, None, None
         x, mean, square, weight = ctx.saved_tensors
         kept = x if x is None else x.contiguous()
-        if torch.is_grad_enabled() or not _readable(dz, dtotal, kept):
+        if torch.is_grad_enabled() or not is_readable(dz, dtotal, kept):
             # Differentiable operations also support tensors that cannot be read by address.
             dx, dweight, dbias = gradients(ctx.formula, dz, x, square, weight)
             dx = dx if dtotal is None else dx + dtotal
@@ -87,11 +87,3 @@ class FamilyNorm(torch.autograd.Function):
         dweight = dweight.to(weight.dtype) if wants_weight and dweight is not None else None
         dbias = dbias.to(ctx.bias_dtype) if wants_bias else None
         return None, None, dx if wants_x else None, dx if wants_residual else None, dweight, dbias
-
-
-def _readable(*tensors: Tensor | None) -> bool:
-    """Return whether tensors can be read by address: equal dtypes, no pending negation, memory, and no batch."""
-    given = [one for one in tensors if one is not None]
-    return len({one.dtype for one in given}) == 1 and not any(
-        one.is_neg() or is_zero_without_memory(one) or is_functorch_wrapper(one) for one in given
-    )

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from normscope.kernels import operator
+from normscope.kernels import operator, transforms
 from normscope.kernels.autograd import norm as through_python
 from normscope.kernels.backends import choice as backends
 from normscope.kernels.backends.choice import Backend
 from normscope.kernels.formula import Formula
-from normscope.kernels.scaling import is_plain
+from normscope.kernels.scaling import is_mapped, is_plain
 from normscope.torch_internals import constant_when_compiled, forward_mode_is_active, functorch_is_active
 
 _call: Any = None
@@ -47,8 +47,7 @@ def fused(
     Returns:
         The norm of ``x``, or with a residual a pair of the norm and the sum. None if the definition must be used: it is
         requested, the device has no kernels, the arguments do not match (the definition raises the error), or tensors
-        or modes are not plain: subclasses, ``torch.func`` transforms, forward-mode derivatives, ``torch.export``,
-        tracing.
+        or modes are not plain: subclasses, forward-mode derivatives, ``torch.export``, tracing.
 
     Raises:
         BackendUnavailable: If the requested backend cannot be used for ``x``.
@@ -56,7 +55,9 @@ def fused(
     if torch.compiler.is_compiling():
         return _traced(x, shape, weight, bias, residual, Formula(flags, eps, scale, k), backend)
     if _call is not None and backend is None and x.is_cpu:
-        return _call(x, shape, weight, bias, residual, flags, eps, scale, k)
+        z = _call(x, shape, weight, bias, residual, flags, eps, scale, k)
+        if z is not None or not functorch_is_active():
+            return z
     return _dispatch(x, shape, weight, bias, residual, Formula(flags, eps, scale, k), backend)
 
 
@@ -74,16 +75,19 @@ def _dispatch(
     module = backends.choose(x.device, backend)
     if module is None:
         return None
-    if x.is_cpu:
+    transformed = functorch_is_active()
+    if x.is_cpu and not transformed:
         shim = module.load().shim
         if shim is not None:
             if backend is None:
                 _call = shim.norm
             return shim.norm(x, shape, weight, bias, residual, *formula)
     tensors = [one for one in (x, weight, bias, residual) if one is not None]
-    if not (is_plain(*tensors) and _fits(x, shape, weight, bias, residual)):
+    allowed = is_mapped(*tensors) if transformed else is_plain(*tensors)
+    if not (allowed and _fits(x, shape, weight, bias, residual)):
         return None
-    z, total = through_python(module, formula, math.prod(shape), x, residual, weight, bias)
+    through = transforms.norm if transformed else through_python
+    z, total = through(module, formula, math.prod(shape), x, residual, weight, bias)
     return z if total is None else (z, total)
 
 

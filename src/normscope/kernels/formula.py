@@ -1,5 +1,6 @@
 """The family of norms that the kernels compute, and its backward pass in differentiable operations."""
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -104,6 +105,22 @@ def gradients(
     if formula.moves_with_divisor:
         dx = dx - (pull * scale) * (inner * inverse) * (u * y).sum(-1, keepdim=True)
     return dx.to(dz.dtype), None if weight is None else (upstream * v).sum(0), upstream.sum(0)
+
+
+def gradients_of_groups(
+    formula: Formula, dz: Tensor, x: Tensor | None, square: Tensor, weight: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Compute :func:`gradients` where ``weight`` may be ``[G, H]``, for G equal groups of rows.
+
+    Returns:
+        As :func:`gradients`; then with the gradients of weight and bias ``[G, H]``.
+    """
+    if weight is None or weight.dim() == 1:
+        return gradients(formula, dz, x, square, weight)
+    split = [None if one is None else one.unflatten(0, (len(weight), -1)) for one in (dz, x, square)]
+    dims = tuple(None if one is None else 0 for one in (*split, weight))
+    dx, *learned = torch.vmap(partial(gradients, formula), dims, (0, None if x is None else 0, 0))(*split, weight)
+    return dx.flatten(0, 1), *learned
 
 
 def _inverse(formula: Formula, square: Tensor, width: int, scale: Tensor | float) -> tuple[Tensor, Tensor]:

@@ -9,18 +9,37 @@ from normscope.torch_internals import (
     dispatch_mode_is_active,
     forward_mode_is_active,
     functorch_is_active,
+    is_functorch_wrapper,
     is_jit_tracing,
+    is_zero_without_memory,
+    transforms_active,
 )
 
 
 def is_plain(*tensors: Tensor) -> bool:
     """Return whether all tensors are plain memory and no mode or transform intercepts operations."""
+    return not functorch_is_active() and _is_unwatched(*tensors)
+
+
+def is_mapped(*tensors: Tensor) -> bool:
+    """Return whether all tensors are plain inside transforms of ``torch.func``, which are vmap and grad only."""
+    return transforms_active() <= {"vmap", "grad"} and _is_unwatched(*tensors)
+
+
+def _is_unwatched(*tensors: Tensor) -> bool:
     return (
         all(type(one) in (Tensor, torch.nn.Parameter) and not (one.is_neg() or one.is_nested) for one in tensors)
         and not forward_mode_is_active()
-        and not functorch_is_active()
         and not dispatch_mode_is_active()
         and not is_jit_tracing()
+    )
+
+
+def is_readable(*tensors: Tensor | None) -> bool:
+    """Return whether tensors can be read by address: equal dtypes, no pending negation, memory, and no batch."""
+    given = [one for one in tensors if one is not None]
+    return len({one.dtype for one in given}) == 1 and not any(
+        one.is_neg() or is_zero_without_memory(one) or is_functorch_wrapper(one) for one in given
     )
 
 

@@ -301,7 +301,7 @@ def _adds_seeds(study_spec: StudySpec, existing: Mapping[str, Any]) -> bool:
     arms = [[{**arm, "runs": None} for arm in side["arms"]] for side in (wanted, existing)]
     # Cards from before there was a choice of splits do not have it; what some cards lack must be lacking in both.
     same = same and existing.get("splits", "published") == study_spec.splits
-    same = same and existing.get("targets") == wanted.get("targets")
+    same = same and all(existing.get(key) == wanted.get(key) for key in ("targets", "stack_seeds"))
     return same and not study_spec.tune and arms[0] == arms[1] and set(existing["seeds"]) < set(study_spec.seeds)
 
 

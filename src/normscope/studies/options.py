@@ -32,4 +32,5 @@ class StudyOptions(TypedDict, total=False):
     devices_per_run: int
     splits: Splits | None
     tune: bool
+    stack_seeds: bool
     question: str | None

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -12,7 +12,7 @@ from torch import nn
 
 from normscope.arguments import check_arguments
 from normscope.placement import LayeredNorm, NormFactory
-from normscope.results.store import SCHEMA
+from normscope.results.store import SCHEMA, StudyFolder
 from normscope.specs import NormSpec, PlacementSpec, find_task
 from normscope.studies.arm import Arm
 from normscope.studies.spec import StudySpec
@@ -49,6 +49,8 @@ class RunSpec:
     """Key of the task's presets."""
     variant: str | None = None
     """Variant of the task; left out of the hash where it is None."""
+    stacked: bool = False
+    """Whether the run is computed in one stack with other seeds of its arm; left out of the hash where it is not."""
     file: str = ""
     """Location of ``my_file.py:make`` on this machine; not hashed."""
     unknown: tuple[str, ...] = ()
@@ -58,20 +60,24 @@ class RunSpec:
     def id(self) -> str:
         """Hash of the specification; names the run's folder."""
         content = {key: value for key, value in self.to_json().items() if key not in ("label", "file", "unknown")}
-        if self.variant is None:
-            del content["variant"]
+        for name in self._unused():
+            del content[name]
         signature = TASKS[self.task].metric.signature if self.task in TASKS else ""
         # Scores of two versions of a scorer are never mixed: each version makes another run.
         content |= {"signature": signature} if signature else {}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _unused(self) -> list[str]:
+        """Return the fields that runs from before they existed do not have."""
+        return [name for name, is_used in (("variant", self.variant), ("stacked", self.stacked)) if not is_used]
 
     def identity(self) -> dict[str, Any]:
         """Return the fields that identify the run in ``run.json``."""
         content = self.to_json()
         recipe = content.pop("recipe")
         del content["file"], content["unknown"]
-        if self.variant is None:
-            del content["variant"]
+        for name in self._unused():
+            del content[name]
         return {"id": self.id, **content, **{key: value for key, value in recipe.items() if key not in self.unknown}}
 
     def to_json(self) -> dict[str, Any]:
@@ -182,6 +188,8 @@ def spec_for(study_spec: StudySpec, arm: Arm, label: str, *, seed: int, split: L
         split=split_of(study_spec.splits, tune=split == "tune"),
         preset=study_spec.preset,
         variant=arm.variant,
+        # Tuning has one seed.
+        stacked=study_spec.stack_seeds and split == "study",
         unknown=unknown_settings(task, recipe),
     )
 
@@ -204,6 +212,27 @@ def describe_training(study_spec: StudySpec, *, batches: bool = True) -> str:
         return ""
     size = f" of {recipe.batch_size:,} {task.batch_unit}" if batches and "batch_size" not in unknown else ""
     return f"{recipe.steps:,} updates{size}"
+
+
+MOST_STACKED = 8
+"""Number of runs of a stack at most: more are no faster on a core, and are lost together with a worker."""
+
+
+def stacked_with(spec: RunSpec, waiting: Sequence[RunSpec], study: StudyFolder, workers: int) -> list[RunSpec]:
+    """Return the runs to compute in one stack with a run: its arm's among those that wait, a fair share per worker.
+
+    Args:
+        spec: The run.
+        waiting: Runs without a worker.
+        study: Their folder.
+        workers: Number of workers among which the runs are shared.
+    """
+    if not spec.stacked:
+        return []
+    alike = [one for one in waiting if replace(one, seed=spec.seed) == spec and not study.run(one.id).finished()]
+    most = min(MOST_STACKED, max(1, -(-(1 + len(waiting)) // workers)))
+    stacks = -(-(1 + len(alike)) // most)
+    return alike[: -(-(1 + len(alike)) // stacks) - 1]
 
 
 _CARD_SETTINGS = ("steps", "batch_size", "evaluations", "precision", "device", "compile")
@@ -253,6 +282,7 @@ def record(
         **({} if study_spec.targets is None else {"targets": study_spec.targets.content()}),
         "splits": study_spec.splits,
         "generalizes": task.splits[study_spec.splits],
+        **({"stack_seeds": True} if study_spec.stack_seeds else {}),
         "preset": study_spec.preset,
         **known,
         **({} if study_spec.devices_per_run == 1 else {"devices_per_run": study_spec.devices_per_run}),

@@ -51,6 +51,7 @@ _FLAGS = {
     **{name: f"--{name.replace('_', '-')}" for name in ("norms", "seeds", "looks", "spending", "target_margin")},
     **{name: f"--{name}" for name in ("variants", "baseline", "steps", "preset", "margin", "precision", "device")},
     **{name: f"--{name}" for name in ("compile", "splits", "tune")},
+    "stack_seeds": "--stack-seeds",
     **{name: f"--{name[:-1]}" for name in ("placements", "targets", "warmups", "optimizers")},
 }
 """Options of the command line for those of :func:`make_study`."""
@@ -101,6 +102,7 @@ _OPTIONS = (
     "devices_per_run",
     "splits",
     "tune",
+    "stack_seeds",
     "question",
 )
 """Fields of :class:`StudySpec` that are options of :func:`make_study`."""

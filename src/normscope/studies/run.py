@@ -4,8 +4,8 @@ import os
 import socket
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -22,11 +22,12 @@ from normscope.tasks import UserCodeError, UserFileChanged
 from normscope.training.loop import train
 from normscope.training.outcome import Interrupted, Watch
 from normscope.training.ranks import RankDied
+from normscope.training.stacked import Member, train_stacked
 
 __tracebackhide__ = True
 
 
-def execute(spec: RunSpec, study: StudyFolder, watch: Watch) -> str:
+def execute(spec: RunSpec, study: StudyFolder, watch: Watch, *, beside: Sequence[RunSpec] = ()) -> str:
     """Compute one run, unless it is finished or another process holds its lease (:mod:`normscope.studies.lease`).
 
     If the lease is lost, the run ends without another change of its folder. After an exception it can be resumed.
@@ -35,6 +36,7 @@ def execute(spec: RunSpec, study: StudyFolder, watch: Watch) -> str:
         spec: Specification of the run.
         study: Folder of the study.
         watch: Callback that receives the progress, and may stop the run.
+        beside: Further runs to compute in one stack with a stacked run, each unless it is finished or held elsewhere.
 
     Returns:
         The final state; ``"interrupted"`` if ``watch`` stopped the run; ``"crowded"`` if it needs more memory than its
@@ -48,6 +50,8 @@ def execute(spec: RunSpec, study: StudyFolder, watch: Watch) -> str:
         RankDied: If another process of a run on several devices was killed.
         KeyboardInterrupt: If the user interrupts it.
     """
+    if spec.stacked:
+        return _execute_stack((spec, *beside), study, watch)
     # The user's code may change the working directory.
     folder = StudyFolder(study.path.absolute()).run(spec.id)
     if folder.finished():
@@ -143,6 +147,76 @@ def _is_crowded_out(error: BaseException | None, spec: RunSpec) -> bool:
     while error is not None and not isinstance(error, torch.OutOfMemoryError):
         error = error.__cause__ or error.__context__
     return error is not None and is_limited(torch.device(spec.recipe.device))
+
+
+def _execute_stack(specs: Sequence[RunSpec], study: StudyFolder, watch: Watch) -> str:
+    """Compute the runs of a stack that are neither finished nor held elsewhere; return the state of the first.
+
+    A member whose lease is lost leaves the stack; the others go on from their checkpoints.
+
+    Raises:
+        OSError: As for :func:`execute`.
+        DataDamaged: As for :func:`execute`.
+        KeyboardInterrupt: As for :func:`execute`.
+    """
+    root = StudyFolder(study.path.absolute())
+    with ExitStack() as leases_held:
+        held: dict[str, RunFolder] = {}
+        for spec in specs:
+            folder = root.run(spec.id)
+            if folder.finished():
+                continue
+            folder.path.mkdir(parents=True, exist_ok=True)
+            # The end of a lost lease is no error of the stack.
+            leases_held.enter_context(suppress(LeaseLost))
+            with suppress(LeaseLost):
+                mine = leases_held.enter_context(holding(folder))
+                if mine is not None and not mine.finished():
+                    held[spec.id] = mine
+        while specs[0].id in held:
+            try:
+                return _compute_stack([spec for spec in specs if spec.id in held], held, watch)
+            except LeaseLost:
+                held = {name: folder for name, folder in held.items() if not _is_lost(folder) and not folder.finished()}
+    return "elsewhere"
+
+
+def _compute_stack(specs: Sequence[RunSpec], held: Mapping[str, RunFolder], watch: Watch) -> str:
+    """Compute runs whose folders this process holds; return the state of the first.
+
+    Raises:
+        LeaseLost: If it no longer holds one of them.
+        OSError: As for :func:`execute`.
+        DataDamaged: As for :func:`execute`.
+        KeyboardInterrupt: As for :func:`execute`.
+    """
+    folders = [held[spec.id] for spec in specs]
+
+    def watch_leases(step: int, loss: float) -> bool:
+        for folder in folders:
+            if not folder.finished():
+                folder.check()
+        return watch(step, loss)
+
+    try:
+        members = []
+        for spec, folder in zip(specs, folders, strict=True):
+            folder.write(folder.description, to_json({"schema": SCHEMA, **spec.identity()}))
+            task = spec.begin()
+            build = partial(spec.build, task)
+            members.append(Member(task=task, build=build, seed=spec.seed, folder=folder, identity=spec.identity()))
+        recipe, split, preset = specs[0].recipe, specs[0].split, specs[0].preset
+        train_stacked(members, recipe=recipe, split=split, preset=preset, watch=watch_leases)
+    except Interrupted:
+        return folders[0].state() or "interrupted"
+    except (OSError, DataDamaged, KeyboardInterrupt, LeaseLost):
+        raise
+    except BaseException as error:
+        for folder in folders:
+            if not folder.finished():
+                folder.write(folder.error, traceback.format_exc().encode(errors="replace"))
+                folder.publish(_failure(in_a_line(error)))
+    return folders[0].read_result()["state"]
 
 
 def in_a_line(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from normscope.results.targets.record import DEFAULT_MARGIN, TargetPlan, parse_t
 from normscope.specs import NormSpec, PlacementSpec, find_task
 from normscope.studies.arm import Arm
 from normscope.studies.looks import check_looks, plan_looks, whole_numbers
+from normscope.studies.stacks import check_stack
 from normscope.tasks import TASKS, CustomTask, Recipe, Splits, Task
 from normscope.tasks.batching import check_divisible
 from normscope.tasks.task import DEFAULT_VARIANT, in_variant
@@ -75,6 +76,8 @@ class StudySpec:
     """Whether each arm's learning rate is first tuned over :data:`GRID`, on a separate split and separate seeds."""
     looks: LookPlan | None = None
     """Numbers of pairs after which the arms are tested, the last of which is the number of seeds; None to test once."""
+    stack_seeds: bool = False
+    """Whether the seeds of an arm are computed as one stacked model, see :mod:`normscope.training.stacked`."""
     targets: TargetPlan | None = None
     """Targets of the validation metric, the times to which are compared, too."""
 
@@ -109,19 +112,24 @@ class StudySpec:
                 )
             self.task_of(arm).check(self.recipe(arm), tune=self.tune)
             check_divisible(self.task_of(arm), self.devices_per_run)
+            if self.stack_seeds:
+                if self.devices_per_run > 1:
+                    raise ValueError(
+                        f"stack_seeds is for runs on one device, got devices_per_run={self.devices_per_run}"
+                    )
+                check_stack(task, arm.norm, self.recipe(arm))
 
     def labels(self) -> tuple[str, ...]:
         """Return the shortest distinct labels: the norm, then what differs of placement, warm-up, optimizer, variant.
 
         Learning rates follow where arms differ in nothing else; those of :meth:`with_learning_rates` change no label.
         """
-        several = len({arm.placement for arm in self.arms}) > 1
-        warmups = len({arm.warmup for arm in self.arms}) > 1
-        optimizers = len({arm.optimizer for arm in self.arms}) > 1
-        variants = len({arm.variant for arm in self.arms}) > 1
+        several, warmups, optimizers, variants = (
+            len({getattr(arm, name) for arm in self.arms}) > 1
+            for name in ("placement", "warmup", "optimizer", "variant")
+        )
         parts = {(arm.norm.label, arm.placement, arm.warmup, arm.optimizer, arm.variant) for arm in self.arms}
-        alike = len(parts) < len(self.arms)
-        rates = alike and len({arm.learning_rate for arm in self.arms}) > 1
+        rates = len(parts) < len(self.arms) and len({arm.learning_rate for arm in self.arms}) > 1
         return tuple(
             arm.norm.label
             + (f"@{arm.placement}" if several else "")
@@ -171,26 +179,18 @@ class StudySpec:
         task = find_task(self.task)
         arms = [arm.content() for arm in self.arms]
         content = {**asdict(self), "arms": arms, "task": self.task_name, "revision": task.revision, "recipes": recipes}
-        if self.looks is None:
-            del content["looks"]
-        if self.devices_per_run == 1:
-            del content["devices_per_run"]
-        del content["targets"]
         content |= {"targets": self.targets.content()} if self.targets else {}
-        signature = task.metric.signature
-        content |= {"signature": signature} if signature else {}
+        content |= {"signature": task.metric.signature} if task.metric.signature else {}
         # Studies from before there was a choice keep their names.
-        if self.splits == "published":
-            del content["splits"]
+        usual = {"looks": None, "targets": None, "devices_per_run": 1, "splits": "published", "stack_seeds": False}
+        content = {name: value for name, value in content.items() if name not in usual or value != usual[name]}
         content |= {"grid": GRID, "tuning_seeds": TUNING_SEEDS} if self.tune else {}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
     def with_learning_rates(self, rates: Mapping[str, float]) -> "StudySpec":
         """Return a copy whose arms have the given learning rates, by label."""
-        arms = tuple(
-            replace(arm, learning_rate=rates[label]) for arm, label in zip(self.arms, self.labels(), strict=True)
-        )
-        return replace(self, arms=arms)
+        labeled = zip(self.arms, self.labels(), strict=True)
+        return replace(self, arms=tuple(replace(arm, learning_rate=rates[label]) for arm, label in labeled))
 
 
 @check_arguments
@@ -219,6 +219,7 @@ def make_study(
     devices_per_run: int = 1,
     splits: Splits | None = None,
     tune: bool = False,
+    stack_seeds: bool = False,
     question: str | None = None,
 ) -> StudySpec:
     """Build the specification of a study from names; omitted values default to the task's.
@@ -255,6 +256,8 @@ def make_study(
         splits: ``"resampled"`` if every seed draws its own split of training, validation and test data, the same for
             every arm; ``"published"`` for one split; the task's default if None.
         tune: Whether each arm's learning rate is tuned first, with the same budget per arm.
+        stack_seeds: Whether the seeds of an arm are trained as one stacked model where that is possible: faster for
+            small networks, equal to single runs up to rounding, and without times and memory of their own.
         question: Title of the report; derived from the task if None.
 
     Raises:
@@ -297,6 +300,7 @@ def make_study(
         devices_per_run=devices_per_run,
         splits=splits,
         tune=tune,
+        stack_seeds=stack_seeds,
         question=question,
     )
 

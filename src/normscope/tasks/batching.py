@@ -247,3 +247,16 @@ def _cut(batch: Any, part: int, parts: int, sizes: set[int]) -> Any:
     if isinstance(batch, list | tuple):
         return type(batch)(_cut(one, part, parts, sizes) for one in batch)
     return {key: _cut(one, part, parts, sizes) for key, one in batch.items()} if isinstance(batch, dict) else batch
+
+
+class Stackable(Protocol):
+    """A task whose batches are tuples of tensors of equal shapes in every update, and whose loss draws no numbers."""
+
+    def stacked_losses(self, model: Callable[[Tensor], Tensor], batch: Any) -> Tensor:
+        """Compute the training loss of every member of a stack, ``[S]``.
+
+        Args:
+            model: Maps the inputs of all members, ``[S, B, ...]``, each by its own weights.
+            batch: The batches of all members, stacked.
+        """
+        ...

@@ -155,6 +155,12 @@ class ImageClassification(ImageTask):
         """Return the task with the network of a variant."""
         return dataclasses.replace(self, build=self.other_networks[variant][1])
 
+    def stacked_losses(self, model: Callable[[Tensor], Tensor], batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Compute :meth:`loss` of every member of a stack, ``[S]``, from batches ``[S, B, ...]``."""
+        x, y = batch
+        logits = model(x).float()
+        return F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view(y.shape).mean(1)
+
     def network(self, norm: NormFactory, placement: PlacementLike, preset: str) -> nn.Module:
         """Build the network, which is the same in every preset, with arbitrary weights."""
         return self.build(norm, placement)

@@ -73,7 +73,7 @@ def train(
         ValueError: If the recipe does not fit the data.
     """
     device = torch.device(recipe.device)
-    with _deterministic(device, warn_only=not task.deterministic):
+    with deterministic(device, warn_only=not task.deterministic):
         model = build().to(device)
         # A custom task knows its data only when its model has been built.
         data = task.load(device, split, preset)
@@ -224,7 +224,7 @@ class _Run:
 
 
 @contextmanager
-def _deterministic(device: torch.device, *, warn_only: bool) -> Iterator[None]:
+def deterministic(device: torch.device, *, warn_only: bool) -> Iterator[None]:
     """Require deterministic operations on accelerators; on CPUs with a fixed number of threads all are deterministic.
 
     With ``warn_only``, for the models of custom tasks, other operations cause a warning instead of an error.

@@ -123,6 +123,8 @@ class Outcome:
     """Folder of the run."""
     progress: Progress
     """Progress of the run."""
+    is_stacked: bool = False
+    """Whether the run is computed together with others, so that no time and no memory is its own."""
 
     @property
     def device(self) -> torch.device:
@@ -186,7 +188,7 @@ class Outcome:
             "train_loss": statistics.fmean(self.progress.losses) if self.progress.losses else None,
             "valid_loss": loss,
             "valid_value": value,
-            "seconds": round(self.progress.seconds, 4),
+            "seconds": None if self.is_stacked else round(self.progress.seconds, 4),
             "gradient": {
                 name: [round(share.recentering, 6), round(share.rescaling, 6)] for name, share in shares.items()
             },
@@ -242,9 +244,9 @@ class Outcome:
                 "selected_step": selected or None,
                 "steps": self.progress.step or None,
                 "step_ms": statistics.median(self.progress.step_ms) if self.progress.step_ms else None,
-                "peak_bytes": self.peak(),
+                "peak_bytes": None if self.is_stacked else self.peak(),
                 "saved_bytes": self.progress.saved_bytes or None,
-                "seconds": self.progress.seconds,
+                "seconds": None if self.is_stacked else self.progress.seconds,
                 "parameters": self.parameters,
                 "reason": reason,
                 "seeds": self.progress.seeds or None,

@@ -172,6 +172,22 @@ def test_every_formula_is_its_definition(name: str, residual: bool) -> None:
     assert_same(computed(norm, given), defined(norm, given), 1e-12)
 
 
+@interpreted
+def test_groups_of_rows_with_their_own_weights() -> None:
+    from normscope.kernels.backends import triton as backend
+
+    formula, groups = Formula(CENTER | ROOT, EPS), [inputs(NORMS["layer_norm"], 3, 20) for _ in range(4)]
+    rows, upstream = (torch.cat([getattr(one, name) for one in groups]) for name in ("x", "dz"))
+    weight, bias = (torch.stack([getattr(one, name) for one in groups]) for name in ("weight", "bias"))
+    z, _, mean, square = backend.forward(formula, rows, None, weight, bias)
+    dx, dweight, dbias = backend.backward(formula, upstream, None, rows, mean, square, weight, True, True)
+    for place, given in enumerate(groups):
+        want = computed(NORMS["layer_norm"], given)
+        some = slice(3 * place, 3 * place + 3)
+        for got, other in zip((z[some], dx[some], dweight[place], dbias[place]), want, strict=True):
+            assert torch.equal(got, other)
+
+
 @pytest.mark.parametrize("width", [9008, 16385])
 @pytest.mark.parametrize("name", ["layer_norm", "ada_norm", "detach_norm", *list(MIXED)])
 @interpreted

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from normscope.kernels.backends import build
-from normscope.kernels.formula import CENTER, Formula, gradients
+from normscope.kernels.formula import CENTER, Formula, gradients_of_groups
 
 TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 
@@ -108,7 +108,9 @@ def _load_shim(path: Path, functions: ctypes.CDLL) -> ModuleType:
     spec.loader.exec_module(module)
     names = ("normscope_forward", "normscope_backward", "normscope_reduce")
     addresses = [ctypes.cast(getattr(functions, name), ctypes.c_void_p).value for name in names]
-    module.bind(*addresses, lambda flags, eps, scale, k, *rest: gradients(Formula(flags, eps, scale, k), *rest))
+    module.bind(
+        *addresses, lambda flags, eps, scale, k, *rest: gradients_of_groups(Formula(flags, eps, scale, k), *rest)
+    )
     return module
 
 
@@ -121,8 +123,8 @@ def forward(
         formula: Member of the family.
         x: ``[rows, H]``, float32, float64, bfloat16 or float16.
         residual: Added to ``x`` first; the same shape and dtype.
-        weight: ``[H]``, not wider than the statistics.
-        bias: ``[H]``, not wider than the statistics.
+        weight: ``[H]``, or ``[G, H]`` for as many equal groups of rows; not wider than the statistics.
+        bias: As ``weight``, not wider than the statistics.
 
     Returns:
         z; the sum, or None without a residual; the mean of every row, or None if the formula does not center; the mean
@@ -140,7 +142,9 @@ def forward(
         weight = torch.ones_like(bias)
     call = _call(formula, x, x=x, residual=residual, weight=weight, bias=bias, sum=total, z=z, mean=mean, square=square)
     library, address = load(), ctypes.addressof(call)
-    if library.shim is not None:
+    if weight is not None and weight.dim() == 2:
+        _over_groups(call, weight, lambda _, *given: library.functions.normscope_forward(*given))
+    elif library.shim is not None:
         library.shim.run(address)
     else:
         _over(rows, x.shape[1], lambda begin, end: library.functions.normscope_forward(address, begin, end))
@@ -167,7 +171,7 @@ def backward(
         x: Input or sum that was normalized; None if the formula does not need it.
         mean: Mean of every row, if the formula centers and ``x`` is given.
         square: Mean square of every centered row.
-        weight: ``[H]``.
+        weight: ``[H]``, or ``[G, H]`` as in :func:`forward`; then so are the gradients of weight and bias.
         wants_weight: Whether to compute the gradient of the weight.
         wants_bias: Whether to compute the gradient of the bias.
 
@@ -184,14 +188,15 @@ def backward(
     call = _call(formula, dz, x=x, dz=dz, dsum=added, weight=weight, dx=dx, mean=mean, square=square)
     library, address = load(), ctypes.addressof(call)
     function = library.functions.normscope_backward
+    if weight is not None and weight.dim() == 2:
+        return dx, *_sums_of_groups(call, weight, wants_weight, wants_bias)
     if not (wants_weight or wants_bias):
         if library.shim is not None:
             library.shim.run(address, 0, 0, 0)
         else:
             _over(rows, width, lambda begin, end: function(address, begin, end, None, None))
         return dx, None, None
-    parts = max(1, min(rows * width // SMALL, PARTS, rows), rows // ROWS)
-    size = -(-rows // parts)
+    parts, size = _parts(rows, width)
     dweight, dbias = (torch.zeros(parts, width, dtype=square.dtype) for _ in range(2))
 
     def part(index: int) -> None:
@@ -206,6 +211,53 @@ def backward(
     for one in (dweight, dbias):
         library.functions.normscope_reduce(one.data_ptr(), parts, width, call.type)
     return dx, dweight[0].clone() if wants_weight else None, dbias[0].clone() if wants_bias else None
+
+
+def _parts(rows: int, width: int) -> tuple[int, int]:
+    """Return the number of partial sums over rows, and the number of rows of each."""
+    parts = max(1, min(rows * width // SMALL, PARTS, rows), rows // ROWS)
+    return parts, -(-rows // parts)
+
+
+def _over_groups(call: KernelCall, weight: Tensor, body: Callable[[int, int, int, int], None]) -> None:
+    """Call ``body(group, call, begin, end)`` for the rows of each group, with the address of a call with its weight."""
+    groups, size = len(weight), weight.shape[1] * weight.element_size()
+    rows = call.rows // groups
+
+    def some(begin: int, end: int) -> None:
+        own = KernelCall.from_buffer_copy(call)
+        for group in range(begin, end):
+            own.weight = call.weight + group * size
+            own.bias = None if call.bias is None else call.bias + group * size
+            body(group, ctypes.addressof(own), group * rows, (group + 1) * rows)
+
+    _over(groups, rows * call.width, some)
+
+
+def _sums_of_groups(
+    call: KernelCall, weight: Tensor, wants_weight: bool, wants_bias: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Compute the gradients of every group as if it were alone."""
+    functions, sums = load().functions, wants_weight or wants_bias
+    parts, size = _parts(call.rows // len(weight), call.width)
+    dweight, dbias = (weight.new_zeros(len(weight), parts, call.width) if sums else None for _ in range(2))
+
+    def group(index: int, address: int, begin: int, end: int) -> None:
+        if dweight is None or dbias is None:
+            functions.normscope_backward(address, begin, end, None, None)
+            return
+        for part in range(parts):
+            at = (one[index, part].data_ptr() for one in (dweight, dbias))
+            edges = (min(end, begin + place * size) for place in (part, part + 1))
+            functions.normscope_backward(address, *edges, *at)
+        for one in (dweight, dbias):
+            functions.normscope_reduce(one[index].data_ptr(), parts, call.width, call.type)
+
+    _over_groups(call, weight, group)
+    return tuple(
+        one[:, 0].contiguous() if wanted and one is not None else None
+        for one, wanted in ((dweight, wants_weight), (dbias, wants_bias))
+    )  # pyright: ignore
 
 
 def _statistics(x: Tensor) -> torch.dtype:

@@ -88,6 +88,32 @@ void backward_all(const norm &call, int64_t parts, void *dweight, void *dbias) {
     else at::parallel_for(0, parts, 1, body);
 }
 
+// One of equal groups of rows, as a call of its own, with its row of the weights and biases.
+norm group_of(const norm &call, int64_t groups, int64_t group) {
+    static constexpr int64_t SIZES[TYPES] = {4, 8, 2, 2};
+    norm own = call;
+    own.rows = call.rows / groups;
+    const int64_t statistic = call.type == FLOAT64 ? 8 : 4, first = group * own.rows;
+    const auto move = [](auto &pointer, int64_t bytes) {
+        if (pointer) pointer = (char *)pointer + bytes;
+    };
+    for (const void **rows : {&own.x, &own.residual, &own.dz, &own.dsum}) move(*rows, first * call.width * SIZES[call.type]);
+    for (void **rows : {&own.sum, &own.z, &own.dx}) move(*rows, first * call.width * SIZES[call.type]);
+    for (void **rows : {&own.mean, &own.square}) move(*rows, first * statistic);
+    for (const void **parameter : {&own.weight, &own.bias}) move(*parameter, group * call.width * statistic);
+    return own;
+}
+
+template <class Body>
+void over_groups(const norm &call, int64_t groups, const Body &body) {
+    const int64_t grain = std::max<int64_t>(1, SMALL * groups / std::max<int64_t>(1, call.rows * call.width));
+    auto some = [&](int64_t from, int64_t to) {
+        for (int64_t group = from; group < to; group++) body(group, group_of(call, groups, group));
+    };
+    if (groups <= grain) some(0, groups);
+    else at::parallel_for(0, groups, grain, some);
+}
+
 // A parameter or its gradient in another dtype. Written out because torch's conversion costs as much as a small norm.
 Tensor cast(const Tensor &given, at::ScalarType dtype) {
     if (!given.defined() || (given.scalar_type() == dtype && given.is_contiguous())) return given;
@@ -114,7 +140,7 @@ bool plain(const Tensor &t) {
 
 struct NormBackward : torch::autograd::Node {
     Formula formula;
-    int64_t width;
+    int64_t width, groups;
     SavedVariable x, mean, square, weight;
     bool x_is_output, has_weight, has_bias;
     at::ScalarType bias_dtype;
@@ -167,24 +193,32 @@ struct NormBackward : torch::autograd::Node {
             call.mean = data(means);
             call.square = data(squares);
             if (learn_weight || learn_bias) std::tie(dweight, dbias) = with_parameters(call, statistics);
-            else backward_all(call, 0, nullptr, nullptr);
+            else if (groups == 1) backward_all(call, 0, nullptr, nullptr);
+            else
+                over_groups(call, groups, [](int64_t, const norm &own) { backward_all(own, 0, nullptr, nullptr); });
             dweight = learn_weight ? cast(dweight, gain.scalar_type()).view(gain.sizes()) : Tensor();
             dbias = learn_bias ? cast(dbias, bias_dtype).view(bias_sizes) : Tensor();
         }
         return {dx, dx, dweight, dbias};
     }
 
-    // Adds partial sums in a fixed order.
+    // Adds partial sums in a fixed order; those of a group are as if it were alone.
     std::pair<Tensor, Tensor> with_parameters(const norm &call, at::ScalarType statistics) {
-        const int64_t rows = call.rows;
+        const int64_t rows = call.rows / groups;
         const int64_t parts = std::max({int64_t(1), std::min({rows * width / SMALL, PARTS, rows}), rows / ROWS});
-        Tensor dweight = empty({parts, width}, statistics), dbias = empty({parts, width}, statistics);
-        backward_all(call, parts, data(dweight), data(dbias));
+        Tensor dweight = empty({groups, parts, width}, statistics), dbias = empty({groups, parts, width}, statistics);
+        const int64_t bytes = parts * width * dweight.element_size();
+        char *w = static_cast<char *>(data(dweight)), *b = static_cast<char *>(data(dbias));
+        over_groups(call, groups, [&](int64_t group, const norm &own) {
+            backward_all(own, parts, w + group * bytes, b + group * bytes);
+            if (parts > 1) {
+                reduce(w + group * bytes, parts, width, call.type);
+                reduce(b + group * bytes, parts, width, call.type);
+            }
+        });
         if (parts > 1) {
-            reduce(data(dweight), parts, width, call.type);
-            reduce(data(dbias), parts, width, call.type);
-            dweight = dweight.select(0, 0).clone();
-            dbias = dbias.select(0, 0).clone();
+            dweight = dweight.select(1, 0).clone();
+            dbias = dbias.select(1, 0).clone();
         }
         return {dweight, dbias};
     }
@@ -199,7 +233,7 @@ struct NormBackward : torch::autograd::Node {
         pybind11::object result = pybind11::reinterpret_borrow<pybind11::object>(closed_form)(
             formula.flags, formula.eps, formula.scale, formula.k, wrap(dz.reshape(matrix)),
             wrap(input.defined() ? input.reshape(matrix) : input), wrap(squares),
-            wrap(gain.defined() ? gain.reshape({-1}) : gain));
+            wrap(!gain.defined() ? gain : groups == 1 ? gain.reshape({-1}) : gain.reshape({groups, width})));
         auto take = [&](int i) {
             PyObject *one = PyTuple_GET_ITEM(result.ptr(), i);
             return one == Py_None ? Tensor() : THPVariable_Unpack(one);
@@ -229,11 +263,12 @@ bool plain_mode() {
 
 Tensor optional(PyObject *object) { return object == Py_None ? Tensor() : THPVariable_Unpack(object); }
 
-// norm(x, shape, weight, bias, residual, flags, eps, scale, k) -> z, (z, sum), or None if Python must decide
+// norm(x, shape, weight, bias, residual, flags, eps, scale, k) -> z, (z, sum), or None if Python must decide.
+// With a tenth argument, groups, parameters are [groups, *shape], and the rows of x come in as many equal groups.
 PyObject *norm_call(PyObject *, PyObject *const *args, Py_ssize_t count) {
     HANDLE_TH_ERRORS
-    if (count != 9) {
-        PyErr_SetString(PyExc_TypeError, "norm takes 9 arguments");
+    if (count != 9 && count != 10) {
+        PyErr_SetString(PyExc_TypeError, "norm takes 9 or 10 arguments");
         return nullptr;
     }
     if (!plain_mode() || !PyTuple_CheckExact(args[1])) Py_RETURN_NONE;
@@ -251,8 +286,11 @@ PyObject *norm_call(PyObject *, PyObject *const *args, Py_ssize_t count) {
         width *= size;
     }
     const auto row = given.sizes().slice(given.dim() - axes);
+    const int64_t groups = count == 10 ? PyLong_AsLongLong(args[9]) : 1;
+    if (count == 10 && (groups < 1 || !width || given.numel() / width % groups || !weight.defined())) Py_RETURN_NONE;
     for (const Tensor &one : {weight, bias})
-        if (one.defined() && (one.sizes() != row || (one.scalar_type() == at::kDouble && statistics != at::kDouble)))
+        if (one.defined() && ((count == 10 ? one.dim() != axes + 1 || one.size(0) != groups || one.sizes().slice(1) != row
+                                           : one.sizes() != row) || (one.scalar_type() == at::kDouble && statistics != at::kDouble)))
             Py_RETURN_NONE;
     if (added.defined() && (added.scalar_type() != dtype || added.sizes() != given.sizes())) Py_RETURN_NONE;
     const Formula formula{static_cast<int32_t>(PyLong_AsLong(args[5])), PyFloat_AsDouble(args[6]),
@@ -281,12 +319,14 @@ PyObject *norm_call(PyObject *, PyObject *const *args, Py_ssize_t count) {
     call.square = data(square);
     {
         pybind11::gil_scoped_release others_may_run;
-        forward_all(call);
+        if (groups == 1) forward_all(call);
+        else over_groups(call, groups, [](int64_t, const norm &own) { forward_all(own); });
     }
     if (learns) {
         auto node = make_node<NormBackward>();
         node->formula = formula;
         node->width = width;
+        node->groups = groups;
         node->set_next_edges(torch::autograd::collect_next_edges(x, residual, weight, bias));
         node->has_weight = weight.defined();
         node->has_bias = bias.defined();

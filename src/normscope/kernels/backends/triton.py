@@ -8,6 +8,7 @@ gives bit-identical results.
 The width and the numbers of the formula are compile-time constants of a kernel; the number of rows is not.
 """
 
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -62,14 +63,17 @@ def forward(
         formula: Member of the family.
         x: ``[rows, H]``, contiguous; statistics are in float64 for float64 inputs, otherwise in float32.
         residual: Added to ``x`` first, ``[rows, H]``, contiguous.
-        weight: ``[H]``, any floating-point dtype not wider than the statistics.
-        bias: ``[H]``, any floating-point dtype not wider than the statistics.
+        weight: ``[H]``, any floating-point dtype not wider than the statistics; or ``[G, H]`` for as many equal groups
+            of rows, each with a launch of its own.
+        bias: As ``weight``.
 
     Returns:
         z and the sum with the residual (None without one), in the shape and dtype of ``x``; the mean (None if the
         formula does not center) and the mean square of the centered row, ``[rows]``, in the dtype of the statistics.
         The sum is rounded before it is normalized, as if it had been computed separately; z is rounded once.
     """
+    if any(one is not None and one.dim() == 2 for one in (weight, bias)):
+        return _in_groups(forward, formula, (x, residual), (weight, bias))
     rows, width = x.shape
     z = torch.empty_like(x)
     total = None if residual is None else torch.empty_like(x)
@@ -104,7 +108,7 @@ def backward(
         x: Input, or its sum with the residual, ``[rows, H]``; None if the formula does not keep it.
         mean: Mean of every row, ``[rows]``; None if the formula does not center or does not keep the input.
         square: Mean square of every centered row, ``[rows]``.
-        weight: ``[H]``.
+        weight: ``[H]``, or ``[G, H]`` as in :func:`forward`; then so are the gradients of weight and bias.
         wants_weight: Whether to compute the gradient of the weight.
         wants_bias: Whether to compute the gradient of the bias.
 
@@ -112,6 +116,9 @@ def backward(
         Gradients of the input in the dtype of ``dz``, rounded once; of the weight in its dtype; of the bias in the
         dtype of the statistics. None for a gradient that is not computed.
     """
+    if weight is not None and weight.dim() == 2:
+        dx, *sums = _in_groups(backward, formula, (dz, dtotal, x, mean, square), (weight,), wants_weight, wants_bias)
+        return dx, *(one if one is None else one.view(weight.shape) for one in sums)
     rows, width = dz.shape
     dx = torch.empty_like(dz)
     dweight = torch.empty_like(weight) if wants_weight and weight is not None else None
@@ -146,6 +153,21 @@ def backward(
                 upstream, *kept, dweight, dbias, rows, **_constants(formula, width, COLUMNS)
             )
     return dx, dweight, dbias
+
+
+def _in_groups(
+    function: Callable[..., tuple[Tensor | None, ...]],
+    formula: Formula,
+    rows: Sequence[Tensor | None],
+    parameters: Sequence[Tensor | None],
+    *wanted: bool,
+) -> Any:
+    """Launch a function for each of as many equal groups of rows as there are rows of parameters."""
+    groups = next(len(one) for one in parameters if one is not None)
+    split = [[None] * groups if one is None else one.chunk(groups) for one in rows]
+    split += [[None] * groups if one is None else one for one in parameters]
+    results = [function(formula, *given, *wanted) for given in zip(*split, strict=True)]
+    return tuple(None if several[0] is None else torch.cat(several) for several in zip(*results, strict=True))
 
 
 def _parts(whole: int, part: int) -> int:

@@ -14,7 +14,7 @@ from normscope.results.store import RunFolder, StudyFolder
 from normscope.studies.engines.devices import Slot
 from normscope.studies.engines.engine import GRACE_SECONDS, EngineError, RunEvent
 from normscope.studies.engines.growth import Growth
-from normscope.studies.plan import RunSpec
+from normscope.studies.plan import RunSpec, stacked_with
 from normscope.studies.run import fail
 
 __tracebackhide__ = True
@@ -118,9 +118,12 @@ class _Worker:
                 messages.put((self, line))
         messages.put((self, ""))
 
-    def send(self, spec: RunSpec, study: StudyFolder, of_slot: int, *, is_shared: bool) -> None:
+    def send(
+        self, spec: RunSpec, study: StudyFolder, of_slot: int, *, is_shared: bool, beside: Sequence[RunSpec]
+    ) -> None:
         self.spec, self.step, self.of_slot = spec, 0, of_slot
         request = {"spec": spec.to_json(), "study": str(study.path), "of_slot": of_slot, "is_shared": is_shared}
+        request["beside"] = [each.to_json() for each in beside]
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(json.dumps(request) + "\n")
@@ -322,7 +325,8 @@ class _Pool:
                     self.callback(RunEvent(spec=spec, state=folder.read_result()["state"], step=spec.recipe.steps))
                     continue
                 grows = self.growth is not None and not self.growth.is_settled
-                worker.send(spec, self.study, self.of_slot, is_shared=grows or self.of_slot > 1)
+                beside = stacked_with(spec, self.queue, self.study, len(self.workers))
+                worker.send(spec, self.study, self.of_slot, is_shared=grows or self.of_slot > 1, beside=beside)
 
     def _dismiss_all(self) -> None:
         """End all workers by closing their input; those that have not written their checkpoints in time are killed.

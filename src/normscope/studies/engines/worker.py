@@ -49,11 +49,12 @@ def main() -> None:
     for line in inbox:
         request = json.loads(line)
         spec = RunSpec.from_json(request["spec"])
+        beside = [RunSpec.from_json(one) for one in request["beside"]]
         device, workers = torch.device(spec.recipe.device), request["of_slot"]
         limit_memory(device, workers, is_shared=request["is_shared"])
         study = StudyFolder(Path(request["study"]))
         try:
-            state = execute(spec, study, _watch(events, stop, device, workers))
+            state = execute(spec, study, _watch(events, stop, device, workers), beside=beside)
         except (OSError, ValueError) as error:
             # A fault of the machine or of the data: the run stays resumable, and a traceback would not help.
             _send(events, {"event": "fault", "reason": in_a_line(error)})
