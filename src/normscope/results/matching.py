@@ -40,6 +40,11 @@ class StoredRun:
     result: Mapping[str, Any] | None
     """result.json; None while the run has not ended."""
 
+    @cached_property
+    def name(self) -> str:
+        """Name of the folder."""
+        return self.folder.path.name
+
 
 @dataclass(frozen=True, kw_only=True)
 class ArmRuns:
@@ -168,8 +173,8 @@ def match_runs(card: Mapping[str, Any], entry: Mapping[str, Any], runs: Sequence
     planned = frozenset(card["seeds"])
     seeds = {identity: int(seed) for seed, identity in (entry.get("runs") or {}).items()}
     for run in runs:
-        seed = run.description.get("seed", seeds.get(run.folder.path.name))
-        if seeds and seeds.get(run.folder.path.name) != seed:
+        seed = run.description.get("seed", seeds.get(run.name))
+        if seeds and seeds.get(run.name) != seed:
             continue
         same = all(run.description.get(key) in (None, value) for key, value in wanted.items())
         if seed not in planned or not same:

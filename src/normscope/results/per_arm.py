@@ -336,4 +336,4 @@ def _summarize_run(seed: int, arm: ArmRuns) -> RunSummary:
     else:
         rows = run.folder.read_metrics()
         state, steps = "interrupted", rows[-1]["step"] if rows else 0
-    return RunSummary(seed=seed, state=state, value=arm.values.get(seed), steps=steps, id=run.folder.path.name)
+    return RunSummary(seed=seed, state=state, value=arm.values.get(seed), steps=steps, id=run.name)

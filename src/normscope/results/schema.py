@@ -253,7 +253,9 @@ def _build_test(shape: Any) -> Callable[[Any], bool]:
         return _PLAIN.get(shape) or (lambda content: _fits(content, shape))
     if (kind := next(iter(shape), None)) in (str, int):
         test, key_test = _build_test(shape[kind]), _is_text if kind is str else re.compile("[0-9]{1,18}").fullmatch
-        return lambda content: isinstance(content, dict) and all(map(key_test, content)) and all(map(test, content.values()))
+        return lambda content: (
+            isinstance(content, dict) and all(map(key_test, content)) and all(map(test, content.values()))
+        )
     fields = [(key.removesuffix("?"), key.endswith("?"), _build_test(inner)) for key, inner in shape.items()]
 
     def test_object(content: Any) -> bool:
@@ -275,9 +277,7 @@ def _is_text(content: Any) -> bool:
 _PLAIN: dict[Any, Callable[[Any], bool]] = {
     str: _is_text,
     int: lambda content: type(content) is int and abs(content) < 2**63,
-    float: lambda content: (
-        abs(content) <= sys.float_info.max if type(content) is float else _fits(content, float)
-    ),
+    float: lambda content: abs(content) <= sys.float_info.max if type(content) is float else _fits(content, float),
 }
 
 

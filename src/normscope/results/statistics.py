@@ -115,7 +115,7 @@ def bca_interval(
         differences: ``[P]``, at least two.
         level: Nominal coverage, such as 0.95.
         rng: Random generator of the resamples.
-        resamples: Number of resamples.
+        resamples: Number of resamples; of more than 1,000 pairs as many as make ten million draws, but at least 2,000.
 
     Returns:
         The interval; a single point if all differences are equal.
@@ -130,6 +130,7 @@ def bca_interval(
     outside, mean, size = tail(level), float(values.mean()), float(np.abs(values).max())
     if np.ptp(values) <= _CONSTANT * size:
         return mean, mean
+    resamples = min(resamples, max(2000, 10**7 // len(values)))
     means = np.empty(resamples)
     rows = max(1, _AT_ONCE // len(values))
     for start in range(0, resamples, rows):

@@ -58,7 +58,11 @@ def read_json(path: Path, *, newest: int = SCHEMA) -> dict[str, Any]:
 
 
 def read_file(path: Path) -> bytes:
-    """Read a file with the fewest calls that a file server has to answer: one to open it, and none about its size."""
+    """Read a file with the fewest calls that a file server has to answer: one to open it, and none about its size.
+
+    Raises:
+        OSError: If it cannot be read; the error names it.
+    """
     file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     try:
         parts = []
@@ -83,7 +87,7 @@ def parse_json(data: bytes, name: Path | str) -> Any:
         ValueError: If they are not JSON, hold NaN or infinity, or are nested deeper than any file of a study.
     """
     try:
-        content = json.loads(data.decode("utf-8"), parse_constant=_refuse)
+        content = _DECODER.decode(data.decode("utf-8"))
     except ValueError as error:
         raise ValueError(f"{name} is not valid JSON ({error}); was it edited or cut short?") from error
     except RecursionError:
@@ -104,6 +108,9 @@ def _children(content: Mapping[str, Any] | list[Any]) -> Iterable[Any]:
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not a JSON number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
 def _if_there(read: Callable[[], _Content]) -> _Content | None:

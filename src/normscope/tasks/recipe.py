@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 import torch
@@ -130,7 +130,7 @@ class Recipe:
 
         Runs are named by it, and the names of those from before there were rules stay as they were.
         """
-        content = asdict(self)
+        content = {each.name: getattr(self, each.name) for each in fields(self)}
         if self.clip_rule == "norm":
             del content["clip_rule"]
         return content

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from normscope.results.store import RunFolder, StudyFolder
+from normscope.studies.engines.apart import SECONDS_PER_CHECK, WAITED_SHARE, Apart
 from normscope.studies.engines.engine import GRACE_SECONDS, EngineError, RunEvent
 from normscope.studies.plan import RunSpec
 from normscope.studies.run import fail
@@ -70,7 +71,8 @@ class LocalEngine:
             EngineError: If a worker cannot start or reports a fault of the machine, or if workers crash
                 :data:`HOPELESS` times before any run has made progress.
         """
-        waiting = {spec.id: spec for spec in specs if not study.run(spec.id).finished()}
+        begun = frozenset(study.begun())
+        waiting = {spec.id: spec for spec in specs if spec.id not in begun or not study.run(spec.id).finished()}
         if not waiting:
             return
         _Pool(min(self.workers, len(waiting)), waiting, study, callback).run()
@@ -127,6 +129,10 @@ class _Pool:
         self.size, self.study, self.callback = size, study, callback
         self.queue = list(waiting.values())
         self.elsewhere: dict[str, RunSpec] = {}
+        self.apart = Apart(study=study)
+        self.changed_at = time.monotonic()
+        self.known = 0
+        """Number of runs of others that the last check left."""
         self.crashes: dict[str, int] = {}
         self.has_progress = False
         self.messages: queue.Queue[tuple[_Worker, str]] = queue.Queue()
@@ -141,8 +147,7 @@ class _Pool:
                     self._start(log.fileno())
                 while self.queue or self.elsewhere or any(worker.spec for worker in self.workers):
                     self._receive(log.fileno())
-                    if time.monotonic() - self.checked_at > POLL_SECONDS:
-                        self._check_elsewhere()
+                    self._check_elsewhere()
                     self._assign()
             finally:
                 self._dismiss_all()
@@ -178,12 +183,14 @@ class _Pool:
     def _end(self, spec: RunSpec, state: str) -> None:
         if state == "elsewhere":
             self.elsewhere[spec.id] = spec
+            self.apart.move(self.queue, self.elsewhere)
             waiting = not self.queue and not any(worker.spec for worker in self.workers)
             note = f"waiting for {_holder(self.study.run(spec.id))}, which computes this run" if waiting else ""
             self.callback(RunEvent(spec=spec, state="elsewhere", step=0, note=note))
         elif state == "interrupted":
             self.queue.insert(0, spec)
         else:
+            self.changed_at = time.monotonic()
             self.callback(RunEvent(spec=spec, state=state, step=spec.recipe.steps))
 
     def _replace(self, worker: _Worker, log: int) -> None:
@@ -223,16 +230,27 @@ class _Pool:
         return not self.has_progress and not busy and sum(self.crashes.values()) >= HOPELESS
 
     def _check_elsewhere(self) -> None:
-        """Check the runs that other processes compute; retry them when a worker is idle, in case the process died."""
-        self.checked_at = time.monotonic()
+        """Check the runs that other processes compute; retry them when a worker is idle, in case the process died.
+
+        The more runs there are and the longer nothing has changed, the rarer are the checks, but for the first one
+        when there is nothing else to do.
+        """
+        idle = not self.queue and any(worker.spec is None for worker in self.workers)
+        now = time.monotonic()
+        pause = max(POLL_SECONDS, SECONDS_PER_CHECK * len(self.elsewhere), WAITED_SHARE * (now - self.changed_at))
+        if not (idle and len(self.elsewhere) > self.known) and now - self.checked_at < pause:
+            return
+        self.checked_at = now
         for identity, spec in list(self.elsewhere.items()):
             folder = self.study.run(identity)
             if folder.finished():
                 del self.elsewhere[identity]
+                self.changed_at = now
                 self.callback(RunEvent(spec=spec, state=folder.read_result()["state"], step=spec.recipe.steps))
             elif not self.queue and any(worker.spec is None for worker in self.workers):
                 del self.elsewhere[identity]
                 self.queue.append(spec)
+        self.known = len(self.elsewhere) + len(self.queue)
 
     def _assign(self) -> None:
         """Assign queued runs to idle workers."""
@@ -242,6 +260,7 @@ class _Pool:
                 folder = self.study.run(spec.id)
                 if folder.finished():
                     self.callback(RunEvent(spec=spec, state=folder.read_result()["state"], step=spec.recipe.steps))
+                    self.apart.move(self.queue, self.elsewhere)
                     continue
                 worker.send(spec, self.study)
 
