@@ -22,6 +22,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 from unittest import mock
@@ -140,7 +141,11 @@ class StopHere:
 
 
 def do(phase: str, folder: Path, runs: int) -> None:
-    """Do what one command does."""
+    """Do what one command does.
+
+    Raises:
+        SystemExit: If it failed.
+    """
     from normscope.cli import compare as commands
     from normscope.cli.main import main
 
@@ -148,8 +153,12 @@ def do(phase: str, folder: Path, runs: int) -> None:
         phase, command_of(runs, folder)
     )
     halted = mock.patch.object(commands, "make_engine", return_value=StopHere())
-    with halted if phase == "plan" else contextlib.nullcontext(), contextlib.suppress(Planned, SystemExit):
-        main(arguments)
+    try:
+        with halted if phase == "plan" else contextlib.nullcontext(), contextlib.suppress(Planned):
+            main(arguments)
+    except SystemExit as end:
+        if end.code:
+            raise
 
 
 def measure(phase: str, folder: Path, runs: int, *, calls: bool) -> dict[str, Any]:
@@ -159,13 +168,18 @@ def measure(phase: str, folder: Path, runs: int, *, calls: bool) -> dict[str, An
         RuntimeError: If it failed.
     """
     counted, command = folder.parent / "calls.txt", own_command(phase, folder, runs)
-    begin = time.perf_counter()
+    begin, before = time.perf_counter(), sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
     command = [*tracer(counted), *command] if calls else command
     ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if ended.returncode:
         raise RuntimeError(f"{phase} of {runs} runs ended with {ended.returncode}: {ended.stdout[-2000:]}")
     if not calls:
-        return {"seconds": time.perf_counter() - begin, "peak_mb": int(ended.stdout.split()[-1]) / 1024}
+        seconds, peak = time.perf_counter() - begin, int(ended.stdout.split()[-1]) / 1024
+        return {
+            "seconds": seconds,
+            "busy": sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - before,
+            "peak": peak,
+        }
     found = Counter(KINDS[name] for name, _ in calls_of(counted, folder))
     return {kind: found[kind] / runs for kind in CALLS}
 
@@ -307,33 +321,27 @@ def simulate(home: Path, runs: int, workers: int, seconds: float) -> None:
 def table(sizes: Sequence[int], home: Path, phases: Sequence[str]) -> None:
     """Print one row per command and size."""
     traces = shutil.which("strace") is not None
-    print("| command | runs | seconds | peak MB | opened per run | stat | listed | changed | calls per run |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    heads = ("command", "runs", "seconds", "of a processor", "peak MB", *CALLS, "calls per run")
+    print(f"| {' | '.join(heads)} |\n| --- |{' ---: |' * (len(heads) - 1)}", flush=True)
     for runs in sizes:
         with made_up(runs, home) as folder:
             for phase in phases:
                 here = home / "planned" if phase == "plan" else folder
                 times = measure(phase, here, runs, calls=False)
-                counts = (
-                    measure(phase, home / "planned-too" if phase == "plan" else folder, runs, calls=True)
-                    if traces
-                    else {}
-                )
-                cells = [f"{counts[kind]:.2f}" if counts else "no strace" for kind in CALLS]
-                cells.append(f"{sum(counts.values()):.2f}" if counts else "")
-                print(
-                    f"| {phase} | {runs:,} | {times['seconds']:.1f} | {times['peak_mb']:.0f} | {' | '.join(cells)} |",
-                    flush=True,
-                )
-                for made in ("planned", "planned-too"):
-                    shutil.rmtree(home / made, ignore_errors=True)
+                shutil.rmtree(home / "planned", ignore_errors=True)
+                counts = measure(phase, here, runs, calls=True) if traces else {}
+                shutil.rmtree(home / "planned", ignore_errors=True)
+                cells = [f"{runs:,}", *(f"{times[name]:.0f}" for name in ("seconds", "busy", "peak"))]
+                cells += [f"{counts[kind]:.2f}" if counts else "no strace" for kind in CALLS]
+                print(f"| {phase} | {' | '.join(cells)} | {sum(counts.values()):.2f} |", flush=True)
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", default="1000,10000,100000", help="sizes of the studies")
-    parser.add_argument("--phases", default="plan,report,resume", help="commands to measure")
+    status = "status," * (find_spec("normscope.cli.status") is not None)
+    parser.add_argument("--phases", default=f"plan,{status}report,resume", help="commands to measure")
     parser.add_argument("--workers", type=int, default=200, help="workers on one folder; 0 to leave them out")
     parser.add_argument("--seconds", type=float, default=2.0, help="time that each of their runs takes")
     parser.add_argument("--worked", type=int, default=2000, help="number of runs that they compute")

@@ -17,7 +17,7 @@ from normscope.report.study import read_study
 from normscope.results import summarize
 from normscope.results.aggregates import sum_over_seeds
 from normscope.results.schema import CARD, RESULT, ROW, RUN, _test_of, check
-from normscope.results.statistics import _flipped_sums, bca_interval, sign_flip_p
+from normscope.results.statistics import bca_interval, flipped_sums, sign_flip_p
 from normscope.results.store import StudyFolder
 
 
@@ -115,8 +115,8 @@ def test_resamples_in_parts_are_those_of_one_draw(monkeypatch: pytest.MonkeyPatc
 
 def test_signs_eight_at_a_time() -> None:
     rng = np.random.default_rng(3)
-    # Powers of two: the sum names the signs.
-    sums = _flipped_sums(2.0 ** np.arange(11), 4096, rng)
+    # Powers of two: the sum names the signs; the zeros behind them make it many values.
+    sums = flipped_sums(np.concatenate([2.0 ** np.arange(11), np.zeros(246)]), 4096, rng)
     signs = ((sums + 2**11 - 1) / 2).astype(np.int64)
     assert ((signs >= 0) & (signs < 2**11)).all()
     assert len(np.unique(signs)) > 1700  # of 2048, each drawn twice on average: 1771 are expected
