@@ -1,5 +1,6 @@
 """Files that are written whole or not at all."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -85,3 +86,48 @@ def test_what_a_killed_process_left_is_listed_for_its_file_alone(tmp_path: Path)
     (left,) = leftovers(path)
     assert left.read_bytes() == b"half"
     assert list(leftovers(tmp_path / "other")) == []
+
+
+@pytest.mark.parametrize("refusal", [None, errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_the_first_of_two_writers_wins_with_and_without_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: int | None
+) -> None:
+    def refuse(source: str, target: Path) -> None:
+        assert refusal is not None
+        raise OSError(refusal, os.strerror(refusal))
+
+    if refusal is not None:
+        monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / "file"
+    write_atomically(path, b"first", replace=False)
+    with pytest.raises(FileExistsError):
+        write_atomically(path, b"second", replace=False)
+    assert path.read_bytes() == b"first"
+    assert os.listdir(tmp_path) == ["file"]
+    assert path.stat().st_nlink == 1
+
+
+def test_a_link_whose_reply_was_lost_is_no_second_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = os.link
+
+    def link_twice(source: str, target: Path) -> None:
+        link(source, target)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", link_twice)
+    write_atomically(tmp_path / "file", b"first", replace=False)
+    assert (tmp_path / "file").read_bytes() == b"first"
+
+
+def test_a_writer_that_may_not_go_on_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def forbid() -> None:
+        assert len(list(leftovers(path))) == 1
+        raise PermissionError("taken over")
+
+    with pytest.raises(PermissionError, match="taken over"):
+        write_atomically(path, b"new", check=forbid)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]

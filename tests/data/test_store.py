@@ -1,6 +1,8 @@
 import hashlib
+import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -95,10 +97,13 @@ def test_a_damaged_cache_without_a_network_says_both(cache):
 def test_what_a_killed_download_left_is_swept_away(cache, mirror):
     mirror.files |= {"/one.bin": ONE, "/two.bin": TWO}
     (cache / "pair").mkdir(parents=True)
-    (cache / "pair" / ".one.bin.abc.part").write_bytes(ONE[:7])
+    for name, age in (("abc", 3700.0), ("of_another_machine", 60.0)):
+        part = cache / "pair" / f".one.bin.{name}.part"
+        part.write_bytes(ONE[:7])
+        os.utime(part, (time.time(), time.time() - age))
     locate(pair(mirror.address))
     assert sorted(path.name for path in (cache / "pair").glob("*.bin")) == ["one.bin", "two.bin"]
-    assert list((cache / "pair").glob(".*.part")) == []
+    assert [path.name for path in (cache / "pair").glob(".*.part")] == [".one.bin.of_another_machine.part"]
 
 
 def test_a_folder_variable_that_names_no_folder_is_an_error(tmp_path, cache, monkeypatch):

@@ -14,7 +14,7 @@ def test_the_layout_is_the_documented_one(tmp_path):
     study = StudyFolder(tmp_path)
     run = study.run("abc")
     names = [study.card, study.summary, study.table, study.report, run.description, run.metrics, run.checkpoint]
-    assert [path.relative_to(tmp_path).as_posix() for path in [*names, run.examples, run.result, run.lock]] == [
+    assert [path.relative_to(tmp_path).as_posix() for path in [*names, run.examples, run.result, run.lease]] == [
         "card.json",
         "summary.json",
         "summary.csv",
@@ -24,7 +24,7 @@ def test_the_layout_is_the_documented_one(tmp_path):
         "runs/abc/checkpoint.pt",
         "runs/abc/examples.npy",
         "runs/abc/result.json",
-        "runs/abc/lock",
+        "runs/abc/lease",
     ]
 
 

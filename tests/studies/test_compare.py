@@ -25,7 +25,7 @@ from support.in_process import InThisProcess
 
 TIMES = {"step_ms", "peak_bytes", "seconds", "seconds_to_baseline"}
 COMMAND = [sys.executable, "-m", "normscope.cli.main", "compare", "digits"]
-OPTIONS = ["--norms", "layer_norm,none,batch_norm", "--seeds", "0-3", "--steps", "3000"]
+OPTIONS = ["--norms", "layer_norm,none,batch_norm", "--seeds", "0-2", "--steps", "800"]
 
 
 def start(out: Path, *options: str) -> subprocess.Popen[str]:
@@ -85,22 +85,24 @@ def wait_for_changes(out: Path, process: subprocess.Popen[str], count: int) -> N
 
 
 @pytest.mark.slow
-def test_ten_kills_at_random_moments_change_no_number(tmp_path: Path, unbroken: Any) -> None:
+def test_kills_at_random_moments_change_no_number(tmp_path: Path, unbroken: Any) -> None:
     moments = random.Random(2019)
     out = tmp_path / "killed"
     cut_short = 0
-    for number in range(10):
+    # `./run bench kills` has two hundred.
+    for number in range(4):
         with start(out) as process:
-            wait_for_changes(out, process, moments.randrange(16))
+            wait_for_changes(out, process, moments.randrange(12))
             cut_short += process.poll() is None
             with suppress(ProcessLookupError):
                 # In turn the study alone, whose workers then stop by themselves, and everything at once.
                 os.killpg(process.pid, signal.SIGKILL) if number % 2 else os.kill(process.pid, signal.SIGKILL)
-    print(f"{cut_short} of 10 kills met a study that was still going")
-    assert cut_short >= 5
+    print(f"{cut_short} of 4 kills met a study that was still going")
+    assert cut_short >= 2
     finish(out)
     assert summary(out) == unbroken
-    assert not list(out.rglob("*.tmp"))
+    assert not list(out.rglob("*.part"))
+    assert not list(out.rglob("lease"))
     assert not list(out.rglob("checkpoint.pt"))
 
 
@@ -126,7 +128,7 @@ def test_ctrl_c_leaves_a_resumable_folder_and_says_how_to_go_on(tmp_path: Path, 
     assert "Traceback" not in words
     assert list(out.glob("runs/*/checkpoint.pt"))
     told = finish(out)
-    assert "of 12 runs are already finished" in told
+    assert "of 9 runs are already finished" in told
     assert summary(out) == unbroken
 
 

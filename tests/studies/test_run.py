@@ -1,4 +1,4 @@
-"""One run under its lock."""
+"""One run under its lease."""
 
 import ast
 import asyncio
@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 from torch import nn
 
 from normscope.data import DataDamaged
 from normscope.norms import NORMS
 from normscope.results.store import StudyFolder, write_json
+from normscope.studies.lease import acquire
 from normscope.studies.plan import RunSpec, plan
 from normscope.studies.run import execute, fail, forget
 from normscope.studies.spec import make_study
@@ -45,7 +45,9 @@ def test_a_held_run_is_left_alone(tmp_path: Path) -> None:
     study = StudyFolder(tmp_path)
     folder = study.run(spec().id)
     folder.path.mkdir(parents=True)
-    with FileLock(folder.lock):
+    lease = acquire(folder.lease)
+    assert lease is not None
+    with lease:
         assert execute(spec(), study, never) == "elsewhere"
     assert not folder.finished()
     assert execute(spec(), study, never) == "done"
@@ -84,8 +86,10 @@ def test_what_is_not_the_fault_of_the_run_leaves_it_resumable(
     study = StudyFolder(tmp_path)
     with pytest.raises(type(error)) as raised:
         execute(wanted, study, never)
-    # The lock is free at once, though the traceback, which is still here, holds the frame that took it.
-    with FileLock(study.run(wanted.id).lock).acquire(blocking=False):
+    # The lease is free at once, though the traceback, which is still here, holds the frame that took it.
+    lease = acquire(study.run(wanted.id).lease)
+    assert lease is not None
+    with lease:
         assert raised.tb is not None
     assert not study.run(wanted.id).finished()
 
@@ -107,7 +111,9 @@ def test_only_a_run_that_failed_is_forgotten(tmp_path: Path) -> None:
     assert fail(spec(), study, "no memory") == "failed"
     assert json.loads(folder.description.read_text())["norm"] == "layer_norm"
     folder.checkpoint.write_bytes(b"damaged")
-    with FileLock(folder.lock):
+    lease = acquire(folder.lease)
+    assert lease is not None
+    with lease:
         forget(spec(), study)
     assert folder.state() == "failed"
     forget(spec(), study)

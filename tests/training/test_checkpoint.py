@@ -37,6 +37,18 @@ def test_what_is_saved_is_restored(tmp_path: Path) -> None:
     assert torch.equal(*moments)
 
 
+def test_a_checkpoint_of_an_older_version_goes_on_with_the_lines_of_its_metrics(tmp_path: Path) -> None:
+    folder, (model, optimizer) = RunFolder(tmp_path), parts()
+    lines = b'{"step": 2}\n{"step": 4}\n'
+    folder.metrics.write_bytes(lines + b'{"step": 6}\n{"st')
+    progress = {key: value for key, value in vars(Progress(step=4)).items() if key != "rows"}
+    content = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    torch.save({**content, "progress": {**progress, "metrics_bytes": len(lines)}}, folder.checkpoint)
+    found = restore(folder, *parts())
+    assert found is not None
+    assert (found.step, found.rows) == (4, ['{"step": 2}', '{"step": 4}'])
+
+
 @pytest.mark.parametrize("content", [b"", b"junk", b"not a checkpoint", b"PK\x03\x04 torn"])
 def test_a_damaged_file_is_named_and_can_be_set_aside(tmp_path: Path, content: bytes) -> None:
     folder = RunFolder(tmp_path)

@@ -181,6 +181,7 @@ def test_other_tasks_and_runs_have_no_pictures(tmp_path: Path) -> None:
     validate(one, 1, 1.0)
     one.end("done", reason=None)
     assert not one.folder.pictures.exists()
+    one.folder.result.unlink()
     object.__setattr__(one, "task", Drawn())
     one.end("diverged", reason="the loss was nan")
     assert not one.folder.pictures.exists()

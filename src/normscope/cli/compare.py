@@ -1,4 +1,4 @@
-"""``normscope compare`` and ``normscope report``: run a study, and draw its table and its page."""
+"""``normscope compare``: run a study."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 from rich.console import Console
 
-from normscope.cli.engine import DEFAULT_ENGINE, EngineOptions, make_engine
+from normscope.cli.engine import DEFAULT_ENGINE, EngineOptions, check_engine, make_engine, submit_to_slurm
 from normscope.cli.gate import EXIT_CODES, GATE, GATE_ARM, check_gate_arm, gate
 from normscope.cli.parsing import (
     DEFAULTS,
@@ -31,6 +31,7 @@ from normscope.cli.parsing import (
     shell_words,
     split_norms,
 )
+from normscope.cli.report import print_summary
 
 if TYPE_CHECKING:
     from normscope.results import Summary
@@ -144,14 +145,17 @@ def compare(
     normscope compare mnist_mlp --tune --out studies/mnist
 
     normscope compare my_file.py:make
+
+    normscope compare digits --engine slurm --sbatch time=1:00:00 --sbatch partition=cpu
     """
     from normscope import data as data_sets
     from normscope.cli.progress import DownloadProgress, StudyProgress, sentences
     from normscope.cli.tables import look_tables, open_console, stdout_for_results
     from normscope.results.store import StudyFolder
     from normscope.specs import find_task
-    from normscope.studies.compare import check_folder, check_limits, default_folder, known_runs, states
+    from normscope.studies.compare import check_folder, default_folder, known_runs, states
     from normscope.studies.compare import compare as run_study
+    from normscope.studies.deadline import check_limits
     from normscope.studies.engines.engine import RunEvent
     from normscope.studies.plan import describe_training
     from normscope.studies.spec import PAPER_NORMS, make_study
@@ -185,7 +189,8 @@ def compare(
         )
         check_limits(study_spec, minutes=minutes, keep_going=keep_going)
         check_gate_arm(study_spec.labels(), study_spec.labels()[study_spec.baseline], gate_arm)
-        console = open_console(stderr=json_output)
+        check_engine(engine_options, gate=gate_exit, json=json_output, minutes=minutes is not None)
+        console = open_console(stderr=json_output or engine_options.dry_run)
         folder = out if out is not None else default_folder(study_spec)
         study = StudyFolder(folder)
         check_folder(study_spec, study)
@@ -207,10 +212,16 @@ def compare(
             highlight=False,
             soft_wrap=True,
         )
-        if before["open"] or open_trials or (retry_failed and (before["failed"] or before["unscored"])):
+        is_needed = before["open"] or open_trials or (retry_failed and (before["failed"] or before["unscored"]))
+        if is_needed and not engine_options.dry_run:
             with DownloadProgress(console) as downloads:
                 for name in entry.datasets:
                     data_sets.locate(data_sets.SETS[name], progress=downloads)
+        if engine_options.engine == "slurm":
+            options_of_call = {"workers": options.workers, "retry_failed": retry_failed, "keep_going": keep_going}
+            with sentences():
+                submit_to_slurm(engine_options, study_spec, folder, console, **options_of_call)
+            return
         with sentences(), StudyProgress(console) as progress:
 
             def callback(event: RunEvent) -> None:
@@ -236,6 +247,7 @@ def compare(
                     retry_failed=retry_failed,
                     minutes=minutes,
                     keep_going=keep_going,
+                    leave_after=engine_options.leave_after,
                     after_look=after_look,
                 )
             except KeyboardInterrupt:
@@ -255,40 +267,18 @@ def compare(
         if json_output:
             print(json.dumps(summary.to_dict(), indent=1, allow_nan=False), file=output)
         else:
-            _print_summary(summary, console)
-            if summary.looks is not None and summary.looks.ended == "time":
+            print_summary(summary, console)
+            is_late = summary.looks is not None and summary.looks.ended == "time"
+            if is_late:
                 console.out(f"The time is up. Go on with:  {as_typed(*given())}", highlight=False)
-            console.print(f"Report: {study.report}", markup=False, highlight=False, soft_wrap=True)
+            if summary.complete or is_late:
+                console.print(f"Report: {study.report}", markup=False, highlight=False, soft_wrap=True)
+            else:
+                words = f"Other processes compute the rest: {as_typed('status', as_argument(folder))}"
+                console.out(words, highlight=False)
         _report_failures(summary, folder)
         if gate_exit:
             sys.exit(EXIT_CODES[gate([summary], gate_arm)])
-
-
-def report(
-    directory: Annotated[Path, Parameter(help="folder of the study, which compare prints")],
-    /,
-    *,
-    json_output: JSON = False,
-) -> None:
-    """Draw the table and the page of a study from its folder, finished or not; does not need torch.
-
-    For example:
-
-    normscope report runs/digits-0123456789
-    """
-    from normscope.cli.tables import open_console
-    from normscope.report import write_report
-    from normscope.results import summarize
-
-    summary = summarize(directory)
-    summary.write(directory)
-    page = write_report(directory)
-    if json_output:
-        print(json.dumps(summary.to_dict(), indent=1, allow_nan=False))
-        return
-    console = open_console()
-    _print_summary(summary, console)
-    console.print(f"Report: {page}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _finished(study_spec: "StudySpec", study: "StudyFolder", counts: Mapping[str, int]) -> str:
@@ -325,15 +315,3 @@ def _report_failures(summary: "Summary", folder: Path) -> None:
     )
     if sum(counts.values()) == len(ended):
         sys.exit(EXIT_ERROR)
-
-
-def _print_summary(summary: "Summary", console: Console) -> None:
-    from normscope.cli.tables import target_tables, verdict_table
-
-    title = summary.question + ("" if summary.untuned is None else " Every arm at its tuned learning rate:")
-    console.print(verdict_table(summary, summary.arms, title, width=console.width))
-    if summary.untuned is not None:
-        title = "The same, untuned: every arm at the task's learning rate:"
-        console.print(verdict_table(summary, summary.untuned, title, width=console.width))
-    for table in target_tables(summary, width=console.width):
-        console.print(table)

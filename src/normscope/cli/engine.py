@@ -1,11 +1,16 @@
 """The options of ``compare`` that say what computes the runs of a study."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from normscope.cli.parsing import as_argument, as_typed, given, shell_words
+
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from normscope.studies import StudySpec
     from normscope.studies.engines.engine import Engine
 
@@ -15,10 +20,53 @@ if TYPE_CHECKING:
 class EngineOptions:
     """What computes the runs."""
 
-    engine: Annotated[Literal["local"], Parameter(help="local: worker processes on this machine")] = "local"
+    engine: Annotated[
+        Literal["local", "slurm"],
+        Parameter(
+            help="local: worker processes on this machine; slurm: submit jobs that share the runs, and return at once"
+        ),
+    ] = "local"
+    jobs: Annotated[
+        int | None,
+        Parameter(help="slurm: number of jobs, each with --workers processes; default: one per run, 16 at most"),
+    ] = None
+    jobs_at_once: Annotated[int | None, Parameter(help="slurm: number of them that may run at the same time")] = None
+    sbatch: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="slurm: option of sbatch, such as --sbatch partition=gpu --sbatch time=2:00:00; can be repeated"
+        ),
+    ] = ()
+    dry_run: Annotated[bool, Parameter(help="slurm: print the script of the jobs, and neither write nor submit it")] = (
+        False
+    )
+    leave_after: Annotated[
+        float | None,
+        Parameter(
+            help="end when others have computed all remaining runs for this many seconds; default: wait for them"
+        ),
+    ] = None
 
 
 DEFAULT_ENGINE = EngineOptions()
+
+
+def check_engine(options: EngineOptions, **given: bool) -> None:
+    """Check that options of the command line go with the engine.
+
+    Args:
+        options: Those of the engine.
+        given: Whether others are given that only a command can follow that waits for the results.
+
+    Raises:
+        ValueError: If they do not.
+    """
+    for name in ("jobs", "jobs_at_once", "sbatch", "dry_run"):
+        if options.engine != "slurm" and getattr(options, name):
+            raise ValueError(f"--{name.replace('_', '-')} is for --engine slurm")
+    for name, is_given in given.items():
+        if options.engine == "slurm" and is_given:
+            raise ValueError(f"--{name} is not possible with --engine slurm, which returns before the first run")
 
 
 def make_engine(options: EngineOptions, study_spec: "StudySpec", *, workers: int | None) -> "Engine":
@@ -36,3 +84,50 @@ def make_engine(options: EngineOptions, study_spec: "StudySpec", *, workers: int
     from normscope.studies.engines.local import LocalEngine
 
     return LocalEngine(workers=default_workers(study_spec) if workers is None else workers)
+
+
+def submit_to_slurm(
+    options: EngineOptions,
+    study_spec: "StudySpec",
+    folder: Path,
+    console: "Console",
+    *,
+    workers: int | None,
+    retry_failed: bool,
+    keep_going: bool,
+) -> None:
+    """Submit a study to Slurm and print how to follow it; with ``--dry-run`` print the script instead.
+
+    Args:
+        options: Options of the command line.
+        study_spec: The study.
+        folder: Its folder.
+        console: Console to print on.
+        workers: Number of processes per job; 1 if None.
+        retry_failed: Whether failed runs are computed again.
+        keep_going: Whether arms of a study with looks continue even if a decision is unlikely.
+
+    Raises:
+        ValueError: If an option is out of range.
+    """
+    from normscope.studies.engines.slurm import LEAVE_SECONDS, SlurmOptions, script, submit
+
+    pairs = [text.partition("=") for text in options.sbatch]
+    slurm = SlurmOptions(
+        jobs=options.jobs,
+        at_once=options.jobs_at_once,
+        workers=1 if workers is None else workers,
+        sbatch={key.removeprefix("--"): value if equals else None for key, equals, value in pairs},
+        leave_after=LEAVE_SECONDS if options.leave_after is None else options.leave_after,
+    )
+    if options.dry_run:
+        print(script(study_spec, folder, slurm, keep_going=keep_going), end="")
+        return
+    command = shell_words("normscope", *given())
+    submission = submit(study_spec, folder, slurm, command=command, retry_failed=retry_failed, keep_going=keep_going)
+    console.out(
+        f"Submitted as job {submission.job} of Slurm: {submission.script}\n"
+        f"See how far it is with:   {as_typed('status', as_argument(folder))}\n"
+        f"See the results so far with:  {as_typed('report', as_argument(folder))}",
+        highlight=False,
+    )

@@ -145,13 +145,28 @@ def data(
     console.print(rows_table(("set", "state", "size", "licence", "home page"), sets.table(), "Data sets"))
 
 
-def doctor() -> None:
-    """Check the installation: versions, backends, settings, data sets and disk space, with advice for each problem."""
-    from normscope.cli.doctor import diagnose_installation
+def doctor(folder: Path | None = None, /) -> None:
+    """Check the installation, or a folder for studies, with advice for each problem.
+
+    The installation: versions, backends, settings, data sets and disk space. A folder: whether several machines can
+    compute the runs of one study in it.
+
+    For example:
+
+    normscope doctor
+
+    normscope doctor /shared/studies
+
+    Args:
+        folder: Folder in which studies are to lie.
+    """
+    from normscope.cli.doctor import diagnose_folder, diagnose_installation
     from normscope.cli.tables import open_console, rows_table
 
-    rows = [(check.name, check.state, check.found, check.advice) for check in diagnose_installation()]
-    open_console().print(rows_table(("part", "state", "details", "advice"), rows, "This installation"))
+    checks = diagnose_installation() if folder is None else diagnose_folder(folder)
+    rows = [(check.name, check.state, check.found, check.advice) for check in checks]
+    title = "This installation" if folder is None else str(folder)
+    open_console().print(rows_table(("part", "state", "details", "advice"), rows, title))
 
 
 def _with_variants(description: str, variants: Mapping[str, str]) -> str:

@@ -11,13 +11,13 @@ from cyclopts import App, Parameter
 from rich.console import Console
 
 import normscope
-from normscope.cli.atlas import atlas
 from normscope.cli.bench import bench
-from normscope.cli.compare import compare, report
+from normscope.cli.compare import compare
 from normscope.cli.diagnose import diagnose
 from normscope.cli.judge import judge
 from normscope.cli.listing import data, doctor, list_entries, new
 from normscope.cli.parsing import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, remember
+from normscope.cli.report import atlas, report, status
 from normscope.cli.reproduce import reproduce
 
 app = App(
@@ -27,7 +27,7 @@ app = App(
     help_format="plaintext",
     default_parameter=Parameter(negative=()),
 )
-for command in (compare, report, judge, atlas, reproduce, diagnose):
+for command in (compare, report, status, judge, atlas, reproduce, diagnose):
     app.command(command)
 app.command(list_entries, name="list")
 for command in (new, data, bench, doctor):
@@ -72,6 +72,12 @@ def _refuse(error: Exception, status: int) -> NoReturn:
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:
+    """Interrupt as Ctrl-C does, once: a batch system sends the signal, and the script of its job passes it on.
+
+    Raises:
+        KeyboardInterrupt: Always.
+    """
+    signal.signal(number, lambda number, frame: None)
     raise KeyboardInterrupt
 
 

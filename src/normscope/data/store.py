@@ -13,7 +13,7 @@ from normscope.arguments import check_arguments
 from normscope.data.download import DataFile, DataSet, Progress, download, sha256
 from normscope.data.registry import SETS
 from normscope.errors import NormscopeError
-from normscope.files import CacheUnusable, cache_folder, create_in_cache, leftovers
+from normscope.files import CacheUnusable, cache_folder, create_in_cache, is_abandoned, leftovers
 
 FOLDER_VARIABLE = "NORMSCOPE_DATA"
 """Environment variable with the user's folder of data sets, as in ``$NORMSCOPE_DATA/mnist/``; never written to."""
@@ -300,8 +300,8 @@ def _fetch(dataset: DataSet, file: DataFile, progress: Progress | None) -> Path:
     with FileLock(target.with_name(f".{file.name}.lock")):
         if target.is_file() and file.sha256 in {None, sha256(target)}:
             return target
-        for leftover in leftovers(target):
-            leftover.unlink()
+        for leftover in filter(is_abandoned, leftovers(target)):
+            leftover.unlink(missing_ok=True)
         failures = download(file, target, progress=progress)
     if failures or not file.urls:
         damaged = f"; the copy in the cache is damaged (sha256 {sha256(target)})" if target.is_file() else ""

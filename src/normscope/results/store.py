@@ -9,13 +9,14 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from normscope.files import write_atomically
+from normscope.errors import NormscopeError
+from normscope.files import no_check, write_atomically
 from normscope.results.schema import CARD, RESULT, ROW, RUN, check
 
 _Content = TypeVar("_Content")
@@ -27,13 +28,26 @@ SCHEMA = 1
 _DEEPEST = 100
 
 
+class LeaseLost(NormscopeError, RuntimeError):
+    """Another process has taken over what this one was writing, or has finished it; nothing was written."""
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON object atomically.
 
     Raises:
         ValueError: If a number is not finite: NaN is a state of a run, never a number.
     """
-    write_atomically(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+    write_atomically(path, to_json(content))
+
+
+def to_json(content: Mapping[str, Any]) -> bytes:
+    """Encode a JSON object.
+
+    Raises:
+        ValueError: If a number is not finite.
+    """
+    return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
 
 
 def read_json(path: Path, *, newest: int = SCHEMA) -> dict[str, Any]:
@@ -140,10 +154,12 @@ _SCORES = re.compile(
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths of the files of one run, and their readers."""
+    """Paths of the files of one run, their readers, and their writers."""
 
     path: Path
     """``DIR/runs/<id>``."""
+    check: Callable[[], None] = field(default=no_check, compare=False, repr=False)
+    """Raises :class:`LeaseLost` if this process no longer holds the run; called before each file gets its name."""
 
     @property
     def description(self) -> Path:
@@ -181,14 +197,42 @@ class RunFolder:
         return self.path / "error.txt"
 
     @property
-    def lock(self) -> Path:
-        """Lock held by the process that computes the run."""
-        return self.path / "lock"
+    def lease(self) -> Path:
+        """Claim of the process that computes the run, see :mod:`normscope.studies.lease`."""
+        return self.path / "lease"
 
     @property
     def holder(self) -> Path:
         """Description of that process; left behind if it is killed."""
         return self.path / "holder"
+
+    def write(self, path: Path, data: bytes, *, sync: bool = True) -> None:
+        """Write a file of the run atomically.
+
+        Raises:
+            LeaseLost: If another process has taken the run over.
+        """
+        self._write(path, data, sync=sync)
+
+    def publish(self, result: Mapping[str, Any]) -> None:
+        """Write the result, unless there is one: the first result of a run is kept.
+
+        Raises:
+            LeaseLost: If another process has taken the run over, or has published its result.
+            ValueError: If a number is not finite.
+        """
+        try:
+            self._write(self.result, to_json(result), replace=False)
+        except FileExistsError:
+            raise LeaseLost(f"{self.result} exists: another process has finished the run") from None
+
+    def _write(self, path: Path, data: bytes, **options: bool) -> None:
+        try:
+            write_atomically(path, data, check=self.check, **options)
+        except FileNotFoundError:
+            # The successor deletes the temporary files of the process that it takes over from.
+            self.check()
+            raise
 
     def finished(self) -> bool:
         """Return whether the run has ended for good."""
@@ -315,9 +359,9 @@ class StudyFolder:
         return self.path / "workers.log"
 
     @property
-    def lock(self) -> Path:
-        """Lock held while the card is written."""
-        return self.path / "lock"
+    def lease(self) -> Path:
+        """Claim of the process that writes the card, see :mod:`normscope.studies.lease`."""
+        return self.path / "lease"
 
     def run(self, identity: str) -> RunFolder:
         """Return the folder of one run."""

@@ -1,27 +1,29 @@
 """Run a study: check its folder, compute the missing runs, and write the summary and the report."""
 
 import os
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
 import torch
-from filelock import FileLock
 
 from normscope import data
 from normscope.arguments import check_arguments
 from normscope.errors import NormscopeError
+from normscope.files import leftovers, write_atomically
 from normscope.report import write_report
 from normscope.results import Summary, summarize
 from normscope.results.schema import FINAL_STATES
-from normscope.results.store import StudyFolder, write_json
+from normscope.results.store import LeaseLost, StudyFolder, to_json
 from normscope.results.summary import runs_to_look
 from normscope.specs import find_task
+from normscope.studies.deadline import Deadline, LeftToOthers, TimeIsUp, check_limits
 from normscope.studies.engines.engine import Engine, EngineError, RunEvent
 from normscope.studies.engines.local import LocalEngine
+from normscope.studies.lease import Lease, is_marker, wait_for
 from normscope.studies.options import StudyOptions
 from normscope.studies.plan import RunSpec, plan, record
 from normscope.studies.preflight import preflight
@@ -35,19 +37,6 @@ __tracebackhide__ = True
 
 class StudyMismatch(NormscopeError, ValueError):
     """The folder belongs to another study, or to another program."""
-
-
-def check_limits(study_spec: StudySpec, *, minutes: float | None, keep_going: bool) -> None:
-    """Check the options that say when a study with looks stops, as for :func:`compare`.
-
-    Raises:
-        ValueError: If the study has no looks, or the time is not above zero.
-    """
-    for name, is_given in (("minutes", minutes is not None), ("keep_going", keep_going)):
-        if is_given and study_spec.looks is None:
-            raise ValueError(f"{name} is for studies with looks: add until_decided, or give looks")
-    if minutes is not None and not minutes > 0:
-        raise ValueError(f"minutes must be above 0, got {minutes}")
 
 
 def default_folder(study_spec: StudySpec) -> Path:
@@ -74,6 +63,7 @@ def compare(
     retry_failed: bool = False,
     minutes: float | None = None,
     keep_going: bool = False,
+    leave_after: float | None = None,
     after_look: Callable[[Summary], None] | None = None,
     **options: Unpack[StudyOptions],
 ) -> Summary:
@@ -91,6 +81,9 @@ def compare(
         retry_failed: Whether failed runs are deleted and computed again.
         minutes: Time after which a study with looks stops; the same call resumes it. None for no limit.
         keep_going: Whether arms of a study with looks continue even if a decision is unlikely.
+        leave_after: Seconds after which this call returns if other processes compute all runs that are left; the last
+            of them writes the summary. None to wait for them. It always waits where more runs follow: for the tuning,
+            and for every look but the last.
         after_look: Called with the summary of a study with looks before the runs of each look; the summary after the
             last look is returned.
         options: Arguments of :func:`make_study`, such as ``norms=["layer_norm", "rms_norm"], seeds=10``; only with
@@ -132,23 +125,28 @@ def compare(
     engine = engine or LocalEngine(workers=default_workers(study) if workers is None else workers)
     at_a_time: int = getattr(engine, "workers", 1)
     command = command or call_that_repeats(study, out)
-    deadline = _Deadline(callback or (lambda event: None), minutes)
-    if study.looks is None:
-        specs = _prepare(study, folder, engine, deadline, command, retry_failed=retry_failed)
-        engine.run(specs, folder, deadline)
-        return _conclude(folder, at_a_time)
+    deadline = Deadline(callback or (lambda event: None), minutes, leave_after)
     after_look = after_look or (lambda summary: None)
     try:
         specs = _prepare(study, folder, engine, deadline, command, retry_failed=retry_failed, keep_going=keep_going)
+        if study.looks is None:
+            deadline.may_leave = True
+            engine.run(specs, folder, deadline)
+            return _conclude(folder, at_a_time)
         while needed := set(runs_to_look(folder.path, keep_going=keep_going)):
-            after_look(_conclude(folder, at_a_time))
+            summary = _conclude(folder, at_a_time)
+            after_look(summary)
+            deadline.may_leave = summary.looks is not None and summary.looks.reached + 1 == len(summary.looks.pairs)
             following = [spec for spec in specs if spec.id in needed]
             if not following:
                 # Another process has changed the plan meanwhile.
                 break
             _begin(following, folder, deadline, retry_failed=False)
             engine.run(following, folder, deadline)
-    except _TimeIsUp:
+    except LeftToOthers:
+        # Whoever computes the last run writes the summary; this one would be older than theirs.
+        return summarize(folder.path, workers=at_a_time)
+    except TimeIsUp:
         summary = _conclude(folder, at_a_time)
         if summary.looks is not None and summary.looks.ended is None:
             summary = replace(summary, looks=replace(summary.looks, ended="time"))
@@ -156,33 +154,6 @@ def compare(
             write_report(folder.path)
         return summary
     return _conclude(folder, at_a_time)
-
-
-class _TimeIsUp(KeyboardInterrupt):
-    """The time of a study is up; an engine ends its runs as if the user had interrupted it."""
-
-
-@dataclass
-class _Deadline:
-    """Passes on the events of runs until the time is up."""
-
-    callback: Callable[[RunEvent], None]
-    minutes: float | None
-
-    def __post_init__(self) -> None:
-        self.started_at = time.monotonic()
-
-    def __call__(self, event: RunEvent) -> None:
-        """Pass on an event.
-
-        Raises:
-            _TimeIsUp: If the time is up.
-        """
-        self.callback(event)
-        if self.minutes is not None and time.monotonic() - self.started_at > 60 * self.minutes:
-            # Only once: a second one would kill the workers before they have written their checkpoints.
-            self.minutes = None
-            raise _TimeIsUp
 
 
 def _conclude(study: StudyFolder, workers: int) -> Summary:
@@ -204,16 +175,7 @@ def _prepare(
     keep_going: bool = False,
 ) -> list[RunSpec]:
     """Check the folder, write the specification, and tune; return the runs."""
-    check_folder(study_spec, study)
-    shared: list[str] = []
-    before = states(known_runs(study_spec, study, keep_going=keep_going), study)
-    if before["open"] or (retry_failed and (before["failed"] or before["unscored"])):
-        check_device(study_spec.device)
-        for name in find_task(study_spec.task).datasets:
-            data.locate(data.SETS[name])
-        shared = preflight(study_spec)
-    content = record(study_spec, command=command, tuned=None, tuning=None)
-    _write_specification(study_spec, study, {**content, "shared": shared})
+    shared = prepare(study_spec, study, command, retry_failed=retry_failed, keep_going=keep_going)
     tuned = tuning = None
     if study_spec.tune:
         _begin(tuning_plan(study_spec), StudyFolder(study.path / "tuning"), callback, retry_failed=retry_failed)
@@ -224,6 +186,51 @@ def _prepare(
         _write_specification(study_spec, study, {**content, "shared": shared})
     _begin(known_runs(study_spec, study), study, callback, retry_failed=retry_failed)
     return planned(study_spec, tuned)
+
+
+def prepare(
+    study_spec: StudySpec,
+    study: StudyFolder,
+    command: str,
+    *,
+    retry_failed: bool,
+    keep_going: bool = False,
+    elsewhere: bool = False,
+) -> list[str]:
+    """Check that a study can be computed in a folder, and write its card there.
+
+    Args:
+        study_spec: Specification of the study.
+        study: Its folder.
+        command: Command that repeats the study.
+        retry_failed: Whether failed runs are to be computed again.
+        keep_going: Whether arms of a study with looks continue even if a decision is unlikely.
+        elsewhere: Whether other machines compute the runs; the arms are tried on a CPU if this one lacks the device.
+
+    Returns:
+        What :func:`preflight` returns.
+
+    Raises:
+        StudyMismatch: If the folder belongs to another study, or has files of another program.
+        EngineError: If the device does not exist here, and the runs are to be computed here.
+    """
+    check_folder(study_spec, study)
+    shared: list[str] = []
+    before = states(known_runs(study_spec, study, keep_going=keep_going), study)
+    if before["open"] or (retry_failed and (before["failed"] or before["unscored"])):
+        tried = study_spec
+        try:
+            check_device(study_spec.device)
+        except EngineError:
+            if not elsewhere:
+                raise
+            tried = replace(study_spec, device="cpu")
+        for name in find_task(study_spec.task).datasets:
+            data.locate(data.SETS[name])
+        shared = preflight(tried)
+    content = record(study_spec, command=command, tuned=None, tuning=None)
+    _write_specification(study_spec, study, {**content, "shared": shared})
+    return shared
 
 
 def planned(study_spec: StudySpec, tuned: StudySpec | None) -> list[RunSpec]:
@@ -247,8 +254,8 @@ def known_runs(study_spec: StudySpec, study: StudyFolder, *, keep_going: bool = 
     needed = {spec.id for spec in specs if spec.seed in first}
     if card.get("id") == study_spec.id:
         needed = set(runs_to_look(study.path, keep_going=keep_going))
-    begun = frozenset(study.begun())
-    return [spec for spec in specs if spec.id in needed or (spec.id in begun and study.run(spec.id).finished())]
+    needed |= {identity for identity in study.begun() if study.run(identity).finished()}
+    return [spec for spec in specs if spec.id in needed]
 
 
 def check_folder(study_spec: StudySpec, study: StudyFolder) -> None:
@@ -285,8 +292,8 @@ def _refuse_files(study: StudyFolder) -> None:
         StudyMismatch: If it has such a file.
     """
     names = [study.summary, study.table, study.report, study.workers_log]
-    # A process that was killed before it wrote card.json leaves an empty lock file.
-    names += [study.lock] if study.lock.is_file() and study.lock.stat().st_size else []
+    # A process that was killed before it wrote card.json leaves its lease.
+    names += [study.lease] if study.lease.exists() and not is_marker(study.lease) else []
     conflict = next((path for path in names if path.exists() or path.is_symlink()), None)
     if conflict is not None:
         raise StudyMismatch(
@@ -319,28 +326,36 @@ def _write_specification(study_spec: StudySpec, study: StudyFolder, content: Map
         StudyMismatch: If the folder belongs to another study.
     """
     study.path.mkdir(parents=True, exist_ok=True)
-    with FileLock(study.lock):
-        check_folder(study_spec, study)
-        existing = study.read_card() if study.card.exists() else {}
-        same_plan = existing.get("id") == study_spec.id
-        if same_plan and content["tuning"] in (None, existing.get("tuning")):
+    while True:
+        with wait_for(study.lease) as lease, suppress(LeaseLost):
+            for leftover in leftovers(study.card):
+                leftover.unlink(missing_ok=True)
+            check_folder(study_spec, study)
+            _write_card(study_spec, study, content, lease)
             return
-        changes = [*existing.get("changes", [])]
-        is_first_tuning = same_plan and existing.get("tuning") is None
-        named = {
-            identity
-            for arm in (*existing.get("arms", []), *content["arms"])
-            for identity in (arm.get("runs") or {}).values()
-        }
-        begun = study.begun()
-        if not is_first_tuning and any(study.run(identity).finished() for identity in begun if identity in named):
-            continues = (
-                None if same_plan or changes or study_spec.looks is None else _looks_seen(existing, study_spec, study)
-            )
-            changes += [] if continues else [len(existing.get("seeds", []))]
-            content = {**content, **({"continues": continues} if continues else {})}
-        command = existing["command"] if same_plan else content["command"]
-        write_json(study.card, {**content, **({"changes": changes} if changes else {}), "command": command})
+
+
+def _write_card(study_spec: StudySpec, study: StudyFolder, content: Mapping[str, Any], lease: Lease) -> None:
+    existing = study.read_card() if study.card.exists() else {}
+    same_plan = existing.get("id") == study_spec.id
+    if same_plan and content["tuning"] in (None, existing.get("tuning")):
+        return
+    changes = [*existing.get("changes", [])]
+    is_first_tuning = same_plan and existing.get("tuning") is None
+    named = {
+        identity
+        for arm in (*existing.get("arms", []), *content["arms"])
+        for identity in (arm.get("runs") or {}).values()
+    }
+    if not is_first_tuning and any(study.run(identity).finished() for identity in named & {*study.begun()}):
+        continues = (
+            None if same_plan or changes or study_spec.looks is None else _looks_seen(existing, study_spec, study)
+        )
+        changes += [] if continues else [len(existing.get("seeds", []))]
+        content = {**content, **({"continues": continues} if continues else {})}
+    command = existing["command"] if same_plan else content["command"]
+    content = {**content, **({"changes": changes} if changes else {}), "command": command}
+    write_atomically(study.card, to_json(content), check=lease.check)
 
 
 def _looks_seen(card: Mapping[str, Any], study_spec: StudySpec, study: StudyFolder) -> dict[str, Any] | None:
@@ -374,11 +389,7 @@ def check_device(name: str) -> None:
 
 
 def _begin(
-    specs: list[RunSpec],
-    study: StudyFolder,
-    callback: Callable[[RunEvent], None],
-    *,
-    retry_failed: bool,
+    specs: list[RunSpec], study: StudyFolder, callback: Callable[[RunEvent], None], *, retry_failed: bool
 ) -> None:
     """Report the state of every run before the engine starts; with ``retry_failed``, first delete failed runs."""
     ended = study.states(spec.id for spec in specs)

@@ -1,22 +1,65 @@
-"""The line of Python that repeats a study or a reproduction."""
+"""The line of Python and the command line that repeat a study or a reproduction."""
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from normscope.specs import find_task
 from normscope.studies.spec import StudySpec, spec_of_names
 from normscope.tasks.task import DEFAULT_VARIANT
 
 __tracebackhide__ = True
 
 
-def call_that_repeats(study_spec: StudySpec, out: Path | None) -> str:
+def call_that_repeats(study_spec: StudySpec, out: Path | None, **more: Any) -> str:
     """Return the line of Python that runs a study: ``normscope.compare('digits', seeds=[0, 1])``.
 
     Args:
         study_spec: Specification of the study.
         out: Its folder; None for the default.
+        more: Further arguments of :func:`normscope.compare`.
+    """
+    options = _options(study_spec)
+    words = [as_python(study_spec)] if options is None else [repr(study_spec.task)]
+    given = {**(options or {}), **({} if out is None else {"out": out}), **more}
+    return f"normscope.compare({', '.join([*words, *(f'{name}={as_python(value)}' for name, value in given.items())])})"
+
+
+def command_that_repeats(study_spec: StudySpec) -> list[str] | None:
+    """Return the words behind ``normscope`` that run a study, such as ``["compare", "digits", "--seeds", "0,1"]``.
+
+    Args:
+        study_spec: Specification of the study; the file of a custom task is named with its folder.
+
+    Returns:
+        The words; None if the command line has no option for something, such as a question or a learning rate.
+    """
+    options = _options(study_spec)
+    if options is None or not options.keys() <= _FLAGS.keys():
+        return None
+    words = ["compare", find_task(study_spec.task).location or study_spec.task]
+    for name, value in options.items():
+        if value is True:
+            words.append(_FLAGS[name])
+        else:
+            words.append(f"{_FLAGS[name]}={','.join(map(str, value)) if isinstance(value, list) else value}")
+    return words
+
+
+_FLAGS = {
+    **{name: f"--{name.replace('_', '-')}" for name in ("norms", "seeds", "looks", "spending", "target_margin")},
+    **{name: f"--{name}" for name in ("variants", "baseline", "steps", "preset", "margin", "precision", "device")},
+    **{name: f"--{name}" for name in ("compile", "splits", "tune")},
+    **{name: f"--{name[:-1]}" for name in ("placements", "targets", "warmups", "optimizers")},
+}
+"""Options of the command line for those of :func:`make_study`."""
+
+
+def _options(study_spec: StudySpec) -> dict[str, Any] | None:
+    """Return the options of :func:`make_study` that give a specification, without those that follow from the others.
+
+    None if none do, such as for an arm with a learning rate.
     """
     arms, looks, targets = study_spec.arms, study_spec.looks, study_spec.targets
     options: dict[str, Any] = {
@@ -31,16 +74,13 @@ def call_that_repeats(study_spec: StudySpec, out: Path | None) -> str:
         "baseline": study_spec.labels()[study_spec.baseline],
     }
     options |= {name: getattr(study_spec, name) for name in _OPTIONS}
-    words = [as_python(study_spec)]
-    if _describe(options, study_spec):
-        words = [repr(study_spec.task)]
-        for name, value in list(options.items()):
-            # What follows from the other options is left out.
-            del options[name]
-            if not _describe(options, study_spec):
-                options[name] = value
-                words.append(f"{name}={as_python(value)}")
-    return f"normscope.compare({', '.join([*words, *([] if out is None else [f'out={as_python(out)}'])])})"
+    if not _describe(options, study_spec):
+        return None
+    for name, value in list(options.items()):
+        del options[name]
+        if not _describe(options, study_spec):
+            options[name] = value
+    return options
 
 
 def _describe(options: Mapping[str, Any], study_spec: StudySpec) -> bool:

@@ -1,18 +1,18 @@
-"""Compute one run of a study while holding its lock, and write its final state."""
+"""Compute one run of a study while holding its lease, and write its final state."""
 
 import os
 import socket
+import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from normscope.data import DataDamaged
-from normscope.files import write_atomically
-from normscope.results.store import SCHEMA, RunFolder, StudyFolder, write_json
+from normscope.files import leftovers
+from normscope.results.store import SCHEMA, LeaseLost, RunFolder, StudyFolder, to_json
+from normscope.studies import lease as leases
 from normscope.studies.plan import RunSpec
 from normscope.tasks import UserCodeError, UserFileChanged
 from normscope.training.loop import train
@@ -22,10 +22,9 @@ __tracebackhide__ = True
 
 
 def execute(spec: RunSpec, study: StudyFolder, watch: Watch) -> str:
-    """Compute one run, unless it is finished or another process holds its lock.
+    """Compute one run, unless it is finished or another process holds its lease (:mod:`normscope.studies.lease`).
 
-    The operating system releases the lock when the process ends, for any reason. After an exception the run can be
-    resumed.
+    If the lease is lost, the run ends without another change of its folder. After an exception it can be resumed.
 
     Args:
         spec: Specification of the run.
@@ -34,7 +33,7 @@ def execute(spec: RunSpec, study: StudyFolder, watch: Watch) -> str:
 
     Returns:
         The final state; ``"interrupted"`` if ``watch`` stopped the run; or ``"elsewhere"`` if another process computes
-        the run or has finished it.
+        the run, has taken it over, or has finished it.
 
     Raises:
         OSError: If a file cannot be read or written, such as on a full disk.
@@ -44,40 +43,86 @@ def execute(spec: RunSpec, study: StudyFolder, watch: Watch) -> str:
     """
     # The user's code may change the working directory.
     folder = StudyFolder(study.path.absolute()).run(spec.id)
+    if folder.finished():
+        return "elsewhere"
     folder.path.mkdir(parents=True, exist_ok=True)
-    with _holding(folder) as held:
-        if not held or folder.finished():
-            return "elsewhere"
-        # Training rewrites the description in full; a run that fails earlier needs one, too.
-        write_json(folder.description, {"schema": SCHEMA, **spec.identity()})
-        try:
-            task = spec.begin()
-            with task.context():
-                return train(
-                    task,
-                    partial(spec.build, task),
-                    seed=spec.seed,
-                    recipe=spec.recipe,
-                    split=spec.split,
-                    preset=spec.preset,
-                    folder=folder,
-                    identity=spec.identity(),
-                    watch=watch,
-                )
-        except Interrupted:
-            return "interrupted"
-        except (OSError, DataDamaged, UserFileChanged, KeyboardInterrupt):
-            raise
-        except UserCodeError as error:
-            write_atomically(folder.error, f"{error}\n".encode(errors="replace"))
-            _write_failure(folder.result, error.reason)
-            return "failed"
-        except BaseException as error:
-            # An error of a norm or a model fails this run, not the study; its traceback is written beside the result.
-            # This includes exceptions that are not an Exception, such as CancelledError and GeneratorExit.
-            write_atomically(folder.error, traceback.format_exc().encode(errors="replace"))
-            _write_failure(folder.result, in_a_line(error))
-            return "failed"
+    try:
+        with _holding(folder) as held:
+            return "elsewhere" if held is None or held.finished() else _compute(spec, held, watch)
+    except LeaseLost:
+        return "elsewhere"
+
+
+def _compute(spec: RunSpec, folder: RunFolder, watch: Watch) -> str:
+    """Compute a run in a folder that this process holds.
+
+    Raises:
+        LeaseLost: If it no longer holds it.
+        OSError: As for :func:`execute`.
+        DataDamaged: As for :func:`execute`.
+        UserFileChanged: As for :func:`execute`.
+        KeyboardInterrupt: As for :func:`execute`.
+    """
+    # Training rewrites the description in full; a run that fails earlier needs one, too.
+    folder.write(folder.description, to_json({"schema": SCHEMA, **spec.identity()}))
+    try:
+        task = spec.begin()
+        with task.context():
+            return train(
+                task,
+                partial(spec.build, task),
+                seed=spec.seed,
+                recipe=spec.recipe,
+                split=spec.split,
+                preset=spec.preset,
+                folder=folder,
+                identity=spec.identity(),
+                watch=_WatchOfLease(watch, folder),
+            )
+    except Interrupted:
+        folder.check()
+        return "interrupted"
+    except (OSError, DataDamaged, UserFileChanged, KeyboardInterrupt, LeaseLost):
+        raise
+    except UserCodeError as error:
+        folder.write(folder.error, f"{error}\n".encode(errors="replace"))
+        folder.publish(_failure(error.reason))
+        return "failed"
+    except BaseException as error:
+        # An error of a norm or a model fails this run, not the study; its traceback is written beside the result.
+        # This includes exceptions that are not an Exception, such as CancelledError and GeneratorExit.
+        folder.write(folder.error, traceback.format_exc().encode(errors="replace"))
+        folder.publish(_failure(in_a_line(error)))
+        return "failed"
+
+
+@dataclass
+class _WatchOfLease:
+    """Stops a run that has lost its lease; an exception instead might end in the loop of a user."""
+
+    watch: Watch
+    folder: RunFolder
+
+    def __post_init__(self) -> None:
+        self.checked_at = time.monotonic()
+
+    def __call__(self, step: int, loss: float) -> bool:
+        """Pass on the progress; check the lease as often as it is refreshed, and after each longer stop."""
+        now = time.monotonic()
+        if self.watch(step, loss):
+            return True
+        if now - self.checked_at < leases.LEASE_SECONDS / leases.BEATS:
+            return False
+        self.checked_at = now
+        return _is_lost(self.folder)
+
+
+def _is_lost(folder: RunFolder) -> bool:
+    try:
+        folder.check()
+    except LeaseLost:
+        return True
+    return False
 
 
 def in_a_line(error: BaseException) -> str:
@@ -86,7 +131,7 @@ def in_a_line(error: BaseException) -> str:
 
 
 def fail(spec: RunSpec, study: StudyFolder, reason: str, *, details: str = "") -> str:
-    """Write the state ``failed`` for a run, unless it is finished or another process holds its lock.
+    """Write the state ``failed`` for a run, unless it is finished or another process holds its lease.
 
     Args:
         spec: Specification of the run.
@@ -95,56 +140,62 @@ def fail(spec: RunSpec, study: StudyFolder, reason: str, *, details: str = "") -
         details: Further details, such as a traceback; written to ``error.txt``.
 
     Returns:
-        ``"failed"``; or ``"elsewhere"`` if the run is finished or another process holds its lock.
+        ``"failed"``; or ``"elsewhere"`` if the run is finished or another process holds its lease.
     """
     folder = study.run(spec.id)
-    with _holding(folder) as held:
-        if not held or folder.finished():
-            return "elsewhere"
-        if not folder.description.exists():
-            write_json(folder.description, {"schema": SCHEMA, **spec.identity()})
-        if details:
-            write_atomically(folder.error, details.encode(errors="replace"))
-        _write_failure(folder.result, reason)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    try:
+        with _holding(folder) as held:
+            if held is None or held.finished():
+                return "elsewhere"
+            if not held.description.exists():
+                held.write(held.description, to_json({"schema": SCHEMA, **spec.identity()}))
+            if details:
+                held.write(held.error, details.encode(errors="replace"))
+            held.publish(_failure(reason))
+    except LeaseLost:
+        return "elsewhere"
     return "failed"
 
 
 def forget(spec: RunSpec, study: StudyFolder) -> None:
-    """Delete the result of a failed run so that it is computed again; runs in other states or locked do not change.
+    """Delete the result of a failed run so that it is computed again; runs in other states or held do not change.
 
     A run that could not be scored counts as failed: the data that its scores depend on may have been mended.
     """
     folder = study.run(spec.id)
     if folder.state() not in ("failed", "unscored"):
         return
-    with _holding(folder) as held:
+    with suppress(LeaseLost), _holding(folder) as held:
         # Another process may have computed it again in the meantime.
-        if held and folder.state() in ("failed", "unscored"):
-            for path in (folder.checkpoint, folder.error, folder.result):
+        if held is not None and held.state() in ("failed", "unscored"):
+            for path in (held.checkpoint, held.error, held.result):
+                held.check()
                 path.unlink(missing_ok=True)
 
 
 @contextmanager
-def _holding(folder: RunFolder) -> Iterator[bool]:
-    """Hold a run's lock within the block; yield False if another process holds it."""
-    lock = FileLock(folder.lock)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        yield False
+def _holding(folder: RunFolder) -> Iterator[RunFolder | None]:
+    """Hold a run's lease within the block, which gets the folder to write to; or None if another process holds it."""
+    lease = leases.acquire(folder.lease)
+    if lease is None:
+        yield None
         return
-    try:
-        # If the name is a symbolic link, its target must not be overwritten.
-        folder.holder.unlink(missing_ok=True)
-        folder.holder.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
-        yield True
-    finally:
-        folder.holder.unlink(missing_ok=True)
-        lock.release()
+    with lease:
+        held = replace(folder, check=lease.check)
+        # Without its temporary file, a process that held the lease before, and wakes up, cannot finish a write.
+        for leftover in leftovers(folder.path / "*"):
+            leftover.unlink(missing_ok=True)
+        try:
+            held.write(held.holder, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), sync=False)
+            yield held
+        finally:
+            if not lease.is_lost():
+                held.holder.unlink(missing_ok=True)
 
 
-def _write_failure(path: Path, reason: str) -> None:
+def _failure(reason: str) -> dict[str, object]:
+    empty = ("value", "valid_value", "selected_step", "step_ms", "peak_bytes", "saved_bytes", "seconds", "parameters")
     # A path in the message may have bytes that are not UTF-8.
     reason = reason.encode(errors="replace").decode()
-    empty = ("value", "valid_value", "selected_step", "step_ms", "peak_bytes", "saved_bytes", "seconds", "parameters")
-    write_json(path, {"schema": SCHEMA, "state": "failed", **dict.fromkeys(empty), "steps": 0, "reason": reason})
+    return {"schema": SCHEMA, "state": "failed", **dict.fromkeys(empty), "steps": 0, "reason": reason}

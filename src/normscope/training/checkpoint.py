@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from normscope.errors import NormscopeError
-from normscope.files import write_atomically
 from normscope.results.store import RunFolder
 
 
@@ -46,16 +45,20 @@ class Progress:
     """Training time."""
     seeds: dict[str, str] = field(default_factory=dict)
     """What the global generators were seeded with at the last evaluation of a custom task."""
-    metrics_bytes: int = 0
-    """Length of ``metrics.jsonl`` at the checkpoint."""
+    rows: list[str] = field(default_factory=list)
+    """Lines of ``metrics.jsonl``; the file in the folder may be ahead of the checkpoint, or behind it."""
 
 
 def save(folder: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-    """Write a checkpoint atomically."""
+    """Write a checkpoint atomically.
+
+    Raises:
+        LeaseLost: If another process has taken the run over.
+    """
     buffer = io.BytesIO()
     content = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "progress": dict(vars(progress))}
     torch.save(content, buffer)
-    write_atomically(folder.checkpoint, buffer.getvalue())
+    folder.write(folder.checkpoint, buffer.getvalue())
 
 
 def restore(folder: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress | None:
@@ -73,11 +76,16 @@ def restore(folder: RunFolder, model: nn.Module, optimizer: torch.optim.Optimize
     content = io.BytesIO(folder.checkpoint.read_bytes())
     try:
         state: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
-        if set(state["progress"]) != {entry.name for entry in fields(Progress)}:
+        progress: dict[str, Any] = state["progress"]
+        if "metrics_bytes" in progress:
+            # Older versions kept the length of the file instead of its lines.
+            written = folder.metrics.read_bytes() if folder.metrics.exists() else b""
+            progress["rows"] = written[: progress.pop("metrics_bytes")].decode().splitlines()
+        if set(progress) != {entry.name for entry in fields(Progress)}:
             raise CheckpointDamaged(f"{folder.checkpoint} was written by another version")
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        return Progress(**state["progress"])
+        return Progress(**progress)
     except torch.OutOfMemoryError:
         raise
     except (
@@ -98,5 +106,10 @@ def restore(folder: RunFolder, model: nn.Module, optimizer: torch.optim.Optimize
 
 
 def set_aside(folder: RunFolder) -> None:
-    """Rename a damaged checkpoint to ``checkpoint.damaged``, replacing an earlier one."""
+    """Rename a damaged checkpoint to ``checkpoint.damaged``, replacing an earlier one.
+
+    Raises:
+        LeaseLost: If another process has taken the run over.
+    """
+    folder.check()
     folder.checkpoint.replace(folder.checkpoint.with_suffix(".damaged"))

@@ -19,11 +19,10 @@ from torch import nn
 
 from normscope.diagnostics.gradients.shares import GradientShares
 from normscope.errors import NormscopeError
-from normscope.files import write_atomically
 from normscope.kernels import describe
 from normscope.results.aggregates import AGGREGATES
 from normscope.results.pictures import pack
-from normscope.results.store import SCHEMA, RunFolder, write_json
+from normscope.results.store import SCHEMA, RunFolder, to_json
 from normscope.tasks.custom.task import CustomTask
 from normscope.tasks.measured import HasMeasures
 from normscope.tasks.pictured import Pictured
@@ -141,26 +140,29 @@ class Outcome:
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     def begin(self, identity: Mapping[str, Any]) -> None:
-        """Write the description of the run, and truncate the metrics to their length at the checkpoint.
+        """Write the description of the run, and the metrics as they were at the checkpoint.
 
-        The metrics file is replaced, so the target of a symbolic link is not modified.
+        Raises:
+            LeaseLost: If another process has taken the run over.
         """
-        if self.folder.metrics.exists():
-            write_atomically(self.folder.metrics, self.folder.metrics.read_bytes()[: self.progress.metrics_bytes])
-        write_json(
+        if self.progress.rows or self.folder.metrics.exists():
+            self._write_metrics(sync=False)
+        self.folder.write(
             self.folder.description,
-            {
-                "schema": SCHEMA,
-                **identity,
-                "parameters": self.parameters,
-                "backend": describe(self.device),
-                "device_name": device_name(self.device),
-                "versions": versions(),
-                "threads": torch.get_num_threads(),
-                "data": dict(self.data.hashes),
-                "signature": self.task.metric.signature,
-                "counts": dict(self.data.counts),
-            },
+            to_json(
+                {
+                    "schema": SCHEMA,
+                    **identity,
+                    "parameters": self.parameters,
+                    "backend": describe(self.device),
+                    "device_name": device_name(self.device),
+                    "versions": versions(),
+                    "threads": torch.get_num_threads(),
+                    "data": dict(self.data.hashes),
+                    "signature": self.task.metric.signature,
+                    "counts": dict(self.data.counts),
+                }
+            ),
         )
 
     def validate(self, shares: Mapping[str, GradientShares]) -> Failure | None:
@@ -193,9 +195,8 @@ class Outcome:
         if not self.progress.step:
             # A loop that reports nothing has no step to which the values belong.
             return None
-        with self.folder.metrics.open("ab") as file:
-            file.write(_line(row))
-        self.progress.metrics_bytes = self.folder.metrics.stat().st_size
+        self.progress.rows.append(json.dumps(row, allow_nan=False))
+        self._write_metrics(sync=False)
         return None
 
     def end(self, state: State, *, reason: str | None) -> State:
@@ -204,6 +205,9 @@ class Outcome:
         Returns:
             The state; instead of ``"done"``, ``"unscored"`` if a score is not finite, and ``"diverged"`` if a weight is
             not finite either.
+
+        Raises:
+            LeaseLost: If another process has taken the run over, or has published its result.
         """
         value = valid_value = selected = None
         measures: Mapping[str, float] = {}
@@ -225,10 +229,11 @@ class Outcome:
                 measures = self._measure(scores)
                 if broken := [name for name, each in measures.items() if not math.isfinite(each)]:
                     return self.end("unscored", reason=f"the result {broken[0]} was {measures[broken[0]]}")
-                write_atomically(self.folder.examples, _npy(np.ascontiguousarray(scores, dtype=np.float32)))
+                self.folder.write(self.folder.examples, _npy(np.ascontiguousarray(scores, dtype=np.float32)))
             self._draw()
-        write_json(
-            self.folder.result,
+        if self.progress.rows:
+            self._write_metrics(sync=True)
+        self.folder.publish(
             {
                 "schema": SCHEMA,
                 "state": state,
@@ -266,7 +271,12 @@ class Outcome:
         self.model.eval()
         with torch.no_grad(), self.autocast():
             drawn = self.task.pictures(self.model, self.data, generator(0, "pictures"))
-        write_atomically(self.folder.pictures, pack(drawn))
+        self.folder.write(self.folder.pictures, pack(drawn))
+
+    def _write_metrics(self, *, sync: bool) -> None:
+        """Write all evaluations: a file to which two processes append would have the rows of both."""
+        rows = "".join(f"{row}\n" for row in self.progress.rows)
+        self.folder.write(self.folder.metrics, rows.encode(), sync=sync)
 
     def _measure(self, scores: np.ndarray) -> Mapping[str, float]:
         if not isinstance(self.task, HasMeasures):
@@ -334,10 +344,6 @@ def _mean(weights: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]
         name: torch.stack(kept).mean(dim=0) if torch.is_tensor(kept[-1]) and kept[-1].is_floating_point() else kept[-1]
         for name, kept in stacked.items()
     }
-
-
-def _line(row: dict[str, Any]) -> bytes:
-    return (json.dumps(row, allow_nan=False) + "\n").encode()
 
 
 def _npy(array: np.ndarray) -> bytes:

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from normscope.results.store import StudyFolder, read_json
 from normscope.studies.engines import local
 from normscope.studies.engines.engine import EngineError, RunEvent
 from normscope.studies.engines.local import LocalEngine
+from normscope.studies.lease import acquire
 from normscope.studies.plan import RunSpec, plan
 from normscope.studies.run import execute, fail
 from normscope.studies.spec import make_study
@@ -105,14 +105,14 @@ def test_a_run_held_elsewhere_is_waited_for_and_taken_over(tmp_path: Path) -> No
     first, second = runs()
     folder = study.run(first.id)
     folder.path.mkdir(parents=True)
-    lock = FileLock(folder.lock, thread_local=False)
-    lock.acquire()
+    lease = acquire(folder.lease)
+    assert lease is not None
     states: list[tuple[int, str]] = []
 
     def callback(event: RunEvent) -> None:
         states.append((event.spec.seed, event.state))
         if states[-1] == (1, "done"):
-            lock.release()
+            lease.claim.release()
 
     LocalEngine(workers=1).run([first, second], study, callback)
     assert (0, "elsewhere") in states
@@ -159,7 +159,9 @@ def test_a_run_that_another_process_finished_is_not_given_up(tmp_path: Path) -> 
     (spec,) = runs(seeds=1)
     folder = study.run(spec.id)
     folder.path.mkdir(parents=True)
-    with FileLock(folder.lock):
+    lease = acquire(folder.lease)
+    assert lease is not None
+    with lease:
         assert fail(spec, study, "no memory") == "elsewhere"
     assert execute(spec, study, lambda step, loss: False) == "done"
     assert fail(spec, study, "no memory") == "elsewhere"
@@ -247,15 +249,15 @@ def test_who_is_waited_for_is_told(tmp_path: Path) -> None:
     (spec,) = runs(seeds=1)
     folder = study.run(spec.id)
     folder.path.mkdir(parents=True)
-    lock = FileLock(folder.lock, thread_local=False)
-    lock.acquire()
+    lease = acquire(folder.lease)
+    assert lease is not None
     folder.holder.write_text("process 12 on a_machine\n")
     notes: list[str] = []
 
     def callback(event: RunEvent) -> None:
         if event.note:
             notes.append(event.note)
-            lock.release()
+            lease.claim.release()
 
     LocalEngine(workers=1).run([spec], study, callback)
     assert notes == ["waiting for process 12 on a_machine, which computes this run"]

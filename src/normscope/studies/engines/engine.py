@@ -26,6 +26,8 @@ class RunEvent:
     """Number of optimizer updates so far."""
     note: str = ""
     """Message for the user, such as which process the engine is waiting for."""
+    idle: bool = False
+    """Whether the engine has nothing left to do but to wait for the process that computes this run."""
 
 
 class Engine(Protocol):

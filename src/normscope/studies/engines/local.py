@@ -186,7 +186,7 @@ class _Pool:
             self.apart.move(self.queue, self.elsewhere)
             waiting = not self.queue and not any(worker.spec for worker in self.workers)
             note = f"waiting for {_holder(self.study.run(spec.id))}, which computes this run" if waiting else ""
-            self.callback(RunEvent(spec=spec, state="elsewhere", step=0, note=note))
+            self.callback(RunEvent(spec=spec, state="elsewhere", step=0, note=note, idle=waiting))
         elif state == "interrupted":
             self.queue.insert(0, spec)
         else:

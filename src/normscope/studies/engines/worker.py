@@ -15,7 +15,9 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any, TextIO
 
 import torch
@@ -31,6 +33,7 @@ __tracebackhide__ = True
 def main() -> None:
     """Compute the runs that arrive on standard input, until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _leave_to_engine(os.getpid()))
     # Also report the location of crashes in compiled code.
     faulthandler.enable(file=2)
     torch.set_num_threads(1)
@@ -60,6 +63,20 @@ def main() -> None:
             # SIGINT is ignored: the code of the run raised it.
             state = fail(spec, study, in_a_line(error), details=traceback.format_exc())
         _send(events, {"event": "end", "state": state})
+
+
+def _leave_to_engine(worker: int) -> Callable[[int, FrameType | None], None]:
+    """Return a handler of SIGTERM: a batch system sends it to all processes of a job, and the engine ends its workers.
+
+    Processes that the code of a run forked inherit the handler, and end.
+    """
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != worker:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    return handle
 
 
 class _Inbox:

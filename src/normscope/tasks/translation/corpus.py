@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from normscope.data.download import sha256 as sha256_of_file
-from normscope.files import cache_folder, create_in_cache
+from normscope.files import cache_folder, create_in_cache, is_abandoned
 from normscope.tasks.translation.subwords import BOS, EOS, PAD, Subwords
 
 
@@ -186,8 +186,8 @@ def encode_pairs(
         found = _open(folder)
         if found is not None:
             return found
-        # Left behind by a killed process: the lock excludes other writers.
-        for leftover in (folder, *folder.parent.glob(f".{folder.name}.*.tmp")):
+        # Left behind by a killed process: the lock excludes other writers, of this machine at least.
+        for leftover in (folder, *filter(is_abandoned, folder.parent.glob(f".{folder.name}.*.tmp"))):
             shutil.rmtree(leftover, ignore_errors=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
         try:

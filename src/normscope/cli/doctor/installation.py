@@ -282,7 +282,7 @@ def _least(name: str, requirements: list[str]) -> str:
 
 def _checkout() -> Path | None:
     """Return the root of the checkout that this package runs from; None if it was installed."""
-    root = Path(__file__).resolve().parents[3]
+    root = Path(__file__).resolve().parents[4]
     return root if (root / "pyproject.toml").is_file() and (root / "src" / "normscope").is_dir() else None
 
 

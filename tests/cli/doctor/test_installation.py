@@ -16,7 +16,7 @@ from normscope import AdaNorm
 from normscope.cli.doctor import Check, diagnose_installation
 from normscope.kernels.backends import cpu
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def by_name() -> dict[str, Check]:
