@@ -342,13 +342,19 @@ def test_lint_runs_every_program_and_fails_when_one_does(checkout):
     assert "run: failed: ruff check" in err
 
 
-def test_an_unknown_benchmark_is_answered_with_the_known_ones(checkout):
+def test_an_unknown_benchmark_or_cluster_is_answered_with_the_known_ones(checkout):
     (checkout.root / "benchmarks").mkdir()
     (checkout.root / "benchmarks" / "norms.py").write_text("import sys; print(sys.argv[1:])")
     assert checkout.run("--here", "bench", "norms", "--quick") == (0, "['--quick']\n", "")
     status, _, err = checkout.run("--here", "bench", "nroms")
     assert status == 1
     assert "no benchmark 'nroms'; there are: norms" in err
+    (checkout.root / "cluster").mkdir()
+    (checkout.root / "cluster" / "ray.py").write_text("import sys; print(sys.argv[1:])")
+    assert checkout.run("--here", "cluster", "ray", "--write") == (0, "['--write']\n", "")
+    status, _, err = checkout.run("--here", "cluster")
+    assert status == 1
+    assert "no cluster ''; there are: ray" in err
 
 
 def test_the_models_of_other_libraries_are_started_with_the_folder_of_tests_on_the_path(checkout):

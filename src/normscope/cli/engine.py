@@ -21,9 +21,10 @@ class EngineOptions:
     """What computes the runs."""
 
     engine: Annotated[
-        Literal["local", "slurm"],
+        Literal["local", "slurm", "ray"],
         Parameter(
-            help="local: worker processes on this machine; slurm: submit jobs that share the runs, and return at once"
+            help="local: worker processes on this machine; slurm: submit jobs that share the runs, and return at once; "
+            "ray: the nodes of an existing Ray cluster"
         ),
     ] = "local"
     jobs: Annotated[
@@ -46,9 +47,30 @@ class EngineOptions:
             help="end when others have computed all remaining runs for this many seconds; default: wait for them"
         ),
     ] = None
+    address: Annotated[
+        str | None,
+        Parameter(help="ray: HOST:PORT of the cluster, as `ray start --head` prints it; no other one is used"),
+    ] = None
+    cpus_per_run: Annotated[float | None, Parameter(help="ray: CPUs that a run reserves; default: 1")] = None
+    gpus_per_run: Annotated[
+        float | None, Parameter(help="ray: GPUs that a run reserves, such as 0.5; default: 0, or 1 with --device")
+    ] = None
+    shared_folder: Annotated[
+        bool | None,
+        Parameter(
+            help="ray: whether the nodes see the study's folder; if not, the files come back through Ray; "
+            "default: each node looks"
+        ),
+    ] = None
 
 
 DEFAULT_ENGINE = EngineOptions()
+
+_OPTIONS = {
+    "slurm": ("jobs", "jobs_at_once", "sbatch", "dry_run"),
+    "ray": ("address", "cpus_per_run", "gpus_per_run", "shared_folder"),
+}
+"""Options that belong to one engine."""
 
 
 def check_engine(options: EngineOptions, **given: bool) -> None:
@@ -61,9 +83,10 @@ def check_engine(options: EngineOptions, **given: bool) -> None:
     Raises:
         ValueError: If they do not.
     """
-    for name in ("jobs", "jobs_at_once", "sbatch", "dry_run"):
-        if options.engine != "slurm" and getattr(options, name):
-            raise ValueError(f"--{name.replace('_', '-')} is for --engine slurm")
+    for engine, names in _OPTIONS.items():
+        for name in names:
+            if options.engine != engine and getattr(options, name) not in (None, False, ()):
+                raise ValueError(f"--{name.replace('_', '-')} is for --engine {engine}; the engine is {options.engine}")
     for name, is_given in given.items():
         if options.engine == "slurm" and is_given:
             raise ValueError(f"--{name} is not possible with --engine slurm, which returns before the first run")
@@ -75,11 +98,22 @@ def make_engine(options: EngineOptions, study_spec: "StudySpec", *, workers: int
     Args:
         options: Options of the command line.
         study_spec: Study whose runs it computes.
-        workers: Number of processes; one per core if None.
+        workers: Number of processes, or of runs at a time; one per core, or as many as a cluster has room for, if None.
 
     Raises:
         ValueError: If an option is out of range.
     """
+    if options.engine == "ray":
+        from normscope.studies.engines.ray import RayEngine
+
+        gpus = 0.0 if study_spec.device == "cpu" else 1.0
+        return RayEngine(
+            address=options.address or "",
+            cpus_per_run=1 if options.cpus_per_run is None else options.cpus_per_run,
+            gpus_per_run=gpus if options.gpus_per_run is None else options.gpus_per_run,
+            at_most=workers,
+            shared=options.shared_folder,
+        )
     from normscope.studies.compare import default_workers
     from normscope.studies.engines.local import LocalEngine
 

@@ -47,7 +47,7 @@ def execute(spec: RunSpec, study: StudyFolder, watch: Watch) -> str:
         return "elsewhere"
     folder.path.mkdir(parents=True, exist_ok=True)
     try:
-        with _holding(folder) as held:
+        with holding(folder) as held:
             return "elsewhere" if held is None or held.finished() else _compute(spec, held, watch)
     except LeaseLost:
         return "elsewhere"
@@ -145,7 +145,7 @@ def fail(spec: RunSpec, study: StudyFolder, reason: str, *, details: str = "") -
     folder = study.run(spec.id)
     folder.path.mkdir(parents=True, exist_ok=True)
     try:
-        with _holding(folder) as held:
+        with holding(folder) as held:
             if held is None or held.finished():
                 return "elsewhere"
             if not held.description.exists():
@@ -166,7 +166,7 @@ def forget(spec: RunSpec, study: StudyFolder) -> None:
     folder = study.run(spec.id)
     if folder.state() not in ("failed", "unscored"):
         return
-    with suppress(LeaseLost), _holding(folder) as held:
+    with suppress(LeaseLost), holding(folder) as held:
         # Another process may have computed it again in the meantime.
         if held is not None and held.state() in ("failed", "unscored"):
             for path in (held.checkpoint, held.error, held.result):
@@ -175,7 +175,7 @@ def forget(spec: RunSpec, study: StudyFolder) -> None:
 
 
 @contextmanager
-def _holding(folder: RunFolder) -> Iterator[RunFolder | None]:
+def holding(folder: RunFolder) -> Iterator[RunFolder | None]:
     """Hold a run's lease within the block, which gets the folder to write to; or None if another process holds it."""
     lease = leases.acquire(folder.lease)
     if lease is None:
