@@ -253,14 +253,14 @@ class Trials:
 
     def nodes(self) -> None:
         """Kill a node in the middle of a study."""
-        words = ["digits", "--norms=none,layer_norm", "--seeds=0-5", "--steps=2000"]
+        words = ["digits", "--norms=none,layer_norm", "--seeds=0-3", "--steps=2000"]
         study, job, own = self.submit("nodes", *words, "--jobs=4", "--leave-after=5", f"--sbatch=comment={COMMENT}")
         read = self.cluster.ask("scontrol", "show", "job", f"{job}_0")
         if f"Comment={COMMENT}" not in read or Path("x").exists():
             raise RuntimeError(f"the comment was read as {re.findall('Comment=.*', read)}")
         self.say(f"Slurm read the comment as it was given: {COMMENT}")
-        until(lambda: done(study) >= 3, "three runs")
-        self.say(f"{done(study)} of 12 runs have ended; jobs by node: {self.by_node()}")
+        until(lambda: done(study) >= 1, "a run")
+        self.say(f"{done(study)} of 8 runs have ended; jobs by node: {self.by_node()}")
         count = self.cluster.kill_node("node1")
         self.say(f"killed node1: its slurmd and {count} processes of its jobs")
         self.cluster.ask("scontrol", "update", "nodename=node1", "state=down", "reason=killed")
@@ -314,7 +314,7 @@ class Trials:
 
     def cancel(self) -> None:
         """Cancel a study; nothing may come back. The local engine then goes on with it."""
-        words = ["digits", "--norms=none,layer_norm", "--seeds=0-1", "--steps=3000"]
+        words = ["digits", "--norms=none,layer_norm", "--seeds=0", "--steps=2000"]
         study, job, own = self.submit("cancel", *words, "--jobs=2", "--leave-after=5")
         until(lambda: list(study.glob("runs/*/metrics.jsonl")), "the first evaluation")
         self.cluster.ask("scancel", job)
@@ -324,7 +324,7 @@ class Trials:
             raise RuntimeError(f"a job that was cancelled came back: {self.cluster.queue()}")
         count = len(list(study.glob("runs/*/checkpoint.pt")))
         self.say(
-            f"scancel: the queue is empty and stays so; {done(study)} of 4 runs have ended, {count} left checkpoints"
+            f"scancel: the queue is empty and stays so; {done(study)} of 2 runs have ended, {count} left checkpoints"
         )
         self.cluster.normscope("compare", *own, f"--out={study}")
         self.say("the local engine went on in the same folder")

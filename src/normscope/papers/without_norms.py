@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from normscope.results.store import SCHEMA, RunFolder, StudyFolder, read_json, write_json
-from normscope.studies.compare import check_device, default_workers
+from normscope.studies.compare import default_workers
 from normscope.studies.engines.engine import RunEvent
 from normscope.studies.engines.local import LocalEngine
 from normscope.studies.plan import RunSpec
+from normscope.studies.preflight import check_device
 from normscope.studies.spec import Arm, StudySpec
 from normscope.studies.tuning import tune, tuning_plan
 from normscope.tasks import TASKS

@@ -26,7 +26,7 @@ from normscope.studies.engines.local import LocalEngine
 from normscope.studies.lease import Lease, is_marker, wait_for
 from normscope.studies.options import StudyOptions
 from normscope.studies.plan import RunSpec, plan, record
-from normscope.studies.preflight import preflight
+from normscope.studies.preflight import check_device, preflight
 from normscope.studies.repeat import call_that_repeats
 from normscope.studies.run import forget
 from normscope.studies.spec import StudySpec, make_study
@@ -372,20 +372,6 @@ def _looks_seen(card: Mapping[str, Any], study_spec: StudySpec, study: StudyFold
     if any(study.run(identity).finished() for identity in later) or seeds != [*study_spec.seeds[: len(seeds)]]:
         return None
     return {**card["looks"], "seen": seen}
-
-
-def check_device(name: str) -> None:
-    """Check that a device exists.
-
-    Raises:
-        EngineError: If it does not.
-    """
-    device = torch.device(name)
-    count = torch.cuda.device_count()
-    if device.type != "cpu" and (device.index or 0) >= count:
-        raise EngineError(
-            f"device {name!r} does not exist: torch {torch.__version__} finds {count or 'no'} CUDA devices here"
-        )
 
 
 def _begin(

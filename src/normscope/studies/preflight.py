@@ -31,6 +31,20 @@ class ArmMisfit(NormscopeError, ValueError):
     """An arm cannot be trained on the task."""
 
 
+def check_device(name: str) -> None:
+    """Check that a device exists.
+
+    Raises:
+        EngineError: If it does not.
+    """
+    device = torch.device(name)
+    count = torch.cuda.device_count()
+    if device.type != "cpu" and (device.index or 0) >= count:
+        raise EngineError(
+            f"device {name!r} does not exist: torch {torch.__version__} finds {count or 'no'} CUDA devices here"
+        )
+
+
 def preflight(study_spec: StudySpec) -> list[str]:
     """Check that every arm can compute its loss on the first training batch; the random state is preserved.
 

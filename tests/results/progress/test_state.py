@@ -69,7 +69,7 @@ def test_a_process_that_was_killed_is_silent_and_computes_nothing(tmp_path: Path
     assert [each.is_silent for each in state.running] == [True]
     assert state.minutes is None
     # A sign of life of its claim is enough.
-    (study.folder.run("none-0").path / "lease").touch()
+    study.folder.run("none-0").lease.touch()
     state = read_state(tmp_path)
     assert [each.is_silent for each in state.running] == [False]
     assert state.minutes == pytest.approx(2.6)

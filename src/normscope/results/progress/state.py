@@ -195,8 +195,8 @@ def _running(folder: RunFolder, label: str, seed: int, steps: int | None) -> Run
     except FileNotFoundError:
         return None
     signs = [since]
-    # The claim of the process has its signs of life; a folder from before there were claims has none.
-    for path in (folder.path / "lease", folder.checkpoint, folder.metrics):
+    # The lease of the process has its signs of life; a folder from before there were leases has none.
+    for path in (folder.lease, folder.checkpoint, folder.metrics):
         with suppress(FileNotFoundError):
             signs.append(path.stat().st_mtime)
     if not label:

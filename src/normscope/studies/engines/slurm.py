@@ -14,6 +14,7 @@ from normscope.files import write_atomically
 from normscope.results.store import StudyFolder
 from normscope.studies.compare import StudyMismatch, check_folder, default_folder, known_runs, prepare, states
 from normscope.studies.engines.engine import EngineError
+from normscope.studies.lease import LEASE_SECONDS
 from normscope.studies.plan import RunSpec
 from normscope.studies.repeat import call_that_repeats, command_that_repeats
 from normscope.studies.run import forget
@@ -25,10 +26,10 @@ __tracebackhide__ = True
 MOST_JOBS = 16
 """Number of jobs if nobody says another; fewer if there are fewer runs."""
 
-LEAVE_SECONDS = 150
+LEAVE_SECONDS = LEASE_SECONDS + 30
 """Time after which a worker ends whose remaining runs are all computed by others.
 
-It is longer than the claim of a dead worker lasts, so that its run is taken over before anybody ends.
+The lease of a dead worker expires earlier, so that its run is taken over before anybody ends.
 """
 
 SIGNAL_SECONDS = 120
@@ -230,7 +231,7 @@ def _worker(study_spec: StudySpec, out: Path, options: SlurmOptions, *, keep_goi
     words = command_that_repeats(study_spec)
     more = {"workers": options.workers, "leave_after": options.leave_after}
     if words is not None:
-        flags = [f"--{name.replace('_', '-')}={value}" for name, value in more.items()]
+        flags = [f"--{name.replace('_', '-')}={value:g}" for name, value in more.items()]
         return ["-m", "normscope", *words, f"--out={out}", *flags, *(["--keep-going"] if keep_going else [])]
     call = call_that_repeats(study_spec, out, **more, **({"keep_going": True} if keep_going else {}))
     return ["-c", f"import signal, normscope; signal.signal(signal.SIGTERM, signal.default_int_handler); {call}"]
