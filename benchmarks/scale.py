@@ -243,8 +243,7 @@ class ThreadOfWorker:
 
 def work(folder: Path, runs: int, workers: int, seconds: float, *, apart: bool) -> None:
     """Let so many processes, each a thread here, compute a study of made-up runs in one folder."""
-    from normscope.files import write_atomically
-    from normscope.results.store import StudyFolder, write_json
+    from normscope.results.store import StudyFolder
     from normscope.studies import run as one_run
     from normscope.studies.engines import local
     from normscope.studies.plan import plan
@@ -254,13 +253,13 @@ def work(folder: Path, runs: int, workers: int, seconds: float, *, apart: bool) 
 
     def train(*_: Any, folder: Any, identity: dict[str, Any], watch: Any, **__: Any) -> str:
         files = files_of(identity)
-        write_atomically(folder.description, files["run.json"])
-        for row in files["metrics.jsonl"].splitlines(keepends=True):
+        folder.write(folder.description, files["run.json"])
+        rows = files["metrics.jsonl"].splitlines(keepends=True)
+        for count in range(1, EVALUATIONS + 1):
             time.sleep(seconds * random.uniform(0.5, 1.5) / EVALUATIONS)
-            with folder.metrics.open("ab") as file:
-                file.write(row)
-        write_atomically(folder.examples, files["examples.npy"])
-        write_json(folder.result, json.loads(files["result.json"]))
+            folder.write(folder.metrics, b"".join(rows[:count]), sync=False)
+        folder.write(folder.examples, files["examples.npy"])
+        folder.publish(json.loads(files["result.json"]))
         return "done"
 
     in_order = contextlib.nullcontext() if apart else mock.patch.object(local.Apart, "move")
@@ -292,16 +291,21 @@ def made_up(runs: int, home: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def simulate(home: Path, runs: int, workers: int, seconds: float) -> None:
-    """Print what so many workers do to one folder, in the order of the plan, and each at a place of its own.
+def simulate(home: Path, sizes: Sequence[tuple[int, int, bool]], seconds: float) -> None:
+    """Print what workers do to one folder, all in the order of the plan, or each at a place of its own.
+
+    Args:
+        home: Folder for the studies.
+        sizes: Number of workers, number of runs, and whether the workers keep apart.
+        seconds: Time that a run takes.
 
     Raises:
         RuntimeError: If a run was not computed, or twice.
     """
-    print(f"\n{workers} workers, {runs:,} runs of {seconds} s\n")
-    print("| workers go | attempts that met another | calls per run | on one file, at most | that file | on runs/ |")
-    print("| --- | ---: | ---: | ---: | --- | ---: |")
-    for words, apart in (("through the runs in order", False), ("apart", True)):
+    print(f"\nRuns take {seconds} s.\n")
+    heads = ("workers", "runs", "they go", "attempts that met another", "calls per run", "on one file", "on runs/")
+    print(f"| {' | '.join(heads)} |\n| ---: | ---: | --- |{' ---: |' * (len(heads) - 3)}", flush=True)
+    for workers, runs, apart in sizes:
         folder, counted = home / "worked", home / "calls.txt"
         more = ["--workers", str(workers), "--seconds", str(seconds), *(["--apart"] if apart else [])]
         ended = subprocess.run(
@@ -312,9 +316,15 @@ def simulate(home: Path, runs: int, workers: int, seconds: float) -> None:
             raise RuntimeError(f"{runs} runs, and {found}")
         paths = Counter(path for _, path in calls_of(counted, folder))
         every, listed = sum(paths.values()), paths.pop(f"{folder}/runs")
-        path, most = paths.most_common(1)[0]
-        name = re.sub("[0-9a-f]{16}", "ID", path.removeprefix(f"{folder}/"))
-        print(f"| {words} | {found['met']:,} | {every / runs:.1f} | {most:,} | {name} | {listed:,} |", flush=True)
+        path, most = next(each for each in paths.most_common(2) if each[0] != f"{folder}")
+        cells = [
+            f"{workers}",
+            f"{runs:,}",
+            "apart" if apart else "in order",
+            f"{found['met']:,}",
+            f"{every / runs:.0f}",
+        ]
+        print(f"| {' | '.join(cells)} | {most:,} ({Path(path).name}) | {listed:,} |", flush=True)
         shutil.rmtree(folder)
 
 
@@ -342,9 +352,8 @@ def main() -> None:
     parser.add_argument("--runs", default="1000,10000,100000", help="sizes of the studies")
     status = "status," * (find_spec("normscope.cli.status") is not None)
     parser.add_argument("--phases", default=f"plan,{status}report,resume", help="commands to measure")
-    parser.add_argument("--workers", type=int, default=200, help="workers on one folder; 0 to leave them out")
-    parser.add_argument("--seconds", type=float, default=2.0, help="time that each of their runs takes")
-    parser.add_argument("--worked", type=int, default=2000, help="number of runs that they compute")
+    parser.add_argument("--workers", type=int, default=200, help="workers on one folder, ten runs each; 0 for none")
+    parser.add_argument("--seconds", type=float, default=5.0, help="time that each of their runs takes")
     parser.add_argument("--apart", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--phase", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help="folder on the file system to be tried; default: a temporary one")
@@ -362,7 +371,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as home:
         table([int(size) for size in options.runs.split(",") if size], Path(home), options.phases.split(","))
         if options.workers and shutil.which("strace"):
-            simulate(Path(home), options.worked, options.workers, options.seconds)
+            few, many = max(2, options.workers // 10), options.workers
+            simulate(
+                Path(home), [(few, 10 * few, False), (few, 10 * few, True), (many, 10 * many, True)], options.seconds
+            )
 
 
 if __name__ == "__main__":
