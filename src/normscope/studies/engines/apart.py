@@ -12,11 +12,11 @@ __tracebackhide__ = True
 LISTED_PER_CALL = 500
 """Names of folders that a file system gives in one call, at least: as many questions about single runs cost more."""
 
-SECONDS_PER_CHECK = 0.05
-"""Time of a process between two questions about runs that others compute, on average."""
+CHECKS_WHEN_BUSY = 1
+"""Number of runs of others that a process checks at a time, to show how far the study is."""
 
-WAITED_SHARE = 0.1
-"""Time between two checks of these runs, as a share of the time in which nothing has changed."""
+CHECKS_WHEN_IDLE = 10
+"""The same when it waits for them."""
 
 
 @dataclass(kw_only=True)

@@ -9,9 +9,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from normscope.results.store import RunFolder, StudyFolder
-from normscope.studies.engines.apart import SECONDS_PER_CHECK, WAITED_SHARE, Apart
+from normscope.studies.engines.apart import CHECKS_WHEN_BUSY, CHECKS_WHEN_IDLE, Apart
 from normscope.studies.engines.engine import GRACE_SECONDS, EngineError, RunEvent
 from normscope.studies.plan import RunSpec
 from normscope.studies.run import fail
@@ -130,9 +131,8 @@ class _Pool:
         self.queue = list(waiting.values())
         self.elsewhere: dict[str, RunSpec] = {}
         self.apart = Apart(study=study)
-        self.changed_at = time.monotonic()
         self.known = 0
-        """Number of runs of others that the last check left."""
+        """Number of runs of others that the last check of an idle worker left."""
         self.crashes: dict[str, int] = {}
         self.has_progress = False
         self.messages: queue.Queue[tuple[_Worker, str]] = queue.Queue()
@@ -190,7 +190,6 @@ class _Pool:
         elif state == "interrupted":
             self.queue.insert(0, spec)
         else:
-            self.changed_at = time.monotonic()
             self.callback(RunEvent(spec=spec, state=state, step=spec.recipe.steps))
 
     def _replace(self, worker: _Worker, log: int) -> None:
@@ -232,25 +231,25 @@ class _Pool:
     def _check_elsewhere(self) -> None:
         """Check the runs that other processes compute; retry them when a worker is idle, in case the process died.
 
-        The more runs there are and the longer nothing has changed, the rarer are the checks, but for the first one
-        when there is nothing else to do.
+        Each time a few are checked, in turn, but all of them when there is nothing else to do for the first time.
         """
-        idle = not self.queue and any(worker.spec is None for worker in self.workers)
-        now = time.monotonic()
-        pause = max(POLL_SECONDS, SECONDS_PER_CHECK * len(self.elsewhere), WAITED_SHARE * (now - self.changed_at))
-        if not (idle and len(self.elsewhere) > self.known) and now - self.checked_at < pause:
+        if time.monotonic() - self.checked_at < POLL_SECONDS:
             return
-        self.checked_at = now
-        for identity, spec in list(self.elsewhere.items()):
+        self.checked_at = time.monotonic()
+        idle = not self.queue and any(worker.spec is None for worker in self.workers)
+        some = (None if len(self.elsewhere) > self.known else CHECKS_WHEN_IDLE) if idle else CHECKS_WHEN_BUSY
+        for identity, spec in [*islice(self.elsewhere.items(), some)]:
             folder = self.study.run(identity)
             if folder.finished():
                 del self.elsewhere[identity]
-                self.changed_at = now
                 self.callback(RunEvent(spec=spec, state=folder.read_result()["state"], step=spec.recipe.steps))
             elif not self.queue and any(worker.spec is None for worker in self.workers):
                 del self.elsewhere[identity]
                 self.queue.append(spec)
-        self.known = len(self.elsewhere) + len(self.queue)
+            else:
+                self.elsewhere[identity] = self.elsewhere.pop(identity)
+        if idle:
+            self.known = len(self.elsewhere) + len(self.queue)
 
     def _assign(self) -> None:
         """Assign queued runs to idle workers."""
