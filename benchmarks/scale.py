@@ -236,7 +236,8 @@ class ThreadOfWorker:
 
         self.messages.put((self, json.dumps({"event": "ready"})))
         while (request := self.inbox.get()) is not None:
-            state = execute(*request, lambda step, loss: False)
+            spec, study = request
+            state = execute(spec, study, lambda step, loss: False)
             self.states.append(state)
             self.messages.put((self, json.dumps({"event": "end", "state": state})))
 

@@ -1,6 +1,5 @@
 """Keeps the processes that compute one study apart, so that they do not all try the same run; needs no torch."""
 
-from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 from random import Random
 
@@ -35,7 +34,7 @@ class Apart:
     random: Random = field(default_factory=Random, init=False)
     """Source of the places; no result depends on it."""
 
-    def move(self, queue: list[RunSpec], elsewhere: MutableMapping[str, RunSpec]) -> None:
+    def move(self, queue: list[RunSpec], elsewhere: dict[str, RunSpec]) -> None:
         """Go on elsewhere in the queue after a run of another process.
 
         Args:
