@@ -28,8 +28,8 @@ from typing import Any
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged")
 NORMSCOPE = [sys.executable, "-P", "-m", "normscope"]
-COSTS = {"seconds", "seconds_to_baseline", "step_ms", "minutes", "peak_bytes", "saved_bytes", "command"}
-"""Fields of a summary that differ from call to call."""
+COSTS = {"seconds", "seconds_to_baseline", "step_ms", "minutes", "peak_bytes", "saved_bytes", "command", "versions"}
+"""Fields of a summary that are no results."""
 COMMENT = 'it\'s "so" \\ #1 $(touch x) `y` ; é'
 
 CONFIGURATION = """
@@ -188,7 +188,7 @@ def done(study: Path) -> int:
 
 
 def numbers(content: Any) -> Any:
-    """Return a summary without what it cost."""
+    """Return a summary without costs and versions."""
     if isinstance(content, dict):
         return {key: numbers(value) for key, value in content.items() if key not in COSTS}
     return [numbers(each) for each in content] if isinstance(content, list) else content
@@ -245,15 +245,17 @@ class Trials:
         if found:
             raise RuntimeError(f"{study.name} differs from the local engine in {found}")
         scores = len(list(study.glob("runs/*/examples.npy")))
-        self.say(f"equal to the local engine's: the summary but for costs, and the bytes of {scores} files of scores")
+        self.say(
+            f"equal to the local engine's: the summary but for costs and versions, bytes of {scores} files of scores"
+        )
 
     def starts(self, study: Path) -> int:
         """Count how often the jobs of a study began."""
-        return sum(log.read_text().count("Does the norm matter") for log in (study / "slurm").iterdir())
+        return sum(log.read_text().count(". Folder: ") for log in (study / "slurm").iterdir())
 
     def nodes(self) -> None:
         """Kill a node in the middle of a study."""
-        words = ["digits", "--norms=none,layer_norm", "--seeds=0-3", "--steps=2000"]
+        words = ["digits", "--norms=none,layer_norm", "--seeds=0-3", "--steps=1000"]
         study, job, own = self.submit("nodes", *words, "--jobs=4", "--leave-after=5", f"--sbatch=comment={COMMENT}")
         read = self.cluster.ask("scontrol", "show", "job", f"{job}_0")
         if f"Comment={COMMENT}" not in read or Path("x").exists():
@@ -283,7 +285,7 @@ class Trials:
 
     def looks(self) -> None:
         """Compute a study with planned looks."""
-        words = ["digits", "--norms=none,layer_norm", "--looks=6,8,10", "--steps=300"]
+        words = ["digits", "--norms=none,layer_norm", "--looks=6,8,10", "--steps=100"]
         study, _, own = self.submit("looks", *words, "--jobs=4", "--leave-after=5")
         self.conclude(study, own)
         looks = json.loads((study / "summary.json").read_text())["looks"]
@@ -293,7 +295,7 @@ class Trials:
 
     def limit(self) -> None:
         """Let the time limit end a worker, after a signal that an operator sent."""
-        words = ["digits", "--norms=none,layer_norm", "--seeds=0", "--steps=12000"]
+        words = ["digits", "--norms=none,layer_norm", "--seeds=0", "--steps=6000"]
         more = ["--sbatch=time=2", "--sbatch=signal=B:USR1@30"]
         study, job, own = self.submit("limit", *words, "--jobs=1", "--leave-after=5", *more)
         until(lambda: list(study.glob("runs/*/metrics.jsonl")), "the first evaluation")
@@ -314,7 +316,7 @@ class Trials:
 
     def cancel(self) -> None:
         """Cancel a study; nothing may come back. The local engine then goes on with it."""
-        words = ["digits", "--norms=none,layer_norm", "--seeds=0", "--steps=2000"]
+        words = ["digits", "--norms=none,layer_norm", "--seeds=0", "--steps=1500"]
         study, job, own = self.submit("cancel", *words, "--jobs=2", "--leave-after=5")
         until(lambda: list(study.glob("runs/*/metrics.jsonl")), "the first evaluation")
         self.cluster.ask("scancel", job)
@@ -343,7 +345,7 @@ def describe(cluster: Cluster, names: list[str]) -> Iterator[str]:
     yield "# Slurm, once for real\n"
     yield f"`./run cluster slurm --only {','.join(names)}` on {now:%Y-%m-%d}: a controller and two node daemons on one"
     yield f"machine ({platform.machine()}, {os.cpu_count()} cores, other work beside it), no accounting, no cgroups.\n"
-    yield f"* {cluster.ask('sbatch', '--version')}, Python {platform.python_version()}, torch {torch.__version__}, "
+    yield f"* {cluster.ask('sbatch', '--version')}, Python {platform.python_version()}, torch {torch.__version__},"
     yield f"  normscope {normscope.__version__} ({git.stdout.strip()})"
     yield f"* Nodes: {cluster.ask('sinfo', '-h', '-N', '-o', '%N with %c CPUs (%T)').replace(chr(10), ', ')}\n"
 

@@ -108,9 +108,9 @@ class _WatchOfLease:
 
     def __call__(self, step: int, loss: float) -> bool:
         """Pass on the progress; check the lease as often as it is refreshed, and after each longer stop."""
-        now = time.monotonic()
         if self.watch(step, loss):
             return True
+        now = time.monotonic()
         if now - self.checked_at < leases.LEASE_SECONDS / leases.BEATS:
             return False
         self.checked_at = now
@@ -190,8 +190,10 @@ def holding(folder: RunFolder) -> Iterator[RunFolder | None]:
             held.write(held.holder, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), sync=False)
             yield held
         finally:
+            # In a folder that became read-only it stays, as if the process had been killed.
             if not lease.is_lost():
-                held.holder.unlink(missing_ok=True)
+                with suppress(OSError):
+                    held.holder.unlink()
 
 
 def _failure(reason: str) -> dict[str, object]:

@@ -56,7 +56,7 @@ def train(
         recipe: Training settings.
         split: Split of the data; only those in ``TESTED`` use the test data.
         preset: Key of the task's presets.
-        folder: Folder of the run; the caller holds its lock.
+        folder: Folder of the run; the caller holds its lease.
         identity: Description of the run, written to ``run.json`` before step 0.
         watch: Called a few times per second.
 

@@ -257,7 +257,7 @@ def test_a_study_that_is_preempted_in_the_middle_ends_as_on_one_machine(
     slurm: StandIn, tmp_path: Path, here: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    study = small(seeds=1, steps=1500)
+    study = small(seeds=1, steps=1000)
     told = here(*command_that_repeats(study) or [], "--engine=slurm", "--jobs=1", "--out=broken", "--leave-after=1")
     assert told.returncode == 0, told.stderr
     assert "Submitted as job 77 of Slurm: broken/slurm.sh" in told.stdout

@@ -36,7 +36,7 @@ class Engine(Protocol):
     def run(self, specs: Sequence[RunSpec], study: StudyFolder, callback: Callable[[RunEvent], None]) -> None:
         """Compute the unfinished runs, and return when every run has a result.
 
-        An engine holds the lock of each run that it computes, skips finished runs, and on ``KeyboardInterrupt`` leaves
+        An engine holds the lease of each run that it computes, skips finished runs, and on ``KeyboardInterrupt`` leaves
         every unfinished run resumable before it re-raises the exception.
 
         Args:

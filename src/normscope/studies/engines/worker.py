@@ -2,8 +2,8 @@
 
 An engine starts it as ``python -m normscope.studies.engines.worker``. It stops when its input ends, so it does not
 outlive the engine. It then has :data:`GRACE_SECONDS` to finish the current step and write the checkpoint; after that
-it exits, and ``workers.log`` contains the traceback of the step. A worker serves one study folder and holds the lock of
-one run at a time; the operating system releases the lock when the process ends.
+it exits, and ``workers.log`` contains the traceback of the step. A worker serves one study folder and holds the lease
+of one run at a time; the lease of a process that has ended is taken over.
 """
 
 import faulthandler
