@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -204,7 +205,7 @@ def compare(
             + (f", {training} each" if training else "")
             + (f", {open_trials} tuning trials first" if open_trials else "")
             + (
-                f"; {_finished(study_spec, study)} are already finished"
+                f"; {_finished(study_spec, study, before)} are already finished"
                 if sum(before.values()) > before["open"]
                 else ""
             )
@@ -257,8 +258,9 @@ def compare(
             except KeyboardInterrupt:
                 progress.progress.stop()
                 # Console.print would replace tabs and names of emoji in the commands.
+                ended = _finished(study_spec, study, states(known_runs(study_spec, study), study))
                 console.out(
-                    f"\nStopped; {_finished(study_spec, study)} are finished; the others begin at their checkpoints in "
+                    f"\nStopped; {ended} are finished; the others begin at their checkpoints in "
                     f"{folder}, or anew.\nResume with:  {as_typed(*given())}",
                     highlight=False,
                 )
@@ -284,18 +286,16 @@ def compare(
             sys.exit(EXIT_CODES[gate([summary], gate_arm)])
 
 
-def _finished(study_spec: "StudySpec", study: "StudyFolder") -> str:
+def _finished(study_spec: "StudySpec", study: "StudyFolder", counts: Mapping[str, int]) -> str:
     """Describe how many runs have ended, such as ``3 of 20 runs``, with those of the tuning if there is any."""
     from normscope.results.store import StudyFolder
-    from normscope.studies.compare import known_runs, states
+    from normscope.studies.compare import states
     from normscope.studies.tuning import tuning_plan
 
-    parts = [(known_runs(study_spec, study), study, "runs")]
+    parts = [(counts, "runs")]
     if study_spec.tune:
-        parts.append((tuning_plan(study_spec), StudyFolder(study.path / "tuning"), "tuning trials"))
-    return " and ".join(
-        f"{len(specs) - states(specs, folder)['open']} of {len(specs)} {noun}" for specs, folder, noun in parts
-    )
+        parts.append((states(tuning_plan(study_spec), StudyFolder(study.path / "tuning")), "tuning trials"))
+    return " and ".join(f"{sum(each.values()) - each['open']} of {sum(each.values())} {noun}" for each, noun in parts)
 
 
 def _report_failures(summary: "Summary", folder: Path) -> None:

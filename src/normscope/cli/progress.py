@@ -41,6 +41,8 @@ class StudyProgress:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.runs: dict[str, tuple[str, int, int]] = {}
+        self.states: Counter[str] = Counter()
+        self.made = self.total = 0
         self.look = ""
         self.printed_notes: set[tuple[str, str]] = set()
         self.printed_at = self.started_at = time.monotonic()
@@ -93,12 +95,16 @@ class StudyProgress:
         if state == "elsewhere" and before is not None:
             step = max(step, before[1])
         self.runs[identity] = (state, step, of)
-        states = Counter(state for state, _, _ in self.runs.values())
+        if before is not None:
+            self.states[before[0]] -= 1
+        self.states[state] += 1
+        self.made += step - (before[1] if before else 0)
+        self.total += of - (before[2] if before else 0)
+        states = +self.states
         finished = sum(count for state, count in states.items() if state not in _UNFINISHED)
         bad = "".join(f", {count} {state}" for state, count in states.items() if state not in (*_UNFINISHED, "done"))
         status = f"{self.look}{finished} of {len(self.runs)} runs{bad} \N{MIDDLE DOT} {name}"
-        made = sum(step for _, step, _ in self.runs.values())
-        total = sum(of for _, _, of in self.runs.values())
+        made, total = self.made, self.total
         if total:
             self.progress.update(self.bar, completed=made, total=total, description=status)
         else:

@@ -286,10 +286,31 @@ def examples_intervals(
             raise ValueError(f"expected scores [seeds, examples], one of each at least, got an array {list(shape)}")
     if shapes[0] != shapes[1]:
         raise ValueError(f"expected both sides' scores of equal shape, got {list(shapes[0])} and {list(shapes[1])}")
-    scores = np.asarray(arm, dtype=np.float64) - np.asarray(baseline, dtype=np.float64)
-    if not np.isfinite(scores).all():
+    means = sum_over_seeds(arm, baseline) / shapes[0][0]
+    if not np.isfinite(means).all():
         raise ValueError("scores must be finite, got NaN or infinity")
-    return _ends(_resampled_means(scores.mean(axis=0), rng, resamples), levels)
+    return _ends(_resampled_means(means, rng, resamples), levels)
+
+
+def sum_over_seeds(
+    arm: np.ndarray, baseline: np.ndarray, change: Callable[[np.ndarray], np.ndarray] | None = None
+) -> np.ndarray:
+    """Compute the sum over seeds of arm minus baseline for every example, ``[E]`` float64, a few megabytes at a time.
+
+    Args:
+        arm: Scores, ``[S, E]``.
+        baseline: Scores of the same seeds and examples.
+        change: Function of the differences, ``[rows, E]``, the sum of which is computed instead.
+    """
+    seeds, examples = np.shape(arm)
+    rows, total = max(1, _COUNTS_AT_ONCE // examples), np.zeros((0, examples))
+    for start in range(0, seeds, rows):
+        part = np.asarray(arm[start : start + rows], dtype=np.float64) - np.asarray(
+            baseline[start : start + rows], dtype=np.float64
+        )
+        part = part if change is None else change(part)
+        total = np.concatenate([total, part]).sum(axis=0, keepdims=True)
+    return total[0]
 
 
 def _ends(resamples: np.ndarray, levels: Sequence[float]) -> list[Interval]:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from normscope.results.statistics import flipped_sums
+
 DRAWS = 2**15 - 1
 """Number of sign vectors drawn where there are too many to enumerate; the observed one is counted with them."""
 
@@ -58,8 +60,7 @@ def critical_values(
             for at in range(0 if position <= enumerated else look, look + 1):
                 if at == 0:
                     total, first, position = np.full(draws, kept), np.full(draws, levels), seen
-                signs = 2.0 * rng.integers(2, size=(draws, looks[at] - position), dtype=np.int8) - 1
-                total, position = total + signs @ sizes[position : looks[at]], looks[at]
+                total, position = total + flipped_sums(sizes[position : looks[at]], draws, rng), looks[at]
                 if at < look:
                     first = lowest_level(np.abs(total) if two_sided else total, cuts[at], first)
         else:

@@ -60,10 +60,10 @@ class _Course:
     def open_runs(self, pairs: int) -> dict[Any, ArmRuns]:
         """Return the runs up to a number of pairs that have not ended, with their arm."""
         return {
-            run: side
+            side.planned[seed]: side
             for side in (self.arm, self.base)
-            for seed, run in side.planned.items()
-            if seed in side.seeds[:pairs] and seed not in side.ended
+            for seed in side.seeds[:pairs]
+            if seed not in side.ended
         }
 
 

@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,11 @@ class StoredRun:
     result: Mapping[str, Any] | None
     """result.json; None while the run has not ended."""
 
+    @cached_property
+    def name(self) -> str:
+        """Name of the folder."""
+        return self.folder.path.name
+
 
 @dataclass(frozen=True, kw_only=True)
 class ArmRuns:
@@ -50,8 +56,10 @@ class ArmRuns:
     """Runs by seed."""
     seeds: Sequence[int] = ()
     """Planned seeds."""
+    scores: dict[int, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
+    """Scores of a baseline by seed, which every arm is paired with, kept so that each file is read once."""
 
-    @property
+    @cached_property
     def planned(self) -> dict[int, Any]:
         """Names of the planned runs by seed; where the card has no names, something that only this arm has."""
         names = self.entry.get("runs") or {}
@@ -59,10 +67,12 @@ class ArmRuns:
 
     def until(self, count: int) -> "ArmRuns":
         """Return the arm with its first ``count`` planned seeds only."""
-        seeds = tuple(self.seeds[:count])
-        return replace(self, runs={seed: run for seed, run in self.runs.items() if seed in seeds}, seeds=seeds)
+        if count >= len(self.seeds):
+            return self
+        seeds = dict.fromkeys(self.seeds[:count])
+        return replace(self, runs={seed: run for seed, run in self.runs.items() if seed in seeds}, seeds=tuple(seeds))
 
-    @property
+    @cached_property
     def ended(self) -> dict[int, float | str]:
         """Values of the runs that ended, by seed; the state of a run that has no value."""
         return {
@@ -71,12 +81,12 @@ class ArmRuns:
             if run.result is not None
         }
 
-    @property
+    @cached_property
     def values(self) -> dict[int, float]:
         """Values of the done runs, by seed."""
         return {seed: value for seed, value in self.ended.items() if not isinstance(value, str)}
 
-    @property
+    @cached_property
     def resampled(self) -> bool:
         """Whether every seed drew its own split, so that different seeds were tested on different examples."""
         return any(run.description.get("split") == "resampled" for run in self.runs.values())
@@ -100,8 +110,9 @@ class ArmRuns:
         names = [name for name in (found[0] if found else ()) if all(name in each for each in found)]
         return {name: float(np.mean([each[name] for each in found])) for name in names} or None
 
+    @cached_property
     def curve(self) -> list[tuple[int, float, float]]:
-        """Return step, median validation loss and median seconds of every evaluation that all done runs made."""
+        """Step, median validation loss and median seconds of every evaluation that all done runs made."""
         evaluations: dict[int, list[tuple[float, float]]] = {}
         for seed in self.values:
             for row in self.runs[seed].folder.read_metrics():
@@ -126,19 +137,16 @@ def read_runs(study: StudyFolder, card: Mapping[str, Any]) -> tuple[list[StoredR
         ValueError: If a file cannot be read or does not have the shape in docs/guides/studies.md; the message names it.
     """
     runs, foreign = [], []
-    home = study.path / "runs"
     wanted = "resampled" if card.get("splits") == "resampled" else "study"
     named = {identity for entry in card["arms"] for identity in (entry.get("runs") or {}).values()}
-    for path in sorted(home.iterdir()) if home.is_dir() else []:
-        folder = study.run(path.name)
-        if not folder.description.exists() and path.name not in named:
-            foreign.append(path.name)
-            continue
+    for name in study.begun():
+        folder = study.run(name)
+        description = folder.find_description() or {}
+        if not description and name not in named:
+            foreign.append(name)
         # A run may fail before it is described; the card knows it by name.
-        description = folder.read_description() if folder.description.exists() else {}
-        if description.get("split", wanted) == wanted:
-            result = folder.read_result() if folder.finished() else None
-            runs.append(StoredRun(folder=folder, description=description, result=result))
+        elif description.get("split", wanted) == wanted:
+            runs.append(StoredRun(folder=folder, description=description, result=folder.find_result()))
     return runs, foreign
 
 
@@ -162,13 +170,14 @@ def match_runs(card: Mapping[str, Any], entry: Mapping[str, Any], runs: Sequence
     wanted["signature"] = card["metric"].get("signature")
     wanted = {key: value for key, value in wanted.items() if value is not None}
     found: dict[int, StoredRun] = {}
+    planned = frozenset(card["seeds"])
     seeds = {identity: int(seed) for seed, identity in (entry.get("runs") or {}).items()}
     for run in runs:
-        seed = run.description.get("seed", seeds.get(run.folder.path.name))
-        if seeds and seeds.get(run.folder.path.name) != seed:
+        seed = run.description.get("seed", seeds.get(run.name))
+        if seeds and seeds.get(run.name) != seed:
             continue
         same = all(run.description.get(key) in (None, value) for key, value in wanted.items())
-        if seed is None or seed not in card["seeds"] or not same:
+        if seed not in planned or not same:
             continue
         if seed in found:
             raise ValueError(
@@ -211,10 +220,10 @@ def read_scores(
     """
     sides: tuple[dict[int, np.ndarray], dict[int, np.ndarray]] = ({}, {})
     for seed in sorted(arm.values.keys() & base.values.keys()):
-        pair = [_scores_of(side, seed, aggregate) for side in (arm, base)]
-        for side, scores in zip(sides, pair, strict=True):
-            if scores is not None and all(each is not None for each in pair):
-                side[seed] = scores
+        scores, others = _scores_of(arm, seed, aggregate), _scores_of(base, seed, aggregate)
+        if scores is not None and others is not None:
+            sides[0][seed], sides[1][seed] = scores, others
+            base.scores[seed] = others
     return sides
 
 
@@ -252,6 +261,8 @@ def _describe(lengths: Mapping[int, int]) -> str:
 
 
 def _scores_of(arm: ArmRuns, seed: int, aggregate: Aggregate) -> np.ndarray | None:
+    if seed in arm.scores:
+        return arm.scores[seed]
     folder = arm.runs[seed].folder
     scores = folder.read_examples()
     if scores is None:

@@ -187,9 +187,11 @@ def weigh_arm(
     """
     aggregate = AGGREGATES[card["metric"].get("aggregate") or "mean"]
     scores, lengths = compare_scores(arm, base, aggregate)
-    sides = [side.values() for side in read_scores(arm, base, aggregate)] if arm.resampled else scores or ()
-    every = [each for side in sides for each in side]
-    share = share_limits(aggregate, card["metric"]["unit"], np.concatenate(every)) if every else None
+    every = [*(scores or ())]
+    if arm.resampled:
+        every = [each for side in read_scores(arm, base, aggregate) for each in side.values()]
+    shares = [share_limits(aggregate, card["metric"]["unit"], each) for each in every]
+    share = shares[0] if shares and None not in shares else None
     return weigh(
         pair_values(arm, base),
         scores=scores,
@@ -265,7 +267,7 @@ def summarize_arm(
             bca = bca_interval(differences, level=1 - card["alpha"], rng=arm.generator())
         if evidence.difference is not None and base.sd:
             effect = evidence.difference / base.sd
-    reached = _reaching(timed.curve(), base.until(shared).curve()) if targets is None else (None, None)
+    reached = _reaching(timed.curve, base.until(shared).curve) if targets is None else (None, None)
     peak_bytes, saved_bytes = timed.median("peak_bytes"), timed.median("saved_bytes")
     return ArmSummary(
         **{key: arm.entry[key] for key in ("label", "norm", "placement", "arguments", "learning_rate")},
@@ -334,4 +336,4 @@ def _summarize_run(seed: int, arm: ArmRuns) -> RunSummary:
     else:
         rows = run.folder.read_metrics()
         state, steps = "interrupted", rows[-1]["step"] if rows else 0
-    return RunSummary(seed=seed, state=state, value=arm.values.get(seed), steps=steps, id=run.folder.path.name)
+    return RunSummary(seed=seed, state=state, value=arm.values.get(seed), steps=steps, id=run.name)

@@ -7,16 +7,19 @@ import json
 import math
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from normscope.errors import NormscopeError
 from normscope.files import no_check, write_atomically
 from normscope.results.schema import CARD, RESULT, ROW, RUN, check
+
+_Content = TypeVar("_Content")
 
 SCHEMA = 1
 """Version of the files of a study; a newer one is refused."""
@@ -57,7 +60,7 @@ def read_json(path: Path, *, newest: int = SCHEMA) -> dict[str, Any]:
     Raises:
         ValueError: If the file is not JSON, has no version, or a newer one; the message names the file.
     """
-    content = parse_json(path.read_bytes(), path)
+    content = parse_json(read_file(path), path)
     schema = content.get("schema") if isinstance(content, dict) else None
     if schema is None:
         raise ValueError(f"{path} was not written by normscope: it has no schema, the version of its format")
@@ -66,6 +69,25 @@ def read_json(path: Path, *, newest: int = SCHEMA) -> dict[str, Any]:
             f"{path} has schema {schema!r}; this normscope reads 1 to {newest}: a newer one may have written it"
         )
     return content
+
+
+def read_file(path: Path) -> bytes:
+    """Read a file with the fewest calls that a file server has to answer: one to open it, and none about its size.
+
+    Raises:
+        OSError: If it cannot be read; the error names it.
+    """
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        parts = []
+        while part := os.read(file, 2**16):
+            parts.append(part)
+        return b"".join(parts)
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    finally:
+        os.close(file)
 
 
 def parse_json(data: bytes, name: Path | str) -> Any:
@@ -79,11 +101,13 @@ def parse_json(data: bytes, name: Path | str) -> Any:
         ValueError: If they are not JSON, hold NaN or infinity, or are nested deeper than any file of a study.
     """
     try:
-        content = json.loads(data.decode("utf-8"), parse_constant=_refuse)
+        content = _DECODER.decode(data.decode("utf-8"))
     except ValueError as error:
         raise ValueError(f"{name} is not valid JSON ({error}); was it edited or cut short?") from error
     except RecursionError:
         raise ValueError(f"{name} is nested too deep to be a file of a study; was it edited?") from None
+    if data.count(b"{") + data.count(b"[") <= _DEEPEST:
+        return content
     level = [content]
     for _ in range(_DEEPEST):
         level = [inner for outer in level if isinstance(outer, dict | list) for inner in _children(outer)]
@@ -98,6 +122,28 @@ def _children(content: Mapping[str, Any] | list[Any]) -> Iterable[Any]:
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not a JSON number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
+
+
+def _if_there(read: Callable[[], _Content]) -> _Content | None:
+    try:
+        return read()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _interned(content: dict[str, Any]) -> dict[str, Any]:
+    """Return JSON that shares its texts with that of other runs, which have the same names and mostly equal values."""
+    return {
+        sys.intern(key): sys.intern(value)
+        if isinstance(value, str)
+        else _interned(value)
+        if isinstance(value, dict)
+        else value
+        for key, value in content.items()
+    }
 
 
 # The header that np.save writes for floating-point numbers in one or two dimensions.
@@ -194,32 +240,40 @@ class RunFolder:
 
     def state(self) -> str | None:
         """Return the final state of the run, or None while it has not ended."""
-        try:
-            return self.read_result()["state"]
-        except FileNotFoundError:
-            return None
+        result = self.find_result()
+        return None if result is None else result["state"]
 
     def read_description(self) -> dict[str, Any]:
         """Read the description.
 
         Raises:
+            FileNotFoundError: If there is none.
             ValueError: If the file has another shape; the message names it.
         """
         description = read_json(self.description)
         check(description, RUN, self.description)
-        return description
+        return _interned(description)
+
+    def find_description(self) -> dict[str, Any] | None:
+        """Read the description as :meth:`read_description` does, or return None if there is none."""
+        return _if_there(self.read_description)
 
     def read_result(self) -> dict[str, Any]:
         """Read the result.
 
         Raises:
+            FileNotFoundError: If there is none.
             ValueError: If the file has another shape, or the run is done without a value; the message names it.
         """
         result = read_json(self.result)
         check(result, RESULT, self.result)
         if result["state"] == "done" and result["value"] is None:
             raise ValueError(f"{self.result} is done and needs a value, got None")
-        return result
+        return _interned(result)
+
+    def find_result(self) -> dict[str, Any] | None:
+        """Read the result as :meth:`read_result` does, or return None while the run has not ended."""
+        return _if_there(self.read_result)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Read the evaluations; an incomplete last line, left by a killed process, is skipped.
@@ -227,12 +281,11 @@ class RunFolder:
         Raises:
             ValueError: If another line is not the JSON of an evaluation; the message names file and line.
         """
-        if not self.metrics.exists():
-            return []
         rows = []
-        *lines, rest = self.metrics.read_bytes().split(b"\n")
+        path = self.metrics
+        *lines, rest = (_if_there(lambda: read_file(path)) or b"").split(b"\n")
         for number, line in enumerate([*lines, rest] if rest else lines, 1):
-            name = f"{self.metrics}, line {number},"
+            name = f"{path}, line {number},"
             try:
                 row = parse_json(line, name)
             except ValueError:
@@ -253,9 +306,10 @@ class RunFolder:
         Raises:
             ValueError: If the file is incomplete or holds anything else; the message names it.
         """
-        if not self.examples.exists():
+        file = _if_there(lambda: self.examples.open("rb"))
+        if file is None:
             return None
-        with self.examples.open("rb") as file:
+        with file:
             start = file.read(10)
             header = file.read(int.from_bytes(start[8:], "little"))
             found = _SCORES.fullmatch(header) if start.startswith(b"\x93NUMPY\x01\x00") else None
@@ -312,6 +366,18 @@ class StudyFolder:
     def run(self, identity: str) -> RunFolder:
         """Return the folder of one run."""
         return RunFolder(self.path / "runs" / identity)
+
+    def begun(self) -> list[str]:
+        """List the names of the run folders that exist, in order: one listing, however many runs there are."""
+        try:
+            return sorted(os.listdir(self.path / "runs"))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def states(self, identities: Iterable[str]) -> dict[str, str | None]:
+        """Return the final state of every run, or None while it has not ended; opens one file per run begun."""
+        begun = frozenset(self.begun())
+        return {identity: self.run(identity).state() if identity in begun else None for identity in identities}
 
     def read_card(self) -> dict[str, Any]:
         """Read the card.

@@ -251,9 +251,9 @@ def summarize(directory: Path, *, workers: int = 1) -> Summary:
     ]
     tuned = sum(standing.arm.entry["tuned"] for standing in standings)
     summaries = [group for group in (tuple(every[:tuned]), tuple(every[tuned:])) if group]
-    used = {run.folder.path.name for arm in arms for run in arm.runs.values()}
-    descriptions = [run.description for run in runs if run.folder.path.name in used]
-    foreign += [run.folder.path.name for run in runs if run.folder.path.name not in used]
+    used = {run.name for arm in arms for run in arm.runs.values()}
+    descriptions = [run.description for run in runs if run.name in used]
+    foreign += [run.name for run in runs if run.name not in used]
     return Summary(
         **{name: card[name] for name in ("task", "question", "baseline", "margin", "alpha", "regime", "command")},
         metric={

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from normscope.results.aggregates import AGGREGATES, Aggregate, examples_intervals
+from normscope.results.aggregates import AGGREGATES, Aggregate, examples_intervals, sum_over_seeds
 from normscope.results.look_plan import LookPlan
 from normscope.results.sequential import repeated_interval, sequential_equivalence_p, sequential_p
 from normscope.results.statistics import (
@@ -177,9 +177,11 @@ def _floor(arm: np.ndarray, baseline: np.ndarray) -> float | None:
     """
     if arm.ndim != 2 or len(arm) < 2:
         return None
-    differences = np.asarray(arm, dtype=np.float64) - np.asarray(baseline, dtype=np.float64)
-    total = float(differences.mean(axis=0).var())
-    within = float(differences.var(axis=0, ddof=1).mean()) / len(arm)
+    seeds = len(arm)
+    means = sum_over_seeds(arm, baseline) / seeds
+    total = float(means.var())
+    squares = sum_over_seeds(arm, baseline, lambda differences: (differences - means) ** 2)
+    within = float((squares / (seeds - 1)).mean()) / seeds
     return max(0.0, 1 - (1 + 2 * math.sqrt(2 / arm.shape[1])) * within / total) if total > 0 else None
 
 

@@ -1,5 +1,6 @@
 """Run a study: check its folder, compute the missing runs, and write the summary and the report."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -247,7 +248,8 @@ def known_runs(study_spec: StudySpec, study: StudyFolder, *, keep_going: bool = 
     needed = {spec.id for spec in specs if spec.seed in first}
     if card.get("id") == study_spec.id:
         needed = set(runs_to_look(study.path, keep_going=keep_going))
-    return [spec for spec in specs if spec.id in needed or study.run(spec.id).finished()]
+    needed |= {identity for identity in study.begun() if study.run(identity).finished()}
+    return [spec for spec in specs if spec.id in needed]
 
 
 def check_folder(study_spec: StudySpec, study: StudyFolder) -> None:
@@ -339,7 +341,7 @@ def _write_card(study_spec: StudySpec, study: StudyFolder, content: Mapping[str,
         for arm in (*existing.get("arms", []), *content["arms"])
         for identity in (arm.get("runs") or {}).values()
     }
-    if not is_first_tuning and any(study.run(identity).finished() for identity in named):
+    if not is_first_tuning and any(study.run(identity).finished() for identity in named & {*study.begun()}):
         continues = (
             None if same_plan or changes or study_spec.looks is None else _looks_seen(existing, study_spec, study)
         )
@@ -370,16 +372,16 @@ def _begin(
     specs: list[RunSpec], study: StudyFolder, callback: Callable[[RunEvent], None], *, retry_failed: bool
 ) -> None:
     """Report the state of every run before the engine starts; with ``retry_failed``, first delete failed runs."""
+    ended = study.states(spec.id for spec in specs)
     for spec in specs:
-        if retry_failed:
+        state = ended[spec.id]
+        if retry_failed and state in ("failed", "unscored"):
             forget(spec, study)
-        state = study.run(spec.id).state()
+            state = study.run(spec.id).state()
         callback(RunEvent(spec=spec, state=state or "planned", step=spec.recipe.steps if state else 0))
 
 
 def states(specs: list[RunSpec], study: StudyFolder) -> dict[str, int]:
     """Return the number of runs per final state; ``"open"`` counts runs without a result."""
-    counts: dict[str, int] = dict.fromkeys((*FINAL_STATES, "open"), 0)
-    for spec in specs:
-        counts[study.run(spec.id).state() or "open"] += 1
-    return counts
+    counts = Counter(state or "open" for state in study.states(spec.id for spec in specs).values())
+    return {state: counts[state] for state in (*FINAL_STATES, "open")}

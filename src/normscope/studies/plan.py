@@ -4,7 +4,8 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -56,7 +57,7 @@ class RunSpec:
     unknown: tuple[str, ...] = ()
     """Settings of the recipe that the run does not follow, so that its description leaves them out; not hashed."""
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Hash of the specification; names the run's folder."""
         content = {key: value for key, value in self.to_json().items() if key not in ("label", "file", "unknown")}
@@ -84,7 +85,7 @@ class RunSpec:
         """Return the specification as JSON, to be sent to another process."""
         norm = {"norm": self.norm.name, "arguments": dict(self.norm.arguments), "placement": self.placement.text}
         norm["recipe"] = self.recipe.content()
-        return {**{name: norm.get(name, value) for name, value in asdict(self).items()}, **norm}
+        return {**{each.name: norm.get(each.name, getattr(self, each.name)) for each in fields(self)}, **norm}
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> "RunSpec":
@@ -166,11 +167,11 @@ def plan(
     study_spec: StudySpec, *, seeds: Sequence[int] | None = None, split: Literal["study", "tune"] = "study"
 ) -> list[RunSpec]:
     """List the runs of a study seed by seed: paired runs finish together, and machine drift affects all arms alike."""
-    return [
-        spec_for(study_spec, arm, label, seed=seed, split=split)
-        for seed in (study_spec.seeds if seeds is None else seeds)
+    firsts = [
+        spec_for(study_spec, arm, label, seed=0, split=split)
         for arm, label in zip(study_spec.arms, study_spec.labels(), strict=True)
     ]
+    return [replace(first, seed=seed) for seed in (study_spec.seeds if seeds is None else seeds) for first in firsts]
 
 
 def spec_for(study_spec: StudySpec, arm: Arm, label: str, *, seed: int, split: Literal["study", "tune"]) -> RunSpec:
@@ -323,6 +324,7 @@ def _regime(study_spec: StudySpec) -> str:
 def _arm(study_spec: StudySpec, arm: Arm, label: str, *, tuned: bool) -> dict[str, Any]:
     recipe = study_spec.recipe(arm)
     unknown = unknown_settings(find_task(study_spec.task), recipe)
+    first = spec_for(study_spec, arm, label, seed=0, split="study")
     return {
         "label": label,
         "norm": arm.norm.name,
@@ -333,5 +335,5 @@ def _arm(study_spec: StudySpec, arm: Arm, label: str, *, tuned: bool) -> dict[st
         "optimizer": None if "optimizer" in unknown else recipe.optimizer,
         **({} if arm.variant is None else {"variant": arm.variant}),
         "tuned": tuned,
-        "runs": {str(seed): spec_for(study_spec, arm, label, seed=seed, split="study").id for seed in study_spec.seeds},
+        "runs": {str(seed): replace(first, seed=seed).id for seed in study_spec.seeds},
     }

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 import torch
@@ -139,7 +139,8 @@ class Recipe:
         whose masks differ are not paired.
         """
         usual = {"clip_rule": "norm", "devices_per_run": 1}
-        return {name: value for name, value in asdict(self).items() if usual.get(name) != value}
+        content = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in content.items() if usual.get(name) != value}
 
     def clip_gradients(self, model: nn.Module) -> None:
         """Clip the gradients of a model's parameters in place, by :attr:`clip_rule`."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,12 @@ from normscope.results.schema import FINAL_STATES, RunState
 from normscope.results.store import StudyFolder
 from normscope.results.summary import Summary, read_summary
 from normscope.results.verdict import FAILURES
+
+MOST_DRAWN = 1000
+"""Number of runs that a page draws, all arms together; more lines hide each other and make a page of many megabytes."""
+
+_FEWEST_SEEDS = 20
+"""Number of seeds of every arm that a page draws at least."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +36,9 @@ class RunHistory:
     description: Mapping[str, Any]
     """run.json; empty for a planned run."""
     result: Mapping[str, Any]
-    """result.json; empty for a run that has not ended."""
+    """result.json of a run that ended without a value; else empty."""
     metrics: tuple[Mapping[str, Any], ...]
-    """Evaluations in the order of the steps."""
+    """Evaluations in the order of the steps; empty for a run that is not drawn."""
     pictures: tuple[Picture, ...] = ()
     """Pictures of the tested model, of the first run of an arm that has any."""
 
@@ -53,20 +60,42 @@ class StudyRecord:
     """summary.json."""
     runs: tuple[RunHistory, ...]
     """Every run of ``summary.arms``, in their order."""
+    seeds: frozenset[int]
+    """Seeds that are drawn: all, or the first ones of a study with more runs than :data:`MOST_DRAWN`."""
     untuned_runs: tuple[RunHistory, ...]
     """Every run of ``summary.untuned``, in their order; one that is also among ``runs`` is left out."""
     table: str | None
     """summary.csv, or None if there is no such file."""
 
+    @cached_property
+    def drawn(self) -> dict[str, list[RunHistory]]:
+        """Runs that are drawn by arm, in the order of the arms; without an arm that has none."""
+        groups: dict[str, list[RunHistory]] = {}
+        for run in self.runs:
+            if run.seed in self.seeds:
+                groups.setdefault(run.label, []).append(run)
+        return groups
+
+    def of(self, label: str) -> list[RunHistory]:
+        """Return the runs of one arm that are drawn."""
+        return self.drawn.get(label, [])
+
     @property
+    def left_out(self) -> str:
+        """What the pictures leave out, in a sentence; empty if they show every run."""
+        count = len(self.card["seeds"])
+        if len(self.seeds) >= count:
+            return ""
+        return (
+            f"Drawn are the first {len(self.seeds):,} of {count:,} seeds, and their medians; every other number is over"
+            " all seeds."
+        )
+
+    @cached_property
     def last_step(self) -> int:
         """Number of updates of a run: that of the card, or else the last one that a run recorded."""
         steps = [row["step"] for run in self.runs for row in run.metrics]
         return self.card.get("steps") or max(steps, default=1)
-
-    def of(self, label: str) -> list[RunHistory]:
-        """Return the runs of one arm."""
-        return [run for run in self.runs if run.label == label]
 
 
 @check_arguments
@@ -86,30 +115,38 @@ def read_study(directory: Path) -> StudyRecord:
                 f"{directory}: card.json has {key} {card[key]!r}, summary.json has {getattr(summary, key)!r};"
                 " they are not about the same study"
             )
-    runs = tuple(_read_run(folder, arm.label, run) for arm in summary.arms for run in arm.runs)
-    runs = tuple(_add_pictures(folder, summary, runs))
+    seeds = frozenset(card["seeds"][: max(_FEWEST_SEEDS, MOST_DRAWN // len(summary.arms))])
+    runs = tuple(_read_run(folder, arm.label, run, drawn=run.seed in seeds) for arm in summary.arms for run in arm.runs)
+    runs = tuple(_add_pictures(folder, summary, runs, seeds))
     tuned = {run.id for arm in summary.arms for run in arm.runs}
     others = ((arm.label, run) for arm in summary.untuned or () for run in arm.runs)
-    untuned = tuple(_read_run(folder, label, run) for label, run in others if run.id is None or run.id not in tuned)
+    untuned = tuple(
+        _read_run(folder, label, run, drawn=False) for label, run in others if run.id is None or run.id not in tuned
+    )
     table = folder.table.read_text(encoding="utf-8") if folder.table.exists() else None
-    return StudyRecord(directory=directory, card=card, summary=summary, runs=runs, untuned_runs=untuned, table=table)
+    return StudyRecord(
+        directory=directory, card=card, summary=summary, runs=runs, seeds=seeds, untuned_runs=untuned, table=table
+    )
 
 
-def _add_pictures(folder: StudyFolder, summary: Summary, runs: Sequence[RunHistory]) -> Iterator[RunHistory]:
+def _add_pictures(
+    folder: StudyFolder, summary: Summary, runs: Sequence[RunHistory], seeds: frozenset[int]
+) -> Iterator[RunHistory]:
     """Read the pictures of the first run of every arm that has any; those of all runs would make a large page."""
     identities = [run.id for arm in summary.arms for run in arm.runs]
     shown: set[str] = set()
     for identity, run in zip(identities, runs, strict=True):
-        path = None if identity is None or run.label in shown else folder.run(identity).pictures
-        if path is not None and run.state == "done" and path.exists():
+        wanted = run.state == "done" and run.seed in seeds and run.label not in shown
+        path = None if identity is None or not wanted else folder.run(identity).pictures
+        if path is not None and path.exists():
             shown.add(run.label)
             yield replace(run, pictures=tuple(read_pictures(path)))
         else:
             yield run
 
 
-def _read_run(folder: StudyFolder, label: str, run: RunSummary) -> RunHistory:
-    """Read the files of one run of the summary.
+def _read_run(folder: StudyFolder, label: str, run: RunSummary, *, drawn: bool) -> RunHistory:
+    """Read the files of one run of the summary, its evaluations only if they are drawn.
 
     Raises:
         FileNotFoundError: If the run has ended and its run.json or result.json is missing.
@@ -119,11 +156,9 @@ def _read_run(folder: StudyFolder, label: str, run: RunSummary) -> RunHistory:
     metrics: list[dict[str, Any]] = []
     if run.id is not None:
         files = folder.run(run.id)
-        if files.description.exists():
-            description = files.read_description()
-            metrics = files.read_metrics()
-        if files.finished():
-            result = files.read_result()
+        description = files.find_description() or {}
+        metrics = files.read_metrics() if drawn and description else []
+        result = files.find_result() or {}
     if run.state in FINAL_STATES and not (description and result):
         missing = "run.json" if not description else "result.json"
         raise FileNotFoundError(
@@ -136,6 +171,6 @@ def _read_run(folder: StudyFolder, label: str, run: RunSummary) -> RunHistory:
         state=run.state,
         value=run.value,
         description=description,
-        result=result,
+        result=result if run.state in FAILURES else {},
         metrics=tuple(metrics),
     )

@@ -13,7 +13,7 @@ from normscope.report.drawing.format import apart, headline, level, name_seeds, 
 from normscope.report.drawing.html import data_address, fill_template, island, read_asset, script_hash
 from normscope.report.drawing.palette import ArmStyle, arm_styles
 from normscope.report.study import figures
-from normscope.report.study.folder import RunHistory, StudyRecord, read_study
+from normscope.report.study.folder import StudyRecord, read_study
 from normscope.report.study.looks import describe_plan, look_rows, path
 from normscope.report.study.paired import common_scale, pairs, published_tables, tuned_beside_untuned
 from normscope.report.study.pictures import draw_picture
@@ -33,6 +33,9 @@ _COSTS: tuple[tuple[figures.Cost, str], ...] = (
 
 # Largest number of points of all learning curves together: it keeps the page of hundreds of runs small.
 _POINTS = 60_000
+
+# Largest number of rows in the table of runs without a value.
+_MOST_ROWS = 500
 
 
 @check_arguments
@@ -73,7 +76,7 @@ def render(study: StudyRecord) -> str:
     """
     from markupsafe import Markup
 
-    summary = study.summary
+    summary, broken = study.summary, breakages(study)
     styles = arm_styles([arm.label for arm in summary.arms], summary.baseline)
     script = read_asset("page.js")
     states = {
@@ -107,7 +110,9 @@ def render(study: StudyRecord) -> str:
         untuned_yet=bool(study.card.get("tune")) and summary.tuning is None,
         untuned_rows=verdict_rows(summary.untuned or (), summary),
         beside=tuned_beside_untuned(summary) if summary.untuned else [],
-        breakages=breakages(study),
+        breakages=broken[:_MOST_ROWS],
+        more_breakages=len(broken) - _MOST_ROWS,
+        left_out=study.left_out,
         plan=describe_plan(summary, declared=bool(study.card.get("source"))) if summary.looks else [],
         look_rows=look_rows(summary) if summary.looks else [],
         times=describe_targets(summary),
@@ -127,8 +132,8 @@ def render(study: StudyRecord) -> str:
             caption: [(label, seed, Markup(svg)) for label, seed, svg in rows]
             for caption, rows in _drawn(study, styles).items()
         },
-        island=Markup(island(summary.to_dict())),
-        downloads=_downloads(study),
+        island=Markup(island(_shown(study))),
+        downloads=[] if study.left_out else _downloads(study),
         number=number,
         level=level(summary.alpha),
         unit=apart(summary.metric["unit"]),
@@ -202,13 +207,8 @@ def _answers(summary: Summary) -> list[dict[str, Any]]:
     ]
 
 
-def _groups(study: StudyRecord) -> dict[str, list[RunHistory]]:
-    """Return the runs of every arm that has any, in the order of the arms."""
-    return {arm.label: runs for arm in study.summary.arms if (runs := study.of(arm.label))}
-
-
 def _forests(study: StudyRecord, styles: Mapping[str, ArmStyle]) -> list[str]:
-    if not _groups(study).keys() - {study.summary.baseline}:
+    if not study.drawn.keys() - {study.summary.baseline}:
         return []
     return [figures.forest(study.summary, styles, width=width, name=f"forest-{width}") for width in (780, 340)]
 
@@ -220,7 +220,7 @@ def _looks(summary: Summary, styles: Mapping[str, ArmStyle]) -> dict[str, str]:
 
 
 def _pairs(study: StudyRecord, styles: Mapping[str, ArmStyle]) -> dict[str, str]:
-    groups = _groups(study)
+    groups = study.drawn
     baseline = groups.get(study.summary.baseline, [])
     scales = common_scale(
         {
@@ -237,12 +237,12 @@ def _pairs(study: StudyRecord, styles: Mapping[str, ArmStyle]) -> dict[str, str]
 
 def _curves(study: StudyRecord, styles: Mapping[str, ArmStyle]) -> dict[str, str]:
     metric = study.card.get("valid_metric") or study.summary.metric
-    groups = _groups(study)
+    groups = study.drawn
     goals = () if study.summary.targets is None else study.summary.targets.values
     fixed = [float(goal) for goal in goals if not isinstance(goal, str)]
     shared = curves.frame(list(groups.values()), study.last_step, metric, fixed)
     arms = {arm.label: arm for arm in study.summary.arms}
-    points = max(20, min(200, _POINTS // max(1, 2 * len(study.runs))))
+    points = max(20, min(200, _POINTS // max(1, 2 * sum(map(len, groups.values())))))
     baseline = groups.get(study.summary.baseline, [])
     data = "logged data" if study.card.get("source") else "validation set"
     return {
@@ -274,7 +274,7 @@ def _drawn(study: StudyRecord, styles: Mapping[str, ArmStyle]) -> dict[str, list
 
 
 def _gradients(study: StudyRecord, styles: Mapping[str, ArmStyle]) -> dict[str, str]:
-    probed = {label: runs for label, runs in _groups(study).items() if any(len(figures.shares(run)[0]) for run in runs)}
+    probed = {label: runs for label, runs in study.drawn.items() if any(len(figures.shares(run)[0]) for run in runs)}
     top = figures.highest([run for runs in probed.values() for run in runs])
     return {
         label: figures.gradients(runs, styles[label], study.last_step, top, name=f"gradients-{styles[label].index}")
@@ -315,6 +315,17 @@ def _tuning(study: StudyRecord, styles: Mapping[str, ArmStyle]) -> dict[str, str
         )
         for place, (label, arm) in enumerate(tuned.items())
     }
+
+
+def _shown(study: StudyRecord) -> dict[str, Any]:
+    """Return the content of summary.json with the runs that the page draws."""
+    content = study.summary.to_dict()
+    if study.left_out:
+        for arm in (*content["arms"], *(content["untuned"] or ())):
+            arm["runs"] = [run for run in arm["runs"] if run["seed"] in study.seeds]
+            for target in arm.get("targets") or ():
+                target["runs"] = [run for run in target["runs"] if run["seed"] in study.seeds]
+    return content
 
 
 def _downloads(study: StudyRecord) -> list[tuple[str, str]]:

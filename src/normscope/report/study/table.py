@@ -29,6 +29,10 @@ from normscope.results.summary import Summary
 _MEMORY = {"peak_bytes": "Peak memory", "saved_bytes": "Saved for backward"}
 
 
+# Seeds that a note names; of more it says how many.
+_MOST_NAMED = 100
+
+
 @dataclass(frozen=True, kw_only=True)
 class TableCell:
     """One value of a table."""
@@ -132,7 +136,10 @@ def _details(arm: ArmSummary, places: int) -> tuple[TableCell, ...]:
     """Build the details of an arm."""
     # No value is worse than that of a run without one.
     worst = "without a value" if arm.failures else number(arm.worst, places)
-    unpaired = f"without a partner: seeds {', '.join(map(str, arm.unpaired))}" if arm.unpaired else ""
+    seeds = (
+        f"{len(arm.unpaired):,}" if len(arm.unpaired) > _MOST_NAMED else f"seeds {', '.join(map(str, arm.unpaired))}"
+    )
+    unpaired = f"without a partner: {seeds}" if arm.unpaired else ""
     undecided = "not enough evidence" in arm.verdict
     improvement = MISSING if arm.improvement is None else f"{arm.improvement:.0%}"
     arguments = ", ".join(f"{key}={value}" for key, value in arm.arguments.items())

@@ -9,8 +9,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from normscope.results.store import RunFolder, StudyFolder
+from normscope.studies.engines.apart import CHECKS_WHEN_BUSY, CHECKS_WHEN_IDLE, Apart
 from normscope.studies.engines.devices import Slot
 from normscope.studies.engines.engine import GRACE_SECONDS, EngineError, RunEvent
 from normscope.studies.engines.growth import Growth
@@ -77,7 +79,8 @@ class LocalEngine:
             EngineError: If a worker cannot start or reports a fault of the machine, or if workers crash
                 :data:`HOPELESS` times before any run has made progress.
         """
-        waiting = {spec.id: spec for spec in specs if not study.run(spec.id).finished()}
+        begun = frozenset(study.begun())
+        waiting = {spec.id: spec for spec in specs if spec.id not in begun or not study.run(spec.id).finished()}
         if not waiting:
             return
         _Pool(self, waiting, study, callback).run()
@@ -155,6 +158,9 @@ class _Pool:
             self.size = self.growth.per_slot * len(self.slots)
         self.queue = list(waiting.values())
         self.elsewhere: dict[str, RunSpec] = {}
+        self.apart = Apart(study=study)
+        self.known = 0
+        """Number of runs of others that the last check of an idle worker left."""
         self.crashes: dict[str, int] = {}
         self.has_progress = False
         self.messages: queue.Queue[tuple[_Worker, str]] = queue.Queue()
@@ -170,8 +176,7 @@ class _Pool:
                     self._start(log.fileno())
                 while self.queue or self.elsewhere or any(worker.spec for worker in self.workers):
                     self._receive(log.fileno())
-                    if time.monotonic() - self.checked_at > POLL_SECONDS:
-                        self._check_elsewhere()
+                    self._check_elsewhere()
                     self._assign()
                     self._grow(log.fileno())
             finally:
@@ -258,6 +263,7 @@ class _Pool:
     def _end(self, spec: RunSpec, state: str) -> None:
         if state == "elsewhere":
             self.elsewhere[spec.id] = spec
+            self.apart.move(self.queue, self.elsewhere)
             waiting = not self.queue and not any(worker.spec for worker in self.workers)
             note = f"waiting for {_holder(self.study.run(spec.id))}, which computes this run" if waiting else ""
             self.callback(RunEvent(spec=spec, state="elsewhere", step=0, note=note, idle=waiting))
@@ -303,9 +309,16 @@ class _Pool:
         return not self.has_progress and not busy and sum(self.crashes.values()) >= HOPELESS
 
     def _check_elsewhere(self) -> None:
-        """Check the runs that other processes compute; retry them when a worker is idle, in case the process died."""
+        """Check the runs that other processes compute; retry them when a worker is idle, in case the process died.
+
+        Each time a few are checked, in turn, but all of them when there is nothing else to do for the first time.
+        """
+        if time.monotonic() - self.checked_at < POLL_SECONDS:
+            return
         self.checked_at = time.monotonic()
-        for identity, spec in list(self.elsewhere.items()):
+        idle = not self.queue and any(worker.spec is None for worker in self.workers)
+        some = (None if len(self.elsewhere) > self.known else CHECKS_WHEN_IDLE) if idle else CHECKS_WHEN_BUSY
+        for identity, spec in [*islice(self.elsewhere.items(), some)]:
             folder = self.study.run(identity)
             if folder.finished():
                 del self.elsewhere[identity]
@@ -313,6 +326,10 @@ class _Pool:
             elif not self.queue and any(worker.spec is None for worker in self.workers):
                 del self.elsewhere[identity]
                 self.queue.append(spec)
+            else:
+                self.elsewhere[identity] = self.elsewhere.pop(identity)
+        if idle:
+            self.known = len(self.elsewhere) + len(self.queue)
 
     def _assign(self) -> None:
         """Assign queued runs to idle workers."""
@@ -323,6 +340,7 @@ class _Pool:
                 folder = self.study.run(spec.id)
                 if folder.finished():
                     self.callback(RunEvent(spec=spec, state=folder.read_result()["state"], step=spec.recipe.steps))
+                    self.apart.move(self.queue, self.elsewhere)
                     continue
                 grows = self.growth is not None and not self.growth.is_settled
                 beside = stacked_with(spec, self.queue, self.study, len(self.workers))
