@@ -234,10 +234,10 @@ def test_a_study_of_stacked_seeds_is_summarized(tmp_path: Path) -> None:
     import normscope
 
     folder = tmp_path / "study"
-    options = {"norms": ["layer_norm", "rms_norm"], "seeds": 4, "looks": [2, 4], "steps": 4, "stack_seeds": True}
+    options = {"norms": ["layer_norm", "rms_norm"], "looks": [6, 7], "steps": 4, "stack_seeds": True}
     summary = normscope.compare("digits", out=folder, workers=1, **options)
     results = [RunFolder(run).read_result() for run in (folder / "runs").iterdir()]
-    assert len(results) >= 4
+    assert len(results) >= 12
     assert {result["state"] for result in results} == {"done"}
     assert all(arm.step_ms is None for arm in summary.arms)
     assert json.loads((folder / "card.json").read_text())["stack_seeds"] is True
