@@ -193,7 +193,8 @@ def apply_in_transforms(function: type[Any], constant: Any, *tensors: Tensor | N
         allowed = functorch.get_single_level_autograd_function_allowed()
         functorch.set_single_level_autograd_function_allowed(True)
         try:
-            return _AtLevel.apply((function, constant, level, functorch.CGradInterpreterPtr(top)), *tensors)
+            node: Any = _AtLevel
+            return node.apply((function, constant, level, functorch.CGradInterpreterPtr(top)), *tensors)
         finally:
             functorch.set_single_level_autograd_function_allowed(allowed)
     pairs = [(None, None) if one is None else functorch._unwrap_batched(one, level) for one in tensors]

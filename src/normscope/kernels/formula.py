@@ -119,8 +119,10 @@ def gradients_of_groups(
         return gradients(formula, dz, x, square, weight)
     split = [None if one is None else one.unflatten(0, (len(weight), -1)) for one in (dz, x, square)]
     dims = tuple(None if one is None else 0 for one in (*split, weight))
-    dx, *learned = torch.vmap(partial(gradients, formula), dims, (0, None if x is None else 0, 0))(*split, weight)
-    return dx.flatten(0, 1), *learned
+    # torch's annotations know no None among the results.
+    mapped: Any = torch.vmap(partial(gradients, formula), dims, (0, None if x is None else 0, 0))  # pyright: ignore
+    dx, dweight, dbias = mapped(*split, weight)
+    return dx.flatten(0, 1), dweight, dbias
 
 
 def _inverse(formula: Formula, square: Tensor, width: int, scale: Tensor | float) -> tuple[Tensor, Tensor]:

@@ -163,7 +163,7 @@ class TransformedBackward(torch.autograd.Function):
             results = gradients_of_groups(ctx.formula, *tensors)
             return [one for place in wanted if (one := results[place]) is not None]
 
-        results, pull = torch.func.vjp(closed_form, *(given[place] for place in places))
+        results, pull, *_ = torch.func.vjp(closed_form, *(given[place] for place in places))
         cotangents = [one.to(result.dtype) for one, result in zip(filter(_given, upstream), results, strict=True)]
         found = dict(zip(places, pull(cotangents), strict=True))
         return None, found[0], upstream[0] if ctx.has_total else None, found.get(1), None, None, found.get(3)

@@ -249,6 +249,7 @@ def _cut(batch: Any, part: int, parts: int, sizes: set[int]) -> Any:
     return {key: _cut(one, part, parts, sizes) for key, one in batch.items()} if isinstance(batch, dict) else batch
 
 
+@runtime_checkable
 class Stackable(Protocol):
     """A task whose batches are tuples of tensors of equal shapes in every update, and whose loss draws no numbers."""
 

@@ -362,7 +362,7 @@ class _StackedMap(torch.autograd.Function):
 def _with_stacked_maps(model: nn.Module) -> nn.Module:
     """Let the linear maps of a model use :class:`_StackedMap`."""
 
-    def forward(module: nn.Module, x: Tensor) -> Tensor:
+    def forward(module: nn.Linear, x: Tensor) -> Tensor:
         if x.dim() < 2 or not functorch_is_active():
             return functional.linear(x, module.weight, module.bias)
         return apply_in_transforms(_StackedMap, None, x, module.weight, module.bias)[0]

@@ -117,8 +117,10 @@ def backward(
         dtype of the statistics. None for a gradient that is not computed.
     """
     if weight is not None and weight.dim() == 2:
-        dx, *sums = _in_groups(backward, formula, (dz, dtotal, x, mean, square), (weight,), wants_weight, wants_bias)
-        return dx, *(one if one is None else one.view(weight.shape) for one in sums)
+        rows = (dz, dtotal, x, mean, square)
+        dx, dweight, dbias = _in_groups(backward, formula, rows, (weight,), wants_weight, wants_bias)
+        shape = weight.shape
+        return dx, None if dweight is None else dweight.view(shape), None if dbias is None else dbias.view(shape)
     rows, width = dz.shape
     dx = torch.empty_like(dz)
     dweight = torch.empty_like(weight) if wants_weight and weight is not None else None
