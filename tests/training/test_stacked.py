@@ -241,5 +241,5 @@ def test_a_study_of_stacked_seeds_is_summarized(tmp_path: Path) -> None:
     assert {result["state"] for result in results} == {"done"}
     assert all(arm.step_ms is None for arm in summary.arms)
     assert json.loads((folder / "card.json").read_text())["stack_seeds"] is True
-    with pytest.raises(normscope.StudyMismatch):
+    with pytest.raises(normscope.studies.StudyMismatch):
         normscope.compare("digits", out=folder, **{**options, "stack_seeds": False})
