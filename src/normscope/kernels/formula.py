@@ -1,7 +1,7 @@
 """The family of norms that the kernels compute, and its backward pass in differentiable operations."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor

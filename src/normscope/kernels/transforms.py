@@ -164,7 +164,10 @@ class TransformedBackward(torch.autograd.Function):
             return [one for place in wanted if (one := results[place]) is not None]
 
         results, pull, *_ = torch.func.vjp(closed_form, *(given[place] for place in places))
-        cotangents = [one.to(result.dtype) for one, result in zip(filter(_given, upstream), results, strict=True)]
+        cotangents = [
+            one.to(result.dtype)
+            for one, result in zip((one for one in upstream if one is not None), results, strict=True)
+        ]
         found = dict(zip(places, pull(cotangents), strict=True))
         return None, found[0], upstream[0] if ctx.has_total else None, found.get(1), None, None, found.get(3)
 
@@ -183,10 +186,6 @@ class TransformedBackward(torch.autograd.Function):
         if has_groups:
             learned, _ = _unfold(learned, size)
         return (dx, *learned), (0, *(None if one is None else 0 for one in learned))
-
-
-def _given(one: object) -> bool:
-    return one is not None
 
 
 def _fold(tensor: Tensor | None, dim: int | None, size: int) -> Tensor | None:

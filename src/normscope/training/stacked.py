@@ -368,6 +368,6 @@ def _with_stacked_maps(model: nn.Module) -> nn.Module:
         return apply_in_transforms(_StackedMap, None, x, module.weight, module.bias)[0]
 
     for module in model.modules():
-        if type(module).forward is nn.Linear.forward:
+        if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward:
             module.forward = partial(forward, module)
     return model
