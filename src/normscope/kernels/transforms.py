@@ -164,10 +164,8 @@ class TransformedBackward(torch.autograd.Function):
             return [one for place in wanted if (one := results[place]) is not None]
 
         results, pull, *_ = torch.func.vjp(closed_form, *(given[place] for place in places))
-        cotangents = [
-            one.to(result.dtype)
-            for one, result in zip((one for one in upstream if one is not None), results, strict=True)
-        ]
+        present = [one for one in upstream if one is not None]
+        cotangents = [one.to(result.dtype) for one, result in zip(present, results, strict=True)]
         found = dict(zip(places, pull(cotangents), strict=True))
         return None, found[0], upstream[0] if ctx.has_total else None, found.get(1), None, None, found.get(3)
 

@@ -12,9 +12,8 @@ from normscope.placement import PLACEMENTS
 from normscope.results.look_plan import LookPlan, Spending
 from normscope.results.targets.record import DEFAULT_MARGIN, TargetPlan, parse_targets
 from normscope.specs import NormSpec, PlacementSpec, find_task
-from normscope.studies.arm import Arm
+from normscope.studies.arm import Arm, check_stack
 from normscope.studies.looks import check_looks, plan_looks, whole_numbers
-from normscope.studies.stacks import check_stack
 from normscope.tasks import TASKS, CustomTask, Recipe, Splits, Task
 from normscope.tasks.batching import check_divisible
 from normscope.tasks.task import DEFAULT_VARIANT, in_variant

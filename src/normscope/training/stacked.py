@@ -362,10 +362,10 @@ class _StackedMap(torch.autograd.Function):
 def _with_stacked_maps(model: nn.Module) -> nn.Module:
     """Let the linear maps of a model use :class:`_StackedMap`."""
 
-    def forward(module: nn.Linear, x: Tensor) -> Tensor:
-        if x.dim() < 2 or not functorch_is_active():
-            return functional.linear(x, module.weight, module.bias)
-        return apply_in_transforms(_StackedMap, None, x, module.weight, module.bias)[0]
+    def forward(module: nn.Linear, input: Tensor) -> Tensor:
+        if input.dim() < 2 or not functorch_is_active():
+            return functional.linear(input, module.weight, module.bias)
+        return apply_in_transforms(_StackedMap, None, input, module.weight, module.bias)[0]
 
     for module in model.modules():
         if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward:
