@@ -35,6 +35,12 @@ MOST_OF_REAL_DATA = 50
 """So many tests may need the published sets; all others make do with what anybody has."""
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Start one process more than there are cores: a good part of the tests' time is spent waiting for others."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the number of tests that need the published sets small."""
     real = [item.nodeid for item in items if item.get_closest_marker("real_data")]

@@ -43,13 +43,14 @@ def test_one_case_can_be_called_alone(fuzz: Path) -> None:
     assert one.stdout.startswith("1 cases; ")
 
 
+# More cases by ./run sanitize, whose defaults are larger.
 @pytest.mark.slow
 def test_sanitizers_find_nothing_in_the_kernels_and_in_the_modules() -> None:
-    command = [sys.executable, sanitize.__file__, "--cases", "5000", "--calls", "100", "--layers", "80"]
+    command = [sys.executable, sanitize.__file__, "--cases", "2000", "--calls", "40", "--layers", "30"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 2:
         pytest.skip(done.stdout.strip())
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "5000 cases; " in done.stdout
-    assert "100 calls of modules: " in done.stdout
-    assert "80 calls of layers: " in done.stdout
+    assert "2000 cases; " in done.stdout
+    assert "40 calls of modules: " in done.stdout
+    assert "30 calls of layers: " in done.stdout

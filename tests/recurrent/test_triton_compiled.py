@@ -113,9 +113,9 @@ def test_every_kind_of_scan_compiles_with_few_spills(machine: str) -> None:
 
     groups = {"LSTM": ("WHOLE", "EACH"), "GRU": ("PAIR", "EACH", "WHOLE"), "RNN": ("WHOLE",), "RELU": ("WHOLE",)}
     kinds = [(cell, group) for cell, ways in groups.items() for group in ways]
-    for (cell, group), norm, width, dtype in pairwise(
-        kinds, ("layer", "ada"), (64, 128, 1024, 2048), (torch.bfloat16, torch.float32)
-    ):
+    found = pairwise(kinds, ("layer", "ada"), (64, 128, 1024, 2048), (torch.bfloat16, torch.float32))
+    # Every kind on the machine that most people have, and a third of them on the others.
+    for (cell, group), norm, width, dtype in found if machine == "sm_90" else found[::3]:
         with triton_compile.machine(machine, scan_triton_kernels) as launches:
             call(cell, width, dtype, norm=norm, groups=group, summed=cell in ("RNN", "RELU"), sizes=(20,))
             call(cell, width, dtype, norm=norm, groups=group, sizes=(20,), keeps=False)
