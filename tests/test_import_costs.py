@@ -27,7 +27,7 @@ def loaded(code: str) -> list[str]:
         ("import torch", "import normscope; normscope.LayerNorm", 40, 60),
         ("import torch", "import normscope; normscope.swap", 90, 110),
         ("import torch", "import normscope; normscope.diagnose", 95, 190),
-        ("import torch", "import normscope; normscope.compare", 220, 280),
+        ("import torch", "import normscope; normscope.compare", 235, 295),
         ("", "import normscope; normscope.write_report", 52, 280),
     ],
     ids=lambda value: value.rpartition("; ")[2] if isinstance(value, str) else str(value),

@@ -24,7 +24,10 @@ def test_it_prints_a_sentence_per_norm_and_writes_the_page(here: CommandLine, tm
     assert told.returncode == 0, told.stderr
     # A sentence is wrapped within its column.
     words = " ".join(re.sub("[│┃]", " ", told.stdout).split())
-    assert "batch_norm 2 better (digits, cifar10_part), 2 undecided (digits, mnist_mlp)." in words
+    assert (
+        "batch_norm 2 better (digits, cifar10_part), 1 equivalent (novels_cloze), 2 undecided (digits, mnist_mlp)."
+        in words
+    )
     assert told.stdout.splitlines()[-1] == f"Page: {tmp_path / 'mine.html'}"
     assert [path.name for path in tmp_path.iterdir()] == ["mine.html"]
 

@@ -396,7 +396,7 @@ def test_a_study_none_of_whose_runs_could_be_computed_has_no_answer(
     assert here("report", str(tmp_path / "study")).returncode == 0
 
 
-@pytest.mark.parametrize("name", ["summary.csv", "summary.json", "report.html", "workers.log", "lock"])
+@pytest.mark.parametrize("name", ["summary.csv", "summary.json", "report.html", "workers.log", "lease"])
 def test_files_of_somebody_elses_are_not_written_over(name: str, here: CommandLine, tmp_path: Path) -> None:
     (tmp_path / name).write_text("mine")
     told = here("compare", "digits", "--out", str(tmp_path))

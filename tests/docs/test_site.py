@@ -26,7 +26,7 @@ def test_every_page_is_in_the_navigation_once() -> None:
         """Reads the file without the classes that mkdocs names in it."""
 
     config = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), Loader)
-    listed = re.findall(r"'([\w/-]+\.md)'", str(config["nav"]))
+    listed = re.findall(r"'([\w./-]+\.md)'", str(config["nav"]))
     assert sorted(listed) == sorted({*listed})
     pages = [*WRITTEN, *(DOCS / "results").rglob("*.md")]
     assert {str(path.relative_to(DOCS)) for path in pages} == {*listed}

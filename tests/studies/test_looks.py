@@ -412,7 +412,7 @@ def test_a_card_whose_looks_were_edited_is_refused(tmp_path: Path) -> None:
 
 
 COMMAND = [sys.executable, "-m", "normscope.cli.main", "compare", "digits", "--norms", "layer_norm,none,rms_norm"]
-LOOKS = ["--looks", "6,7", "--steps", "150", "--margin", "0.5", "--workers", "2"]
+LOOKS = ["--looks", "6,7,8", "--steps", "150", "--margin", "0.5", "--workers", "2"]
 
 
 def start(out: Path) -> subprocess.Popen[str]:

@@ -82,7 +82,8 @@ def test_a_sentence_says_what_the_summaries_say() -> None:
         wanted: dict[str, Counter[str]] = {}
         for summary in map(read_summary, folders):
             for arm in summary.arms:
-                if str(NormSpec(arm.norm, arm.arguments)) == norm.replace(", ", ","):
+                name = str(NormSpec(arm.norm, arm.arguments)) + (f",{arm.variant}" if arm.variant else "")
+                if name == norm.replace(", ", ","):
                     word = arm.verdict.partition(" ")[0]
                     word = {"not": NO_CLAIM if "cannot claim anything" in arm.verdict else "undecided"}.get(word, word)
                     wanted.setdefault(word, Counter())[summary.task] += 1

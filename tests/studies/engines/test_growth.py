@@ -153,7 +153,7 @@ def test_slots_are_the_visible_devices_in_groups(monkeypatch: pytest.MonkeyPatch
 def test_a_run_that_does_not_fit_beside_others_is_computed_again_with_fewer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    specs = plan(make_study("digits", norms=["none"], seeds=3, steps=10))
+    specs = plan(make_study("digits", norms=["none"], seeds=4, steps=10))
     sent: list[tuple[int, int, bool]] = []
     said: list[str] = []
 
@@ -164,7 +164,7 @@ def test_a_run_that_does_not_fit_beside_others_is_computed_again_with_fewer(
             self.messages, self.slot, self.spec, self.step = messages, slot, None, 0
             self.was_ready, self.of_slot = True, 1
 
-        def send(self, spec, study, of_slot, *, is_shared) -> None:
+        def send(self, spec, study, of_slot, *, is_shared, beside) -> None:
             self.spec, self.of_slot = spec, of_slot
             sent.append((spec.seed, of_slot, is_shared))
             state = "crowded" if of_slot > 1 else "done"
@@ -176,7 +176,7 @@ def test_a_run_that_does_not_fit_beside_others_is_computed_again_with_fewer(
     monkeypatch.setattr(local, "_Worker", Worker)
     LocalEngine(workers=4).run(specs, StudyFolder(tmp_path), lambda event: said.append(event.note))
     assert said[0] == "workers: 2 per device from here on: a run did not fit into the memory beside 3 others"
-    assert sorted(seed for seed, of_slot, _ in sent if of_slot == 1) == [0, 1, 2]
+    assert sorted(seed for seed, of_slot, _ in sent if of_slot == 1) == [0, 1, 2, 3]
     assert not any(shared for _, of_slot, shared in sent if of_slot == 1)
 
 

@@ -261,7 +261,7 @@ def test_a_study_that_is_preempted_in_the_middle_ends_as_on_one_machine(
     told = here(*command_that_repeats(study) or [], "--engine=slurm", "--jobs=1", "--out=broken", "--leave-after=1")
     assert told.returncode == 0, told.stderr
     assert "Submitted as job 77 of Slurm: broken/slurm.sh" in told.stdout
-    assert "normscope status broken" in told.stdout
+    assert "status broken" in told.stdout
     folder = StudyFolder(tmp_path / "broken")
     first = folder.run(plan(study)[0].id)
     until(first.metrics.exists, "the first evaluation")

@@ -80,6 +80,7 @@ def test_a_step_without_end_ends_with_its_process(user_file: Callable[..., str],
         worker.stdin.write(json.dumps({"spec": spec.to_json(), "study": str(tmp_path / "study")}) + "\n")
         worker.stdin.flush()
         while not marker.exists():
+            assert worker.poll() is None
             time.sleep(0.02)
         worker.stdin.close()
         assert worker.wait(1800) == 1

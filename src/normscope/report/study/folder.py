@@ -14,7 +14,7 @@ from normscope.results.store import StudyFolder
 from normscope.results.summary import Summary, read_summary
 from normscope.results.verdict import FAILURES
 
-MOST_DRAWN = 1000
+MOST_DRAWN = 2000
 """Number of runs that a page draws, all arms together; more lines hide each other and make a page of many megabytes."""
 
 _FEWEST_SEEDS = 20

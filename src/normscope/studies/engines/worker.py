@@ -49,9 +49,10 @@ def main() -> None:
     for line in inbox:
         request = json.loads(line)
         spec = RunSpec.from_json(request["spec"])
-        beside = [RunSpec.from_json(one) for one in request["beside"]]
-        device, workers = torch.device(spec.recipe.device), request["of_slot"]
-        limit_memory(device, workers, is_shared=request["is_shared"])
+        beside = [RunSpec.from_json(one) for one in request.get("beside", ())]
+        # Engines that share no device among runs leave these out.
+        device, workers = torch.device(spec.recipe.device), request.get("of_slot", 1)
+        limit_memory(device, workers, is_shared=request.get("is_shared", False))
         study = StudyFolder(Path(request["study"]))
         try:
             state = execute(spec, study, _watch(events, stop, device, workers), beside=beside)
