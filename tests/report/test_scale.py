@@ -80,11 +80,11 @@ def test_a_large_study_is_drawn_in_part_and_says_so(
 ) -> None:
     folder = make_study(tmp_path / "study", recipe(arms=2, seeds=22, evaluations=2))
     everything = write_report(folder).read_text()
-    assert "Drawn are" not in everything
+    assert "The pictures show" not in everything
     assert "seed 21:" in everything
     monkeypatch.setattr(study_folder, "MOST_DRAWN", 30)
     page = write_report(folder).read_text()
-    assert "Drawn are the first 20 of 22 seeds, and their medians; every other number is over all seeds." in page
+    assert "The pictures show the first 20 of 22 seeds and their medians; all other numbers are over all seeds." in page
     assert "seed 19:" in page
     assert "seed 20:" not in page
     island = json.loads(page.split('id="summary">')[1].split("</script>")[0])

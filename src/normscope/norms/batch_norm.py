@@ -154,7 +154,6 @@ class BatchNorm(BatchNormBase):
         self.affine = affine
         self.track_running_stats = track_running_stats
         self.unbiased = unbiased
-        self.across: Callable[[Tensor], Tensor] | None = None
         shape = self.normalized_shape
         self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype)) if affine else None
         self.bias = nn.Parameter(torch.empty(shape, device=device, dtype=dtype)) if affine and bias else None
@@ -193,6 +192,8 @@ class BatchNorm(BatchNormBase):
 
     spans_processes = True
     """Whether ``across`` has an effect."""
+    across: Callable[[Tensor], Tensor] | None = None
+    """Sums a tensor over the processes that share a batch, differentiably; None if there is one."""
 
     __call__: Callable[[Tensor], Tensor]
 

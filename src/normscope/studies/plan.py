@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
+from itertools import islice
 from typing import Any, Literal
 
 import torch
@@ -230,10 +231,12 @@ def stacked_with(spec: RunSpec, waiting: Sequence[RunSpec], study: StudyFolder, 
     """
     if not spec.stacked:
         return []
-    alike = [one for one in waiting if replace(one, seed=spec.seed) == spec and not study.run(one.id).finished()]
+    alike = [one for one in waiting if replace(one, seed=spec.seed) == spec]
     most = min(MOST_STACKED, max(1, -(-(1 + len(waiting)) // workers)))
     stacks = -(-(1 + len(alike)) // most)
-    return alike[: -(-(1 + len(alike)) // stacks) - 1]
+    # Files are looked at for as many runs only as the stack takes.
+    unfinished = (one for one in alike if not study.run(one.id).finished())
+    return [*islice(unfinished, -(-(1 + len(alike)) // stacks) - 1)]
 
 
 _CARD_SETTINGS = ("steps", "batch_size", "evaluations", "precision", "device", "compile")

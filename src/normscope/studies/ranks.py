@@ -1,4 +1,4 @@
-"""The processes of a run that shares its batches among several devices; the first holds the run's lock."""
+"""The processes of a run that shares its batches among several devices; the first holds the run's lease."""
 
 import json
 import os

@@ -27,6 +27,10 @@ from normscope.training.stacked import Member, train_stacked
 __tracebackhide__ = True
 
 
+_CHECK_SECONDS = leases.LEASE_SECONDS / leases.BEATS
+"""Interval between two checks of a lease while a run is computed: that of its refreshes. Every write checks, too."""
+
+
 def execute(spec: RunSpec, study: StudyFolder, watch: Watch, *, beside: Sequence[RunSpec] = ()) -> str:
     """Compute one run, unless it is finished or another process holds its lease (:mod:`normscope.studies.lease`).
 
@@ -128,7 +132,7 @@ class _WatchOfLease:
         if self.watch(step, loss):
             return True
         now = time.monotonic()
-        if now - self.checked_at < leases.LEASE_SECONDS / leases.BEATS:
+        if now - self.checked_at < _CHECK_SECONDS:
             return False
         self.checked_at = now
         return _is_lost(self.folder)
@@ -191,11 +195,16 @@ def _compute_stack(specs: Sequence[RunSpec], held: Mapping[str, RunFolder], watc
         KeyboardInterrupt: As for :func:`execute`.
     """
     folders = [held[spec.id] for spec in specs]
+    checked_at = time.monotonic()
 
     def watch_leases(step: int, loss: float) -> bool:
-        for folder in folders:
-            if not folder.finished():
-                folder.check()
+        nonlocal checked_at
+        now = time.monotonic()
+        if now - checked_at >= _CHECK_SECONDS:
+            checked_at = now
+            for folder in folders:
+                if not folder.finished():
+                    folder.check()
         return watch(step, loss)
 
     try:

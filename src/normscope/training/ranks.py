@@ -107,7 +107,7 @@ def joined(meeting: Path, rank: int, count: int, device: torch.device) -> Iterat
     """
     if dist.is_initialized():
         raise RuntimeError(
-            "this process is in a process group of torch.distributed: a run on several devices makes its"
+            "this process is in a process group of torch.distributed: a run on several devices makes its own"
         )
     if device.type == "cuda":
         torch.cuda.set_device(rank)

@@ -43,7 +43,7 @@ class Member:
     seed: int
     """Seed of the streams of data order and dropout."""
     folder: RunFolder
-    """Folder of the run; the caller holds its lock."""
+    """Folder of the run; the caller holds its lease."""
     identity: Mapping[str, Any]
     """Description of the run, written to ``run.json`` before step 0."""
 

@@ -288,10 +288,13 @@ PyObject *norm_call(PyObject *, PyObject *const *args, Py_ssize_t count) {
     const auto row = given.sizes().slice(given.dim() - axes);
     const int64_t groups = count == 10 ? PyLong_AsLongLong(args[9]) : 1;
     if (count == 10 && (groups < 1 || !width || given.numel() / width % groups || !weight.defined())) Py_RETURN_NONE;
+    const auto fits = [&](const Tensor &one) {
+        if (one.scalar_type() == at::kDouble && statistics != at::kDouble) return false;
+        if (count == 9) return one.sizes() == row;
+        return one.dim() == axes + 1 && one.size(0) == groups && one.sizes().slice(1) == row;
+    };
     for (const Tensor &one : {weight, bias})
-        if (one.defined() && ((count == 10 ? one.dim() != axes + 1 || one.size(0) != groups || one.sizes().slice(1) != row
-                                           : one.sizes() != row) || (one.scalar_type() == at::kDouble && statistics != at::kDouble)))
-            Py_RETURN_NONE;
+        if (one.defined() && !fits(one)) Py_RETURN_NONE;
     if (added.defined() && (added.scalar_type() != dtype || added.sizes() != given.sizes())) Py_RETURN_NONE;
     const Formula formula{static_cast<int32_t>(PyLong_AsLong(args[5])), PyFloat_AsDouble(args[6]),
                           PyFloat_AsDouble(args[7]), PyFloat_AsDouble(args[8])};

@@ -87,8 +87,8 @@ class StudyRecord:
         if len(self.seeds) >= count:
             return ""
         return (
-            f"Drawn are the first {len(self.seeds):,} of {count:,} seeds, and their medians; every other number is over"
-            " all seeds."
+            f"The pictures show the first {len(self.seeds):,} of {count:,} seeds and their medians; all other numbers "
+            "are over all seeds."
         )
 
     @cached_property

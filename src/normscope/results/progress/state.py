@@ -19,6 +19,12 @@ from normscope.results.summary import runs_to_look
 _TAIL_BYTES = 1 << 16
 """Length of the end of the metrics that has the last evaluation."""
 
+_TUNING = {"grid?": [float], "seeds?": [int], "arms?": [str]}
+"""Shape of what is read of tuning.json."""
+
+_LAST_ROW = {"step": int}
+"""Shape of what is read of an evaluation."""
+
 SILENT_SECONDS = 600.0
 """Time without a sign of life after which a process may be dead."""
 
@@ -52,7 +58,7 @@ class Running:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """What a study is at that goes on in stages."""
+    """The stage of a study that is computed in stages: trials of learning rates, then looks."""
 
     kind: Literal["look", "tuning"]
     """Whether its runs are those of a planned look, or trials of learning rates."""
@@ -75,7 +81,7 @@ class StudyState:
     ended: Mapping[str, int]
     """Number of runs in each final state."""
     stage: Stage | None
-    """The stage, if the study goes on in stages and has not ended."""
+    """The stage, if the study is computed in stages and has not ended."""
     minutes: float | None
     """Time until all of these runs have ended, with as many processes as there are now; None if it is unknown, since no
     run is done yet or no process computes one."""
@@ -133,7 +139,7 @@ def _read_trials(study: StudyFolder, card: Mapping[str, Any]) -> StudyState:
     """Read the state of the trials of learning rates, which the card does not name."""
     path = study.path / "tuning.json"
     content = read_json(path) if path.exists() else {}
-    check(content, {"grid?": [float], "seeds?": [int], "arms?": [str]}, path)
+    check(content, _TUNING, path)
     total = math.prod(len(content.get(part) or [""]) for part in ("grid", "seeds", "arms"))
     runs = dict.fromkeys(_names(study.path / "runs"), ("", 0))
     return _read(study, card, runs, Stage(kind="tuning"), more=max(0, total - len(runs)))
@@ -226,7 +232,7 @@ def _last_step(folder: RunFolder) -> int:
     if not lines:
         return 0
     row = parse_json(lines[-1], f"the last line of {folder.metrics}")
-    check(row, {"step": int}, f"the last line of {folder.metrics}")
+    check(row, _LAST_ROW, f"the last line of {folder.metrics}")
     return row["step"]
 
 

@@ -1,4 +1,4 @@
-"""Keeps the processes that compute one study apart, so that they do not all try the same run; needs no torch."""
+"""Keeps the processes that compute one study apart, so that they do not all try the same run."""
 
 from dataclasses import dataclass, field
 from random import Random

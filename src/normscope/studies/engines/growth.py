@@ -110,8 +110,12 @@ class Growth:
         self._begin_level()
         return f"{why}{'; ' if why else ''}trying {following} workers per device"
 
-    def _settle(self, per_slot: int, why: str) -> str:
+    def limit(self, per_slot: int) -> None:
+        """Settle on a number, as when a run did not fit into the memory beside others."""
         self.per_slot, self.is_settled = per_slot, True
+
+    def _settle(self, per_slot: int, why: str) -> str:
+        self.limit(per_slot)
         return f"{per_slot} {_workers(per_slot)} per device from here on: {why.lstrip('; ')}"
 
 

@@ -257,7 +257,7 @@ class _Pool:
         self.size = half * len(self.slots)
         why = f"{half} per device from here on: a run did not fit into the memory beside {worker.of_slot - 1} others"
         if self.growth is not None:
-            self.growth.per_slot, self.growth.is_settled = half, True
+            self.growth.limit(half)
         self.callback(RunEvent(spec=spec, state="running", step=0, note=f"workers: {why}", is_of_engine=True))
 
     def _end(self, spec: RunSpec, state: str) -> None:

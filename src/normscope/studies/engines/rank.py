@@ -1,4 +1,4 @@
-"""A process that shares the batches of a run on several devices, and is not the first, which holds the run's lock.
+"""A process that shares the batches of a run on several devices, and is not the first, which holds the run's lease.
 
 ``python -m normscope.studies.engines.rank`` is started by :func:`normscope.studies.ranks.ranks_of`. It reads the run as
 a line from standard input, writes a line when it has started and, if it fails, a second one with the reason. It ends

@@ -163,10 +163,8 @@ class Session:
         """Count the runs that the nodes have room for."""
         cpus, gpus = self.engine.cpus_per_run, self.engine.gpus_per_run
         slots = 0
-        for node in self.ray.nodes():
-            if node["Alive"]:
-                has = node["Resources"]
-                slots += int(min(has.get("CPU", 0) / cpus, has.get("GPU", 0) / gpus if gpus else float("inf")))
+        for has in (node["Resources"] for node in self.ray.nodes() if node["Alive"]):
+            slots += int(min(has.get("CPU", 0) / cpus, has.get("GPU", 0) / gpus if gpus else float("inf")))
         self.slots = slots if self.engine.at_most is None else min(slots, self.engine.at_most)
 
     def _submit(self) -> None:
@@ -199,7 +197,9 @@ class Session:
     def _receive(self, seconds: float) -> None:
         """Wait for the end of a task, and process the reports and the tasks that have ended."""
         refs = {flight.ref: flight for flight in self.flights.values()}
-        done = self.ray.wait(list(refs), timeout=seconds, fetch_local=False)[0] if refs else time.sleep(seconds) or []
+        done = self.ray.wait(list(refs), timeout=seconds, fetch_local=False)[0] if refs else []
+        if not refs:
+            time.sleep(seconds)
         for report in self.ray.get(self.mailbox.drain.remote()):
             self._process(report)
         for ref in done:
