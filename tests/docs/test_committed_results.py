@@ -77,6 +77,13 @@ def test_the_runs_give_the_committed_page(study: Path, tmp_path: Path) -> None:
     assert without_figures(write_report(tmp_path)) == without_figures(study / "report.html")
 
 
+@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.name)
+def test_a_variant_that_all_arms_have_is_named(study: Path) -> None:
+    variants = {arm.get("variant") for arm in json.loads((study / "summary.json").read_text())["arms"]}
+    said = re.findall(r"Variant of the task, in every arm</dt><dd>(\w[\w.]*)<", (study / "report.html").read_text())
+    assert said == ([*variants] if len(variants) == 1 and None not in variants else [])
+
+
 def test_the_atlas_is_that_of_the_committed_studies() -> None:
     """It is made again by ``./run atlas docs/results``."""
     assert (RESULTS / "atlas.html").read_text(encoding="utf-8") == render(read_atlas(RESULTS))

@@ -154,7 +154,8 @@ def _time_left(state: "StudyState") -> str:
     if not state.left:
         return "All runs have ended: `normscope report` has the results."
     if not any(not run.is_silent for run in state.running):
-        return f"{state.left} runs are left, and no process computes one."
+        what = f"{state.left} runs are left, and no process computes one"
+        return f"{what}: the command that began the study goes on with it."
     if state.minutes is None:
         return "The time left is unknown before the first run is done."
     what = {None: "", "look": " to the look", "tuning": " of the tuning"}[state.stage and state.stage.kind]

@@ -79,6 +79,7 @@ def render(study: StudyRecord) -> str:
     summary, broken = study.summary, breakages(study)
     styles = arm_styles([arm.label for arm in summary.arms], summary.baseline)
     script = read_asset("page.js")
+    variants = {arm.variant for arm in summary.arms}
     states = {
         run.id or (side, arm.label, run.seed): run.state
         for side, arms in enumerate((summary.arms, summary.untuned or ()))
@@ -98,6 +99,8 @@ def render(study: StudyRecord) -> str:
         "page.html",
         card=study.card,
         seeds=name_seeds(study.card["seeds"]),
+        # Where arms differ in it, their labels say so.
+        variant=next(iter(variants)) if len(variants) == 1 else None,
         summary=summary,
         styles=styles,
         script=Markup(script),
